@@ -1,0 +1,111 @@
+//! The claims of an access token (RFC 9068 §2.2), plus what makes it revocable: `sid`, `rev`, `epoch`, `gid`.
+use crate::{AccountId, ClientId, Epoch, GrantId, Rev, SessionId, Time, TokenId};
+use alloc::{boxed::Box, string::String, vec, vec::Vec};
+use serde::{Deserialize, Serialize};
+
+/// The claims of an access token. Times are whole seconds (RFC 7519 §2 NumericDate).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AccessClaims {
+    /// Issuer (RFC 7519 §4.1.1).
+    pub iss: String,
+    /// The account. Never pairwise in access tokens.
+    pub sub: AccountId,
+    /// Audience (RFC 7519 §4.1.3): one name or several.
+    pub aud: Audience,
+    /// The client that the token was issued to (RFC 8693 §4.3).
+    pub client_id: ClientId,
+    /// Not accepted at or after this second.
+    pub exp: i64,
+    /// Second of issue, by the database's clock.
+    pub iat: i64,
+    /// The token's own id.
+    pub jti: TokenId,
+    /// Scopes, separated by single spaces (RFC 6749 §3.3).
+    pub scope: String,
+    /// Second at which the user authenticated (RFC 9068 §2.2.1).
+    pub auth_time: i64,
+    /// Authentication context class (RFC 9068 §2.2.1).
+    pub acr: String,
+    /// Authentication methods (RFC 8176).
+    pub amr: Vec<String>,
+    /// The session under which the token was issued.
+    pub sid: SessionId,
+    /// The log position of the snapshot that the token was minted from.
+    pub rev: Rev,
+    /// The log's generation.
+    pub epoch: Epoch,
+    /// The grant, when there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gid: Option<GrantId>,
+    /// Roles of the account (RFC 9068 §2.2.3.1).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub roles: Vec<String>,
+    /// Who acts for the subject (RFC 8693 §4.1).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub act: Option<Box<Actor>>,
+}
+
+/// An actor and the actor before it (RFC 8693 §4.1).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Actor {
+    /// The account that acts.
+    pub sub: AccountId,
+    /// The one that it acts for in turn.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub act: Option<Box<Actor>>,
+}
+
+/// `aud`: a string or an array of strings (RFC 7519 §4.1.3).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Audience(pub Vec<String>);
+
+impl Audience {
+    /// Whether `name` is one of them.
+    pub fn contains(&self, name: &str) -> bool {
+        self.0.iter().any(|a| a == name)
+    }
+}
+
+impl Serialize for Audience {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        match &self.0[..] {
+            [one] => s.serialize_str(one),
+            several => several.serialize(s),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Audience {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Form {
+            One(String),
+            Several(Vec<String>),
+        }
+        Ok(match Form::deserialize(d)? {
+            Form::One(one) => Self(vec![one]),
+            Form::Several(several) => Self(several),
+        })
+    }
+}
+
+impl AccessClaims {
+    /// `exp` as a time.
+    pub fn expires_at(&self) -> Time {
+        Time::from_secs(self.exp)
+    }
+    /// Whether the token has this scope.
+    pub fn has_scope(&self, scope: &str) -> bool {
+        self.scope.split(' ').any(|s| s == scope)
+    }
+    /// The subject and every actor, nearest first.
+    pub fn accounts(&self) -> impl Iterator<Item = AccountId> + '_ {
+        let mut next = self.act.as_deref();
+        core::iter::once(self.sub).chain(core::iter::from_fn(move || {
+            let actor = next?;
+            next = actor.act.as_deref();
+            Some(actor.sub)
+        }))
+    }
+}

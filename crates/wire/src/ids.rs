@@ -1,0 +1,283 @@
+//! Typed ids. Each is 128 random bits behind a prefix that names its kind (`acc_7zz…`), so that ids cannot be mixed up in
+//! code (a type each) nor in requests (a session's id where an account's belongs does not parse).
+//!
+//! The text is Crockford's base32 in lower case, 26 characters, one spelling per id: what parses prints the same again.
+use alloc::{borrow::Cow, format, string::String};
+use core::{fmt, str::FromStr};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
+const LEN: usize = 26;
+
+/// A text that is not an id of the expected kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ParseIdError {
+    /// The prefix that was expected, without the underscore.
+    pub expected: &'static str,
+}
+
+impl fmt::Display for ParseIdError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "not an id of the form {}_…", self.expected)
+    }
+}
+
+impl core::error::Error for ParseIdError {}
+
+fn encode(value: u128, out: &mut [u8; LEN]) {
+    for (i, slot) in out.iter_mut().enumerate() {
+        let shift = 5 * (LEN - 1 - i);
+        *slot = ALPHABET[((value >> shift) & 31) as usize];
+    }
+}
+
+fn decode(text: &[u8]) -> Option<u128> {
+    if text.len() != LEN || text[0] > b'7' {
+        return None; // 26 × 5 = 130 bits: the first character carries three
+    }
+    let mut value: u128 = 0;
+    for &c in text {
+        let digit = match c {
+            b'0'..=b'9' => c - b'0',
+            b'a'..=b'h' => c - b'a' + 10,
+            b'j' | b'k' => c - b'j' + 18,
+            b'm' | b'n' => c - b'm' + 20,
+            b'p'..=b't' => c - b'p' + 22,
+            b'v'..=b'z' => c - b'v' + 27,
+            _ => return None,
+        };
+        value = (value << 5) | u128::from(digit);
+    }
+    Some(value)
+}
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident, $prefix:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $name(u128);
+
+        impl $name {
+            /// The prefix of this kind of id, without the underscore.
+            pub const PREFIX: &'static str = $prefix;
+            /// The id made of these 128 bits (random ones, from whoever may make randomness).
+            pub const fn from_bits(bits: u128) -> Self { Self(bits) }
+            /// The 128 bits.
+            pub const fn bits(self) -> u128 { self.0 }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                let mut out = [0u8; LEN];
+                encode(self.0, &mut out);
+                f.write_str(concat!($prefix, "_"))?;
+                out.iter().try_for_each(|&c| fmt::Write::write_char(f, c as char))
+            }
+        }
+        text_form!($name);
+
+        impl FromStr for $name {
+            type Err = ParseIdError;
+            fn from_str(text: &str) -> Result<Self, ParseIdError> {
+                text.strip_prefix(concat!($prefix, "_"))
+                    .and_then(|rest| decode(rest.as_bytes()))
+                    .map(Self)
+                    .ok_or(ParseIdError { expected: $prefix })
+            }
+        }
+    };
+}
+
+/// Debug, serde: by way of Display and FromStr.
+macro_rules! text_form {
+    ($name:ident) => {
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(self, f)
+            }
+        }
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+                s.collect_str(self)
+            }
+        }
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+                let text: Cow<'de, str> = Cow::deserialize(d)?;
+                text.parse().map_err(serde::de::Error::custom)
+            }
+        }
+    };
+}
+
+id!(
+    /// An account: a person or service that can sign in. Never used again after deletion.
+    AccountId, "acc");
+id!(
+    /// A session: one sign-in on one device, browser, connected app, API key or service client.
+    SessionId, "ses");
+id!(
+    /// A grant: what one client got under a session; holds one refresh-token family.
+    GrantId, "grt");
+id!(
+    /// An access token (`jti`, RFC 7519 §4.1.7).
+    TokenId, "tok");
+id!(
+    /// An audit record.
+    EventId, "evt");
+id!(
+    /// A background job.
+    JobId, "job");
+id!(
+    /// A running copy of a verifier.
+    InstanceId, "ins");
+id!(
+    /// A revocation log, made once per database.
+    LogId, "log");
+
+/// A client: an OAuth client or a verifier (`cli_…`), or the built-in first-party client `portcullis`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ClientId(u128);
+
+impl ClientId {
+    /// The built-in client of `POST /v1/sessions`. Its bits are zero, which random ids never are in practice.
+    pub const FIRST_PARTY: Self = Self(0);
+    /// The client id made of these 128 bits.
+    pub const fn from_bits(bits: u128) -> Self {
+        Self(bits)
+    }
+    /// The 128 bits.
+    pub const fn bits(self) -> u128 {
+        self.0
+    }
+}
+
+impl fmt::Display for ClientId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if *self == Self::FIRST_PARTY {
+            return f.write_str("portcullis");
+        }
+        let mut out = [0u8; LEN];
+        encode(self.0, &mut out);
+        f.write_str("cli_")?;
+        out.iter().try_for_each(|&c| fmt::Write::write_char(f, c as char))
+    }
+}
+text_form!(ClientId);
+
+impl FromStr for ClientId {
+    type Err = ParseIdError;
+    fn from_str(text: &str) -> Result<Self, ParseIdError> {
+        if text == "portcullis" {
+            return Ok(Self::FIRST_PARTY);
+        }
+        match text.strip_prefix("cli_").and_then(|rest| decode(rest.as_bytes())) {
+            Some(bits) if bits != 0 => Ok(Self(bits)),
+            _ => Err(ParseIdError { expected: "cli" }),
+        }
+    }
+}
+
+/// A signing key: numbered in the order of publication, over all epochs; `kid` reads `key_12`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct KeyId(pub u32);
+
+impl fmt::Display for KeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "key_{}", self.0)
+    }
+}
+text_form!(KeyId);
+
+impl FromStr for KeyId {
+    type Err = ParseIdError;
+    fn from_str(text: &str) -> Result<Self, ParseIdError> {
+        let number = text.strip_prefix("key_").and_then(|n| n.parse::<u32>().ok());
+        match number {
+            Some(n) if format!("key_{n}") == text => Ok(Self(n)),
+            _ => Err(ParseIdError { expected: "key" }),
+        }
+    }
+}
+
+/// A position in the revocation log; gap-free in commit order. 0 is the position before the first entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Rev(pub u64);
+
+impl Rev {
+    /// The position before the first entry.
+    pub const ZERO: Self = Self(0);
+    /// The position after this one; `None` at the end of numbers.
+    pub fn next(self) -> Option<Self> {
+        self.0.checked_add(1).map(Self)
+    }
+}
+
+impl fmt::Display for Rev {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+/// The log's generation, new after a restore.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Epoch(pub u32);
+
+impl fmt::Display for Epoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+/// Text of any id, for audit records and messages.
+pub fn text(id: impl fmt::Display) -> String {
+    format!("{id}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::string::ToString;
+
+    #[test]
+    fn text_and_back_for_many() {
+        let mut bits: u128 = 0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c834;
+        for _ in 0..5000 {
+            bits = bits.wrapping_mul(0xda94_2042_e4dd_58b5).rotate_left(41).wrapping_add(1);
+            let id = AccountId::from_bits(bits);
+            assert_eq!(id.to_string().parse(), Ok(id));
+            let id = ClientId::from_bits(bits | 1);
+            assert_eq!(id.to_string().parse(), Ok(id));
+        }
+        for bits in [0, 1, u128::MAX] {
+            let id = SessionId::from_bits(bits);
+            assert_eq!(id.to_string().parse(), Ok(id));
+        }
+    }
+
+    #[test]
+    fn one_spelling_only() {
+        let id = AccountId::from_bits(u128::MAX);
+        let text = id.to_string();
+        assert_eq!(text, "acc_7zzzzzzzzzzzzzzzzzzzzzzzzz");
+        for wrong in [
+            "acc_8zzzzzzzzzzzzzzzzzzzzzzzzz",
+            "acc_7ZZZZZZZZZZZZZZZZZZZZZZZZZ",
+            "ses_7zzzzzzzzzzzzzzzzzzzzzzzzz",
+            "acc_7zzzzzzzzzzzzzzzzzzzzzzzz",
+            "acc_7zzzzzzzzzzzzzzzzzzzzzzzzzz",
+            "acc_7zzzzzzzzzzzzzzzzzzzzzzzzi",
+            "acc_",
+            "",
+        ] {
+            assert!(wrong.parse::<AccountId>().is_err(), "{wrong}");
+        }
+        for wrong in ["key_01", "key_+1", "key_", "key_4294967296", "1"] {
+            assert!(wrong.parse::<KeyId>().is_err(), "{wrong}");
+        }
+        assert!("cli_00000000000000000000000000".parse::<ClientId>().is_err());
+        assert_eq!("portcullis".parse(), Ok(ClientId::FIRST_PARTY));
+    }
+}

@@ -1,0 +1,256 @@
+//! Compact JWS (RFC 7515 §7.1) as far as access tokens need it, strictly: three base64url parts, an algorithm from a short
+//! list, a `kid` of ours, the right `typ`. Headers that bring their own key or extensions are refused (RFC 8725 §3.1, §3.10).
+//!
+//! No signature is checked here: [`Compact::signing_input`] and [`Compact::signature`] go to a cryptographic library.
+use crate::{KeyId, b64, json};
+use alloc::{format, string::String, vec::Vec};
+use serde::{Deserialize, Serialize};
+
+/// Longest token that is looked at, in bytes.
+pub const MAX_TOKEN_BYTES: usize = 8192;
+
+/// `typ` of access tokens (RFC 9068 §2.1).
+pub const ACCESS_TOKEN_TYP: &str = "at+jwt";
+
+/// Signature algorithms. The list is closed: no `none`, no HMAC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Algorithm {
+    /// ECDSA over P-256 with SHA-256 (RFC 7518 §3.4).
+    #[serde(rename = "ES256")]
+    Es256,
+    /// RSASSA-PKCS1-v1_5 with SHA-256 (RFC 7518 §3.3).
+    #[serde(rename = "RS256")]
+    Rs256,
+    /// Ed25519 (RFC 9864 §2.2).
+    #[serde(rename = "Ed25519", alias = "EdDSA")]
+    Ed25519,
+}
+
+impl Algorithm {
+    /// The name in a header.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Es256 => "ES256",
+            Self::Rs256 => "RS256",
+            Self::Ed25519 => "Ed25519",
+        }
+    }
+}
+
+/// A public key as a JWK (RFC 7517), with what this system requires of one: an id, an algorithm, a use.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Jwk {
+    /// Key id.
+    pub kid: KeyId,
+    /// `EC`, `RSA` or `OKP`.
+    pub kty: String,
+    /// The one algorithm it may be used with.
+    pub alg: Algorithm,
+    /// `sig`.
+    #[serde(rename = "use")]
+    pub usage: String,
+    /// Curve (`P-256`, `Ed25519`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub crv: Option<String>,
+    /// First coordinate, base64url.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub x: Option<String>,
+    /// Second coordinate, base64url.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub y: Option<String>,
+    /// RSA modulus, base64url.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub n: Option<String>,
+    /// RSA exponent, base64url.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub e: Option<String>,
+}
+
+impl Jwk {
+    /// A P-256 key for ES256 from its uncompressed point (0x04, x, y: 65 bytes); `None` for anything else.
+    pub fn es256(kid: KeyId, point: &[u8]) -> Option<Self> {
+        let (form, rest) = point.split_first()?;
+        if *form != 4 || rest.len() != 64 {
+            return None;
+        }
+        Some(Self {
+            kid,
+            kty: "EC".into(),
+            alg: Algorithm::Es256,
+            usage: "sig".into(),
+            crv: Some("P-256".into()),
+            x: Some(b64::encode(&rest[..32])),
+            y: Some(b64::encode(&rest[32..])),
+            n: None,
+            e: None,
+        })
+    }
+
+    /// The uncompressed point of a P-256 key for ES256; `None` when this is no such key.
+    pub fn es256_point(&self) -> Option<[u8; 65]> {
+        if self.kty != "EC" || self.crv.as_deref() != Some("P-256") || self.alg != Algorithm::Es256 {
+            return None;
+        }
+        let x: [u8; 32] = b64::decode_array(self.x.as_deref()?)?;
+        let y: [u8; 32] = b64::decode_array(self.y.as_deref()?)?;
+        let mut point = [4u8; 65];
+        point[1..33].copy_from_slice(&x);
+        point[33..].copy_from_slice(&y);
+        Some(point)
+    }
+}
+
+/// What is wrong with a token before any signature is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Malformed {
+    /// Longer than [`MAX_TOKEN_BYTES`].
+    TooLong,
+    /// Not three base64url parts without padding.
+    NotCompact,
+    /// The header is not a JSON object of the expected members, or has one twice.
+    Header,
+    /// The algorithm is not on the list.
+    Algorithm,
+    /// The header brings a key, or extensions that must be understood (`crit`).
+    ForeignHeader,
+    /// `typ` is not the expected one.
+    Typ,
+    /// `kid` is missing or not one of ours.
+    Kid,
+    /// The claims are not JSON, of a wrong type, missing, or given twice.
+    Claims,
+}
+
+#[derive(Deserialize)]
+struct RawHeader {
+    alg: String,
+    kid: Option<String>,
+    typ: Option<String>,
+    crit: Option<serde::de::IgnoredAny>,
+    jwk: Option<serde::de::IgnoredAny>,
+    jku: Option<serde::de::IgnoredAny>,
+    x5u: Option<serde::de::IgnoredAny>,
+    x5c: Option<serde::de::IgnoredAny>,
+    b64: Option<serde::de::IgnoredAny>,
+    zip: Option<serde::de::IgnoredAny>,
+    enc: Option<serde::de::IgnoredAny>,
+}
+
+/// A token taken apart.
+#[derive(Debug)]
+pub struct Compact<'a> {
+    /// The algorithm that the header names; valid only when the key is bound to the same.
+    pub alg: Algorithm,
+    /// The key that the header names.
+    pub kid: KeyId,
+    /// `header.payload`, as signed.
+    pub signing_input: &'a str,
+    /// The decoded payload.
+    pub payload: Vec<u8>,
+    /// The decoded signature.
+    pub signature: Vec<u8>,
+}
+
+impl<'a> Compact<'a> {
+    /// Takes a compact JWS apart and checks its header. `typ` is compared without case and without `application/`
+    /// (RFC 9068 §4, RFC 7515 §4.1.9).
+    pub fn parse(token: &'a str, typ: &str) -> Result<Self, Malformed> {
+        if token.len() > MAX_TOKEN_BYTES {
+            return Err(Malformed::TooLong);
+        }
+        let (signing_input, signature) = token.rsplit_once('.').ok_or(Malformed::NotCompact)?;
+        let (header, payload) = signing_input.split_once('.').ok_or(Malformed::NotCompact)?;
+        if payload.contains('.') {
+            return Err(Malformed::NotCompact);
+        }
+        let part = |text: &str| b64::decode(text).ok_or(Malformed::NotCompact);
+        let (header, payload, signature) = (part(header)?, part(payload)?, part(signature)?);
+        let header: RawHeader = json::from_slice(&header).map_err(|_| Malformed::Header)?;
+        let foreign =
+            [&header.crit, &header.jwk, &header.jku, &header.x5u, &header.x5c, &header.b64, &header.zip, &header.enc];
+        if foreign.iter().any(|member| member.is_some()) {
+            return Err(Malformed::ForeignHeader);
+        }
+        let alg = match header.alg.as_str() {
+            "ES256" => Algorithm::Es256,
+            "RS256" => Algorithm::Rs256,
+            "Ed25519" | "EdDSA" => Algorithm::Ed25519,
+            _ => return Err(Malformed::Algorithm),
+        };
+        let given = header.typ.as_deref().unwrap_or("");
+        let given = match given.get(..12) {
+            Some(prefix) if prefix.eq_ignore_ascii_case("application/") => &given[12..],
+            _ => given,
+        };
+        if !given.eq_ignore_ascii_case(typ) {
+            return Err(Malformed::Typ);
+        }
+        let kid = header.kid.and_then(|kid| kid.parse().ok()).ok_or(Malformed::Kid)?;
+        Ok(Self { alg, kid, signing_input, payload, signature })
+    }
+
+    /// The payload as claims of type `T`; no member may be given twice.
+    pub fn claims<T: serde::de::DeserializeOwned>(&self) -> Result<T, Malformed> {
+        json::from_slice(&self.payload).map_err(|_| Malformed::Claims)
+    }
+}
+
+/// `header.payload`, ready to be signed.
+pub fn signing_input(
+    alg: Algorithm,
+    kid: KeyId,
+    typ: &str,
+    claims: &impl Serialize,
+) -> Result<String, serde_json::Error> {
+    let header = format!(r#"{{"typ":"{typ}","alg":"{}","kid":"{kid}"}}"#, alg.name());
+    Ok(format!("{}.{}", b64::encode(header.as_bytes()), b64::encode(&serde_json::to_vec(claims)?)))
+}
+
+/// The compact token from what was signed and its signature.
+pub fn assemble(signing_input: &str, signature: &[u8]) -> String {
+    format!("{signing_input}.{}", b64::encode(signature))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn token(header: &str, payload: &str) -> String {
+        format!("{}.{}.AAAA", b64::encode(header.as_bytes()), b64::encode(payload.as_bytes()))
+    }
+
+    #[test]
+    fn headers() {
+        let ok = |h: &str| Compact::parse(&token(h, "{}"), "at+jwt").map(|c| (c.alg, c.kid));
+        assert_eq!(ok(r#"{"alg":"ES256","kid":"key_1","typ":"at+jwt"}"#), Ok((Algorithm::Es256, KeyId(1))));
+        assert_eq!(ok(r#"{"alg":"ES256","kid":"key_1","typ":"application/AT+JWT"}"#), Ok((Algorithm::Es256, KeyId(1))));
+        for (header, why) in [
+            (r#"{"alg":"none","kid":"key_1","typ":"at+jwt"}"#, Malformed::Algorithm),
+            (r#"{"alg":"HS256","kid":"key_1","typ":"at+jwt"}"#, Malformed::Algorithm),
+            (r#"{"alg":"es256","kid":"key_1","typ":"at+jwt"}"#, Malformed::Algorithm),
+            (r#"{"alg":"ES256","kid":"key_1","typ":"JWT"}"#, Malformed::Typ),
+            (r#"{"alg":"ES256","kid":"key_1"}"#, Malformed::Typ),
+            (r#"{"alg":"ES256","typ":"at+jwt"}"#, Malformed::Kid),
+            (r#"{"alg":"ES256","kid":"../../x","typ":"at+jwt"}"#, Malformed::Kid),
+            (r#"{"alg":"ES256","kid":"key_1","kid":"key_2","typ":"at+jwt"}"#, Malformed::Header),
+            (r#"{"alg":"ES256","kid":"key_1","typ":"at+jwt","jwk":{}}"#, Malformed::ForeignHeader),
+            (r#"{"alg":"ES256","kid":"key_1","typ":"at+jwt","crit":["x"]}"#, Malformed::ForeignHeader),
+            (r#"["alg"]"#, Malformed::Header),
+            (r#"{"alg":1}"#, Malformed::Header),
+        ] {
+            assert_eq!(ok(header), Err(why), "{header}");
+        }
+    }
+
+    #[test]
+    fn shapes() {
+        let long = "a".repeat(MAX_TOKEN_BYTES + 1);
+        for wrong in ["", ".", "..", "a.b", "a.b.c.d", "é.é.é", "YQ==.YQ==.YQ==", "YR.YQ.YQ", &long] {
+            assert!(Compact::parse(wrong, "at+jwt").is_err());
+        }
+        // one bit of the unused trailing bits set: another spelling of the same signature is refused
+        let good = token(r#"{"alg":"ES256","kid":"key_1","typ":"at+jwt"}"#, "{}");
+        assert!(Compact::parse(&good.replace(".AAAA", ".AAA"), "at+jwt").is_ok());
+        assert!(Compact::parse(&good.replace(".AAAA", ".AAB"), "at+jwt").is_err());
+    }
+}
