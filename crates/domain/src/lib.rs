@@ -1,1 +1,94 @@
-//! portcullis-domain
+//! The rules: who may sign in, what a refresh token may still do, what an end ends, what an access token says.
+//!
+//! Every rule here is a function from a view (facts of one database snapshot, see [`view`]) and a request to a [`Decision`]:
+//! an outcome *and* the changes to commit. The changes are committed whatever the outcome, since a refusal may itself change
+//! something: a replayed refresh token is refused *and* ends its session. There is no I/O, clock, randomness source or async
+//! here; time comes with the view (it is the database's), chance as an argument ([`Chance`]).
+//!
+//! Where to look: [`cut`] (what is dead), [`kernel`] (the one function behind every way of taking access away), [`mod@issue`]
+//! (the one function behind every access token), [`family`] and [`refresh`] (refresh tokens), [`sign_in`], [`account`],
+//! [`time_rules`] (horizon and floor). [`changes`] is the language in which decisions speak to a store.
+#![no_std]
+extern crate alloc;
+
+pub mod account;
+pub mod changes;
+pub mod cut;
+pub mod device;
+pub mod event;
+pub mod family;
+pub mod issue;
+pub mod kernel;
+pub mod model;
+pub mod refresh;
+pub mod refused;
+pub mod sign_in;
+pub mod time_rules;
+pub mod view;
+
+pub use changes::{Change, Changes, Expect};
+pub use cut::Cut;
+pub use event::{Actor, EventKind, NewEvent};
+pub use refused::Refused;
+
+/// Where a decision takes its randomness from. The real one is made in one file of `app`; tests and the simulator bring a
+/// seeded one.
+pub trait Chance {
+    /// 128 random bits, for ids.
+    fn bits(&mut self) -> u128;
+    /// 32 random bytes, for secrets.
+    fn secret(&mut self) -> [u8; 32] {
+        let mut out = [0; 32];
+        out[..16].copy_from_slice(&self.bits().to_be_bytes());
+        out[16..].copy_from_slice(&self.bits().to_be_bytes());
+        out
+    }
+}
+
+/// What a rule decides: an answer, and the changes that are committed whatever the answer.
+#[derive(Debug)]
+pub struct Decision<T> {
+    /// What to tell the caller once the changes are committed.
+    pub outcome: Result<T, Refused>,
+    /// What to commit first, all or nothing.
+    pub changes: Changes,
+}
+
+impl<T> Decision<T> {
+    /// Refuses and changes nothing.
+    pub fn refuse(why: Refused) -> Self {
+        Self { outcome: Err(why), changes: Changes::default() }
+    }
+    /// Answers and changes nothing.
+    pub fn answer(reply: T) -> Self {
+        Self { outcome: Ok(reply), changes: Changes::default() }
+    }
+}
+
+/// The settings that rules depend on. Spans in milliseconds.
+#[derive(Debug, Clone)]
+pub struct Rules {
+    /// `iss` of every token.
+    pub issuer: alloc::string::String,
+    /// `aud` of access tokens.
+    pub audience: alloc::string::String,
+    /// Life of an access token, before jitter.
+    pub access_ttl: wire::Millis,
+    /// A session ends when it was not used for so long.
+    pub idle_ttl: wire::Millis,
+    /// A session ends so long after sign-in, whatever happens.
+    pub absolute_ttl: wire::Millis,
+    /// How long after the last hand-out a predecessor still gets the same successor.
+    pub retry_window: wire::Millis,
+    /// How long a predecessor whose successor was never used may still get a new one; 0 = strict.
+    pub late_retry: wire::Millis,
+}
+
+impl Rules {
+    /// The longest life of an access token: the configured one and its jitter of 20%, in milliseconds.
+    pub fn max_life(&self) -> wire::Millis {
+        self.access_ttl + self.access_ttl / 5
+    }
+}
+
+use portcullis_wire as wire;

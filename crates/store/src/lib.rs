@@ -1,1 +1,124 @@
-//! portcullis-store
+//! What a database must do for Portcullis: one trait, shaped by decisions.
+//!
+//! `load_*` returns a view: facts of one snapshot together with the head of the same snapshot (I3), loaded without row locks.
+//! `commit` checks every expectation and applies every change of a [`Changes`] in one transaction that ends with the counter
+//! row, and returns only after it is on disk (I9). Nothing here decides anything: rules stand in `domain`.
+//!
+//! The memory store ([`memory`]) is the reference: small, pure, used by the simulator. [`conformance`] is the suite that every
+//! backend runs. [`faulty`] wraps any store and fails the n-th operation.
+pub mod rows;
+
+use portcullis_domain::changes::{BoundRow, Changes, Committed, Conflict};
+use portcullis_domain::model::{Account, Client, Instance, Key};
+use portcullis_domain::view::{AccountView, ClientView, RefreshView, SessionView, SignInView, Stamp};
+use portcullis_wire::{AccountId, ClientId, Entry, EventId, GrantId, Rev, SessionId, Time};
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+
+pub use rows::{EventFilter, EventRow, LogRead, Page, Remembered};
+
+/// What a store's calls return.
+pub type Fut<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// A fault of the database: nothing is known to be wrong with the request.
+#[derive(Debug, Clone)]
+pub struct StoreError {
+    /// What happened, for operators; never shown to callers.
+    pub detail: String,
+}
+
+impl StoreError {
+    /// A fault with this explanation.
+    pub fn new(detail: impl fmt::Display) -> Self {
+        Self { detail: detail.to_string() }
+    }
+}
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "database: {}", self.detail)
+    }
+}
+impl std::error::Error for StoreError {}
+
+/// Why a commit did not happen, or may not have.
+#[derive(Debug, Clone)]
+pub enum CommitError {
+    /// An expectation no longer held; nothing was written.
+    Conflict(Conflict),
+    /// A fault before anything was written.
+    Failed(StoreError),
+    /// A fault after which it is not known whether it was written. The caller answers with an error; repeating is safe where
+    /// the call is idempotent.
+    Unknown(StoreError),
+}
+
+impl fmt::Display for CommitError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Conflict(conflict) => write!(f, "conflict: {conflict:?}"),
+            Self::Failed(error) => write!(f, "not written: {error}"),
+            Self::Unknown(error) => write!(f, "outcome unknown: {error}"),
+        }
+    }
+}
+impl std::error::Error for CommitError {}
+
+/// A database.
+///
+/// All times that it returns or writes come from one clock, the database's. Calls may be dropped at any await; a commit whose
+/// future is dropped may or may not happen.
+pub trait Store: Send + Sync + 'static {
+    /// Where the log stands.
+    fn stamp(&self) -> Fut<'_, Result<Stamp, StoreError>>;
+    /// The account of an address (normalised), for signing in; `None` inside when there is none.
+    fn load_sign_in<'a>(&'a self, email: &'a str, client: ClientId) -> Fut<'a, Result<SignInView, StoreError>>;
+    /// A grant with everything above it.
+    fn load_refresh(&self, grant: GrantId) -> Fut<'_, Result<Option<RefreshView>, StoreError>>;
+    /// A session with its account.
+    fn load_session(&self, session: SessionId) -> Fut<'_, Result<Option<SessionView>, StoreError>>;
+    /// An account.
+    fn load_account(&self, account: AccountId) -> Fut<'_, Result<Option<AccountView>, StoreError>>;
+    /// The newest sessions of an account that were not ended by themselves, newest first, at most `limit`. The caller sorts
+    /// out those that a cut killed or that expired (`SessionView::dead`).
+    fn list_sessions(&self, account: AccountId, limit: u32) -> Fut<'_, Result<Vec<SessionView>, StoreError>>;
+    /// Accounts by id, after `cursor`; only those whose address starts with `prefix` when one is given.
+    fn list_accounts<'a>(
+        &'a self,
+        prefix: Option<&'a str>,
+        cursor: Option<AccountId>,
+        limit: u32,
+    ) -> Fut<'a, Result<Page<Account>, StoreError>>;
+    /// A client. The first-party client always exists.
+    fn load_client(&self, client: ClientId) -> Fut<'_, Result<Option<ClientView>, StoreError>>;
+    /// Clients by id, after `cursor`.
+    fn list_clients(&self, cursor: Option<ClientId>, limit: u32) -> Fut<'_, Result<Page<Client>, StoreError>>;
+    /// All verifier instances.
+    fn list_instances(&self) -> Fut<'_, Result<Vec<Instance>, StoreError>>;
+    /// All keys, by number; dead and retired ones too.
+    fn list_keys(&self) -> Fut<'_, Result<Vec<Key>, StoreError>>;
+    /// The bound B; `None` on a new database.
+    fn load_bound(&self) -> Fut<'_, Result<Option<BoundRow>, StoreError>>;
+    /// Audit records, newest first, before `cursor`.
+    fn list_events<'a>(
+        &'a self,
+        filter: &'a EventFilter,
+        cursor: Option<EventId>,
+        limit: u32,
+    ) -> Fut<'a, Result<Page<EventRow>, StoreError>>;
+    /// The record of the act that wrote `rev`.
+    fn load_revocation(&self, rev: Rev) -> Fut<'_, Result<Option<EventRow>, StoreError>>;
+    /// How many live sessions there are by the rows alone (not ended, not cut, not past their absolute end).
+    fn count_live_sessions(&self) -> Fut<'_, Result<u64, StoreError>>;
+    /// The log after `after`, in order, at most `limit` entries, with the head of the same snapshot. `complete` is false when
+    /// entries after `after` were forgotten already: a snapshot is needed.
+    fn read_log(&self, after: Rev, limit: u32) -> Fut<'_, Result<LogRead, StoreError>>;
+    /// All entries that are not forgotten, in order, with head and F of the same snapshot.
+    fn read_live(&self) -> Fut<'_, Result<(Stamp, Vec<Entry>), StoreError>>;
+    /// The result remembered under a repeated-call key.
+    fn load_remembered<'a>(&'a self, actor: &'a str, key: &'a str) -> Fut<'a, Result<Option<Remembered>, StoreError>>;
+    /// Checks and applies, all or nothing, durably.
+    fn commit(&self, changes: Changes) -> Fut<'_, Result<Committed, CommitError>>;
+    /// The database's time, for callers that need no snapshot.
+    fn now(&self) -> Time;
+}

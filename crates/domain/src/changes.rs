@@ -1,0 +1,259 @@
+//! The language in which decisions speak to a store: what must still be true, and what to write then.
+//!
+//! A store checks every [`Expect`] and applies every [`Change`] in one transaction, or none. A mismatch is a
+//! [`Conflict`], never ignored: the caller loads a new view and decides again.
+use crate::event::NewEvent;
+use crate::family::Family;
+use crate::model::{Account, Client, Grant, Instance, Key, Session, Status};
+use alloc::{string::String, vec::Vec};
+use portcullis_wire::{AccountId, ClientId, Digest, GrantId, InstanceId, KeyId, Rev, SessionId, Target, Time, Verb};
+
+/// What to commit: all or nothing.
+#[derive(Debug, Clone, Default)]
+pub struct Changes {
+    /// What must still be true.
+    pub expects: Vec<Expect>,
+    /// What to write, in this order.
+    pub steps: Vec<Change>,
+    /// What to record.
+    pub events: Vec<NewEvent>,
+    /// The repeated-call key under which the result is remembered.
+    pub idempotency: Option<Idempotency>,
+    /// Sessions unused for so long (milliseconds) are dead: not counted as ended, and no actors. `None`: not looked at.
+    pub idle_ttl: Option<portcullis_wire::Millis>,
+}
+
+impl Changes {
+    /// Whether there is nothing to commit.
+    pub fn is_empty(&self) -> bool {
+        self.steps.is_empty() && self.events.is_empty()
+    }
+}
+
+/// Under what a result is remembered, so that a repeated call gets it again instead of acting twice.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Idempotency {
+    /// Who called (`Actor::text`).
+    pub actor: String,
+    /// The `Idempotency-Key` header.
+    pub key: String,
+    /// Digest of method, path and body: the same key with another request is refused.
+    pub request: Digest,
+    /// What it makes, as text (an id), if it makes something.
+    pub made: Option<String>,
+}
+
+/// What a decision relied on, checked again under the transaction's locks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Expect {
+    /// The session is alive: not ended, not cut, not past its absolute end, its account usable, with this role if one is
+    /// named. For actors, and for the session that an end spares.
+    Alive {
+        /// The session.
+        session: SessionId,
+        /// A role that its account must have.
+        role: Option<&'static str>,
+    },
+    /// No cut above kills what was born at `born`, and the account is usable: nothing is born dead.
+    Unborn {
+        /// The account.
+        account: AccountId,
+        /// The client.
+        client: ClientId,
+        /// The stamp of the first step.
+        born: Rev,
+    },
+    /// The account's row is at this version.
+    AccountVersion {
+        /// The account.
+        account: AccountId,
+        /// `Account::version`.
+        version: u32,
+    },
+    /// The account's password is the one that was verified.
+    PasswordVersion {
+        /// The account.
+        account: AccountId,
+        /// `Account::password_version`.
+        version: u32,
+    },
+    /// The family is where the decision saw it.
+    Family {
+        /// The grant.
+        grant: GrantId,
+        /// `Family::counter`.
+        counter: u64,
+        /// `Family::predecessor`.
+        predecessor: Option<u64>,
+    },
+    /// The session has not been ended by itself.
+    SessionNotEnded(SessionId),
+    /// No account has this address.
+    EmailFree(String),
+    /// There is no account at all (for the first administrator).
+    NoAccounts,
+}
+
+/// Something to write.
+#[derive(Debug, Clone)]
+pub enum Change {
+    /// A new account; a Conflict when its address is taken.
+    InsertAccount(Account),
+    /// A new status; raises the version.
+    SetStatus {
+        /// The account.
+        account: AccountId,
+        /// The new status. `Deleted` also clears address, name, password and roles; its `rev` is filled in by the store with
+        /// the rev of the `End` in the same changes.
+        status: Status,
+    },
+    /// New name and roles; raises the version.
+    SetProfile {
+        /// The account.
+        account: AccountId,
+        /// The new name.
+        name: Option<String>,
+        /// The new roles, sorted, each once.
+        roles: Vec<String>,
+    },
+    /// A new password hash; raises `version`, and `password_version` unless it is the same password hashed anew.
+    SetPassword {
+        /// The account.
+        account: AccountId,
+        /// The PHC string.
+        hash: String,
+        /// Whether it is the same password under better parameters.
+        rehash: bool,
+    },
+    /// A new session.
+    InsertSession(Session),
+    /// A new name for a device.
+    RenameSession {
+        /// The session.
+        session: SessionId,
+        /// Its new name.
+        device_name: String,
+    },
+    /// A new grant.
+    InsertGrant(Grant),
+    /// The family's row from now on; a Conflict when counter or predecessor are not as expected.
+    SetFamily {
+        /// The grant.
+        grant: GrantId,
+        /// Expected counter.
+        counter: u64,
+        /// Expected predecessor.
+        predecessor: Option<u64>,
+        /// The new row.
+        family: Family,
+    },
+    /// The current token was handed out again: `handed_at` becomes the later of both, `handouts` grows by one. A Conflict
+    /// when the counter is another one.
+    HandOut {
+        /// The grant.
+        grant: GrantId,
+        /// Expected counter.
+        counter: u64,
+        /// When.
+        at: Time,
+    },
+    /// Takes access away: appends one entry to the log and writes its rev where it belongs. See [`crate::kernel`].
+    Revoke(Revoke),
+    /// Sessions were seen at these times.
+    Seen(Vec<(SessionId, Time)>),
+    /// No token's `exp` lies beyond this, from now on. Never lowers.
+    RaiseHorizon(Time),
+    /// Entries whose `until` lies before this are forgotten. Never lowers.
+    RaiseFloor(Time),
+    /// A new client.
+    InsertClient(Client),
+    /// A client is switched off or on.
+    SetClientDisabled {
+        /// The client.
+        client: ClientId,
+        /// Off, or on.
+        disabled: bool,
+    },
+    /// A new verifier instance; a Conflict when its id exists.
+    InsertInstance(Instance),
+    /// Name, policy and bound of an instance that reconnects.
+    UpdateInstance(Instance),
+    /// Instances that are gone for good.
+    RemoveInstances(Vec<InstanceId>),
+    /// A new key.
+    InsertKey(Key),
+    /// When a key signs from, and when it is dropped.
+    SetKeyTimes {
+        /// The key.
+        key: KeyId,
+        /// From when it signs.
+        active_from: Option<Time>,
+        /// When it is dropped from the list.
+        retired_at: Option<Time>,
+    },
+    /// The bound B in milliseconds, as all nodes use it: `current` from now on, `next` from `at`.
+    SetBound(BoundRow),
+    /// Forget remembered results older than this.
+    ForgetIdempotency(Time),
+}
+
+/// The bound B as the database keeps it: a lower one counts only after the old one has passed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BoundRow {
+    /// In force, in milliseconds.
+    pub current_ms: u64,
+    /// Asked for, in milliseconds.
+    pub next_ms: u64,
+    /// From when `next_ms` counts.
+    pub next_from: Time,
+}
+
+impl BoundRow {
+    /// B at `now` in milliseconds.
+    pub fn at(&self, now: Time) -> u64 {
+        if now >= self.next_from { self.next_ms } else { self.current_ms.max(self.next_ms) }
+    }
+}
+
+/// One entry for the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Revoke {
+    /// What it does.
+    pub verb: Verb,
+    /// To what.
+    pub target: Target,
+    /// The one session that it spares; must be alive in this transaction (an [`Expect::Alive`] goes with it).
+    pub except: Option<SessionId>,
+    /// Over how many milliseconds a `stale` may be spread.
+    pub spread_ms: Option<u64>,
+    /// The door, in a word or two.
+    pub reason: String,
+}
+
+/// What a commit made known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Committed {
+    /// The rev of its entry, when it wrote one (the last one, when several).
+    pub rev: Option<Rev>,
+    /// How many live sessions its end ended, when it was the end of a session, grant or account.
+    pub ended: Option<u64>,
+    /// The database's time at the commit.
+    pub at: Time,
+}
+
+/// Which expectation no longer held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Conflict {
+    /// The acting or spared session is not alive, or lacks the role.
+    NotAlive(SessionId),
+    /// It would be born dead.
+    BornDead,
+    /// A row has moved on: load again and decide again.
+    Moved,
+    /// The address has an account.
+    EmailTaken,
+    /// The repeated-call key has a remembered result: load it.
+    Repeated,
+    /// A token's or session's row does not exist.
+    Missing,
+}

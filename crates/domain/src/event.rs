@@ -1,0 +1,150 @@
+//! Audit records: who did what, on whom, from where, why. Written in the act's own transaction.
+use alloc::{
+    format,
+    string::{String, ToString},
+};
+use core::net::IpAddr;
+use portcullis_wire::{AccountId, ClientId, EventId, SessionId};
+
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $name:ident = $text:literal;)*) => {
+        /// What happened.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum EventKind { $($(#[$doc])* $name,)* }
+        impl EventKind {
+            /// All kinds.
+            pub const ALL: &'static [Self] = &[$(Self::$name),*];
+            /// The word in the API and in the database.
+            pub const fn as_str(self) -> &'static str { match self { $(Self::$name => $text,)* } }
+            /// From that word.
+            pub fn parse(text: &str) -> Option<Self> { Self::ALL.iter().copied().find(|k| k.as_str() == text) }
+        }
+    };
+}
+
+kinds! {
+    /// An account was made.
+    AccountCreated = "account.created";
+    /// An account's data were changed.
+    AccountChanged = "account.changed";
+    /// An account was blocked.
+    AccountBlocked = "account.blocked";
+    /// A block was lifted.
+    AccountUnblocked = "account.unblocked";
+    /// An account was deleted.
+    AccountDeleted = "account.deleted";
+    /// Somebody signed in.
+    SessionStarted = "session.started";
+    /// A session was ended.
+    SessionEnded = "session.ended";
+    /// All sessions of an account were ended, or all but one.
+    SessionsEnded = "sessions.ended";
+    /// Every session was ended, or all but one.
+    EveryoneEnded = "everyone.ended";
+    /// A refresh token was presented that only a copy explains; its session or grant was ended.
+    RefreshReused = "refresh.reused";
+    /// A predecessor came back late: a new successor was made, the unused one is dead.
+    RefreshSkipped = "refresh.skipped";
+    /// A client was registered.
+    ClientCreated = "client.created";
+    /// A client was switched off.
+    ClientDisabled = "client.disabled";
+    /// A client was switched on again.
+    ClientEnabled = "client.enabled";
+    /// A signing or MAC key was made.
+    KeyCreated = "key.created";
+}
+
+/// Who acts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Actor {
+    /// A signed-in account, by one of its sessions.
+    Account {
+        /// The account.
+        account: AccountId,
+        /// The session that the token names.
+        session: SessionId,
+    },
+    /// Who can reach the admin socket.
+    Operator,
+    /// The server itself.
+    System,
+    /// Somebody who is not signed in.
+    Anonymous,
+}
+
+impl Actor {
+    /// The word in audit records: an account's id, `operator`, `system` or `anonymous`.
+    pub fn text(&self) -> String {
+        match self {
+            Self::Account { account, .. } => account.to_string(),
+            Self::Operator => "operator".into(),
+            Self::System => "system".into(),
+            Self::Anonymous => "anonymous".into(),
+        }
+    }
+    /// The session that acts, if one does.
+    pub fn session(&self) -> Option<SessionId> {
+        match self {
+            Self::Account { session, .. } => Some(*session),
+            _ => None,
+        }
+    }
+}
+
+/// An audit record to be written. The store adds `rev`, `ended` and the time of the commit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewEvent {
+    /// Its id.
+    pub id: EventId,
+    /// What happened.
+    pub kind: EventKind,
+    /// Who did it, as text.
+    pub actor: String,
+    /// The account that it happened to.
+    pub account: Option<AccountId>,
+    /// The session that it happened to.
+    pub session: Option<SessionId>,
+    /// The client that it happened to.
+    pub client: Option<ClientId>,
+    /// From where.
+    pub ip: Option<IpAddr>,
+    /// Why, in words.
+    pub reason: Option<String>,
+}
+
+impl NewEvent {
+    /// A record of `kind` by `actor`, to be filled in.
+    pub fn new(id: EventId, kind: EventKind, actor: &Actor) -> Self {
+        Self { id, kind, actor: actor.text(), account: None, session: None, client: None, ip: None, reason: None }
+    }
+    /// About this account.
+    pub fn account(mut self, account: AccountId) -> Self {
+        self.account = Some(account);
+        self
+    }
+    /// About this session.
+    pub fn session(mut self, session: SessionId) -> Self {
+        self.session = Some(session);
+        self
+    }
+    /// About this client.
+    pub fn client(mut self, client: ClientId) -> Self {
+        self.client = Some(client);
+        self
+    }
+    /// From there.
+    pub fn ip(mut self, ip: Option<IpAddr>) -> Self {
+        self.ip = ip;
+        self
+    }
+    /// For this reason.
+    pub fn reason(mut self, reason: impl Into<String>) -> Self {
+        self.reason = Some(reason.into());
+        self
+    }
+    /// For the words of a log line.
+    pub fn summary(&self) -> String {
+        format!("{} by {}", self.kind.as_str(), self.actor)
+    }
+}

@@ -1,0 +1,62 @@
+//! The one function behind every access token.
+use crate::model::{Account, Grant, Session};
+use crate::sign_in::first_party_scope;
+use crate::view::Stamp;
+use crate::{Chance, Refused, Rules};
+use alloc::string::String;
+use alloc::vec;
+use portcullis_wire::claims::Audience;
+use portcullis_wire::{AccessClaims, ClientId, Millis, Time, TokenId};
+
+/// The claims of an access token for `grant` under `session`, stamped with the head of the snapshot that the decision was
+/// made on (I3), never with a rev that its own transaction writes.
+///
+/// It ends after `access_ttl` ±20%, and never beyond the session's absolute end, the idle end (the session is used now), or
+/// the snapshot's horizon. Spread so that a fleet of clients does not come back at once, and so that no retry window is as
+/// regular as a thief would need (DESIGN §4.6).
+pub fn issue(
+    stamp: &Stamp,
+    rules: &Rules,
+    account: &Account,
+    session: &Session,
+    grant: &Grant,
+    chance: &mut dyn Chance,
+) -> Result<AccessClaims, Refused> {
+    let fifth = rules.access_ttl / 5;
+    let span = u128::try_from(2 * fifth + 1).unwrap_or(1).max(1);
+    let jitter = Millis::try_from(chance.bits() % span).unwrap_or(0) - fifth;
+    let ends = [session.absolute_expires_at, stamp.now.plus(rules.idle_ttl), stamp.horizon];
+    let exp = ends.iter().fold(stamp.now.plus(rules.access_ttl + jitter), |a, b| a.min(*b)).secs();
+    let iat = stamp.now.secs();
+    if exp <= iat {
+        return Err(if session.absolute_expires_at <= Time::from_secs(iat + 1) {
+            Refused::RefreshExpired
+        } else {
+            Refused::Unavailable { detail: "the horizon has not been raised".into() }
+        });
+    }
+    Ok(AccessClaims {
+        iss: rules.issuer.clone(),
+        sub: account.id,
+        aud: Audience(vec![rules.audience.clone()]),
+        client_id: grant.client,
+        exp,
+        iat,
+        jti: TokenId::from_bits(chance.bits()),
+        scope: scope(account, grant),
+        auth_time: session.auth_time.secs(),
+        acr: "1".into(),
+        amr: vec!["pwd".into()],
+        sid: session.id,
+        rev: stamp.head,
+        epoch: stamp.epoch,
+        gid: Some(grant.id),
+        roles: account.roles.clone(),
+        act: None,
+    })
+}
+
+/// The scope to issue: for the first-party client what the account's roles allow today, for others what was granted.
+fn scope(account: &Account, grant: &Grant) -> String {
+    if grant.client == ClientId::FIRST_PARTY { first_party_scope(account).into() } else { grant.scope.clone() }
+}

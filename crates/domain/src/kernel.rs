@@ -1,0 +1,166 @@
+//! The revocation kernel: the one function behind every door.
+//!
+//! A door is any way by which access is taken away. Whatever the door, what reaches the log, the database and the verifiers
+//! comes from [`end`]: one [`crate::changes::Revoke`], one audit record, and the checks that the acting and the spared
+//! session are alive in the same transaction. What an entry does to rows is the same for every store: a session or grant is
+//! marked, an account, a client or the whole gets a cut; so an end is one row, however many sessions it ends.
+use crate::changes::{Changes, Expect, Revoke};
+use crate::event::{Actor, EventKind, NewEvent};
+use crate::{Chance, Change};
+use alloc::vec;
+use core::net::IpAddr;
+use portcullis_wire::{AccountId, ClientId, EventId, GrantId, SessionId, Target, Verb};
+
+/// A way by which access is taken away. `xtask tidy` and the table test of `app` see to it that each has its row in the
+/// table door × credential (I8).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Door {
+    /// A user ends the session that they are using.
+    SignOut,
+    /// A user ends one of their sessions.
+    EndOne,
+    /// A user ends all sessions but the one that they are using.
+    EndOthers,
+    /// A user ends all their sessions.
+    EndAll,
+    /// An administrator ends one session.
+    AdminEndSession,
+    /// An administrator ends all sessions of an account.
+    AdminEndAccount,
+    /// An account is blocked.
+    Block,
+    /// An account is deleted.
+    Delete,
+    /// Everyone is signed out.
+    Everyone,
+    /// A refresh token came back that only a copy explains.
+    Replay,
+    /// A client is switched off.
+    ClientOff,
+}
+
+impl Door {
+    /// Every door.
+    pub const ALL: &'static [Self] = &[
+        Self::SignOut,
+        Self::EndOne,
+        Self::EndOthers,
+        Self::EndAll,
+        Self::AdminEndSession,
+        Self::AdminEndAccount,
+        Self::Block,
+        Self::Delete,
+        Self::Everyone,
+        Self::Replay,
+        Self::ClientOff,
+    ];
+
+    /// The word that `session_ended {reason}` and the audit record carry.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::SignOut => "signed_out",
+            Self::EndOne => "ended_by_user",
+            Self::EndOthers => "others_ended",
+            Self::EndAll => "all_ended",
+            Self::AdminEndSession => "ended_by_admin",
+            Self::AdminEndAccount => "all_ended_by_admin",
+            Self::Block => "blocked",
+            Self::Delete => "deleted",
+            Self::Everyone => "everyone",
+            Self::Replay => "refresh_reused",
+            Self::ClientOff => "client_disabled",
+        }
+    }
+
+    const fn event(self) -> EventKind {
+        match self {
+            Self::SignOut | Self::EndOne | Self::AdminEndSession => EventKind::SessionEnded,
+            Self::EndOthers | Self::EndAll | Self::AdminEndAccount => EventKind::SessionsEnded,
+            Self::Block => EventKind::AccountBlocked,
+            Self::Delete => EventKind::AccountDeleted,
+            Self::Everyone => EventKind::EveryoneEnded,
+            Self::Replay => EventKind::RefreshReused,
+            Self::ClientOff => EventKind::ClientDisabled,
+        }
+    }
+}
+
+/// What is ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// One session.
+    Session {
+        /// Whose.
+        account: AccountId,
+        /// Which.
+        session: SessionId,
+    },
+    /// One grant.
+    Grant {
+        /// Whose.
+        account: AccountId,
+        /// Under which session.
+        session: SessionId,
+        /// Which.
+        grant: GrantId,
+    },
+    /// Every session of an account.
+    Account(AccountId),
+    /// Everything of a client.
+    Client(ClientId),
+    /// Everything.
+    All,
+}
+
+/// Who ends, why, from where.
+#[derive(Debug, Clone, Copy)]
+pub struct By<'a> {
+    /// Who.
+    pub actor: Actor,
+    /// A role that the actor must have in the act's own transaction.
+    pub role: Option<&'static str>,
+    /// From where.
+    pub ip: Option<IpAddr>,
+    /// Why, in the actor's words.
+    pub reason: Option<&'a str>,
+}
+
+impl<'a> By<'a> {
+    /// The server itself.
+    pub const SYSTEM: By<'static> = By { actor: Actor::System, role: None, ip: None, reason: None };
+
+    /// What must hold of the actor in the act's own transaction.
+    pub fn expects(&self) -> Option<Expect> {
+        self.actor.session().map(|session| Expect::Alive { session, role: self.role })
+    }
+}
+
+/// Ends `scope` through `door`, sparing `except`. The changes write one entry, mark one row, and record who did it.
+///
+/// The spared session must be alive under the locks of the same transaction, or the commit is refused: a late "end others"
+/// would revive it otherwise.
+pub fn end(door: Door, scope: Scope, except: Option<SessionId>, by: &By<'_>, chance: &mut dyn Chance) -> Changes {
+    let event = NewEvent::new(EventId::from_bits(chance.bits()), door.event(), &by.actor)
+        .ip(by.ip)
+        .reason(by.reason.unwrap_or(door.as_str()));
+    let (target, event, own) = match scope {
+        Scope::Session { account, session } => {
+            let alive = Expect::SessionNotEnded(session);
+            (Target::Session(session), event.account(account).session(session), Some(alive))
+        }
+        Scope::Grant { account, session, grant } => {
+            (Target::Grant(grant), event.account(account).session(session), None)
+        }
+        Scope::Account(account) => (Target::Account(account), event.account(account), None),
+        Scope::Client(client) => (Target::Client(client), event.client(client), None),
+        Scope::All => (Target::All, event, None),
+    };
+    let spared = except.map(|session| Expect::Alive { session, role: None });
+    let revoke = Revoke { verb: Verb::End, target, except, spread_ms: None, reason: door.as_str().into() };
+    Changes {
+        expects: by.expects().into_iter().chain(own).chain(spared).collect(),
+        steps: vec![Change::Revoke(revoke)],
+        events: vec![event],
+        ..Changes::default()
+    }
+}

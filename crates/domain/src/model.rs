@@ -1,0 +1,277 @@
+//! What is kept: accounts, sessions, grants, clients, verifier instances, keys. Plain data; the rules stand elsewhere.
+use crate::cut::Cut;
+use crate::family::Family;
+use alloc::{string::String, vec::Vec};
+use core::net::IpAddr;
+use portcullis_wire::{
+    AccountId, ClientId, Digest, Epoch, GrantId, InstanceId, KeyId, Rev, SecretBytes, SessionId, Time,
+};
+
+/// The role that lets an account use the admin API.
+pub const ADMIN: &str = "admin";
+
+/// A person or service that can sign in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Account {
+    /// Its id; never used again after deletion.
+    pub id: AccountId,
+    /// The normalised address (see [`crate::account::Email`]); none once deleted.
+    pub email: Option<String>,
+    /// What it calls itself.
+    pub name: Option<String>,
+    /// The password's hash as a PHC string; none when it cannot sign in by password.
+    pub password_hash: Option<String>,
+    /// Raised with every change of the password.
+    pub password_version: u32,
+    /// Roles, sorted, each once.
+    pub roles: Vec<String>,
+    /// Active, blocked or deleted.
+    pub status: Status,
+    /// When it was made.
+    pub created_at: Time,
+    /// What was ended for the whole account.
+    pub cut: Cut,
+    /// Raised with every change of the row but of `cut`.
+    pub version: u32,
+}
+
+/// Whether an account may be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Status {
+    /// It may.
+    Active,
+    /// It may not until somebody lifts it, or until `until`.
+    Blocked(Block),
+    /// Never again.
+    Deleted {
+        /// Since when.
+        at: Time,
+        /// The end that went with it.
+        rev: Rev,
+    },
+}
+
+/// Why, by whom and how long an account is blocked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Block {
+    /// In words, shown to the account's owner after they proved every factor.
+    pub reason: String,
+    /// Who did it: an account's id, `operator` or `system`.
+    pub actor: String,
+    /// Since when.
+    pub at: Time,
+    /// When it lifts itself; `None`: when somebody does.
+    pub until: Option<Time>,
+}
+
+impl Account {
+    /// The block in force at `now`, if any. One whose end has passed is none.
+    pub fn block_at(&self, now: Time) -> Option<&Block> {
+        match &self.status {
+            Status::Blocked(block) if block.until.is_none_or(|until| now < until) => Some(block),
+            _ => None,
+        }
+    }
+    /// Whether it may be used at `now`.
+    pub fn usable_at(&self, now: Time) -> bool {
+        !matches!(self.status, Status::Deleted { .. }) && self.block_at(now).is_none()
+    }
+    /// Whether it has this role.
+    pub fn has_role(&self, role: &str) -> bool {
+        self.roles.iter().any(|r| r == role)
+    }
+}
+
+/// What a session is, for "Your devices".
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SessionKind {
+    /// A browser that holds a cookie.
+    Browser,
+    /// An application that holds its refresh token itself.
+    App,
+}
+
+impl SessionKind {
+    /// The word in the API and in the database.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Browser => "browser",
+            Self::App => "app",
+        }
+    }
+    /// From that word.
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Browser, Self::App].into_iter().find(|kind| kind.as_str() == text)
+    }
+}
+
+/// One sign-in on one device or browser.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Session {
+    /// Its id, `sid` in tokens.
+    pub id: SessionId,
+    /// Whose it is.
+    pub account: AccountId,
+    /// What it is.
+    pub kind: SessionKind,
+    /// What its user sees ("Firefox on Linux").
+    pub device_name: String,
+    /// Browser and system, as far as the user agent tells; compared at late retries.
+    pub agent: String,
+    /// Where it signed in from.
+    pub ip: Option<IpAddr>,
+    /// When it was made.
+    pub created_at: Time,
+    /// When its user proved who they are.
+    pub auth_time: Time,
+    /// Last seen, written from time to time only.
+    pub last_seen_at: Time,
+    /// It ends then, whatever happens. Never moves.
+    pub absolute_expires_at: Time,
+    /// The stamp of the first step of its making.
+    pub born: Rev,
+    /// The generation that it was made in.
+    pub epoch: Epoch,
+    /// Digest of the cookie's secret, for browser sessions.
+    pub cookie: Option<Digest>,
+    /// Set once it was ended by itself (not by a cut above it).
+    pub ended: Option<Ended>,
+}
+
+/// How something was ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ended {
+    /// The entry.
+    pub rev: Rev,
+    /// The door.
+    pub reason: String,
+    /// When.
+    pub at: Time,
+}
+
+/// What one client got under a session: scopes, and one refresh-token family.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Grant {
+    /// Its id, `gid` in tokens.
+    pub id: GrantId,
+    /// The session that it is under.
+    pub session: SessionId,
+    /// Who got it.
+    pub client: ClientId,
+    /// Scopes, separated by spaces.
+    pub scope: String,
+    /// The stamp of the first step of its making.
+    pub born: Rev,
+    /// The refresh tokens.
+    pub family: Family,
+    /// Set once it was ended by itself.
+    pub ended: Option<Rev>,
+}
+
+/// What a client is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientKind {
+    /// A service that follows the feed.
+    Verifier,
+    /// An application that can keep a secret.
+    Confidential,
+    /// An application that cannot.
+    Public,
+}
+
+impl ClientKind {
+    /// The word in the API and in the database.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Verifier => "verifier",
+            Self::Confidential => "confidential",
+            Self::Public => "public",
+        }
+    }
+    /// From that word.
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Verifier, Self::Confidential, Self::Public].into_iter().find(|kind| kind.as_str() == text)
+    }
+}
+
+/// A client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Client {
+    /// Its id.
+    pub id: ClientId,
+    /// For people.
+    pub name: String,
+    /// What it is.
+    pub kind: ClientKind,
+    /// Digest of its secret of 256 random bits; none for public clients.
+    pub secret: Option<Digest>,
+    /// Whether it is switched off.
+    pub disabled: bool,
+    /// When it was made.
+    pub created_at: Time,
+    /// What was ended for the whole client.
+    pub cut: Cut,
+}
+
+/// One running copy of a verifier, as the database knows it. Leases and acknowledgements are the node's business.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Instance {
+    /// Its id.
+    pub id: InstanceId,
+    /// The verifier client that it signed in as.
+    pub client: ClientId,
+    /// What it calls itself.
+    pub name: String,
+    /// What it does without a lease: `closed`, `introspect` or `open` (the laxest of its routes).
+    pub policy: String,
+    /// The bound that it uses, in milliseconds; at most B.
+    pub bound_ms: u64,
+    /// Digest of its secret.
+    pub secret: Digest,
+    /// When it was made.
+    pub created_at: Time,
+}
+
+/// A key that signs tokens or makes MACs. The private part is encrypted under the master key.
+#[derive(Debug, Clone)]
+pub struct Key {
+    /// Its number.
+    pub id: KeyId,
+    /// What it is for.
+    pub purpose: KeyPurpose,
+    /// Public JWK as JSON text; empty for MAC keys.
+    pub public_jwk: String,
+    /// The private part, encrypted.
+    pub sealed: SecretBytes,
+    /// When it was made.
+    pub created_at: Time,
+    /// From when it signs; `None` while it only waits as the next one.
+    pub active_from: Option<Time>,
+    /// When it is dropped from the list; `None` while in use.
+    pub retired_at: Option<Time>,
+    /// Dead for good, by this entry.
+    pub dead: Option<Rev>,
+}
+
+/// What a key is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyPurpose {
+    /// Signing tokens with ES256.
+    Es256,
+    /// The MAC of refresh tokens and feed positions.
+    Mac,
+}
+
+impl KeyPurpose {
+    /// The word in the database.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Es256 => "es256",
+            Self::Mac => "mac",
+        }
+    }
+    /// From that word.
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Es256, Self::Mac].into_iter().find(|purpose| purpose.as_str() == text)
+    }
+}

@@ -1,0 +1,201 @@
+//! What a presented refresh token may still do (DESIGN §4.6, I5, I6).
+//!
+//! "Use" means a refresh with it: offline verification cannot be seen. [`outcome`] is the rule itself, on one screen;
+//! [`refresh`] turns it into an answer and changes.
+use crate::changes::{Change, Changes, Expect};
+use crate::event::{Actor, EventKind, NewEvent};
+use crate::family::{Family, MacKey, Presented};
+use crate::kernel::{self, By, Door, Scope};
+use crate::sign_in::Issued;
+use crate::view::{Dead, RefreshView, session_dead};
+use crate::{Chance, Decision, Refused, Rules, device, issue::issue};
+use alloc::{string::String, vec};
+use core::net::IpAddr;
+use portcullis_wire::{ClientId, EventId, Time};
+
+/// How often a cookie's current token is handed out again before it rotates after all.
+pub const MAX_COOKIE_HANDOUTS: u32 = 16;
+
+/// How a token was presented.
+#[derive(Debug, Clone)]
+pub struct How {
+    /// By cookie: several tabs share one token and cannot tell each other.
+    pub cookie: bool,
+    /// The User-Agent header.
+    pub user_agent: Option<String>,
+    /// From where.
+    pub ip: Option<IpAddr>,
+}
+
+/// What a presented token of a living family is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// The current one: a successor is made.
+    Rotate,
+    /// The current one or the predecessor, shortly after a hand-out: the current one again.
+    Again,
+    /// The predecessor, late, and its successor was never used: a new successor, and the unused one dies.
+    Skip,
+    /// The predecessor, late, from another kind of device: refused, and nothing ends.
+    OtherDevice,
+    /// Only a copy explains it: refused, and the family ends.
+    Theft,
+    /// A number that was never given out: the row is older than the token (a rollback).
+    Ahead,
+}
+
+/// The rule. `presented` is a number whose MAC and derivation were right; `same_agent` whether browser and system look like
+/// those that the session was made with.
+pub fn outcome(
+    family: &Family,
+    presented: u64,
+    how_cookie: bool,
+    same_agent: bool,
+    now: Time,
+    rules: &Rules,
+) -> Outcome {
+    let shortly = now.since(family.handed_at.max(family.made_at)) < rules.retry_window;
+    if presented > family.counter {
+        return Outcome::Ahead;
+    }
+    if presented == family.counter {
+        let again = how_cookie && shortly && family.handouts < MAX_COOKIE_HANDOUTS;
+        return if again { Outcome::Again } else { Outcome::Rotate };
+    }
+    if family.predecessor != Some(presented) {
+        return Outcome::Theft;
+    }
+    if shortly {
+        return Outcome::Again;
+    }
+    if now.since(family.predecessor_used_at) >= rules.late_retry {
+        return Outcome::Theft;
+    }
+    if same_agent { Outcome::Skip } else { Outcome::OtherDevice }
+}
+
+/// Decides a refresh. `view` is of the grant that the token names, `key` the MAC key that it names and `current_key` the one
+/// that new tokens are made with.
+pub fn refresh(
+    view: &RefreshView,
+    presented: &Presented,
+    how: &How,
+    rules: &Rules,
+    key: &MacKey,
+    current_key: &MacKey,
+    chance: &mut dyn Chance,
+) -> Decision<Issued> {
+    let (grant, session, stamp) = (&view.grant, &view.session, &view.stamp);
+    let family = &grant.family;
+    if !presented.is_derived(key, &family.secret) {
+        return Decision::refuse(Refused::RefreshInvalid);
+    }
+    if presented.epoch() != stamp.epoch || family.epoch != stamp.epoch {
+        return Decision::refuse(Refused::RefreshExpired);
+    }
+    if let Some(refused) = why_dead(view, rules) {
+        return Decision::refuse(refused);
+    }
+    let now = stamp.now;
+    let same_agent = device::family(how.user_agent.as_deref()) == session.agent;
+    let expects = Expect::Family { grant: grant.id, counter: family.counter, predecessor: family.predecessor };
+    let outcome = outcome(family, presented.counter(), how.cookie, same_agent, now, rules);
+    let next = match outcome {
+        Outcome::Rotate => Family {
+            counter: family.counter + 1,
+            key: current_key.id,
+            made_at: now,
+            handed_at: now,
+            handouts: 0,
+            predecessor: Some(family.counter),
+            predecessor_used_at: now,
+            ..family.clone()
+        },
+        // The predecessor stays, and the window begins anew.
+        Outcome::Skip => Family {
+            counter: family.counter + 1,
+            key: current_key.id,
+            made_at: now,
+            handed_at: now,
+            handouts: 0,
+            ..family.clone()
+        },
+        Outcome::Again => Family { handed_at: now, handouts: family.handouts + 1, ..family.clone() },
+        Outcome::OtherDevice => return Decision::refuse(Refused::RefreshInvalid),
+        Outcome::Ahead => {
+            return Decision::refuse(Refused::Unavailable {
+                detail: "a refresh token is ahead of its row: the database may have been rolled back".into(),
+            });
+        }
+        Outcome::Theft => return theft(view, how, expects, chance),
+    };
+    let claims = match issue(stamp, rules, &view.account, session, grant, chance) {
+        Ok(claims) => claims,
+        Err(refused) => return Decision::refuse(refused),
+    };
+    let step = match outcome {
+        Outcome::Again => Change::HandOut { grant: grant.id, counter: family.counter, at: now },
+        _ => Change::SetFamily {
+            grant: grant.id,
+            counter: family.counter,
+            predecessor: family.predecessor,
+            family: next.clone(),
+        },
+    };
+    let mut changes = Changes { steps: vec![step], ..Changes::default() };
+    if outcome == Outcome::Skip {
+        let actor = Actor::Account { account: view.account.id, session: session.id };
+        changes.events.push(
+            NewEvent::new(EventId::from_bits(chance.bits()), EventKind::RefreshSkipped, &actor)
+                .account(view.account.id)
+                .session(session.id)
+                .ip(how.ip),
+        );
+    }
+    // When the current token is handed out again, it is the row's key that made it.
+    let made_with = if next.key == current_key.id { current_key } else { key };
+    if next.key != made_with.id {
+        return Decision::refuse(Refused::Unavailable {
+            detail: "the key of the current refresh token is not loaded".into(),
+        });
+    }
+    let refresh = next.current_token(made_with, grant.id);
+    let current = (grant.id, next.counter);
+    let issued = Issued { session: session.clone(), account: view.account.clone(), claims, refresh, current };
+    Decision { outcome: Ok(issued), changes }
+}
+
+/// Why nothing under this grant lives any more, if so.
+fn why_dead(view: &RefreshView, rules: &Rules) -> Option<Refused> {
+    let (grant, session, stamp) = (&view.grant, &view.session, &view.stamp);
+    let ended = |reason: &str| Some(Refused::SessionEnded { reason: reason.into() });
+    let used_at = grant.family.handed_at.max(grant.family.made_at);
+    match session_dead(stamp, session, &view.account, used_at, rules.idle_ttl) {
+        Some(Dead::Ended { reason, .. }) => return ended(&reason),
+        Some(Dead::Cut { above, .. }) => return ended(above),
+        Some(Dead::Account) => return ended("account"),
+        Some(Dead::Expired | Dead::OldEpoch) => return Some(Refused::RefreshExpired),
+        None => {}
+    }
+    if grant.ended.is_some() {
+        return ended("grant");
+    }
+    if view.client_disabled || view.client_cut.kills(grant.born, session.id) {
+        return ended("client");
+    }
+    None
+}
+
+/// The family's grant ends, and the session with it when the family is the session's own.
+fn theft(view: &RefreshView, how: &How, expects: Expect, chance: &mut dyn Chance) -> Decision<Issued> {
+    let (account, session, grant) = (view.account.id, view.session.id, view.grant.id);
+    let scope = if view.grant.client == ClientId::FIRST_PARTY {
+        Scope::Session { account, session }
+    } else {
+        Scope::Grant { account, session, grant }
+    };
+    let by = By { ip: how.ip, ..By::SYSTEM };
+    let mut changes = kernel::end(Door::Replay, scope, None, &by, chance);
+    changes.expects.push(expects);
+    Decision { outcome: Err(Refused::RefreshReused), changes }
+}

@@ -1,0 +1,120 @@
+//! Signing in by password.
+//!
+//! The hash is always computed, also for an unknown address (against a hash that matches nothing), and "blocked" is said only
+//! to who gave the right password (I15). The session is `born` at the head of the view that the password was loaded with, and
+//! the commit checks that no cut above has passed since (I7): a sign-in in flight dies with "log out everywhere" or a block,
+//! and no token leaves before that commit.
+use crate::changes::{Changes, Expect};
+use crate::event::{Actor, EventKind, NewEvent};
+use crate::family::{Family, MacKey};
+use crate::model::{ADMIN, Account, Grant, Session, SessionKind};
+use crate::view::SignInView;
+use crate::{Chance, Change, Decision, Refused, Rules, device, issue::issue};
+use alloc::{string::String, vec};
+use core::net::IpAddr;
+use portcullis_wire::{AccessClaims, ClientId, Digest, EventId, GrantId, SecretString, SessionId};
+
+/// What the caller brought, besides the password.
+#[derive(Debug, Clone)]
+pub struct SignIn {
+    /// What the session is.
+    pub kind: SessionKind,
+    /// The device name, if one was given (already clean).
+    pub device_name: Option<String>,
+    /// The User-Agent header.
+    pub user_agent: Option<String>,
+    /// From where.
+    pub ip: Option<IpAddr>,
+    /// Digest of the page cookie's secret, when a page signs in.
+    pub cookie: Option<Digest>,
+}
+
+/// A session was made, or goes on.
+#[derive(Debug, Clone)]
+pub struct Issued {
+    /// The session.
+    pub session: Session,
+    /// Whose.
+    pub account: Account,
+    /// The claims of the access token, yet to be signed.
+    pub claims: AccessClaims,
+    /// The refresh token.
+    pub refresh: SecretString,
+    /// The number of that refresh token, and its grant: a cookie is set only while this is the current one.
+    pub current: (GrantId, u64),
+}
+
+/// The scopes of `POST /v1/sessions`.
+pub fn first_party_scope(account: &Account) -> &'static str {
+    if account.has_role(ADMIN) { "account admin" } else { "account" }
+}
+
+/// Decides a sign-in. `password_matches` is the outcome of comparing the given password with `view.account`'s hash, `false`
+/// when there is none. Birth and stamp are the head of `view`, the snapshot that the hash was loaded from.
+pub fn sign_in(
+    view: &SignInView,
+    password_matches: bool,
+    request: &SignIn,
+    rules: &Rules,
+    key: &MacKey,
+    chance: &mut dyn Chance,
+) -> Decision<Issued> {
+    let Some(account) = view.account.as_ref().filter(|account| password_matches && account.password_hash.is_some())
+    else {
+        return Decision::refuse(Refused::InvalidCredentials);
+    };
+    if let Some(block) = account.block_at(view.stamp.now) {
+        return Decision::refuse(Refused::AccountBlocked { reason: block.reason.clone() });
+    }
+    if !account.usable_at(view.stamp.now) {
+        return Decision::refuse(Refused::InvalidCredentials);
+    }
+    let (stamp, now) = (&view.stamp, view.stamp.now);
+    let agent = request.user_agent.as_deref();
+    let session = Session {
+        id: SessionId::from_bits(chance.bits()),
+        account: account.id,
+        kind: request.kind,
+        device_name: request.device_name.clone().unwrap_or_else(|| device::name_from_agent(agent)),
+        agent: device::family(agent),
+        ip: request.ip,
+        created_at: now,
+        auth_time: now,
+        last_seen_at: now,
+        absolute_expires_at: now.plus(rules.absolute_ttl),
+        born: stamp.head,
+        epoch: stamp.epoch,
+        cookie: request.cookie,
+        ended: None,
+    };
+    let grant = Grant {
+        id: GrantId::from_bits(chance.bits()),
+        session: session.id,
+        client: ClientId::FIRST_PARTY,
+        scope: first_party_scope(account).into(),
+        born: stamp.head,
+        family: Family::new(chance.secret(), key.id, stamp.epoch, now),
+        ended: None,
+    };
+    let claims = match issue(stamp, rules, account, &session, &grant, chance) {
+        Ok(claims) => claims,
+        Err(refused) => return Decision::refuse(refused),
+    };
+    let actor = Actor::Account { account: account.id, session: session.id };
+    let event = NewEvent::new(EventId::from_bits(chance.bits()), EventKind::SessionStarted, &actor)
+        .account(account.id)
+        .session(session.id)
+        .ip(request.ip);
+    let changes = Changes {
+        expects: vec![
+            Expect::Unborn { account: account.id, client: grant.client, born: stamp.head },
+            Expect::PasswordVersion { account: account.id, version: account.password_version },
+        ],
+        steps: vec![Change::InsertSession(session.clone()), Change::InsertGrant(grant.clone())],
+        events: vec![event],
+        ..Changes::default()
+    };
+    let refresh = grant.family.current_token(key, grant.id);
+    let current = (grant.id, grant.family.counter);
+    Decision { outcome: Ok(Issued { session, account: account.clone(), claims, refresh, current }), changes }
+}

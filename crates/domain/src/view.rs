@@ -1,0 +1,147 @@
+//! Views: the facts that a decision rests on, all of one database snapshot, with the head of the same snapshot (I3).
+use crate::cut::Cut;
+use crate::model::{Account, Client, Grant, Session};
+use alloc::string::String;
+use portcullis_wire::{Chain, Epoch, LogId, Rev, Time};
+
+/// What every view carries: where in the log its snapshot stands, and what time the database has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stamp {
+    /// The log.
+    pub log: LogId,
+    /// The log's generation.
+    pub epoch: Epoch,
+    /// Position of the newest entry in this snapshot.
+    pub head: Rev,
+    /// Chain link at `head`.
+    pub chain: Chain,
+    /// No token minted from this snapshot may have an `exp` beyond it.
+    pub horizon: Time,
+    /// F: entries whose `until` lies before it are forgotten.
+    pub floor: Time,
+    /// What was ended for everything.
+    pub all: Cut,
+    /// The database's time.
+    pub now: Time,
+}
+
+/// For signing in: the account of an address, if there is one.
+#[derive(Debug, Clone)]
+pub struct SignInView {
+    /// Of which snapshot.
+    pub stamp: Stamp,
+    /// The account.
+    pub account: Option<Account>,
+    /// The cut of the client that signs in (the first-party one).
+    pub client_cut: Cut,
+}
+
+/// For a refresh: the grant and everything above it.
+#[derive(Debug, Clone)]
+pub struct RefreshView {
+    /// Of which snapshot.
+    pub stamp: Stamp,
+    /// The grant.
+    pub grant: Grant,
+    /// Its session.
+    pub session: Session,
+    /// Its account.
+    pub account: Account,
+    /// The cut of its client.
+    pub client_cut: Cut,
+    /// Whether its client is switched off.
+    pub client_disabled: bool,
+}
+
+/// A session with its account, and when its family was last used.
+#[derive(Debug, Clone)]
+pub struct SessionView {
+    /// Of which snapshot.
+    pub stamp: Stamp,
+    /// The session.
+    pub session: Session,
+    /// Its account.
+    pub account: Account,
+    /// The latest use of a refresh token under it, if one was used.
+    pub refreshed_at: Option<Time>,
+}
+
+/// An account by itself.
+#[derive(Debug, Clone)]
+pub struct AccountView {
+    /// Of which snapshot.
+    pub stamp: Stamp,
+    /// The account.
+    pub account: Account,
+}
+
+/// A client by itself.
+#[derive(Debug, Clone)]
+pub struct ClientView {
+    /// Of which snapshot.
+    pub stamp: Stamp,
+    /// The client.
+    pub client: Client,
+}
+
+/// Why a session is dead.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Dead {
+    /// Ended by itself; the reason is the door.
+    Ended {
+        /// The entry.
+        rev: Rev,
+        /// The door.
+        reason: String,
+    },
+    /// Ended by a cut above it.
+    Cut {
+        /// The entry.
+        rev: Rev,
+        /// `account`, `client` or `everyone`.
+        above: &'static str,
+    },
+    /// Its account is blocked or deleted.
+    Account,
+    /// Made in an older generation.
+    OldEpoch,
+    /// Past its idle or absolute end.
+    Expired,
+}
+
+/// Whether and why `session` is dead in this snapshot: the one rule that every way in asks.
+///
+/// `used_at` is when it was last used, as far as is known (`last_seen_at`, or the use of its refresh token); `idle_ttl` in
+/// milliseconds.
+pub fn session_dead(stamp: &Stamp, session: &Session, account: &Account, used_at: Time, idle_ttl: i64) -> Option<Dead> {
+    if let Some(ended) = &session.ended {
+        return Some(Dead::Ended { rev: ended.rev, reason: ended.reason.clone() });
+    }
+    if session.epoch != stamp.epoch {
+        return Some(Dead::OldEpoch);
+    }
+    for (cut, above) in [(account.cut, "account"), (stamp.all, "everyone")] {
+        if cut.kills(session.born, session.id) {
+            return Some(Dead::Cut { rev: cut.rev, above });
+        }
+    }
+    if !account.usable_at(stamp.now) {
+        return Some(Dead::Account);
+    }
+    let used_at = used_at.max(session.last_seen_at);
+    if stamp.now >= session.absolute_expires_at || stamp.now >= used_at.plus(idle_ttl) {
+        return Some(Dead::Expired);
+    }
+    None
+}
+
+impl SessionView {
+    /// Whether and why the session is dead.
+    pub fn dead(&self, idle_ttl: i64) -> Option<Dead> {
+        session_dead(&self.stamp, &self.session, &self.account, self.used_at(), idle_ttl)
+    }
+    /// When it was last used, as far as is known.
+    pub fn used_at(&self) -> Time {
+        self.refreshed_at.unwrap_or(self.session.last_seen_at).max(self.session.last_seen_at)
+    }
+}

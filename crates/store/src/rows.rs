@@ -1,0 +1,63 @@
+//! What lists and reads return besides the views of `domain`.
+use portcullis_domain::event::NewEvent;
+use portcullis_domain::view::Stamp;
+use portcullis_wire::{AccountId, Digest, Entry, Rev, Time};
+
+/// A page of a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page<T> {
+    /// The rows.
+    pub rows: Vec<T>,
+    /// Whether there are more after the last one.
+    pub more: bool,
+}
+
+/// An audit record as kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EventRow {
+    /// What was recorded.
+    pub event: NewEvent,
+    /// When it was committed, by the database's clock.
+    pub at: Time,
+    /// The entry that the act wrote, if it wrote one.
+    pub rev: Option<Rev>,
+    /// How many live sessions the act ended, when that was counted.
+    pub ended: Option<u64>,
+}
+
+/// Which audit records are asked for.
+#[derive(Debug, Clone, Default)]
+pub struct EventFilter {
+    /// Only about this account.
+    pub account: Option<AccountId>,
+    /// Only of this kind (the word).
+    pub kind: Option<String>,
+    /// Only acts that wrote an entry.
+    pub revocations: bool,
+}
+
+/// A piece of the log.
+#[derive(Debug, Clone)]
+pub struct LogRead {
+    /// Where the log stood.
+    pub stamp: Stamp,
+    /// Entries in order, without a gap, starting right after the asked position when `complete`.
+    pub entries: Vec<Entry>,
+    /// Whether nothing after the asked position was forgotten.
+    pub complete: bool,
+}
+
+/// The result of an act under a repeated-call key.
+#[derive(Debug, Clone)]
+pub struct Remembered {
+    /// Digest of the request that made it.
+    pub request: Digest,
+    /// The entry that it wrote.
+    pub rev: Option<Rev>,
+    /// How many live sessions it ended.
+    pub ended: Option<u64>,
+    /// What it made, as text (an id).
+    pub made: Option<String>,
+    /// When it was committed.
+    pub at: Time,
+}
