@@ -1,1 +1,27 @@
-//! portcullis-feed
+//! The revocation log as state machines: the set of what is revoked, the side that publishes the log, the side that follows
+//! it, and the bookkeeping of who follows and what is therefore enforced.
+//!
+//! Everything here is a rule over data. There is no I/O, no clock, no async, no source of randomness and no cryptography:
+//! times come in as arguments ([`Mono`] for spans, [`portcullis_wire::Time`] for what the database or a wall clock said),
+//! chance comes in as a number, and what should be done comes out as values. The crate is `no_std`, so the compiler proves
+//! it; the only maps are ordered ones, so the same inputs give the same outputs on every run and machine.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`set`] | [`RevokedSet`]: token → live, ended or stale; persistent, so that readers never wait for a writer |
+//! | [`publisher`] | [`Publisher`]: the log at the server: order, chain, resume, snapshots |
+//! | [`fleet`] | [`Fleet`]: which verifiers hold leases, and since when a revocation is enforced everywhere |
+#![no_std]
+extern crate alloc;
+
+pub mod fleet;
+pub mod mono;
+pub mod policy;
+pub mod publisher;
+pub mod set;
+
+pub use fleet::{Enforcement, Fleet};
+pub use mono::Mono;
+pub use policy::{Policies, Policy};
+pub use publisher::Publisher;
+pub use set::{RevokedSet, Subject, Verdict};

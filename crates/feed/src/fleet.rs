@@ -1,0 +1,305 @@
+//! Who follows the feed, and since when a revocation is therefore enforced everywhere (DESIGN §2 "enforced", §8).
+//!
+//! The arithmetic rests on one fact: a lease is fresh from the start of the read of the committed log that its head came
+//! from, or from when its question was asked, whichever is earlier: its *basis*. A read that began after the commit of an
+//! entry gives a head that holds it, and a verifier is fresh by it only once it applied that. So of the leases that do not
+//! know an entry each has a basis before the commit, and each ends within B of it.
+use crate::mono::lengthened;
+use crate::{Mono, Policies, Policy};
+use alloc::{collections::BTreeMap, collections::VecDeque, string::String, vec::Vec};
+use portcullis_wire::time::Millis;
+use portcullis_wire::{ClientId, InstanceId, Rev};
+
+/// How many instances are kept unless told otherwise.
+pub const DEFAULT_LIMIT: usize = 200_000;
+
+/// How many recent commits are remembered, to tell acknowledgements in time from late ones.
+const COMMITS_LIMIT: usize = 16_384;
+
+/// A verifier's instance, as its row says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Instance {
+    /// Its id.
+    pub id: InstanceId,
+    /// What it calls itself.
+    pub name: String,
+    /// The client that it authenticates as.
+    pub client: ClientId,
+    /// The fail policies of its routes.
+    pub policies: Policies,
+    /// The bound that it asked for, when it is shorter than the server's.
+    pub bound_ms: Option<Millis>,
+}
+
+/// How far a revocation is enforced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Enforcement {
+    /// Instances that held a lease at the commit and acknowledged it within the bound.
+    pub acknowledged: u32,
+    /// Instances that held one and let the bound pass: their lease ended by arithmetic.
+    pub lapsed: u32,
+    /// Instances that may still hold a lease older than it.
+    pub pending: u32,
+    /// Instances with a route under `open`, which accepts until `exp` whenever they are cut off.
+    pub until_expiry: u32,
+    /// After how many milliseconds from the commit nothing is pending, whatever happens: B +1%, and `stream_grace`.
+    pub bounded_by_ms: Millis,
+    /// Whether nothing is pending.
+    pub complete: bool,
+    /// When arithmetic alone makes it complete, while it is not.
+    pub complete_at: Option<Mono>,
+}
+
+/// An instance as administrators see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// What its row says.
+    pub instance: Instance,
+    /// Whether it holds a stream to this node.
+    pub connected: bool,
+    /// Whether it may hold a lease.
+    pub leased: bool,
+    /// The newest position that it acknowledged, in this life of the server.
+    pub applied: Option<Rev>,
+    /// Milliseconds since it was last heard of; `None` when never in this life of the server.
+    pub heard_ms_ago: Option<Millis>,
+}
+
+/// An instance is not known: it must connect anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unknown;
+
+/// As many instances as there may be are known already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Full;
+
+#[derive(Debug, Clone)]
+struct Record {
+    instance: Instance,
+    streams: u32,
+    applied: Option<Rev>,
+    heard: Option<Mono>,
+    known_since: Mono,
+    /// The leases without a gap between them: basis of the first, basis of the last.
+    run: Option<(Mono, Mono)>,
+    /// Positions that it acknowledged after the bound had passed: above the first, up to the second. The newest such stretch.
+    late: Option<(Rev, Rev)>,
+}
+
+/// The bookkeeping; see the [module](self).
+#[derive(Debug, Clone)]
+pub struct Fleet {
+    bound_ms: Millis,
+    /// A longer bound that counts until its last leases have ended.
+    older_bound: Option<(Millis, Mono)>,
+    stream_grace_ms: Millis,
+    limit: usize,
+    records: BTreeMap<InstanceId, Record>,
+    commits: VecDeque<(Rev, Mono)>,
+}
+
+impl Fleet {
+    /// Nobody known yet. `bound_ms` is B.
+    pub fn new(bound_ms: Millis, stream_grace_ms: Millis, limit: usize) -> Self {
+        Self { bound_ms, older_bound: None, stream_grace_ms, limit, records: BTreeMap::new(), commits: VecDeque::new() }
+    }
+
+    /// Changes B. A shorter one counts after the longer one has passed, for leases under that may be out.
+    pub fn set_bound(&mut self, bound_ms: Millis, now: Mono) {
+        if bound_ms < self.bound_ms {
+            let ends = now.plus(lengthened(self.bound_ms));
+            let longest =
+                self.older_bound.filter(|(_, end)| *end > now).map_or(self.bound_ms, |(b, _)| b.max(self.bound_ms));
+            self.older_bound = Some((longest, ends.max(self.older_bound.map_or(ends, |(_, e)| e))));
+        }
+        self.bound_ms = bound_ms;
+    }
+
+    /// The bound that leases may be out under, lengthened by what clocks may differ.
+    fn longest(&self, now: Mono) -> Millis {
+        let older = self.older_bound.filter(|(_, end)| *end > now).map_or(0, |(bound, _)| bound);
+        lengthened(self.bound_ms.max(older))
+    }
+
+    /// After a restart of the server: an instance that its row tells of may hold a lease that was given right before `now`.
+    ///
+    /// # Errors
+    /// [`Full`] at the limit.
+    pub fn restore(&mut self, instance: Instance, now: Mono) -> Result<(), Full> {
+        self.connect(instance, now)?.run = Some((Mono(i64::MIN), now));
+        Ok(())
+    }
+
+    /// An instance introduced itself (its row is committed). Tells nothing about leases yet.
+    ///
+    /// # Errors
+    /// [`Full`] at the limit: the stream must be refused, for what is not counted must not get a lease.
+    pub fn known(&mut self, instance: Instance, now: Mono) -> Result<(), Full> {
+        self.connect(instance, now)?.heard = Some(now);
+        Ok(())
+    }
+
+    fn connect(&mut self, instance: Instance, now: Mono) -> Result<&mut Record, Full> {
+        if !self.records.contains_key(&instance.id) {
+            if self.records.len() >= self.limit {
+                return Err(Full);
+            }
+            let (applied, heard, run, late) = (None, None, None, None);
+            let id = instance.id;
+            self.records.insert(id, Record { instance, streams: 0, applied, heard, known_since: now, run, late });
+            return self.records.get_mut(&id).ok_or(Full);
+        }
+        let record = self.records.get_mut(&instance.id).ok_or(Full)?;
+        // A route under `open` that is declared no more may still be served by what is left of the older process.
+        record.instance = instance;
+        Ok(record)
+    }
+
+    /// A stream of this instance opened at this node.
+    ///
+    /// # Errors
+    /// [`Unknown`] when it never introduced itself.
+    pub fn stream_opened(&mut self, id: InstanceId, now: Mono) -> Result<(), Unknown> {
+        let record = self.records.get_mut(&id).ok_or(Unknown)?;
+        record.streams = record.streams.saturating_add(1);
+        record.heard = Some(now);
+        Ok(())
+    }
+
+    /// A stream of this instance ended. Its lease counts on.
+    pub fn stream_closed(&mut self, id: InstanceId) {
+        if let Some(record) = self.records.get_mut(&id) {
+            record.streams = record.streams.saturating_sub(1);
+        }
+    }
+
+    /// Whether a read of the head that began at `read_began` may give this instance a lease: only one begun after its row was
+    /// committed, for else a commit in between would not wait for it.
+    pub fn may_lease(&self, id: InstanceId, read_began: Mono) -> bool {
+        self.records.get(&id).is_some_and(|r| read_began >= r.known_since)
+    }
+
+    /// A lease is about to be given. `basis`: when the read of the head began, or when the question arrived, whichever is
+    /// earlier. Call it before the answer leaves.
+    ///
+    /// # Errors
+    /// [`Unknown`]: give no lease; answer `instance_gone`.
+    pub fn lease_granted(&mut self, id: InstanceId, basis: Mono, now: Mono) -> Result<(), Unknown> {
+        let longest = self.longest(now);
+        let record = self.records.get_mut(&id).ok_or(Unknown)?;
+        record.heard = Some(now);
+        record.run = Some(match record.run {
+            Some((first, last)) if basis <= last.plus(longest) => (first.min(basis), last.max(basis)),
+            _ => (basis, basis),
+        });
+        Ok(())
+    }
+
+    /// An instance acknowledged `applied`: no verdict begun from now on rests on less. Says whether that is news.
+    ///
+    /// # Errors
+    /// [`Unknown`].
+    pub fn ack(&mut self, id: InstanceId, applied: Rev, now: Mono) -> Result<bool, Unknown> {
+        let late_to = self.committed_by(now.minus(self.longest(now)));
+        let record = self.records.get_mut(&id).ok_or(Unknown)?;
+        record.heard = Some(now);
+        if record.applied.is_some_and(|known| known >= applied) {
+            return Ok(false);
+        }
+        // The first word after a restart is no proof of lateness: it may have been said before.
+        if let (Some(from), Some(to)) = (record.applied, late_to.map(|to| to.min(applied)))
+            && to > from
+        {
+            record.late = Some((from, to));
+        }
+        record.applied = Some(applied);
+        Ok(true)
+    }
+
+    /// Remembers when a position was committed, so that a late acknowledgement still counts as late. Positions ascend.
+    pub fn committed(&mut self, rev: Rev, at: Mono) {
+        if self.commits.len() >= COMMITS_LIMIT {
+            self.commits.pop_front();
+        }
+        self.commits.push_back((rev, at));
+    }
+
+    fn committed_by(&self, at: Mono) -> Option<Rev> {
+        let until = self.commits.partition_point(|(_, when)| *when <= at);
+        self.commits.get(until.checked_sub(1)?).map(|(rev, _)| *rev)
+    }
+
+    /// How far the entry at `rev`, committed at `committed_at`, is enforced by `now`. Instances without a lease at the commit
+    /// do not count as pending: they accept nothing on a route under `closed` before they know it. No verifiers: complete.
+    pub fn enforcement(&self, rev: Rev, committed_at: Mono, now: Mono) -> Enforcement {
+        let longest = self.longest(now).max(self.longest(committed_at));
+        let bounded_by_ms = longest.saturating_add(self.stream_grace_ms);
+        let mut sum = Enforcement { bounded_by_ms, complete: true, ..Enforcement::default() };
+        for record in self.records.values() {
+            sum.until_expiry += u32::from(record.instance.policies.has(Policy::Open));
+            let Some((first, last)) = record.run else { continue };
+            let last_before = last.min(committed_at);
+            if first > committed_at || last_before.plus(longest) <= committed_at {
+                continue; // no lease at the commit
+            }
+            let ends = last_before.plus(bounded_by_ms);
+            let late = record.late.is_some_and(|(from, to)| from < rev && rev <= to);
+            if record.applied.is_some_and(|applied| applied >= rev) && !late {
+                sum.acknowledged += 1;
+            } else if ends <= now || record.applied.is_some_and(|applied| applied >= rev) {
+                sum.lapsed += 1;
+            } else {
+                sum.pending += 1;
+                sum.complete = false;
+                sum.complete_at = sum.complete_at.max(Some(ends));
+            }
+        }
+        sum
+    }
+
+    /// The instances by id: for `/v1/admin/verifiers`.
+    pub fn list(&self, now: Mono) -> Vec<Listed> {
+        let longest = self.longest(now);
+        let listed = |r: &Record| Listed {
+            instance: r.instance.clone(),
+            connected: r.streams > 0,
+            leased: r.run.is_some_and(|(_, last)| last.plus(longest) > now),
+            applied: r.applied,
+            heard_ms_ago: r.heard.map(|at| now.since(at)),
+        };
+        self.records.values().map(listed).collect()
+    }
+
+    /// Removes instances that have no stream and were not heard of for `quiet_ms` (not less than the bound, nor than the
+    /// longest life of a token where a route is under `open`), and says which: their rows can go.
+    pub fn prune(&mut self, quiet_ms: Millis, now: Mono) -> Vec<InstanceId> {
+        let quiet_ms = quiet_ms.max(self.longest(now));
+        let gone = |r: &Record| {
+            let heard = r.heard.unwrap_or(r.known_since).max(r.run.map_or(r.known_since, |(_, last)| last));
+            r.streams == 0 && now.since(heard) > quiet_ms
+        };
+        let ids: Vec<InstanceId> = self.records.iter().filter(|(_, r)| gone(r)).map(|(id, _)| *id).collect();
+        ids.iter().for_each(|id| drop(self.records.remove(id)));
+        ids
+    }
+
+    /// Whether this instance is known.
+    pub fn contains(&self, id: InstanceId) -> bool {
+        self.records.contains_key(&id)
+    }
+
+    /// How many are known.
+    pub fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    /// Whether nobody is known.
+    pub fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+
+    /// B in milliseconds, as it is told to verifiers.
+    pub fn bound_ms(&self) -> Millis {
+        self.bound_ms
+    }
+}
