@@ -1,0 +1,297 @@
+//! What each expectation and each change means.
+use super::Memory;
+use crate::{CommitError, EventRow, Remembered, StoreError};
+use portcullis_domain::Cut;
+use portcullis_domain::changes::{Change, Changes, Committed, Conflict, Expect, Revoke};
+use portcullis_domain::model::{Account, Ended, Grant, Status};
+use portcullis_wire::{AccountId, ClientId, Entry, GrantId, Millis, Rev, Target, Time, Verb};
+
+/// What the changes have come to so far.
+struct Progress {
+    now: Time,
+    idle_ttl: Option<Millis>,
+    rev: Option<Rev>,
+    ended: Option<u64>,
+    deleted: Vec<AccountId>,
+}
+
+pub(super) fn commit(db: &mut Memory, changes: Changes, now: Time) -> Result<Committed, CommitError> {
+    for expect in &changes.expects {
+        check(db, expect, changes.idle_ttl, now).map_err(CommitError::Conflict)?;
+    }
+    let mut so_far = Progress { now, idle_ttl: changes.idle_ttl, rev: None, ended: None, deleted: Vec::new() };
+    for step in changes.steps {
+        apply(db, step, &mut so_far)?;
+    }
+    if let Some(rev) = so_far.rev {
+        for id in &so_far.deleted {
+            let mut account = account(db, *id)?;
+            account.status = Status::Deleted { at: now, rev };
+            db.accounts.put(*id, account);
+        }
+    }
+    let Progress { rev, ended, .. } = so_far;
+    if let Some(key) = changes.idempotency {
+        let at = (key.actor, key.key);
+        if db.remembered.has(&at) {
+            return Err(CommitError::Conflict(Conflict::Repeated));
+        }
+        db.remembered.put(at, Remembered { request: key.request, rev, ended, made: key.made, at: now });
+    }
+    if let Some(event) = changes.events.iter().find(|event| db.event_at.contains_key(&event.id)) {
+        return Err(CommitError::Failed(StoreError::new(format!("the event {} exists", event.id))));
+    }
+    for event in changes.events {
+        db.event_at.insert(event.id, db.events.len());
+        db.events.push(EventRow { event, at: now, rev, ended });
+    }
+    Ok(Committed { rev, ended, at: now })
+}
+
+fn holds(held: bool, otherwise: Conflict) -> Result<(), Conflict> {
+    if held { Ok(()) } else { Err(otherwise) }
+}
+
+fn check(db: &Memory, expect: &Expect, idle_ttl: Option<Millis>, now: Time) -> Result<(), Conflict> {
+    match expect {
+        Expect::Alive { session, role } => {
+            let alive = db.sessions.get(session).is_some_and(|row| {
+                let account = db.accounts.get(&row.account);
+                let has_role = role.is_none_or(|role| account.is_some_and(|account| account.has_role(role)));
+                has_role && db.alive(row, idle_ttl, now)
+            });
+            holds(alive, Conflict::NotAlive(*session))
+        }
+        Expect::Unborn { account, client, born } => {
+            let account = db.accounts.get(account).filter(|account| account.usable_at(now));
+            let client = db.clients.get(client).filter(|client| !client.disabled);
+            let may_be = account.zip(client).is_some_and(|(account, client)| {
+                [account.cut, db.meta.all, client.cut].iter().all(|cut| !cut.kills_unborn(*born))
+            });
+            holds(may_be, Conflict::BornDead)
+        }
+        Expect::AccountVersion { account, version } => {
+            let row = db.accounts.get(account).ok_or(Conflict::Missing)?;
+            holds(row.version == *version, Conflict::Moved)
+        }
+        Expect::PasswordVersion { account, version } => {
+            let row = db.accounts.get(account).ok_or(Conflict::Missing)?;
+            holds(row.password_version == *version, Conflict::Moved)
+        }
+        Expect::Family { grant, counter, predecessor } => {
+            let row = db.grants.get(grant).ok_or(Conflict::Missing)?;
+            holds((row.family.counter, row.family.predecessor) == (*counter, *predecessor), Conflict::Moved)
+        }
+        Expect::SessionNotEnded(session) => {
+            let row = db.sessions.get(session).ok_or(Conflict::Missing)?;
+            holds(row.ended.is_none(), Conflict::Moved)
+        }
+        Expect::EmailFree(email) => holds(!db.emails.has(email), Conflict::EmailTaken),
+        Expect::NoAccounts => holds(db.accounts.len() == 0, Conflict::Moved),
+    }
+}
+
+fn account(db: &Memory, id: AccountId) -> Result<Account, CommitError> {
+    db.accounts.get(&id).cloned().ok_or(CommitError::Conflict(Conflict::Missing))
+}
+
+fn grant(db: &Memory, id: GrantId) -> Result<Grant, CommitError> {
+    db.grants.get(&id).cloned().ok_or(CommitError::Conflict(Conflict::Missing))
+}
+
+fn require(held: bool, otherwise: Conflict) -> Result<(), CommitError> {
+    holds(held, otherwise).map_err(CommitError::Conflict)
+}
+
+fn apply(db: &mut Memory, step: Change, so_far: &mut Progress) -> Result<(), CommitError> {
+    match step {
+        Change::InsertAccount(row) => insert_account(db, row)?,
+        Change::SetStatus { account: id, status } => set_status(db, id, status, so_far)?,
+        Change::SetProfile { account: id, name, roles } => {
+            let row = account(db, id)?;
+            db.accounts.put(id, Account { name, roles, version: row.version + 1, ..row });
+        }
+        Change::SetPassword { account: id, hash, rehash } => {
+            let row = account(db, id)?;
+            let password_version = row.password_version + u32::from(!rehash);
+            let (password_hash, version) = (Some(hash), row.version + 1);
+            db.accounts.put(id, Account { password_hash, password_version, version, ..row });
+        }
+        Change::InsertSession(row) => {
+            require(!db.sessions.has(&row.id), Conflict::Moved)?;
+            require(db.accounts.has(&row.account), Conflict::Missing)?;
+            db.sessions_of.put((row.account, row.id), ());
+            db.sessions.put(row.id, row);
+        }
+        Change::RenameSession { session, device_name } => {
+            let row = db.sessions.get(&session).cloned().ok_or(CommitError::Conflict(Conflict::Missing))?;
+            db.sessions.put(session, portcullis_domain::model::Session { device_name, ..row });
+        }
+        Change::InsertGrant(row) => {
+            require(!db.grants.has(&row.id), Conflict::Moved)?;
+            require(db.sessions.has(&row.session) && db.clients.has(&row.client), Conflict::Missing)?;
+            db.grants_of.put((row.session, row.id), ());
+            db.grants.put(row.id, row);
+        }
+        Change::SetFamily { grant: id, counter, predecessor, family } => {
+            let row = grant(db, id)?;
+            require((row.family.counter, row.family.predecessor) == (counter, predecessor), Conflict::Moved)?;
+            db.grants.put(id, Grant { family, ..row });
+        }
+        Change::HandOut { grant: id, counter, at } => {
+            let mut row = grant(db, id)?;
+            require(row.family.counter == counter, Conflict::Moved)?;
+            row.family.handed_at = row.family.handed_at.max(at);
+            row.family.handouts += 1;
+            db.grants.put(id, row);
+        }
+        Change::Revoke(what) => revoke(db, what, so_far)?,
+        Change::Seen(sessions) => {
+            for (id, at) in sessions {
+                if let Some(mut row) = db.sessions.get(&id).cloned() {
+                    row.last_seen_at = row.last_seen_at.max(at);
+                    db.sessions.put(id, row);
+                }
+            }
+        }
+        Change::RaiseHorizon(to) => db.meta.horizon = db.meta.horizon.max(to),
+        Change::RaiseFloor(to) => raise_floor(db, to),
+        other => apply_rare(db, other)?,
+    }
+    Ok(())
+}
+
+/// Clients, instances, keys, settings.
+fn apply_rare(db: &mut Memory, step: Change) -> Result<(), CommitError> {
+    match step {
+        Change::InsertClient(row) => {
+            require(!db.clients.has(&row.id), Conflict::Moved)?;
+            db.clients.put(row.id, row);
+        }
+        Change::SetClientDisabled { client, disabled } => {
+            let mut row = db.clients.get(&client).cloned().ok_or(CommitError::Conflict(Conflict::Missing))?;
+            row.disabled = disabled;
+            db.clients.put(client, row);
+        }
+        Change::InsertInstance(row) => {
+            require(!db.instances.has(&row.id), Conflict::Moved)?;
+            db.instances.put(row.id, row);
+        }
+        Change::UpdateInstance(row) => {
+            let mut kept = db.instances.get(&row.id).cloned().ok_or(CommitError::Conflict(Conflict::Missing))?;
+            (kept.name, kept.policy, kept.bound_ms) = (row.name, row.policy, row.bound_ms);
+            db.instances.put(kept.id, kept);
+        }
+        Change::RemoveInstances(ids) => ids.iter().for_each(|id| db.instances.remove(id)),
+        Change::InsertKey(row) => {
+            require(!db.keys.has(&row.id), Conflict::Moved)?;
+            db.keys.put(row.id, row);
+        }
+        Change::SetKeyTimes { key, active_from, retired_at } => {
+            let mut row = db.keys.get(&key).cloned().ok_or(CommitError::Conflict(Conflict::Missing))?;
+            (row.active_from, row.retired_at) = (active_from, retired_at);
+            db.keys.put(key, row);
+        }
+        Change::SetBound(row) => db.meta.bound = Some(row),
+        Change::ForgetIdempotency(before) => {
+            let old = db.remembered.rows().filter(|(_, r)| r.at < before).map(|(key, _)| key.clone());
+            old.collect::<Vec<_>>().iter().for_each(|key| db.remembered.remove(key));
+        }
+        other => return Err(CommitError::Failed(StoreError::new(format!("a change nobody applies: {other:?}")))),
+    }
+    Ok(())
+}
+
+fn insert_account(db: &mut Memory, row: Account) -> Result<(), CommitError> {
+    require(!db.accounts.has(&row.id), Conflict::Moved)?;
+    if let Some(email) = &row.email {
+        require(!db.emails.has(email), Conflict::EmailTaken)?;
+        db.emails.put(email.clone(), row.id);
+    }
+    db.accounts.put(row.id, row);
+    Ok(())
+}
+
+fn set_status(db: &mut Memory, id: AccountId, status: Status, so_far: &mut Progress) -> Result<(), CommitError> {
+    let mut row = account(db, id)?;
+    row.version += 1;
+    if matches!(status, Status::Deleted { .. }) {
+        if let Some(email) = row.email.take() {
+            db.emails.remove(&email);
+        }
+        (row.name, row.password_hash) = (None, None);
+        row.roles.clear();
+        so_far.deleted.push(id);
+    }
+    row.status = status;
+    db.accounts.put(id, row);
+    Ok(())
+}
+
+/// Deletes entries whose `until` lies before the floor: a prefix, since `until` never falls along the log.
+fn raise_floor(db: &mut Memory, to: Time) {
+    db.meta.floor = db.meta.floor.max(to);
+    let below = |(_, entry): &(&Rev, &Entry)| entry.until < db.meta.floor;
+    let gone: Vec<Rev> = db.log.rows().take_while(below).map(|(rev, _)| *rev).collect();
+    for rev in gone {
+        db.log.remove(&rev);
+        db.meta.forgotten = rev;
+    }
+}
+
+/// Appends one entry and writes its rev where it belongs.
+fn revoke(db: &mut Memory, what: Revoke, so_far: &mut Progress) -> Result<(), CommitError> {
+    let Some(rev) = db.meta.head.next() else {
+        return Err(CommitError::Failed(StoreError::new("the log is at the end of numbers")));
+    };
+    let Revoke { verb, target, except, spread_ms, reason } = what;
+    so_far.ended = match (&verb, &target) {
+        (Verb::End, Target::Session(id)) => {
+            let mut row = db.sessions.get(id).cloned().ok_or(CommitError::Conflict(Conflict::Missing))?;
+            require(row.ended.is_none(), Conflict::Moved)?;
+            let alive = db.alive(&row, so_far.idle_ttl, so_far.now);
+            row.ended = Some(Ended { rev, reason, at: so_far.now });
+            db.sessions.put(*id, row);
+            Some(u64::from(alive))
+        }
+        (Verb::End, Target::Grant(id)) => {
+            let row = grant(db, *id)?;
+            db.grants.put(*id, Grant { ended: Some(rev), ..row });
+            Some(0)
+        }
+        (Verb::End, Target::Account(id)) => {
+            let row = account(db, *id)?;
+            let dies = db.sessions_of(*id).filter(|s| Some(s.id) != except && db.alive(s, so_far.idle_ttl, so_far.now));
+            let ended = dies.count() as u64;
+            db.accounts.put(*id, Account { cut: Cut { rev, except }, ..row });
+            Some(ended)
+        }
+        (Verb::End, Target::Client(id)) => {
+            cut_client(db, *id, Cut { rev, except })?;
+            None
+        }
+        (Verb::End, Target::All) => {
+            db.meta.all = Cut { rev, except };
+            None
+        }
+        (Verb::Key, Target::Key(id)) => {
+            let mut row = db.keys.get(id).cloned().ok_or(CommitError::Conflict(Conflict::Missing))?;
+            row.dead = Some(rev);
+            db.keys.put(*id, row);
+            None
+        }
+        _ => None,
+    };
+    let entry = Entry { rev, verb, target, except, spread_ms, until: db.meta.horizon };
+    (db.meta.head, db.meta.chain) = (rev, db.meta.chain.after(&entry));
+    db.log.put(rev, entry);
+    so_far.rev = Some(rev);
+    Ok(())
+}
+
+fn cut_client(db: &mut Memory, id: ClientId, cut: Cut) -> Result<(), CommitError> {
+    let mut row = db.clients.get(&id).cloned().ok_or(CommitError::Conflict(Conflict::Missing))?;
+    row.cut = cut;
+    db.clients.put(id, row);
+    Ok(())
+}

@@ -1,0 +1,131 @@
+//! [`Memory`] behind the [`Store`] trait.
+use super::Memory;
+use crate::{CommitError, EventFilter, EventRow, Fut, LogRead, Page, Remembered, Store, StoreError};
+use portcullis_domain::changes::{BoundRow, Changes, Committed};
+use portcullis_domain::model::{Account, Client, Instance, Key};
+use portcullis_domain::view::{AccountView, ClientView, RefreshView, SessionView, SignInView, Stamp};
+use portcullis_wire::{AccountId, ClientId, Entry, EventId, GrantId, LogId, Rev, SessionId, Time};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+/// Where a store takes the database's time from.
+pub type Clock = Arc<dyn Fn() -> Time + Send + Sync>;
+
+/// A database in memory: gone when dropped. Every call is one critical section, so each sees one snapshot.
+pub struct MemoryStore {
+    memory: Mutex<Memory>,
+    clock: Clock,
+}
+
+impl fmt::Debug for MemoryStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryStore").finish_non_exhaustive()
+    }
+}
+
+impl MemoryStore {
+    /// A new database with this log.
+    pub fn new(log: LogId, clock: Clock) -> Self {
+        let memory = Memory::new(log, clock());
+        Self { memory: Mutex::new(memory), clock }
+    }
+
+    /// A database with this content.
+    pub fn with(memory: Memory, clock: Clock) -> Self {
+        Self { memory: Mutex::new(memory), clock }
+    }
+
+    /// What it holds now.
+    ///
+    /// # Errors
+    /// When a thread panicked inside a commit: nothing is known of its half-done writes.
+    pub fn content(&self) -> Result<Memory, StoreError> {
+        self.lock().map(|memory| memory.clone())
+    }
+
+    fn lock(&self) -> Result<MutexGuard<'_, Memory>, StoreError> {
+        self.memory.lock().map_err(|_| StoreError::new("a thread panicked inside a commit"))
+    }
+
+    fn read<T: Send + 'static>(&self, read: impl FnOnce(&Memory, Time) -> T) -> Fut<'_, Result<T, StoreError>> {
+        let result = self.lock().map(|memory| read(&memory, (self.clock)()));
+        Box::pin(std::future::ready(result))
+    }
+}
+
+impl Store for MemoryStore {
+    fn stamp(&self) -> Fut<'_, Result<Stamp, StoreError>> {
+        self.read(|m, now| m.stamp(now))
+    }
+    fn load_sign_in<'a>(&'a self, email: &'a str, client: ClientId) -> Fut<'a, Result<SignInView, StoreError>> {
+        self.read(|m, now| m.load_sign_in(email, client, now))
+    }
+    fn load_refresh(&self, grant: GrantId) -> Fut<'_, Result<Option<RefreshView>, StoreError>> {
+        self.read(|m, now| m.load_refresh(grant, now))
+    }
+    fn load_session(&self, session: SessionId) -> Fut<'_, Result<Option<SessionView>, StoreError>> {
+        self.read(|m, now| m.load_session(session, now))
+    }
+    fn load_account(&self, account: AccountId) -> Fut<'_, Result<Option<AccountView>, StoreError>> {
+        self.read(|m, now| m.load_account(account, now))
+    }
+    fn list_sessions(&self, account: AccountId, limit: u32) -> Fut<'_, Result<Vec<SessionView>, StoreError>> {
+        self.read(|m, now| m.list_sessions(account, limit, now))
+    }
+    fn list_accounts<'a>(
+        &'a self,
+        prefix: Option<&'a str>,
+        cursor: Option<AccountId>,
+        limit: u32,
+    ) -> Fut<'a, Result<Page<Account>, StoreError>> {
+        self.read(|m, _| m.list_accounts(prefix, cursor, limit))
+    }
+    fn load_client(&self, client: ClientId) -> Fut<'_, Result<Option<ClientView>, StoreError>> {
+        self.read(|m, now| m.load_client(client, now))
+    }
+    fn list_clients(&self, cursor: Option<ClientId>, limit: u32) -> Fut<'_, Result<Page<Client>, StoreError>> {
+        self.read(|m, _| m.list_clients(cursor, limit))
+    }
+    fn list_instances(&self) -> Fut<'_, Result<Vec<Instance>, StoreError>> {
+        self.read(|m, _| m.list_instances())
+    }
+    fn list_keys(&self) -> Fut<'_, Result<Vec<Key>, StoreError>> {
+        self.read(|m, _| m.list_keys())
+    }
+    fn load_bound(&self) -> Fut<'_, Result<Option<BoundRow>, StoreError>> {
+        self.read(|m, _| m.load_bound())
+    }
+    fn list_events<'a>(
+        &'a self,
+        filter: &'a EventFilter,
+        cursor: Option<EventId>,
+        limit: u32,
+    ) -> Fut<'a, Result<Page<EventRow>, StoreError>> {
+        self.read(|m, _| m.list_events(filter, cursor, limit))
+    }
+    fn load_revocation(&self, rev: Rev) -> Fut<'_, Result<Option<EventRow>, StoreError>> {
+        self.read(|m, _| m.load_revocation(rev))
+    }
+    fn count_live_sessions(&self) -> Fut<'_, Result<u64, StoreError>> {
+        self.read(Memory::count_live_sessions)
+    }
+    fn read_log(&self, after: Rev, limit: u32) -> Fut<'_, Result<LogRead, StoreError>> {
+        self.read(|m, now| m.read_log(after, limit, now))
+    }
+    fn read_live(&self) -> Fut<'_, Result<(Stamp, Vec<Entry>), StoreError>> {
+        self.read(Memory::read_live)
+    }
+    fn load_remembered<'a>(&'a self, actor: &'a str, key: &'a str) -> Fut<'a, Result<Option<Remembered>, StoreError>> {
+        self.read(|m, _| m.load_remembered(actor, key))
+    }
+    fn commit(&self, changes: Changes) -> Fut<'_, Result<Committed, CommitError>> {
+        let result = match self.lock() {
+            Ok(mut memory) => memory.commit(changes, (self.clock)()),
+            Err(error) => Err(CommitError::Failed(error)),
+        };
+        Box::pin(std::future::ready(result))
+    }
+    fn now(&self) -> Time {
+        (self.clock)()
+    }
+}
