@@ -1,1 +1,282 @@
-//! portcullis-app
+//! The loop: load a view, decide, commit the changes, publish, answer.
+//!
+//! This crate joins the pure rules of `domain` to a database, to time and chance, to the password pool, and to the feed. It
+//! knows nothing of HTTP; what it returns are outcomes and closed errors. Every operation has the same shape ([`App::act`]):
+//! facts of one snapshot go into a pure decision, its changes are committed whatever the outcome, a conflict means a new
+//! view and a new decision, and no token leaves before the commit that it rests on is on disk.
+//!
+//! The real clock and the real randomness are made in `real.rs` and nowhere else.
+pub mod admin;
+pub mod callers;
+pub mod error;
+pub mod hub;
+pub mod keys;
+pub mod password;
+pub mod real;
+pub mod sessions;
+pub mod settings;
+pub mod start;
+
+pub use admin::Admin;
+pub use callers::Caller;
+pub use error::AppError;
+pub use sessions::{Revoked, Tokens};
+pub use settings::{Hashing, Settings};
+
+use crate::hub::Hub;
+use crate::keys::KeyRing;
+use crate::password::Passwords;
+use arc_swap::ArcSwap;
+use portcullis_domain::changes::{Change, Changes, Committed, Conflict, Idempotency};
+use portcullis_domain::time_rules;
+use portcullis_domain::{Chance, Decision, Refused};
+use portcullis_store::{CommitError, Remembered, Store};
+use portcullis_wire::{Code, Digest, LogId, SessionId, Time};
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+/// How often a decision is taken anew because rows moved. Each conflict means that another decision was committed, so
+/// this is only reached by a storm on one row.
+const MAX_TRIES: u32 = 64;
+
+/// A running server, without its outside surface. Cheap to clone.
+#[derive(Clone)]
+pub struct App {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    store: Arc<dyn Store>,
+    settings: Settings,
+    log: LogId,
+    keys: ArcSwap<KeyRing>,
+    passwords: Passwords,
+    hub: Hub,
+    /// The horizon that this node knows to be committed.
+    horizon: AtomicI64,
+    /// When sessions were last seen without a refresh, to be written from time to time.
+    seen: Mutex<BTreeMap<SessionId, Time>>,
+    counts: Counts,
+    master: keys::MasterKey,
+}
+
+/// What happened, for metrics.
+#[derive(Debug, Default)]
+pub struct Counts {
+    /// Sessions started.
+    pub sign_ins: AtomicU64,
+    /// Sign-ins refused.
+    pub sign_ins_refused: AtomicU64,
+    /// Refreshes answered.
+    pub refreshes: AtomicU64,
+    /// Refreshes refused.
+    pub refreshes_refused: AtomicU64,
+    /// Refresh tokens that only a copy explains.
+    pub thefts: AtomicU64,
+    /// Ends committed.
+    pub revocations: AtomicU64,
+    /// Decisions taken anew because rows had moved.
+    pub conflicts: AtomicU64,
+    /// Faults.
+    pub faults: AtomicU64,
+}
+
+impl std::fmt::Debug for App {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("App").field("log", &self.inner.log).finish_non_exhaustive()
+    }
+}
+
+/// The `Idempotency-Key` of a call, with a digest of the call itself.
+#[derive(Debug, Clone)]
+pub struct RepeatKey {
+    /// The header's value, 1 to 200 visible ASCII characters.
+    pub key: String,
+    /// Digest of method, path and body.
+    pub request: Digest,
+}
+
+impl RepeatKey {
+    fn of(&self, actor: &str) -> Idempotency {
+        Idempotency { actor: actor.into(), key: self.key.clone(), request: self.request, made: None }
+    }
+}
+
+/// What an act came to: its own result, or the one remembered under its repeat key.
+pub(crate) enum Acted<T> {
+    /// It was done now.
+    Done(T, Committed),
+    /// It was answered without a commit.
+    Answered(T),
+    /// It had been done before.
+    Before(Remembered),
+}
+
+impl App {
+    /// The settings in force.
+    pub fn settings(&self) -> &Settings {
+        &self.inner.settings
+    }
+    /// The feed.
+    pub fn hub(&self) -> &Hub {
+        &self.inner.hub
+    }
+    /// The database.
+    pub fn store(&self) -> &dyn Store {
+        &*self.inner.store
+    }
+    /// The keys in force.
+    pub fn keys(&self) -> Arc<KeyRing> {
+        self.inner.keys.load_full()
+    }
+    /// What happened so far.
+    pub fn counts(&self) -> &Counts {
+        &self.inner.counts
+    }
+    /// The password pool.
+    pub fn passwords(&self) -> &Passwords {
+        &self.inner.passwords
+    }
+
+    /// Sees to it that the committed horizon covers the longest life ahead, before a view for issuing is loaded
+    /// (DESIGN §4.3). Almost always one comparison.
+    pub(crate) async fn ensure_horizon(&self) -> Result<(), AppError> {
+        let (store, now) = (&self.inner.store, self.inner.store.now());
+        let known = Time(self.inner.horizon.load(Ordering::Acquire));
+        let max_life = self.inner.settings.rules.max_life();
+        if let Some(next) = time_rules::raise_horizon(known, now, max_life) {
+            let changes = Changes { steps: vec![Change::RaiseHorizon(next)], ..Changes::default() };
+            store.commit(changes).await.map_err(|error| self.fault(error.into()))?;
+            self.inner.horizon.fetch_max(next.0, Ordering::AcqRel);
+        }
+        Ok(())
+    }
+
+    /// Load, decide, commit; again when rows moved meanwhile.
+    pub(crate) async fn act<V, T, L, F, D>(
+        &self,
+        actor: &str,
+        repeat: Option<&RepeatKey>,
+        load: L,
+        decide: D,
+    ) -> Result<Acted<T>, AppError>
+    where
+        L: Fn() -> F,
+        F: Future<Output = Result<V, AppError>>,
+        D: Fn(&V, &mut dyn Chance) -> Decision<T>,
+    {
+        for _ in 0..MAX_TRIES {
+            if let Some(repeat) = repeat
+                && let Some(before) = self.remembered(actor, repeat).await?
+            {
+                return Ok(Acted::Before(before));
+            }
+            let view = load().await?;
+            let Decision { outcome, mut changes } = decide(&view, &mut real::RealChance);
+            if changes.is_empty() {
+                return outcome.map(Acted::Answered).map_err(AppError::from);
+            }
+            changes.idle_ttl = Some(self.inner.settings.rules.idle_ttl);
+            if outcome.is_ok()
+                && let Some(repeat) = repeat
+                && changes.idempotency.is_none()
+            {
+                changes.idempotency = Some(repeat.of(actor));
+            }
+            match self.inner.store.commit(changes).await {
+                Ok(committed) => {
+                    self.committed(&committed);
+                    return outcome.map(|value| Acted::Done(value, committed)).map_err(AppError::from);
+                }
+                Err(CommitError::Conflict(conflict)) => {
+                    self.inner.counts.conflicts.fetch_add(1, Ordering::Relaxed);
+                    again_after(conflict)?;
+                }
+                Err(error) => return Err(self.fault(error.into())),
+            }
+        }
+        Err(AppError::Overloaded)
+    }
+
+    /// One round of [`App::act`] for callers that must load by themselves; `None` when rows had moved.
+    pub(crate) async fn act_once<V, T, L, F, D>(&self, load: L, decide: D) -> Result<Option<T>, AppError>
+    where
+        L: Fn() -> F,
+        F: Future<Output = Result<V, AppError>>,
+        D: Fn(&V, &mut dyn Chance) -> Decision<T>,
+    {
+        let view = load().await?;
+        let Decision { outcome, mut changes } = decide(&view, &mut real::RealChance);
+        if changes.is_empty() {
+            return outcome.map(Some).map_err(AppError::from);
+        }
+        changes.idle_ttl = Some(self.inner.settings.rules.idle_ttl);
+        match self.inner.store.commit(changes).await {
+            Ok(committed) => {
+                self.committed(&committed);
+                outcome.map(Some).map_err(AppError::from)
+            }
+            Err(CommitError::Conflict(conflict)) => {
+                self.inner.counts.conflicts.fetch_add(1, Ordering::Relaxed);
+                again_after(conflict)?;
+                Ok(None)
+            }
+            Err(error) => Err(self.fault(error.into())),
+        }
+    }
+
+    /// What every commit is followed by: whoever follows the log is woken.
+    fn committed(&self, committed: &Committed) {
+        if committed.rev.is_some() {
+            self.inner.counts.revocations.fetch_add(1, Ordering::Relaxed);
+            self.inner.hub.wake();
+        }
+    }
+
+    async fn remembered(&self, actor: &str, repeat: &RepeatKey) -> Result<Option<Remembered>, AppError> {
+        let Some(before) = self.inner.store.load_remembered(actor, &repeat.key).await? else {
+            return Ok(None);
+        };
+        if before.request != repeat.request {
+            let detail = "this Idempotency-Key was used for another request; take a new one".into();
+            return Err(AppError::Bad(Code::InvalidValue, detail));
+        }
+        Ok(Some(before))
+    }
+
+    /// Counts and logs a fault; passes everything through.
+    pub(crate) fn fault(&self, error: AppError) -> AppError {
+        if let AppError::Fault(detail) = &error {
+            self.inner.counts.faults.fetch_add(1, Ordering::Relaxed);
+            tracing::error!(%detail, "fault");
+        }
+        error
+    }
+
+    /// A session was seen; written with others from time to time, never by the request itself.
+    pub(crate) fn saw(&self, session: SessionId, now: Time) {
+        const MAX_SEEN: usize = 100_000;
+        if let Ok(mut seen) = self.inner.seen.lock()
+            && (seen.len() < MAX_SEEN || seen.contains_key(&session))
+        {
+            seen.insert(session, now);
+        }
+    }
+}
+
+/// Whether to decide again after this conflict, or what to tell the caller.
+fn again_after(conflict: Conflict) -> Result<(), AppError> {
+    match conflict {
+        Conflict::Moved | Conflict::Repeated => Ok(()),
+        Conflict::EmailTaken => Err(Refused::EmailTaken.into()),
+        Conflict::Missing => Err(Refused::NotFound.into()),
+        // The actor or the spared session died meanwhile: the token that named it is revoked.
+        Conflict::NotAlive(_) => Err(AppError::Unauthenticated(Code::TokenRevoked)),
+        Conflict::BornDead => {
+            let detail = "access was taken away while this sign-in was under way; sign in again".into();
+            Err(Refused::Conflict { detail }.into())
+        }
+    }
+}

@@ -1,0 +1,330 @@
+//! What administrators and operators do. Every act checks its actor alive, and still an administrator, in its own
+//! transaction; every read checks it after the data were read, so the answer is as of a moment when it held.
+use crate::callers::Caller;
+use crate::{Acted, App, AppError, RepeatKey, Revoked, real};
+use portcullis_domain::account;
+use portcullis_domain::changes::{Change, Changes, Expect};
+use portcullis_domain::event::{Actor, EventKind, NewEvent};
+use portcullis_domain::kernel::{self, By, Door, Scope};
+use portcullis_domain::model::{ADMIN, Account, Client, ClientKind};
+use portcullis_domain::view::{AccountView, SessionView};
+use portcullis_domain::{Chance as _, Cut, Decision, Refused};
+use portcullis_store::{EventFilter, EventRow, Page};
+use portcullis_wire::{AccountId, ClientId, EventId, Rev, SecretString, SessionId, Time, b64};
+use std::net::IpAddr;
+
+/// Somebody who may administer: an administrator by token, or whoever can reach the admin socket.
+#[derive(Debug, Clone)]
+pub struct Admin {
+    actor: Actor,
+    ip: Option<IpAddr>,
+}
+
+impl Admin {
+    /// An administrator by token; see [`App::admin_caller`], which has checked scope and role.
+    pub fn by_token(caller: &Caller) -> Self {
+        Self { actor: caller.actor(), ip: caller.ip }
+    }
+    /// Whoever can reach the admin socket (mode 0600) in the data directory.
+    pub fn operator() -> Self {
+        Self { actor: Actor::Operator, ip: None }
+    }
+    /// The session that acts, if one does.
+    pub fn session(&self) -> Option<SessionId> {
+        self.actor.session()
+    }
+    fn by<'a>(&self, reason: Option<&'a str>) -> By<'a> {
+        By { actor: self.actor, role: Some(ADMIN), ip: self.ip, reason }
+    }
+}
+
+/// A client that was just registered; the secret is shown once.
+#[derive(Debug)]
+pub struct Registered {
+    /// The client.
+    pub client: Client,
+    /// Its secret.
+    pub secret: Option<SecretString>,
+}
+
+/// What to change of an account.
+#[derive(Debug, Clone, Default)]
+pub struct AccountPatch {
+    /// A new name, or none.
+    pub name: Option<Option<String>>,
+    /// New roles.
+    pub roles: Option<Vec<String>>,
+}
+
+impl App {
+    /// Whether the administrator still is one; called after the data of a read were loaded.
+    async fn still_admin(&self, admin: &Admin) -> Result<(), AppError> {
+        let Some(session) = admin.session() else { return Ok(()) };
+        let view = self.store().load_session(session).await.map_err(|e| self.fault(e.into()))?;
+        let alive = view.is_some_and(|v| v.dead(self.settings().rules.idle_ttl).is_none() && v.account.has_role(ADMIN));
+        if alive { Ok(()) } else { Err(AppError::Unauthenticated(portcullis_wire::Code::TokenRevoked)) }
+    }
+
+    async fn account_view(&self, id: AccountId) -> Result<AccountView, AppError> {
+        let view = self.store().load_account(id).await.map_err(|e| self.fault(e.into()))?;
+        view.ok_or_else(|| Refused::NotFound.into())
+    }
+
+    /// Accounts by id, after `cursor`.
+    pub async fn admin_accounts(
+        &self,
+        admin: &Admin,
+        prefix: Option<&str>,
+        cursor: Option<AccountId>,
+        limit: u32,
+    ) -> Result<Page<Account>, AppError> {
+        let page = self.store().list_accounts(prefix, cursor, limit).await.map_err(|e| self.fault(e.into()))?;
+        self.still_admin(admin).await?;
+        Ok(page)
+    }
+
+    /// One account, tombstones too.
+    pub async fn admin_account(&self, admin: &Admin, id: AccountId) -> Result<AccountView, AppError> {
+        let view = self.account_view(id).await?;
+        self.still_admin(admin).await?;
+        Ok(view)
+    }
+
+    /// Makes an account.
+    pub async fn admin_create_account(
+        &self,
+        admin: &Admin,
+        email: &str,
+        password: Option<SecretString>,
+        name: Option<&str>,
+        roles: Vec<String>,
+        repeat: Option<&RepeatKey>,
+    ) -> Result<Account, AppError> {
+        self.create_account(email, password, name, roles, &admin.by(None), repeat).await
+    }
+
+    /// Changes name and roles. Changed roles make tokens with the old ones `stale`. The rev, when an entry was written.
+    pub async fn admin_change_account(&self, admin: &Admin, id: AccountId, patch: AccountPatch) -> Result<Account, AppError> {
+        let name = match patch.name {
+            Some(Some(name)) => Some(Some(account::check_text("name", &name)?)),
+            other => other,
+        };
+        let by = admin.by(None);
+        self.act("", None, || self.account_view(id), |view, chance| {
+            account::change(view, name.clone(), patch.roles.clone(), &by, chance)
+        })
+        .await?;
+        Ok(self.account_view(id).await?.account)
+    }
+
+    /// Blocks an account and ends everything it has.
+    pub async fn admin_block(
+        &self,
+        admin: &Admin,
+        id: AccountId,
+        reason: &str,
+        until: Option<Time>,
+        repeat: Option<&RepeatKey>,
+    ) -> Result<Revoked, AppError> {
+        let by = admin.by(Some(reason));
+        let acted = self
+            .act(&admin.actor.text(), repeat, || self.account_view(id), |view, chance| {
+                account::block(view, reason, until, &by, chance)
+            })
+            .await?;
+        match acted {
+            Acted::Done((), committed) => Revoked::of(committed),
+            Acted::Answered(()) => Err(AppError::Fault("a block without changes".into())),
+            Acted::Before(before) => Revoked::remembered(&before),
+        }
+    }
+
+    /// Lifts a block. Revives nothing.
+    pub async fn admin_unblock(&self, admin: &Admin, id: AccountId, reason: Option<&str>) -> Result<Account, AppError> {
+        let by = admin.by(reason);
+        self.act("", None, || self.account_view(id), |view, chance| account::unblock(view, &by, chance)).await?;
+        let view = self.account_view(id).await?;
+        self.still_admin(admin).await?;
+        Ok(view.account)
+    }
+
+    /// Deletes an account. Repeated: the old rev, and nothing ended.
+    pub async fn admin_delete(&self, admin: &Admin, id: AccountId, repeat: Option<&RepeatKey>) -> Result<Revoked, AppError> {
+        let by = admin.by(None);
+        let acted = self
+            .act(&admin.actor.text(), repeat, || self.account_view(id), |view, chance| account::delete(view, &by, chance))
+            .await?;
+        self.still_admin(admin).await?;
+        match acted {
+            Acted::Done(_, committed) => Revoked::of(committed),
+            Acted::Answered(Some(rev)) => Ok(Revoked { rev, ended: Some(0), at: self.store().now() }),
+            Acted::Answered(None) => Err(AppError::Fault("a deletion without changes".into())),
+            Acted::Before(before) => Revoked::remembered(&before),
+        }
+    }
+
+    /// The living sessions of an account.
+    pub async fn admin_sessions(&self, admin: &Admin, id: AccountId) -> Result<Vec<SessionView>, AppError> {
+        self.account_view(id).await?;
+        let sessions = self.live_sessions(id).await?;
+        self.still_admin(admin).await?;
+        Ok(sessions)
+    }
+
+    /// Ends one session of anybody.
+    pub async fn admin_end_session(
+        &self,
+        admin: &Admin,
+        session: SessionId,
+        repeat: Option<&RepeatKey>,
+    ) -> Result<Revoked, AppError> {
+        let by = admin.by(None);
+        let revoked =
+            self.end_session(Door::AdminEndSession, session, None, &by, &admin.actor.text(), repeat).await?;
+        if revoked.ended == Some(0) {
+            self.still_admin(admin).await?; // nothing was committed, so nothing has checked it
+        }
+        Ok(revoked)
+    }
+
+    /// Ends all sessions of an account.
+    pub async fn admin_end_account(
+        &self,
+        admin: &Admin,
+        id: AccountId,
+        repeat: Option<&RepeatKey>,
+    ) -> Result<Revoked, AppError> {
+        self.account_view(id).await?;
+        self.end_scope(Door::AdminEndAccount, Scope::Account(id), None, &admin.by(None), repeat).await
+    }
+
+    /// Signs everyone out by one entry, the named session excepted.
+    pub async fn admin_end_everyone(
+        &self,
+        admin: &Admin,
+        except: Option<SessionId>,
+        reason: &str,
+        repeat: Option<&RepeatKey>,
+    ) -> Result<Revoked, AppError> {
+        let reason = account::check_text("reason", reason)?;
+        self.end_scope(Door::Everyone, Scope::All, except, &admin.by(Some(&reason)), repeat).await
+    }
+
+    /// How many sessions an "everyone" would end.
+    pub async fn admin_count_sessions(&self, admin: &Admin) -> Result<u64, AppError> {
+        let count = self.store().count_live_sessions().await.map_err(|e| self.fault(e.into()))?;
+        self.still_admin(admin).await?;
+        Ok(count)
+    }
+
+    /// Audit records, newest first.
+    pub async fn admin_events(
+        &self,
+        admin: &Admin,
+        filter: &EventFilter,
+        cursor: Option<EventId>,
+        limit: u32,
+    ) -> Result<Page<EventRow>, AppError> {
+        let page = self.store().list_events(filter, cursor, limit).await.map_err(|e| self.fault(e.into()))?;
+        self.still_admin(admin).await?;
+        Ok(page)
+    }
+
+    /// The act that wrote `rev`.
+    pub async fn admin_revocation(&self, admin: &Admin, rev: Rev) -> Result<EventRow, AppError> {
+        let row = self.store().load_revocation(rev).await.map_err(|e| self.fault(e.into()))?;
+        self.still_admin(admin).await?;
+        row.ok_or_else(|| Refused::NotFound.into())
+    }
+
+    /// Clients by id, after `cursor`.
+    pub async fn admin_clients(&self, admin: &Admin, cursor: Option<ClientId>, limit: u32) -> Result<Page<Client>, AppError> {
+        let page = self.store().list_clients(cursor, limit).await.map_err(|e| self.fault(e.into()))?;
+        self.still_admin(admin).await?;
+        Ok(page)
+    }
+
+    /// Registers a client. Its secret has 256 random bits and is kept as a digest only.
+    pub async fn admin_create_client(&self, admin: &Admin, name: &str, kind: ClientKind) -> Result<Registered, AppError> {
+        let name = account::check_text("name", name)?;
+        let secret = (kind != ClientKind::Public)
+            .then(|| SecretString::new(format!("pcc_{}", b64::encode(&real::RealChance.secret()))));
+        let client = Client {
+            id: ClientId::from_bits(real::RealChance.bits()),
+            name,
+            kind,
+            secret: secret.as_ref().map(SecretString::digest),
+            disabled: false,
+            created_at: self.store().now(),
+            cut: Cut::default(),
+        };
+        let by = admin.by(None);
+        self.act("", None, || async { Ok(()) }, |(), chance| {
+            let event = NewEvent::new(EventId::from_bits(chance.bits()), EventKind::ClientCreated, &by.actor);
+            Decision {
+                outcome: Ok(()),
+                changes: Changes {
+                    expects: by.expects().into_iter().collect(),
+                    steps: vec![Change::InsertClient(client.clone())],
+                    events: vec![event.client(client.id).ip(by.ip)],
+                    ..Changes::default()
+                },
+            }
+        })
+        .await?;
+        Ok(Registered { client, secret })
+    }
+
+    /// Switches a client off (a door: everything given to it ends, its feed connections close) or on again. The rev, when
+    /// it was switched off now.
+    pub async fn admin_set_client_disabled(
+        &self,
+        admin: &Admin,
+        id: ClientId,
+        disabled: bool,
+    ) -> Result<(Client, Option<Revoked>), AppError> {
+        let load = || async {
+            let view = self.store().load_client(id).await.map_err(|e| self.fault(e.into()))?;
+            view.ok_or_else(|| Refused::NotFound.into())
+        };
+        if id == ClientId::FIRST_PARTY {
+            let detail = "the built-in client cannot be switched off; use a revocation of everyone instead".into();
+            return Err(Refused::InvalidValue { field: "client_id", detail }.into());
+        }
+        let by = admin.by(None);
+        let acted = self
+            .act("", None, load, |view: &portcullis_domain::view::ClientView, chance| {
+                if view.client.disabled == disabled {
+                    return Decision::answer(());
+                }
+                let mut changes = if disabled {
+                    kernel::end(Door::ClientOff, Scope::Client(id), None, &by, chance)
+                } else {
+                    let event = NewEvent::new(EventId::from_bits(chance.bits()), EventKind::ClientEnabled, &by.actor);
+                    let expects: Vec<Expect> = by.expects().into_iter().collect();
+                    Changes { expects, events: vec![event.client(id).ip(by.ip)], ..Changes::default() }
+                };
+                changes.steps.push(Change::SetClientDisabled { client: id, disabled });
+                Decision { outcome: Ok(()), changes }
+            })
+            .await?;
+        let revoked = match acted {
+            Acted::Done((), committed) if committed.rev.is_some() => Some(Revoked::of(committed)?),
+            _ => None,
+        };
+        if disabled {
+            self.hub().close_client(id);
+        }
+        let client = load().await?.client;
+        self.still_admin(admin).await?;
+        Ok((client, revoked))
+    }
+
+    /// A client by its id and secret (RFC 6749 §2.3.1); `None` when they are not right or it is switched off.
+    pub async fn authenticate_client(&self, id: &str, secret: &SecretString) -> Result<Option<Client>, AppError> {
+        let digest = secret.digest();
+        let Ok(id) = id.parse::<ClientId>() else { return Ok(None) };
+        let view = self.store().load_client(id).await.map_err(|e| self.fault(e.into()))?;
+        Ok(view.map(|view| view.client).filter(|client| client.secret == Some(digest) && !client.disabled))
+    }
+}

@@ -1,0 +1,121 @@
+//! Who calls: from a bearer token or a page cookie to a living session.
+//!
+//! The server judges its own tokens by the code that every verifier uses, and then looks at the rows besides, since it has
+//! them: what is true in the database counts at once, whatever the feed's state.
+use crate::{App, AppError};
+use portcullis_domain::model::ADMIN;
+use portcullis_domain::view::{Dead, SessionView};
+use portcullis_domain::{Actor, Refused};
+use portcullis_wire::{AccessClaims, Code, SecretString, SessionId, b64};
+use std::net::IpAddr;
+
+/// Somebody who proved to hold a living session.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    /// The session, its account, and their snapshot.
+    pub view: SessionView,
+    /// The scopes of the token; for a page cookie, those of the first-party client.
+    pub scope: String,
+    /// From where the call comes.
+    pub ip: Option<IpAddr>,
+}
+
+impl Caller {
+    /// As an actor in audit records and expectations.
+    pub fn actor(&self) -> Actor {
+        Actor::Account { account: self.view.account.id, session: self.view.session.id }
+    }
+    /// Whether the scope is there.
+    pub fn has_scope(&self, scope: &str) -> bool {
+        self.scope.split(' ').any(|s| s == scope)
+    }
+}
+
+const COOKIE_PREFIX: &str = "pcs_";
+
+/// The text of a page cookie: the session's id and 256 random bits, of which the row keeps the digest.
+pub fn page_cookie(session: SessionId, secret: &[u8; 32]) -> SecretString {
+    let mut bytes = session.bits().to_be_bytes().to_vec();
+    bytes.extend_from_slice(secret);
+    SecretString::new(format!("{COOKIE_PREFIX}{}", b64::encode(&bytes)))
+}
+
+impl App {
+    /// The caller behind a bearer token.
+    pub async fn caller(&self, token: Option<&str>, ip: Option<IpAddr>) -> Result<Caller, AppError> {
+        let claims = self.claims(token)?;
+        let view = self.token_session(&claims).await?;
+        match view.dead(self.settings().rules.idle_ttl) {
+            None => {}
+            Some(Dead::Expired) => return Err(AppError::Unauthenticated(Code::TokenExpired)),
+            Some(_) => return Err(AppError::Unauthenticated(Code::TokenRevoked)),
+        }
+        if view.account.id != claims.sub || view.session.born > claims.rev {
+            return Err(AppError::Unauthenticated(Code::TokenMalformed));
+        }
+        // Finer entries than the session (a token, a grant, a client, `stale`) are in the set.
+        match self.hub().judge(&claims) {
+            Ok(()) => {}
+            Err(code) => return Err(AppError::Unauthenticated(code)),
+        }
+        self.saw(view.session.id, view.stamp.now);
+        Ok(Caller { view, scope: claims.scope, ip })
+    }
+
+    /// The session behind a bearer token that may be dead already: for a repeated sign-out.
+    pub async fn caller_dead_or_alive(&self, token: Option<&str>, ip: Option<IpAddr>) -> Result<Caller, AppError> {
+        let claims = self.claims(token)?;
+        let view = self.token_session(&claims).await?;
+        if view.account.id != claims.sub {
+            return Err(AppError::Unauthenticated(Code::TokenMalformed));
+        }
+        Ok(Caller { view, scope: claims.scope, ip })
+    }
+
+    /// The caller behind a page cookie.
+    pub async fn page_caller(&self, cookie: &SecretString, ip: Option<IpAddr>) -> Result<Caller, AppError> {
+        let missing = || AppError::Unauthenticated(Code::TokenMissing);
+        let bytes: [u8; 48] = cookie.expose().strip_prefix(COOKIE_PREFIX).and_then(b64::decode_array).ok_or_else(missing)?;
+        let (id, secret) = bytes.split_at(16);
+        let id = SessionId::from_bits(u128::from_be_bytes(id.try_into().map_err(|_| missing())?));
+        let view = self.store().load_session(id).await.map_err(|e| self.fault(e.into()))?.ok_or_else(missing)?;
+        if view.session.cookie != Some(portcullis_wire::Digest::of(secret)) {
+            return Err(missing());
+        }
+        if let Some(dead) = view.dead(self.settings().rules.idle_ttl) {
+            let reason = match dead {
+                Dead::Ended { reason, .. } => reason,
+                Dead::Cut { above, .. } => above.into(),
+                Dead::Account => "account".into(),
+                Dead::OldEpoch | Dead::Expired => "expired".into(),
+            };
+            return Err(Refused::SessionEnded { reason }.into());
+        }
+        self.saw(id, view.stamp.now);
+        let scope = portcullis_domain::sign_in::first_party_scope(&view.account).into();
+        Ok(Caller { view, scope, ip })
+    }
+
+    /// A caller who may use the admin API: scope `admin`, and the role still held.
+    pub async fn admin_caller(&self, token: Option<&str>, ip: Option<IpAddr>) -> Result<Caller, AppError> {
+        let caller = self.caller(token, ip).await?;
+        if !caller.has_scope("admin") {
+            return Err(AppError::Bad(Code::InsufficientScope, "the admin API takes a token with the scope admin".into()));
+        }
+        if !caller.view.account.has_role(ADMIN) {
+            return Err(Refused::Forbidden.into());
+        }
+        Ok(caller)
+    }
+
+    /// Signature, form, audience and life of one of our own access tokens; nothing about revocation yet.
+    fn claims(&self, token: Option<&str>) -> Result<AccessClaims, AppError> {
+        let token = token.ok_or(AppError::Unauthenticated(Code::TokenMissing))?;
+        self.hub().authenticate(token, self.store().now()).map_err(AppError::Unauthenticated)
+    }
+
+    async fn token_session(&self, claims: &AccessClaims) -> Result<SessionView, AppError> {
+        let view = self.store().load_session(claims.sid).await.map_err(|error| self.fault(error.into()))?;
+        view.ok_or(AppError::Unauthenticated(Code::TokenRevoked))
+    }
+}

@@ -1,0 +1,71 @@
+//! What can go wrong in an operation, in three kinds: a refusal (closed, the caller's business), a refusal of the caller's
+//! credentials, and a fault (opaque, the operator's business: logged here, 503 outside).
+use portcullis_domain::Refused;
+use portcullis_store::{CommitError, StoreError};
+use portcullis_wire::Code;
+use std::fmt;
+
+/// Why an operation gave no result.
+#[derive(Debug, Clone)]
+pub enum AppError {
+    /// A rule said no.
+    Refused(Refused),
+    /// The caller's token, cookie or secret does not count.
+    Unauthenticated(Code),
+    /// The request itself is not right: which code, and what to do in words.
+    Bad(Code, String),
+    /// Too much to do at the moment.
+    Overloaded,
+    /// A fault on this side. The text is for the log only.
+    Fault(String),
+}
+
+impl AppError {
+    /// The code that callers read.
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Refused(refused) => refused.code(),
+            Self::Unauthenticated(code) | Self::Bad(code, _) => *code,
+            Self::Overloaded => Code::Overloaded,
+            Self::Fault(_) => Code::Unavailable,
+        }
+    }
+
+    /// What to tell the caller beyond the title; never the inside of a fault.
+    pub fn detail(&self) -> Option<String> {
+        match self {
+            Self::Refused(Refused::InvalidValue { field, detail }) => Some(format!("{field}: {detail}")),
+            Self::Refused(Refused::Conflict { detail }) => Some(detail.clone()),
+            Self::Bad(_, detail) => Some(detail.clone()),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for AppError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fault(detail) => write!(f, "{}: {detail}", self.code()),
+            _ => write!(f, "{}", self.code()),
+        }
+    }
+}
+impl std::error::Error for AppError {}
+
+impl From<Refused> for AppError {
+    fn from(refused: Refused) -> Self {
+        Self::Refused(refused)
+    }
+}
+
+impl From<StoreError> for AppError {
+    fn from(error: StoreError) -> Self {
+        Self::Fault(error.to_string())
+    }
+}
+
+impl From<CommitError> for AppError {
+    fn from(error: CommitError) -> Self {
+        Self::Fault(error.to_string())
+    }
+}

@@ -1,0 +1,444 @@
+//! The feed at this node: what it knows of the committed log, who follows it, and what they have confirmed.
+//!
+//! One task ([`Hub::follow`]) reads the committed log; commits only wake it, so nothing reaches a verifier that is not on disk
+//! (publish after commit, always). Its reads serve three needs at once: new entries for the streams, heads for leases (a lease
+//! rests on a read begun after its nonce arrived, and one read serves all that wait), and the node's own freshness: a
+//! node whose last read is older than B/4 gives no leases, closes its streams and is not ready.
+//!
+//! Locks here are held for moments, never across an await; streams encode nothing that another has encoded already.
+pub mod enforcement;
+pub mod leases;
+pub mod subscription;
+
+use crate::keys::KeyRing;
+use crate::real;
+use crate::{AppError, hub::enforcement::Waits};
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use portcullis_domain::family::MacKey;
+use portcullis_feed::fleet::Fleet;
+use portcullis_feed::publisher::{Limits, LogState, Publisher};
+use portcullis_feed::set::{RevokedSet, Subject, Verdict};
+use portcullis_feed::{Mono, fleet};
+use portcullis_store::{Store, StoreError};
+use portcullis_verify::{Expect, Keys};
+use portcullis_wire::frame::Entries;
+use portcullis_wire::{AccessClaims, ClientId, Code, Digest, Epoch, InstanceId, LogId, Rev, SecretString, Time, b64};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::{Notify, watch};
+
+/// Entries read at once.
+const READ_LIMIT: u32 = 10_000;
+/// Encoded batches kept for streams that are about to send them.
+const BATCHES: usize = 512;
+
+/// The feed at this node. Cheap to clone.
+#[derive(Clone)]
+pub struct Hub {
+    inner: Arc<Inner>,
+}
+
+impl std::fmt::Debug for Hub {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Hub").finish_non_exhaustive()
+    }
+}
+
+struct Inner {
+    store: Arc<dyn Store>,
+    log: LogId,
+    expect: Expect,
+    max_life_s: u64,
+    state: Mutex<State>,
+    /// Changes whenever a stream may have something to do.
+    version: watch::Sender<u64>,
+    /// The last finished read.
+    reads: watch::Sender<ReadDone>,
+    /// Reads begun so far.
+    begun: AtomicU64,
+    wake: Notify,
+    /// Changes whenever an acknowledgement brought news.
+    acks: watch::Sender<u64>,
+    /// The newest rev that somebody waits for.
+    prompt: AtomicU64,
+    closing: AtomicBool,
+    /// What own tokens are judged by.
+    set: ArcSwap<RevokedSet>,
+    verify_keys: ArcSwap<Keys>,
+    mac: ArcSwap<MacKey>,
+    last_read_began: AtomicI64,
+    waits: Waits,
+    pub(crate) stats: Stats,
+}
+
+/// Counters, for metrics.
+#[derive(Debug, Default)]
+pub struct Stats {
+    /// Streams open now.
+    pub streams: AtomicU64,
+    /// Streams dropped because they could not follow.
+    pub dropped: AtomicU64,
+    /// Leases given.
+    pub leases: AtomicU64,
+    /// Leases refused.
+    pub leases_refused: AtomicU64,
+    /// Snapshots sent.
+    pub snapshots: AtomicU64,
+    /// Reads of the log that failed.
+    pub reads_failed: AtomicU64,
+}
+
+struct State {
+    publisher: Publisher,
+    fleet: Fleet,
+    secrets: BTreeMap<InstanceId, (ClientId, Digest)>,
+    batches: VecDeque<Batch>,
+    keys_version: u64,
+    closed_clients: BTreeSet<ClientId>,
+    /// Why nothing is served any more: the log does not continue.
+    broken: Option<String>,
+    snapshot: Option<(Rev, Time, Arc<Vec<portcullis_wire::frame::Snapshot>>)>,
+}
+
+/// Entries encoded once for all streams that stand right before them.
+struct Batch {
+    after: Rev,
+    last: Rev,
+    event: Bytes,
+}
+
+#[derive(Debug, Clone)]
+struct ReadDone {
+    number: u64,
+    began: Mono,
+    stamp: Option<portcullis_domain::view::Stamp>,
+}
+
+/// What a hub is made with.
+#[derive(Debug)]
+pub struct HubSettings {
+    /// Issuer and audience of own tokens.
+    pub expect: Expect,
+    /// B in milliseconds.
+    pub bound_ms: i64,
+    /// `stream_grace` in milliseconds.
+    pub stream_grace_ms: i64,
+    /// The longest configured life of an access token in seconds.
+    pub max_life_s: u64,
+    /// The most instances that are kept.
+    pub max_instances: usize,
+}
+
+impl Hub {
+    /// From the log and the instances as the database has them. Every known instance counts as leased until B has passed,
+    /// since an earlier run of the server may have given a lease right before it ended.
+    pub async fn start(store: Arc<dyn Store>, keys: &KeyRing, settings: HubSettings) -> Result<Self, AppError> {
+        let now = real::mono();
+        let publisher = load(&*store, now).await?;
+        let mut fleet = Fleet::new(settings.bound_ms, settings.stream_grace_ms, settings.max_instances);
+        let mut secrets = BTreeMap::new();
+        for row in store.list_instances().await? {
+            secrets.insert(row.id, (row.client, row.secret));
+            if fleet.restore(instance(&row), now).is_err() {
+                return Err(AppError::Fault("there are more verifier instances than may be".into()));
+            }
+        }
+        let set = ArcSwap::from_pointee(publisher.set().clone());
+        let inner = Inner {
+            log: publisher.log(),
+            store,
+            expect: settings.expect,
+            max_life_s: settings.max_life_s,
+            state: Mutex::new(State {
+                publisher,
+                fleet,
+                secrets,
+                batches: VecDeque::new(),
+                keys_version: 0,
+                closed_clients: BTreeSet::new(),
+                broken: None,
+                snapshot: None,
+            }),
+            version: watch::channel(0).0,
+            reads: watch::channel(ReadDone { number: 0, began: now, stamp: None }).0,
+            begun: AtomicU64::new(0),
+            wake: Notify::new(),
+            acks: watch::channel(0).0,
+            prompt: AtomicU64::new(0),
+            closing: AtomicBool::new(false),
+            set,
+            verify_keys: ArcSwap::from_pointee(parsed(keys)),
+            mac: ArcSwap::from_pointee(keys.mac().clone()),
+            last_read_began: AtomicI64::new(now.0),
+            waits: Waits::default(),
+            stats: Stats::default(),
+        };
+        let hub = Self { inner: Arc::new(inner) };
+        hub.set_keys(keys);
+        Ok(hub)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // A panic while the lock was held would have left whole values only: each change is one assignment.
+        self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn bump(&self) {
+        self.inner.version.send_modify(|v| *v += 1);
+    }
+
+    /// Something was committed: look at the log.
+    pub fn wake(&self) {
+        self.inner.wake.notify_one();
+    }
+
+    /// The keys changed: tell every stream.
+    pub fn set_keys(&self, keys: &KeyRing) {
+        self.inner.verify_keys.store(Arc::new(parsed(keys)));
+        self.inner.mac.store(Arc::new(keys.mac().clone()));
+        {
+            let mut state = self.state();
+            state.publisher.set_keys(keys.public().to_vec());
+            state.keys_version += 1;
+            state.snapshot = None;
+        }
+        self.bump();
+    }
+
+    /// B in milliseconds.
+    pub fn bound_ms(&self) -> i64 {
+        self.state().fleet.bound_ms()
+    }
+
+    /// Changes B; a lower one counts after the old one has passed.
+    pub fn set_bound(&self, bound_ms: i64) {
+        self.state().fleet.set_bound(bound_ms, real::mono());
+    }
+
+    /// Position of the newest entry that this node knows.
+    pub fn head(&self) -> Rev {
+        self.state().publisher.head()
+    }
+
+    /// Counters.
+    pub fn stats(&self) -> &Stats {
+        &self.inner.stats
+    }
+
+    /// Why this node must not serve, if so: its reads of the log are too old, or the log is broken.
+    pub fn why_not_ready(&self) -> Option<String> {
+        if let Some(broken) = &self.state().broken {
+            return Some(broken.clone());
+        }
+        let age = real::mono().0 - self.inner.last_read_began.load(Ordering::Acquire);
+        (age > self.bound_ms() / 4).then(|| format!("the last read of the log began {age} ms ago"))
+    }
+
+    /// The task that reads the committed log until the hub closes.
+    pub async fn follow(self) {
+        let poll = std::time::Duration::from_millis(u64::try_from(self.bound_ms() / 12).unwrap_or(400).clamp(20, 500));
+        while !self.inner.closing.load(Ordering::Acquire) {
+            self.read_once().await;
+            let _ = tokio::time::timeout(poll, self.inner.wake.notified()).await;
+            // A stale node closes its streams: each looks when the version changes.
+            if self.why_not_ready().is_some() {
+                self.bump();
+            }
+        }
+    }
+
+    async fn read_once(&self) {
+        let began = real::mono();
+        let number = self.inner.begun.fetch_add(1, Ordering::AcqRel) + 1;
+        let stamp = match self.read_and_apply().await {
+            Ok(stamp) => {
+                self.inner.last_read_began.store(began.0, Ordering::Release);
+                Some(stamp)
+            }
+            Err(error) => {
+                self.inner.stats.reads_failed.fetch_add(1, Ordering::Relaxed);
+                tracing::warn!(%error, "the log could not be read");
+                None
+            }
+        };
+        self.inner.reads.send_replace(ReadDone { number, began, stamp });
+    }
+
+    async fn read_and_apply(&self) -> Result<portcullis_domain::view::Stamp, StoreError> {
+        loop {
+            let after = self.head();
+            let read = self.inner.store.read_log(after, READ_LIMIT).await?;
+            if read.stamp.head < after || read.stamp.log != self.inner.log {
+                let why = format!("the log went back from {after} to {}: the database was replaced or rolled back", read.stamp.head);
+                self.state().broken = Some(why.clone());
+                return Err(StoreError::new(why));
+            }
+            if !read.complete {
+                let fresh = load(&*self.inner.store, real::mono()).await?;
+                self.replace(fresh);
+                continue;
+            }
+            let whole = read.entries.last().map_or(after, |entry| entry.rev) == read.stamp.head;
+            self.apply(&read)?;
+            if whole {
+                return Ok(read.stamp);
+            }
+        }
+    }
+
+    fn apply(&self, read: &portcullis_store::LogRead) -> Result<(), StoreError> {
+        let mut state = self.state();
+        let after = state.publisher.head();
+        if let Some(last) = read.entries.last().map(|entry| entry.rev) {
+            let start = state.publisher.chain();
+            let chain = if last == read.stamp.head {
+                read.stamp.chain
+            } else {
+                read.entries.iter().fold(start, |chain, entry| chain.after(entry))
+            };
+            let now = real::mono();
+            if let Err(broken) = state.publisher.append(&read.entries, chain, now) {
+                state.broken = Some(broken.to_string());
+                return Err(StoreError::new(broken));
+            }
+            for entry in &read.entries {
+                state.fleet.committed(entry.rev, now);
+            }
+            let frame = Entries { entries: read.entries.clone(), ack: false };
+            let event = self.event("entries", Some((state.publisher.epoch(), last)), &frame);
+            state.batches.push_back(Batch { after, last, event });
+            if state.batches.len() > BATCHES {
+                state.batches.pop_front();
+            }
+        }
+        state.publisher.set_floor(read.stamp.floor);
+        let news = !read.entries.is_empty();
+        if news {
+            self.inner.set.store(Arc::new(state.publisher.set().clone()));
+        }
+        drop(state);
+        if news {
+            self.bump();
+        }
+        Ok(())
+    }
+
+    /// Starts over from a snapshot, when entries were forgotten before this node had read them.
+    fn replace(&self, mut publisher: Publisher) {
+        let mut state = self.state();
+        publisher.set_keys(state.publisher.keys().to_vec());
+        self.inner.set.store(Arc::new(publisher.set().clone()));
+        state.publisher = publisher;
+        state.batches.clear();
+        drop(state);
+        self.bump();
+    }
+
+    /// Signature, form, issuer, audience and life of one of our own tokens.
+    pub fn authenticate(&self, token: &str, now: Time) -> Result<AccessClaims, Code> {
+        let keys = self.inner.verify_keys.load();
+        let (claims, _) = portcullis_verify::authenticate(&keys, &self.inner.expect, token).map_err(|refusal| refusal.code())?;
+        let life = claims.exp.saturating_sub(claims.iat);
+        if life > i64::try_from(self.inner.max_life_s).unwrap_or(i64::MAX) {
+            return Err(Code::TokenMalformed);
+        }
+        if claims.expires_at() <= now {
+            return Err(Code::TokenExpired);
+        }
+        Ok(claims)
+    }
+
+    /// Whether no entry matches the token.
+    pub fn judge(&self, claims: &AccessClaims) -> Result<(), Code> {
+        match self.inner.set.load().verdict(&Subject::of(claims, None), real::mono()) {
+            Verdict::Live => Ok(()),
+            Verdict::Stale { .. } => Err(Code::TokenStale),
+            Verdict::Ended { .. } => Err(Code::TokenRevoked),
+            Verdict::KeyDead => Err(Code::TokenMalformed),
+        }
+    }
+
+    /// Ends all streams of a client.
+    pub fn close_client(&self, client: ClientId) {
+        self.state().closed_clients.insert(client);
+        self.bump();
+    }
+
+    /// Says goodbye to every stream; the first step of a shutdown.
+    pub fn close(&self) {
+        self.inner.closing.store(true, Ordering::Release);
+        self.wake();
+        self.bump();
+    }
+
+    /// Instances as administrators see them, with the head to measure their lag by.
+    pub fn instances(&self) -> (Rev, Vec<fleet::Listed>) {
+        let state = self.state();
+        (state.publisher.head(), state.fleet.list(real::mono()))
+    }
+
+    /// Instances that were not heard of for long and have no stream: removed here, their rows are the caller's to remove.
+    pub fn prune_instances(&self, quiet_ms: i64) -> Vec<InstanceId> {
+        let mut state = self.state();
+        let gone = state.fleet.prune(quiet_ms, real::mono());
+        for id in &gone {
+            state.secrets.remove(id);
+        }
+        gone
+    }
+
+    /// The `id` of an event: `EPOCH.REV.MAC`.
+    fn position(&self, epoch: Epoch, rev: Rev) -> String {
+        let tag = self.position_tag(epoch, rev);
+        format!("{epoch}.{rev}.{}", b64::encode(&tag))
+    }
+
+    fn position_tag(&self, epoch: Epoch, rev: Rev) -> [u8; 16] {
+        let log = self.inner.log.bits().to_be_bytes();
+        self.inner.mac.load().tag(b"feed position", &[&log, &epoch.0.to_be_bytes(), &rev.0.to_be_bytes()])
+    }
+
+    /// Reads an `id` that came back; `None` when it is not one of ours.
+    fn parse_position(&self, text: &str) -> Option<(Epoch, Rev)> {
+        let mut parts = text.splitn(3, '.');
+        let epoch = Epoch(parts.next()?.parse().ok()?);
+        let rev = Rev(parts.next()?.parse().ok()?);
+        let tag: [u8; 16] = b64::decode_array(parts.next()?)?;
+        // Compared as digests, in constant time.
+        (Digest::of(&tag) == Digest::of(&self.position_tag(epoch, rev))).then_some((epoch, rev))
+    }
+
+    fn event(&self, name: &str, position: Option<(Epoch, Rev)>, data: &impl serde::Serialize) -> Bytes {
+        let data = serde_json::to_string(data).unwrap_or_else(|_| "{}".into());
+        let id = position.map(|(epoch, rev)| format!("id: {}\n", self.position(epoch, rev))).unwrap_or_default();
+        Bytes::from(format!("{id}event: {name}\ndata: {data}\n\n"))
+    }
+}
+
+fn parsed(keys: &KeyRing) -> Keys {
+    Keys::from_jwks(keys.public().iter())
+}
+
+fn instance(row: &portcullis_domain::model::Instance) -> fleet::Instance {
+    fleet::Instance {
+        id: row.id,
+        name: row.name.clone(),
+        client: row.client,
+        policies: row.policy.parse().unwrap_or_default(),
+        bound_ms: i64::try_from(row.bound_ms).ok(),
+    }
+}
+
+async fn load(store: &dyn Store, now: Mono) -> Result<Publisher, StoreError> {
+    let (stamp, live) = store.read_live().await?;
+    let state =
+        LogState { log: stamp.log, epoch: stamp.epoch, head: stamp.head, chain: stamp.chain, floor: stamp.floor, live };
+    Ok(Publisher::new(state, Limits::default(), now))
+}
+
+/// A new instance secret.
+fn new_secret(bytes: &[u8; 32]) -> SecretString {
+    SecretString::new(format!("pci_{}", b64::encode(bytes)))
+}

@@ -1,0 +1,76 @@
+//! When a revocation is true everywhere (DESIGN §2 "enforced", §8).
+use super::Hub;
+use crate::real;
+use crate::sessions::Revoked;
+use portcullis_feed::Mono;
+use portcullis_feed::fleet;
+use portcullis_wire::Rev;
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+/// How many completions are remembered for later questions.
+const MAX_REMEMBERED: usize = 10_000;
+
+/// When revocations were first seen to be complete.
+#[derive(Debug, Default)]
+pub(super) struct Waits {
+    complete: Mutex<BTreeMap<Rev, i64>>,
+}
+
+/// How far a revocation is enforced, as `enforcement` in answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Enforcement {
+    /// Counts.
+    pub counts: fleet::Enforcement,
+    /// Milliseconds from the commit until it was seen to be complete; until now while it is not.
+    pub took_ms: i64,
+}
+
+impl Hub {
+    /// How far `revoked` is enforced now.
+    pub fn enforcement(&self, revoked: &Revoked) -> Enforcement {
+        let (now, committed) = self.committed_at(revoked);
+        let counts = self.state().fleet.enforcement(revoked.rev, committed, now);
+        let elapsed = now.since(committed).max(0);
+        let mut complete = self.inner.waits.complete.lock().unwrap_or_else(PoisonError::into_inner);
+        let took_ms = if counts.complete {
+            let took = *complete.entry(revoked.rev).or_insert(elapsed);
+            if complete.len() > MAX_REMEMBERED {
+                complete.pop_first();
+            }
+            took
+        } else {
+            elapsed
+        };
+        Enforcement { counts, took_ms }
+    }
+
+    /// Waits until `revoked` is enforced everywhere, or until `timeout`; asks verifiers to acknowledge at once.
+    pub async fn wait_enforced(&self, revoked: &Revoked, timeout: Duration) -> Enforcement {
+        self.inner.prompt.fetch_max(revoked.rev.0, Ordering::AcqRel);
+        self.bump();
+        let deadline = tokio::time::Instant::now() + timeout;
+        let mut acks = self.inner.acks.subscribe();
+        loop {
+            acks.mark_unchanged();
+            let state = self.enforcement(revoked);
+            if state.counts.complete || tokio::time::Instant::now() >= deadline {
+                return state;
+            }
+            let by_arithmetic = state.counts.complete_at.map_or(Duration::from_millis(50), |at| {
+                Duration::from_millis(u64::try_from(at.since(real::mono())).unwrap_or(0) + 1)
+            });
+            let pause = by_arithmetic.min(deadline.saturating_duration_since(tokio::time::Instant::now()));
+            let _ = tokio::time::timeout(pause, acks.changed()).await;
+        }
+    }
+
+    /// Now, and the commit, by this node's monotonic clock.
+    fn committed_at(&self, revoked: &Revoked) -> (Mono, Mono) {
+        let now = real::mono();
+        let ago = self.inner.store.now().since(revoked.at).max(0);
+        (now, now.minus(ago))
+    }
+}

@@ -1,0 +1,100 @@
+//! Leases: proof of freshness by a round trip (DESIGN §4.4).
+use super::Hub;
+use crate::{AppError, real};
+use portcullis_domain::view::Stamp;
+use portcullis_feed::Mono;
+use portcullis_wire::frame::{AckAnswer, AckRequest};
+use portcullis_wire::{ClientId, Code};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// The longest nonce, in bytes.
+const MAX_NONCE: usize = 128;
+/// The most entries that an answer carries; beyond that the verifier pulls a snapshot.
+pub(super) const MAX_TAIL: usize = 1000;
+
+impl Hub {
+    /// A read of the committed head that begins after this call: one read serves all that wait for it.
+    pub(crate) async fn read_after_now(&self) -> Result<(Stamp, Mono), AppError> {
+        let mut reads = self.inner.reads.subscribe();
+        let wanted = self.inner.begun.load(Ordering::Acquire) + 1;
+        self.wake();
+        let limit = Duration::from_millis(u64::try_from(self.bound_ms() / 4).unwrap_or(1000).max(50));
+        let done = tokio::time::timeout(limit, reads.wait_for(|read| read.number >= wanted)).await;
+        match done {
+            Ok(Ok(read)) => match read.stamp {
+                Some(stamp) => Ok((stamp, read.began)),
+                None => Err(AppError::Fault("the log could not be read for a lease".into())),
+            },
+            _ => Err(AppError::Fault("the log was not read in time for a lease".into())),
+        }
+    }
+
+    /// Takes an acknowledgement and gives a lease. The answer's head comes from a read begun after this call, so its age is 0.
+    pub async fn acknowledge(&self, client: ClientId, request: &AckRequest) -> Result<AckAnswer, AppError> {
+        let arrived = real::mono();
+        let answer = self.lease(client, request, arrived).await;
+        let stats = &self.inner.stats;
+        let count = if answer.is_ok() { &stats.leases } else { &stats.leases_refused };
+        count.fetch_add(1, Ordering::Relaxed);
+        answer
+    }
+
+    async fn lease(&self, client: ClientId, request: &AckRequest, arrived: Mono) -> Result<AckAnswer, AppError> {
+        let bad = |detail: &str| AppError::Bad(Code::Malformed, detail.into());
+        if request.nonce.is_empty() || request.nonce.len() > MAX_NONCE {
+            return Err(bad("nonce: give 1 to 128 bytes, fresh for every request"));
+        }
+        let gone = || AppError::Bad(Code::InstanceGone, "open the feed again to get a new instance".into());
+        {
+            let state = self.state();
+            let (owner, secret) = state.secrets.get(&request.instance).ok_or_else(gone)?;
+            if *owner != client || *secret != request.instance_secret.digest() || state.closed_clients.contains(&client) {
+                return Err(gone());
+            }
+        }
+        let witness = match request.position.as_str() {
+            "" => None,
+            text => Some(self.parse_position(text).ok_or_else(|| bad("position: give the last `id` as it came"))?),
+        };
+        let (stamp, began) = self.read_after_now().await?;
+        if witness.is_some_and(|(epoch, rev)| (epoch, rev) > (stamp.epoch, stamp.head)) {
+            tracing::error!(instance = %request.instance, "a verifier proves a position that the log does not have: was the database rolled back?");
+            return Err(AppError::Fault("a verifier is ahead of the log".into()));
+        }
+        let now = real::mono();
+        let mut state = self.state();
+        if state.broken.is_some() {
+            return Err(AppError::Fault("the log is broken".into()));
+        }
+        // `age` is 0 because the read began after the nonce arrived; the basis is the earlier of the two.
+        let basis = Mono(arrived.0.min(began.0));
+        if !state.fleet.may_lease(request.instance, began) {
+            return Err(gone());
+        }
+        let applied = request.applied.min(stamp.head);
+        let news = request.epoch == stamp.epoch
+            && request.applied <= stamp.head
+            && state.fleet.ack(request.instance, applied, now).map_err(|_| gone())?;
+        state.fleet.lease_granted(request.instance, basis, now).map_err(|_| gone())?;
+        let entries = state.publisher.tail(request.epoch, request.applied, MAX_TAIL);
+        let (head, chain, epoch) = (state.publisher.head(), state.publisher.chain(), state.publisher.epoch());
+        drop(state);
+        if news {
+            self.inner.acks.send_modify(|n| *n += 1);
+        }
+        // The publisher has applied at least what the read saw; its head is committed too.
+        let position = Some(self.position(epoch, head));
+        Ok(AckAnswer {
+            nonce: request.nonce.clone(),
+            epoch,
+            head,
+            chain,
+            horizon_floor: stamp.floor,
+            age_ms: 0,
+            time: Some(stamp.now),
+            position,
+            entries,
+        })
+    }
+}

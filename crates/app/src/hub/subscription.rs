@@ -1,0 +1,261 @@
+//! One verifier's stream: what it gets, in order, at its own pace.
+//!
+//! A stream holds a position, not a queue: when it can write, it takes what comes after its position. One that falls behind
+//! what is kept is dropped and counted; it comes back and gets a snapshot. So a slow or stuck subscriber costs nothing.
+use super::{Hub, new_secret};
+use crate::{AppError, real};
+use bytes::Bytes;
+use portcullis_domain::Chance as _;
+use portcullis_domain::changes::{Change, Changes};
+use portcullis_domain::model::{Client, Instance};
+use portcullis_feed::Policies;
+use portcullis_feed::publisher::Resume;
+use portcullis_wire::frame::{Entries, Snapshot, VERSION};
+use portcullis_wire::{ClientId, Code, Epoch, InstanceId, Rev, SecretString};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// Entries per part of a snapshot.
+pub const PART: usize = 5000;
+/// The most entries that a stream gets at once when it resumes.
+const MAX_RESUME: usize = 10_000;
+/// After so long without an event a comment is sent, so that proxies keep the connection.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+
+/// What a verifier says when it opens a stream.
+#[derive(Debug)]
+pub struct Opening {
+    /// What it calls itself.
+    pub name: String,
+    /// Its fail policies.
+    pub policies: Policies,
+    /// A shorter bound of its own, in milliseconds.
+    pub bound_ms: Option<u64>,
+    /// The instance that it was, and its secret.
+    pub instance: Option<(InstanceId, SecretString)>,
+    /// The `Last-Event-ID` header.
+    pub last_event_id: Option<String>,
+}
+
+/// A stream; see the [module](self).
+#[derive(Debug)]
+pub struct Subscription {
+    hub: Hub,
+    client: ClientId,
+    instance: InstanceId,
+    epoch: Epoch,
+    at: Rev,
+    first: VecDeque<Bytes>,
+    keys_version: u64,
+    prompted: u64,
+    version: watch::Receiver<u64>,
+    ended: bool,
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        self.hub.inner.stats.streams.fetch_sub(1, Ordering::Relaxed);
+        self.hub.state().fleet.stream_closed(self.instance);
+    }
+}
+
+impl Hub {
+    /// Opens a stream for an authenticated verifier client. Its instance is in the database before it can get a lease.
+    pub async fn open(&self, client: &Client, opening: Opening) -> Result<Subscription, AppError> {
+        if let Some(why) = self.why_not_ready() {
+            return Err(AppError::Fault(why));
+        }
+        self.state().closed_clients.remove(&client.id);
+        let (id, secret) = self.introduce(client, &opening).await?;
+        let version = self.inner.version.subscribe();
+        let mut state = self.state();
+        state.fleet.stream_opened(id, real::mono()).map_err(|_| AppError::Overloaded)?;
+        self.inner.stats.streams.fetch_add(1, Ordering::Relaxed);
+        let publisher = &state.publisher;
+        let (epoch, head) = (publisher.epoch(), publisher.head());
+        let hello = serde_json::json!({
+            "v": VERSION, "log": publisher.log(), "instance": id, "instance_secret": secret.expose(),
+            "epoch": epoch, "head": head, "chain": publisher.chain(),
+            "bound_ms": state.fleet.bound_ms(), "max_life_s": self.inner.max_life_s,
+        });
+        let mut first = VecDeque::from([self.event("hello", None, &hello)]);
+        let from = opening.last_event_id.as_deref().and_then(|text| self.parse_position(text));
+        let resume = from.map_or(Resume::Snapshot, |(epoch, rev)| publisher.resume(epoch, rev, MAX_RESUME));
+        let at = match resume {
+            Resume::Entries(entries) => {
+                if !entries.is_empty() {
+                    first.push_back(self.event("entries", Some((epoch, head)), &Entries { entries, ack: false }));
+                }
+                first.push_back(self.event("keys", None, &publisher.keys_frame()));
+                head
+            }
+            Resume::Snapshot => {
+                self.inner.stats.snapshots.fetch_add(1, Ordering::Relaxed);
+                let parts = self.snapshot_of(&mut state);
+                let last = parts.len() - 1;
+                first.extend(parts.iter().enumerate().map(|(n, part)| {
+                    // Only the last part gives a position: what is half received is not resumed.
+                    self.event("snapshot", (n == last).then_some((part.epoch, part.rev)), part)
+                }));
+                parts[last].rev
+            }
+            Resume::Ahead => {
+                tracing::error!(instance = %id, "a verifier proves a position that the log does not have: was the database rolled back?");
+                self.inner.stats.streams.fetch_sub(1, Ordering::Relaxed);
+                state.fleet.stream_closed(id);
+                return Err(AppError::Fault("a verifier is ahead of the log".into()));
+            }
+        };
+        let keys_version = state.keys_version;
+        drop(state);
+        Ok(Subscription {
+            hub: self.clone(),
+            client: client.id,
+            instance: id,
+            epoch,
+            at,
+            first,
+            keys_version,
+            prompted: self.inner.prompt.load(Ordering::Acquire),
+            version,
+            ended: false,
+        })
+    }
+
+    /// The instance that it was, when it proves it; else a new one, committed before anything else.
+    async fn introduce(&self, client: &Client, opening: &Opening) -> Result<(InstanceId, SecretString), AppError> {
+        let bound_ms = opening.bound_ms.unwrap_or_else(|| u64::try_from(self.bound_ms()).unwrap_or(0));
+        let mut row = Instance {
+            id: InstanceId::from_bits(real::RealChance.bits()),
+            client: client.id,
+            name: opening.name.clone(),
+            policy: opening.policies.to_string(),
+            bound_ms,
+            secret: portcullis_wire::Digest([0; 32]),
+            created_at: self.inner.store.now(),
+        };
+        let known = opening.instance.as_ref().filter(|(id, secret)| {
+            self.state().secrets.get(id).is_some_and(|(owner, digest)| *owner == client.id && *digest == secret.digest())
+        });
+        let (secret, step) = match known {
+            Some((id, secret)) => {
+                row.id = *id;
+                row.secret = secret.digest();
+                (secret.clone(), Change::UpdateInstance(row.clone()))
+            }
+            None => {
+                let secret = new_secret(&real::RealChance.secret());
+                row.secret = secret.digest();
+                (secret, Change::InsertInstance(row.clone()))
+            }
+        };
+        self.inner.store.commit(Changes { steps: vec![step], ..Changes::default() }).await?;
+        let mut state = self.state();
+        state.fleet.known(super::instance(&row), real::mono()).map_err(|_| AppError::Overloaded)?;
+        state.secrets.insert(row.id, (client.id, row.secret));
+        Ok((row.id, secret))
+    }
+
+    /// The snapshot as of now, made once for all that ask at the same position.
+    fn snapshot_of(&self, state: &mut super::State) -> Arc<Vec<Snapshot>> {
+        let (head, floor) = (state.publisher.head(), state.publisher.floor());
+        if let Some((rev, at, parts)) = &state.snapshot
+            && (*rev, *at) == (head, floor)
+        {
+            return parts.clone();
+        }
+        let parts = Arc::new(state.publisher.snapshot(PART));
+        state.snapshot = Some((head, floor, parts.clone()));
+        parts
+    }
+
+    /// A page of the snapshot. `rev`: the position of the pages pulled so far; when it has passed, the caller starts over.
+    pub fn snapshot_page(&self, part: u32, rev: Option<Rev>) -> Result<Snapshot, AppError> {
+        if let Some(why) = self.why_not_ready() {
+            return Err(AppError::Fault(why));
+        }
+        let mut state = self.state();
+        let parts = match (&state.snapshot, rev) {
+            (Some((at, _, parts)), Some(rev)) if *at == rev => parts.clone(),
+            (_, Some(_)) => {
+                let detail = "that snapshot has passed; start again with part=0 and without rev".into();
+                return Err(AppError::Bad(Code::Conflict, detail));
+            }
+            (_, None) => self.snapshot_of(&mut state),
+        };
+        drop(state);
+        let index = usize::try_from(part).unwrap_or(usize::MAX);
+        parts.get(index).cloned().ok_or_else(|| AppError::Bad(Code::NotFound, "there is no such part".into()))
+    }
+}
+
+impl Subscription {
+    /// The next bytes of the stream; `None` when it has ended. Waits until there is something to say.
+    pub async fn next(&mut self) -> Option<Bytes> {
+        loop {
+            if self.ended {
+                return None;
+            }
+            if let Some(bytes) = self.first.pop_front() {
+                return Some(bytes);
+            }
+            self.version.mark_unchanged();
+            if let Some(bytes) = self.poll_now() {
+                return Some(bytes);
+            }
+            match tokio::time::timeout(KEEP_ALIVE, self.version.changed()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return None,
+                Err(_) => return Some(Bytes::from_static(b":\n\n")),
+            }
+        }
+    }
+
+    fn bye(&mut self) -> Option<Bytes> {
+        self.ended = true;
+        Some(Bytes::from_static(b"event: bye\ndata: {}\n\n"))
+    }
+
+    fn poll_now(&mut self) -> Option<Bytes> {
+        let hub = self.hub.clone();
+        if hub.inner.closing.load(Ordering::Acquire) || hub.why_not_ready().is_some() {
+            return self.bye();
+        }
+        let state = hub.state();
+        if state.closed_clients.contains(&self.client) || !state.fleet.contains(self.instance) {
+            drop(state);
+            return self.bye();
+        }
+        if state.keys_version != self.keys_version {
+            self.keys_version = state.keys_version;
+            return Some(hub.event("keys", None, &state.publisher.keys_frame()));
+        }
+        if state.publisher.head() > self.at {
+            if let Some(batch) = state.batches.iter().rev().find(|batch| batch.after == self.at) {
+                self.at = batch.last;
+                return Some(batch.event.clone());
+            }
+            return match state.publisher.resume(self.epoch, self.at, MAX_RESUME) {
+                Resume::Entries(entries) => {
+                    self.at = state.publisher.head();
+                    Some(hub.event("entries", Some((self.epoch, self.at)), &Entries { entries, ack: false }))
+                }
+                Resume::Snapshot | Resume::Ahead => {
+                    drop(state);
+                    hub.inner.stats.dropped.fetch_add(1, Ordering::Relaxed);
+                    self.bye()
+                }
+            };
+        }
+        drop(state);
+        let prompt = hub.inner.prompt.load(Ordering::Acquire);
+        if prompt > self.prompted && prompt <= self.at.0 {
+            self.prompted = prompt;
+            return Some(hub.event("entries", None, &Entries { entries: vec![], ack: true }));
+        }
+        None
+    }
+}

@@ -1,0 +1,374 @@
+//! What people do with accounts and sessions: sign up, sign in, refresh, look at their devices, end them.
+use crate::callers::{Caller, page_cookie};
+use crate::password::PoolError;
+use crate::{Acted, App, AppError, RepeatKey, real};
+use portcullis_domain::account::{self, Email, NewAccount};
+use portcullis_domain::changes::Committed;
+use portcullis_domain::event::Actor;
+use portcullis_domain::family::Presented;
+use portcullis_domain::kernel::{self, By, Door, Scope};
+use portcullis_domain::model::{ADMIN, Account, Session};
+use portcullis_domain::refresh::{How, refresh};
+use portcullis_domain::sign_in::{Issued, SignIn, sign_in};
+use portcullis_domain::view::{Dead, SessionView};
+use portcullis_domain::{Chance as _, Decision, Refused};
+use portcullis_store::Remembered;
+use portcullis_wire::{ClientId, Code, Digest, GrantId, Rev, SecretString, SessionId, Time};
+use std::net::IpAddr;
+use std::sync::atomic::Ordering;
+
+/// What a sign-in or refresh gives.
+#[derive(Debug)]
+pub struct Tokens {
+    /// The session.
+    pub session: Session,
+    /// Whose.
+    pub account: Account,
+    /// The signed access token.
+    pub access_token: SecretString,
+    /// Seconds that it lives.
+    pub expires_in: i64,
+    /// Its scopes.
+    pub scope: String,
+    /// The refresh token.
+    pub refresh_token: SecretString,
+    /// The cookie for pages, when a page signed in.
+    pub page_cookie: Option<SecretString>,
+    current: (GrantId, u64),
+}
+
+/// What a revoking call committed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Revoked {
+    /// The entry.
+    pub rev: Rev,
+    /// How many live sessions it ended; `None` when that is not counted in the act.
+    pub ended: Option<u64>,
+    /// When it was committed.
+    pub at: Time,
+}
+
+impl Revoked {
+    pub(crate) fn of(committed: Committed) -> Result<Self, AppError> {
+        let rev = committed.rev.ok_or_else(|| AppError::Fault("a revocation was committed without an entry".into()))?;
+        Ok(Self { rev, ended: committed.ended, at: committed.at })
+    }
+
+    pub(crate) fn remembered(before: &Remembered) -> Result<Self, AppError> {
+        let rev = before.rev.ok_or_else(|| {
+            AppError::Bad(Code::InvalidValue, "this Idempotency-Key belongs to a call of another kind".into())
+        })?;
+        Ok(Self { rev, ended: before.ended, at: before.at })
+    }
+}
+
+/// How a page or an API call signs in.
+#[derive(Debug, Clone)]
+pub struct Credentials {
+    /// The address.
+    pub identifier: String,
+    /// The password.
+    pub password: SecretString,
+}
+
+impl App {
+    /// Makes an account for somebody who signs up.
+    pub async fn sign_up(
+        &self,
+        email: &str,
+        password: SecretString,
+        name: Option<&str>,
+        ip: Option<IpAddr>,
+    ) -> Result<Account, AppError> {
+        if !self.settings().sign_up {
+            return Err(Refused::Forbidden.into());
+        }
+        let by = By { actor: Actor::Anonymous, role: None, ip, reason: None };
+        self.create_account(email, Some(password), name, vec![], &by, None).await
+    }
+
+    pub(crate) async fn create_account(
+        &self,
+        email: &str,
+        password: Option<SecretString>,
+        name: Option<&str>,
+        roles: Vec<String>,
+        by: &By<'_>,
+        repeat: Option<&RepeatKey>,
+    ) -> Result<Account, AppError> {
+        let email = Email::parse(email)?;
+        let name = name.map(|name| account::check_text("name", name)).transpose()?;
+        let roles = account::check_roles(roles)?;
+        let password_hash = match password {
+            Some(password) => {
+                account::check_password(password.expose(), &email)?;
+                Some(self.passwords().hash(password).await.map_err(pool_error)?)
+            }
+            None => None,
+        };
+        let new = NewAccount { email, password_hash, name, roles };
+        let load = || async { Ok(self.store().stamp().await?) };
+        let acted = self
+            .act(&by.actor.text(), repeat, load, |stamp, chance| {
+                let mut decision = account::create(stamp, new.clone(), by, chance);
+                if let (Ok(account), Some(repeat)) = (&decision.outcome, repeat) {
+                    let made = Some(account.id.to_string());
+                    decision.changes.idempotency = Some(portcullis_domain::changes::Idempotency { made, ..repeat.of(&by.actor.text()) });
+                }
+                decision
+            })
+            .await?;
+        match acted {
+            Acted::Done(account, _) | Acted::Answered(account) => Ok(account),
+            Acted::Before(before) => {
+                let id = before.made.and_then(|id| id.parse().ok()).ok_or(Refused::NotFound)?;
+                Ok(self.store().load_account(id).await?.ok_or(Refused::NotFound)?.account)
+            }
+        }
+    }
+
+    /// Signs in by password. One hash is computed whatever the address; "blocked" is said only after the right password.
+    /// With `page` the session also gets a page cookie.
+    pub async fn sign_in(&self, credentials: Credentials, request: SignIn, page: bool) -> Result<Tokens, AppError> {
+        let result = self.try_sign_in(credentials, request, page).await;
+        let counts = self.counts();
+        let count = if result.is_ok() { &counts.sign_ins } else { &counts.sign_ins_refused };
+        count.fetch_add(1, Ordering::Relaxed);
+        result
+    }
+
+    async fn try_sign_in(&self, credentials: Credentials, mut request: SignIn, page: bool) -> Result<Tokens, AppError> {
+        let secret = page.then(|| real::RealChance.secret());
+        request.cookie = secret.map(|secret| Digest::of(&secret));
+        self.ensure_horizon().await?;
+        // An address that cannot be one is looked up like any other: nothing is found, and one hash is computed.
+        let email = Email::parse(&credentials.identifier).map_or_else(|_| String::new(), |email| email.as_str().into());
+        // A password that is too long to be one costs no more than others.
+        let password = if credentials.password.expose().len() > account::MAX_PASSWORD {
+            SecretString::new("")
+        } else {
+            credentials.password
+        };
+        let keys = self.keys();
+        let mut verified: Option<(String, bool)> = None;
+        for _ in 0..4 {
+            let view = self.store().load_sign_in(&email, ClientId::FIRST_PARTY).await.map_err(|e| self.fault(e.into()))?;
+            let phc = view.account.as_ref().and_then(|account| account.password_hash.clone());
+            // The proof is of one hash. A view with another hash needs another proof.
+            let matches = match (&verified, &phc) {
+                (Some((before, matched)), Some(now)) if before == now => *matched,
+                _ => {
+                    let matched = self.passwords().check(password.clone(), phc.clone()).await.map_err(pool_error)?;
+                    verified = phc.map(|phc| (phc, matched));
+                    matched
+                }
+            };
+            let load = || async { Ok(view.clone()) };
+            let rules = &self.settings().rules;
+            let decide = |view: &_, chance: &mut dyn portcullis_domain::Chance| {
+                sign_in(view, matches, &request, rules, keys.mac(), chance)
+            };
+            // One try per view: when rows have moved, the view above is what must be loaded anew.
+            match self.act_once(load, decide).await? {
+                Some(issued) => {
+                    let cookie = secret.map(|secret| page_cookie(issued.session.id, &secret));
+                    return self.tokens(issued, cookie);
+                }
+                None => continue,
+            }
+        }
+        Err(AppError::Overloaded)
+    }
+
+    /// Exchanges a refresh token.
+    pub async fn refresh(&self, token: &SecretString, how: How) -> Result<Tokens, AppError> {
+        let result = self.try_refresh(token, how).await;
+        let counts = self.counts();
+        match &result {
+            Ok(_) => counts.refreshes.fetch_add(1, Ordering::Relaxed),
+            Err(error) => {
+                if error.code() == Code::RefreshReused {
+                    counts.thefts.fetch_add(1, Ordering::Relaxed);
+                }
+                counts.refreshes_refused.fetch_add(1, Ordering::Relaxed)
+            }
+        };
+        result
+    }
+
+    async fn try_refresh(&self, token: &SecretString, how: How) -> Result<Tokens, AppError> {
+        let invalid = || AppError::from(Refused::RefreshInvalid);
+        let presented = Presented::parse(token).ok_or_else(invalid)?;
+        let mut keys = self.keys();
+        if keys.mac_by_id(presented.key()).is_none() {
+            self.reload_keys().await?;
+            keys = self.keys();
+        }
+        let Some(key) = keys.mac_by_id(presented.key()) else {
+            return Err(invalid()); // no key of ours, and the list was read just now
+        };
+        if !presented.is_ours(key) {
+            return Err(invalid());
+        }
+        self.ensure_horizon().await?;
+        let load = || async {
+            let view = self.store().load_refresh(presented.grant()).await.map_err(|e| self.fault(e.into()))?;
+            // The MAC is ours and the row is not there: the database may be older than the token.
+            view.ok_or_else(|| self.fault(AppError::Fault("a refresh token of ours names a grant that is not there".into())))
+        };
+        let rules = &self.settings().rules;
+        let acted = self
+            .act("", None, load, |view, chance| refresh(view, &presented, &how, rules, key, keys.mac(), chance))
+            .await;
+        if let Err(AppError::Refused(Refused::Unavailable { detail })) = &acted {
+            tracing::error!(%detail, grant = %presented.grant(), "refresh refused for now");
+        }
+        match acted? {
+            Acted::Done(issued, _) | Acted::Answered(issued) => self.tokens(issued, None),
+            Acted::Before(_) => Err(AppError::Fault("a refresh has no repeat key".into())),
+        }
+    }
+
+    fn tokens(&self, issued: Issued, page_cookie: Option<SecretString>) -> Result<Tokens, AppError> {
+        let access_token = self.keys().sign(&issued.claims).map_err(|error| self.fault(AppError::Fault(error.to_string())))?;
+        Ok(Tokens {
+            session: issued.session,
+            account: issued.account,
+            access_token,
+            expires_in: issued.claims.exp - issued.claims.iat,
+            scope: issued.claims.scope,
+            refresh_token: issued.refresh,
+            page_cookie,
+            current: issued.current,
+        })
+    }
+
+    /// Whether the refresh token of `tokens` is still the current one: a cookie is set only then, so that a late response
+    /// does not put an older token over a newer one.
+    pub async fn is_current(&self, tokens: &Tokens) -> bool {
+        let (grant, counter) = tokens.current;
+        matches!(self.store().load_refresh(grant).await, Ok(Some(view)) if view.grant.family.counter == counter)
+    }
+
+    /// The living sessions of the caller's account, newest first.
+    pub async fn my_sessions(&self, caller: &Caller) -> Result<Vec<SessionView>, AppError> {
+        self.live_sessions(caller.view.account.id).await
+    }
+
+    pub(crate) async fn live_sessions(&self, account: portcullis_wire::AccountId) -> Result<Vec<SessionView>, AppError> {
+        const MAX_LISTED: u32 = 1000;
+        let rows = self.store().list_sessions(account, MAX_LISTED).await.map_err(|e| self.fault(e.into()))?;
+        let idle_ttl = self.settings().rules.idle_ttl;
+        Ok(rows.into_iter().filter(|view| view.dead(idle_ttl).is_none()).collect())
+    }
+
+    /// Ends one of the caller's sessions; 404 for another's. Repeated: the old rev, and nothing ended.
+    pub async fn end_mine(
+        &self,
+        caller: &Caller,
+        session: SessionId,
+        repeat: Option<&RepeatKey>,
+    ) -> Result<Revoked, AppError> {
+        let door = if session == caller.view.session.id { Door::SignOut } else { Door::EndOne };
+        // A session that signs itself out needs no other proof of life; a dead one may not end others.
+        let actor = caller.actor();
+        let by = By { actor, role: None, ip: caller.ip, reason: None };
+        let by = if door == Door::SignOut { By { actor: Actor::System, ..by } } else { by };
+        self.end_session(door, session, Some(caller.view.account.id), &by, &actor.text(), repeat).await
+    }
+
+    pub(crate) async fn end_session(
+        &self,
+        door: Door,
+        session: SessionId,
+        owner: Option<portcullis_wire::AccountId>,
+        by: &By<'_>,
+        actor: &str,
+        repeat: Option<&RepeatKey>,
+    ) -> Result<Revoked, AppError> {
+        let load = || async {
+            let view = self.store().load_session(session).await.map_err(|e| self.fault(e.into()))?;
+            let view = view.filter(|view| owner.is_none_or(|owner| view.account.id == owner));
+            view.ok_or_else(|| Refused::NotFound.into())
+        };
+        let acted = self
+            .act(actor, repeat, load, |view: &SessionView, chance| {
+                // By the rows alone: an idle session is still there to be ended.
+                match view.dead(i64::MAX) {
+                    Some(Dead::Ended { rev, .. } | Dead::Cut { rev, .. }) => Decision::answer(Some((rev, view.stamp.now))),
+                    _ => {
+                        let scope = Scope::Session { account: view.account.id, session };
+                        let mut changes = kernel::end(door, scope, None, by, chance);
+                        if door == Door::SignOut {
+                            for event in &mut changes.events {
+                                event.actor = actor.to_owned();
+                            }
+                        }
+                        Decision { outcome: Ok(None), changes }
+                    }
+                }
+            })
+            .await?;
+        match acted {
+            Acted::Done(_, committed) => Revoked::of(committed),
+            Acted::Answered(Some((rev, at))) => Ok(Revoked { rev, ended: Some(0), at }),
+            Acted::Answered(None) => Err(AppError::Fault("an end without changes".into())),
+            Acted::Before(before) => Revoked::remembered(&before),
+        }
+    }
+
+    /// Ends all sessions of the caller's account, or all but the one that calls.
+    pub async fn end_all_mine(
+        &self,
+        caller: &Caller,
+        except_current: bool,
+        repeat: Option<&RepeatKey>,
+    ) -> Result<Revoked, AppError> {
+        let door = if except_current { Door::EndOthers } else { Door::EndAll };
+        let by = By { actor: caller.actor(), role: None, ip: caller.ip, reason: None };
+        let except = except_current.then_some(caller.view.session.id);
+        self.end_scope(door, Scope::Account(caller.view.account.id), except, &by, repeat).await
+    }
+
+    /// Ends an account, a client or everything; always a new cut, for something may be in flight.
+    pub(crate) async fn end_scope(
+        &self,
+        door: Door,
+        scope: Scope,
+        except: Option<SessionId>,
+        by: &By<'_>,
+        repeat: Option<&RepeatKey>,
+    ) -> Result<Revoked, AppError> {
+        let acted = self
+            .act(&by.actor.text(), repeat, || async { Ok(()) }, |(), chance| Decision {
+                outcome: Ok(()),
+                changes: kernel::end(door, scope, except, by, chance),
+            })
+            .await?;
+        match acted {
+            Acted::Done((), committed) => Revoked::of(committed),
+            Acted::Answered(()) => Err(AppError::Fault("an end without changes".into())),
+            Acted::Before(before) => Revoked::remembered(&before),
+        }
+    }
+
+    /// Makes the administrator of `bootstrap_admin` when there is no account at all. `true` when it did.
+    pub async fn bootstrap_admin(&self, email: &str, password: SecretString) -> Result<bool, AppError> {
+        if !self.store().list_accounts(None, None, 1).await?.rows.is_empty() {
+            return Ok(false);
+        }
+        let by = By::SYSTEM;
+        match self.create_account(email, Some(password), None, vec![ADMIN.into()], &by, None).await {
+            Ok(_) => Ok(true),
+            Err(AppError::Refused(Refused::EmailTaken)) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+pub(crate) fn pool_error(error: PoolError) -> AppError {
+    match error {
+        PoolError::Overloaded => AppError::Overloaded,
+        PoolError::Failed => AppError::Fault("the password pool failed".into()),
+    }
+}

@@ -1,0 +1,175 @@
+//! Starting and keeping house: first keys, the bound, background tasks.
+use crate::hub::{Hub, HubSettings};
+use crate::keys::{KeyRing, MasterKey};
+use crate::password::Passwords;
+use crate::{App, AppError, Counts, Inner, Settings, real};
+use arc_swap::ArcSwap;
+use portcullis_domain::changes::{BoundRow, Change, Changes};
+use portcullis_domain::event::{Actor, EventKind, NewEvent};
+use portcullis_domain::{Chance as _, time_rules};
+use portcullis_store::{CommitError, Store};
+use portcullis_verify::Expect;
+use portcullis_wire::{EventId, KeyId, LogId, Time};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::task::JoinSet;
+
+/// How many verifier instances are kept.
+const MAX_INSTANCES: usize = 200_000;
+/// How often the house is kept.
+const HOUSEKEEPING: Duration = Duration::from_secs(2);
+/// How long remembered results of repeated calls are kept, in milliseconds.
+const REMEMBER: i64 = 24 * 3_600_000;
+
+impl App {
+    /// Starts on a database: makes the first keys when there are none, starts the password pool and the feed. The background
+    /// tasks run in `tasks` until it is dropped.
+    pub async fn start(
+        store: Arc<dyn Store>,
+        settings: Settings,
+        master: MasterKey,
+        tasks: &mut JoinSet<()>,
+    ) -> Result<Self, AppError> {
+        let log = store.stamp().await?.log;
+        let keys = ensure_keys(&*store, &master, log).await?;
+        let bound_ms = ensure_bound(&*store, settings.bound).await?;
+        let passwords = Passwords::start(settings.hashing)
+            .ok_or_else(|| AppError::Fault("Argon2 does not accept these parameters".into()))?;
+        let hub_settings = HubSettings {
+            expect: Expect { issuer: settings.rules.issuer.clone(), audience: settings.rules.audience.clone() },
+            bound_ms,
+            stream_grace_ms: settings.stream_grace,
+            max_life_s: u64::try_from(settings.rules.max_life().div_euclid(1000) + 1).unwrap_or(0),
+            max_instances: MAX_INSTANCES,
+        };
+        let hub = Hub::start(store.clone(), &keys, hub_settings).await?;
+        let inner = Inner {
+            store,
+            settings,
+            log,
+            keys: ArcSwap::from_pointee(keys),
+            passwords,
+            hub: hub.clone(),
+            horizon: AtomicI64::new(0),
+            seen: Mutex::new(BTreeMap::new()),
+            counts: Counts::default(),
+            master,
+        };
+        let app = Self { inner: Arc::new(inner) };
+        tasks.spawn(hub.follow());
+        tasks.spawn(app.clone().keep_house());
+        Ok(app)
+    }
+
+    /// Reads the keys anew and hands them to whoever uses them.
+    pub(crate) async fn reload_keys(&self) -> Result<(), AppError> {
+        let rows = self.store().list_keys().await.map_err(|e| self.fault(e.into()))?;
+        let ring = KeyRing::open(&rows, &self.inner.master, self.inner.log, self.store().now())
+            .map_err(|error| self.fault(AppError::Fault(error.to_string())))?;
+        if ring.public() != self.keys().public() || ring.mac().id != self.keys().mac().id {
+            self.hub().set_keys(&ring);
+            self.inner.keys.store(Arc::new(ring));
+        }
+        Ok(())
+    }
+
+    /// Raises F, writes down who was seen, forgets what may be forgotten; for ever.
+    async fn keep_house(self) {
+        let mut floor_seen: Option<(Time, portcullis_feed::Mono)> = None;
+        let mut rounds: u32 = 0;
+        loop {
+            tokio::time::sleep(HOUSEKEEPING).await;
+            rounds = rounds.wrapping_add(1);
+            let mut steps = Vec::new();
+            let now = self.store().now();
+            if let Ok(stamp) = self.store().stamp().await {
+                // While nothing is in the log, nothing waits to be forgotten: F may rest for a while.
+                let due = stamp.head.0 > 0 || rounds.is_multiple_of(15);
+                let elapsed = floor_seen.filter(|(floor, _)| *floor == stamp.floor).map(|(_, at)| real::mono().since(at));
+                if floor_seen.is_none_or(|(floor, _)| floor != stamp.floor) {
+                    floor_seen = Some((stamp.floor, real::mono()));
+                }
+                let first = rounds == 1;
+                if due && (first || elapsed.is_some())
+                    && let Some(floor) = time_rules::raise_floor(stamp.floor, now, if first { None } else { elapsed })
+                {
+                    steps.push(Change::RaiseFloor(floor));
+                }
+            }
+            if rounds.is_multiple_of(15) {
+                let seen = std::mem::take(&mut *self.inner.seen.lock().unwrap_or_else(PoisonError::into_inner));
+                if !seen.is_empty() {
+                    steps.push(Change::Seen(seen.into_iter().collect()));
+                }
+            }
+            if rounds.is_multiple_of(300) {
+                steps.push(Change::ForgetIdempotency(now.minus(REMEMBER)));
+                let quiet = self.settings().bound.max(self.settings().rules.max_life()).saturating_mul(10).max(600_000);
+                let gone = self.hub().prune_instances(quiet);
+                if !gone.is_empty() {
+                    steps.push(Change::RemoveInstances(gone));
+                }
+            }
+            if steps.is_empty() {
+                continue;
+            }
+            if let Err(error) = self.inner.store.commit(Changes { steps, ..Changes::default() }).await {
+                tracing::warn!(%error, "housekeeping could not be written; it is tried again");
+                self.counts().faults.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Ends what is open and writes down what is not yet written: the last step of a shutdown.
+    pub async fn finish(&self) {
+        self.hub().close();
+        let seen = std::mem::take(&mut *self.inner.seen.lock().unwrap_or_else(PoisonError::into_inner));
+        if !seen.is_empty() {
+            let changes = Changes { steps: vec![Change::Seen(seen.into_iter().collect())], ..Changes::default() };
+            if let Err(error) = self.inner.store.commit(changes).await {
+                tracing::warn!(%error, "when sessions were last seen could not be written");
+            }
+        }
+    }
+}
+
+/// The stored keys, opened; the first ones are made when there are none: one that signs, the next one, and a MAC key.
+async fn ensure_keys(store: &dyn Store, master: &MasterKey, log: LogId) -> Result<KeyRing, AppError> {
+    let fault = |error: crate::keys::KeyError| AppError::Fault(error.to_string());
+    if store.list_keys().await?.is_empty() {
+        let now = store.now();
+        let keys = [
+            master.new_es256(KeyId(1), log, now, Some(now)).map_err(fault)?,
+            master.new_es256(KeyId(2), log, now, None).map_err(fault)?,
+            master.new_mac(KeyId(3), log, now).map_err(fault)?,
+        ];
+        let events = keys.iter().map(|key| {
+            let event = NewEvent::new(EventId::from_bits(real::RealChance.bits()), EventKind::KeyCreated, &Actor::System);
+            event.reason(key.id.to_string())
+        });
+        let events = events.collect();
+        let steps = keys.into_iter().map(Change::InsertKey).collect();
+        match store.commit(Changes { steps, events, ..Changes::default() }).await {
+            Ok(_) | Err(CommitError::Conflict(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    KeyRing::open(&store.list_keys().await?, master, log, store.now()).map_err(fault)
+}
+
+/// B as all nodes use it. A lower one counts after the old one has passed, since leases under the old one may be out.
+async fn ensure_bound(store: &dyn Store, wanted: i64) -> Result<i64, AppError> {
+    let wanted_ms = u64::try_from(wanted).unwrap_or(0);
+    let now = store.now();
+    let known = store.load_bound().await?;
+    if known.map(|row| row.next_ms) != Some(wanted_ms) {
+        let current_ms = known.map_or(wanted_ms, |row| row.at(now));
+        let overlap = i64::try_from(current_ms + current_ms / 50).unwrap_or(i64::MAX);
+        let next_from = if wanted_ms < current_ms { now.plus(overlap) } else { now };
+        let row = BoundRow { current_ms, next_ms: wanted_ms, next_from };
+        store.commit(Changes { steps: vec![Change::SetBound(row)], ..Changes::default() }).await?;
+    }
+    Ok(wanted)
+}
