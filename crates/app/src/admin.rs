@@ -104,15 +104,23 @@ impl App {
     }
 
     /// Changes name and roles. Changed roles make tokens with the old ones `stale`. The rev, when an entry was written.
-    pub async fn admin_change_account(&self, admin: &Admin, id: AccountId, patch: AccountPatch) -> Result<Account, AppError> {
+    pub async fn admin_change_account(
+        &self,
+        admin: &Admin,
+        id: AccountId,
+        patch: AccountPatch,
+    ) -> Result<Account, AppError> {
         let name = match patch.name {
             Some(Some(name)) => Some(Some(account::check_text("name", &name)?)),
             other => other,
         };
         let by = admin.by(None);
-        self.act("", None, || self.account_view(id), |view, chance| {
-            account::change(view, name.clone(), patch.roles.clone(), &by, chance)
-        })
+        self.act(
+            "",
+            None,
+            || self.account_view(id),
+            |view, chance| account::change(view, name.clone(), patch.roles.clone(), &by, chance),
+        )
         .await?;
         Ok(self.account_view(id).await?.account)
     }
@@ -128,9 +136,12 @@ impl App {
     ) -> Result<Revoked, AppError> {
         let by = admin.by(Some(reason));
         let acted = self
-            .act(&admin.actor.text(), repeat, || self.account_view(id), |view, chance| {
-                account::block(view, reason, until, &by, chance)
-            })
+            .act(
+                &admin.actor.text(),
+                repeat,
+                || self.account_view(id),
+                |view, chance| account::block(view, reason, until, &by, chance),
+            )
             .await?;
         match acted {
             Acted::Done((), committed) => Revoked::of(committed),
@@ -149,10 +160,20 @@ impl App {
     }
 
     /// Deletes an account. Repeated: the old rev, and nothing ended.
-    pub async fn admin_delete(&self, admin: &Admin, id: AccountId, repeat: Option<&RepeatKey>) -> Result<Revoked, AppError> {
+    pub async fn admin_delete(
+        &self,
+        admin: &Admin,
+        id: AccountId,
+        repeat: Option<&RepeatKey>,
+    ) -> Result<Revoked, AppError> {
         let by = admin.by(None);
         let acted = self
-            .act(&admin.actor.text(), repeat, || self.account_view(id), |view, chance| account::delete(view, &by, chance))
+            .act(
+                &admin.actor.text(),
+                repeat,
+                || self.account_view(id),
+                |view, chance| account::delete(view, &by, chance),
+            )
             .await?;
         self.still_admin(admin).await?;
         match acted {
@@ -179,8 +200,7 @@ impl App {
         repeat: Option<&RepeatKey>,
     ) -> Result<Revoked, AppError> {
         let by = admin.by(None);
-        let revoked =
-            self.end_session(Door::AdminEndSession, session, None, &by, &admin.actor.text(), repeat).await?;
+        let revoked = self.end_session(Door::AdminEndSession, session, None, &by, &admin.actor.text(), repeat).await?;
         if revoked.ended == Some(0) {
             self.still_admin(admin).await?; // nothing was committed, so nothing has checked it
         }
@@ -238,14 +258,24 @@ impl App {
     }
 
     /// Clients by id, after `cursor`.
-    pub async fn admin_clients(&self, admin: &Admin, cursor: Option<ClientId>, limit: u32) -> Result<Page<Client>, AppError> {
+    pub async fn admin_clients(
+        &self,
+        admin: &Admin,
+        cursor: Option<ClientId>,
+        limit: u32,
+    ) -> Result<Page<Client>, AppError> {
         let page = self.store().list_clients(cursor, limit).await.map_err(|e| self.fault(e.into()))?;
         self.still_admin(admin).await?;
         Ok(page)
     }
 
     /// Registers a client. Its secret has 256 random bits and is kept as a digest only.
-    pub async fn admin_create_client(&self, admin: &Admin, name: &str, kind: ClientKind) -> Result<Registered, AppError> {
+    pub async fn admin_create_client(
+        &self,
+        admin: &Admin,
+        name: &str,
+        kind: ClientKind,
+    ) -> Result<Registered, AppError> {
         let name = account::check_text("name", name)?;
         let secret = (kind != ClientKind::Public)
             .then(|| SecretString::new(format!("pcc_{}", b64::encode(&real::RealChance.secret()))));
@@ -259,18 +289,23 @@ impl App {
             cut: Cut::default(),
         };
         let by = admin.by(None);
-        self.act("", None, || async { Ok(()) }, |(), chance| {
-            let event = NewEvent::new(EventId::from_bits(chance.bits()), EventKind::ClientCreated, &by.actor);
-            Decision {
-                outcome: Ok(()),
-                changes: Changes {
-                    expects: by.expects().into_iter().collect(),
-                    steps: vec![Change::InsertClient(client.clone())],
-                    events: vec![event.client(client.id).ip(by.ip)],
-                    ..Changes::default()
-                },
-            }
-        })
+        self.act(
+            "",
+            None,
+            || async { Ok(()) },
+            |(), chance| {
+                let event = NewEvent::new(EventId::from_bits(chance.bits()), EventKind::ClientCreated, &by.actor);
+                Decision {
+                    outcome: Ok(()),
+                    changes: Changes {
+                        expects: by.expects().into_iter().collect(),
+                        steps: vec![Change::InsertClient(client.clone())],
+                        events: vec![event.client(client.id).ip(by.ip)],
+                        ..Changes::default()
+                    },
+                }
+            },
+        )
         .await?;
         Ok(Registered { client, secret })
     }
@@ -312,9 +347,7 @@ impl App {
             Acted::Done((), committed) if committed.rev.is_some() => Some(Revoked::of(committed)?),
             _ => None,
         };
-        if disabled {
-            self.hub().close_client(id);
-        }
+        self.hub().set_client_closed(id, disabled);
         let client = load().await?.client;
         self.still_admin(admin).await?;
         Ok((client, revoked))

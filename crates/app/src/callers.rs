@@ -75,7 +75,8 @@ impl App {
     /// The caller behind a page cookie.
     pub async fn page_caller(&self, cookie: &SecretString, ip: Option<IpAddr>) -> Result<Caller, AppError> {
         let missing = || AppError::Unauthenticated(Code::TokenMissing);
-        let bytes: [u8; 48] = cookie.expose().strip_prefix(COOKIE_PREFIX).and_then(b64::decode_array).ok_or_else(missing)?;
+        let bytes: [u8; 48] =
+            cookie.expose().strip_prefix(COOKIE_PREFIX).and_then(b64::decode_array).ok_or_else(missing)?;
         let (id, secret) = bytes.split_at(16);
         let id = SessionId::from_bits(u128::from_be_bytes(id.try_into().map_err(|_| missing())?));
         let view = self.store().load_session(id).await.map_err(|e| self.fault(e.into()))?.ok_or_else(missing)?;
@@ -100,7 +101,10 @@ impl App {
     pub async fn admin_caller(&self, token: Option<&str>, ip: Option<IpAddr>) -> Result<Caller, AppError> {
         let caller = self.caller(token, ip).await?;
         if !caller.has_scope("admin") {
-            return Err(AppError::Bad(Code::InsufficientScope, "the admin API takes a token with the scope admin".into()));
+            return Err(AppError::Bad(
+                Code::InsufficientScope,
+                "the admin API takes a token with the scope admin".into(),
+            ));
         }
         if !caller.view.account.has_role(ADMIN) {
             return Err(Refused::Forbidden.into());

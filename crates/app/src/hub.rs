@@ -13,7 +13,7 @@ pub mod subscription;
 use crate::keys::KeyRing;
 use crate::real;
 use crate::{AppError, hub::enforcement::Waits};
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
 use portcullis_domain::family::MacKey;
 use portcullis_feed::fleet::Fleet;
@@ -69,6 +69,9 @@ struct Inner {
     verify_keys: ArcSwap<Keys>,
     mac: ArcSwap<MacKey>,
     last_read_began: AtomicI64,
+    bound_ms: AtomicI64,
+    /// Why nothing is served any more: the log does not continue.
+    broken: ArcSwapOption<String>,
     waits: Waits,
     pub(crate) stats: Stats,
 }
@@ -97,8 +100,6 @@ struct State {
     batches: VecDeque<Batch>,
     keys_version: u64,
     closed_clients: BTreeSet<ClientId>,
-    /// Why nothing is served any more: the log does not continue.
-    broken: Option<String>,
     snapshot: Option<(Rev, Time, Arc<Vec<portcullis_wire::frame::Snapshot>>)>,
 }
 
@@ -158,7 +159,6 @@ impl Hub {
                 batches: VecDeque::new(),
                 keys_version: 0,
                 closed_clients: BTreeSet::new(),
-                broken: None,
                 snapshot: None,
             }),
             version: watch::channel(0).0,
@@ -172,6 +172,8 @@ impl Hub {
             verify_keys: ArcSwap::from_pointee(parsed(keys)),
             mac: ArcSwap::from_pointee(keys.mac().clone()),
             last_read_began: AtomicI64::new(now.0),
+            bound_ms: AtomicI64::new(settings.bound_ms),
+            broken: ArcSwapOption::empty(),
             waits: Waits::default(),
             stats: Stats::default(),
         };
@@ -209,12 +211,13 @@ impl Hub {
 
     /// B in milliseconds.
     pub fn bound_ms(&self) -> i64 {
-        self.state().fleet.bound_ms()
+        self.inner.bound_ms.load(Ordering::Acquire)
     }
 
     /// Changes B; a lower one counts after the old one has passed.
     pub fn set_bound(&self, bound_ms: i64) {
         self.state().fleet.set_bound(bound_ms, real::mono());
+        self.inner.bound_ms.store(bound_ms, Ordering::Release);
     }
 
     /// Position of the newest entry that this node knows.
@@ -229,8 +232,8 @@ impl Hub {
 
     /// Why this node must not serve, if so: its reads of the log are too old, or the log is broken.
     pub fn why_not_ready(&self) -> Option<String> {
-        if let Some(broken) = &self.state().broken {
-            return Some(broken.clone());
+        if let Some(broken) = &*self.inner.broken.load() {
+            return Some((**broken).clone());
         }
         let age = real::mono().0 - self.inner.last_read_began.load(Ordering::Acquire);
         (age > self.bound_ms() / 4).then(|| format!("the last read of the log began {age} ms ago"))
@@ -250,8 +253,9 @@ impl Hub {
     }
 
     async fn read_once(&self) {
-        let began = real::mono();
+        // In this order: whoever loaded `begun` before this line waits for this read, and it begins after they asked.
         let number = self.inner.begun.fetch_add(1, Ordering::AcqRel) + 1;
+        let began = real::mono();
         let stamp = match self.read_and_apply().await {
             Ok(stamp) => {
                 self.inner.last_read_began.store(began.0, Ordering::Release);
@@ -271,8 +275,11 @@ impl Hub {
             let after = self.head();
             let read = self.inner.store.read_log(after, READ_LIMIT).await?;
             if read.stamp.head < after || read.stamp.log != self.inner.log {
-                let why = format!("the log went back from {after} to {}: the database was replaced or rolled back", read.stamp.head);
-                self.state().broken = Some(why.clone());
+                let why = format!(
+                    "the log went back from {after} to {}: the database was replaced or rolled back",
+                    read.stamp.head
+                );
+                self.inner.broken.store(Some(Arc::new(why.clone())));
                 return Err(StoreError::new(why));
             }
             if !read.complete {
@@ -300,7 +307,7 @@ impl Hub {
             };
             let now = real::mono();
             if let Err(broken) = state.publisher.append(&read.entries, chain, now) {
-                state.broken = Some(broken.to_string());
+                self.inner.broken.store(Some(Arc::new(broken.to_string())));
                 return Err(StoreError::new(broken));
             }
             for entry in &read.entries {
@@ -339,7 +346,8 @@ impl Hub {
     /// Signature, form, issuer, audience and life of one of our own tokens.
     pub fn authenticate(&self, token: &str, now: Time) -> Result<AccessClaims, Code> {
         let keys = self.inner.verify_keys.load();
-        let (claims, _) = portcullis_verify::authenticate(&keys, &self.inner.expect, token).map_err(|refusal| refusal.code())?;
+        let (claims, _) =
+            portcullis_verify::authenticate(&keys, &self.inner.expect, token).map_err(|refusal| refusal.code())?;
         let life = claims.exp.saturating_sub(claims.iat);
         if life > i64::try_from(self.inner.max_life_s).unwrap_or(i64::MAX) {
             return Err(Code::TokenMalformed);
@@ -360,9 +368,15 @@ impl Hub {
         }
     }
 
-    /// Ends all streams of a client.
-    pub fn close_client(&self, client: ClientId) {
-        self.state().closed_clients.insert(client);
+    /// Ends all streams and leases of a client that was switched off, until it is switched on again.
+    pub fn set_client_closed(&self, client: ClientId, closed: bool) {
+        let mut state = self.state();
+        if closed {
+            state.closed_clients.insert(client);
+        } else {
+            state.closed_clients.remove(&client);
+        }
+        drop(state);
         self.bump();
     }
 

@@ -97,7 +97,8 @@ impl MasterKey {
     pub fn new_es256(&self, id: KeyId, log: LogId, now: Time, active_from: Option<Time>) -> Result<Key, KeyError> {
         let pkcs8 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new())
             .map_err(|_| KeyError::Library)?;
-        let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8.as_ref()).map_err(|_| KeyError::Library)?;
+        let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8.as_ref())
+            .map_err(|_| KeyError::Library)?;
         let jwk = Jwk::es256(id, pair.public_key().as_ref()).ok_or(KeyError::Library)?;
         Ok(Key {
             id,

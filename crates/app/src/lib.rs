@@ -60,6 +60,9 @@ struct Inner {
     seen: Mutex<BTreeMap<SessionId, Time>>,
     counts: Counts,
     master: keys::MasterKey,
+    bound: portcullis_domain::changes::BoundRow,
+    /// When keys were last read anew, by the monotonic clock.
+    reloaded: AtomicI64,
 }
 
 /// What happened, for metrics.

@@ -8,9 +8,9 @@ use argon2::password_hash::{PasswordHash, Salt, SaltString};
 use argon2::{Algorithm, Argon2, Block, Params, PasswordHasher as _, Version};
 use portcullis_wire::SecretString;
 use std::sync::Arc;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::sync::Mutex;
 use std::time::Duration;
 use tokio::sync::oneshot;
 
@@ -179,10 +179,14 @@ mod tests {
     #[tokio::test]
     async fn a_full_queue_refuses() {
         let pool = Passwords::start(Hashing { memory_kib: 16_384, passes: 8, ..tiny() }).unwrap();
-        let jobs: Vec<_> = (0..40).map(|_| tokio::spawn({
-            let pool = pool.clone();
-            async move { pool.check(SecretString::new("x"), None).await }
-        })).collect();
+        let jobs: Vec<_> = (0..40)
+            .map(|_| {
+                tokio::spawn({
+                    let pool = pool.clone();
+                    async move { pool.check(SecretString::new("x"), None).await }
+                })
+            })
+            .collect();
         let mut refused = 0;
         for job in jobs {
             refused += u32::from(job.await.unwrap() == Err(PoolError::Overloaded));

@@ -3,7 +3,7 @@ use crate::callers::{Caller, page_cookie};
 use crate::password::PoolError;
 use crate::{Acted, App, AppError, RepeatKey, real};
 use portcullis_domain::account::{self, Email, NewAccount};
-use portcullis_domain::changes::Committed;
+use portcullis_domain::changes::{Committed, Expect};
 use portcullis_domain::event::Actor;
 use portcullis_domain::family::Presented;
 use portcullis_domain::kernel::{self, By, Door, Scope};
@@ -107,13 +107,23 @@ impl App {
             None => None,
         };
         let new = NewAccount { email, password_hash, name, roles };
-        let load = || async { Ok(self.store().stamp().await?) };
+        let load = || async {
+            // The system makes an account on an empty database only.
+            if by.actor == Actor::System && !self.store().list_accounts(None, None, 1).await?.rows.is_empty() {
+                return Err(Refused::EmailTaken.into());
+            }
+            self.store().stamp().await.map_err(|e| self.fault(e.into()))
+        };
         let acted = self
             .act(&by.actor.text(), repeat, load, |stamp, chance| {
                 let mut decision = account::create(stamp, new.clone(), by, chance);
+                if by.actor == Actor::System {
+                    decision.changes.expects.push(Expect::NoAccounts);
+                }
                 if let (Ok(account), Some(repeat)) = (&decision.outcome, repeat) {
                     let made = Some(account.id.to_string());
-                    decision.changes.idempotency = Some(portcullis_domain::changes::Idempotency { made, ..repeat.of(&by.actor.text()) });
+                    decision.changes.idempotency =
+                        Some(portcullis_domain::changes::Idempotency { made, ..repeat.of(&by.actor.text()) });
                 }
                 decision
             })
@@ -152,7 +162,8 @@ impl App {
         let keys = self.keys();
         let mut verified: Option<(String, bool)> = None;
         for _ in 0..4 {
-            let view = self.store().load_sign_in(&email, ClientId::FIRST_PARTY).await.map_err(|e| self.fault(e.into()))?;
+            let view =
+                self.store().load_sign_in(&email, ClientId::FIRST_PARTY).await.map_err(|e| self.fault(e.into()))?;
             let phc = view.account.as_ref().and_then(|account| account.password_hash.clone());
             // The proof is of one hash. A view with another hash needs another proof.
             let matches = match (&verified, &phc) {
@@ -214,7 +225,9 @@ impl App {
         let load = || async {
             let view = self.store().load_refresh(presented.grant()).await.map_err(|e| self.fault(e.into()))?;
             // The MAC is ours and the row is not there: the database may be older than the token.
-            view.ok_or_else(|| self.fault(AppError::Fault("a refresh token of ours names a grant that is not there".into())))
+            view.ok_or_else(|| {
+                self.fault(AppError::Fault("a refresh token of ours names a grant that is not there".into()))
+            })
         };
         let rules = &self.settings().rules;
         let acted = self
@@ -230,7 +243,8 @@ impl App {
     }
 
     fn tokens(&self, issued: Issued, page_cookie: Option<SecretString>) -> Result<Tokens, AppError> {
-        let access_token = self.keys().sign(&issued.claims).map_err(|error| self.fault(AppError::Fault(error.to_string())))?;
+        let access_token =
+            self.keys().sign(&issued.claims).map_err(|error| self.fault(AppError::Fault(error.to_string())))?;
         Ok(Tokens {
             session: issued.session,
             account: issued.account,
@@ -255,7 +269,10 @@ impl App {
         self.live_sessions(caller.view.account.id).await
     }
 
-    pub(crate) async fn live_sessions(&self, account: portcullis_wire::AccountId) -> Result<Vec<SessionView>, AppError> {
+    pub(crate) async fn live_sessions(
+        &self,
+        account: portcullis_wire::AccountId,
+    ) -> Result<Vec<SessionView>, AppError> {
         const MAX_LISTED: u32 = 1000;
         let rows = self.store().list_sessions(account, MAX_LISTED).await.map_err(|e| self.fault(e.into()))?;
         let idle_ttl = self.settings().rules.idle_ttl;
@@ -295,7 +312,9 @@ impl App {
             .act(actor, repeat, load, |view: &SessionView, chance| {
                 // By the rows alone: an idle session is still there to be ended.
                 match view.dead(i64::MAX) {
-                    Some(Dead::Ended { rev, .. } | Dead::Cut { rev, .. }) => Decision::answer(Some((rev, view.stamp.now))),
+                    Some(Dead::Ended { rev, .. } | Dead::Cut { rev, .. }) => {
+                        Decision::answer(Some((rev, view.stamp.now)))
+                    }
                     _ => {
                         let scope = Scope::Session { account: view.account.id, session };
                         let mut changes = kernel::end(door, scope, None, by, chance);
@@ -340,10 +359,12 @@ impl App {
         repeat: Option<&RepeatKey>,
     ) -> Result<Revoked, AppError> {
         let acted = self
-            .act(&by.actor.text(), repeat, || async { Ok(()) }, |(), chance| Decision {
-                outcome: Ok(()),
-                changes: kernel::end(door, scope, except, by, chance),
-            })
+            .act(
+                &by.actor.text(),
+                repeat,
+                || async { Ok(()) },
+                |(), chance| Decision { outcome: Ok(()), changes: kernel::end(door, scope, except, by, chance) },
+            )
             .await?;
         match acted {
             Acted::Done((), committed) => Revoked::of(committed),

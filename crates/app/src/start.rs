@@ -34,7 +34,8 @@ impl App {
     ) -> Result<Self, AppError> {
         let log = store.stamp().await?.log;
         let keys = ensure_keys(&*store, &master, log).await?;
-        let bound_ms = ensure_bound(&*store, settings.bound).await?;
+        let bound = ensure_bound(&*store, settings.bound).await?;
+        let bound_ms = i64::try_from(bound.at(store.now())).unwrap_or(i64::MAX);
         let passwords = Passwords::start(settings.hashing)
             .ok_or_else(|| AppError::Fault("Argon2 does not accept these parameters".into()))?;
         let hub_settings = HubSettings {
@@ -56,6 +57,8 @@ impl App {
             seen: Mutex::new(BTreeMap::new()),
             counts: Counts::default(),
             master,
+            bound,
+            reloaded: AtomicI64::new(i64::MIN),
         };
         let app = Self { inner: Arc::new(inner) };
         tasks.spawn(hub.follow());
@@ -63,8 +66,14 @@ impl App {
         Ok(app)
     }
 
-    /// Reads the keys anew and hands them to whoever uses them.
+    /// Reads the keys anew and hands them to whoever uses them; once a second at most, since a caller's garbage asks for it.
     pub(crate) async fn reload_keys(&self) -> Result<(), AppError> {
+        let now = real::mono().0;
+        let last = self.inner.reloaded.load(Ordering::Acquire);
+        let mine = self.inner.reloaded.compare_exchange(last, now, Ordering::AcqRel, Ordering::Acquire).is_ok();
+        if now.saturating_sub(last) < 1000 || !mine {
+            return Ok(());
+        }
         let rows = self.store().list_keys().await.map_err(|e| self.fault(e.into()))?;
         let ring = KeyRing::open(&rows, &self.inner.master, self.inner.log, self.store().now())
             .map_err(|error| self.fault(AppError::Fault(error.to_string())))?;
@@ -84,15 +93,21 @@ impl App {
             rounds = rounds.wrapping_add(1);
             let mut steps = Vec::new();
             let now = self.store().now();
+            let bound_ms = i64::try_from(self.inner.bound.at(now)).unwrap_or(i64::MAX);
+            if bound_ms != self.hub().bound_ms() {
+                self.hub().set_bound(bound_ms);
+            }
             if let Ok(stamp) = self.store().stamp().await {
                 // While nothing is in the log, nothing waits to be forgotten: F may rest for a while.
                 let due = stamp.head.0 > 0 || rounds.is_multiple_of(15);
-                let elapsed = floor_seen.filter(|(floor, _)| *floor == stamp.floor).map(|(_, at)| real::mono().since(at));
+                let elapsed =
+                    floor_seen.filter(|(floor, _)| *floor == stamp.floor).map(|(_, at)| real::mono().since(at));
                 if floor_seen.is_none_or(|(floor, _)| floor != stamp.floor) {
                     floor_seen = Some((stamp.floor, real::mono()));
                 }
                 let first = rounds == 1;
-                if due && (first || elapsed.is_some())
+                if due
+                    && (first || elapsed.is_some())
                     && let Some(floor) = time_rules::raise_floor(stamp.floor, now, if first { None } else { elapsed })
                 {
                     steps.push(Change::RaiseFloor(floor));
@@ -146,7 +161,8 @@ async fn ensure_keys(store: &dyn Store, master: &MasterKey, log: LogId) -> Resul
             master.new_mac(KeyId(3), log, now).map_err(fault)?,
         ];
         let events = keys.iter().map(|key| {
-            let event = NewEvent::new(EventId::from_bits(real::RealChance.bits()), EventKind::KeyCreated, &Actor::System);
+            let event =
+                NewEvent::new(EventId::from_bits(real::RealChance.bits()), EventKind::KeyCreated, &Actor::System);
             event.reason(key.id.to_string())
         });
         let events = events.collect();
@@ -160,12 +176,15 @@ async fn ensure_keys(store: &dyn Store, master: &MasterKey, log: LogId) -> Resul
 }
 
 /// B as all nodes use it. A lower one counts after the old one has passed, since leases under the old one may be out.
-async fn ensure_bound(store: &dyn Store, wanted: i64) -> Result<i64, AppError> {
+async fn ensure_bound(store: &dyn Store, wanted: i64) -> Result<BoundRow, AppError> {
     let wanted_ms = u64::try_from(wanted).unwrap_or(0);
     let now = store.now();
     let known = store.load_bound().await?;
-    if known.map(|row| row.next_ms) != Some(wanted_ms) {
-        let current_ms = known.map_or(wanted_ms, |row| row.at(now));
+    if let Some(row) = known.filter(|row| row.next_ms == wanted_ms) {
+        return Ok(row);
+    }
+    {
+        XX.map_or(wanted_ms, |row| row.at(now));
         let overlap = i64::try_from(current_ms + current_ms / 50).unwrap_or(i64::MAX);
         let next_from = if wanted_ms < current_ms { now.plus(overlap) } else { now };
         let row = BoundRow { current_ms, next_ms: wanted_ms, next_from };

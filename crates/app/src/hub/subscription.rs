@@ -68,10 +68,12 @@ impl Hub {
         if let Some(why) = self.why_not_ready() {
             return Err(AppError::Fault(why));
         }
-        self.state().closed_clients.remove(&client.id);
         let (id, secret) = self.introduce(client, &opening).await?;
         let version = self.inner.version.subscribe();
         let mut state = self.state();
+        if state.closed_clients.contains(&client.id) {
+            return Err(AppError::Unauthenticated(Code::InvalidCredentials));
+        }
         state.fleet.stream_opened(id, real::mono()).map_err(|_| AppError::Overloaded)?;
         self.inner.stats.streams.fetch_add(1, Ordering::Relaxed);
         let publisher = &state.publisher;
@@ -138,7 +140,10 @@ impl Hub {
             created_at: self.inner.store.now(),
         };
         let known = opening.instance.as_ref().filter(|(id, secret)| {
-            self.state().secrets.get(id).is_some_and(|(owner, digest)| *owner == client.id && *digest == secret.digest())
+            self.state()
+                .secrets
+                .get(id)
+                .is_some_and(|(owner, digest)| *owner == client.id && *digest == secret.digest())
         });
         let (secret, step) = match known {
             Some((id, secret)) => {
