@@ -183,12 +183,10 @@ async fn ensure_bound(store: &dyn Store, wanted: i64) -> Result<BoundRow, AppErr
     if let Some(row) = known.filter(|row| row.next_ms == wanted_ms) {
         return Ok(row);
     }
-    {
-        XX.map_or(wanted_ms, |row| row.at(now));
-        let overlap = i64::try_from(current_ms + current_ms / 50).unwrap_or(i64::MAX);
-        let next_from = if wanted_ms < current_ms { now.plus(overlap) } else { now };
-        let row = BoundRow { current_ms, next_ms: wanted_ms, next_from };
-        store.commit(Changes { steps: vec![Change::SetBound(row)], ..Changes::default() }).await?;
-    }
-    Ok(wanted)
+    let current_ms = known.map_or(wanted_ms, |row| row.at(now));
+    let overlap = i64::try_from(current_ms + current_ms / 50).unwrap_or(i64::MAX);
+    let next_from = if wanted_ms < current_ms { now.plus(overlap) } else { now };
+    let row = BoundRow { current_ms, next_ms: wanted_ms, next_from };
+    store.commit(Changes { steps: vec![Change::SetBound(row)], ..Changes::default() }).await?;
+    Ok(row)
 }
