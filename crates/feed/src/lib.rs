@@ -11,17 +11,23 @@
 //! | [`set`] | [`RevokedSet`]: token → live, ended or stale; persistent, so that readers never wait for a writer |
 //! | [`publisher`] | [`Publisher`]: the log at the server: order, chain, resume, snapshots |
 //! | [`fleet`] | [`Fleet`]: which verifiers hold leases, and since when a revocation is enforced everywhere |
+//! | [`subscriber`] | [`Subscriber`]: the log at the verifier: snapshot, entries, leases |
+//! | [`knowledge`] | [`Knowledge`]: what a verifier knows at one moment, and whether that is fresh |
 #![no_std]
 extern crate alloc;
 
 pub mod fleet;
+pub mod knowledge;
 pub mod mono;
 pub mod policy;
 pub mod publisher;
 pub mod set;
+pub mod subscriber;
 
 pub use fleet::{Enforcement, Fleet};
+pub use knowledge::Knowledge;
 pub use mono::Mono;
 pub use policy::{Policies, Policy};
 pub use publisher::Publisher;
 pub use set::{RevokedSet, Subject, Verdict};
+pub use subscriber::Subscriber;

@@ -8,7 +8,7 @@
 //! everything` at its rev; past [`DEAD_KEYS_LIMIT`] dead keys all keys numbered below the oldest one count as dead. Each
 //! refuses more than was asked for and never less; a refused live session refreshes and goes on.
 use crate::Mono;
-use alloc::{boxed::Box, collections::BTreeMap, sync::Arc, vec::Vec};
+use alloc::{collections::BTreeMap, sync::Arc, vec::Vec};
 use core::fmt;
 use portcullis_wire::{
     AccessClaims, AccountId, ClientId, Entry, GrantId, KeyId, Rev, SessionId, Target, Time, TokenId, Verb,
@@ -198,7 +198,7 @@ fn mix(bits: u128) -> u64 {
 #[derive(Clone, Debug)]
 enum Slot {
     End(Mark),
-    Items(Box<Vec<Item>>),
+    Items(Vec<Item>),
 }
 
 impl Slot {
@@ -213,7 +213,7 @@ impl Slot {
         match &items[..] {
             [] => None,
             [Item { effect: Effect::End, except: None, mark, .. }] => Some(Self::End(*mark)),
-            _ => Some(Self::Items(Box::new(items))),
+            _ => Some(Self::Items(items)),
         }
     }
 

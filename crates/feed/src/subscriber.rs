@@ -1,0 +1,816 @@
+//! The log at the verifier: what arrives goes in, what should be done comes out (DESIGN §4.3, §4.4).
+//!
+//! [`Subscriber::handle`] takes one [`Input`] and the time, and returns [`Action`]s to be done in their order: a
+//! [`Action::Publish`] before an [`Action::Ask`] makes the new knowledge visible to every thread before it is acknowledged.
+//! [`Subscriber::wake_at`] says when to come back with [`Input::Tick`]. Every loss is survived: an answer that never comes is
+//! asked for again, a gap is closed by the next answer, a stream that fails is opened again after a growing delay.
+//!
+//! Limits: at most [`ASKS_IN_FLIGHT`] questions, [`KEYS_LIMIT`] keys, [`PARTS_LIMIT`] snapshot parts, [`PENDING_LIMIT`] answers
+//! that wait for a snapshot, [`LINKS_LIMIT`] remembered chain links; the set has its own. How large one frame may be is for
+//! the embedding crate to limit, where bytes are read.
+use crate::knowledge::{Anchor, Knowledge, Lease, Proven};
+use crate::mono::shortened;
+use crate::{Mono, RevokedSet};
+use alloc::{collections::VecDeque, format, string::String, sync::Arc, vec::Vec};
+use core::fmt;
+use portcullis_wire::frame::{self, AckAnswer, Hello, Keys, Snapshot, Tail};
+use portcullis_wire::time::Millis;
+use portcullis_wire::{Chain, Entry, Epoch, InstanceId, LogId, Rev, SecretString, Time};
+
+/// How many questions for a lease may wait for an answer.
+pub const ASKS_IN_FLIGHT: usize = 3;
+/// How many public keys a server may list.
+pub const KEYS_LIMIT: usize = 256;
+/// How many parts a snapshot may have.
+pub const PARTS_LIMIT: u32 = 10_000;
+/// How many answers may wait until their head is applied.
+pub const PENDING_LIMIT: usize = 8;
+/// How many links of the chain are remembered, to tell a fork.
+pub const LINKS_LIMIT: usize = 1024;
+/// A snapshot that makes no progress for so long is given up.
+const SNAPSHOT_STALL_MS: Millis = 15_000;
+/// When the stream has brought no part of the first snapshot for so long after its `hello` (a proxy may hold it back), pages
+/// are pulled.
+const FIRST_SNAPSHOT_MS: Millis = 2_000;
+/// The longest delay before a stream is opened again.
+const RECONNECT_CAP_MS: Millis = 2_000;
+
+/// The moment of an input: both clocks, and a random number for nonces and jitter.
+#[derive(Debug, Clone, Copy)]
+pub struct Now {
+    /// The monotonic clock.
+    pub mono: Mono,
+    /// The wall clock.
+    pub wall: Time,
+    /// 64 random bits, fresh each time.
+    pub chance: u64,
+}
+
+/// What a verifier sets.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// A bound shorter than the server's; a longer one changes nothing.
+    pub bound_ms: Option<Millis>,
+    /// The only log that is followed; without it, the first one that is met.
+    pub log: Option<LogId>,
+    /// How many entries are kept one by one.
+    pub set_limit: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { bound_ms: None, log: None, set_limit: crate::set::DEFAULT_LIMIT }
+    }
+}
+
+/// A frame of the stream.
+#[derive(Debug, Clone)]
+pub enum Frame {
+    /// `event: hello`.
+    Hello(Hello),
+    /// `event: snapshot`.
+    Snapshot(Snapshot),
+    /// `event: entries`.
+    Entries(frame::Entries),
+    /// `event: keys`.
+    Keys(Keys),
+    /// `event: bye`: the server is about to stop.
+    Bye,
+}
+
+/// What arrives.
+#[derive(Debug, Clone)]
+pub enum Input {
+    /// A frame, with its `id` if it has one.
+    Frame(Frame, Option<String>),
+    /// The stream could not be opened, or ended.
+    StreamEnded,
+    /// The answer to an [`Action::Ask`].
+    Answer(AckAnswer),
+    /// An [`Action::Ask`] failed: the nonce's, and whether the instance is not known any more (`instance_gone`).
+    AskFailed {
+        /// The question's.
+        nonce: String,
+        /// The server does not know this instance.
+        gone: bool,
+    },
+    /// The page that an [`Action::Pull`] asked for.
+    Page(Snapshot),
+    /// An [`Action::Pull`] failed; with `conflict` the snapshot has become another: begin again.
+    PullFailed {
+        /// The page of that snapshot is not there any more.
+        conflict: bool,
+    },
+    /// The request path saw what it does not know yet: a token of a later rev, or no lease.
+    CatchUp,
+    /// Time has passed.
+    Tick,
+}
+
+/// Who this verifier is at the server.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    /// The instance.
+    pub instance: InstanceId,
+    /// Its secret.
+    pub secret: SecretString,
+}
+
+/// What should be done, in order.
+#[derive(Debug, Clone)]
+pub enum Action {
+    /// Open the stream (closing an older one), as this instance if there is one, after this position if there is one.
+    Connect {
+        /// Who to be again.
+        identity: Option<Identity>,
+        /// The last `id`, to be sent as `Last-Event-ID`.
+        position: Option<String>,
+    },
+    /// Close the stream; no [`Input::StreamEnded`] is expected for it.
+    Disconnect,
+    /// Ask for a lease, acknowledging what is applied.
+    Ask(Ask),
+    /// Fetch this page of a snapshot, of this rev when it is not the first.
+    Pull {
+        /// Who asks.
+        identity: Identity,
+        /// The page's number.
+        part: u32,
+        /// The snapshot that it must be of.
+        rev: Option<Rev>,
+    },
+    /// [`Subscriber::knowledge`] changed: make it visible to all threads before going on.
+    Publish,
+    /// Something is wrong, and a person should know.
+    Report(Trouble),
+}
+
+/// A question for a lease: the members of `frame::AckRequest`.
+#[derive(Debug, Clone)]
+pub struct Ask {
+    /// Who asks.
+    pub identity: Identity,
+    /// The generation that is followed.
+    pub epoch: Epoch,
+    /// The position that every verdict from now on rests on.
+    pub applied: Rev,
+    /// The last `id`; empty when none came.
+    pub position: String,
+    /// To be repeated by the answer.
+    pub nonce: String,
+}
+
+/// What a person should know of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Trouble {
+    /// The server speaks another version of the feed.
+    Version,
+    /// Another log than the one that is followed. Never followed by itself.
+    OtherLog,
+    /// An epoch before the one that is followed.
+    OlderEpoch,
+    /// Another hash at a known position.
+    Fork,
+    /// A head, read after this verifier had applied more: the server lost commits.
+    Rollback,
+    /// A head below what is applied, from an earlier read: that node lags.
+    Lagging,
+    /// A frame that contradicts itself or exceeds a limit.
+    Malformed,
+    /// The wall clock outran the monotonic one.
+    ClockOutrun,
+}
+
+impl Trouble {
+    /// A word for metrics and logs.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Version => "version",
+            Self::OtherLog => "other_log",
+            Self::OlderEpoch => "older_epoch",
+            Self::Fork => "fork",
+            Self::Rollback => "rollback",
+            Self::Lagging => "lagging",
+            Self::Malformed => "malformed",
+            Self::ClockOutrun => "clock_outrun",
+        }
+    }
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+#[derive(Debug)]
+enum Stream {
+    /// Closed; to be opened then.
+    Waiting(Mono),
+    /// Opened; no `hello` yet.
+    Opening,
+    /// `hello` was accepted.
+    Open,
+}
+
+#[derive(Debug)]
+struct InFlight {
+    nonce: String,
+    asked: Anchor,
+    applied: Rev,
+    epoch: Epoch,
+}
+
+#[derive(Debug)]
+struct Pending {
+    head: Rev,
+    from: Mono,
+    wall: Anchor,
+}
+
+/// A snapshot that is coming in, by the stream or in pulled pages.
+#[derive(Debug)]
+struct Partial {
+    pulled: bool,
+    next: u32,
+    parts: u32,
+    epoch: Epoch,
+    rev: Rev,
+    chain: Chain,
+    last: Rev,
+    floor: Time,
+    keys: Vec<portcullis_wire::jws::Jwk>,
+    set: RevokedSet,
+    progressed: Mono,
+}
+
+/// The follower; see the [module](self).
+#[derive(Debug)]
+pub struct Subscriber {
+    config: Config,
+    known: Knowledge,
+    identity: Option<Identity>,
+    position: Option<String>,
+    server_bound_ms: Millis,
+    links: VecDeque<(Rev, Chain)>,
+    keys_rev: Rev,
+    stream: Stream,
+    failures: u32,
+    asks: Vec<InFlight>,
+    ask_at: Option<Mono>,
+    last_ask: Option<Mono>,
+    ask_again: bool,
+    pending: Vec<Pending>,
+    partial: Option<Partial>,
+    out: Vec<Action>,
+    dirty: bool,
+}
+
+impl Subscriber {
+    /// A verifier that knows nothing yet. It opens its stream with the first [`Input::Tick`].
+    pub fn new(config: Config) -> Self {
+        let mut known = Knowledge::nothing(RevokedSet::with_limit(config.set_limit));
+        known.log = config.log;
+        Self {
+            config,
+            known,
+            identity: None,
+            position: None,
+            server_bound_ms: 0,
+            links: VecDeque::new(),
+            keys_rev: Rev::ZERO,
+            stream: Stream::Waiting(Mono(i64::MIN)),
+            failures: 0,
+            asks: Vec::new(),
+            ask_at: None,
+            last_ask: None,
+            ask_again: false,
+            pending: Vec::new(),
+            partial: None,
+            out: Vec::new(),
+            dirty: false,
+        }
+    }
+
+    /// What is known now.
+    pub fn knowledge(&self) -> &Knowledge {
+        &self.known
+    }
+
+    /// Who this verifier is at the server, once it was told.
+    pub fn identity(&self) -> Option<&Identity> {
+        self.identity.as_ref()
+    }
+
+    /// Whether the stream is open and was accepted.
+    pub fn connected(&self) -> bool {
+        matches!(self.stream, Stream::Open)
+    }
+
+    /// When to come back with [`Input::Tick`], if nothing else arrives.
+    pub fn wake_at(&self) -> Option<Mono> {
+        let stream = match self.stream {
+            Stream::Waiting(at) => Some(at),
+            Stream::Opening | Stream::Open => None,
+        };
+        let stall = self.partial.as_ref().map(|p| p.progressed.plus(SNAPSHOT_STALL_MS));
+        [stream, self.ask_at, stall].into_iter().flatten().min()
+    }
+
+    /// Takes one input in; returns what to do, in order.
+    pub fn handle(&mut self, input: Input, now: Now) -> Vec<Action> {
+        self.watch_clocks(now);
+        match input {
+            Input::Frame(frame, id) => self.frame(frame, id, now),
+            Input::StreamEnded => self.stream_ended(now),
+            Input::Answer(answer) => self.answer(answer, now),
+            Input::AskFailed { nonce, gone } => self.ask_failed(&nonce, gone, now),
+            Input::Page(page) => {
+                if self.partial.as_ref().is_some_and(|p| p.pulled) {
+                    self.snapshot_part(page, true, now);
+                }
+            }
+            Input::PullFailed { conflict } => self.pull_failed(conflict, now),
+            Input::CatchUp => self.ask_soon(now),
+            Input::Tick => {}
+        }
+        self.due(now);
+        core::mem::take(&mut self.out)
+    }
+
+    fn report(&mut self, trouble: Trouble) {
+        self.out.push(Action::Report(trouble));
+    }
+
+    fn watch_clocks(&mut self, now: Now) {
+        if self.known.lease.is_some_and(|lease| lease.outrun(now.mono, now.wall)) {
+            self.known.lease = None;
+            self.dirty = true;
+            self.report(Trouble::ClockOutrun);
+            self.ask_at = self.ask_at.map(|at| at.min(now.mono));
+        }
+    }
+
+    // ---- the stream ----
+
+    fn frame(&mut self, frame: Frame, id: Option<String>, now: Now) {
+        match (frame, &self.stream) {
+            (_, Stream::Waiting(_)) => {} // what was left of a stream that is closed already
+            (Frame::Hello(hello), _) => self.hello(hello, now),
+            (Frame::Bye, _) => {
+                self.out.push(Action::Disconnect);
+                self.stream = Stream::Waiting(now.mono.plus(jitter(RECONNECT_CAP_MS / 4, now)));
+            }
+            (_, Stream::Opening) => self.refuse_stream(Trouble::Malformed, now),
+            (Frame::Snapshot(part), Stream::Open) => {
+                if !self.partial.as_ref().is_some_and(|p| p.pulled) && self.snapshot_part(part, false, now) {
+                    self.position = id.or(self.position.take());
+                }
+            }
+            (Frame::Entries(frame), Stream::Open) => self.stream_entries(&frame, id, now),
+            (Frame::Keys(keys), Stream::Open) => self.take_keys(keys, now),
+        }
+    }
+
+    fn refuse_stream(&mut self, trouble: Trouble, now: Now) {
+        self.report(trouble);
+        self.out.push(Action::Disconnect);
+        self.failures = self.failures.max(4);
+        self.stream_ended(now);
+    }
+
+    fn stream_ended(&mut self, now: Now) {
+        if matches!(self.stream, Stream::Waiting(_)) {
+            return;
+        }
+        let longest = RECONNECT_CAP_MS.min(100 << self.failures.min(10));
+        self.failures = self.failures.saturating_add(1);
+        self.stream = Stream::Waiting(now.mono.plus(longest / 2 + jitter(longest / 2, now)));
+        if self.partial.as_ref().is_some_and(|p| !p.pulled) {
+            self.partial = None;
+        }
+    }
+
+    fn hello(&mut self, hello: Hello, now: Now) {
+        if hello.v != frame::VERSION {
+            return self.refuse_stream(Trouble::Version, now);
+        }
+        if self.known.log.is_some_and(|log| log != hello.log) {
+            return self.refuse_stream(Trouble::OtherLog, now);
+        }
+        if hello.epoch < self.known.epoch {
+            return self.refuse_stream(Trouble::OlderEpoch, now);
+        }
+        if hello.epoch == self.known.epoch && self.forked(hello.head, hello.chain) {
+            return self.refuse_stream(Trouble::Fork, now);
+        }
+        if hello.epoch > self.known.epoch {
+            self.begin_epoch(hello.epoch);
+        }
+        if self.identity.as_ref().is_none_or(|me| me.instance != hello.instance) {
+            self.asks.clear();
+            self.last_ask = None;
+        }
+        self.identity = Some(Identity { instance: hello.instance, secret: hello.instance_secret });
+        self.known.log = Some(hello.log);
+        self.known.max_life_s = hello.max_life_s;
+        self.server_bound_ms = Millis::try_from(hello.bound_ms).unwrap_or(0);
+        self.known.bound_ms = self.config.bound_ms.map_or(self.server_bound_ms, |own| own.min(self.server_bound_ms));
+        self.stream = Stream::Open;
+        self.failures = 0;
+        self.dirty = true;
+        self.ask_at = Some(if self.known.synced { now.mono } else { now.mono.plus(FIRST_SNAPSHOT_MS) });
+    }
+
+    /// Everything of an older epoch is dead: nothing is accepted until its first snapshot. Dead keys stay dead.
+    fn begin_epoch(&mut self, epoch: Epoch) {
+        let fresh = Knowledge::nothing(self.known.set.emptied());
+        let old = core::mem::replace(&mut self.known, fresh);
+        self.known.log = old.log;
+        self.known.epoch = epoch;
+        self.known.keys = old.keys;
+        (self.known.floor, self.known.time) = (old.floor, old.time);
+        (self.known.max_life_s, self.known.bound_ms) = (old.max_life_s, old.bound_ms);
+        self.links.clear();
+        self.pending.clear();
+        self.asks.clear();
+        self.partial = None;
+        self.position = None;
+        self.keys_rev = Rev::ZERO;
+        self.dirty = true;
+    }
+
+    fn stream_entries(&mut self, frame: &frame::Entries, id: Option<String>, now: Now) {
+        if self.known.synced {
+            match self.extend(&frame.entries, None, now) {
+                Ok(true) => {
+                    // The id stands for the last entry; a frame without entries stands for what was applied already.
+                    let last = frame.entries.last().map_or(self.known.applied, |e| e.rev);
+                    if last == self.known.applied {
+                        self.position = id.or(self.position.take());
+                    }
+                    if !frame.entries.is_empty() {
+                        self.ask_gently(now);
+                    }
+                }
+                Ok(false) => self.ask_soon(now), // a gap: the next answer brings what is missing
+                Err(trouble) => return self.refuse_stream(trouble, now),
+            }
+        }
+        if frame.ack {
+            self.ask_soon(now);
+        }
+    }
+
+    fn take_keys(&mut self, keys: Keys, now: Now) {
+        if keys.keys.len() > KEYS_LIMIT {
+            return self.refuse_stream(Trouble::Malformed, now);
+        }
+        if self.known.synced && keys.rev >= self.known.applied && keys.rev >= self.keys_rev {
+            self.keys_rev = keys.rev;
+            self.known.keys = Arc::new(keys.keys);
+            self.dirty = true;
+        }
+    }
+
+    // ---- entries ----
+
+    fn link_at(&self, rev: Rev) -> Option<Chain> {
+        let newest = self.links.back()?.0;
+        let back = usize::try_from(newest.0.checked_sub(rev.0)?).ok()?;
+        let (found, chain) = self.links.get(self.links.len().checked_sub(back + 1)?)?;
+        (*found == rev).then_some(*chain)
+    }
+
+    fn forked(&self, rev: Rev, chain: Chain) -> bool {
+        self.link_at(rev).is_some_and(|known| known != chain)
+    }
+
+    fn remember(&mut self, rev: Rev, chain: Chain) {
+        if self.links.len() >= LINKS_LIMIT {
+            self.links.pop_front();
+        }
+        self.links.push_back((rev, chain));
+    }
+
+    /// Applies what continues the log, in order; what is known already is only compared. `Ok(false)`: there is a gap, and what
+    /// is beyond it was left. With `head`, the entries must lead to that hash, else nothing is applied.
+    fn extend(&mut self, entries: &[Entry], head: Option<(Rev, Chain)>, now: Now) -> Result<bool, Trouble> {
+        let (mut rev, mut chain) = match self.links.back() {
+            Some(newest) => *newest,
+            None => return Ok(false),
+        };
+        let mut links: Vec<(&Entry, Chain)> = Vec::new();
+        let mut whole = true;
+        for entry in entries {
+            let before = entry.rev.0.checked_sub(1).map(Rev).ok_or(Trouble::Malformed)?;
+            if entry.rev <= rev {
+                if let (Some(before), Some(known)) = (self.link_at(before), self.link_at(entry.rev))
+                    && before.after(entry) != known
+                {
+                    return Err(Trouble::Fork);
+                }
+            } else if before == rev {
+                chain = chain.after(entry);
+                rev = entry.rev;
+                links.push((entry, chain));
+            } else {
+                whole = false;
+                break;
+            }
+        }
+        if let Some((head, hash)) = head {
+            if head > rev {
+                return Ok(false); // it does not lead there, so its hash says nothing
+            }
+            let found = links.iter().rfind(|(e, _)| e.rev == head).map(|(_, chain)| *chain).or(self.link_at(head));
+            if found.is_some_and(|found| found != hash) {
+                return Err(Trouble::Fork);
+            }
+        }
+        for (entry, chain) in links {
+            self.known.set.apply(entry, now.mono);
+            self.known.applied = entry.rev;
+            self.remember(entry.rev, chain);
+            self.dirty = true;
+        }
+        self.promote();
+        Ok(whole)
+    }
+
+    // ---- snapshots ----
+
+    /// Takes a part in. Says whether the snapshot is complete and was applied.
+    fn snapshot_part(&mut self, part: Snapshot, pulled: bool, now: Now) -> bool {
+        if part.epoch != self.known.epoch {
+            self.partial = None;
+            return false; // the next hello tells of another epoch
+        }
+        let sane = part.parts >= 1
+            && part.parts <= PARTS_LIMIT
+            && part.keys.len() <= KEYS_LIMIT
+            && part.entries.is_sorted_by_key(|e| e.rev)
+            && part.entries.last().is_none_or(|e| e.rev <= part.rev);
+        if !sane {
+            self.partial = None;
+            self.report(Trouble::Malformed);
+            return false;
+        }
+        if part.part == 0 {
+            self.partial = Some(Partial {
+                pulled,
+                next: 0,
+                parts: part.parts,
+                epoch: part.epoch,
+                rev: part.rev,
+                chain: part.chain,
+                last: Rev::ZERO,
+                floor: part.horizon_floor,
+                keys: part.keys,
+                set: self.known.set.emptied(),
+                progressed: now.mono,
+            });
+        }
+        let Some(partial) = &mut self.partial else { return false };
+        let continues = partial.next == part.part
+            && (partial.epoch, partial.rev, partial.chain, partial.parts)
+                == (part.epoch, part.rev, part.chain, part.parts)
+            && part.entries.first().is_none_or(|e| e.rev >= partial.last);
+        if !continues {
+            self.partial = None;
+            return false;
+        }
+        part.entries.iter().for_each(|e| partial.set.apply(e, now.mono));
+        partial.last = part.entries.last().map_or(partial.last, |e| e.rev);
+        partial.next += 1;
+        partial.progressed = now.mono;
+        let (next, rev) = (partial.next, partial.rev);
+        if next == partial.parts {
+            return self.apply_snapshot(now);
+        }
+        if pulled && let Some(identity) = self.identity.clone() {
+            self.out.push(Action::Pull { identity, part: next, rev: Some(rev) });
+        }
+        false
+    }
+
+    fn apply_snapshot(&mut self, now: Now) -> bool {
+        let Some(partial) = self.partial.take() else { return false };
+        if self.known.synced && partial.rev <= self.known.applied {
+            if self.forked(partial.rev, partial.chain) {
+                self.refuse_stream(Trouble::Fork, now);
+            }
+            return false;
+        }
+        self.known.set = partial.set;
+        self.known.applied = partial.rev;
+        self.known.synced = true;
+        self.known.keys = Arc::new(partial.keys);
+        self.keys_rev = partial.rev;
+        self.links.clear();
+        self.remember(partial.rev, partial.chain);
+        self.raise_floor(partial.floor, now.mono);
+        self.dirty = true;
+        self.promote();
+        self.ask_soon(now);
+        true
+    }
+
+    fn pull(&mut self, now: Now) {
+        let busy = self.partial.as_ref().is_some_and(|p| p.pulled);
+        let Some(identity) = self.identity.clone().filter(|_| !busy) else { return };
+        // Holds the place of the first page; a stream's own snapshot would only race with it.
+        self.partial = Some(Partial {
+            pulled: true,
+            next: 0,
+            parts: 0,
+            epoch: self.known.epoch,
+            rev: Rev::ZERO,
+            chain: Chain([0; 32]),
+            last: Rev::ZERO,
+            floor: Time::ZERO,
+            keys: Vec::new(),
+            set: self.known.set.emptied(),
+            progressed: now.mono,
+        });
+        self.out.push(Action::Pull { identity, part: 0, rev: None });
+    }
+
+    fn pull_failed(&mut self, conflict: bool, now: Now) {
+        if self.partial.as_ref().is_some_and(|p| p.pulled) {
+            self.partial = None;
+            if conflict {
+                self.pull(now);
+            }
+        }
+    }
+
+    fn raise_floor(&mut self, floor: Time, now: Mono) {
+        if self.known.floor.is_none_or(|known| known.at(now) < floor) {
+            self.known.floor = Some(Anchor { time: floor, at: now });
+        }
+        // Entries go by F itself, never by the time that has passed since it was told.
+        self.known.set.forget(floor);
+        self.dirty = true;
+    }
+
+    // ---- leases ----
+
+    fn bound(&self) -> Millis {
+        self.known.bound_ms
+    }
+
+    /// At the next opportunity: now, or when the question in flight is answered.
+    fn ask_soon(&mut self, now: Now) {
+        if self.asks.is_empty() {
+            let earliest = self.last_ask.map_or(now.mono, |at| at.plus(5));
+            self.ask_at = Some(self.ask_at.map_or(earliest, |at| at.min(earliest.max(now.mono))));
+        } else {
+            self.ask_again = true;
+        }
+    }
+
+    /// Entries were applied and nobody is known to wait: a little sooner than the renewal, not for each entry.
+    fn ask_gently(&mut self, now: Now) {
+        if self.asks.is_empty()
+            && let Some(at) = self.ask_at
+        {
+            let gently = self.last_ask.map_or(now.mono, |last| last.plus(self.bound() / 10)).max(now.mono);
+            self.ask_at = Some(at.min(gently));
+        }
+    }
+
+    fn ask(&mut self, now: Now) {
+        let Some(identity) = self.identity.clone() else { return };
+        let nonce = format!("{:016x}{:08x}", now.chance, now.mono.0 as u32);
+        if self.asks.len() >= ASKS_IN_FLIGHT {
+            self.asks.remove(0);
+        }
+        self.asks.push(InFlight {
+            nonce: nonce.clone(),
+            asked: Anchor { time: now.wall, at: now.mono },
+            applied: self.known.applied,
+            epoch: self.known.epoch,
+        });
+        self.last_ask = Some(now.mono);
+        self.ask_again = false;
+        self.ask_at = Some(now.mono.plus((self.bound() / 3).max(10)));
+        let position = self.position.clone().unwrap_or_default();
+        let (epoch, applied) = (self.known.epoch, self.known.applied);
+        self.out.push(Action::Ask(Ask { identity, epoch, applied, position, nonce }));
+    }
+
+    fn answer(&mut self, answer: AckAnswer, now: Now) {
+        let Some(at) = self.asks.iter().position(|a| a.nonce == answer.nonce) else { return };
+        let asked = self.asks.remove(at);
+        if answer.epoch < self.known.epoch || asked.epoch != self.known.epoch {
+            return self.report(Trouble::OlderEpoch);
+        }
+        if answer.epoch > self.known.epoch {
+            // What is known is dead; the next hello begins the new epoch.
+            self.known.lease = None;
+            self.dirty = true;
+            self.out.push(Action::Disconnect);
+            self.stream = Stream::Waiting(now.mono);
+            return;
+        }
+        match &answer.entries {
+            Tail::Entries(entries) => match self.extend(entries, Some((answer.head, answer.chain)), now) {
+                Ok(_) => {}
+                Err(trouble) => return self.refuse_stream(trouble, now),
+            },
+            Tail::Snapshot if answer.head > self.known.applied => self.pull(now),
+            Tail::Snapshot => {}
+        }
+        self.raise_floor(answer.horizon_floor, now.mono);
+        if let Some(time) = answer.time
+            && self.known.time.is_none_or(|known| known.at(now.mono) < time)
+        {
+            self.known.time = Some(Anchor { time, at: now.mono });
+        }
+        if answer.head == self.known.applied && answer.position.is_some() {
+            self.position = answer.position;
+        }
+        if answer.head < asked.applied {
+            self.report(if answer.age_ms == 0 { Trouble::Rollback } else { Trouble::Lagging });
+        } else {
+            let age = Millis::try_from(answer.age_ms).unwrap_or(Millis::MAX);
+            if self.pending.len() >= PENDING_LIMIT {
+                self.pending.remove(0);
+            }
+            self.pending.push(Pending { head: answer.head, from: asked.asked.at.minus(age), wall: asked.asked });
+            self.promote();
+        }
+        if core::mem::take(&mut self.ask_again) {
+            self.ask_soon(now);
+        } else if self.known.applied > asked.applied {
+            self.ask_gently(now);
+        }
+    }
+
+    /// Turns answers whose head is applied into the lease. Freshness only grows.
+    fn promote(&mut self) {
+        let applied = self.known.applied;
+        for pending in self.pending.extract_if(.., |p| p.head <= applied) {
+            let until = pending.from.plus(shortened(self.known.bound_ms));
+            if self.known.synced && self.known.lease.is_none_or(|lease| lease.until < until) {
+                let tolerance_ms = (self.known.bound_ms / 100).max(20);
+                self.known.lease = Some(Lease { from: pending.from, until, wall: pending.wall, tolerance_ms });
+            }
+            if self.known.proven.is_none_or(|p| p.began < pending.from) {
+                self.known.proven = Some(Proven { head: pending.head, began: pending.from });
+            }
+            self.dirty = true;
+        }
+    }
+
+    fn ask_failed(&mut self, nonce: &str, gone: bool, now: Now) {
+        let Some(at) = self.asks.iter().position(|a| a.nonce == nonce) else { return };
+        self.asks.remove(at);
+        if gone {
+            self.identity = None;
+            self.asks.clear();
+            self.ask_at = None;
+            if !matches!(self.stream, Stream::Waiting(_)) {
+                self.out.push(Action::Disconnect);
+            }
+            self.stream = Stream::Waiting(now.mono.plus(jitter(50, now)));
+            return;
+        }
+        let retry = now.mono.plus(self.bound() / 20 + jitter(self.bound() / 20 + 1, now));
+        self.ask_at = Some(self.ask_at.map_or(retry, |at| at.min(retry)));
+    }
+
+    // ---- what time brings ----
+
+    fn due(&mut self, now: Now) {
+        let useless = now.mono.minus(self.bound());
+        self.asks.retain(|a| a.asked.at > useless);
+        if self.partial.as_ref().is_some_and(|p| now.mono.since(p.progressed) >= SNAPSHOT_STALL_MS) {
+            self.partial = None;
+        }
+        if core::mem::take(&mut self.dirty) {
+            self.out.push(Action::Publish);
+        }
+        if let Stream::Waiting(at) = self.stream
+            && now.mono >= at
+        {
+            self.stream = Stream::Opening;
+            let (identity, position) = (self.identity.clone(), self.position.clone());
+            self.out.push(Action::Connect { identity, position });
+        }
+        if self.known.synced && self.ask_at.is_some_and(|at| now.mono >= at) {
+            self.ask(now);
+        } else if self.ask_at.is_some_and(|at| now.mono >= at) {
+            self.ask_at = Some(now.mono.plus(FIRST_SNAPSHOT_MS));
+            if self.partial.is_none() {
+                self.pull(now);
+            }
+        }
+    }
+}
+
+fn jitter(up_to: Millis, now: Now) -> Millis {
+    let up_to = u64::try_from(up_to).unwrap_or(0).saturating_add(1);
+    Millis::try_from((now.chance >> 16) % up_to).unwrap_or(0)
+}
