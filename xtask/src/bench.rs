@@ -1,0 +1,363 @@
+//! `cargo xtask bench smoke`: refreshes per second of the server beside its floor program.
+//!
+//! Absolute numbers belong to one machine on one day; the ratio does not. So both programs run at the same time in the same
+//! run, take turns under the same load, and share nothing: the server and the floor on one half of the cores, the load on the
+//! other. The floor (bench/floor) has the same HTTP stack, one signature and one grouped one-row update, and no rules.
+use crate::workspace::Workspace;
+use crate::{Failure, mini_http, process, tidy, workspace};
+use serde_json::{Value, json};
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Callers, each with a connection and a chain of refresh tokens of its own.
+const CALLERS: usize = 32;
+/// Rounds that count, of each program.
+const ROUNDS: usize = 5;
+/// Length of a round.
+const ROUND_S: f64 = 3.0;
+/// A round ends earlier after as many requests.
+const ROUND_MAX: u64 = 500_000;
+/// The least share of the floor's refreshes per second.
+const LEAST_RATIO: f64 = 0.5;
+/// A program is ready within this, or something is wrong.
+const READY_LIMIT: Duration = Duration::from_secs(20);
+/// A program that is told to stop has stopped within this.
+const STOP_LIMIT: Duration = Duration::from_secs(10);
+/// One request of the preparation.
+const REQUEST_LIMIT: Duration = Duration::from_secs(30);
+/// Idle for as long before its memory is read.
+const IDLE: Duration = Duration::from_secs(2);
+
+const REFRESH: &str = "/v1/sessions/refresh";
+const ADMIN: &str = "bench-admin@example.org";
+const PASSWORD: &str = "correct horse battery staple of the bench";
+
+/// `bench smoke`.
+pub fn command() -> Result<(), Failure> {
+    let workspace = workspace::load()?;
+    process::run(
+        process::cargo()
+            .args([
+                "build",
+                "--release",
+                "--locked",
+                "-p",
+                "portcullis-server",
+                "-p",
+                "portcullis-floor",
+                "-p",
+                "portcullis-load",
+            ])
+            .current_dir(&workspace.root),
+    )?;
+    let bench = Bench::new(&workspace)?;
+    let outcome = bench.run();
+    std::fs::remove_dir_all(&bench.folder)?;
+    let report = outcome?;
+    report.print(&workspace)?;
+    if report.ratio() < LEAST_RATIO {
+        return Err(Failure::Bound(format!(
+            "the server does {:.2} of its floor, {LEAST_RATIO} is the least",
+            report.ratio()
+        )));
+    }
+    Ok(())
+}
+
+struct Bench {
+    programs: PathBuf,
+    folder: PathBuf,
+    cores: Option<(String, String)>,
+}
+
+/// One round of one program.
+#[derive(Debug, Clone, Copy)]
+struct Round {
+    per_s: f64,
+    p50_us: u64,
+    p99_us: u64,
+}
+
+struct Report {
+    floor: Vec<Round>,
+    server: Vec<Round>,
+    first_start: Duration,
+    start: Duration,
+    idle_kb: u64,
+    after_kb: u64,
+    cores: Option<(String, String)>,
+    binary: (u64, Option<u64>),
+}
+
+impl Bench {
+    fn new(workspace: &Workspace) -> Result<Self, Failure> {
+        let folder = workspace.target.join(format!("bench-{}", std::process::id()));
+        std::fs::create_dir_all(&folder)?;
+        Ok(Self { programs: workspace.target.join("release"), folder, cores: cores() })
+    }
+
+    fn run(&self) -> Result<Report, Failure> {
+        let server_address = free_address()?;
+        let (server, first_start) = self.start_server(server_address)?;
+        server.stop()?;
+        let (server, start) = self.start_server(server_address)?;
+        std::thread::sleep(IDLE);
+        let idle_kb = server.memory_kb()?;
+        let server_tokens = self.folder.join("server.tokens");
+        std::fs::write(&server_tokens, sign_in_all(server_address)?)?;
+
+        let floor_address = free_address()?;
+        let mut floor = self.on_first(&self.programs.join("portcullis-floor"));
+        floor.args([&floor_address.to_string(), &path(&self.folder.join("floor.db")), &CALLERS.to_string()]);
+        let (floor, _) = Running::start(floor, floor_address, &self.folder.join("floor.log"))?;
+        let floor_tokens = self.folder.join("floor.tokens");
+        std::fs::write(&floor_tokens, (1..=CALLERS).map(|row| format!("{row}.0\n")).collect::<String>())?;
+
+        let mut rounds = (Vec::new(), Vec::new());
+        // The first round of each warms caches and is not counted.
+        for round in 0..=ROUNDS {
+            let pair = (self.load(floor_address, &floor_tokens)?, self.load(server_address, &server_tokens)?);
+            println!(
+                "  round {round}: floor {:>7.0}/s, server {:>7.0}/s{}",
+                pair.0.per_s,
+                pair.1.per_s,
+                if round == 0 { " (not counted)" } else { "" }
+            );
+            if round > 0 {
+                rounds.0.push(pair.0);
+                rounds.1.push(pair.1);
+            }
+        }
+        let after_kb = server.memory_kb()?;
+        floor.stop()?;
+        server.stop()?;
+        let cores = self.cores.clone();
+        let binary = self.binary()?;
+        Ok(Report { floor: rounds.0, server: rounds.1, first_start, start, idle_kb, after_kb, cores, binary })
+    }
+
+    fn start_server(&self, address: SocketAddr) -> Result<(Running, Duration), Failure> {
+        let mut command = self.on_first(&self.programs.join("portcullis"));
+        let issuer = format!("http://{address}");
+        let data = path(&self.folder.join("data"));
+        command.args(["serve", "--listen", &address.to_string(), "--issuer", &issuer, "--data-dir", &data]);
+        command.env("PORTCULLIS_BOOTSTRAP_ADMIN", format!("{ADMIN}:{PASSWORD}"));
+        Running::start(command, address, &self.folder.join("server.log"))
+    }
+
+    fn on_first(&self, program: &Path) -> Command {
+        pinned(self.cores.as_ref().map(|(first, _)| first.as_str()), program)
+    }
+
+    fn load(&self, address: SocketAddr, tokens: &Path) -> Result<Round, Failure> {
+        let mut command =
+            pinned(self.cores.as_ref().map(|(_, second)| second.as_str()), &self.programs.join("portcullis-load"));
+        command.args([&address.to_string(), REFRESH, &path(tokens), &ROUND_S.to_string(), &ROUND_MAX.to_string()]);
+        let text = process::output(&mut command)?;
+        let said: Value =
+            serde_json::from_str(&text).map_err(|error| Failure::Missing(format!("portcullis-load: {error}")))?;
+        if said["errors"] != 0 {
+            return Err(Failure::Missing(format!(
+                "{} of {CALLERS} callers met an error, first: {}",
+                said["errors"], said["first_error"]
+            )));
+        }
+        let whole = |name: &str| said[name].as_u64().unwrap_or(0);
+        Ok(Round { per_s: said["per_s"].as_f64().unwrap_or(0.0), p50_us: whole("p50_us"), p99_us: whole("p99_us") })
+    }
+
+    /// Bytes of the binary as built, and without symbols where `strip` is at hand.
+    fn binary(&self) -> Result<(u64, Option<u64>), Failure> {
+        let built = self.programs.join("portcullis");
+        let bare = self.folder.join("stripped");
+        let stripped = process::find("strip").is_some()
+            && Command::new("strip").arg("-o").arg(&bare).arg(&built).status()?.success();
+        let size = if stripped { Some(std::fs::metadata(&bare)?.len()) } else { None };
+        Ok((std::fs::metadata(&built)?.len(), size))
+    }
+}
+
+impl Report {
+    /// The median of the rounds' ratios: a round's neighbours had the same machine.
+    fn ratio(&self) -> f64 {
+        median(self.floor.iter().zip(&self.server).map(|(floor, server)| server.per_s / floor.per_s).collect())
+    }
+
+    fn print(&self, workspace: &Workspace) -> Result<(), Failure> {
+        let cores =
+            self.cores.as_ref().map_or("cores shared".to_owned(), |(a, b)| format!("server on cores {a}, load on {b}"));
+        println!("\nrefresh, {CALLERS} callers, {ROUNDS} alternating rounds of {ROUND_S} s, medians; {cores}");
+        for (name, rounds) in [("floor", &self.floor), ("server", &self.server)] {
+            let of = |value: fn(&Round) -> f64| median(rounds.iter().map(value).collect());
+            println!(
+                "  {name:<8} {:>8.0}/s   p50 {:>6.2} ms   p99 {:>6.2} ms",
+                of(|r| r.per_s),
+                of(|r| r.p50_us as f64) / 1000.0,
+                of(|r| r.p99_us as f64) / 1000.0
+            );
+        }
+        println!("  ratio    {:>8.2}     (at least {LEAST_RATIO:.2})", self.ratio());
+        println!(
+            "memory     {:.1} MB idle, {:.1} MB after the rounds",
+            mega(self.idle_kb * 1024),
+            mega(self.after_kb * 1024)
+        );
+        println!(
+            "start      {} ms to ready, {} ms on an empty folder",
+            self.start.as_millis(),
+            self.first_start.as_millis()
+        );
+        let bare = self.binary.1.map_or(String::new(), |bytes| format!(", {:.1} MB without symbols", mega(bytes)));
+        println!("binary     {:.1} MB{bare}", mega(self.binary.0));
+        for (name, count, budget) in tidy::counts(workspace)? {
+            println!("crates     {name:<8} {count:>4} of {budget}");
+        }
+        Ok(())
+    }
+}
+
+/// A started program. It is ended with this value, whatever happens.
+struct Running {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Running {
+    /// Starts and waits until `/readyz` answers 200; says how long that took.
+    fn start(mut command: Command, address: SocketAddr, log: &Path) -> Result<(Self, Duration), Failure> {
+        let file = std::fs::File::create(log)?;
+        let begun = Instant::now();
+        let child = command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file).spawn()?;
+        let mut running = Self { child, log: log.to_owned() };
+        while begun.elapsed() < READY_LIMIT {
+            let answer = mini_http::request(address, "GET", "/readyz", None, Duration::from_secs(1));
+            if answer.is_ok_and(|answer| answer.status == 200) {
+                return Ok((running, begun.elapsed()));
+            }
+            if let Some(status) = running.child.try_wait()? {
+                return Err(running.failure(&format!("ended with {status}")));
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        Err(running.failure(&format!("was not ready within {} s", READY_LIMIT.as_secs())))
+    }
+
+    fn failure(&self, what: &str) -> Failure {
+        let text = std::fs::read_to_string(&self.log).unwrap_or_default();
+        Failure::Missing(format!("{} {what}:\n{text}", self.log.file_stem().unwrap_or_default().display()))
+    }
+
+    /// Asks it to stop and waits.
+    fn stop(mut self) -> Result<(), Failure> {
+        process::run(Command::new("kill").args(["-TERM", &self.child.id().to_string()]))?;
+        let begun = Instant::now();
+        while self.child.try_wait()?.is_none() {
+            if begun.elapsed() > STOP_LIMIT {
+                return Err(self.failure(&format!("did not stop within {} s", STOP_LIMIT.as_secs())));
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Ok(())
+    }
+
+    /// Resident memory.
+    fn memory_kb(&self) -> Result<u64, Failure> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let number = line.and_then(|line| line.split_whitespace().next()).and_then(|number| number.parse().ok());
+        number.ok_or_else(|| Failure::Missing("the kernel does not say how much memory a process has".into()))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Errors only say that it has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// One account and one session for each caller; a line with a refresh token for each.
+fn sign_in_all(address: SocketAddr) -> Result<String, Failure> {
+    let mut tokens = String::new();
+    for caller in 0..CALLERS {
+        let email = format!("caller-{caller}@example.org");
+        post(address, "/v1/accounts", &json!({ "email": email, "password": PASSWORD }))?;
+        let session = post(
+            address,
+            "/v1/sessions",
+            &json!({ "identifier": email, "password": PASSWORD, "device_name": "bench" }),
+        )?;
+        let token = session["refresh_token"]
+            .as_str()
+            .ok_or_else(|| Failure::Missing("a sign-in brought no refresh token".into()))?;
+        tokens += &format!("{token}\n");
+    }
+    Ok(tokens)
+}
+
+fn post(address: SocketAddr, path: &str, body: &Value) -> Result<Value, Failure> {
+    let answer = mini_http::request(address, "POST", path, Some(&body.to_string()), REQUEST_LIMIT)?;
+    if !(200..300).contains(&answer.status) {
+        return Err(Failure::Missing(format!("POST {path}: {} {}", answer.status, answer.body)));
+    }
+    serde_json::from_str(&answer.body).map_err(|error| Failure::Missing(format!("POST {path}: {error}")))
+}
+
+/// The first half of the cores for what is measured, the second for the load; `None` on one core or without `taskset`.
+fn cores() -> Option<(String, String)> {
+    let count = std::thread::available_parallelism().ok()?.get();
+    let half = count / 2;
+    let range = |from: usize, to: usize| if from == to { from.to_string() } else { format!("{from}-{to}") };
+    (half > 0 && process::find("taskset").is_some()).then(|| (range(0, half - 1), range(half, count - 1)))
+}
+
+fn pinned(cores: Option<&str>, program: &Path) -> Command {
+    match cores {
+        None => Command::new(program),
+        Some(cores) => {
+            let mut command = Command::new("taskset");
+            command.args(["-c", cores]).arg(program);
+            command
+        }
+    }
+}
+
+/// A port of the loopback that was free a moment ago.
+fn free_address() -> Result<SocketAddr, Failure> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+}
+
+fn path(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}
+
+fn mega(bytes: u64) -> f64 {
+    bytes as f64 / 1_000_000.0
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(0.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{cores, median};
+
+    #[test]
+    fn the_median_is_in_the_middle() {
+        assert_eq!(median(vec![3.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median(Vec::new()), 0.0);
+    }
+
+    #[test]
+    fn the_load_has_cores_of_its_own() {
+        if let Some((server, load)) = cores() {
+            assert_ne!(server, load);
+            assert!(server.starts_with('0'));
+        }
+    }
+}

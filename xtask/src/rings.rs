@@ -1,0 +1,345 @@
+//! `cargo xtask test`: everything that must hold before a change is taken, from one build.
+//!
+//! The tests stand in rings, from rules to the whole world; each package belongs to exactly one, and a ring in which nothing
+//! ran has failed: a test that is not run proves nothing. Format, tidy and lints come first because they are cheap.
+use crate::workspace::{Package, Workspace, short};
+use crate::{Failure, process, tidy, workspace};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// The rings and their packages, in the order in which they run.
+const RINGS: &[(&str, &[&str])] = &[
+    ("rules", &["wire", "feed", "verify", "domain"]),
+    ("stores", &["store", "store-sqlite"]),
+    ("surface", &["app", "http", "server", "tower", "testkit"]),
+    ("world", &["sim"]),
+    ("house", &["xtask", "floor", "load"]),
+];
+
+/// One test program is ended after as long.
+const PROGRAM_LIMIT: Duration = Duration::from_secs(20 * 60);
+
+/// Lines of a failing program's log that are shown.
+const SHOWN_LINES: usize = 120;
+
+/// What tests read to find the browser.
+const BROWSER_VARIABLE: &str = "PORTCULLIS_TEST_CHROMIUM";
+
+/// `test [RING...]`.
+pub fn command(wanted: &[&str]) -> Result<(), Failure> {
+    if let Some(unknown) = wanted.iter().find(|name| !RINGS.iter().any(|(ring, _)| ring == *name)) {
+        let known: Vec<&str> = RINGS.iter().map(|(ring, _)| *ring).collect();
+        return Err(Failure::Usage(format!("no ring `{unknown}`; there are {}", known.join(", "))));
+    }
+    let begun = Instant::now();
+    let workspace = workspace::load()?;
+    every_package_has_a_ring(&workspace.packages)?;
+    let browser = browser(&workspace)?;
+
+    let mut failed_steps = 0;
+    for (name, step) in
+        [("format", format as fn(&Workspace) -> Result<(), Failure>), ("tidy", |_| tidy::command()), ("lints", lints)]
+    {
+        let begun = Instant::now();
+        let outcome = step(&workspace);
+        println!("{name}: {} in {}", if outcome.is_ok() { "passed" } else { "FAILED" }, minutes(begun.elapsed()));
+        match outcome {
+            Ok(()) => {}
+            Err(Failure::Failed) => failed_steps += 1,
+            Err(other) => return Err(other),
+        }
+    }
+    let building = Instant::now();
+    let programs = build(&workspace)?;
+    println!("build: {} test programs in {}", programs.len(), minutes(building.elapsed()));
+
+    let mut total = Tally::default();
+    for (ring, packages) in RINGS.iter().filter(|(ring, _)| wanted.is_empty() || wanted.contains(ring)) {
+        total.add(run_ring(&workspace, ring, packages, &programs, browser.as_deref())?);
+    }
+    if wanted.is_empty() {
+        total.add(examples(&workspace)?);
+    }
+    println!("\nall in {}", minutes(begun.elapsed()));
+    println!("{} passed, {} failed", total.passed, total.failed + failed_steps);
+    if total.failed + failed_steps == 0 { Ok(()) } else { Err(Failure::Failed) }
+}
+
+/// What libtest said.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+struct Tally {
+    passed: usize,
+    failed: usize,
+}
+
+impl Tally {
+    fn add(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+    }
+}
+
+/// A built test program.
+#[derive(Debug)]
+struct Program {
+    package: Package,
+    /// `lib`, `it`: the target's name.
+    target: String,
+    file: PathBuf,
+}
+
+fn every_package_has_a_ring(packages: &[Package]) -> Result<(), Failure> {
+    let mut wrong = Vec::new();
+    for package in packages {
+        let rings = RINGS.iter().filter(|(_, members)| members.contains(&short(&package.name))).count();
+        if rings != 1 {
+            wrong.push(format!("`{}` stands in {rings} rings", short(&package.name)));
+        }
+    }
+    if wrong.is_empty() {
+        return Ok(());
+    }
+    println!("{}: put each package into exactly one ring (xtask/src/rings.rs)", wrong.join(", "));
+    Err(Failure::Failed)
+}
+
+fn format(workspace: &Workspace) -> Result<(), Failure> {
+    component("rustfmt")?;
+    process::run(process::cargo().args(["fmt", "--all", "--check"]).current_dir(&workspace.root))
+}
+
+/// In the release profile, so that what C libraries cost to build is paid once.
+fn lints(workspace: &Workspace) -> Result<(), Failure> {
+    component("clippy")?;
+    let arguments =
+        ["clippy", "--release", "--locked", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"];
+    process::run(process::cargo().args(arguments).current_dir(&workspace.root))
+}
+
+/// Adds a component of the toolchain where rustup can.
+fn component(name: &str) -> Result<(), Failure> {
+    let program = if name == "rustfmt" { "cargo-fmt" } else { "cargo-clippy" };
+    if process::find(program).is_some() {
+        return Ok(());
+    }
+    let advice = format!("{name} is missing: install it with your toolchain (`rustup component add {name}`)");
+    if process::find("rustup").is_none() {
+        return Err(Failure::Missing(advice));
+    }
+    process::run(Command::new("rustup").args(["component", "add", name])).map_err(|_| Failure::Missing(advice))
+}
+
+/// Builds every test once and says where the programs are.
+fn build(workspace: &Workspace) -> Result<Vec<Program>, Failure> {
+    let text = process::output(
+        process::cargo()
+            .args([
+                "test",
+                "--release",
+                "--locked",
+                "--workspace",
+                "--no-run",
+                "--message-format",
+                "json-render-diagnostics",
+            ])
+            .current_dir(&workspace.root),
+    )?;
+    Ok(text.lines().filter_map(|line| program(line, &workspace.packages)).collect())
+}
+
+/// The test program that one line of cargo's messages tells of.
+fn program(line: &str, packages: &[Package]) -> Option<Program> {
+    let message: Value = serde_json::from_str(line).ok()?;
+    if message["reason"] != "compiler-artifact" || message["profile"]["test"] != true {
+        return None;
+    }
+    let id = message["package_id"].as_str()?;
+    Some(Program {
+        package: packages.iter().find(|package| package.id == id)?.clone(),
+        target: message["target"]["name"].as_str()?.to_owned(),
+        file: message["executable"].as_str()?.into(),
+    })
+}
+
+fn run_ring(
+    workspace: &Workspace,
+    ring: &str,
+    packages: &[&str],
+    programs: &[Program],
+    browser: Option<&Path>,
+) -> Result<Tally, Failure> {
+    let begun = Instant::now();
+    println!("\n{ring}");
+    let mut tally = Tally::default();
+    for program in programs.iter().filter(|program| packages.contains(&short(&program.package.name))) {
+        tally.add(run_program(workspace, ring, program, browser)?);
+    }
+    if tally == Tally::default() {
+        println!("  nothing ran: a ring without tests has failed");
+        tally.failed = 1;
+    }
+    println!("{ring}: {} passed, {} failed in {}", tally.passed, tally.failed, minutes(begun.elapsed()));
+    Ok(tally)
+}
+
+fn run_program(workspace: &Workspace, ring: &str, program: &Program, browser: Option<&Path>) -> Result<Tally, Failure> {
+    let name = format!("{}/{}", short(&program.package.name), program.target);
+    let log = log_file(workspace, ring, &name)?;
+    let mut command = Command::new(&program.file);
+    command
+        .current_dir(&program.package.folder)
+        .env("CARGO_MANIFEST_DIR", &program.package.folder)
+        .env("CARGO_TARGET_DIR", &workspace.target);
+    if let Some(browser) = browser {
+        command.env(BROWSER_VARIABLE, browser);
+    }
+    if ring == "world" {
+        // What happened how often is part of the result.
+        command.arg("--nocapture");
+    }
+    judge(&name, &log, process::logged(&mut command, &log, PROGRAM_LIMIT)?, ring == "world")
+}
+
+/// The examples in the documentation, of all crates at once: the features are then those of the one build.
+fn examples(workspace: &Workspace) -> Result<Tally, Failure> {
+    println!("\nexamples");
+    let log = log_file(workspace, "examples", "all")?;
+    let arguments = ["test", "--release", "--locked", "--workspace", "--doc", "--quiet"];
+    let logged = process::logged(process::cargo().args(arguments).current_dir(&workspace.root), &log, PROGRAM_LIMIT)?;
+    judge("documentation", &log, logged, false)
+}
+
+/// Counts what a program said, and shows it when something is wrong.
+fn judge(name: &str, log: &Path, logged: process::Logged, always_shown: bool) -> Result<Tally, Failure> {
+    let (mut tally, ignored) = summary(&logged.text);
+    let mut wrong = Vec::new();
+    match logged.status {
+        None => wrong.push(format!("ended after {}", minutes(PROGRAM_LIMIT))),
+        Some(status) if !status.success() && tally.failed == 0 => wrong.push(format!("ended with {status}")),
+        Some(_) => {}
+    }
+    if ignored > 0 {
+        wrong.push(format!("{ignored} tests are ignored: a test that is not run proves nothing"));
+    }
+    tally.failed += wrong.len();
+    println!("  {name}: {} passed, {} failed in {:.1} s", tally.passed, tally.failed, logged.took.as_secs_f64());
+    for what in &wrong {
+        println!("  {name}: {what}");
+    }
+    if tally.failed > 0 || always_shown {
+        let lines: Vec<&str> = logged.text.lines().collect();
+        let from = lines.len().saturating_sub(SHOWN_LINES);
+        lines[from..].iter().for_each(|line| println!("    {line}"));
+        println!("  all of it: {}", log.display());
+    }
+    Ok(tally)
+}
+
+/// The sums over `test result:` lines: passed and failed, and ignored.
+fn summary(text: &str) -> (Tally, usize) {
+    let mut sums: BTreeMap<&str, usize> = BTreeMap::new();
+    for line in text.lines().filter_map(|line| line.trim_start().strip_prefix("test result: ")) {
+        let counts = line.split_once(". ").map_or(line, |(_, counts)| counts);
+        for part in counts.split("; ") {
+            if let Some((number, what)) = part.split_once(' ')
+                && let Ok(number) = number.parse::<usize>()
+            {
+                *sums.entry(what).or_default() += number;
+            }
+        }
+    }
+    let sum = |what: &str| sums.get(what).copied().unwrap_or(0);
+    (Tally { passed: sum("passed"), failed: sum("failed") }, sum("ignored"))
+}
+
+fn log_file(workspace: &Workspace, ring: &str, name: &str) -> Result<PathBuf, Failure> {
+    let folder = workspace.target.join("xtask-logs");
+    std::fs::create_dir_all(&folder)?;
+    Ok(folder.join(format!("{ring}-{}.log", name.replace('/', "-"))))
+}
+
+/// The browser for the tests of the pages: found, or installed where that is possible, or an error that says what to do.
+/// `None` when no test asks for one.
+fn browser(workspace: &Workspace) -> Result<Option<PathBuf>, Failure> {
+    if let Some(given) = std::env::var_os(BROWSER_VARIABLE) {
+        return Ok(Some(given.into()));
+    }
+    let asked = workspace.packages.iter().any(|package| {
+        short(&package.name) != "xtask"
+            && ["tests", "src"].iter().any(|part| mentions(&package.folder.join(part), BROWSER_VARIABLE))
+    });
+    if !asked {
+        return Ok(None);
+    }
+    let find = || ["chromium", "chromium-browser", "google-chrome"].iter().find_map(|name| process::find(name));
+    if let Some(found) = find() {
+        return Ok(Some(found));
+    }
+    let advice = format!(
+        "the tests of the pages need Chromium: install the package `chromium`, or set {BROWSER_VARIABLE} to it"
+    );
+    if process::find("apt-get").is_none() || process::output(Command::new("id").arg("-u"))?.trim() != "0" {
+        return Err(Failure::Missing(advice));
+    }
+    println!("installing chromium for the tests of the pages");
+    let missing = |_| Failure::Missing(advice.clone());
+    process::run(Command::new("apt-get").args(["-q", "update"])).map_err(missing)?;
+    let install = ["-q", "install", "-y", "--no-install-recommends", "chromium"];
+    process::run(Command::new("apt-get").env("DEBIAN_FRONTEND", "noninteractive").args(install)).map_err(missing)?;
+    find().map(Some).ok_or(Failure::Missing(advice.clone()))
+}
+
+fn mentions(folder: &Path, word: &str) -> bool {
+    let Ok(entries) = std::fs::read_dir(folder) else { return false };
+    entries.filter_map(Result::ok).map(|entry| entry.path()).any(|path| {
+        if path.is_dir() {
+            mentions(&path, word)
+        } else {
+            std::fs::read_to_string(&path).is_ok_and(|text| text.contains(word))
+        }
+    })
+}
+
+fn minutes(took: Duration) -> String {
+    format!("{:.1} min", took.as_secs_f64() / 60.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sums_what_libtest_says() {
+        let text = "running 2 tests\ntest result: ok. 2 passed; 0 failed; 1 ignored; 0 measured; 3 filtered out; finished in 0.1s\n\
+                    test result: FAILED. 5 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.1s\n";
+        assert_eq!(summary(text), (Tally { passed: 7, failed: 2 }, 1));
+        assert_eq!(summary("no tests here"), (Tally::default(), 0));
+    }
+
+    #[test]
+    fn a_crash_an_ignored_test_and_a_hang_are_failures() {
+        let log = std::env::temp_dir().join(format!("xtask-judge-{}.log", std::process::id()));
+        let shell = |script: &str, limit| {
+            let logged = process::logged(Command::new("sh").args(["-c", script]), &log, limit).unwrap();
+            judge("x", &log, logged, false).unwrap()
+        };
+        let long = Duration::from_secs(20);
+        let good = "echo 'test result: ok. 2 passed; 0 failed; 0 ignored'";
+        assert_eq!(shell(good, long), Tally { passed: 2, failed: 0 });
+        assert_eq!(shell(&format!("{good}; exit 101"), long), Tally { passed: 2, failed: 1 });
+        assert_eq!(
+            shell("echo 'test result: ok. 2 passed; 0 failed; 1 ignored'", long),
+            Tally { passed: 2, failed: 1 }
+        );
+        assert_eq!(shell("exec sleep 20", Duration::from_millis(100)), Tally { passed: 0, failed: 1 });
+        std::fs::remove_file(&log).unwrap();
+    }
+
+    #[test]
+    fn every_package_of_this_workspace_has_a_ring() {
+        every_package_has_a_ring(&workspace::load().unwrap().packages).unwrap();
+    }
+}
