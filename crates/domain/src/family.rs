@@ -36,8 +36,6 @@ pub struct Family {
     pub handouts: u32,
     /// The token whose use brought the current one; `None` for the first.
     pub predecessor: Option<u64>,
-    /// When that predecessor was first used.
-    pub predecessor_used_at: Time,
 }
 
 impl fmt::Debug for Family {
@@ -53,17 +51,7 @@ impl fmt::Debug for Family {
 impl Family {
     /// A new family whose first token is number 1.
     pub fn new(secret: [u8; 32], key: KeyId, epoch: Epoch, now: Time) -> Self {
-        Self {
-            secret,
-            key,
-            epoch,
-            counter: 1,
-            made_at: now,
-            handed_at: now,
-            handouts: 0,
-            predecessor: None,
-            predecessor_used_at: now,
-        }
+        Self { secret, key, epoch, counter: 1, made_at: now, handed_at: now, handouts: 0, predecessor: None }
     }
 
     /// The current token's text. `key` must be the row's key.

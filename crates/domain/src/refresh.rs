@@ -54,7 +54,9 @@ pub fn outcome(
     now: Time,
     rules: &Rules,
 ) -> Outcome {
-    let shortly = now.since(family.handed_at.max(family.made_at)) < rules.retry_window;
+    // Both windows count from the last hand-out: an answer may have been lost each time, and is repeated after that.
+    let since = now.since(family.handed_at.max(family.made_at));
+    let shortly = since < rules.retry_window;
     if presented > family.counter {
         return Outcome::Ahead;
     }
@@ -68,7 +70,7 @@ pub fn outcome(
     if shortly {
         return Outcome::Again;
     }
-    if now.since(family.predecessor_used_at) >= rules.late_retry {
+    if since >= rules.late_retry {
         return Outcome::Theft;
     }
     if same_agent { Outcome::Skip } else { Outcome::OtherDevice }
@@ -108,7 +110,6 @@ pub fn refresh(
             handed_at: now,
             handouts: 0,
             predecessor: Some(family.counter),
-            predecessor_used_at: now,
             ..family.clone()
         },
         // The predecessor stays, and the window begins anew.

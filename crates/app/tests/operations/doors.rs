@@ -1,0 +1,211 @@
+//! The table door × credential (I8). A door without a row does not compile: the match below has no default arm.
+use crate::world::World;
+use portcullis_app::{Revoked, Tokens};
+use portcullis_domain::kernel::Door;
+use portcullis_domain::model::ClientKind;
+use portcullis_wire::{Code, Rev};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// What a door does to a credential.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    /// It is dead afterwards.
+    Ends,
+    /// It lives on: the door does not reach it.
+    Lives,
+}
+use Fate::{Ends, Lives};
+
+/// The credentials that exist so far. A new one is a new field, and every row must say what happens to it.
+#[derive(Debug, PartialEq, Eq)]
+struct Row {
+    /// The access token of the session that the door is about, at the server.
+    access_token: Fate,
+    /// The same at a service that follows the feed: also what an open connection is judged by.
+    access_token_at_services: Fate,
+    /// Its refresh token.
+    refresh_token: Fate,
+    /// Its page cookie.
+    browser_session: Fate,
+    /// Another session of the same account.
+    other_session: Fate,
+    /// A sign-in of the same account whose password was verified and that is not committed yet.
+    sign_in_in_progress: Fate,
+    /// Another account.
+    bystander: Fate,
+}
+
+/// What must happen.
+fn expected(door: Door) -> Row {
+    let one = Row {
+        access_token: Ends,
+        access_token_at_services: Ends,
+        refresh_token: Ends,
+        browser_session: Ends,
+        other_session: Lives,
+        sign_in_in_progress: Lives,
+        bystander: Lives,
+    };
+    let account = Row { other_session: Ends, sign_in_in_progress: Ends, ..all_of(Ends) };
+    match door {
+        Door::SignOut | Door::EndOne | Door::AdminEndSession | Door::Replay => one,
+        // The session that the row is about is the one that is ended: an other one calls.
+        Door::EndOthers => Row { other_session: Lives, bystander: Lives, ..all_of(Ends) },
+        Door::EndAll | Door::AdminEndAccount | Door::Block | Door::Delete => Row { bystander: Lives, ..account },
+        Door::Everyone => all_of(Ends),
+        // No session is a client's yet: switching a verifier off ends its feed, and no user's session.
+        Door::ClientOff => all_of(Lives),
+    }
+}
+
+fn all_of(fate: Fate) -> Row {
+    Row {
+        access_token: fate,
+        access_token_at_services: fate,
+        refresh_token: fate,
+        browser_session: fate,
+        other_session: fate,
+        sign_in_in_progress: fate,
+        bystander: fate,
+    }
+}
+
+/// Goes through the door; `mine` is the session that it is about, `other` the same account's other one.
+async fn go_through(door: Door, world: &World, mine: &Tokens, other: &Tokens) -> Option<Revoked> {
+    let (app, admin) = (&world.app, &world.admin);
+    let revoked = match door {
+        Door::SignOut => app.end_mine(&world.caller(mine).await.unwrap(), mine.session.id, None).await,
+        Door::EndOne => app.end_mine(&world.caller(other).await.unwrap(), mine.session.id, None).await,
+        Door::EndOthers => app.end_all_mine(&world.caller(other).await.unwrap(), true, None).await,
+        Door::EndAll => app.end_all_mine(&world.caller(mine).await.unwrap(), false, None).await,
+        Door::AdminEndSession => app.admin_end_session(admin, mine.session.id, None).await,
+        Door::AdminEndAccount => app.admin_end_account(admin, world.ada.id, None).await,
+        Door::Block => app.admin_block(admin, world.ada.id, "test", None, None).await,
+        Door::Delete => app.admin_delete(admin, world.ada.id, None).await,
+        Door::Everyone => app.admin_end_everyone(admin, None, "test", None).await,
+        Door::Replay => {
+            let second = world.refresh(&mine.refresh_token).await.unwrap();
+            world.refresh(&second.refresh_token).await.unwrap();
+            let error = world.refresh(&mine.refresh_token).await.unwrap_err();
+            assert_eq!(error.code(), Code::RefreshReused);
+            return None;
+        }
+        Door::ClientOff => {
+            let client = app.admin_create_client(admin, "a service", ClientKind::Verifier).await.unwrap().client;
+            let (client, revoked) = app.admin_set_client_disabled(admin, client.id, true).await.unwrap();
+            assert!(client.disabled);
+            return revoked;
+        }
+    };
+    Some(revoked.unwrap())
+}
+
+async fn row_of(door: Door) -> Row {
+    let world = World::start().await;
+    // A page session, so that it has every credential that a session can have.
+    let mine = world.sign_in(&world.ada, true).await.unwrap();
+    let other = world.sign_in(&world.ada, false).await.unwrap();
+    let bystander = world.sign_in(&world.eve, false).await.unwrap();
+    let claims = portcullis_claims(&world, &mine);
+    let head = world.app.hub().head();
+
+    world.held.hold.store(true, Ordering::SeqCst);
+    let (app, ada) = (world.app.clone(), world.ada.clone());
+    let in_progress = tokio::spawn(async move { crate::world::sign_in(&app, &ada, false).await });
+    world.held.reached.notified().await;
+
+    // Held back is the sign-in above, not one of the door's own making.
+    go_through(door, &world, &mine, &other).await;
+    caught_up(&world, head).await;
+    world.held.release.notify_one();
+    let in_progress = in_progress.await.unwrap();
+
+    let fate = |lives: bool| if lives { Lives } else { Ends };
+    let refreshed = world.refresh(&mine.refresh_token).await;
+    let cookie = mine.page_cookie.as_ref().unwrap();
+    Row {
+        access_token: fate(world.caller(&mine).await.is_ok()),
+        access_token_at_services: fate(world.app.hub().judge(&claims).is_ok()),
+        refresh_token: fate(refreshed.is_ok()),
+        browser_session: fate(world.app.page_caller(cookie, None).await.is_ok()),
+        other_session: fate(world.caller(&other).await.is_ok() && world.refresh(&other.refresh_token).await.is_ok()),
+        sign_in_in_progress: fate(match in_progress {
+            Ok(tokens) => world.caller(&tokens).await.is_ok(),
+            Err(error) => {
+                assert_eq!(error.code(), Code::Conflict, "{door:?}");
+                false
+            }
+        }),
+        bystander: fate(
+            world.caller(&bystander).await.is_ok() && world.refresh(&bystander.refresh_token).await.is_ok(),
+        ),
+    }
+}
+
+fn portcullis_claims(world: &World, tokens: &Tokens) -> portcullis_wire::AccessClaims {
+    world.app.hub().authenticate(tokens.access_token.expose(), world.app.store().now()).unwrap()
+}
+
+/// The feed has whatever was committed by now.
+async fn caught_up(world: &World, _before: Rev) {
+    for _ in 0..200 {
+        if world.app.hub().head() == world.app.store().stamp().await.unwrap().head {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("the hub does not follow the log");
+}
+
+#[tokio::test]
+async fn every_door_against_every_credential() {
+    for door in Door::ALL {
+        assert_eq!(row_of(*door).await, expected(*door), "{door:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_repeated_end_gives_the_old_rev_and_ends_nothing() {
+    let world = World::start().await;
+    let (mine, other) =
+        (world.sign_in(&world.ada, false).await.unwrap(), world.sign_in(&world.ada, false).await.unwrap());
+    let caller = world.caller(&other).await.unwrap();
+    let first = world.app.end_mine(&caller, mine.session.id, None).await.unwrap();
+    assert_eq!(first.ended, Some(1));
+    let again = world.app.end_mine(&caller, mine.session.id, None).await.unwrap();
+    assert_eq!((again.rev, again.ended), (first.rev, Some(0)));
+    // A sign-out repeated with the dead token.
+    let out = world.app.end_mine(&caller, other.session.id, None).await.unwrap();
+    let dead = world.app.caller_dead_or_alive(Some(other.access_token.expose()), None).await.unwrap();
+    let again = world.app.end_mine(&dead, other.session.id, None).await.unwrap();
+    assert_eq!((again.rev, again.ended), (out.rev, Some(0)));
+}
+
+#[tokio::test]
+async fn ends_of_all_always_write_a_new_cut_and_count_exactly() {
+    let world = World::start().await;
+    for _ in 0..5 {
+        world.sign_in(&world.ada, false).await.unwrap();
+    }
+    let first = world.app.admin_end_account(&world.admin, world.ada.id, None).await.unwrap();
+    assert_eq!(first.ended, Some(5));
+    let second = world.app.admin_end_account(&world.admin, world.ada.id, None).await.unwrap();
+    assert_eq!(second.ended, Some(0));
+    assert!(second.rev > first.rev);
+}
+
+#[tokio::test]
+async fn a_dead_session_cannot_end_others_or_be_spared() {
+    let world = World::start().await;
+    let (mine, other) =
+        (world.sign_in(&world.ada, false).await.unwrap(), world.sign_in(&world.ada, false).await.unwrap());
+    let caller = world.caller(&mine).await.unwrap();
+    let theirs = world.caller(&other).await.unwrap();
+    world.app.end_mine(&theirs, mine.session.id, None).await.unwrap();
+    // `caller` was alive when it was looked up, and is not any more.
+    let error = world.app.end_all_mine(&caller, true, None).await.unwrap_err();
+    assert_eq!(error.code(), Code::TokenRevoked);
+    assert!(world.caller(&other).await.is_ok());
+    assert!(world.caller(&mine).await.is_err());
+}

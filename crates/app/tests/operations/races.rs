@@ -1,0 +1,41 @@
+//! Many at once: one successor, whatever the order.
+use crate::world::World;
+use portcullis_wire::Code;
+use std::collections::BTreeSet;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sixty_four_refreshes_of_one_token_get_one_successor() {
+    let world = World::start().await;
+    let start = world.sign_in(&world.ada, false).await.unwrap();
+    let tasks: Vec<_> = (0..64)
+        .map(|_| {
+            let (app, token) = (world.app.clone(), start.refresh_token.clone());
+            tokio::spawn(async move { app.refresh(&token, crate::world::bearer()).await })
+        })
+        .collect();
+    let mut successors = BTreeSet::new();
+    let mut access = BTreeSet::new();
+    for task in tasks {
+        let tokens = task.await.unwrap().unwrap();
+        successors.insert(tokens.refresh_token.expose().to_owned());
+        access.insert(tokens.access_token.expose().to_owned());
+    }
+    assert_eq!(successors.len(), 1, "one successor, byte for byte");
+    assert_eq!(access.len(), 64, "access tokens are each their own");
+    assert!(!successors.contains(start.refresh_token.expose()));
+}
+
+#[tokio::test]
+async fn a_replay_after_the_successor_was_used_ends_that_session_only() {
+    let world = World::start().await;
+    let (mine, other) =
+        (world.sign_in(&world.ada, false).await.unwrap(), world.sign_in(&world.ada, false).await.unwrap());
+    let second = world.refresh(&mine.refresh_token).await.unwrap();
+    let third = world.refresh(&second.refresh_token).await.unwrap();
+    // The last predecessor is a lost response; the one before it is a copy.
+    assert!(world.refresh(&second.refresh_token).await.is_ok());
+    assert_eq!(world.refresh(&mine.refresh_token).await.unwrap_err().code(), Code::RefreshReused);
+    assert_eq!(world.refresh(&third.refresh_token).await.unwrap_err().code(), Code::SessionEnded);
+    assert!(world.refresh(&other.refresh_token).await.is_ok());
+    assert_eq!(world.app.my_sessions(&world.caller(&other).await.unwrap()).await.unwrap().len(), 1);
+}

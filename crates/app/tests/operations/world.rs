@@ -1,0 +1,160 @@
+//! An App on the memory store, and a store wrapper that can hold a commit back.
+use portcullis_app::keys::MasterKey;
+use portcullis_app::sessions::Credentials;
+use portcullis_app::{Admin, App, AppError, Caller, Hashing, Settings, Tokens, real};
+use portcullis_domain::changes::{Change, Changes, Committed};
+use portcullis_domain::model::{Account, Client, Instance, Key, SessionKind};
+use portcullis_domain::refresh::How;
+use portcullis_domain::sign_in::SignIn;
+use portcullis_domain::view::*;
+use portcullis_domain::{Rules, changes::BoundRow};
+use portcullis_store::memory::MemoryStore;
+use portcullis_store::*;
+use portcullis_wire::*;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+
+pub const PASSWORD: &str = "correct horse battery";
+
+/// Settings with tiny Argon2 parameters.
+pub fn settings() -> Settings {
+    Settings {
+        rules: Rules {
+            issuer: "http://127.0.0.1:1".into(),
+            audience: "http://127.0.0.1:1".into(),
+            access_ttl: 300_000,
+            idle_ttl: 30 * 86_400_000,
+            absolute_ttl: 90 * 86_400_000,
+            retry_window: 10_000,
+            late_retry: 86_400_000,
+        },
+        bound: 5000,
+        stream_grace: 0,
+        sign_up: true,
+        hashing: Hashing { memory_kib: 64, passes: 1, lanes: 1, threads: 1, queue: 64 },
+    }
+}
+
+/// A store that can hold back the commit of a new session, to put something in between.
+pub struct Held<S> {
+    pub store: S,
+    pub hold: AtomicBool,
+    pub reached: Notify,
+    pub release: Notify,
+}
+
+impl<S> Held<S> {
+    pub fn new(store: S) -> Arc<Self> {
+        Arc::new(Self { store, hold: AtomicBool::new(false), reached: Notify::new(), release: Notify::new() })
+    }
+}
+
+macro_rules! forward {
+    ($($name:ident($($arg:ident: $t:ty),*) -> $out:ty;)*) => {$(
+        fn $name<'a>(&'a self, $($arg: $t),*) -> Fut<'a, $out> { self.store.$name($($arg),*) }
+    )*};
+}
+
+impl<S: Store> Store for Held<S> {
+    fn load_sign_in<'a>(&'a self, email: &'a str, client: ClientId) -> Fut<'a, Result<SignInView, StoreError>> {
+        self.store.load_sign_in(email, client)
+    }
+    fn list_accounts<'a>(
+        &'a self,
+        prefix: Option<&'a str>,
+        cursor: Option<AccountId>,
+        limit: u32,
+    ) -> Fut<'a, Result<Page<Account>, StoreError>> {
+        self.store.list_accounts(prefix, cursor, limit)
+    }
+    fn list_events<'a>(
+        &'a self,
+        filter: &'a EventFilter,
+        cursor: Option<EventId>,
+        limit: u32,
+    ) -> Fut<'a, Result<Page<EventRow>, StoreError>> {
+        self.store.list_events(filter, cursor, limit)
+    }
+    fn load_remembered<'a>(&'a self, actor: &'a str, key: &'a str) -> Fut<'a, Result<Option<Remembered>, StoreError>> {
+        self.store.load_remembered(actor, key)
+    }
+    forward! {
+        stamp() -> Result<Stamp, StoreError>;
+        load_refresh(grant: GrantId) -> Result<Option<RefreshView>, StoreError>;
+        load_session(session: SessionId) -> Result<Option<SessionView>, StoreError>;
+        load_account(account: AccountId) -> Result<Option<AccountView>, StoreError>;
+        list_sessions(account: AccountId, limit: u32) -> Result<Vec<SessionView>, StoreError>;
+        load_client(client: ClientId) -> Result<Option<ClientView>, StoreError>;
+        list_clients(cursor: Option<ClientId>, limit: u32) -> Result<Page<Client>, StoreError>;
+        list_instances() -> Result<Vec<Instance>, StoreError>;
+        list_keys() -> Result<Vec<Key>, StoreError>;
+        load_bound() -> Result<Option<BoundRow>, StoreError>;
+        load_revocation(rev: Rev) -> Result<Option<EventRow>, StoreError>;
+        count_live_sessions() -> Result<u64, StoreError>;
+        read_log(after: Rev, limit: u32) -> Result<LogRead, StoreError>;
+        read_live() -> Result<(Stamp, Vec<Entry>), StoreError>;
+    }
+    fn commit(&self, changes: Changes) -> Fut<'_, Result<Committed, CommitError>> {
+        Box::pin(async move {
+            let births = changes.steps.iter().any(|step| matches!(step, Change::InsertSession(_)));
+            if births && self.hold.swap(false, Ordering::SeqCst) {
+                self.reached.notify_one();
+                self.release.notified().await;
+            }
+            self.store.commit(changes).await
+        })
+    }
+    fn now(&self) -> Time {
+        self.store.now()
+    }
+}
+
+/// A started App, an administrator, and two accounts.
+pub struct World {
+    pub app: App,
+    pub held: Arc<Held<MemoryStore>>,
+    pub admin: Admin,
+    pub ada: Account,
+    pub eve: Account,
+    _tasks: JoinSet<()>,
+}
+
+pub fn memory() -> MemoryStore {
+    MemoryStore::new(LogId::from_bits(7), Arc::new(real::wall))
+}
+
+impl World {
+    pub async fn start() -> Self {
+        let held = Held::new(memory());
+        let mut tasks = JoinSet::new();
+        let app = App::start(held.clone(), settings(), MasterKey::generate(), &mut tasks).await.unwrap();
+        let ada = app.sign_up("ada@example.org", SecretString::new(PASSWORD), Some("Ada"), None).await.unwrap();
+        let eve = app.sign_up("eve@example.org", SecretString::new(PASSWORD), None, None).await.unwrap();
+        Self { app, held, admin: Admin::operator(), ada, eve, _tasks: tasks }
+    }
+
+    pub async fn sign_in(&self, account: &Account, page: bool) -> Result<Tokens, AppError> {
+        sign_in(&self.app, account, page).await
+    }
+
+    pub async fn caller(&self, tokens: &Tokens) -> Result<Caller, AppError> {
+        self.app.caller(Some(tokens.access_token.expose()), None).await
+    }
+
+    pub async fn refresh(&self, token: &SecretString) -> Result<Tokens, AppError> {
+        self.app.refresh(token, bearer()).await
+    }
+}
+
+pub fn bearer() -> How {
+    How { cookie: false, user_agent: None, ip: None }
+}
+
+pub async fn sign_in(app: &App, account: &Account, page: bool) -> Result<Tokens, AppError> {
+    let credentials = Credentials { identifier: account.email.clone().unwrap(), password: SecretString::new(PASSWORD) };
+    let kind = if page { SessionKind::Browser } else { SessionKind::App };
+    let request = SignIn { kind, device_name: None, user_agent: None, ip: None, cookie: None };
+    app.sign_in(credentials, request, page).await
+}

@@ -1,0 +1,174 @@
+//! DESIGN §4.6, I5, I6.
+use crate::world::{START, Seeded, apply, key, rules, view};
+use portcullis_domain::Refused;
+use portcullis_domain::family::Presented;
+use portcullis_domain::refresh::{How, refresh};
+use portcullis_domain::sign_in::Issued;
+use portcullis_domain::view::RefreshView;
+use portcullis_wire::{Rev, SecretString, Time};
+
+fn how(cookie: bool, agent: &str) -> How {
+    How { cookie, user_agent: Some(agent.into()), ip: None }
+}
+
+fn present(
+    row: &mut RefreshView,
+    token: &SecretString,
+    now: Time,
+    how: &How,
+    chance: &mut Seeded,
+) -> Result<Issued, Refused> {
+    row.stamp.now = now;
+    row.stamp.horizon = now.plus(3_600_000);
+    let presented = Presented::parse(token).unwrap();
+    assert!(presented.is_ours(&key()));
+    let decision = refresh(row, &presented, how, &rules(), &key(), &key(), chance);
+    apply(row, &decision.changes, now);
+    decision.outcome
+}
+
+/// An honest client loses answers, repeats, crashes, and waits as it likes, with no pause between a lost answer and its
+/// repetition longer than half the late window: it is never signed out (I6).
+#[test]
+fn an_honest_client_is_never_signed_out() {
+    let mut skips = 0;
+    for seed in 0..2000 {
+        let mut chance = Seeded(seed);
+        let mut row = view(START);
+        let mut token = row.grant.family.current_token(&key(), row.grant.id);
+        let mut now = START;
+        for _ in 0..30 {
+            let pause = [10, 3000, 9000, 60_000, 3_600_000, 12 * 3_600_000][chance.below(6) as usize];
+            now = now.plus(pause);
+            let before = row.grant.family.counter;
+            let issued = present(&mut row, &token, now, &how(false, "curl/8"), &mut chance).unwrap();
+            if row.grant.family.counter == before + 1 && row.grant.family.predecessor == Some(before - 1) {
+                skips += 1;
+            }
+            assert_eq!(issued.claims.rev, Rev(10));
+            assert!(issued.claims.expires_at() > now);
+            if chance.below(3) > 0 {
+                token = issued.refresh; // otherwise the answer was lost
+            }
+        }
+    }
+    assert!(skips > 100, "late repetitions must have happened: {skips}");
+}
+
+/// Inside the window every repetition gets the same successor, byte for byte, from any number of callers (I5).
+#[test]
+fn repetitions_get_the_same_bytes() {
+    for seed in 0..1000 {
+        let mut chance = Seeded(seed);
+        let mut row = view(START);
+        let token = row.grant.family.current_token(&key(), row.grant.id);
+        let mut now = START.plus(100_000);
+        let first = present(&mut row, &token, now, &how(false, "curl/8"), &mut chance).unwrap();
+        for _ in 0..40 {
+            now = now.plus(chance.below(9_999) as i64); // counted from the last hand-out
+            let again = present(&mut row, &token, now, &how(false, "other"), &mut chance).unwrap();
+            assert_eq!(again.refresh.expose(), first.refresh.expose());
+            assert_ne!(again.claims.jti, first.claims.jti);
+        }
+        assert_eq!(row.grant.family.counter, 2);
+    }
+}
+
+/// A thief who copied a token and the owner both go on: the family ends at the latest with the owner's next refresh after
+/// the thief's, whoever comes first and whatever the pauses.
+#[test]
+fn a_thief_rides_at_most_until_the_owners_next_refresh() {
+    for seed in 0..3000 {
+        let mut chance = Seeded(seed);
+        let mut row = view(START);
+        let stolen = row.grant.family.current_token(&key(), row.grant.id);
+        let (mut owner, mut thief) = (stolen.clone(), stolen);
+        let mut now = START;
+        // Each has refreshed with the other's knowledge gone: at least once each, then once more.
+        let mut uses = (0, 0);
+        let caught = (0..12).any(|_| {
+            now = now.plus(200_000 + chance.below(400_000) as i64);
+            let mine = chance.below(2) == 0;
+            let token = if mine { owner.clone() } else { thief.clone() };
+            match present(&mut row, &token, now, &how(false, "curl/8"), &mut chance) {
+                Ok(issued) if mine => {
+                    owner = issued.refresh;
+                    uses.0 += 1;
+                    false
+                }
+                Ok(issued) => {
+                    thief = issued.refresh;
+                    uses.1 += 1;
+                    false
+                }
+                Err(Refused::RefreshReused) => true,
+                Err(other) => panic!("{other:?}"),
+            }
+        });
+        assert!(
+            caught || uses.0 == 0 || uses.1 == 0 || uses.0 + uses.1 < 4 || row_agrees(&uses),
+            "seed {seed}: {uses:?}"
+        );
+        if caught {
+            // Theft ends the session: neither goes on.
+            for token in [&owner, &thief] {
+                assert!(present(&mut row, token, now.plus(1000), &how(false, "curl/8"), &mut chance).is_err());
+            }
+        }
+    }
+}
+
+/// Whether the two never really parted: one of them did all its refreshes before or after the other's, inside retries.
+fn row_agrees(uses: &(u32, u32)) -> bool {
+    uses.0 <= 1 || uses.1 <= 1
+}
+
+#[test]
+fn a_late_repetition_from_another_kind_of_device_ends_nothing() {
+    let mut chance = Seeded(1);
+    let mut row = view(START);
+    let token = row.grant.family.current_token(&key(), row.grant.id);
+    let issued = present(&mut row, &token, START.plus(1000), &how(false, "curl/8"), &mut chance).unwrap();
+    let firefox = how(false, "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0");
+    let refused = present(&mut row, &token, START.plus(60_000), &firefox, &mut chance);
+    assert_eq!(refused.unwrap_err(), Refused::RefreshInvalid);
+    assert!(present(&mut row, &issued.refresh, START.plus(61_000), &how(false, "curl/8"), &mut chance).is_ok());
+}
+
+#[test]
+fn after_the_late_window_a_repetition_is_theft() {
+    let mut chance = Seeded(1);
+    let mut row = view(START);
+    let token = row.grant.family.current_token(&key(), row.grant.id);
+    present(&mut row, &token, START.plus(1000), &how(false, "curl/8"), &mut chance).unwrap();
+    let refused = present(&mut row, &token, START.plus(1000 + 86_400_000), &how(false, "curl/8"), &mut chance);
+    assert_eq!(refused.unwrap_err(), Refused::RefreshReused);
+}
+
+/// Tabs that share a cookie: the current token again, sixteen times at most, then it rotates.
+#[test]
+fn tabs_share_a_cookie() {
+    let mut chance = Seeded(1);
+    let mut row = view(START);
+    let mut token = row.grant.family.current_token(&key(), row.grant.id);
+    let first = token.expose().to_owned();
+    let mut same = 0;
+    for n in 0..17 {
+        let issued = present(&mut row, &token, START.plus(100 * n), &how(true, "curl/8"), &mut chance).unwrap();
+        same += u32::from(issued.refresh.expose() == first);
+        token = issued.refresh;
+    }
+    assert_eq!((same, row.grant.family.counter), (16, 2));
+}
+
+#[test]
+fn ahead_of_its_row_is_no_theft() {
+    let mut chance = Seeded(1);
+    let mut ahead = view(START);
+    ahead.grant.family.counter = 5;
+    let token = ahead.grant.family.current_token(&key(), ahead.grant.id);
+    let mut row = view(START);
+    let refused = present(&mut row, &token, START.plus(1000), &how(false, "curl/8"), &mut chance);
+    assert!(matches!(refused, Err(Refused::Unavailable { .. })));
+    assert!(row.session.ended.is_none());
+}
