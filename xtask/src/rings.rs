@@ -53,12 +53,12 @@ pub fn command(wanted: &[&str]) -> Result<(), Failure> {
         }
     }
     let building = Instant::now();
-    let programs = build(&workspace)?;
-    println!("build: {} test programs in {}", programs.len(), minutes(building.elapsed()));
+    let built = build(&workspace)?;
+    println!("build: {} test programs in {}", built.tests.len(), minutes(building.elapsed()));
 
     let mut total = Tally::default();
     for (ring, packages) in RINGS.iter().filter(|(ring, _)| wanted.is_empty() || wanted.contains(ring)) {
-        total.add(run_ring(&workspace, ring, packages, &programs, browser.as_deref())?);
+        total.add(run_ring(&workspace, ring, packages, &built, browser.as_deref())?);
     }
     if wanted.is_empty() {
         total.add(examples(&workspace)?);
@@ -82,13 +82,22 @@ impl Tally {
     }
 }
 
-/// A built test program.
+/// A built program.
 #[derive(Debug)]
 struct Program {
     package: Package,
-    /// `lib`, `it`: the target's name.
+    /// `it`, `portcullis`: the target's name.
     target: String,
     file: PathBuf,
+    test: bool,
+}
+
+/// What one build made.
+#[derive(Debug)]
+struct Built {
+    tests: Vec<Program>,
+    /// The programs that tests start.
+    programs: Vec<Program>,
 }
 
 fn every_package_has_a_ring(packages: &[Package]) -> Result<(), Failure> {
@@ -132,8 +141,8 @@ fn component(name: &str) -> Result<(), Failure> {
     process::run(Command::new("rustup").args(["component", "add", name])).map_err(|_| Failure::Missing(advice))
 }
 
-/// Builds every test once and says where the programs are.
-fn build(workspace: &Workspace) -> Result<Vec<Program>, Failure> {
+/// Builds every test once, and what they start, and says where the programs are.
+fn build(workspace: &Workspace) -> Result<Built, Failure> {
     let text = process::output(
         process::cargo()
             .args([
@@ -147,13 +156,15 @@ fn build(workspace: &Workspace) -> Result<Vec<Program>, Failure> {
             ])
             .current_dir(&workspace.root),
     )?;
-    Ok(text.lines().filter_map(|line| program(line, &workspace.packages)).collect())
+    let all = text.lines().filter_map(|line| program(line, &workspace.packages));
+    let (tests, programs) = all.partition(|program| program.test);
+    Ok(Built { tests, programs })
 }
 
-/// The test program that one line of cargo's messages tells of.
+/// The program that one line of cargo's messages tells of.
 fn program(line: &str, packages: &[Package]) -> Option<Program> {
     let message: Value = serde_json::from_str(line).ok()?;
-    if message["reason"] != "compiler-artifact" || message["profile"]["test"] != true {
+    if message["reason"] != "compiler-artifact" {
         return None;
     }
     let id = message["package_id"].as_str()?;
@@ -161,6 +172,7 @@ fn program(line: &str, packages: &[Package]) -> Option<Program> {
         package: packages.iter().find(|package| package.id == id)?.clone(),
         target: message["target"]["name"].as_str()?.to_owned(),
         file: message["executable"].as_str()?.into(),
+        test: message["profile"]["test"] == true,
     })
 }
 
@@ -168,14 +180,14 @@ fn run_ring(
     workspace: &Workspace,
     ring: &str,
     packages: &[&str],
-    programs: &[Program],
+    built: &Built,
     browser: Option<&Path>,
 ) -> Result<Tally, Failure> {
     let begun = Instant::now();
     println!("\n{ring}");
     let mut tally = Tally::default();
-    for program in programs.iter().filter(|program| packages.contains(&short(&program.package.name))) {
-        tally.add(run_program(workspace, ring, program, browser)?);
+    for program in built.tests.iter().filter(|program| packages.contains(&short(&program.package.name))) {
+        tally.add(run_program(workspace, ring, program, &built.programs, browser)?);
     }
     if tally == Tally::default() {
         println!("  nothing ran: a ring without tests has failed");
@@ -185,7 +197,13 @@ fn run_ring(
     Ok(tally)
 }
 
-fn run_program(workspace: &Workspace, ring: &str, program: &Program, browser: Option<&Path>) -> Result<Tally, Failure> {
+fn run_program(
+    workspace: &Workspace,
+    ring: &str,
+    program: &Program,
+    programs: &[Program],
+    browser: Option<&Path>,
+) -> Result<Tally, Failure> {
     let name = format!("{}/{}", short(&program.package.name), program.target);
     let log = log_file(workspace, ring, &name)?;
     let mut command = Command::new(&program.file);
@@ -193,6 +211,8 @@ fn run_program(workspace: &Workspace, ring: &str, program: &Program, browser: Op
         .current_dir(&program.package.folder)
         .env("CARGO_MANIFEST_DIR", &program.package.folder)
         .env("CARGO_TARGET_DIR", &workspace.target);
+    // As cargo does for integration tests.
+    command.envs(programs.iter().map(|built| (format!("CARGO_BIN_EXE_{}", built.target), &built.file)));
     if let Some(browser) = browser {
         command.env(BROWSER_VARIABLE, browser);
     }
