@@ -32,6 +32,8 @@ const SNAPSHOT_STALL_MS: Millis = 15_000;
 /// When the stream has brought no part of the first snapshot for so long after its `hello` (a proxy may hold it back), pages
 /// are pulled.
 const FIRST_SNAPSHOT_MS: Millis = 2_000;
+/// For how long an answer's time may be preferred to later ones.
+const TIME_KEPT_MS: Millis = 60_000;
 /// The longest delay before a stream is opened again.
 const RECONNECT_CAP_MS: Millis = 2_000;
 
@@ -646,12 +648,21 @@ impl Subscriber {
     }
 
     fn raise_floor(&mut self, floor: Time, now: Mono) {
-        if self.known.floor.is_none_or(|known| known.at(now) < floor) {
+        if self.known.floor.is_none_or(|known| known.time <= floor) {
             self.known.floor = Some(Anchor { time: floor, at: now });
         }
         // Entries go by F itself, never by the time that has passed since it was told.
         self.known.set.forget(floor);
         self.dirty = true;
+    }
+
+    /// The quickest answer of the last minute tells the time best. Not the latest time ever told: a monotonic clock that runs
+    /// fast would carry that ever further ahead of the database's.
+    fn set_time(&mut self, told: Anchor) {
+        let keep = |known: Anchor| told.at.since(known.at) < TIME_KEPT_MS && known.at(told.at) > told.time;
+        if !self.known.time.is_some_and(keep) {
+            self.known.time = Some(told);
+        }
     }
 
     // ---- leases ----
@@ -723,10 +734,8 @@ impl Subscriber {
             Tail::Snapshot => {}
         }
         self.raise_floor(answer.horizon_floor, now.mono);
-        if let Some(time) = answer.time
-            && self.known.time.is_none_or(|known| known.at(now.mono) < time)
-        {
-            self.known.time = Some(Anchor { time, at: now.mono });
+        if let Some(time) = answer.time {
+            self.set_time(Anchor { time, at: now.mono });
         }
         if answer.head == self.known.applied && answer.position.is_some() {
             self.position = answer.position;

@@ -1,1 +1,19 @@
-//! portcullis-verify
+//! Token → verdict: offline, by a public key and by what a verifier knows of the revocation log.
+//!
+//! Two steps, because they age differently. [`authenticate`] looks at what never changes: the form of the token, its
+//! signature, its claims; its result may be cached. [`judge_claims`] looks at what does: expiry, the revoked set, freshness;
+//! it is done for every request, and nothing that it says may be cached (DESIGN §4.8). [`judge`] does both.
+//!
+//! There is no I/O here, no clock, no lock, no async, and no source of randomness: the moment is an argument, and what
+//! should follow (a catch-up, a question to the server, an alarm) is part of the answer. A verifier has one allow-list of
+//! algorithms, a key has one algorithm, and a token cannot bring its own key or cause one to be fetched.
+#![forbid(unsafe_code)]
+
+mod ahead;
+mod judge;
+mod keys;
+
+pub use ahead::{AHEAD_LIMIT, AheadRecord};
+pub use judge::{Authentic, Decision, Expect, Reason, Verdict, View, authenticate, judge, judge_claims, unauthentic};
+pub use keys::Keys;
+pub use portcullis_feed::{Knowledge, Mono, Policy};

@@ -258,6 +258,24 @@ fn a_wall_clock_that_outruns_ends_the_lease() {
 }
 
 #[test]
+fn a_fast_clock_does_not_run_away_from_the_databases() {
+    let p = Publisher::empty(LOG, Limits::default());
+    let (mut s, mut ask) = synced(&p, 0);
+    let mut told = 0;
+    for round in 0..2000 {
+        // the machine's clock counts 1% too fast; wall and floor follow the database
+        told = 7_000_000 + round * 1700;
+        let ms = round * 1717;
+        let mut a = answer(&p, &ask, 0);
+        (a.time, a.horizon_floor) = (Some(Time(told)), Time(told - 10_000));
+        s.handle(Input::Answer(a), now(ms + 1));
+        ask = asked(&s.handle(Input::Tick, now(ms + 1717))).unwrap();
+    }
+    let ahead = s.knowledge().clock(Mono(1999 * 1717 + 1), Time(0)).since(Time(told));
+    assert!((0..=700).contains(&ahead), "{ahead}");
+}
+
+#[test]
 fn keys_come_in_order() {
     let mut p = Publisher::empty(LOG, Limits::default());
     grow(&mut p, 3);

@@ -1,0 +1,5 @@
+//! One test binary; real signatures, made here.
+#![allow(clippy::unwrap_used, reason = "helpers of tests may fail the test")]
+mod jose;
+mod judgement;
+mod support;
