@@ -6,6 +6,7 @@ use crate::{App, AppError};
 use portcullis_domain::model::ADMIN;
 use portcullis_domain::view::{Dead, SessionView};
 use portcullis_domain::{Actor, Refused};
+use portcullis_verify::Authentic;
 use portcullis_wire::{AccessClaims, Code, SecretString, SessionId, b64};
 use std::net::IpAddr;
 
@@ -43,33 +44,42 @@ pub fn page_cookie(session: SessionId, secret: &[u8; 32]) -> SecretString {
 impl App {
     /// The caller behind a bearer token.
     pub async fn caller(&self, token: Option<&str>, ip: Option<IpAddr>) -> Result<Caller, AppError> {
-        let claims = self.claims(token)?;
-        let view = self.token_session(&claims).await?;
+        let token = self.authentic(token)?;
+        let claims = token.claims();
+        let view = self.token_session(claims).await?;
+        // The rows first: what is true in the database counts at once, and a refusal that is certain needs no freshness.
+        if view.account.id != claims.sub || view.session.born > claims.rev || claims.rev > view.stamp.head {
+            tracing::error!(session = %claims.sid, rev = %claims.rev, "a signed token that this log cannot have made: is a key stolen?");
+            return Err(AppError::Unauthenticated(Code::TokenMalformed));
+        }
         match view.dead(self.settings().rules.idle_ttl) {
             None => {}
             Some(Dead::Expired) => return Err(AppError::Unauthenticated(Code::TokenExpired)),
             Some(_) => return Err(AppError::Unauthenticated(Code::TokenRevoked)),
         }
-        if view.account.id != claims.sub || view.session.born > claims.rev {
-            return Err(AppError::Unauthenticated(Code::TokenMalformed));
-        }
-        // Finer entries than the session (a token, a grant, a client, `stale`) are in the set.
-        match self.hub().judge(&claims) {
+        match self.hub().judge(&token) {
             Ok(()) => {}
+            Err(Code::NotFresh) => return Err(self.fault(AppError::Fault("this node's view of the log is too old".into()))),
             Err(code) => return Err(AppError::Unauthenticated(code)),
         }
         self.saw(view.session.id, view.stamp.now);
-        Ok(Caller { view, scope: claims.scope, ip })
+        Ok(Caller { view, scope: token.into_claims().scope, ip })
     }
 
     /// The session behind a bearer token that may be dead already: for a repeated sign-out.
     pub async fn caller_dead_or_alive(&self, token: Option<&str>, ip: Option<IpAddr>) -> Result<Caller, AppError> {
-        let claims = self.claims(token)?;
-        let view = self.token_session(&claims).await?;
-        if view.account.id != claims.sub {
+        let token = self.authentic(token)?;
+        // A revoked one is welcome here; one that is malformed, of somebody else or expired is not.
+        match self.hub().judge(&token) {
+            Ok(()) | Err(Code::TokenRevoked | Code::TokenStale | Code::NotFresh) => {}
+            Err(code) => return Err(AppError::Unauthenticated(code)),
+        }
+        let claims = token.claims();
+        let view = self.token_session(claims).await?;
+        if view.account.id != claims.sub || claims.rev > view.stamp.head {
             return Err(AppError::Unauthenticated(Code::TokenMalformed));
         }
-        Ok(Caller { view, scope: claims.scope, ip })
+        Ok(Caller { view, scope: token.into_claims().scope, ip })
     }
 
     /// The caller behind a page cookie.
@@ -112,10 +122,9 @@ impl App {
         Ok(caller)
     }
 
-    /// Signature, form, audience and life of one of our own access tokens; nothing about revocation yet.
-    fn claims(&self, token: Option<&str>) -> Result<AccessClaims, AppError> {
+    fn authentic(&self, token: Option<&str>) -> Result<Authentic, AppError> {
         let token = token.ok_or(AppError::Unauthenticated(Code::TokenMissing))?;
-        self.hub().authenticate(token, self.store().now()).map_err(AppError::Unauthenticated)
+        self.hub().authenticate(token).map_err(AppError::Unauthenticated)
     }
 
     async fn token_session(&self, claims: &AccessClaims) -> Result<SessionView, AppError> {

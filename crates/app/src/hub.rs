@@ -18,12 +18,12 @@ use bytes::Bytes;
 use portcullis_domain::family::MacKey;
 use portcullis_feed::fleet::Fleet;
 use portcullis_feed::publisher::{Limits, LogState, Publisher};
-use portcullis_feed::set::{RevokedSet, Subject, Verdict};
-use portcullis_feed::{Mono, fleet};
+use portcullis_feed::knowledge::{Anchor, Knowledge, Lease};
+use portcullis_feed::{Mono, Policy, fleet};
 use portcullis_store::{Store, StoreError};
-use portcullis_verify::{Expect, Keys};
+use portcullis_verify::{Authentic, Decision, Expect, View};
 use portcullis_wire::frame::Entries;
-use portcullis_wire::{AccessClaims, ClientId, Code, Digest, Epoch, InstanceId, LogId, Rev, SecretString, Time, b64};
+use portcullis_wire::{ClientId, Code, Digest, Epoch, InstanceId, LogId, Rev, SecretString, Time, b64};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -64,9 +64,8 @@ struct Inner {
     /// The newest rev that somebody waits for.
     prompt: AtomicU64,
     closing: AtomicBool,
-    /// What own tokens are judged by.
-    set: ArcSwap<RevokedSet>,
-    verify_keys: ArcSwap<Keys>,
+    /// What own tokens are judged by: the same as at every verifier, with this node's own reads as leases.
+    view: ArcSwap<View>,
     mac: ArcSwap<MacKey>,
     last_read_began: AtomicI64,
     bound_ms: AtomicI64,
@@ -146,7 +145,7 @@ impl Hub {
                 return Err(AppError::Fault("there are more verifier instances than may be".into()));
             }
         }
-        let set = ArcSwap::from_pointee(publisher.set().clone());
+        let view = ArcSwap::from_pointee(View::new(Knowledge::nothing(publisher.set().clone())));
         let inner = Inner {
             log: publisher.log(),
             store,
@@ -168,8 +167,7 @@ impl Hub {
             acks: watch::channel(0).0,
             prompt: AtomicU64::new(0),
             closing: AtomicBool::new(false),
-            set,
-            verify_keys: ArcSwap::from_pointee(parsed(keys)),
+            view,
             mac: ArcSwap::from_pointee(keys.mac().clone()),
             last_read_began: AtomicI64::new(now.0),
             bound_ms: AtomicI64::new(settings.bound_ms),
@@ -179,6 +177,7 @@ impl Hub {
         };
         let hub = Self { inner: Arc::new(inner) };
         hub.set_keys(keys);
+        hub.read_once().await;
         Ok(hub)
     }
 
@@ -198,7 +197,6 @@ impl Hub {
 
     /// The keys changed: tell every stream.
     pub fn set_keys(&self, keys: &KeyRing) {
-        self.inner.verify_keys.store(Arc::new(parsed(keys)));
         self.inner.mac.store(Arc::new(keys.mac().clone()));
         {
             let mut state = self.state();
@@ -258,6 +256,7 @@ impl Hub {
         let began = real::mono();
         let stamp = match self.read_and_apply().await {
             Ok(stamp) => {
+                self.renew_view(&stamp, began);
                 self.inner.last_read_began.store(began.0, Ordering::Release);
                 Some(stamp)
             }
@@ -268,6 +267,40 @@ impl Hub {
             }
         };
         self.inner.reads.send_replace(ReadDone { number, began, stamp });
+    }
+
+    /// What own tokens are judged by from now on: fresh for B/4 from the beginning of the read.
+    fn renew_view(&self, stamp: &portcullis_domain::view::Stamp, began: Mono) {
+        let bound_ms = self.bound_ms();
+        let (wall, old) = (real::wall(), self.inner.view.load_full());
+        let state = self.state();
+        let publisher = &state.publisher;
+        let keys = if old.known.keys[..] == *publisher.keys() {
+            old.known.keys.clone()
+        } else {
+            Arc::new(publisher.keys().to_vec())
+        };
+        let known = Knowledge {
+            log: Some(self.inner.log),
+            epoch: publisher.epoch(),
+            synced: true,
+            applied: publisher.head(),
+            set: publisher.set().clone(),
+            keys,
+            floor: Some(Anchor { time: publisher.floor(), at: began }),
+            time: Some(Anchor { time: stamp.now, at: real::mono() }),
+            lease: Some(Lease {
+                from: began,
+                until: began.plus(bound_ms / 4),
+                wall: Anchor { time: wall, at: real::mono() },
+                tolerance_ms: bound_ms / 4,
+            }),
+            proven: None, // a token ahead of the log is seen when its session is loaded
+            max_life_s: self.inner.max_life_s,
+            bound_ms,
+        };
+        drop(state);
+        self.inner.view.store(Arc::new(old.next(known)));
     }
 
     async fn read_and_apply(&self) -> Result<portcullis_domain::view::Stamp, StoreError> {
@@ -321,12 +354,8 @@ impl Hub {
             }
         }
         state.publisher.set_floor(read.stamp.floor);
-        let news = !read.entries.is_empty();
-        if news {
-            self.inner.set.store(Arc::new(state.publisher.set().clone()));
-        }
         drop(state);
-        if news {
+        if !read.entries.is_empty() {
             self.bump();
         }
         Ok(())
@@ -336,35 +365,25 @@ impl Hub {
     fn replace(&self, mut publisher: Publisher) {
         let mut state = self.state();
         publisher.set_keys(state.publisher.keys().to_vec());
-        self.inner.set.store(Arc::new(publisher.set().clone()));
         state.publisher = publisher;
         state.batches.clear();
         drop(state);
         self.bump();
     }
 
-    /// Signature, form, issuer, audience and life of one of our own tokens.
-    pub fn authenticate(&self, token: &str, now: Time) -> Result<AccessClaims, Code> {
-        let keys = self.inner.verify_keys.load();
-        let (claims, _) =
-            portcullis_verify::authenticate(&keys, &self.inner.expect, token).map_err(|refusal| refusal.code())?;
-        let life = claims.exp.saturating_sub(claims.iat);
-        if life > i64::try_from(self.inner.max_life_s).unwrap_or(i64::MAX) {
-            return Err(Code::TokenMalformed);
-        }
-        if claims.expires_at() <= now {
-            return Err(Code::TokenExpired);
-        }
-        Ok(claims)
+    /// Form and signature of one of our own tokens: what never changes about it.
+    pub fn authenticate(&self, token: &str) -> Result<Authentic, Code> {
+        portcullis_verify::authenticate(&self.inner.view.load().keys, token).map_err(|reason| reason.code())
     }
 
-    /// Whether no entry matches the token.
-    pub fn judge(&self, claims: &AccessClaims) -> Result<(), Code> {
-        match self.inner.set.load().verdict(&Subject::of(claims, None), real::mono()) {
-            Verdict::Live => Ok(()),
-            Verdict::Stale { .. } => Err(Code::TokenStale),
-            Verdict::Ended { .. } => Err(Code::TokenRevoked),
-            Verdict::KeyDead => Err(Code::TokenMalformed),
+    /// Whether it may be used now, judged as every verifier judges under `closed`.
+    pub fn judge(&self, token: &Authentic) -> Result<(), Code> {
+        let (wall, now) = (real::wall(), real::mono());
+        let view = self.inner.view.load();
+        match portcullis_verify::judge_claims(&view, token, &self.inner.expect, Policy::Closed, now, wall).decision {
+            Decision::Accept => Ok(()),
+            Decision::Refuse(reason) => Err(reason.code()),
+            Decision::AcceptUnproven | Decision::Introspect => Err(Code::NotFresh), // not under `closed`
         }
     }
 
@@ -429,10 +448,6 @@ impl Hub {
         let id = position.map(|(epoch, rev)| format!("id: {}\n", self.position(epoch, rev))).unwrap_or_default();
         Bytes::from(format!("{id}event: {name}\ndata: {data}\n\n"))
     }
-}
-
-fn parsed(keys: &KeyRing) -> Keys {
-    Keys::from_jwks(keys.public().iter())
 }
 
 fn instance(row: &portcullis_domain::model::Instance) -> fleet::Instance {

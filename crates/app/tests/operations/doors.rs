@@ -107,7 +107,7 @@ async fn row_of(door: Door) -> Row {
     let mine = world.sign_in(&world.ada, true).await.unwrap();
     let other = world.sign_in(&world.ada, false).await.unwrap();
     let bystander = world.sign_in(&world.eve, false).await.unwrap();
-    let claims = portcullis_claims(&world, &mine);
+    let claims = at_services(&world, &mine);
     let head = world.app.hub().head();
 
     world.held.hold.store(true, Ordering::SeqCst);
@@ -143,8 +143,8 @@ async fn row_of(door: Door) -> Row {
     }
 }
 
-fn portcullis_claims(world: &World, tokens: &Tokens) -> portcullis_wire::AccessClaims {
-    world.app.hub().authenticate(tokens.access_token.expose(), world.app.store().now()).unwrap()
+fn at_services(world: &World, tokens: &Tokens) -> portcullis_verify::Authentic {
+    world.app.hub().authenticate(tokens.access_token.expose()).unwrap()
 }
 
 /// The feed has whatever was committed by now.
