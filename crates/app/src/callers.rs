@@ -59,7 +59,9 @@ impl App {
         }
         match self.hub().judge(&token) {
             Ok(()) => {}
-            Err(Code::NotFresh) => return Err(self.fault(AppError::Fault("this node's view of the log is too old".into()))),
+            Err(Code::NotFresh) => {
+                return Err(self.fault(AppError::Fault("this node's view of the log is too old".into())));
+            }
             Err(code) => return Err(AppError::Unauthenticated(code)),
         }
         self.saw(view.session.id, view.stamp.now);

@@ -17,8 +17,8 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
 use portcullis_domain::family::MacKey;
 use portcullis_feed::fleet::Fleet;
-use portcullis_feed::publisher::{Limits, LogState, Publisher};
 use portcullis_feed::knowledge::{Anchor, Knowledge, Lease};
+use portcullis_feed::publisher::{Limits, LogState, Publisher};
 use portcullis_feed::{Mono, Policy, fleet};
 use portcullis_store::{Store, StoreError};
 use portcullis_verify::{Authentic, Decision, Expect, View};
@@ -51,6 +51,8 @@ struct Inner {
     log: LogId,
     expect: Expect,
     max_life_s: u64,
+    started: Mono,
+    head_at_start: Rev,
     state: Mutex<State>,
     /// Changes whenever a stream may have something to do.
     version: watch::Sender<u64>,
@@ -148,6 +150,8 @@ impl Hub {
         let view = ArcSwap::from_pointee(View::new(Knowledge::nothing(publisher.set().clone())));
         let inner = Inner {
             log: publisher.log(),
+            started: now,
+            head_at_start: publisher.head(),
             store,
             expect: settings.expect,
             max_life_s: settings.max_life_s,

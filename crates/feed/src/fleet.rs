@@ -224,6 +224,13 @@ impl Fleet {
         self.commits.push_back((rev, at));
     }
 
+    /// No earlier than when `rev` was committed, by this node's clock: what was told for it or for the oldest position after it
+    /// that is remembered. `None`: nothing at or after it was told.
+    pub fn committed_at(&self, rev: Rev) -> Option<Mono> {
+        let index = self.commits.partition_point(|(known, _)| *known < rev);
+        self.commits.get(index).map(|(_, at)| *at)
+    }
+
     fn committed_by(&self, at: Mono) -> Option<Rev> {
         let until = self.commits.partition_point(|(_, when)| *when <= at);
         self.commits.get(until.checked_sub(1)?).map(|(rev, _)| *rev)

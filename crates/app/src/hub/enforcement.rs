@@ -31,7 +31,7 @@ pub struct Enforcement {
 impl Hub {
     /// How far `revoked` is enforced now.
     pub fn enforcement(&self, revoked: &Revoked) -> Enforcement {
-        let (now, committed) = self.committed_at(revoked);
+        let (now, committed) = self.committed_at(revoked.rev);
         let counts = self.state().fleet.enforcement(revoked.rev, committed, now);
         let elapsed = now.since(committed).max(0);
         let mut complete = self.inner.waits.complete.lock().unwrap_or_else(PoisonError::into_inner);
@@ -67,10 +67,14 @@ impl Hub {
         }
     }
 
-    /// Now, and the commit, by this node's monotonic clock.
-    fn committed_at(&self, revoked: &Revoked) -> (Mono, Mono) {
+    /// Now, and a moment no earlier than the commit, by this node's monotonic clock. No wall clock: one that is set forward would
+    /// make a fresh commit look old, and leases that are still out look ended.
+    fn committed_at(&self, rev: Rev) -> (Mono, Mono) {
         let now = real::mono();
-        let ago = self.inner.store.now().since(revoked.at).max(0);
-        (now, now.minus(ago))
+        let state = self.state();
+        let known = state.fleet.committed_at(rev);
+        // Committed before this run began: every instance counts as leased since then.
+        let earlier = (rev <= self.inner.head_at_start).then_some(self.inner.started);
+        (now, earlier.or(known).unwrap_or(now))
     }
 }
