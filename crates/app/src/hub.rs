@@ -369,6 +369,7 @@ impl Hub {
     fn replace(&self, mut publisher: Publisher) {
         let mut state = self.state();
         publisher.set_keys(state.publisher.keys().to_vec());
+        state.fleet.committed(publisher.head(), real::mono());
         state.publisher = publisher;
         state.batches.clear();
         drop(state);
