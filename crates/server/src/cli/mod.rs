@@ -1,0 +1,294 @@
+//! The command line: what can be asked for, and how an answer leaves the process.
+pub mod exit;
+pub mod out;
+pub mod table;
+
+use crate::commands;
+use crate::settings::sources::Flags;
+use clap::{Args, Parser, Subcommand};
+use exit::{Exit, Failure};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Sign-in, sessions, and revocation that is true at every service within milliseconds.
+#[derive(Debug, Parser)]
+#[command(name = "portcullis", version, about, propagate_version = true, max_term_width = 110)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Everything on loopback, to try it: server, demo API, demo accounts.
+    Dev(DevArgs),
+    /// The server.
+    Serve(ServeArgs),
+    /// A protected service that verifies tokens offline, to try a server with.
+    DemoApi(DemoArgs),
+    /// List, make, block and delete accounts, and end their sessions.
+    Accounts(AccountsArgs),
+    /// List, register, enable and disable clients.
+    Clients(ClientsArgs),
+    /// Look at the configuration.
+    Config(ConfigArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct DevArgs {
+    /// Play the tour: sign in, end, log out everywhere, block, and measure who is refused when; exits 0 when all is as it should be.
+    #[arg(long)]
+    pub tour: bool,
+    /// Keep data here [default: a temporary directory that is removed at the end].
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Port of the server; the demo API takes the next one. 0 takes free ones.
+    #[arg(long, default_value_t = 7400)]
+    pub port: u16,
+    /// One line of JSON with addresses and credentials when ready.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    #[command(flatten)]
+    pub flags: Flags,
+}
+
+#[derive(Debug, Args)]
+pub struct DemoArgs {
+    /// The server's issuer, such as https://id.example.org.
+    #[arg(long, value_name = "URL")]
+    pub issuer: String,
+    /// The audience that tokens must have [default: the issuer].
+    #[arg(long, value_name = "NAME")]
+    pub audience: Option<String>,
+    /// The id of a client of kind `verifier`.
+    #[arg(long, value_name = "ID")]
+    pub client_id: String,
+    /// Its secret [environment: PORTCULLIS_CLIENT_SECRET, or PORTCULLIS_CLIENT_SECRET_FILE names a file].
+    #[arg(long, value_name = "SECRET")]
+    pub client_secret: Option<String>,
+    /// Where the feed is [default: ISSUER/v1/feed].
+    #[arg(long, value_name = "URL")]
+    pub feed_url: Option<String>,
+    /// Where to serve.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7401")]
+    pub listen: String,
+    /// What to do without a lease.
+    #[arg(long, value_name = "POLICY", default_value = "closed", value_parser = ["closed", "introspect", "open"])]
+    pub policy: String,
+    /// A shorter bound than the server's, such as 2s.
+    #[arg(long, value_name = "SPAN")]
+    pub bound: Option<String>,
+}
+
+/// How a command reaches the server that it operates.
+#[derive(Debug, Args)]
+pub struct Reach {
+    /// The server [environment: PORTCULLIS_SERVER; default: the admin socket in the data directory].
+    #[arg(long, global = true, value_name = "URL")]
+    pub server: Option<String>,
+    /// An administrator's access token [environment: PORTCULLIS_TOKEN, or PORTCULLIS_TOKEN_FILE names a file].
+    #[arg(long, global = true, value_name = "TOKEN")]
+    pub token: Option<String>,
+    /// The data directory, in which the admin socket is [environment: PORTCULLIS_DATA_DIR].
+    #[arg(long, global = true, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// The server's configuration file, which may name the data directory.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// JSON for programs.
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct AccountsArgs {
+    #[command(flatten)]
+    pub reach: Reach,
+    #[command(subcommand)]
+    pub act: AccountsAct,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum AccountsAct {
+    /// All accounts.
+    List {
+        /// Only those whose address starts so.
+        #[arg(long)]
+        prefix: Option<String>,
+        /// At most so many.
+        #[arg(long, default_value_t = 100)]
+        limit: u32,
+        /// Go on where the last page ended.
+        #[arg(long)]
+        cursor: Option<String>,
+    },
+    /// Make an account. The password is read from standard input unless a file is named.
+    Create {
+        /// Its address.
+        email: String,
+        /// What it calls itself.
+        #[arg(long)]
+        name: Option<String>,
+        /// A role, such as admin; may be given several times.
+        #[arg(long = "role", value_name = "ROLE")]
+        roles: Vec<String>,
+        /// A file with the password; `-` is standard input.
+        #[arg(long, value_name = "FILE", default_value = "-")]
+        password_file: PathBuf,
+        /// Without a password: it cannot sign in by one.
+        #[arg(long, conflicts_with = "password_file")]
+        no_password: bool,
+    },
+    /// One account.
+    Show {
+        /// Id or address.
+        account: String,
+    },
+    /// Block an account: everything that it has ends, and it cannot sign in.
+    Block {
+        /// Id or address.
+        account: String,
+        /// Why; the owner sees it after signing in rightly.
+        #[arg(long)]
+        reason: String,
+        /// When the block lifts itself (RFC 3339, UTC).
+        #[arg(long)]
+        until: Option<String>,
+        #[command(flatten)]
+        wait: Wait,
+    },
+    /// Lift a block. What it ended stays ended.
+    Unblock {
+        /// Id or address.
+        account: String,
+        /// Why, for the audit record.
+        #[arg(long)]
+        reason: Option<String>,
+    },
+    /// The living sessions of an account.
+    Sessions {
+        /// Id or address.
+        account: String,
+    },
+    /// End all sessions of an account.
+    EndSessions {
+        /// Id or address.
+        account: String,
+        #[command(flatten)]
+        wait: Wait,
+    },
+    /// Delete an account: everything that it has ends; a tombstone stays.
+    Delete {
+        /// Id or address.
+        account: String,
+        #[command(flatten)]
+        wait: Wait,
+    },
+}
+
+/// Whether to answer when committed, or when true everywhere.
+#[derive(Debug, Args)]
+pub struct Wait {
+    /// Answer when every verifier enforces it; exit code 4 when that is not known in time.
+    #[arg(long)]
+    pub wait: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct ClientsArgs {
+    #[command(flatten)]
+    pub reach: Reach,
+    #[command(subcommand)]
+    pub act: ClientsAct,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ClientsAct {
+    /// All clients.
+    List {
+        /// At most so many.
+        #[arg(long, default_value_t = 100)]
+        limit: u32,
+        /// Go on where the last page ended.
+        #[arg(long)]
+        cursor: Option<String>,
+    },
+    /// Register a client; its secret is shown once.
+    Create {
+        /// Its name.
+        name: String,
+        /// What it is.
+        #[arg(long, default_value = "verifier", value_parser = ["verifier", "confidential", "public"])]
+        kind: String,
+    },
+    /// Switch a client on again.
+    Enable {
+        /// Its id.
+        client: String,
+    },
+    /// Switch a client off: everything given to it ends, its feed connections close.
+    Disable {
+        /// Its id.
+        client: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct ConfigArgs {
+    #[command(subcommand)]
+    pub act: ConfigAct,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ConfigAct {
+    /// Read the settings as `serve` would, and show each with where it came from.
+    Check {
+        #[command(flatten)]
+        flags: Flags,
+        /// JSON for programs.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Reads the command line, does it, and says how it went.
+pub fn run() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let wrong = error.use_stderr();
+            let _ = error.print();
+            return if wrong { Exit::Usage.into() } else { Exit::Done.into() };
+        }
+    };
+    let result = match cli.command {
+        Command::Dev(args) => commands::dev::run(&args),
+        Command::Serve(args) => commands::serve::run(&args.flags),
+        Command::DemoApi(args) => commands::demo_api::run(&args),
+        Command::Accounts(args) => commands::accounts::run(&args),
+        Command::Clients(args) => commands::clients::run(&args),
+        Command::Config(ConfigArgs { act: ConfigAct::Check { flags, json } }) => commands::config::check(&flags, json),
+    };
+    match result {
+        Ok(exit) => exit.into(),
+        Err(Failure { exit, message }) => {
+            out::complain(&message);
+            exit.into()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

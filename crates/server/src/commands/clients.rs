@@ -1,0 +1,72 @@
+//! `portcullis clients`: what an operator does with clients.
+use super::accounts::{items, revoked, show};
+use super::remote::{Remote, block_on, cell, escaped};
+use crate::cli::exit::{Exit, Outcome};
+use crate::cli::out;
+use crate::cli::table::render;
+use crate::cli::{ClientsAct, ClientsArgs};
+use http::Method;
+use serde_json::{Value, json};
+
+/// Does what was asked for.
+pub fn run(args: &ClientsArgs) -> Outcome {
+    block_on(act(args))
+}
+
+async fn act(args: &ClientsArgs) -> Outcome {
+    let mut remote = Remote::of(&args.reach)?;
+    let json = args.reach.json;
+    match &args.act {
+        ClientsAct::List { limit, cursor } => {
+            let cursor = cursor.as_ref().map_or(String::new(), |cursor| format!("&cursor={}", escaped(cursor)));
+            let page = remote.call(Method::GET, &format!("/v1/admin/clients?limit={limit}{cursor}"), None).await?;
+            show(json, &page, || {
+                let rows: Vec<_> = items(&page, "clients").map(row).collect();
+                let more = page.get("next").and_then(Value::as_str);
+                let more = more.map_or(String::new(), |next| format!("\nmore: --cursor {}", out::harmless(next)));
+                render(&HEADS, &rows) + &more
+            });
+        }
+        ClientsAct::Create { name, kind } => {
+            let body = json!({ "name": name, "kind": kind });
+            let made = remote.call(Method::POST, "/v1/admin/clients", Some(&body)).await?;
+            show(json, &made, || {
+                let lines = ["client_id", "client_secret"].map(|m| vec![m.to_owned(), cell(&made, m)]);
+                let lines: Vec<_> = lines.into_iter().filter(|line| !line[1].is_empty()).collect();
+                format!("{}\nThe secret is shown this once.", render(&["", ""], &lines).trim_start_matches('\n'))
+            });
+        }
+        ClientsAct::Enable { client } => set_disabled(&mut remote, client, false, json).await?,
+        ClientsAct::Disable { client } => set_disabled(&mut remote, client, true, json).await?,
+    }
+    Ok(Exit::Done)
+}
+
+const HEADS: [&str; 5] = ["CLIENT ID", "NAME", "KIND", "STATE", "CREATED"];
+
+fn row(client: &Value) -> Vec<String> {
+    let disabled = client.get("disabled").and_then(Value::as_bool).unwrap_or(false);
+    let state = if disabled { "disabled" } else { "enabled" };
+    vec![
+        cell(client, "client_id"),
+        cell(client, "name"),
+        cell(client, "kind"),
+        state.into(),
+        cell(client, "created_at"),
+    ]
+}
+
+async fn set_disabled(
+    remote: &mut Remote,
+    client: &str,
+    disabled: bool,
+    as_json: bool,
+) -> Result<(), crate::cli::exit::Failure> {
+    let path = format!("/v1/admin/clients/{}", escaped(client));
+    let answer = remote.call(Method::PATCH, &path, Some(&json!({ "disabled": disabled }))).await?;
+    show(as_json, &answer, || {
+        let table = render(&HEADS, &[row(&answer)]);
+        if answer.get("rev").is_some_and(Value::is_u64) { format!("{table}\n{}", revoked(&answer)) } else { table }
+    });
+    Ok(())
+}

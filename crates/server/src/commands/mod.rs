@@ -1,0 +1,8 @@
+//! One file per command.
+pub mod accounts;
+pub mod clients;
+pub mod config;
+pub mod demo_api;
+pub mod dev;
+pub mod remote;
+pub mod serve;

@@ -1,0 +1,346 @@
+//! Settings: found in four places, read once, and afterwards not wrong any more.
+//!
+//! [`table`] says which names there are, [`sources`] finds their texts, this file reads them into types and checks what one
+//! value alone cannot show. All problems are told at once, each with the place that the value came from; a secret's value is
+//! in none of them.
+pub mod sources;
+pub mod table;
+mod values;
+
+use self::sources::{Environment, Flags, Found, Gathered, Source};
+use self::table::{Kind, SETTINGS, Setting};
+use ipnet::IpNet;
+use portcullis_app::keys::MasterKey;
+use portcullis_app::{Hashing, Settings as AppSettings};
+use portcullis_domain::Rules;
+use portcullis_wire::{Millis, SecretString, time};
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+pub use values::is_loopback_url;
+
+/// Everything that `serve` depends on, checked.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where to serve.
+    pub listen: SocketAddr,
+    /// The public address, when it was given.
+    pub issuer: Option<String>,
+    /// `aud`, when it was given.
+    pub audience: Option<String>,
+    /// The database file, when it was given.
+    pub database: Option<PathBuf>,
+    /// The data directory.
+    pub data_dir: PathBuf,
+    /// The master key, when it was given.
+    pub master_key: Option<MasterKey>,
+    /// Life of an access token.
+    pub access_ttl: Millis,
+    /// Idle life of a session.
+    pub idle_ttl: Millis,
+    /// Absolute life of a session.
+    pub absolute_ttl: Millis,
+    /// The same successor for so long.
+    pub retry_window: Millis,
+    /// A new successor for so long.
+    pub late_retry: Millis,
+    /// B.
+    pub bound: Millis,
+    /// Added to B for open streams.
+    pub stream_grace: Millis,
+    /// Origins besides the issuer's.
+    pub allowed_origins: Vec<String>,
+    /// Whose forwarding headers count.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Where operations are served alone.
+    pub ops_listen: Option<SocketAddr>,
+    /// The first administrator.
+    pub bootstrap_admin: Option<(String, SecretString)>,
+    /// Whether people may sign up.
+    pub sign_up: bool,
+    /// How passwords are hashed.
+    pub hashing: Hashing,
+    /// Log lines for programs.
+    pub log_json: bool,
+    /// What is logged.
+    pub log_level: String,
+    /// What is odd, but no error.
+    pub warnings: Vec<String>,
+    /// Texts and sources, for `config check`.
+    pub shown: Vec<Shown>,
+    /// The configuration file that was used.
+    pub file: Option<PathBuf>,
+}
+
+/// A setting as `config check` shows it.
+#[derive(Debug, Clone)]
+pub struct Shown {
+    /// Its name.
+    pub name: &'static str,
+    /// Its value, masked when it is secret.
+    pub value: String,
+    /// Where it came from.
+    pub source: Source,
+}
+
+/// What is wrong with the settings: at least one line, each with its place.
+#[derive(Debug)]
+pub struct Problems(pub Vec<String>);
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.join("\n"))
+    }
+}
+impl std::error::Error for Problems {}
+
+/// Reads one value after the other and keeps what is wrong.
+struct Reader {
+    found: BTreeMap<&'static str, Found>,
+    problems: Vec<String>,
+}
+
+impl Reader {
+    /// The text of a setting, its default included.
+    fn text(&self, setting: &Setting) -> Option<&str> {
+        self.found.get(setting.name).map(|found| found.text.expose()).or(setting.default)
+    }
+
+    /// The value of a setting, by the function that reads such texts; `None` when there is none or it is wrong.
+    fn get<T>(&mut self, name: &'static str, read: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
+        let setting = table::by_name(name)?;
+        match read(self.text(setting)?) {
+            Ok(value) => Some(value),
+            Err(why) => {
+                self.wrong(name, &why);
+                None
+            }
+        }
+    }
+
+    /// Notes what is wrong with a setting, with its value (unless it is secret) and its place.
+    fn wrong(&mut self, name: &'static str, why: &str) {
+        let secret = table::by_name(name).is_some_and(|setting| setting.secret);
+        let problem = match self.found.get(name) {
+            Some(found) if secret => format!("{name} {why} (from {})", found.source),
+            Some(found) => format!("{name} = {:?}: {why} (from {})", found.text.expose(), found.source),
+            None => format!("{name} {why}"),
+        };
+        self.problems.push(problem);
+    }
+
+    fn span(&mut self, name: &'static str) -> Millis {
+        let limits = table::by_name(name).map(|setting| setting.kind);
+        let read = |text: &str| {
+            let span =
+                time::parse_span(text).ok_or("a duration needs a number and a unit: 500ms, 90s, 5m, 12h or 30d")?;
+            match limits {
+                Some(Kind::Span(min, max)) if !(min..=max).contains(&span) => {
+                    Err(format!("must lie between {} and {}", time::span(min), time::span(max)))
+                }
+                _ => Ok(span),
+            }
+        };
+        self.get(name, read).unwrap_or(0)
+    }
+
+    fn count(&mut self, name: &'static str) -> Option<u64> {
+        let limits = table::by_name(name).map(|setting| setting.kind);
+        self.get(name, |text| match (text.parse::<u64>(), limits) {
+            (Ok(n), Some(Kind::Count(min, max))) if (min..=max).contains(&n) => Ok(n),
+            (_, Some(Kind::Count(min, max))) => Err(format!("must be a whole number between {min} and {max}")),
+            _ => Err("must be a whole number".into()),
+        })
+    }
+
+    fn word(&mut self, name: &'static str) -> String {
+        let words = match table::by_name(name).map(|setting| setting.kind) {
+            Some(Kind::Word(words)) => words,
+            _ => &[],
+        };
+        let read = |text: &str| match words.contains(&text) {
+            true => Ok(text.to_owned()),
+            false => Err(format!("must be one of {}", words.join(", "))),
+        };
+        self.get(name, read).unwrap_or_default()
+    }
+
+    fn list<T>(&mut self, name: &'static str, read: impl Fn(&str) -> Result<T, String>) -> Vec<T> {
+        let items = |text: &str| text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(read).collect();
+        self.get(name, items).unwrap_or_default()
+    }
+}
+
+impl Settings {
+    /// From this process's command line, environment and files.
+    pub fn load(flags: &Flags) -> Result<Self, Problems> {
+        let cwd = std::env::current_dir().unwrap_or_default();
+        Self::read(Gathered::from(flags, &Environment::of_process(), &cwd))
+    }
+
+    /// The data directory alone, for commands that look for the admin socket: other settings may be wrong or missing.
+    pub fn data_dir_only(flags: &Flags) -> PathBuf {
+        let cwd = std::env::current_dir().unwrap_or_default();
+        let gathered = Gathered::from(flags, &Environment::of_process(), &cwd);
+        let reader = Reader { found: gathered.found, problems: vec![] };
+        let text = table::by_name("data_dir").and_then(|setting| reader.text(setting));
+        PathBuf::from(text.unwrap_or_default())
+    }
+
+    /// Reads what was found.
+    pub fn read(gathered: Gathered) -> Result<Self, Problems> {
+        let mut r = Reader { found: gathered.found, problems: gathered.problems };
+        let mut warnings = gathered.warnings;
+        let listen = r.get("listen", values::address).unwrap_or(SocketAddr::from(([127, 0, 0, 1], 0)));
+        let issuer = r.get("issuer", values::issuer);
+        if issuer.is_none() && !r.found.contains_key("issuer") && !listen.ip().is_loopback() {
+            r.wrong("issuer", "must be set: the public address of this server, such as https://id.example.org");
+        }
+        let hashing = Hashing {
+            memory_kib: r.get("argon2_memory", values::memory_kib).unwrap_or(0),
+            passes: r.count("argon2_passes").and_then(|n| u32::try_from(n).ok()).unwrap_or(0),
+            lanes: r.count("argon2_lanes").and_then(|n| u32::try_from(n).ok()).unwrap_or(0),
+            threads: r.count("hash_threads").and_then(|n| usize::try_from(n).ok()).unwrap_or_else(cores_to_hash_on),
+            queue: r.count("hash_queue").and_then(|n| usize::try_from(n).ok()).unwrap_or(0),
+        };
+        if r.problems.is_empty() && u64::from(hashing.memory_kib) < 8 * u64::from(hashing.lanes) {
+            r.wrong("argon2_memory", "must be at least 8 KiB for each of argon2_lanes");
+        }
+        let settings = Self {
+            listen,
+            issuer,
+            audience: r.get("audience", values::audience),
+            database: r.get("database_url", values::database),
+            data_dir: r.get("data_dir", values::directory).unwrap_or_default(),
+            master_key: r.get("master_key", |text| {
+                MasterKey::parse(&SecretString::new(text)).ok_or_else(|| "must be 32 bytes in base64".to_owned())
+            }),
+            access_ttl: r.span("access_ttl"),
+            idle_ttl: r.span("idle_ttl"),
+            absolute_ttl: r.span("absolute_ttl"),
+            retry_window: r.span("retry_window"),
+            late_retry: r.span("late_retry"),
+            bound: r.span("bound"),
+            stream_grace: r.span("stream_grace"),
+            allowed_origins: r.list("allowed_origins", values::origin),
+            trusted_proxies: r.list("trusted_proxies", values::network),
+            ops_listen: r.get("ops_listen", values::address),
+            bootstrap_admin: r.get("bootstrap_admin", values::bootstrap_admin),
+            sign_up: r.get("sign_up", values::switch).unwrap_or(false),
+            hashing,
+            log_json: r.word("log_format") == "json",
+            log_level: r.get("log_level", values::log_level).unwrap_or_default(),
+            shown: SETTINGS.iter().map(|setting| shown(&r, setting)).collect(),
+            file: gathered.file,
+            warnings: vec![],
+        };
+        if !r.problems.is_empty() {
+            return Err(Problems(r.problems));
+        }
+        warnings.extend(settings.odd());
+        let mut settings = Self { warnings, ..settings };
+        settings.show_derived();
+        Ok(settings)
+    }
+
+    /// What is allowed, but hardly meant.
+    fn odd(&self) -> Vec<String> {
+        let mut odd = Vec::new();
+        if self.hashing.is_weak() {
+            let Hashing { memory_kib, passes, .. } = self.hashing;
+            odd.push(format!(
+                "WEAK PASSWORD HASHING: argon2_memory = {memory_kib} KiB with argon2_passes = {passes} is below OWASP's \
+                 minimum; passwords of a stolen database could be guessed quickly. For tests only"
+            ));
+        }
+        if self.retry_window > self.late_retry && self.late_retry != 0 {
+            odd.push("late_retry is shorter than retry_window and so has no effect".into());
+        }
+        if self.idle_ttl > self.absolute_ttl {
+            odd.push("idle_ttl is longer than absolute_ttl and so has no effect".into());
+        }
+        if self.trusted_proxies.iter().any(|net| net.prefix_len() == 0) {
+            odd.push("trusted_proxies holds every address: anybody can claim to call from anywhere".into());
+        }
+        odd
+    }
+
+    /// Puts what was derived in the place of the words that explain it.
+    fn show_derived(&mut self) {
+        let issuer = self.issuer_at(self.listen);
+        let derived = [
+            ("audience", self.audience.clone().unwrap_or_else(|| issuer.clone())),
+            ("issuer", issuer),
+            ("database_url", format!("sqlite://{}", self.database_path().display())),
+            ("hash_threads", self.hashing.threads.to_string()),
+        ];
+        for shown in self.shown.iter_mut().filter(|shown| shown.source == Source::Default) {
+            if let Some((_, value)) = derived.iter().find(|(name, _)| *name == shown.name) {
+                shown.value.clone_from(value);
+            }
+        }
+    }
+
+    /// `iss`, given the address that is really listened on.
+    pub fn issuer_at(&self, bound: SocketAddr) -> String {
+        self.issuer.clone().unwrap_or_else(|| format!("http://{bound}"))
+    }
+
+    /// The database file.
+    pub fn database_path(&self) -> PathBuf {
+        self.database.clone().unwrap_or_else(|| self.data_dir.join("portcullis.db"))
+    }
+
+    /// What the operations depend on, given the address that is really listened on.
+    pub fn for_app(&self, bound: SocketAddr) -> AppSettings {
+        let issuer = self.issuer_at(bound);
+        AppSettings {
+            rules: Rules {
+                audience: self.audience.clone().unwrap_or_else(|| issuer.clone()),
+                issuer,
+                access_ttl: self.access_ttl,
+                idle_ttl: self.idle_ttl,
+                absolute_ttl: self.absolute_ttl,
+                retry_window: self.retry_window,
+                late_retry: self.late_retry,
+            },
+            bound: self.bound,
+            stream_grace: self.stream_grace,
+            sign_up: self.sign_up,
+            hashing: self.hashing,
+        }
+    }
+
+    /// The admin socket of a data directory.
+    pub fn admin_socket(data_dir: &Path) -> PathBuf {
+        data_dir.join("admin.sock")
+    }
+}
+
+/// All settings as JSON, secrets masked, for programs.
+pub fn to_json(settings: &Settings) -> serde_json::Value {
+    let row = |s: &Shown| (s.name.to_owned(), json!({ "value": s.value, "source": s.source.to_string() }));
+    let all: serde_json::Map<_, _> = settings.shown.iter().map(row).collect();
+    json!({ "ok": true, "file": settings.file, "settings": all, "warnings": settings.warnings })
+}
+
+fn shown(reader: &Reader, setting: &Setting) -> Shown {
+    let found = reader.found.get(setting.name);
+    let value = match found {
+        Some(_) if setting.secret => "(secret)".into(),
+        Some(found) => found.text.expose().to_owned(),
+        None => setting.default.map_or_else(|| format!("({})", setting.otherwise), str::to_owned),
+    };
+    Shown { name: setting.name, value, source: found.map_or(Source::Default, |found| found.source.clone()) }
+}
+
+/// One hash keeps one core busy; more than four at once would take the memory that the rest needs.
+fn cores_to_hash_on() -> usize {
+    std::thread::available_parallelism().map_or(2, |n| n.get().min(4))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,209 @@
+//! The one table of settings: every name, what its value looks like, its default, and what it is for. Flags, environment
+//! variables, file keys, `config check` and the help texts are all made from it, so they cannot disagree.
+
+/// A setting with a fixed name.
+#[derive(Debug)]
+pub struct Setting {
+    /// The key in `portcullis.toml`. `access_ttl` is also `--access-ttl` and `PORTCULLIS_ACCESS_TTL`.
+    pub name: &'static str,
+    /// What a value looks like.
+    pub kind: Kind,
+    /// The value when none is given, as it would be written; `None` when it is derived or absent.
+    pub default: Option<&'static str>,
+    /// What stands in the place of a default that is derived.
+    pub otherwise: &'static str,
+    /// Whether the value must never be shown. Secrets also come from `PORTCULLIS_…_FILE`.
+    pub secret: bool,
+    /// One line for people.
+    pub help: &'static str,
+}
+
+/// What a value looks like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Any text; who uses it reads it further.
+    Text,
+    /// A span with its unit, within these limits in milliseconds.
+    Span(i64, i64),
+    /// A whole number within these limits.
+    Count(u64, u64),
+    /// `on` or `off`.
+    Switch,
+    /// Texts: an array in the file, separated by commas elsewhere.
+    List,
+    /// One of these words.
+    Word(&'static [&'static str]),
+}
+
+impl Setting {
+    /// `--access-ttl`, without the dashes in front.
+    pub fn flag(&self) -> String {
+        self.name.replace('_', "-")
+    }
+    /// `PORTCULLIS_ACCESS_TTL`.
+    pub fn env(&self) -> String {
+        format!("{ENV_PREFIX}{}", self.name.to_ascii_uppercase())
+    }
+}
+
+/// What all our environment variables begin with.
+pub const ENV_PREFIX: &str = "PORTCULLIS_";
+
+const SECOND: i64 = 1000;
+const MINUTE: i64 = 60 * SECOND;
+const HOUR: i64 = 60 * MINUTE;
+const DAY: i64 = 24 * HOUR;
+
+const fn text(
+    name: &'static str,
+    default: Option<&'static str>,
+    otherwise: &'static str,
+    help: &'static str,
+) -> Setting {
+    Setting { name, kind: Kind::Text, default, otherwise, secret: false, help }
+}
+const fn secret(name: &'static str, otherwise: &'static str, help: &'static str) -> Setting {
+    Setting { name, kind: Kind::Text, default: None, otherwise, secret: true, help }
+}
+const fn of(name: &'static str, kind: Kind, default: &'static str, help: &'static str) -> Setting {
+    Setting { name, kind, default: Some(default), otherwise: "", secret: false, help }
+}
+const fn list(name: &'static str, help: &'static str) -> Setting {
+    Setting { name, kind: Kind::List, default: None, otherwise: "none", secret: false, help }
+}
+
+/// Every setting that this release knows.
+pub const SETTINGS: &[Setting] = &[
+    text("listen", Some("127.0.0.1:7400"), "", "address and port to serve on"),
+    text(
+        "issuer",
+        None,
+        "http://LISTEN, when that is a loopback address",
+        "public address of this server, https unless loopback; `iss` of every token",
+    ),
+    text("audience", None, "the issuer", "`aud` of access tokens"),
+    text("database_url", None, "sqlite://DATA_DIR/portcullis.db", "the database, sqlite://PATH"),
+    text(
+        "data_dir",
+        Some("portcullis-data"),
+        "",
+        "directory for the database, the master key and the admin socket; made with mode 0700",
+    ),
+    secret(
+        "master_key",
+        "DATA_DIR/master.key, made at first start",
+        "32 bytes in base64 that seal the keys in the database",
+    ),
+    of("access_ttl", Kind::Span(SECOND, HOUR), "5m", "life of an access token, before its jitter of 20%"),
+    of("idle_ttl", Kind::Span(SECOND, 3660 * DAY), "30d", "a session ends when it was not used for so long"),
+    of(
+        "absolute_ttl",
+        Kind::Span(SECOND, 3660 * DAY),
+        "180d",
+        "a session ends so long after sign-in, whatever happens",
+    ),
+    of("retry_window", Kind::Span(0, HOUR), "10s", "a repeated refresh gets the same successor for so long"),
+    of(
+        "late_retry",
+        Kind::Span(0, 366 * DAY),
+        "24h",
+        "a predecessor whose successor was never used gets a new one for so long; 0s is strict",
+    ),
+    of("bound", Kind::Span(200, HOUR), "5s", "B: how long a lease of a verifier lasts"),
+    of("stream_grace", Kind::Span(0, HOUR), "0s", "how long open streams may outlive a lost lease"),
+    list("allowed_origins", "origins, besides the issuer's, whose pages may call with cookies (also CORS)"),
+    list("trusted_proxies", "addresses or networks whose forwarding headers are believed"),
+    text(
+        "ops_listen",
+        None,
+        "operations are served on LISTEN",
+        "address and port for /healthz, /readyz and /metrics alone",
+    ),
+    secret("bootstrap_admin", "none", "email:password of the first administrator, used on an empty database"),
+    of("sign_up", Kind::Switch, "on", "whether people may make accounts themselves"),
+    of("argon2_memory", Kind::Text, "19MiB", "memory of one password hash (KiB, or with a unit)"),
+    of("argon2_passes", Kind::Count(1, 1000), "2", "passes of one password hash"),
+    of("argon2_lanes", Kind::Count(1, 64), "1", "lanes of one password hash"),
+    Setting {
+        name: "hash_threads",
+        kind: Kind::Count(1, 256),
+        default: None,
+        otherwise: "the number of cores, at most 4",
+        secret: false,
+        help: "how many passwords are hashed at once; memory is bounded by this times argon2_memory",
+    },
+    of(
+        "hash_queue",
+        Kind::Count(1, 1_000_000),
+        "256",
+        "how many sign-ins may wait for a hash; beyond that the answer is 503",
+    ),
+    of("log_format", Kind::Word(&["text", "json"]), "text", "log lines for people or for programs"),
+    text(
+        "log_level",
+        Some("info"),
+        "",
+        "error, warn, info, debug or trace; or directives such as info,portcullis_app=debug",
+    ),
+];
+
+/// Names that DESIGN fixes for later releases. Said apart from typing errors, so that nobody believes them to be in force.
+pub const LATER: &[&str] = &["max_sessions", "step_up_max_age", "require_verified_email"];
+
+/// The setting of this name.
+pub fn by_name(name: &str) -> Option<&'static Setting> {
+    SETTINGS.iter().find(|setting| setting.name == name)
+}
+
+/// The known name that a typing error most likely meant.
+pub fn nearest(name: &str) -> Option<&'static str> {
+    let name = name.to_ascii_lowercase().replace('-', "_");
+    let names = SETTINGS.iter().map(|setting| setting.name).chain(LATER.iter().copied());
+    let (distance, best) = names.map(|known| (edits(&name, known), known)).min()?;
+    (distance <= best.len() / 3 + 1).then_some(best)
+}
+
+/// How many single characters must be changed, put in or left out (Levenshtein's distance).
+fn edits(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, ca) in a.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, cb) in b.iter().enumerate() {
+            let cheapest = (diagonal + usize::from(ca != *cb)).min(row[j] + 1).min(row[j + 1] + 1);
+            diagonal = std::mem::replace(&mut row[j + 1], cheapest);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_fit_for_all_three_sources() {
+        for setting in SETTINGS {
+            assert!(setting.name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_' || b.is_ascii_digit()));
+            assert!(!LATER.contains(&setting.name));
+            assert_eq!(SETTINGS.iter().filter(|other| other.name == setting.name).count(), 1);
+            assert!(setting.default.is_some() != !setting.otherwise.is_empty(), "{}", setting.name);
+        }
+        assert_eq!(by_name("access_ttl").unwrap().env(), "PORTCULLIS_ACCESS_TTL");
+        assert_eq!(by_name("access_ttl").unwrap().flag(), "access-ttl");
+    }
+
+    #[test]
+    fn typing_errors_find_their_name() {
+        for (typed, meant) in [
+            ("acess_ttl", Some("access_ttl")),
+            ("access-ttl", Some("access_ttl")),
+            ("Listen", Some("listen")),
+            ("trusted_proxy", Some("trusted_proxies")),
+            ("max_session", Some("max_sessions")),
+            ("favourite_colour", None),
+        ] {
+            assert_eq!(nearest(typed), meant, "{typed}");
+        }
+    }
+}

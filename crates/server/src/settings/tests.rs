@@ -1,0 +1,190 @@
+//! Every source, its rank, and what is said when something is wrong.
+use super::*;
+
+fn env(pairs: &[(&str, &str)]) -> Environment {
+    Environment(pairs.iter().map(|(name, value)| ((*name).to_owned(), SecretString::new(*value))).collect())
+}
+
+fn flags(pairs: &[(&'static str, &str)]) -> Flags {
+    Flags { config: None, given: pairs.iter().map(|(name, value)| (*name, SecretString::new(*value))).collect() }
+}
+
+/// A directory that goes away with the test.
+struct Dir(PathBuf);
+impl Dir {
+    fn new(name: &str, file: &str) -> Self {
+        let dir = std::env::temp_dir().join(format!("portcullis-settings-{}-{name}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        std::fs::write(dir.join(sources::FILE_NAME), file).unwrap();
+        Self(dir)
+    }
+}
+impl Drop for Dir {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn read(flags: &Flags, env: &Environment, cwd: &Path) -> Result<Settings, Problems> {
+    Settings::read(Gathered::from(flags, env, cwd))
+}
+
+fn source(settings: &Settings, name: &str) -> String {
+    settings.shown.iter().find(|shown| shown.name == name).unwrap().source.to_string()
+}
+
+#[test]
+fn flag_before_environment_before_file_before_default() {
+    let dir = Dir::new("rank", "# ours\naccess_ttl = \"1m\"\nidle_ttl = \"1h\"\nlate_retry = \"2h\"\n");
+    let env = env(&[("PORTCULLIS_ACCESS_TTL", "2m"), ("PORTCULLIS_IDLE_TTL", "2h")]);
+    let settings = read(&flags(&[("access_ttl", "3m")]), &env, &dir.0).unwrap();
+    assert_eq!((settings.access_ttl, source(&settings, "access_ttl").as_str()), (180_000, "--access-ttl"));
+    assert_eq!((settings.idle_ttl, source(&settings, "idle_ttl").as_str()), (7_200_000, "PORTCULLIS_IDLE_TTL"));
+    assert_eq!((settings.late_retry, source(&settings, "late_retry").as_str()), (7_200_000, "portcullis.toml:4"));
+    assert_eq!((settings.retry_window, source(&settings, "retry_window").as_str()), (10_000, "default"));
+}
+
+#[test]
+fn defaults_are_complete_and_strong() {
+    let settings = read(&Flags::default(), &Environment::default(), Path::new("/nonexistent")).unwrap();
+    assert_eq!(settings.listen, "127.0.0.1:7400".parse().unwrap());
+    assert_eq!(settings.issuer_at(settings.listen), "http://127.0.0.1:7400");
+    assert_eq!(settings.for_app(settings.listen).rules.audience, "http://127.0.0.1:7400");
+    assert_eq!((settings.hashing.memory_kib, settings.hashing.passes), (19_456, 2));
+    assert_eq!((settings.bound, settings.access_ttl), (5000, 300_000));
+    assert_eq!(settings.database_path(), Path::new("portcullis-data/portcullis.db"));
+    assert!(settings.warnings.is_empty() && settings.sign_up);
+}
+
+#[test]
+fn all_problems_at_once_each_with_its_place() {
+    let file =
+        "acess_ttl = \"5m\"\nbound = 5\n\nmax_sessions = 3\nidle_ttl = \"5\"\nlog_format = \"xml\"\nsign_up = 1\n";
+    let dir = Dir::new("wrong", file);
+    let env = env(&[
+        ("PORTCULLIS_ISSUER", "http://id.example.org"),
+        ("PORTCULLIS_DATABASE_URL", "postgres://u:p@db/x"),
+        ("PORTCULLIS_MASTER_KEY", "hush-hush-hush"),
+        ("PORTCULLIS_STEP_UP_MAX_AGE", "1h"),
+    ]);
+    let Err(Problems(problems)) = read(&flags(&[("hash_queue", "0")]), &env, &dir.0) else { panic!("accepted") };
+    let all = problems.join("\n");
+    for expected in [
+        "portcullis.toml:1: unknown key acess_ttl; did you mean access_ttl?",
+        "portcullis.toml:2: bound must be a string with a unit",
+        "portcullis.toml:4: max_sessions is not available in this release",
+        "idle_ttl = \"5\": a duration needs a number and a unit",
+        "(from portcullis.toml:5)",
+        "log_format = \"xml\": must be one of text, json (from portcullis.toml:6)",
+        "portcullis.toml:7: sign_up must be true, false",
+        "issuer = \"http://id.example.org\": must be https; http is for loopback addresses only (from PORTCULLIS_ISSUER)",
+        "PostgreSQL is not available in this release",
+        "master_key must be 32 bytes in base64 (from PORTCULLIS_MASTER_KEY)",
+        "PORTCULLIS_STEP_UP_MAX_AGE: step_up_max_age is not available in this release",
+        "hash_queue = \"0\": must be a whole number between 1 and 1000000 (from --hash-queue)",
+    ] {
+        assert!(all.contains(expected), "missing: {expected}\nin:\n{all}");
+    }
+    assert!(!all.contains("hush"), "{all}");
+    assert_eq!(problems.len(), 11, "{all}");
+}
+
+#[test]
+fn a_file_that_is_no_toml_is_told_by_line_and_without_its_text() {
+    let dir = Dir::new("toml", "bound = \"5s\"\nmaster_key = \"secret-secret\nx\n");
+    let Err(Problems(problems)) = read(&Flags::default(), &Environment::default(), &dir.0) else { panic!("accepted") };
+    assert!(problems[0].starts_with("portcullis.toml:2: "), "{problems:?}");
+    assert!(!problems[0].contains("secret-secret"), "{problems:?}");
+    let twice = Dir::new("twice", "bound = \"5s\"\nbound = \"6s\"\n");
+    let Err(Problems(problems)) = read(&Flags::default(), &Environment::default(), &twice.0) else {
+        panic!("accepted")
+    };
+    assert!(problems[0].starts_with("portcullis.toml:2: "), "{problems:?}");
+}
+
+#[test]
+fn secrets_come_from_files_too_and_are_never_shown() {
+    let key = MasterKey::generate();
+    let dir = Dir::new("secret", "");
+    let path = dir.0.join("key");
+    std::fs::write(&path, format!("{}\n", key.to_text().expose())).unwrap();
+    let path = path.to_str().unwrap();
+    let by_file =
+        env(&[("PORTCULLIS_MASTER_KEY_FILE", path), ("PORTCULLIS_BOOTSTRAP_ADMIN", "a@b.example:hunter2hunter2")]);
+    let settings = read(&Flags::default(), &by_file, &dir.0).unwrap();
+    assert!(settings.master_key.is_some());
+    let (email, password) = settings.bootstrap_admin.clone().unwrap();
+    assert_eq!((email.as_str(), password.expose()), ("a@b.example", "hunter2hunter2"));
+    let printed = format!("{settings:?} {}", to_json(&settings));
+    assert!(!printed.contains("hunter2") && !printed.contains(key.to_text().expose()), "{printed}");
+
+    let both = env(&[("PORTCULLIS_MASTER_KEY_FILE", path), ("PORTCULLIS_MASTER_KEY", key.to_text().expose())]);
+    let Err(Problems(problems)) = read(&Flags::default(), &both, &dir.0) else { panic!("accepted") };
+    assert!(problems[0].contains("both set"), "{problems:?}");
+    // a file for what is no secret is not a thing
+    let odd = env(&[
+        ("PORTCULLIS_BOUND_FILE", path),
+        ("PORTCULLIS_ACESS_TTL", "5m"),
+        ("PORTCULLIS_PORT", "tcp://10.0.0.1:80"),
+    ]);
+    let settings = read(&Flags::default(), &odd, &dir.0).unwrap();
+    assert_eq!(settings.warnings.len(), 2, "{:?}", settings.warnings);
+    assert!(settings.warnings[0].contains("PORTCULLIS_ACESS_TTL is no setting; did you mean PORTCULLIS_ACCESS_TTL?"));
+}
+
+#[test]
+fn values() {
+    let empty = Dir::new("values", "");
+    let ok =
+        |name: &'static str, value: &str| read(&flags(&[(name, value)]), &Environment::default(), &empty.0).is_ok();
+    for (name, right, wrong) in [
+        (
+            "issuer",
+            &["https://id.example.org", "https://id.example.org:8443", "http://localhost:7400", "http://[::1]:1"][..],
+            &[
+                "id.example.org",
+                "https://",
+                "https://x/",
+                "https://x/path",
+                "https://x?q",
+                "https://u@x",
+                "http://10.0.0.1",
+                "ftp://x",
+            ][..],
+        ),
+        ("listen", &["127.0.0.1:0", "[::1]:7400", "localhost:80"], &["7400", "127.0.0.1", "example.org:80", ":80"]),
+        (
+            "database_url",
+            &["sqlite:///tmp/x.db", "sqlite://x.db"],
+            &["x.db", "sqlite://", "mysql://x", "sqlite://x?mode=ro"],
+        ),
+        ("argon2_memory", &["64", "64KiB", "19MiB"], &["4", "64kb", "2GiB", "", "-1"]),
+        (
+            "allowed_origins",
+            &["https://a.example,http://localhost:3000", ""],
+            &["*", "https://a.example/", "null", "a.example"],
+        ),
+        ("trusted_proxies", &["127.0.0.1,10.0.0.0/8,::1"], &["10.0.0.0/33", "proxy.example"]),
+        (
+            "bootstrap_admin",
+            &["a@example.org:long enough: yes"],
+            &["a@example.org", "a@example.org:short", "nobody:long enough"],
+        ),
+        ("access_ttl", &["1s", "60m"], &["0s", "61m", "5"]),
+        ("late_retry", &["0s"], &["-1s"]),
+        ("log_level", &["debug", "info,portcullis_app=trace"], &["loud=loud", ""]),
+    ] {
+        for value in right {
+            assert!(ok(name, value), "{name} = {value}");
+        }
+        for value in wrong {
+            assert!(!ok(name, value), "{name} = {value}");
+        }
+    }
+    // off loopback the issuer must be said
+    assert!(!ok("listen", "0.0.0.0:7400"));
+    let public = flags(&[("listen", "0.0.0.0:7400"), ("issuer", "https://id.example.org")]);
+    assert!(read(&public, &Environment::default(), &empty.0).is_ok());
+    let weak = read(&flags(&[("argon2_memory", "64")]), &Environment::default(), &empty.0).unwrap();
+    assert!(weak.warnings[0].starts_with("WEAK PASSWORD HASHING"));
+}

@@ -1,0 +1,123 @@
+//! How single values are read. Each function says what is expected in the words that stand behind the value in an error.
+use http::Uri;
+use ipnet::IpNet;
+use portcullis_domain::account::{self, Email};
+use portcullis_wire::SecretString;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use tracing_subscriber::EnvFilter;
+
+pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
+    let localhost = text.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
+    localhost
+        .as_deref()
+        .unwrap_or(text)
+        .parse()
+        .map_err(|_| "must be an address and a port, such as 127.0.0.1:7400".into())
+}
+
+/// Whether a URL's host can only be this machine.
+pub fn is_loopback_url(uri: &Uri) -> bool {
+    let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+    host == "localhost" || host.ends_with(".localhost") || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
+}
+
+/// An issuer as RFC 8414 §2 wants it (https, neither query nor fragment), and without a path: a server here has its
+/// well-known documents at the root.
+pub(super) fn issuer(text: &str) -> Result<String, String> {
+    let uri: Uri = text.parse().map_err(|_| "must be a URL such as https://id.example.org")?;
+    match uri.scheme_str() {
+        Some("https") => {}
+        Some("http") if is_loopback_url(&uri) => {}
+        Some("http") => return Err("must be https; http is for loopback addresses only".into()),
+        _ => return Err("must be a URL such as https://id.example.org".into()),
+    }
+    if text.contains(['?', '#', '@']) || uri.host().is_none_or(str::is_empty) {
+        return Err("must have a host, and neither user, query nor fragment".into());
+    }
+    if uri.path() != "/" || text.ends_with('/') {
+        return Err("must end with its host or port: neither a path nor a slash at the end".into());
+    }
+    Ok(text.to_owned())
+}
+
+pub(super) fn audience(text: &str) -> Result<String, String> {
+    let plain = !text.is_empty() && text.len() <= 512 && !text.chars().any(|c| c.is_control() || c.is_whitespace());
+    plain.then(|| text.to_owned()).ok_or_else(|| "must be a name or URL without spaces".into())
+}
+
+pub(super) fn database(text: &str) -> Result<PathBuf, String> {
+    match text.split_once("://") {
+        Some(("sqlite", path)) if path.contains(['?', '#']) => Err("sqlite:// takes a path and no options".into()),
+        Some(("sqlite", "")) => {
+            Err("sqlite:// needs a path, such as sqlite:///var/lib/portcullis/portcullis.db".into())
+        }
+        Some(("sqlite", path)) => Ok(PathBuf::from(path)),
+        Some(("postgres" | "postgresql", _)) => {
+            Err("PostgreSQL is not available in this release; use sqlite://PATH".into())
+        }
+        _ => Err("must be sqlite://PATH".into()),
+    }
+}
+
+pub(super) fn directory(text: &str) -> Result<PathBuf, String> {
+    if text.is_empty() { Err("must be a directory".into()) } else { Ok(PathBuf::from(text)) }
+}
+
+/// Kibibytes, or a number with `KiB`, `MiB` or `GiB`. Argon2 takes 8 KiB to 4 TiB; one GiB per sign-in is beyond every use.
+pub(super) fn memory_kib(text: &str) -> Result<u32, String> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let factor = match unit.trim() {
+        "" | "KiB" => 1,
+        "MiB" => 1024,
+        "GiB" => 1 << 20,
+        _ => 0,
+    };
+    let kib = number.parse::<u32>().ok().and_then(|n| n.checked_mul(factor));
+    kib.filter(|kib| (8..=1 << 20).contains(kib)).ok_or_else(|| "must be between 8KiB and 1GiB, such as 19MiB".into())
+}
+
+/// An origin as browsers send it (RFC 6454 §6.2).
+pub(super) fn origin(text: &str) -> Result<String, String> {
+    let wrong = || format!("{text:?} is no origin, such as https://app.example.org");
+    let uri: Uri = text.parse().map_err(|_| wrong())?;
+    let plain = matches!(uri.scheme_str(), Some("https" | "http")) && uri.host().is_some_and(|h| !h.is_empty());
+    if !plain || uri.path() != "/" || text.ends_with('/') || text.contains(['?', '#', '@', '*']) {
+        return Err(wrong());
+    }
+    Ok(text.to_ascii_lowercase())
+}
+
+pub(super) fn network(text: &str) -> Result<IpNet, String> {
+    let one = text.parse::<IpAddr>().map(IpNet::from);
+    one.or_else(|_| text.parse::<IpNet>())
+        .map_err(|_| format!("{text:?} is neither an address nor a network such as 10.0.0.0/8"))
+}
+
+/// `email:password`. Addresses have no colon, so the first one separates.
+pub(super) fn bootstrap_admin(text: &str) -> Result<(String, SecretString), String> {
+    let (email, password) = text.split_once(':').ok_or("must be email:password")?;
+    let words = |refused| match refused {
+        portcullis_domain::Refused::InvalidValue { field, detail } => format!("has no usable {field}: {detail}"),
+        _ => "must be email:password".to_owned(),
+    };
+    let email = Email::parse(email).map_err(words)?;
+    account::check_password(password, &email).map_err(words)?;
+    Ok((email.as_str().to_owned(), SecretString::new(password)))
+}
+
+pub(super) fn switch(text: &str) -> Result<bool, String> {
+    match text {
+        "on" | "true" => Ok(true),
+        "off" | "false" => Ok(false),
+        _ => Err("must be on or off".into()),
+    }
+}
+
+pub(super) fn log_level(text: &str) -> Result<String, String> {
+    match EnvFilter::try_new(text) {
+        Ok(_) if !text.trim().is_empty() => Ok(text.to_owned()),
+        _ => Err("must be error, warn, info, debug or trace, or directives such as info,portcullis_app=debug".into()),
+    }
+}
