@@ -1,1 +1,250 @@
-//! portcullis-store-sqlite
+//! The embedded database: one SQLite file, one writer, many readers.
+//!
+//! What happens here: [`Store`] on plain SQL. Nothing is decided here; what each expectation and change means is fixed by the
+//! memory store of `portcullis-store`, and the suite there holds both to it.
+//!
+//! - **Writing** (`writer`): one thread takes the commits that wait, puts them into one transaction, and answers after its fsync
+//!   (WAL, `synchronous=FULL`). It never waits for more to come: alone, a commit costs one fsync; under load many share one.
+//!   When more than [`OpenOptions::queue`] wait, a commit is refused at once with [`CommitError::Failed`].
+//! - **Reading** (`readers`, `reads`): each `load_*` is one statement or one read transaction, so that the stamp and the facts
+//!   are of one snapshot (I3). Point reads run on the calling thread, since a lookup in the page cache is cheaper than a
+//!   hand-over; lists and counts run on blocking threads.
+//! - **Checkpoints** (`checkpoint`) run apart from the writer, so that nobody's answer waits for them.
+//! - **One server per file** (`lock`): the counter's row is cached by the writer, which only a lock on the file makes true.
+//!
+//! What may not happen: SQL anywhere else; a row that does not read becoming a default instead of an error; a panic; a success
+//! before the disk has it.
+mod cells;
+mod checkpoint;
+mod connect;
+mod lock;
+mod open;
+mod readers;
+mod reads;
+mod rows;
+mod writer;
+
+pub use open::{OpenError, OpenOptions};
+
+use crate::lock::Lock;
+use crate::readers::Readers;
+use crate::writer::{Job, Writer};
+use portcullis_domain::changes::{BoundRow, Changes, Committed};
+use portcullis_domain::model::{Account, Client, Instance, Key};
+use portcullis_domain::view::{AccountView, ClientView, RefreshView, SessionView, SignInView, Stamp};
+use portcullis_store::{CommitError, EventFilter, EventRow, Fut, LogRead, Page, Remembered, Store, StoreError};
+use portcullis_wire::{AccountId, ClientId, Entry, EventId, GrantId, Rev, SessionId, Time};
+use rusqlite::Connection;
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::thread::{Builder, JoinHandle};
+use tokio::sync::oneshot;
+
+/// Where the database takes its time from.
+pub type Clock = Arc<dyn Fn() -> Time + Send + Sync>;
+
+/// A database in one file. Closing it (dropping) waits for the commits that were sent, and gives the file back.
+pub struct SqliteStore {
+    clock: Clock,
+    readers: Arc<Readers>,
+    /// `None` only while closing.
+    writer: Option<SyncSender<Job>>,
+    threads: Vec<JoinHandle<()>>,
+    counters: Arc<Counters>,
+    _lock: Lock,
+}
+
+/// What the writer did so far.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    groups: AtomicU64,
+    acts: AtomicU64,
+    failed_groups: AtomicU64,
+    refused: AtomicU64,
+}
+
+/// Counts since the database was opened, for metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stats {
+    /// Transactions; each cost one fsync when something was written.
+    pub groups: u64,
+    /// Commits that were asked for in them.
+    pub commits: u64,
+    /// Transactions that failed as a whole.
+    pub failed_groups: u64,
+    /// Commits refused because too many were waiting.
+    pub refused: u64,
+}
+
+impl fmt::Debug for SqliteStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SqliteStore").field("stats", &self.stats()).finish_non_exhaustive()
+    }
+}
+
+impl SqliteStore {
+    /// Opens the database at `path`; makes it when there is none (mode 0600, its directory must exist). Blocks for some
+    /// milliseconds, and for the time of a check of the whole file when that is small.
+    ///
+    /// # Errors
+    /// Each with what to do about it.
+    pub fn open(path: &Path, options: OpenOptions) -> Result<Self, OpenError> {
+        let opened = open::open(path, &options)?;
+        let (connector, path) = (opened.connector.clone(), opened.connector.path.clone());
+        let readers =
+            Readers::open(&connector, options.readers).map_err(|fault| OpenError::from_fault(&path, &fault))?;
+        let (sender, waiting) = sync_channel(options.queue.max(1));
+        let (checkpointer, checkpoints) = checkpoint::pair(connector.clone());
+        let counters = Arc::new(Counters::default());
+        let writer = Writer {
+            connector,
+            clock: options.clock.clone(),
+            group: options.group.max(1),
+            checkpointer,
+            counters: counters.clone(),
+        };
+        let (db, meta) = (opened.db, opened.meta);
+        let threads = [
+            Builder::new().name("db-writer".into()).spawn(move || writer.run(db, meta, &waiting)),
+            Builder::new().name("db-checkpoint".into()).spawn(move || checkpoints.run()),
+        ];
+        let threads: Result<Vec<_>, _> = threads.into_iter().collect();
+        let threads = threads.map_err(|error| OpenError::from_io(&path, &error))?;
+        let (writer, clock) = (Some(sender), options.clock);
+        Ok(Self { clock, readers: Arc::new(readers), writer, threads, counters, _lock: opened.lock })
+    }
+
+    /// What the writer did so far.
+    pub fn stats(&self) -> Stats {
+        let Counters { groups, acts, failed_groups, refused } = &*self.counters;
+        Stats {
+            groups: groups.load(Relaxed),
+            commits: acts.load(Relaxed),
+            failed_groups: failed_groups.load(Relaxed),
+            refused: refused.load(Relaxed),
+        }
+    }
+
+    fn point<'a, T: Send + 'a>(
+        &'a self,
+        read: impl FnOnce(&Connection, Time) -> Result<T, cells::Fault> + Send + 'a,
+    ) -> Fut<'a, Result<T, StoreError>> {
+        Box::pin(async move {
+            let now = (self.clock)();
+            self.readers.point(|db| read(db, now))
+        })
+    }
+
+    fn long<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Connection, Time) -> Result<T, cells::Fault> + Send + 'static,
+    ) -> Fut<'_, Result<T, StoreError>> {
+        Box::pin(async move {
+            let clock = self.clock.clone();
+            self.readers.long(move |db| read(db, clock())).await
+        })
+    }
+}
+
+impl Drop for SqliteStore {
+    fn drop(&mut self) {
+        self.writer = None;
+        for thread in self.threads.drain(..) {
+            let _ = thread.join(); // a panic was told by the panic hook
+        }
+    }
+}
+
+impl Store for SqliteStore {
+    fn stamp(&self) -> Fut<'_, Result<Stamp, StoreError>> {
+        self.point(reads::stamp)
+    }
+    fn load_sign_in<'a>(&'a self, email: &'a str, client: ClientId) -> Fut<'a, Result<SignInView, StoreError>> {
+        self.point(move |db, now| reads::sign_in(db, email, client, now))
+    }
+    fn load_refresh(&self, grant: GrantId) -> Fut<'_, Result<Option<RefreshView>, StoreError>> {
+        self.point(move |db, now| reads::refresh(db, grant, now))
+    }
+    fn load_session(&self, session: SessionId) -> Fut<'_, Result<Option<SessionView>, StoreError>> {
+        self.point(move |db, now| reads::session(db, session, now))
+    }
+    fn load_account(&self, account: AccountId) -> Fut<'_, Result<Option<AccountView>, StoreError>> {
+        self.point(move |db, now| reads::account(db, account, now))
+    }
+    fn list_sessions(&self, account: AccountId, limit: u32) -> Fut<'_, Result<Vec<SessionView>, StoreError>> {
+        self.long(move |db, now| reads::sessions(db, account, limit, now))
+    }
+    fn list_accounts<'a>(
+        &'a self,
+        prefix: Option<&'a str>,
+        cursor: Option<AccountId>,
+        limit: u32,
+    ) -> Fut<'a, Result<Page<Account>, StoreError>> {
+        let prefix = prefix.map(str::to_owned);
+        self.long(move |db, _| reads::accounts(db, prefix.as_deref(), cursor, limit))
+    }
+    fn load_client(&self, client: ClientId) -> Fut<'_, Result<Option<ClientView>, StoreError>> {
+        self.point(move |db, now| reads::client(db, client, now))
+    }
+    fn list_clients(&self, cursor: Option<ClientId>, limit: u32) -> Fut<'_, Result<Page<Client>, StoreError>> {
+        self.long(move |db, _| reads::clients(db, cursor, limit))
+    }
+    fn list_instances(&self) -> Fut<'_, Result<Vec<Instance>, StoreError>> {
+        self.long(|db, _| reads::instances(db))
+    }
+    fn list_keys(&self) -> Fut<'_, Result<Vec<Key>, StoreError>> {
+        self.point(|db, _| reads::keys(db))
+    }
+    fn load_bound(&self) -> Fut<'_, Result<Option<BoundRow>, StoreError>> {
+        self.point(|db, _| reads::bound(db))
+    }
+    fn list_events<'a>(
+        &'a self,
+        filter: &'a EventFilter,
+        cursor: Option<EventId>,
+        limit: u32,
+    ) -> Fut<'a, Result<Page<EventRow>, StoreError>> {
+        let filter = filter.clone();
+        self.long(move |db, _| reads::events(db, &filter, cursor, limit))
+    }
+    fn load_revocation(&self, rev: Rev) -> Fut<'_, Result<Option<EventRow>, StoreError>> {
+        self.point(move |db, _| reads::revocation(db, rev))
+    }
+    fn count_live_sessions(&self) -> Fut<'_, Result<u64, StoreError>> {
+        self.long(reads::live_sessions)
+    }
+    fn read_log(&self, after: Rev, limit: u32) -> Fut<'_, Result<LogRead, StoreError>> {
+        // The node's tail asks for this all the time, and nearly always for a few entries.
+        self.point(move |db, now| reads::log(db, after, limit, now))
+    }
+    fn read_live(&self) -> Fut<'_, Result<(Stamp, Vec<Entry>), StoreError>> {
+        self.long(reads::live)
+    }
+    fn load_remembered<'a>(&'a self, actor: &'a str, key: &'a str) -> Fut<'a, Result<Option<Remembered>, StoreError>> {
+        self.point(move |db, _| reads::remembered(db, actor, key))
+    }
+    fn commit(&self, changes: Changes) -> Fut<'_, Result<Committed, CommitError>> {
+        Box::pin(async move {
+            let closed = || CommitError::Failed(StoreError::new("the database is being closed"));
+            let (done, outcome) = oneshot::channel();
+            match self.writer.as_ref().ok_or_else(closed)?.try_send(Job { changes, done }) {
+                Ok(()) => {}
+                Err(TrySendError::Full(_)) => {
+                    self.counters.refused.fetch_add(1, Relaxed);
+                    return Err(CommitError::Failed(StoreError::new("overloaded: too many commits are waiting")));
+                }
+                Err(TrySendError::Disconnected(_)) => return Err(closed()),
+            }
+            match outcome.await {
+                Ok(outcome) => outcome,
+                Err(_) => Err(CommitError::Unknown(StoreError::new("the writer gave no answer"))),
+            }
+        })
+    }
+    fn now(&self) -> Time {
+        (self.clock)()
+    }
+}

@@ -1,0 +1,263 @@
+//! What each change writes.
+use super::check::{SESSION, holds, session_with_account};
+use super::{Act, Stop, insert};
+use crate::cells::{Fault, Id, Int, any, rev, roles};
+use crate::reads;
+use portcullis_domain::Cut;
+use portcullis_domain::changes::{BoundRow, Change, Conflict, Revoke};
+use portcullis_domain::family::Family;
+use portcullis_domain::model::{Instance, Status};
+use portcullis_wire::{AccountId, Entry, GrantId, KeyId, Rev, SessionId, Target, Time, Verb};
+use rusqlite::{Params, params};
+
+pub(super) fn apply(act: &mut Act<'_>, step: &Change) -> Result<(), Stop> {
+    match step {
+        Change::SetFamily { grant, counter, predecessor, family } => {
+            set_family(act, *grant, *counter, *predecessor, family)
+        }
+        Change::HandOut { grant, counter, at } => hand_out(act, *grant, *counter, *at),
+        Change::InsertAccount(row) => insert::account(act, row),
+        Change::SetStatus { account, status } => set_status(act, *account, status),
+        Change::SetProfile { account, name, roles: list } => must_change(
+            act,
+            "UPDATE accounts SET name = ?2, roles = ?3, version = version + 1 WHERE id = ?1",
+            params![account.blob(), name, roles(list)],
+        ),
+        Change::SetPassword { account, hash, rehash } => must_change(
+            act,
+            "UPDATE accounts SET password_hash = ?2, version = version + 1, \
+             password_version = password_version + ?3 WHERE id = ?1",
+            params![account.blob(), hash, !rehash],
+        ),
+        Change::InsertSession(row) => insert::session(act, row),
+        Change::RenameSession { session, device_name } => {
+            must_change(act, "UPDATE sessions SET device_name = ?2 WHERE id = ?1", params![session.blob(), device_name])
+        }
+        Change::InsertGrant(row) => insert::grant(act, row),
+        Change::Revoke(what) => revoke(act, what),
+        Change::Seen(sessions) => seen(act, sessions),
+        Change::RaiseHorizon(to) => {
+            act.meta.horizon = act.meta.horizon.max(*to);
+            Ok(())
+        }
+        Change::RaiseFloor(to) => raise_floor(act, *to),
+        Change::InsertClient(row) => insert::client(act, row),
+        Change::SetClientDisabled { client, disabled } => {
+            must_change(act, "UPDATE clients SET disabled = ?2 WHERE id = ?1", params![client.blob(), disabled])
+        }
+        Change::InsertInstance(row) => insert::instance(act, row),
+        Change::UpdateInstance(row) => update_instance(act, row),
+        Change::RemoveInstances(ids) => {
+            for id in ids {
+                run(act, "DELETE FROM instances WHERE id = ?1", [id.blob()])?;
+            }
+            Ok(())
+        }
+        Change::InsertKey(row) => insert::key(act, row),
+        Change::SetKeyTimes { key, active_from, retired_at } => set_key_times(act, *key, *active_from, *retired_at),
+        Change::SetBound(row) => set_bound(act, row),
+        Change::ForgetIdempotency(before) => {
+            run(act, "DELETE FROM remembered WHERE at < ?1", [before.0])?;
+            Ok(())
+        }
+    }
+}
+
+/// Runs a statement; how many rows it changed.
+pub(super) fn run(act: &Act<'_>, sql: &str, params: impl Params) -> Result<usize, Stop> {
+    Ok(act.db.prepare_cached(sql)?.execute(params)?)
+}
+
+/// Runs a statement that must change one row, which is missing otherwise.
+fn must_change(act: &Act<'_>, sql: &str, params: impl Params) -> Result<(), Stop> {
+    holds(run(act, sql, params)? == 1, Conflict::Missing)
+}
+
+/// The hot path: one statement, which is also its own check.
+fn set_family(
+    act: &Act<'_>,
+    grant: GrantId,
+    counter: u64,
+    predecessor: Option<u64>,
+    family: &Family,
+) -> Result<(), Stop> {
+    const SQL: &str = "UPDATE grants SET secret = ?4, mac_key = ?5, epoch = ?6, counter = ?7, made_at = ?8, \
+         handed_at = ?9, handouts = ?10, predecessor = ?11 \
+         WHERE id = ?1 AND counter = ?2 AND predecessor IS ?3";
+    let Family { secret, key, epoch, made_at, handed_at, handouts, .. } = family;
+    let params = params![
+        grant.blob(),
+        Int(counter),
+        predecessor.map(Int),
+        secret,
+        key.0,
+        epoch.0,
+        Int(family.counter),
+        made_at.0,
+        handed_at.0,
+        handouts,
+        family.predecessor.map(Int),
+    ];
+    if run(act, SQL, params)? == 1 { Ok(()) } else { moved_or_missing(act, grant) }
+}
+
+fn hand_out(act: &Act<'_>, grant: GrantId, counter: u64, at: Time) -> Result<(), Stop> {
+    const SQL: &str = "UPDATE grants SET handed_at = max(handed_at, ?3), handouts = handouts + 1 \
+         WHERE id = ?1 AND counter = ?2";
+    let changed = run(act, SQL, params![grant.blob(), Int(counter), at.0])?;
+    if changed == 1 { Ok(()) } else { moved_or_missing(act, grant) }
+}
+
+fn moved_or_missing(act: &Act<'_>, grant: GrantId) -> Result<(), Stop> {
+    let there = any(act.db, "SELECT 1 FROM grants WHERE id = ?1", [grant.blob()])?;
+    Err(Stop::Conflict(if there { Conflict::Moved } else { Conflict::Missing }))
+}
+
+fn set_status(act: &mut Act<'_>, account: AccountId, status: &Status) -> Result<(), Stop> {
+    const SET: &str = "UPDATE accounts SET version = version + 1, status = ?2, status_reason = ?3, status_actor = ?4, \
+         status_at = ?5, status_until = ?6, status_rev = NULL WHERE id = ?1";
+    const DELETED: &str = "UPDATE accounts SET version = version + 1, status = 'deleted', status_reason = NULL, \
+         status_actor = NULL, status_at = ?2, status_until = NULL, status_rev = ?3, email = NULL, name = NULL, \
+         password_hash = NULL, roles = '[]' WHERE id = ?1";
+    let id = account.blob();
+    match status {
+        Status::Active => {
+            let none = None::<i64>;
+            must_change(act, SET, params![id, "active", none, none, none, none])
+        }
+        Status::Blocked(block) => {
+            let until = block.until.map(|until| until.0);
+            must_change(act, SET, params![id, "blocked", block.reason, block.actor, block.at.0, until])
+        }
+        Status::Deleted { at, rev: end } => {
+            act.deleted.push(account);
+            must_change(act, DELETED, params![id, at.0, rev(*end)])
+        }
+    }
+}
+
+/// A deleted account keeps the rev of the end that went with it, wherever that stood among the steps.
+pub(super) fn settle_deleted(act: &Act<'_>) -> Result<(), Stop> {
+    let Some(end) = act.rev else { return Ok(()) };
+    for account in &act.deleted {
+        // What a later step made of it is overwritten too: deleted it is, and stays.
+        let sql = "UPDATE accounts SET status = 'deleted', status_reason = NULL, status_actor = NULL, status_at = ?2, \
+             status_until = NULL, status_rev = ?3 WHERE id = ?1";
+        run(act, sql, params![account.blob(), act.now.0, rev(end)])?;
+    }
+    Ok(())
+}
+
+fn seen(act: &Act<'_>, sessions: &[(SessionId, Time)]) -> Result<(), Stop> {
+    for (session, at) in sessions {
+        let sql = "UPDATE sessions SET last_seen_at = ?2 WHERE id = ?1 AND last_seen_at < ?2";
+        run(act, sql, params![session.blob(), at.0])?;
+    }
+    Ok(())
+}
+
+/// Deletes entries whose `until` lies before the floor: a prefix, since `until` never falls along the log.
+fn raise_floor(act: &mut Act<'_>, to: Time) -> Result<(), Stop> {
+    act.meta.floor = act.meta.floor.max(to);
+    let first_kept = "SELECT l.rev FROM log l WHERE l.until >= ?1 ORDER BY l.rev LIMIT 1";
+    let kept = crate::cells::one(act.db, first_kept, [act.meta.floor.0], |cells| cells.rev())?;
+    // The last of those to forget: the one before the first that stays, or all of them.
+    let last = match kept {
+        Some(kept) => Rev(kept.0.saturating_sub(1)),
+        None => act.meta.head,
+    };
+    if last > act.meta.forgotten && run(act, "DELETE FROM log WHERE rev <= ?1", [rev(last)])? > 0 {
+        act.meta.forgotten = last;
+    }
+    Ok(())
+}
+
+fn update_instance(act: &Act<'_>, row: &Instance) -> Result<(), Stop> {
+    must_change(
+        act,
+        "UPDATE instances SET name = ?2, policy = ?3, bound_ms = ?4 WHERE id = ?1",
+        params![row.id.blob(), row.name, row.policy, Int(row.bound_ms)],
+    )
+}
+
+fn set_key_times(act: &Act<'_>, key: KeyId, active_from: Option<Time>, retired_at: Option<Time>) -> Result<(), Stop> {
+    must_change(
+        act,
+        "UPDATE keys SET active_from = ?2, retired_at = ?3 WHERE id = ?1",
+        params![key.0, active_from.map(|at| at.0), retired_at.map(|at| at.0)],
+    )
+}
+
+fn set_bound(act: &mut Act<'_>, row: &BoundRow) -> Result<(), Stop> {
+    // The counter's row is written once, at the end of the transaction: what does not fit is refused here.
+    for number in [row.current_ms, row.next_ms] {
+        i64::try_from(number).map_err(|_| Fault::Row(format!("a bound of {number} ms cannot be kept")))?;
+    }
+    act.meta.bound = Some(*row);
+    Ok(())
+}
+
+/// Appends one entry and writes its rev where it belongs. Rev, `until` and chain are computed from the counter's row as this
+/// transaction has it; the one writer thread is the counter's lock.
+fn revoke(act: &mut Act<'_>, what: &Revoke) -> Result<(), Stop> {
+    let next = act.meta.head.next().filter(|next| i64::try_from(next.0).is_ok());
+    let end = next.ok_or_else(|| Fault::Row("the log is at the end of numbers".into()))?;
+    let Revoke { verb, target, except, spread_ms, reason } = what;
+    let cut = Cut { rev: end, except: *except };
+    act.ended = match (verb, target) {
+        (Verb::End, Target::Session(session)) => Some(end_session(act, *session, end, reason)?),
+        (Verb::End, Target::Grant(grant)) => {
+            must_change(act, "UPDATE grants SET ended_rev = ?2 WHERE id = ?1", params![grant.blob(), rev(end)])?;
+            Some(0)
+        }
+        (Verb::End, Target::Account(account)) => Some(cut_account(act, *account, cut)?),
+        (Verb::End, Target::Client(client)) => {
+            let sql = "UPDATE clients SET cut_rev = ?2, cut_except = ?3 WHERE id = ?1";
+            must_change(act, sql, params![client.blob(), rev(end), except.map(Id::blob)])?;
+            None
+        }
+        (Verb::End, Target::All) => {
+            act.meta.all = cut;
+            None
+        }
+        (Verb::Key, Target::Key(key)) => {
+            must_change(act, "UPDATE keys SET dead = ?2 WHERE id = ?1", params![key.0, rev(end)])?;
+            None
+        }
+        _ => None,
+    };
+    let (verb, target, spread_ms) = (verb.clone(), target.clone(), *spread_ms);
+    let entry = Entry { rev: end, verb, target, except: *except, spread_ms, until: act.meta.horizon };
+    insert::entry(act, &entry)?;
+    (act.meta.head, act.meta.chain) = (end, act.meta.chain.after(&entry));
+    act.rev = Some(end);
+    Ok(())
+}
+
+/// How many live sessions that ended: 1, or 0 when a cut or time had done it already.
+fn end_session(act: &Act<'_>, session: SessionId, end: Rev, reason: &str) -> Result<u64, Stop> {
+    const SQL: &str = "UPDATE sessions SET ended_rev = ?2, ended_reason = ?3, ended_at = ?4 \
+         WHERE id = ?1 AND ended_rev IS NULL";
+    let alive = match session_with_account(act, session)? {
+        Some((row, account, used_at)) => act.alive(&row, &account, used_at),
+        None => false,
+    };
+    if run(act, SQL, params![session.blob(), rev(end), reason, act.now.0])? == 1 {
+        return Ok(u64::from(alive));
+    }
+    let there = any(act.db, SESSION, [session.blob()])?;
+    Err(Stop::Conflict(if there { Conflict::Moved } else { Conflict::Missing }))
+}
+
+/// How many live sessions that ended, counted before the cut is written.
+fn cut_account(act: &Act<'_>, account: AccountId, cut: Cut) -> Result<u64, Stop> {
+    let row = reads::account_row(act.db, account)?.ok_or(Stop::Conflict(Conflict::Missing))?;
+    let ended = if row.usable_at(act.now) {
+        reads::dying_sessions(act.db, &act.meta, &row, cut.except, act.idle_ttl, act.now)?
+    } else {
+        0
+    };
+    let sql = "UPDATE accounts SET cut_rev = ?2, cut_except = ?3 WHERE id = ?1";
+    must_change(act, sql, params![account.blob(), rev(cut.rev), cut.except.map(Id::blob)])?;
+    Ok(ended)
+}

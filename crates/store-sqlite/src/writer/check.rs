@@ -1,0 +1,84 @@
+//! What must still be true, checked under the writer's lock.
+use super::{Act, Stop};
+use crate::cells::any;
+use crate::{cells::Id, reads};
+use portcullis_domain::Expect;
+use portcullis_domain::changes::Conflict;
+use portcullis_domain::model::{Account, Session};
+use portcullis_domain::view::session_dead;
+use portcullis_wire::{AccountId, ClientId, Rev, SessionId};
+
+/// The first expectation that does not hold stops the act.
+pub(super) fn check(act: &Act<'_>, expect: &Expect) -> Result<(), Stop> {
+    let db = act.db;
+    match expect {
+        Expect::Alive { session, role } => {
+            let alive = match session_with_account(act, *session)? {
+                Some((session, account, used_at)) => {
+                    role.is_none_or(|role| account.has_role(role)) && act.alive(&session, &account, used_at)
+                }
+                None => false,
+            };
+            holds(alive, Conflict::NotAlive(*session))
+        }
+        Expect::Unborn { account, client, born } => {
+            holds(may_be_born(act, *account, *client, *born)?, Conflict::BornDead)
+        }
+        Expect::AccountVersion { account, version } => {
+            let row = reads::account_row(db, *account)?.ok_or(Stop::Conflict(Conflict::Missing))?;
+            holds(row.version == *version, Conflict::Moved)
+        }
+        Expect::PasswordVersion { account, version } => {
+            let row = reads::account_row(db, *account)?.ok_or(Stop::Conflict(Conflict::Missing))?;
+            holds(row.password_version == *version, Conflict::Moved)
+        }
+        Expect::Family { grant, counter, predecessor } => {
+            let found = reads::family_position(db, *grant)?.ok_or(Stop::Conflict(Conflict::Missing))?;
+            holds(found == (*counter, *predecessor), Conflict::Moved)
+        }
+        Expect::SessionNotEnded(session) => {
+            const SQL: &str = "SELECT 1 FROM sessions WHERE id = ?1 AND ended_rev IS NULL";
+            if any(db, SQL, [session.blob()])? {
+                return Ok(());
+            }
+            let there = any(db, SESSION, [session.blob()])?;
+            Err(Stop::Conflict(if there { Conflict::Moved } else { Conflict::Missing }))
+        }
+        Expect::EmailFree(email) => holds(!reads::email_taken(db, email)?, Conflict::EmailTaken),
+        Expect::NoAccounts => holds(!any(db, "SELECT 1 FROM accounts LIMIT 1", [])?, Conflict::Moved),
+    }
+}
+
+pub(super) const SESSION: &str = "SELECT 1 FROM sessions WHERE id = ?1";
+
+pub(super) fn holds(held: bool, otherwise: Conflict) -> Result<(), Stop> {
+    if held { Ok(()) } else { Err(Stop::Conflict(otherwise)) }
+}
+
+/// A session with its account, and when its family was last used.
+pub(super) fn session_with_account(
+    act: &Act<'_>,
+    session: SessionId,
+) -> Result<Option<(Session, Account, Option<portcullis_wire::Time>)>, Stop> {
+    let view = reads::session(act.db, session, act.now)?;
+    Ok(view.map(|view| (view.session, view.account, view.refreshed_at)))
+}
+
+impl Act<'_> {
+    /// Whether a session is alive: the rule that every way in asks, under the counter's row as this transaction has it.
+    pub(super) fn alive(&self, session: &Session, account: &Account, used_at: Option<portcullis_wire::Time>) -> bool {
+        let used_at = used_at.unwrap_or(session.last_seen_at);
+        let idle_ttl = self.idle_ttl.unwrap_or(i64::MAX);
+        session_dead(&self.meta.stamp(self.now), session, account, used_at, idle_ttl).is_none()
+    }
+}
+
+fn may_be_born(act: &Act<'_>, account: AccountId, client: ClientId, born: Rev) -> Result<bool, Stop> {
+    let Some(account) = reads::account_row(act.db, account)?.filter(|account| account.usable_at(act.now)) else {
+        return Ok(false);
+    };
+    let Some(client) = reads::client_row(act.db, client)?.filter(|client| !client.disabled) else {
+        return Ok(false);
+    };
+    Ok([account.cut, act.meta.all, client.cut].iter().all(|cut| !cut.kills_unborn(born)))
+}
