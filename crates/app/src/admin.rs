@@ -6,7 +6,7 @@ use portcullis_domain::account;
 use portcullis_domain::changes::{Change, Changes, Expect};
 use portcullis_domain::event::{Actor, EventKind, NewEvent};
 use portcullis_domain::kernel::{self, By, Door, Scope};
-use portcullis_domain::model::{ADMIN, Account, Client, ClientKind};
+use portcullis_domain::model::{ADMIN, Account, Client, ClientKind, Key};
 use portcullis_domain::view::{AccountView, SessionView};
 use portcullis_domain::{Chance as _, Cut, Decision, Refused};
 use portcullis_store::{EventFilter, EventRow, Page};
@@ -227,14 +227,35 @@ impl App {
         repeat: Option<&RepeatKey>,
     ) -> Result<Revoked, AppError> {
         let reason = account::check_text("reason", reason)?;
-        self.end_scope(Door::Everyone, Scope::All, except, &admin.by(Some(&reason)), repeat).await
+        let ended = self.end_scope(Door::Everyone, Scope::All, except, &admin.by(Some(&reason)), repeat).await;
+        if let Err(AppError::Unauthenticated(_)) = &ended
+            && except.is_some()
+            && self.still_admin(admin).await.is_ok()
+        {
+            return Err(not_alive("except")); // it was the spared session that is dead, not the caller's
+        }
+        ended
     }
 
-    /// How many sessions an "everyone" would end.
-    pub async fn admin_count_sessions(&self, admin: &Admin) -> Result<u64, AppError> {
+    /// How many sessions an "everyone" would end; refuses what that would refuse.
+    pub async fn admin_count_sessions(
+        &self,
+        admin: &Admin,
+        except: Option<SessionId>,
+        reason: &str,
+    ) -> Result<u64, AppError> {
+        account::check_text("reason", reason)?;
         let count = self.store().count_live_sessions().await.map_err(|e| self.fault(e.into()))?;
+        let spared = match except {
+            Some(session) => {
+                let view = self.store().load_session(session).await.map_err(|e| self.fault(e.into()))?;
+                let alive = view.is_some_and(|view| view.dead(self.settings().rules.idle_ttl).is_none());
+                alive.then_some(1).ok_or_else(|| not_alive("except"))?
+            }
+            None => 0,
+        };
         self.still_admin(admin).await?;
-        Ok(count)
+        Ok(count.saturating_sub(spared))
     }
 
     /// Audit records, newest first.
@@ -255,6 +276,20 @@ impl App {
         let row = self.store().load_revocation(rev).await.map_err(|e| self.fault(e.into()))?;
         self.still_admin(admin).await?;
         row.ok_or_else(|| Refused::NotFound.into())
+    }
+
+    /// All keys by number, dead and retired ones too, with the database's time.
+    pub async fn admin_keys(&self, admin: &Admin) -> Result<(Vec<Key>, Time), AppError> {
+        let keys = self.store().list_keys().await.map_err(|e| self.fault(e.into()))?;
+        self.still_admin(admin).await?;
+        Ok((keys, self.store().now()))
+    }
+
+    /// One client.
+    pub async fn admin_client(&self, admin: &Admin, id: ClientId) -> Result<Client, AppError> {
+        let view = self.store().load_client(id).await.map_err(|e| self.fault(e.into()))?;
+        self.still_admin(admin).await?;
+        Ok(view.ok_or(Refused::NotFound)?.client)
     }
 
     /// Clients by id, after `cursor`.
@@ -360,4 +395,8 @@ impl App {
         let view = self.store().load_client(id).await.map_err(|e| self.fault(e.into()))?;
         Ok(view.map(|view| view.client).filter(|client| client.secret == Some(digest) && !client.disabled))
     }
+}
+
+fn not_alive(field: &'static str) -> AppError {
+    Refused::InvalidValue { field, detail: "this session is not alive, so it cannot be spared".into() }.into()
 }

@@ -3,8 +3,9 @@
 //! The server judges its own tokens by the code that every verifier uses, and then looks at the rows besides, since it has
 //! them: what is true in the database counts at once, whatever the feed's state.
 use crate::{App, AppError};
+use portcullis_domain::family::Presented;
 use portcullis_domain::model::ADMIN;
-use portcullis_domain::view::{Dead, SessionView};
+use portcullis_domain::view::{Dead, SessionView, session_dead};
 use portcullis_domain::{Actor, Refused};
 use portcullis_verify::Authentic;
 use portcullis_wire::{AccessClaims, Code, SecretString, SessionId, b64};
@@ -107,6 +108,48 @@ impl App {
         self.saw(id, view.stamp.now);
         let scope = portcullis_domain::sign_in::first_party_scope(&view.account).into();
         Ok(Caller { view, scope, ip })
+    }
+
+    /// Whether the session behind a page cookie has certainly ended, so that the cookie may be cleared. A fault or a cookie
+    /// of nobody is no certain end.
+    pub async fn page_cookie_ended(&self, cookie: &SecretString) -> bool {
+        matches!(self.page_caller(cookie, None).await, Err(AppError::Refused(refused)) if refused.is_certain_end())
+    }
+
+    /// Whether the session behind a refresh token has certainly ended, so that a cookie with it may be cleared. Looks, and
+    /// uses nothing.
+    pub async fn refresh_token_ended(&self, token: &SecretString) -> bool {
+        let Some(presented) = Presented::parse(token) else { return false };
+        let keys = self.keys();
+        if !keys.mac_by_id(presented.key()).is_some_and(|key| presented.is_ours(key)) {
+            return false;
+        }
+        let view = match self.store().load_refresh(presented.grant()).await {
+            Ok(Some(view)) => view,
+            Ok(None) => return false,
+            Err(error) => {
+                self.fault(error.into());
+                return false;
+            }
+        };
+        let family = &view.grant.family;
+        let used_at = family.handed_at.max(family.made_at);
+        let idle_ttl = self.settings().rules.idle_ttl;
+        view.grant.ended.is_some()
+            || session_dead(&view.stamp, &view.session, &view.account, used_at, idle_ttl).is_some()
+    }
+
+    /// The claims of an access token that lives, by the rows and the log (RFC 7662 §2.2); `None` for anything else, whatever
+    /// the reason.
+    ///
+    /// # Errors
+    /// Faults: it is not known whether it lives.
+    pub async fn introspect(&self, token: &str) -> Result<Option<AccessClaims>, AppError> {
+        match self.caller(Some(token), None).await {
+            Ok(_) => Ok(self.authentic(Some(token)).ok().map(Authentic::into_claims)),
+            Err(error @ (AppError::Fault(_) | AppError::Overloaded)) => Err(error),
+            Err(_) => Ok(None),
+        }
     }
 
     /// A caller who may use the admin API: scope `admin`, and the role still held.

@@ -23,6 +23,9 @@ pub use error::AppError;
 pub use sessions::{Revoked, Tokens};
 pub use settings::{Hashing, Settings};
 
+// What reads return: callers need no store of their own to name it.
+pub use portcullis_store::{EventFilter, EventRow, Page};
+
 use crate::hub::Hub;
 use crate::keys::KeyRing;
 use crate::password::Passwords;
@@ -243,8 +246,8 @@ impl App {
             return Ok(None);
         };
         if before.request != repeat.request {
-            let detail = "this Idempotency-Key was used for another request; take a new one".into();
-            return Err(AppError::Bad(Code::InvalidValue, detail));
+            let detail = "was used for another request; take a new one".into();
+            return Err(Refused::InvalidValue { field: "Idempotency-Key", detail }.into());
         }
         Ok(Some(before))
     }

@@ -56,7 +56,8 @@ impl Revoked {
 
     pub(crate) fn remembered(before: &Remembered) -> Result<Self, AppError> {
         let rev = before.rev.ok_or_else(|| {
-            AppError::Bad(Code::InvalidValue, "this Idempotency-Key belongs to a call of another kind".into())
+            let detail = "belongs to a call of another kind; take a new one".into();
+            AppError::from(Refused::InvalidValue { field: "Idempotency-Key", detail })
         })?;
         Ok(Self { rev, ended: before.ended, at: before.at })
     }
