@@ -1,1 +1,96 @@
-//! portcullis-http
+//! The outside surface: HTTP in, HTTP out.
+//!
+//! A handler here reads a request, calls one operation of `app`, and writes what it returned. No rule lives here: who may do
+//! what, what an end ends and what a token says is decided further in. What this crate decides is what HTTP itself is about:
+//! how a request must look ([`mod@request`]), where it comes from ([`mod@forwarded`], [`mod@origin`]), how a refusal reads ([`problem`]),
+//! what a browser is told to keep ([`cookies`]), and how long a connection may take ([`accept`]).
+//!
+//! | module | holds |
+//! |---|---|
+//! | `api` | `/v1/accounts`, `/v1/sessions`, `/v1/me`: what people's own programs call |
+//! | `admin` | `/v1/admin`: for administrators by token, and for operators on the admin socket |
+//! | `feed` | `/v1/feed`: streams, acknowledgements and snapshot pages for verifiers |
+//! | `oauth` | `/oauth2/introspect` and the metadata under `/.well-known` |
+//! | `ops` | `/healthz`, `/readyz`, `/metrics`, `/openapi.json` |
+//! | `pages` | `/sign-in` and `/account/devices`: HTML without a script |
+//!
+//! Every route is added through one table ([`mod@table`]), so that the metrics know it and a test can hold `openapi.json` against it.
+pub mod accept;
+pub mod config;
+pub mod cookies;
+pub mod forwarded;
+pub mod origin;
+pub mod pages;
+pub mod problem;
+pub mod request;
+pub mod table;
+pub mod traffic;
+
+mod admin;
+mod api;
+mod feed;
+mod front;
+mod oauth;
+mod openapi;
+mod ops;
+mod render;
+mod revoking;
+
+pub use accept::{Limits, Listener, serve};
+pub use config::HttpConfig;
+pub use traffic::Traffic;
+
+use crate::request::Shared;
+use crate::table::Table;
+use portcullis_app::App;
+
+/// Everything that the public listener serves.
+pub fn router(app: App, config: HttpConfig) -> axum::Router {
+    finish(public_table(config.ops), app, config, false)
+}
+
+/// The admin API for whoever can reach the admin socket: no token, the actor is `operator`.
+pub fn operator_router(app: App, config: HttpConfig) -> axum::Router {
+    finish(ops::routes(admin::routes(Table::new())), app, config, true)
+}
+
+/// `/healthz`, `/readyz`, `/metrics` and `/openapi.json` alone, for a listener of their own.
+pub fn ops_router(app: App, config: HttpConfig) -> axum::Router {
+    finish(ops::routes(Table::new()), app, config, false)
+}
+
+fn public_table(ops: bool) -> Table {
+    let table = pages::routes(oauth::routes(feed::routes(admin::routes(api::routes(Table::new())))));
+    if ops { ops::routes(table) } else { table }
+}
+
+fn finish(table: Table, app: App, config: HttpConfig, operator: bool) -> axum::Router {
+    let (router, counts) = table.finish();
+    let shared = Shared::new(app, config, operator, counts);
+    router
+        .fallback(front::no_such_route)
+        .method_not_allowed_fallback(front::no_such_method)
+        .layer(axum::middleware::from_fn_with_state(shared.clone(), front::front))
+        .with_state(shared)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    /// `/openapi.json` tells of every route, and of nothing else.
+    #[test]
+    fn the_openapi_document_lists_exactly_the_routes() {
+        let served: BTreeSet<(String, String)> = super::public_table(true).list().into_iter().collect();
+        let document = super::openapi::document("https://id.example", "0");
+        let mut told = BTreeSet::new();
+        for (path, operations) in document["paths"].as_object().unwrap() {
+            for method in operations.as_object().unwrap().keys().filter(|key| *key != "parameters") {
+                told.insert((method.to_uppercase(), path.clone()));
+            }
+        }
+        let missing: Vec<_> = served.difference(&told).collect();
+        let invented: Vec<_> = told.difference(&served).collect();
+        assert!(missing.is_empty() && invented.is_empty(), "not told: {missing:?}; not served: {invented:?}");
+    }
+}

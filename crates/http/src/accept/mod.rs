@@ -1,0 +1,205 @@
+//! The accept loop: our own, since `axum::serve` sets no time limit on headers and waits for open streams for ever.
+//!
+//! Limits (what happens at each is in brackets): connections [the next ones wait in the system's queue], the time until a
+//! first request has come [dropped, counted], time for headers between requests [dropped], size and number of headers [431],
+//! streams per HTTP/2 connection [refused by the protocol], time during which a socket takes no bytes [dropped, counted].
+//! Bodies are limited in [`mod@crate::request`].
+mod guarded;
+
+use crate::request::Peer;
+use crate::traffic::Traffic;
+use axum::Router;
+use guarded::Guarded;
+use http::Request;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use portcullis_app::hub::Hub;
+use std::future::Future;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tower::Service as _;
+
+/// What is listened on.
+#[derive(Debug)]
+pub enum Listener {
+    /// A port.
+    Tcp(TcpListener),
+    /// A Unix socket.
+    Unix(UnixListener),
+}
+
+/// The limits of a listener.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Connections at once.
+    pub connections: usize,
+    /// Time for a request's headers, and between two requests of a connection.
+    pub header_time: Duration,
+    /// The most headers of a request.
+    pub headers: usize,
+    /// The largest head of a request in bytes.
+    pub head_bytes: usize,
+    /// For how long a socket may take no bytes.
+    pub stall_time: Duration,
+    /// HTTP/2 streams at once per connection.
+    pub streams: u32,
+    /// How long requests in flight may go on once the server is told to end.
+    pub drain_time: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 20_000,
+            header_time: Duration::from_secs(10),
+            headers: 64,
+            head_bytes: 32 * 1024,
+            stall_time: Duration::from_secs(10),
+            streams: 200,
+            drain_time: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Serves `router` on `listener` until `shutdown` resolves; then feeds say goodbye, requests in flight get
+/// [`Limits::drain_time`], and what is left is dropped.
+pub async fn serve(
+    listener: Listener,
+    router: Router,
+    hub: Hub,
+    limits: Limits,
+    traffic: Arc<Traffic>,
+    shutdown: impl Future<Output = ()>,
+) {
+    let places = Arc::new(Semaphore::new(limits.connections));
+    let builder = Arc::new(builder(&limits));
+    let (ending, _) = watch::channel(false);
+    let mut open = JoinSet::new();
+    let mut shutdown = std::pin::pin!(shutdown);
+    loop {
+        while open.try_join_next().is_some() {}
+        let place = tokio::select! {
+            () = &mut shutdown => break,
+            place = places.clone().acquire_owned() => place,
+        };
+        let accepted = tokio::select! {
+            () = &mut shutdown => break,
+            accepted = accept(&listener) => accepted,
+        };
+        let (Some(socket), Ok(place)) = (accepted, place) else { continue };
+        Traffic::add(&traffic.accepted);
+        let connection = Connection {
+            router: router.clone(),
+            builder: builder.clone(),
+            traffic: traffic.clone(),
+            limits,
+            ending: ending.subscribe(),
+        };
+        open.spawn(async move {
+            connection.traffic.open.fetch_add(1, Ordering::Relaxed);
+            let traffic = connection.traffic.clone();
+            match socket {
+                Socket::Tcp(stream, peer) => connection.run(stream, Some(peer)).await,
+                Socket::Unix(stream) => connection.run(stream, None).await,
+            }
+            traffic.open.fetch_sub(1, Ordering::Relaxed);
+            drop(place);
+        });
+    }
+    drop(listener);
+    hub.close();
+    ending.send_replace(true);
+    let drained = tokio::time::timeout(limits.drain_time, async { while open.join_next().await.is_some() {} }).await;
+    if drained.is_err() {
+        tracing::warn!(
+            connections = open.len(),
+            "requests in flight were dropped after the time to finish them had passed"
+        );
+        open.shutdown().await;
+    }
+}
+
+enum Socket {
+    Tcp(tokio::net::TcpStream, IpAddr),
+    Unix(tokio::net::UnixStream),
+}
+
+/// The next connection; `None` after an error that may pass (no more descriptors, a connection that went away meanwhile).
+async fn accept(listener: &Listener) -> Option<Socket> {
+    let accepted = match listener {
+        Listener::Tcp(listener) => listener.accept().await.map(|(stream, peer)| {
+            // An answer is written whole; waiting for more to send with it only adds time.
+            let _ = stream.set_nodelay(true);
+            Socket::Tcp(stream, peer.ip())
+        }),
+        Listener::Unix(listener) => listener.accept().await.map(|(stream, _)| Socket::Unix(stream)),
+    };
+    match accepted {
+        Ok(socket) => Some(socket),
+        Err(error) => {
+            tracing::warn!(%error, "a connection could not be accepted");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            None
+        }
+    }
+}
+
+fn builder(limits: &Limits) -> Builder<TokioExecutor> {
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.header_time)
+        .max_headers(limits.headers)
+        .max_buf_size(limits.head_bytes.max(8192));
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_header_list_size(u32::try_from(limits.head_bytes).unwrap_or(u32::MAX))
+        .max_concurrent_streams(limits.streams)
+        .keep_alive_interval(Duration::from_secs(20))
+        .keep_alive_timeout(Duration::from_secs(10));
+    builder
+}
+
+struct Connection {
+    router: Router,
+    builder: Arc<Builder<TokioExecutor>>,
+    traffic: Arc<Traffic>,
+    limits: Limits,
+    ending: watch::Receiver<bool>,
+}
+
+impl Connection {
+    async fn run(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, peer: Option<IpAddr>) {
+        let Self { router, builder, traffic, limits, mut ending } = self;
+        let served = Arc::new(AtomicBool::new(false));
+        let io = TokioIo::new(Guarded::new(stream, &limits, served.clone(), traffic));
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            served.store(true, Ordering::Release);
+            request.extensions_mut().insert(Peer(peer));
+            router.clone().call(request)
+        });
+        let connection = builder.serve_connection(io, service);
+        let mut connection = std::pin::pin!(connection);
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = async { drop(ending.wait_for(|ending| *ending).await) } => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = ended {
+            // The other side's doing, nearly always: broken off, too slow, no HTTP.
+            tracing::debug!(%error, "a connection ended early");
+        }
+    }
+}

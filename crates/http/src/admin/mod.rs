@@ -1,0 +1,32 @@
+//! The admin API: for administrators by token, and for operators on the admin socket. Who acts is asked first, in every
+//! handler; whether they still may is checked again in the act's own transaction.
+mod accounts;
+mod clients;
+mod reads;
+mod revocations;
+
+use crate::table::Table;
+
+pub(crate) fn routes(table: Table) -> Table {
+    table
+        .get("/v1/admin/accounts", accounts::list)
+        .post("/v1/admin/accounts", accounts::create)
+        .get("/v1/admin/accounts/{id}", accounts::get)
+        .patch("/v1/admin/accounts/{id}", accounts::change)
+        .delete("/v1/admin/accounts/{id}", accounts::delete)
+        .post("/v1/admin/accounts/{id}/block", accounts::block)
+        .post("/v1/admin/accounts/{id}/unblock", accounts::unblock)
+        .get("/v1/admin/accounts/{id}/sessions", accounts::sessions)
+        .delete("/v1/admin/accounts/{id}/sessions", accounts::end_sessions)
+        .delete("/v1/admin/sessions/{sid}", revocations::end_session)
+        .get("/v1/admin/revocations", revocations::list)
+        .post("/v1/admin/revocations", revocations::create)
+        .get("/v1/admin/revocations/{rev}", revocations::get)
+        .get("/v1/admin/clients", clients::list)
+        .post("/v1/admin/clients", clients::create)
+        .get("/v1/admin/clients/{id}", clients::get)
+        .patch("/v1/admin/clients/{id}", clients::change)
+        .get("/v1/admin/verifiers", reads::verifiers)
+        .get("/v1/admin/events", reads::events)
+        .get("/v1/admin/keys", reads::keys)
+}

@@ -1,0 +1,57 @@
+//! `/v1/admin/verifiers`, `/v1/admin/events`, `/v1/admin/keys`.
+use crate::problem::Problem;
+use crate::render;
+use crate::request::Ctx;
+use axum::response::Response;
+use portcullis_app::EventFilter;
+use portcullis_domain::EventKind;
+use portcullis_wire::{InstanceId, KeyId};
+use serde_json::json;
+
+/// Running copies of verifiers as this node sees them.
+pub(super) async fn verifiers(ctx: Ctx) -> Result<Response, Problem> {
+    let mut params = ctx.params(&["limit", "cursor"])?;
+    let (limit, cursor) = (params.limit()?, params.cursor::<InstanceId>()?);
+    ctx.admin().await?;
+    let (head, listed) = ctx.app().hub().instances();
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    // They come by id.
+    let mut rows: Vec<_> = listed.iter().filter(|one| cursor.is_none_or(|after| one.instance.id > after)).collect();
+    let more = rows.len() > limit;
+    rows.truncate(limit);
+    let next = render::next(&rows, more, |one| one.instance.id.to_string());
+    let rows: Vec<_> = rows.into_iter().map(|one| render::verifier(one, head)).collect();
+    Ok(render::ok(&json!({ "verifiers": rows, "head": head, "next": next })))
+}
+
+/// Audit records, newest first.
+pub(super) async fn events(ctx: Ctx) -> Result<Response, Problem> {
+    let mut params = ctx.params(&["account_id", "kind", "limit", "cursor"])?;
+    let (limit, cursor) = (params.limit()?, params.cursor()?);
+    let kind = params.take("kind");
+    if let Some(kind) = &kind
+        && EventKind::parse(kind).is_none()
+    {
+        let known: Vec<_> = EventKind::ALL.iter().map(|kind| kind.as_str()).collect();
+        return Err(Problem::value("kind", format!("must be one of {}", known.join(", "))));
+    }
+    let filter = EventFilter { account: params.parsed("account_id")?, kind, revocations: false };
+    let admin = ctx.admin().await?;
+    let page = ctx.app().admin_events(&admin, &filter, cursor, limit).await?;
+    let next = render::next(&page.rows, page.more, |row| row.event.id.to_string());
+    Ok(render::list("events", page.rows.iter().map(render::event).collect(), next))
+}
+
+/// Signing and MAC keys, without their private parts.
+pub(super) async fn keys(ctx: Ctx) -> Result<Response, Problem> {
+    let mut params = ctx.params(&["limit", "cursor"])?;
+    let (limit, cursor) = (params.limit()?, params.cursor::<KeyId>()?);
+    let admin = ctx.admin().await?;
+    let (mut keys, now) = ctx.app().admin_keys(&admin).await?;
+    keys.retain(|key| cursor.is_none_or(|after| key.id > after));
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let more = keys.len() > limit;
+    keys.truncate(limit);
+    let next = render::next(&keys, more, |key| key.id.to_string());
+    Ok(render::list("keys", keys.iter().map(|key| render::key(key, now)).collect(), next))
+}

@@ -1,0 +1,18 @@
+//! What people's own programs call: sign up, sign in, refresh, look at the own devices, end them.
+mod accounts;
+mod me;
+mod sessions;
+
+use crate::table::Table;
+
+pub(crate) fn routes(table: Table) -> Table {
+    table
+        .post("/v1/accounts", accounts::sign_up)
+        .post("/v1/sessions", sessions::sign_in)
+        .post("/v1/sessions/refresh", sessions::refresh)
+        .get("/v1/me", me::me)
+        .get("/v1/me/sessions", me::sessions)
+        .delete("/v1/me/sessions", me::end_all)
+        .delete("/v1/me/sessions/current", me::end_current)
+        .delete("/v1/me/sessions/{sid}", me::end_one)
+}

@@ -1,0 +1,103 @@
+//! `/v1/feed`: the log as verifiers receive it. The frames are made by `app`; here they become a response that no proxy should
+//! keep or delay.
+use crate::problem::{BASIC_CHALLENGE, Problem};
+use crate::render;
+use crate::request::{Ctx, Json};
+use crate::table::Table;
+use axum::body::Body;
+use axum::response::{IntoResponse as _, Response};
+use futures_util::stream;
+use http::{HeaderValue, header};
+use portcullis_app::hub::subscription::Opening;
+use portcullis_domain::account;
+use portcullis_domain::model::{Client, ClientKind};
+use portcullis_feed::Policies;
+use portcullis_wire::frame::AckRequest;
+use portcullis_wire::{Code, InstanceId, Rev, SecretString};
+use std::convert::Infallible;
+
+pub(crate) fn routes(table: Table) -> Table {
+    table.get("/v1/feed", open).post("/v1/feed/acks", acknowledge).get("/v1/feed/snapshot", snapshot)
+}
+
+/// The verifier client behind HTTP Basic. Unknown, wrong and switched off read the same.
+async fn verifier(ctx: &Ctx) -> Result<Client, Problem> {
+    let refused = || {
+        let detail = "Authenticate with HTTP Basic as a client of kind verifier: its id and its secret.";
+        Problem::because(Code::InvalidCredentials, detail).header(header::WWW_AUTHENTICATE, BASIC_CHALLENGE)
+    };
+    let (id, secret) = ctx.basic().ok_or_else(refused)?;
+    let client = ctx.app().authenticate_client(&id, &secret).await?.ok_or_else(refused)?;
+    if client.kind != ClientKind::Verifier {
+        return Err(Problem::because(Code::Forbidden, "The feed is for clients of kind verifier."));
+    }
+    Ok(client)
+}
+
+async fn open(ctx: Ctx) -> Result<Response, Problem> {
+    let mut params = ctx.params(&["name", "policy", "bound_ms", "instance"])?;
+    let client = verifier(&ctx).await?;
+    let name = match params.take("name") {
+        Some(name) => account::check_text("name", &name).map_err(portcullis_app::AppError::from)?,
+        None => client.name.clone(),
+    };
+    let policies: Policies = params.parsed("policy")?.unwrap_or_default();
+    let bound_ms = match params.take("bound_ms").map(|text| text.parse::<u64>()) {
+        None => None,
+        Some(given) => {
+            let most = u64::try_from(ctx.app().hub().bound_ms()).unwrap_or(0);
+            let given = given.ok().filter(|ms| (1..=most).contains(ms)).ok_or_else(|| {
+                Problem::value(
+                    "bound_ms",
+                    format!(
+                        "must be a whole number from 1 to {most}: a verifier may shorten the bound, never lengthen it"
+                    ),
+                )
+            })?;
+            Some(given)
+        }
+    };
+    let instance = params.parsed::<InstanceId>("instance")?;
+    let secret = ctx.header("portcullis-instance-secret").map(SecretString::new);
+    let opening = Opening {
+        name,
+        policies,
+        bound_ms,
+        instance: instance.zip(secret),
+        last_event_id: ctx.header("last-event-id").map(str::to_owned),
+    };
+    let subscription = ctx.app().hub().open(&client, opening).await?;
+    let events = stream::unfold(subscription, |mut subscription| async {
+        let bytes = subscription.next().await?;
+        Some((Ok::<_, Infallible>(bytes), subscription))
+    });
+    let mut response = Body::from_stream(events).into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    // nginx would collect events otherwise.
+    headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+    Ok(response)
+}
+
+async fn acknowledge(ctx: Ctx, body: Json<AckRequest>) -> Result<Response, Problem> {
+    ctx.params(&[])?;
+    let client = verifier(&ctx).await?;
+    let answer = ctx.app().hub().acknowledge(client.id, &body.value).await?;
+    Ok(render::ok(&serde_json::to_value(&answer).map_err(|_| Problem::new(Code::Unavailable))?))
+}
+
+/// A page of the snapshot, for verifiers whose acknowledgement was answered with `"snapshot"`.
+async fn snapshot(ctx: Ctx) -> Result<Response, Problem> {
+    let mut params = ctx.params(&["part", "rev"])?;
+    let number = |name: &str, text: Option<String>| match text.map(|text| text.parse::<u64>()) {
+        None => Ok(None),
+        Some(Ok(number)) => Ok(Some(number)),
+        Some(Err(_)) => Err(Problem::value(name, "must be a whole number")),
+    };
+    let (part, rev) = (number("part", params.take("part"))?, number("rev", params.take("rev"))?);
+    verifier(&ctx).await?;
+    let part = u32::try_from(part.unwrap_or(0)).map_err(|_| Problem::not_found())?;
+    let page = ctx.app().hub().snapshot_page(part, rev.map(Rev))?;
+    Ok(render::ok(&serde_json::to_value(&page).map_err(|_| Problem::new(Code::Unavailable))?))
+}

@@ -1,0 +1,163 @@
+//! `/healthz`, `/readyz`, `/metrics`, `/openapi.json`: for operators and their tools.
+use crate::openapi;
+use crate::problem::Problem;
+use crate::render;
+use crate::request::Ctx;
+use crate::table::Table;
+use crate::traffic::BUCKETS_MS;
+use axum::response::{IntoResponse as _, Response};
+use http::{HeaderValue, header};
+use portcullis_wire::Code;
+use serde_json::json;
+use std::fmt::{Display, Write as _};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+pub(crate) fn routes(table: Table) -> Table {
+    table.get("/healthz", healthz).get("/readyz", readyz).get("/metrics", metrics).get("/openapi.json", document)
+}
+
+/// The process lives and answers.
+async fn healthz() -> Response {
+    render::ok(&json!({ "status": "ok" }))
+}
+
+/// This node may serve: its reads of the log are fresh, and the database answers.
+async fn readyz(ctx: Ctx) -> Result<Response, Problem> {
+    if let Some(why) = ctx.app().hub().why_not_ready() {
+        tracing::warn!(%why, "not ready");
+        return Err(Problem::because(
+            Code::Unavailable,
+            "This node is not up to date with its database; its log says more.",
+        ));
+    }
+    match tokio::time::timeout(Duration::from_secs(1), ctx.app().store().stamp()).await {
+        Ok(Ok(_)) => Ok(render::ok(&json!({ "status": "ready" }))),
+        _ => Err(Problem::because(Code::Unavailable, "The database does not answer; the server's log says more.")),
+    }
+}
+
+async fn document(ctx: Ctx) -> Response {
+    let config = ctx.shared.config();
+    render::ok(&openapi::document(&config.issuer, &config.version))
+}
+
+/// Prometheus' text format, version 0.0.4.
+async fn metrics(ctx: Ctx) -> Response {
+    let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    ([(header::CONTENT_TYPE, kind)], text(&ctx)).into_response()
+}
+
+/// Lines of the format. Names and label values are our own, so nothing needs to be escaped.
+#[derive(Default)]
+struct Lines(String);
+
+impl Lines {
+    fn family(&mut self, name: &str, kind: &str, help: &str) {
+        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    }
+    fn value(&mut self, name: &str, labels: &str, value: impl Display) {
+        let _ = writeln!(self.0, "{name}{labels} {value}");
+    }
+    fn one(&mut self, name: &str, kind: &str, help: &str, value: impl Display) {
+        self.family(name, kind, help);
+        self.value(name, "", value);
+    }
+}
+
+fn text(ctx: &Ctx) -> String {
+    let mut out = Lines::default();
+    let (app, config) = (ctx.app(), ctx.shared.config());
+    let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    out.family("portcullis_info", "gauge", "The version that runs.");
+    out.value("portcullis_info", &format!("{{version=\"{}\"}}", config.version), 1);
+
+    let counts = app.counts();
+    let (hashed, hash_refused) = app.passwords().counts();
+    let (stats, traffic) = (app.hub().stats(), &config.traffic);
+    for (name, help, value) in [
+        ("sign_ins", "Sessions started.", read(&counts.sign_ins)),
+        ("sign_ins_refused", "Sign-ins refused.", read(&counts.sign_ins_refused)),
+        ("refreshes", "Refreshes answered.", read(&counts.refreshes)),
+        ("refreshes_refused", "Refreshes refused.", read(&counts.refreshes_refused)),
+        ("refresh_reuses", "Refresh tokens that only a copy explains.", read(&counts.thefts)),
+        ("revocations", "Entries that calls wrote into the revocation log.", read(&counts.revocations)),
+        ("conflicts", "Decisions taken anew because rows had moved.", read(&counts.conflicts)),
+        ("faults", "Faults on this side.", read(&counts.faults)),
+        ("password_hashes", "Password hashes computed.", hashed),
+        ("password_hashes_refused", "Password hashes refused because the queue was full.", hash_refused),
+        ("feed_leases", "Leases given to verifiers.", read(&stats.leases)),
+        ("feed_leases_refused", "Leases refused.", read(&stats.leases_refused)),
+        ("feed_snapshots", "Snapshots sent.", read(&stats.snapshots)),
+        ("feed_streams_dropped", "Streams dropped because they could not follow.", read(&stats.dropped)),
+        ("log_reads_failed", "Reads of the revocation log that failed.", read(&stats.reads_failed)),
+        ("connections", "Connections accepted.", read(&traffic.accepted)),
+        ("connections_stalled", "Connections dropped because they took no bytes for too long.", read(&traffic.stalled)),
+        ("connections_silent", "Connections dropped because no request came in time.", read(&traffic.silent)),
+        ("panics", "Handlers that panicked.", read(&traffic.panics)),
+    ] {
+        out.one(&format!("portcullis_{name}_total"), "counter", help, value);
+    }
+
+    let (head, instances) = app.hub().instances();
+    let count = |what: fn(&portcullis_feed::fleet::Listed) -> bool| instances.iter().filter(|one| what(one)).count();
+    let behind = instances.iter().filter(|one| one.connected).filter_map(|one| one.applied);
+    let behind = behind.map(|applied| head.0.saturating_sub(applied.0)).max().unwrap_or(0);
+    out.one("portcullis_log_head", "gauge", "Position of the newest entry.", head);
+    out.one("portcullis_feed_streams", "gauge", "Streams open now.", read(&stats.streams));
+    out.one("portcullis_verifiers", "gauge", "Verifier instances known.", instances.len());
+    out.one("portcullis_verifiers_connected", "gauge", "Verifier instances with a stream.", count(|one| one.connected));
+    out.one(
+        "portcullis_verifiers_leased",
+        "gauge",
+        "Verifier instances that may hold a lease.",
+        count(|one| one.leased),
+    );
+    out.one("portcullis_verifiers_behind", "gauge", "How many entries the slowest connected verifier lacks.", behind);
+    out.one("portcullis_bound_seconds", "gauge", "The bound B.", seconds_ms(app.hub().bound_ms()));
+    let ready = u8::from(app.hub().why_not_ready().is_none());
+    out.one("portcullis_ready", "gauge", "1 while this node may serve.", ready);
+    out.one("portcullis_connections_open", "gauge", "Connections open now.", read(&traffic.open));
+    requests(ctx, &mut out);
+    out.0
+}
+
+/// Milliseconds as a decimal number of seconds, without floating point.
+fn seconds_ms(ms: i64) -> String {
+    format!("{}.{:03}", ms / 1000, ms % 1000)
+}
+
+fn requests(ctx: &Ctx, out: &mut Lines) {
+    let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    let all = ctx.shared.counts().all();
+    out.family("portcullis_http_requests_total", "counter", "Answers by route and class of status.");
+    for (method, route, count) in &all {
+        for (class, counter) in count.classes.iter().enumerate().filter(|(_, counter)| read(counter) > 0) {
+            let labels = format!("{{method=\"{method}\",route=\"{route}\",status=\"{class}xx\"}}");
+            out.value("portcullis_http_requests_total", &labels, read(counter));
+        }
+    }
+    let name = "portcullis_http_request_seconds";
+    out.family(name, "histogram", "Time until the answer's head was ready.");
+    for (method, route, count) in &all {
+        let total: u64 = count.buckets.iter().map(read).sum();
+        if total == 0 {
+            continue;
+        }
+        let mut below = 0;
+        for (bound_ms, bucket) in BUCKETS_MS.iter().zip(&count.buckets) {
+            below += read(bucket);
+            let bound = seconds_ms(i64::try_from(*bound_ms).unwrap_or(0));
+            out.value(
+                &format!("{name}_bucket"),
+                &format!("{{method=\"{method}\",route=\"{route}\",le=\"{bound}\"}}"),
+                below,
+            );
+        }
+        let labels = format!("{{method=\"{method}\",route=\"{route}\"}}");
+        out.value(&format!("{name}_bucket"), &format!("{{method=\"{method}\",route=\"{route}\",le=\"+Inf\"}}"), total);
+        let sum_us = read(&count.sum_us);
+        out.value(&format!("{name}_sum"), &labels, format!("{}.{:06}", sum_us / 1_000_000, sum_us % 1_000_000));
+        out.value(&format!("{name}_count"), &labels, total);
+    }
+}

@@ -1,0 +1,180 @@
+//! The pages: `/sign-in` and `/account/devices`. HTML made here, a stylesheet, no script.
+//!
+//! Pages are the one place where a cookie authenticates everything, so every form is a POST whose `Origin` must be ours, the
+//! content security policy allows nothing but our own stylesheet and icon and forms to ourselves, and nobody may frame them.
+//! Templates are minijinja with escaping always on; a directory may override any of them, so that operators restyle without a build.
+mod devices;
+mod sign_in;
+mod words;
+
+use crate::problem::Problem;
+use crate::request::{Ctx, Shared};
+use crate::table::Table;
+use axum::response::{Html, IntoResponse as _, Response};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use minijinja::{AutoEscape, Environment, UndefinedBehavior, Value, context};
+use portcullis_wire::{Code, Digest, b64};
+use std::path::Path;
+use std::sync::Arc;
+
+const TEMPLATES: [(&str, &str); 4] = [
+    ("layout.html", include_str!("../../templates/layout.html")),
+    ("sign_in.html", include_str!("../../templates/sign_in.html")),
+    ("devices.html", include_str!("../../templates/devices.html")),
+    ("problem.html", include_str!("../../templates/problem.html")),
+];
+const CSS: (&str, &str) = ("app.css", include_str!("../../assets/app.css"));
+const ICON: (&str, &str) = ("icon.svg", include_str!("../../assets/icon.svg"));
+
+/// Templates and assets. Cheap to clone.
+#[derive(Clone)]
+pub struct Pages {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    templates: Environment<'static>,
+    css: String,
+    icon: String,
+    /// Changes whenever the stylesheet or the icon does: browsers keep them for ever under this name.
+    assets_version: String,
+}
+
+impl std::fmt::Debug for Pages {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pages").finish_non_exhaustive()
+    }
+}
+
+impl Pages {
+    /// The pages that came with the program.
+    #[allow(
+        clippy::expect_used,
+        reason = "the embedded templates are part of the program; every test that makes a page loads them"
+    )]
+    pub fn embedded() -> Self {
+        Self::build(|_, embedded| Ok(embedded.to_owned())).expect("the embedded templates parse")
+    }
+
+    /// With files of this directory in place of those of the same name: `layout.html`, `sign_in.html`, `devices.html`,
+    /// `problem.html`, `app.css`, `icon.svg`. Read once, now.
+    ///
+    /// # Errors
+    /// Which file cannot be read or is no template, in words.
+    pub fn with_overrides(directory: &Path) -> Result<Self, String> {
+        if !directory.is_dir() {
+            return Err(format!("{} is no directory", directory.display()));
+        }
+        Self::build(|name, embedded| {
+            let path = directory.join(name);
+            match std::fs::read_to_string(&path) {
+                Ok(text) => Ok(text),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(embedded.to_owned()),
+                Err(error) => Err(format!("{}: {error}", path.display())),
+            }
+        })
+    }
+
+    fn build(read: impl Fn(&str, &str) -> Result<String, String>) -> Result<Self, String> {
+        let mut templates = Environment::new();
+        templates.set_auto_escape_callback(|_| AutoEscape::Html);
+        templates.set_undefined_behavior(UndefinedBehavior::Strict);
+        for (name, embedded) in TEMPLATES {
+            let text = read(name, embedded)?;
+            templates.add_template_owned(name, text).map_err(|error| format!("{name}: {error}"))?;
+        }
+        let (css, icon) = (read(CSS.0, CSS.1)?, read(ICON.0, ICON.1)?);
+        let assets_version = b64::encode(&Digest::of(format!("{css}{icon}").as_bytes()).0[..9]);
+        Ok(Self { inner: Arc::new(Inner { templates, css, icon, assets_version }) })
+    }
+
+    fn render(&self, name: &str, values: Value) -> Result<String, Problem> {
+        let assets = context! { version => self.inner.assets_version };
+        let made = self.inner.templates.get_template(name).and_then(|t| t.render(context! { assets, ..values }));
+        made.map_err(|error| {
+            tracing::error!(%name, %error, "a template could not be rendered");
+            Problem::new(Code::Unavailable)
+        })
+    }
+}
+
+pub(crate) fn routes(table: Table) -> Table {
+    table
+        .get("/sign-in", sign_in::show)
+        .post("/sign-in", sign_in::submit)
+        .post("/sign-out", devices::sign_out)
+        .get("/account", devices::index)
+        .get("/account/devices", devices::show)
+        .post("/account/devices/end", devices::end_one)
+        .post("/account/devices/end-others", devices::end_others)
+        .post("/account/devices/end-all", devices::end_all)
+        .get("/assets/app.css", css)
+        .get("/assets/icon.svg", icon)
+}
+
+/// Whether a path is a page, so that a refusal there is one too.
+pub(crate) fn is_page(path: &str) -> bool {
+    matches!(path, "/sign-in" | "/sign-out" | "/account") || path.starts_with("/account/")
+}
+
+/// What every page says to the browser.
+pub(crate) fn add_headers(headers: &mut HeaderMap) {
+    const POLICY: &str = "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; frame-ancestors 'none'; \
+                          base-uri 'none'";
+    for (name, value) in [
+        (header::CONTENT_SECURITY_POLICY, POLICY),
+        (header::X_FRAME_OPTIONS, "DENY"),
+        // Not `no-referrer`: browsers would then send `Origin: null` with our own forms.
+        (header::REFERRER_POLICY, "same-origin"),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    headers.insert("cross-origin-opener-policy", HeaderValue::from_static("same-origin"));
+    headers.insert("cross-origin-resource-policy", HeaderValue::from_static("same-origin"));
+    headers
+        .insert("permissions-policy", HeaderValue::from_static("camera=(), geolocation=(), microphone=(), payment=()"));
+}
+
+/// A refusal as a page.
+pub(crate) fn problem_page(shared: &Shared, problem: &Problem, request_id: &str) -> String {
+    let values = context! {
+        title => problem.code.title(), detail => problem.detail, reason => problem.reason(),
+        status => problem.code.status(), request_id, issuer => shared.config().issuer,
+    };
+    // A template that does not render must not hide what happened; titles and details are our own words.
+    shared.config().pages.render("problem.html", values).unwrap_or_else(|_| problem.code.title().to_owned())
+}
+
+fn page(ctx: &Ctx, status: StatusCode, template: &str, values: Value) -> Result<Response, Problem> {
+    let html = ctx.shared.config().pages.render(template, values)?;
+    Ok((status, Html(html)).into_response())
+}
+
+/// See other, with cookies set or cleared. `place` is ours and has ASCII characters only, or the way leads to the devices.
+fn go(place: &str, cookies: Vec<String>) -> Response {
+    let place = HeaderValue::from_str(place).unwrap_or(HeaderValue::from_static(devices::PATH));
+    let mut response = (StatusCode::SEE_OTHER, [(header::LOCATION, place)]).into_response();
+    for cookie in cookies {
+        if let Ok(cookie) = HeaderValue::from_str(&cookie) {
+            response.headers_mut().append(header::SET_COOKIE, cookie);
+        }
+    }
+    response
+}
+
+fn asset(text: &str, kind: &'static str, versioned: bool) -> Response {
+    // Under a versioned address it never changes.
+    let keep = if versioned { "public, max-age=31536000, immutable" } else { "public, max-age=60" };
+    let headers = [(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, keep)];
+    (headers, text.to_owned()).into_response()
+}
+
+async fn css(ctx: Ctx) -> Response {
+    let pages = &ctx.shared.config().pages.inner;
+    asset(&pages.css, "text/css; charset=utf-8", ctx.uri.query() == Some(&format!("v={}", pages.assets_version)))
+}
+
+async fn icon(ctx: Ctx) -> Response {
+    let pages = &ctx.shared.config().pages.inner;
+    asset(&pages.icon, "image/svg+xml", ctx.uri.query() == Some(&format!("v={}", pages.assets_version)))
+}

@@ -1,0 +1,100 @@
+//! `/sign-in`.
+use super::words::{encoded, safe_path};
+use super::{devices, go, page};
+use crate::problem::Problem;
+use crate::request::{Ctx, FormBytes, Params};
+use crate::{cookies, origin};
+use axum::response::Response;
+use http::StatusCode;
+use minijinja::context;
+use portcullis_app::AppError;
+use portcullis_app::sessions::Credentials;
+use portcullis_domain::Refused;
+use portcullis_domain::model::SessionKind;
+use portcullis_domain::sign_in::SignIn;
+use portcullis_wire::{Code, SecretString};
+
+/// What a redirect to this page may say, as a word in `?notice=`: nothing of the address itself reaches the page.
+const NOTICES: [(&str, &str); 3] = [
+    ("signed-out", "You are signed out on this device."),
+    ("all-ended", "You are signed out everywhere."),
+    ("ended", "This session was ended. Please sign in again."),
+];
+
+/// Where to send somebody who must sign in first.
+pub(super) fn address(notice: Option<&str>, back: Option<&str>) -> String {
+    let mut pairs = vec![];
+    pairs.extend(notice.map(|notice| format!("notice={notice}")));
+    pairs.extend(back.map(|back| format!("return_to={}", encoded(back))));
+    if pairs.is_empty() { "/sign-in".into() } else { format!("/sign-in?{}", pairs.join("&")) }
+}
+
+fn back(params: &mut Params) -> String {
+    let given = params.take("return_to");
+    given.as_deref().and_then(safe_path).unwrap_or(devices::PATH).to_owned()
+}
+
+pub(super) async fn show(ctx: Ctx) -> Result<Response, Problem> {
+    // A page is no API: what it does not know, it ignores.
+    let mut params =
+        Params::oauth(ctx.uri.query().unwrap_or("").as_bytes()).map_err(|_| Problem::new(Code::Malformed))?;
+    let back = back(&mut params);
+    if let Some(cookie) = cookies::read(&ctx.headers, cookies::SESSION)
+        && ctx.app().page_caller(&cookie, ctx.ip).await.is_ok()
+    {
+        return Ok(go(&back, vec![]));
+    }
+    let notice = params.take("notice");
+    let notice = NOTICES.iter().find(|(word, _)| Some(*word) == notice.as_deref()).map(|(_, text)| *text);
+    form(&ctx, StatusCode::OK, &back, "", notice, None)
+}
+
+fn form(
+    ctx: &Ctx,
+    status: StatusCode,
+    return_to: &str,
+    identifier: &str,
+    notice: Option<&str>,
+    error: Option<String>,
+) -> Result<Response, Problem> {
+    page(ctx, status, "sign_in.html", context! { return_to, identifier, notice, error })
+}
+
+pub(super) async fn submit(ctx: Ctx, body: FormBytes) -> Result<Response, Problem> {
+    // Before anything else: a foreign page must not sign a browser in, to an account of its choice.
+    origin::must_be_ours(&ctx.shared, &ctx.headers).map_err(|problem| {
+        problem.saying(format!("Open this page at {} and sign in there.", ctx.shared.config().issuer))
+    })?;
+    let body = body.0.ok_or_else(|| Problem::new(Code::UnsupportedMediaType))?;
+    let mut params = Params::oauth(&body).map_err(|_| Problem::new(Code::Malformed))?;
+    let back = back(&mut params);
+    let identifier = params.take("identifier").unwrap_or_default();
+    let password = SecretString::new(params.take("password").unwrap_or_default());
+    let request = SignIn {
+        kind: SessionKind::Browser,
+        device_name: None,
+        user_agent: ctx.user_agent(),
+        ip: ctx.ip,
+        cookie: None,
+    };
+    let credentials = Credentials { identifier: identifier.clone(), password };
+    let error = match ctx.app().sign_in(credentials, request, true).await {
+        Ok(tokens) => {
+            let Some(cookie) = &tokens.page_cookie else { return Err(Problem::new(Code::Unavailable)) };
+            let cookie = cookies::set(cookies::SESSION, cookie, &tokens.session, ctx.app().store().now());
+            return Ok(go(&back, vec![cookie]));
+        }
+        Err(error) => error,
+    };
+    let status = StatusCode::from_u16(error.code().status()).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
+    let words = match &error {
+        AppError::Refused(Refused::InvalidCredentials) => {
+            "Address or password is not right. Please check both and try again.".to_owned()
+        }
+        // Said only after the right password.
+        AppError::Refused(Refused::AccountBlocked { reason }) => format!("This account is blocked: {reason}"),
+        AppError::Overloaded => "There is a lot to do at the moment. Please try again in a few seconds.".to_owned(),
+        _ => return Err(error.into()),
+    };
+    form(&ctx, status, &back, &identifier, None, Some(words))
+}

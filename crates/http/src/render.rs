@@ -1,0 +1,143 @@
+//! How things look as JSON. One function per thing, used wherever it appears.
+use crate::request::cursor_text;
+use axum::response::{IntoResponse as _, Response};
+use http::{HeaderValue, StatusCode, header};
+use portcullis_app::EventRow;
+use portcullis_domain::model::{Account, Client, Key, KeyPurpose, Session, Status};
+use portcullis_domain::view::SessionView;
+use portcullis_feed::fleet::Listed;
+use portcullis_wire::{Rev, SessionId, Time};
+use serde_json::{Value, json};
+
+/// An answer with a JSON body.
+pub(crate) fn answer(status: StatusCode, body: &Value) -> Response {
+    let kind = (header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    (status, [kind], body.to_string()).into_response()
+}
+
+/// 200 with a JSON body.
+pub(crate) fn ok(body: &Value) -> Response {
+    answer(StatusCode::OK, body)
+}
+
+/// `{NAME: […], next}`.
+pub(crate) fn list(name: &str, rows: Vec<Value>, next: Option<String>) -> Response {
+    ok(&json!({ name: rows, "next": next }))
+}
+
+/// The `next` of a page, from its last row.
+pub(crate) fn next<T>(rows: &[T], more: bool, id: impl Fn(&T) -> String) -> Option<String> {
+    rows.last().filter(|_| more).map(|row| cursor_text(id(row)))
+}
+
+pub(crate) fn account(account: &Account, now: Time) -> Value {
+    let mut out = json!({
+        "id": account.id, "email": account.email, "name": account.name, "roles": account.roles,
+        "status": "active", "created_at": account.created_at,
+    });
+    if let Status::Deleted { at, rev } = &account.status {
+        out["status"] = "deleted".into();
+        out["deleted_at"] = json!(at);
+        out["rev"] = json!(rev);
+    } else if let Some(block) = account.block_at(now) {
+        out["status"] = "blocked".into();
+        out["block"] = json!({ "reason": block.reason, "actor": block.actor, "at": block.at, "until": block.until });
+    }
+    out
+}
+
+/// `last_seen_at` is when it was last used, as far as is known.
+pub(crate) fn session(session: &Session, last_seen_at: Time, current: Option<SessionId>) -> Value {
+    json!({
+        "id": session.id, "account_id": session.account, "device_name": session.device_name,
+        "kind": session.kind.as_str(), "ip": session.ip, "created_at": session.created_at,
+        "last_seen_at": last_seen_at, "expires_at": session.absolute_expires_at,
+        "current": current == Some(session.id),
+    })
+}
+
+/// A page of sessions, newest first. The cursor names the last session of the page before by time and id, so it still holds
+/// when that session has ended meanwhile.
+pub(crate) fn sessions(
+    mut views: Vec<SessionView>,
+    cursor: Option<&SessionCursor>,
+    limit: u32,
+    current: Option<SessionId>,
+) -> Response {
+    let place = |view: &SessionView| (view.session.created_at, view.session.id);
+    views.sort_by_key(|view| std::cmp::Reverse(place(view)));
+    if let Some(SessionCursor(at, id)) = cursor {
+        views.retain(|view| place(view) < (*at, *id));
+    }
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let more = views.len() > limit;
+    views.truncate(limit);
+    let next = next(&views, more, |view| SessionCursor(view.session.created_at, view.session.id).to_string());
+    list("sessions", views.iter().map(|view| session(&view.session, view.used_at(), current)).collect(), next)
+}
+
+/// Where a page of sessions ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SessionCursor(Time, SessionId);
+
+impl std::fmt::Display for SessionCursor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}", self.0.0, self.1)
+    }
+}
+impl std::str::FromStr for SessionCursor {
+    type Err = ();
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let (at, id) = text.split_once(' ').ok_or(())?;
+        Ok(Self(Time(at.parse().map_err(drop)?), id.parse().map_err(drop)?))
+    }
+}
+
+pub(crate) fn client(client: &Client) -> Value {
+    json!({
+        "client_id": client.id, "name": client.name, "kind": client.kind.as_str(),
+        "disabled": client.disabled, "created_at": client.created_at,
+    })
+}
+
+pub(crate) fn event(row: &EventRow) -> Value {
+    let event = &row.event;
+    json!({
+        "id": event.id, "kind": event.kind.as_str(), "at": row.at, "actor": event.actor,
+        "account_id": event.account, "session_id": event.session, "client_id": event.client,
+        "ip": event.ip, "reason": event.reason, "rev": row.rev, "ended": row.ended,
+    })
+}
+
+/// An event as one of the log's entries; without the enforcement, which is of now.
+pub(crate) fn revocation(row: &EventRow) -> Value {
+    let mut out = event(row);
+    if let Some(members) = out.as_object_mut() {
+        let id = members.remove("id");
+        members.insert("event_id".into(), id.unwrap_or_default());
+    }
+    out
+}
+
+pub(crate) fn verifier(listed: &Listed, head: Rev) -> Value {
+    json!({
+        "id": listed.instance.id, "name": listed.instance.name, "client_id": listed.instance.client,
+        "policy": listed.instance.policies.to_string(), "bound_ms": listed.instance.bound_ms,
+        "connected": listed.connected, "leased": listed.leased, "applied": listed.applied,
+        "behind": listed.applied.map(|applied| head.0.saturating_sub(applied.0)),
+        "heard_ms_ago": listed.heard_ms_ago,
+    })
+}
+
+pub(crate) fn key(key: &Key, now: Time) -> Value {
+    let (usage, alg) = match key.purpose {
+        KeyPurpose::Es256 => ("sig", "ES256"),
+        KeyPurpose::Mac => ("mac", "HS256"),
+    };
+    let usable = key.dead.is_none() && key.retired_at.is_none_or(|at| now < at);
+    json!({
+        "kid": key.id, "use": usage, "alg": alg, "created_at": key.created_at, "active_from": key.active_from,
+        "active": usable && key.active_from.is_some_and(|from| from <= now),
+        "retired_at": key.retired_at, "dead": key.dead,
+    })
+}

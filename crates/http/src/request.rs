@@ -1,0 +1,370 @@
+//! Reading requests: what every handler gets, and how strict it is.
+//!
+//! Under `/v1` nothing is guessed and nothing ignored: an unknown or repeated parameter, an unknown or repeated member, a wrong
+//! type or another content type is an error that says what and where. Bodies are bounded in size and in time.
+use crate::HttpConfig;
+use crate::problem::Problem;
+use crate::traffic::RouteCounts;
+use axum::extract::{FromRequest, FromRequestParts, Path, Request};
+use bytes::Bytes;
+use http::request::Parts;
+use http::{HeaderMap, Method, Uri, header};
+use http_body_util::{BodyExt as _, Limited};
+use portcullis_app::{Admin, App, Caller, RepeatKey};
+use portcullis_wire::{Code, Digest, SecretString, b64, json};
+use serde::de::DeserializeOwned;
+use std::collections::BTreeSet;
+use std::convert::Infallible;
+use std::net::IpAddr;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A body must be there, whole, after so long.
+const BODY_TIME: Duration = Duration::from_secs(30);
+
+/// What all handlers share. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Shared {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    app: App,
+    config: HttpConfig,
+    origin: String,
+    operator: bool,
+    counts: RouteCounts,
+}
+
+impl Shared {
+    pub(crate) fn new(app: App, config: HttpConfig, operator: bool, counts: RouteCounts) -> Self {
+        let origin = config.issuer_origin();
+        Self { inner: Arc::new(Inner { app, config, origin, operator, counts }) }
+    }
+    pub(crate) fn app(&self) -> &App {
+        &self.inner.app
+    }
+    pub(crate) fn config(&self) -> &HttpConfig {
+        &self.inner.config
+    }
+    /// The issuer's origin.
+    pub(crate) fn origin(&self) -> &str {
+        &self.inner.origin
+    }
+    pub(crate) fn counts(&self) -> &RouteCounts {
+        &self.inner.counts
+    }
+}
+
+/// Where a connection comes from; put into each request by the accept loop. `None` on a Unix socket.
+#[derive(Debug, Clone, Copy)]
+pub struct Peer(pub Option<IpAddr>);
+
+/// The caller's address, decided by the outermost layer.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ClientIp(pub(crate) Option<IpAddr>);
+
+/// A request without its body.
+#[derive(Debug)]
+pub struct Ctx {
+    pub(crate) shared: Shared,
+    pub(crate) ip: Option<IpAddr>,
+    pub(crate) method: Method,
+    pub(crate) uri: Uri,
+    pub(crate) headers: HeaderMap,
+}
+
+impl FromRequestParts<Shared> for Ctx {
+    type Rejection = Infallible;
+    async fn from_request_parts(parts: &mut Parts, shared: &Shared) -> Result<Self, Infallible> {
+        Ok(Self {
+            shared: shared.clone(),
+            ip: parts.extensions.get::<ClientIp>().and_then(|ip| ip.0),
+            method: parts.method.clone(),
+            uri: parts.uri.clone(),
+            headers: parts.headers.clone(),
+        })
+    }
+}
+
+impl Ctx {
+    pub(crate) fn app(&self) -> &App {
+        self.shared.app()
+    }
+
+    /// The query, of which every parameter must be one of `known`.
+    pub(crate) fn params(&self, known: &[&str]) -> Result<Params, Problem> {
+        Params::parse(self.uri.query().unwrap_or(""), known)
+    }
+
+    /// The one value of a header as text.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).and_then(|value| value.to_str().ok())
+    }
+
+    pub(crate) fn user_agent(&self) -> Option<String> {
+        let value = self.headers.get(header::USER_AGENT)?;
+        let text = String::from_utf8_lossy(value.as_bytes());
+        Some(text.chars().take(512).collect())
+    }
+
+    /// The access token of `Authorization: Bearer …` (RFC 6750 §2.1).
+    pub(crate) fn bearer(&self) -> Option<&str> {
+        let (scheme, token) = self.header("authorization")?.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+    }
+
+    /// Client id and secret of `Authorization: Basic …` (RFC 7617; RFC 6749 §2.3.1: both parts are form-encoded).
+    pub(crate) fn basic(&self) -> Option<(String, SecretString)> {
+        let (scheme, text) = self.header("authorization")?.split_once(' ')?;
+        if !scheme.eq_ignore_ascii_case("basic") {
+            return None;
+        }
+        let plain = text.trim().trim_end_matches('=').replace('+', "-").replace('/', "_");
+        let bytes = b64::decode(&plain)?;
+        let pair = String::from_utf8(bytes).ok()?;
+        let (id, secret) = pair.split_once(':')?;
+        Some((form_decoded(id), SecretString::new(form_decoded(secret))))
+    }
+
+    /// The caller behind the bearer token.
+    pub(crate) async fn caller(&self) -> Result<Caller, Problem> {
+        Ok(self.app().caller(self.bearer(), self.ip).await?)
+    }
+
+    /// Who administers: by token, or by having reached the admin socket.
+    pub(crate) async fn admin(&self) -> Result<Admin, Problem> {
+        if self.shared.inner.operator {
+            return Ok(Admin::operator());
+        }
+        let caller = self.app().admin_caller(self.bearer(), self.ip).await?;
+        Ok(Admin::by_token(&caller))
+    }
+
+    /// `Idempotency-Key`, with a digest of the call that it stands for.
+    pub(crate) fn repeat(&self, body: &[u8]) -> Result<Option<RepeatKey>, Problem> {
+        let mut values = self.headers.get_all("idempotency-key").iter();
+        let Some(value) = values.next() else { return Ok(None) };
+        let key = value.as_bytes();
+        let fits = (1..=200).contains(&key.len()) && key.iter().all(u8::is_ascii_graphic) && values.next().is_none();
+        if !fits {
+            return Err(Problem::value("Idempotency-Key", "must be one value of 1 to 200 visible ASCII characters"));
+        }
+        let target = self.uri.path_and_query().map_or("/", |path| path.as_str());
+        let mut call = format!("{} {}\n", self.method, target).into_bytes();
+        call.extend_from_slice(body);
+        let key = String::from_utf8_lossy(key).into_owned();
+        Ok(Some(RepeatKey { key, request: Digest::of(&call) }))
+    }
+}
+
+fn form_decoded(text: &str) -> String {
+    // One pair without `=` or `&` in it is one form-encoded word; a plain id or secret of ours is its own encoding.
+    match form_urlencoded::parse(text.as_bytes()).next() {
+        Some((word, rest)) if rest.is_empty() && !text.contains(['&', '=']) => word.into_owned(),
+        _ => text.to_owned(),
+    }
+}
+
+/// Parameters of a query or a form, each at most once.
+#[derive(Debug)]
+pub struct Params(Vec<(String, String)>);
+
+impl Params {
+    /// Refuses unknown and repeated parameters.
+    pub(crate) fn parse(text: &str, known: &[&str]) -> Result<Self, Problem> {
+        let mut seen = BTreeSet::new();
+        let pairs: Vec<(String, String)> = form_urlencoded::parse(text.as_bytes())
+            .map(|(name, value)| (name.into_owned(), value.into_owned()))
+            .collect();
+        for (name, _) in &pairs {
+            if !known.contains(&name.as_str()) {
+                return Err(Problem::malformed(format!("unknown parameter {name:?}; known: {}", listed(known))));
+            }
+            if !seen.insert(name) {
+                return Err(Problem::malformed(format!("the parameter {name:?} is given twice")));
+            }
+        }
+        Ok(Self(pairs))
+    }
+
+    /// A form as OAuth endpoints take it: unknown parameters are ignored, repeated ones refused (RFC 6749 §3.1, §3.2).
+    /// `Err`: the parameter that came twice.
+    pub(crate) fn oauth(body: &[u8]) -> Result<Self, String> {
+        let mut seen = BTreeSet::new();
+        let pairs: Vec<(String, String)> =
+            form_urlencoded::parse(body).map(|(name, value)| (name.into_owned(), value.into_owned())).collect();
+        for (name, _) in &pairs {
+            if !seen.insert(name) {
+                return Err(name.clone());
+            }
+        }
+        Ok(Self(pairs))
+    }
+
+    pub(crate) fn take(&mut self, name: &str) -> Option<String> {
+        let at = self.0.iter().position(|(known, _)| known == name)?;
+        Some(self.0.swap_remove(at).1)
+    }
+
+    /// A parsed parameter; 422 naming it when it does not parse.
+    pub(crate) fn parsed<T: FromStr>(&mut self, name: &str) -> Result<Option<T>, Problem>
+    where
+        T::Err: std::fmt::Display,
+    {
+        let Some(text) = self.take(name) else { return Ok(None) };
+        text.parse().map(Some).map_err(|error| Problem::value(name, format!("{error}")))
+    }
+
+    /// `limit`: 1 to 200, 50 unless given.
+    pub(crate) fn limit(&mut self) -> Result<u32, Problem> {
+        match self.take("limit").map(|text| text.parse::<u32>()) {
+            None => Ok(50),
+            Some(Ok(limit @ 1..=200)) => Ok(limit),
+            Some(_) => Err(Problem::value("limit", "must be a whole number from 1 to 200")),
+        }
+    }
+
+    /// `cursor`: what an earlier page gave as `next`.
+    pub(crate) fn cursor<T: FromStr>(&mut self) -> Result<Option<T>, Problem> {
+        let Some(text) = self.take("cursor") else { return Ok(None) };
+        let read = || String::from_utf8(b64::decode(&text)?).ok()?.parse().ok();
+        read().map(Some).ok_or_else(|| Problem::value("cursor", "give the `next` of an earlier page as it came"))
+    }
+}
+
+/// What a list gives as `next`, so that [`Params::cursor`] reads it again.
+pub(crate) fn cursor_text(id: impl std::fmt::Display) -> String {
+    b64::encode(id.to_string().as_bytes())
+}
+
+fn listed(known: &[&str]) -> String {
+    if known.is_empty() { "none".into() } else { known.join(", ") }
+}
+
+/// An id in the path. What is no id of the right kind does not exist.
+#[derive(Debug)]
+pub struct Id<T>(pub T);
+
+impl<T: FromStr + Send> FromRequestParts<Shared> for Id<T> {
+    type Rejection = Problem;
+    async fn from_request_parts(parts: &mut Parts, shared: &Shared) -> Result<Self, Problem> {
+        let text = Path::<String>::from_request_parts(parts, shared).await.map_err(|_| Problem::not_found())?;
+        text.0.parse().map(Self).map_err(|_| Problem::not_found())
+    }
+}
+
+/// The whole body, bounded in size (413) and time.
+pub(crate) async fn body(request: Request, max: usize) -> Result<Bytes, Problem> {
+    let too_large = || Problem::because(Code::TooLarge, format!("A body has at most {max} bytes here."));
+    let told = request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    if told.is_some_and(|length| length > max as u64) {
+        return Err(too_large());
+    }
+    let collected = tokio::time::timeout(BODY_TIME, Limited::new(request.into_body(), max).collect()).await;
+    match collected {
+        Ok(Ok(whole)) => Ok(whole.to_bytes()),
+        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => Err(too_large()),
+        Ok(Err(_)) => Err(Problem::malformed("the body broke off")),
+        Err(_) => Err(Problem::malformed(format!("the body did not arrive within {} s", BODY_TIME.as_secs()))
+            .header(header::CONNECTION, "close")),
+    }
+}
+
+fn media_type(headers: &HeaderMap) -> Option<String> {
+    let text = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
+    Some(text.split(';').next().unwrap_or("").trim().to_ascii_lowercase())
+}
+
+/// A JSON body, and the bytes that it came as.
+#[derive(Debug)]
+pub struct Json<T> {
+    pub(crate) value: T,
+    pub(crate) bytes: Bytes,
+}
+
+/// A JSON body that may be missing altogether.
+#[derive(Debug)]
+pub struct MaybeJson<T> {
+    pub(crate) value: Option<T>,
+}
+
+fn parse<T: DeserializeOwned>(bytes: &Bytes) -> Result<T, Problem> {
+    json::from_slice(bytes).map_err(|error| {
+        // "unknown field" is serde's word; ours is member.
+        let text =
+            error.to_string().replace("unknown field", "unknown member").replace("missing field", "missing member");
+        Problem::malformed(text)
+    })
+}
+
+impl<T: DeserializeOwned> FromRequest<Shared> for Json<T> {
+    type Rejection = Problem;
+    async fn from_request(request: Request, shared: &Shared) -> Result<Self, Problem> {
+        let kind = media_type(request.headers());
+        if kind.as_deref() != Some("application/json") {
+            return Err(Problem::new(Code::UnsupportedMediaType));
+        }
+        let bytes = body(request, shared.config().max_body).await?;
+        Ok(Self { value: parse(&bytes)?, bytes })
+    }
+}
+
+impl<T: DeserializeOwned> FromRequest<Shared> for MaybeJson<T> {
+    type Rejection = Problem;
+    async fn from_request(request: Request, shared: &Shared) -> Result<Self, Problem> {
+        let kind = media_type(request.headers());
+        let bytes = body(request, shared.config().max_body).await?;
+        if bytes.is_empty() {
+            return Ok(Self { value: None });
+        }
+        if kind.as_deref() != Some("application/json") {
+            return Err(Problem::new(Code::UnsupportedMediaType));
+        }
+        Ok(Self { value: Some(parse(&bytes)?) })
+    }
+}
+
+/// The bytes of an HTML or OAuth form; `None` when the content type is another.
+#[derive(Debug)]
+pub struct FormBytes(pub(crate) Option<Bytes>);
+
+impl FromRequest<Shared> for FormBytes {
+    type Rejection = Problem;
+    async fn from_request(request: Request, shared: &Shared) -> Result<Self, Problem> {
+        let fits = media_type(request.headers()).as_deref() == Some("application/x-www-form-urlencoded");
+        let bytes = body(request, shared.config().max_body).await?;
+        Ok(Self(fits.then_some(bytes)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_are_known_and_single() {
+        let mut params = Params::parse("limit=5&cursor=YQ", &["limit", "cursor"]).unwrap();
+        assert_eq!(params.limit().unwrap(), 5);
+        assert_eq!(params.cursor::<String>().unwrap(), Some("a".into()));
+        for wrong in ["limit=1&limit=2", "limits=1"] {
+            assert_eq!(Params::parse(wrong, &["limit"]).unwrap_err().code, Code::Malformed, "{wrong}");
+        }
+        for wrong in ["limit=0", "limit=201", "limit=x", "limit="] {
+            assert_eq!(
+                Params::parse(wrong, &["limit"]).unwrap().limit().unwrap_err().code,
+                Code::InvalidValue,
+                "{wrong}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_client_id_is_its_own_form_encoding() {
+        for (given, read) in [("cli_abc", "cli_abc"), ("a%20b", "a b"), ("a+b", "a b"), ("", ""), ("a=b", "a=b")] {
+            assert_eq!(form_decoded(given), read);
+        }
+    }
+}
