@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 pub const START: Time = Time(1_700_000_000_000);
-pub const LOG: LogId = LogId::from_bits(0x10_6);
+pub const LOG: LogId = LogId::from_bits(7);
 
 /// Removed with everything in it when dropped.
 pub struct Directory(PathBuf);
