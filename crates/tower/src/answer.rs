@@ -1,0 +1,101 @@
+//! Refusals, as RFC 6750 and RFC 9457 have them (DESIGN §8, "Verifier answers").
+use crate::real;
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use portcullis_verify::Reason;
+use portcullis_wire::Code;
+
+/// Why a request is refused, and the response that says so.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    code: Code,
+    reason: Option<Reason>,
+    scope: Option<String>,
+}
+
+impl Refusal {
+    pub(crate) fn new(code: Code, reason: Option<Reason>) -> Self {
+        Self { code, reason, scope: None }
+    }
+
+    pub(crate) fn with_scope(mut self, scope: &str) -> Self {
+        self.scope = Some(scope.to_owned());
+        self
+    }
+
+    /// The code that programs read.
+    pub fn code(&self) -> Code {
+        self.code
+    }
+
+    /// What was found, finer than the code: for logs, not for answers.
+    pub fn reason(&self) -> Option<Reason> {
+        self.reason
+    }
+
+    /// The response: 401 with a challenge, 403, or 503 with `Retry-After` and no challenge; the body is the problem. The
+    /// request's `x-request-id` is repeated when it is a plain word.
+    pub fn response<B: From<String>>(&self, request: &HeaderMap) -> Response<B> {
+        let status = StatusCode::from_u16(self.code.status()).unwrap_or(StatusCode::UNAUTHORIZED);
+        let problem = serde_json::json!({
+            "type": format!("urn:portcullis:problem:{}", self.code),
+            "title": self.code.title(),
+            "status": status.as_u16(),
+            "detail": self.detail(),
+            "code": self.code.as_str(),
+            "request_id": request_id(request),
+        });
+        let mut response = Response::new(B::from(problem.to_string()));
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        } else if let Some(challenge) = self.challenge() {
+            headers.insert(header::WWW_AUTHENTICATE, challenge);
+        }
+        response
+    }
+
+    /// RFC 6750 §3: no error for a request without a token.
+    fn challenge(&self) -> Option<HeaderValue> {
+        let code = self.code;
+        let text = match (code, &self.scope) {
+            (Code::TokenMissing, _) => "Bearer".to_owned(),
+            (Code::InsufficientScope, Some(scope)) if is_scope(scope) => {
+                format!("Bearer error=\"insufficient_scope\", error_description=\"{code}\", scope=\"{scope}\"")
+            }
+            (Code::InsufficientScope, _) => "Bearer error=\"insufficient_scope\"".to_owned(),
+            _ => format!("Bearer error=\"invalid_token\", error_description=\"{code}\""),
+        };
+        HeaderValue::try_from(text).ok()
+    }
+
+    fn detail(&self) -> &'static str {
+        match self.code {
+            Code::TokenMissing => "Send the access token as `Authorization: Bearer …`.",
+            Code::TokenExpired | Code::TokenStale => {
+                "Get a new access token with the refresh token, then repeat the request."
+            }
+            Code::TokenRevoked => "The session, the account or the token itself was ended. Sign in again.",
+            Code::InsufficientScope => "Another scope is needed for this.",
+            Code::NotFresh => {
+                "This service does not know at the moment which tokens were revoked. Repeat the request soon."
+            }
+            _ => "This is no access token that this service accepts.",
+        }
+    }
+}
+
+/// RFC 6749 §3.3: what a scope is made of; nothing that could leave the quotes.
+fn is_scope(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| matches!(b, 0x21 | 0x23..=0x5b | 0x5d..=0x7e))
+}
+
+fn request_id(headers: &HeaderMap) -> String {
+    let plain = |id: &&str| {
+        !id.is_empty() && id.len() <= 64 && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+    };
+    let given = headers.get("x-request-id").and_then(|id| id.to_str().ok()).filter(plain);
+    given.map_or_else(|| format!("req_{:016x}", real::chance()), ToOwned::to_owned)
+}

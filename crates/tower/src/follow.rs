@@ -1,0 +1,325 @@
+//! The task that follows the feed: does what the [`Subscriber`] says, and tells it what came of it.
+use crate::config::Config;
+use crate::http1::{Client, Failed, percent};
+use crate::verifier::Shared;
+use crate::{real, sse};
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Request, Uri, header};
+use http_body_util::{BodyExt as _, Full};
+use portcullis_feed::Subscriber;
+use portcullis_feed::subscriber::{self, Action, Ask, Frame, Identity, Input, Now};
+use portcullis_wire::frame::{AckAnswer, Snapshot};
+use portcullis_wire::{Code, Rev};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::timeout;
+
+/// The largest event or answer: a snapshot part of 5,000 entries has about a tenth of it.
+const FRAME_LIMIT: usize = 16 * 1024 * 1024;
+/// How long the stream may take to begin, and how long it may then be silent (servers send comments more often).
+const OPEN_WAIT: Duration = Duration::from_secs(10);
+const SILENCE: Duration = Duration::from_secs(45);
+const PAGE_WAIT: Duration = Duration::from_secs(10);
+/// The following task looks at the clocks at least this often, for timers do not count suspension.
+const LOOK: Duration = Duration::from_millis(500);
+
+const INSTANCE: HeaderName = HeaderName::from_static("portcullis-instance");
+const INSTANCE_SECRET: HeaderName = HeaderName::from_static("portcullis-instance-secret");
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+
+/// What the following task hears.
+#[derive(Debug)]
+pub(crate) enum Heard {
+    /// From the stream of this number.
+    Stream(u64, Input),
+    /// From a call.
+    Call(Input),
+    /// A request met what is not known yet.
+    CatchUp,
+    /// A layer declared another policy.
+    Policies,
+}
+
+struct Follower {
+    config: Config,
+    feed: Uri,
+    client: Arc<Client>,
+    shared: Arc<Shared>,
+    subscriber: Subscriber,
+    tell: mpsc::Sender<Heard>,
+    stream: Option<AbortHandle>,
+    stream_number: u64,
+    jobs: JoinSet<()>,
+    was_fresh: bool,
+}
+
+/// Follows until it is aborted.
+pub(crate) async fn run(
+    config: Config,
+    feed: Uri,
+    client: Arc<Client>,
+    shared: Arc<Shared>,
+    tell: mpsc::Sender<Heard>,
+    mut hears: mpsc::Receiver<Heard>,
+) {
+    let subscriber =
+        Subscriber::new(subscriber::Config { bound_ms: config.bound_ms, log: config.log, set_limit: config.set_limit });
+    let (stream, jobs) = (None, JoinSet::new());
+    let mut follower =
+        Follower { config, feed, client, shared, subscriber, tell, stream, stream_number: 0, jobs, was_fresh: false };
+    follower.take(Input::Tick);
+    loop {
+        let now = real::mono();
+        let wait = follower.subscriber.wake_at().map_or(i64::MAX, |at| at.since(now)).max(0);
+        let wait = Duration::from_millis(u64::try_from(wait).unwrap_or(0)).min(LOOK);
+        match timeout(wait, hears.recv()).await {
+            Ok(Some(heard)) => follower.heard(heard),
+            Ok(None) => return,
+            Err(_) => {
+                follower.shared.caught_up();
+                follower.take(Input::Tick);
+            }
+        }
+        while follower.jobs.try_join_next().is_some() {}
+    }
+}
+
+impl Follower {
+    fn heard(&mut self, heard: Heard) {
+        match heard {
+            Heard::Stream(number, input) if number == self.stream_number => self.take(input),
+            Heard::Stream(..) => {} // of a stream that is closed already
+            Heard::Call(input) => {
+                self.shared.caught_up();
+                self.take(input);
+            }
+            Heard::CatchUp => self.take(Input::CatchUp),
+            Heard::Policies => {
+                self.close_stream();
+                self.take(Input::StreamEnded);
+            }
+        }
+    }
+
+    fn take(&mut self, input: Input) {
+        let (mono, wall) = real::anchor();
+        for action in self.subscriber.handle(input, Now { mono, wall, chance: real::chance() }) {
+            self.act(action);
+        }
+        self.shared.connected.store(self.subscriber.connected(), Ordering::Relaxed);
+        let fresh = self.subscriber.knowledge().fresh(mono, wall);
+        if fresh != self.was_fresh {
+            self.was_fresh = fresh;
+            let applied = self.subscriber.knowledge().applied.0;
+            if fresh {
+                tracing::info!(applied, "fresh: revocations are known");
+            } else {
+                tracing::warn!(applied, "not fresh: the server was not reached for longer than the bound");
+            }
+        }
+    }
+
+    fn act(&mut self, action: Action) {
+        let metrics = &self.shared.metrics;
+        match action {
+            Action::Connect { identity, position } => {
+                metrics.connects.up();
+                self.close_stream();
+                self.open_stream(identity, position);
+            }
+            Action::Disconnect => self.close_stream(),
+            Action::Publish => {
+                let next = self.shared.view.load().next(self.subscriber.knowledge().clone());
+                self.shared.view.store(Arc::new(next));
+                self.shared.changed.send_modify(|n| *n = n.wrapping_add(1));
+            }
+            Action::Ask(ask) => {
+                metrics.asks.up();
+                self.ask(&ask);
+            }
+            Action::Pull { identity, part, rev } => {
+                metrics.pulls.up();
+                self.pull(&identity, part, rev);
+            }
+            Action::Report(trouble) => {
+                metrics.trouble(trouble);
+                tracing::warn!(%trouble, "the feed is not as it should be");
+            }
+        }
+    }
+
+    // ---- the stream ----
+
+    fn close_stream(&mut self) {
+        self.stream_number += 1;
+        if let Some(stream) = self.stream.take() {
+            stream.abort();
+        }
+    }
+
+    fn open_stream(&mut self, identity: Option<Identity>, position: Option<String>) {
+        let mut url = format!("{}?policy={}", self.feed, percent(&self.shared.policies().to_string()));
+        if !self.config.name.is_empty() {
+            url.push_str(&format!("&name={}", percent(&self.config.name)));
+        }
+        if let Some(bound_ms) = self.config.bound_ms {
+            url.push_str(&format!("&bound_ms={bound_ms}"));
+        }
+        let mut request = Request::builder();
+        if let Some(me) = &identity {
+            url.push_str(&format!("&instance={}", me.instance));
+            request = request.header(INSTANCE_SECRET, secret(me));
+        }
+        if let Some(position) = position {
+            request = request.header(LAST_EVENT_ID, position);
+        }
+        let request = request
+            .uri(url)
+            .header(header::ACCEPT, HeaderValue::from_static("text/event-stream"))
+            .header(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"))
+            .body(Full::new(Bytes::new()));
+        let (client, tell, number) = (self.client.clone(), self.tell.clone(), self.stream_number);
+        self.stream = Some(self.jobs.spawn(async move {
+            let ended = match request {
+                Ok(request) => read_stream(&client, request, number, &tell).await,
+                Err(error) => Err(error.to_string()),
+            };
+            match ended {
+                Ok(()) => tracing::debug!("the feed's stream ended"),
+                Err(error) => tracing::warn!(%error, "the feed's stream failed; trying again"),
+            }
+            let _ = tell.send(Heard::Stream(number, Input::StreamEnded)).await;
+        }));
+    }
+
+    // ---- calls ----
+
+    fn below(&self, path: &str) -> String {
+        format!("{}/{path}", self.feed.to_string().trim_end_matches('/'))
+    }
+
+    fn ask(&mut self, ask: &Ask) {
+        let body = serde_json::json!({
+            "instance": ask.identity.instance,
+            "instance_secret": ask.identity.secret.expose(),
+            "epoch": ask.epoch,
+            "applied": ask.applied,
+            "position": ask.position,
+            "nonce": ask.nonce,
+        });
+        let request = Request::post(self.below("acks"))
+            .header(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))
+            .body(Full::new(Bytes::from(body.to_string())));
+        // An answer that takes longer than the bound proves nothing any more.
+        let bound_ms = u64::try_from(self.subscriber.knowledge().bound_ms).unwrap_or(0);
+        let wait = Duration::from_millis(bound_ms.clamp(500, 10_000));
+        let (client, tell, nonce) = (self.client.clone(), self.tell.clone(), ask.nonce.clone());
+        let shared = self.shared.clone();
+        self.jobs.spawn(async move {
+            let input = match fetch::<AckAnswer>(&client, request, wait).await {
+                Ok(answer) => Input::Answer(answer),
+                Err(failed) => {
+                    shared.metrics.asks_failed.up();
+                    tracing::debug!(%failed, "no lease");
+                    Input::AskFailed { nonce, gone: is_code(&failed, Code::InstanceGone) }
+                }
+            };
+            let _ = tell.send(Heard::Call(input)).await;
+        });
+    }
+
+    fn pull(&mut self, identity: &Identity, part: u32, rev: Option<Rev>) {
+        let of = rev.map(|rev| format!("&rev={rev}")).unwrap_or_default();
+        let request = Request::get(format!("{}?part={part}{of}", self.below("snapshot")))
+            .header(INSTANCE, identity.instance.to_string())
+            .header(INSTANCE_SECRET, secret(identity))
+            .body(Full::new(Bytes::new()));
+        let (client, tell) = (self.client.clone(), self.tell.clone());
+        self.jobs.spawn(async move {
+            let input = match fetch::<Snapshot>(&client, request, PAGE_WAIT).await {
+                Ok(page) => Input::Page(page),
+                Err(failed) => {
+                    tracing::warn!(%failed, part, "no snapshot page");
+                    Input::PullFailed { conflict: is_code(&failed, Code::Conflict) }
+                }
+            };
+            let _ = tell.send(Heard::Call(input)).await;
+        });
+    }
+}
+
+fn secret(identity: &Identity) -> HeaderValue {
+    let mut value =
+        HeaderValue::from_str(identity.secret.expose()).unwrap_or_else(|_| HeaderValue::from_static("unspeakable"));
+    value.set_sensitive(true);
+    value
+}
+
+async fn fetch<T: DeserializeOwned>(
+    client: &Client,
+    request: Result<Request<Full<Bytes>>, http::Error>,
+    wait: Duration,
+) -> Result<T, Failed> {
+    let request = request.map_err(|error| Failed::Transport(error.to_string()))?;
+    let body = client.call(request, wait, FRAME_LIMIT).await?;
+    serde_json::from_slice(&body).map_err(|error| Failed::Transport(format!("an answer that cannot be read: {error}")))
+}
+
+fn is_code(failed: &Failed, code: Code) -> bool {
+    #[derive(Deserialize)]
+    struct Problem {
+        code: String,
+    }
+    let Failed::Status(_, body) = failed else { return false };
+    serde_json::from_slice::<Problem>(body).is_ok_and(|problem| problem.code == code.as_str())
+}
+
+async fn read_stream(
+    client: &Client,
+    request: Request<Full<Bytes>>,
+    number: u64,
+    tell: &mpsc::Sender<Heard>,
+) -> Result<(), String> {
+    let response = client.open(request, OPEN_WAIT).await.map_err(|failed| failed.to_string())?;
+    let events =
+        response.headers().get(header::CONTENT_TYPE).is_some_and(|t| t.as_bytes().starts_with(b"text/event-stream"));
+    if response.status() != 200 || !events {
+        return Err(format!("the server answered {} to the feed's request", response.status()));
+    }
+    let mut body = response.into_body();
+    let mut reader = sse::Reader::new(FRAME_LIMIT);
+    loop {
+        let Some(piece) = timeout(SILENCE, body.frame()).await.map_err(|_| "silent for too long")? else {
+            return Ok(());
+        };
+        let Ok(data) = piece.map_err(|error| error.to_string())?.into_data() else { continue };
+        let events = reader.push(&data).map_err(|_| "not a stream of events, or an event is too long")?;
+        for event in events {
+            let frame = match decode(&event) {
+                Ok(Some(frame)) => frame,
+                Ok(None) => continue,
+                Err(error) => return Err(format!("event {}: {error}", event.name)),
+            };
+            if tell.send(Heard::Stream(number, Input::Frame(frame, event.id))).await.is_err() {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Events of other names are a newer server's, and skipped.
+fn decode(event: &sse::Event) -> Result<Option<Frame>, serde_json::Error> {
+    Ok(Some(match event.name.as_str() {
+        "hello" => Frame::Hello(serde_json::from_str(&event.data)?),
+        "snapshot" => Frame::Snapshot(serde_json::from_str(&event.data)?),
+        "entries" => Frame::Entries(serde_json::from_str(&event.data)?),
+        "keys" => Frame::Keys(serde_json::from_str(&event.data)?),
+        "bye" => Frame::Bye,
+        _ => return Ok(None),
+    }))
+}

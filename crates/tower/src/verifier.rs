@@ -1,0 +1,394 @@
+//! The handle that services hold, and the judgement of one request.
+use crate::answer::Refusal;
+use crate::cache::Cache;
+use crate::config::{Config, ConfigError, parse_url};
+use crate::follow::Heard;
+use crate::guard::Guard;
+use crate::http1::Client;
+use crate::introspect::Introspection;
+use crate::metrics::Metrics;
+use crate::{follow, real};
+use arc_swap::ArcSwap;
+use http::{HeaderMap, header};
+use portcullis_feed::{Knowledge, Mono, Policies, Policy, RevokedSet};
+use portcullis_verify::{
+    AheadRecord, Authentic, Decision, Expect, Reason, Verdict, View, authenticate, judge_claims, unauthentic,
+};
+use portcullis_wire::{AccessClaims, Code, Digest, Epoch, Rev};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) view: ArcSwap<View>,
+    /// Bumped after each new view; guards wait on it, requests never touch it.
+    pub(crate) changed: watch::Sender<u64>,
+    pub(crate) expect: Expect,
+    pub(crate) metrics: Metrics,
+    pub(crate) connected: AtomicBool,
+    pub(crate) stream_grace_ms: i64,
+    pub(crate) policies: Mutex<Policies>,
+    catching_up: AtomicBool,
+    cache: Cache,
+    ahead: Mutex<AheadRecord>,
+    introspection: Introspection,
+}
+
+impl Shared {
+    pub(crate) fn caught_up(&self) {
+        self.catching_up.store(false, Ordering::Release);
+    }
+
+    pub(crate) fn policies(&self) -> Policies {
+        *self.policies.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Ends the following task with the last handle.
+#[derive(Debug)]
+struct Task {
+    told: mpsc::Sender<Heard>,
+    following: tokio::task::AbortHandle,
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.following.abort();
+    }
+}
+
+/// Follows the feed and judges tokens. Cheap to clone; the last handle that is dropped ends its task.
+#[derive(Debug, Clone)]
+pub struct Verifier {
+    pub(crate) shared: Arc<Shared>,
+    task: Arc<Task>,
+}
+
+/// What a route asks of a token.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Rule {
+    /// What to do while not fresh.
+    pub policy: Policy,
+    /// Scopes that the token must all have.
+    pub scopes: Vec<String>,
+}
+
+/// A token that was accepted for one request.
+#[derive(Debug, Clone)]
+pub struct Verified {
+    pub(crate) token: Arc<Authentic>,
+    pub(crate) proven: bool,
+    pub(crate) policy: Policy,
+    /// Until when the server's own word counts, when it was asked.
+    vouched_until: Option<Mono>,
+    pub(crate) verifier: Verifier,
+}
+
+impl Verified {
+    /// The claims.
+    pub fn claims(&self) -> &AccessClaims {
+        self.token.claims()
+    }
+    /// Whether the token was proven alive; `false` only on a route under `open` while not fresh.
+    pub fn is_proven(&self) -> bool {
+        self.proven
+    }
+    /// A guard for a connection that outlives the request: it tells when the token that opened it no longer carries it.
+    pub fn guard(&self) -> Guard {
+        Guard::new(self.clone())
+    }
+}
+
+/// How a verifier stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Readiness {
+    /// What is known is proven recent enough; routes under `closed` accept.
+    pub fresh: bool,
+    /// A first snapshot is there.
+    pub synced: bool,
+    /// The stream is open.
+    pub connected: bool,
+    /// The generation that is followed.
+    pub epoch: Epoch,
+    /// Everything up to here is applied.
+    pub applied: Rev,
+    /// How long the lease lasts still; not above 0 when there is none.
+    pub lease_ms: i64,
+    /// How many revocations are kept.
+    pub set_entries: usize,
+    /// How many were widened because the set was full.
+    pub set_overflowed: u64,
+    /// How many were widened because they were not understood.
+    pub set_not_understood: u64,
+}
+
+/// Whether a token still carries an open connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Carries {
+    Yes,
+    No(Reason),
+}
+
+/// What is to be done with a request, as far as that is known at once.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    Pass(Verified),
+    Refuse(Refusal),
+    /// Ask the server about this token; the claims are there if its signature could be verified.
+    Ask(String, Option<Arc<Authentic>>),
+}
+
+impl Verifier {
+    /// Begins to follow the feed, on the runtime that this is called on. Returns at once; nothing is accepted on routes under
+    /// `closed` until [`Verifier::is_fresh`].
+    ///
+    /// # Errors
+    /// [`ConfigError`] for addresses or credentials that cannot be used.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime, as [`tokio::spawn`] does.
+    pub fn start(config: Config) -> Result<Self, ConfigError> {
+        let feed = parse_url("the feed's address", &config.feed_url)?;
+        let client = Arc::new(Client::new(&config.client_id, &config.client_secret, config.tls.clone())?);
+        let introspection =
+            Introspection::new(parse_url("the introspection address", &config.introspect_url)?, client.clone());
+        let (told, hears) = mpsc::channel(256);
+        let shared = Arc::new(Shared {
+            view: ArcSwap::from_pointee(View::new(Knowledge::nothing(RevokedSet::with_limit(config.set_limit)))),
+            changed: watch::Sender::new(0),
+            expect: config.expect.clone(),
+            metrics: Metrics::default(),
+            connected: AtomicBool::new(false),
+            stream_grace_ms: config.stream_grace_ms,
+            policies: Mutex::new(config.policies),
+            catching_up: AtomicBool::new(false),
+            cache: Cache::new(config.cache_slots),
+            ahead: Mutex::default(),
+            introspection,
+        });
+        let following =
+            tokio::spawn(follow::run(config, feed, client, shared.clone(), told.clone(), hears)).abort_handle();
+        Ok(Self { shared, task: Arc::new(Task { told, following }) })
+    }
+
+    /// Whether what is known is proven recent enough: then routes under `closed` accept. For readiness probes.
+    pub fn is_fresh(&self) -> bool {
+        let (now, wall) = real::clocks();
+        self.shared.view.load().known.fresh(now, wall)
+    }
+
+    /// Waits until [`Verifier::is_fresh`]; `false` when that takes longer than `limit`.
+    pub async fn wait_fresh(&self, limit: Duration) -> bool {
+        let mut changed = self.shared.changed.subscribe();
+        let wait = async { while !self.is_fresh() && changed.changed().await.is_ok() {} };
+        tokio::time::timeout(limit, wait).await.is_ok() && self.is_fresh()
+    }
+
+    /// How this verifier stands.
+    pub fn readiness(&self) -> Readiness {
+        let (now, wall) = real::clocks();
+        let view = self.shared.view.load();
+        let known = &view.known;
+        Readiness {
+            fresh: known.fresh(now, wall),
+            synced: known.synced,
+            connected: self.shared.connected.load(Ordering::Relaxed),
+            epoch: known.epoch,
+            applied: known.applied,
+            lease_ms: known.lease.map_or(0, |lease| lease.until.since(now)),
+            set_entries: known.set.len(),
+            set_overflowed: known.set.overflowed(),
+            set_not_understood: known.set.not_understood(),
+        }
+    }
+
+    /// Metrics in the text format of Prometheus.
+    pub fn metrics(&self) -> String {
+        self.shared.metrics.text(&self.readiness())
+    }
+
+    /// Tells the server that some route has this policy, for it says in `enforced` which verifiers accept until `exp`.
+    pub fn declare(&self, policy: Policy) {
+        let mut declared = self.shared.policies.lock().unwrap_or_else(PoisonError::into_inner);
+        if !declared.has(policy) {
+            *declared = declared.with(policy);
+            // A full channel has one of these or a catch-up in it; the policies are read when the next stream opens.
+            let _ = self.task.told.try_send(Heard::Policies);
+        }
+    }
+
+    /// Judges a token for one request.
+    ///
+    /// # Errors
+    /// [`Refusal`]: its code, and the response that says so.
+    pub async fn verify(&self, token: &str, rule: &Rule) -> Result<Verified, Refusal> {
+        let outcome = self.outcome(token, rule);
+        self.finish(outcome, rule).await
+    }
+
+    /// As [`Verifier::verify`], for the token in the `Authorization` header (RFC 6750 §2.1).
+    ///
+    /// # Errors
+    /// [`Refusal`], `token_missing` among them.
+    pub async fn verify_headers(&self, headers: &HeaderMap, rule: &Rule) -> Result<Verified, Refusal> {
+        let outcome = self.outcome_of(headers, rule);
+        self.finish(outcome, rule).await
+    }
+
+    async fn finish(&self, outcome: Outcome, rule: &Rule) -> Result<Verified, Refusal> {
+        match outcome {
+            Outcome::Pass(verified) => Ok(verified),
+            Outcome::Refuse(refusal) => Err(refusal),
+            Outcome::Ask(token, claims) => self.ask_server(&token, claims, rule).await,
+        }
+    }
+
+    pub(crate) fn outcome_of(&self, headers: &HeaderMap, rule: &Rule) -> Outcome {
+        match bearer(headers) {
+            Ok(token) => self.outcome(token, rule),
+            Err(code) => Outcome::Refuse(self.refuse(code, None)),
+        }
+    }
+
+    /// The judgement of one request, without waiting for anything.
+    pub(crate) fn outcome(&self, token: &str, rule: &Rule) -> Outcome {
+        let view = self.shared.view.load();
+        let (now, wall) = real::clocks();
+        let (verdict, claims) = match self.authentic(&view, token) {
+            Ok(token) => (judge_claims(&view, &token, &self.shared.expect, rule.policy, now, wall), Some(token)),
+            Err(reason) => (unauthentic(&view, token, reason, rule.policy, now, wall), None),
+        };
+        if verdict.catch_up {
+            self.catch_up();
+        }
+        match (self.with_record(verdict, &view), claims) {
+            (Decision::Refuse(reason), _) => Outcome::Refuse(self.refuse(reason.code(), Some(reason))),
+            (Decision::Introspect, claims) => Outcome::Ask(token.to_owned(), claims),
+            (decision, Some(token)) => self.pass(token, decision == Decision::Accept, rule),
+            // Only authentic claims are accepted; this arm cannot be reached, and refuses if it ever is.
+            (_, None) => Outcome::Refuse(self.refuse(Code::TokenMalformed, None)),
+        }
+    }
+
+    /// A token ahead of the log is looked up in the record of such.
+    fn with_record(&self, verdict: Verdict, view: &View) -> Decision {
+        let Some(rev) = verdict.ahead else { return verdict.decision };
+        let checked =
+            self.shared.ahead.lock().unwrap_or_else(PoisonError::into_inner).check(rev, &view.known, real::mono());
+        checked.map_or_else(Decision::Refuse, |()| verdict.decision)
+    }
+
+    fn authentic(&self, view: &View, token: &str) -> Result<Arc<Authentic>, Reason> {
+        if token.len() > portcullis_wire::jws::MAX_TOKEN_BYTES {
+            return authenticate(&view.keys, token).map(Arc::new); // which refuses it
+        }
+        let digest = Digest::of(token.as_bytes());
+        if let Some(known) = self.shared.cache.get(&digest) {
+            self.shared.metrics.cache_hits.up();
+            return Ok(known);
+        }
+        let token = Arc::new(authenticate(&view.keys, token)?);
+        self.shared.cache.put(digest, token.clone());
+        Ok(token)
+    }
+
+    /// Judges again what was accepted: for connections that stay open.
+    pub(crate) fn rejudge(&self, verified: &Verified) -> Carries {
+        let view = self.shared.view.load();
+        let (now, wall) = real::clocks();
+        let verdict = judge_claims(&view, &verified.token, &self.shared.expect, verified.policy, now, wall);
+        if verdict.catch_up {
+            self.catch_up();
+        }
+        match self.with_record(verdict, &view) {
+            Decision::Refuse(reason) => Carries::No(reason),
+            Decision::Accept | Decision::AcceptUnproven => Carries::Yes,
+            // Nobody asks for an open connection again; what the server said at its beginning counts for the bound.
+            Decision::Introspect if verified.vouched_until.is_some_and(|until| now < until) => Carries::Yes,
+            Decision::Introspect => Carries::No(Reason::NotFresh),
+        }
+    }
+
+    /// The scopes of a route, held against a token that is good.
+    fn allowed(&self, token: Arc<Authentic>, rule: &Rule) -> Result<Verified, Refusal> {
+        match rule.scopes.iter().find(|scope| !token.claims().has_scope(scope)) {
+            Some(missing) => Err(self.refuse(Code::InsufficientScope, None).with_scope(missing)),
+            None => {
+                let (policy, verifier) = (rule.policy, self.clone());
+                Ok(Verified { token, proven: true, policy, vouched_until: None, verifier })
+            }
+        }
+    }
+
+    fn pass(&self, token: Arc<Authentic>, proven: bool, rule: &Rule) -> Outcome {
+        match self.allowed(token, rule) {
+            Ok(verified) => {
+                let metrics = &self.shared.metrics;
+                if proven {
+                    metrics.accepted.up()
+                } else {
+                    metrics.accepted_unproven.up()
+                }
+                Outcome::Pass(Verified { proven, ..verified })
+            }
+            Err(refusal) => Outcome::Refuse(refusal),
+        }
+    }
+
+    pub(crate) fn refuse(&self, code: Code, reason: Option<Reason>) -> Refusal {
+        self.shared.metrics.refused(code);
+        if let Some(reason) = reason.filter(|r| r.is_alarming()) {
+            self.shared.metrics.alarming.up();
+            tracing::warn!(reason = reason.as_str(), "an authentic token that no honest server makes");
+        }
+        Refusal::new(code, reason)
+    }
+
+    /// Asks the server whether the token is active (RFC 7662), on a route under `introspect`.
+    pub(crate) async fn ask_server(
+        &self,
+        token: &str,
+        claims: Option<Arc<Authentic>>,
+        rule: &Rule,
+    ) -> Result<Verified, Refusal> {
+        let asked = real::mono();
+        let claims = self.shared.introspection.ask(token, claims, &self.shared.expect).await;
+        let claims = claims.map_err(|code| self.refuse(code, None))?;
+        let bound_ms = self.shared.view.load().known.bound_ms;
+        match self.allowed(claims, rule) {
+            Ok(mut verified) => {
+                self.shared.metrics.introspected.up();
+                verified.vouched_until = Some(asked.plus(bound_ms));
+                Ok(verified)
+            }
+            Err(refusal) => Err(refusal),
+        }
+    }
+
+    /// Wakes the following task, once until it has asked.
+    fn catch_up(&self) {
+        if !self.shared.catching_up.swap(true, Ordering::AcqRel) && self.task.told.try_send(Heard::CatchUp).is_err() {
+            self.shared.caught_up();
+        }
+    }
+}
+
+/// The one bearer token of a request (RFC 6750 §2.1). More than one `Authorization` is an attempt at confusion.
+fn bearer(headers: &HeaderMap) -> Result<&str, Code> {
+    let mut all = headers.get_all(header::AUTHORIZATION).iter();
+    let value = all.next().ok_or(Code::TokenMissing)?;
+    if all.next().is_some() {
+        return Err(Code::TokenMalformed);
+    }
+    let value = value.to_str().map_err(|_| Code::TokenMalformed)?;
+    let (scheme, token) = value.split_once(' ').unwrap_or((value, ""));
+    if !scheme.eq_ignore_ascii_case("bearer") {
+        return Err(Code::TokenMissing);
+    }
+    match token.trim_matches(' ') {
+        "" => Err(Code::TokenMissing),
+        token => Ok(token),
+    }
+}
