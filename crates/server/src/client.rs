@@ -3,19 +3,21 @@
 use crate::files::ShortPath;
 use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue, USER_AGENT};
-use http::{HeaderMap, Method, Request, Response, Uri};
+use http::{Method, Request, Response, Uri};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{SendRequest, handshake};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioIo;
 use portcullis_wire::SecretString;
 use serde_json::Value;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use tower::Service as _;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::pki_types::ServerName;
+use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto};
 
 /// The largest answer that is read.
 const MAX_ANSWER: usize = 16 << 20;
@@ -42,8 +44,6 @@ pub struct Unreachable(pub String);
 pub struct Answer {
     /// The status.
     pub status: u16,
-    /// The headers.
-    pub headers: HeaderMap,
     /// The body, read as JSON; `Null` when it is none.
     pub body: Value,
 }
@@ -117,7 +117,7 @@ impl Client {
             let bytes =
                 bytes.map_err(|error| Unreachable(format!("{whom}: the answer broke off: {error}")))?.to_bytes();
             let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
-            Ok(Answer { status: parts.status.as_u16(), headers: parts.headers, body })
+            Ok(Answer { status: parts.status.as_u16(), body })
         };
         match tokio::time::timeout(ANSWER, answer).await {
             Ok(answer) => answer,
@@ -180,43 +180,42 @@ impl Client {
 const AGENT: &str = concat!("portcullis/", env!("CARGO_PKG_VERSION"));
 
 async fn connect(target: &Target) -> Result<SendRequest<Full<Bytes>>, String> {
-    match target {
+    let text = |error: std::io::Error| error.to_string();
+    let uri = match target {
         Target::Socket(path) => {
-            let short = ShortPath::of(path).map_err(|error| error.to_string())?;
-            let stream = tokio::net::UnixStream::connect(&short.path).await.map_err(|error| error.to_string())?;
-            drive(TokioIo::new(stream)).await
+            let short = ShortPath::of(path).map_err(text)?;
+            return drive(UnixStream::connect(&short.path).await.map_err(text)?).await;
         }
-        Target::Url(uri) => {
-            let stream = tls()?.call(uri.clone()).await.map_err(|error| deepest(&*error))?;
-            drive(stream).await
-        }
+        Target::Url(uri) => uri,
+    };
+    let https = uri.scheme_str() == Some("https");
+    let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+    let port = uri.port_u16().unwrap_or(if https { 443 } else { 80 });
+    let stream = TcpStream::connect((host, port)).await.map_err(text)?;
+    let _ = stream.set_nodelay(true); // a request is written whole
+    if !https {
+        return drive(stream).await;
     }
+    let name = ServerName::try_from(host.to_owned()).map_err(|error| error.to_string())?;
+    drive(tls()?.connect(name, stream).await.map_err(text)?).await
 }
 
-async fn drive<T>(io: T) -> Result<SendRequest<Full<Bytes>>, String>
+async fn drive<T>(stream: T) -> Result<SendRequest<Full<Bytes>>, String>
 where
-    T: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let (sender, connection) = handshake(io).await.map_err(|error| error.to_string())?;
+    let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
     tokio::spawn(async move {
         let _ = connection.await; // the caller hears of it by its own request
     });
     Ok(sender)
 }
 
-/// HTTPS with the roots that browsers trust; plain HTTP where the URL says so.
-fn tls() -> Result<HttpsConnector<HttpConnector>, String> {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder =
-        HttpsConnectorBuilder::new().with_provider_and_webpki_roots(provider).map_err(|error| error.to_string())?;
-    Ok(builder.https_or_http().enable_http1().build())
-}
-
-/// The innermost cause, which is the one that says something ("Connection refused").
-fn deepest(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut error = error;
-    while let Some(source) = error.source() {
-        error = source;
-    }
-    error.to_string()
+/// TLS with the roots that browsers trust.
+fn tls() -> Result<TlsConnector, String> {
+    let provider = Arc::new(crypto::aws_lc_rs::default_provider());
+    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+    let config = config.map_err(|error| error.to_string())?.with_root_certificates(roots).with_no_client_auth();
+    Ok(TlsConnector::from(Arc::new(config)))
 }

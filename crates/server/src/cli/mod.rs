@@ -234,6 +234,8 @@ pub enum ClientsAct {
     Disable {
         /// Its id.
         client: String,
+        #[command(flatten)]
+        wait: Wait,
     },
 }
 

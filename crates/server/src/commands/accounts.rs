@@ -24,7 +24,7 @@ async fn act(args: &AccountsArgs) -> Outcome {
     match &args.act {
         AccountsAct::List { prefix, limit, cursor } => {
             let mut path = format!("/v1/admin/accounts?limit={limit}");
-            for (name, value) in [("email_prefix", prefix), ("cursor", cursor)] {
+            for (name, value) in [("email", prefix), ("cursor", cursor)] {
                 if let Some(value) = value {
                     path.push_str(&format!("&{name}={}", escaped(value)));
                 }
@@ -136,8 +136,7 @@ async fn find(remote: &mut Remote, text: &str) -> Result<AccountId, Failure> {
     if !text.contains('@') {
         return Err(Failure::config(format!("{text:?} is neither an account's id (acc_…) nor an address")));
     }
-    let page =
-        remote.call(Method::GET, &format!("/v1/admin/accounts?limit=100&email_prefix={}", escaped(text)), None).await?;
+    let page = remote.call(Method::GET, &format!("/v1/admin/accounts?limit=100&email={}", escaped(text)), None).await?;
     let wanted = text.trim().to_lowercase();
     let found = items(&page, "accounts").find(|account| cell(account, "email") == wanted);
     let id = found.and_then(|account| cell(account, "id").parse().ok());
@@ -155,8 +154,12 @@ pub(super) async fn revoking(
 ) -> Outcome {
     let answer = remote.call(method, path, body).await?;
     show(as_json, &answer, || revoked(&answer));
-    let complete = answer.pointer("/enforcement/complete").and_then(Value::as_bool).unwrap_or(false);
-    Ok(if wait && !complete { Exit::CheckFailed } else { Exit::Done })
+    Ok(if wait && !is_complete(&answer) { Exit::CheckFailed } else { Exit::Done })
+}
+
+/// Whether a revocation is enforced everywhere.
+pub(super) fn is_complete(answer: &Value) -> bool {
+    answer.pointer("/enforcement/complete").and_then(Value::as_bool).unwrap_or(false)
 }
 
 /// A revocation in one sentence.

@@ -1,5 +1,5 @@
 //! `portcullis clients`: what an operator does with clients.
-use super::accounts::{items, revoked, show};
+use super::accounts::{is_complete, items, revoked, show};
 use super::remote::{Remote, block_on, cell, escaped};
 use crate::cli::exit::{Exit, Outcome};
 use crate::cli::out;
@@ -36,8 +36,8 @@ async fn act(args: &ClientsArgs) -> Outcome {
                 format!("{}\nThe secret is shown this once.", render(&["", ""], &lines).trim_start_matches('\n'))
             });
         }
-        ClientsAct::Enable { client } => set_disabled(&mut remote, client, false, json).await?,
-        ClientsAct::Disable { client } => set_disabled(&mut remote, client, true, json).await?,
+        ClientsAct::Enable { client } => return set_disabled(&mut remote, client, false, json, false).await,
+        ClientsAct::Disable { client, wait } => return set_disabled(&mut remote, client, true, json, wait.wait).await,
     }
     Ok(Exit::Done)
 }
@@ -56,17 +56,14 @@ fn row(client: &Value) -> Vec<String> {
     ]
 }
 
-async fn set_disabled(
-    remote: &mut Remote,
-    client: &str,
-    disabled: bool,
-    as_json: bool,
-) -> Result<(), crate::cli::exit::Failure> {
-    let path = format!("/v1/admin/clients/{}", escaped(client));
+async fn set_disabled(remote: &mut Remote, client: &str, disabled: bool, as_json: bool, wait: bool) -> Outcome {
+    let path = format!("/v1/admin/clients/{}{}", escaped(client), if wait { "?wait=enforced" } else { "" });
     let answer = remote.call(Method::PATCH, &path, Some(&json!({ "disabled": disabled }))).await?;
+    let ended = answer.get("rev").is_some_and(Value::is_u64);
     show(as_json, &answer, || {
         let table = render(&HEADS, &[row(&answer)]);
-        if answer.get("rev").is_some_and(Value::is_u64) { format!("{table}\n{}", revoked(&answer)) } else { table }
+        if ended { format!("{table}\n{}", revoked(&answer)) } else { table }
     });
-    Ok(())
+    // One that was off already ends nothing, so there is nothing to wait for.
+    Ok(if wait && ended && !is_complete(&answer) { Exit::CheckFailed } else { Exit::Done })
 }

@@ -4,5 +4,6 @@ pub mod clients;
 pub mod config;
 pub mod demo_api;
 pub mod dev;
+pub mod node;
 pub mod remote;
 pub mod serve;

@@ -187,7 +187,7 @@ mod tests {
             assert!(setting.name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_' || b.is_ascii_digit()));
             assert!(!LATER.contains(&setting.name));
             assert_eq!(SETTINGS.iter().filter(|other| other.name == setting.name).count(), 1);
-            assert!(setting.default.is_some() != !setting.otherwise.is_empty(), "{}", setting.name);
+            assert!(setting.default.is_some() == setting.otherwise.is_empty(), "{}", setting.name);
         }
         assert_eq!(by_name("access_ttl").unwrap().env(), "PORTCULLIS_ACCESS_TTL");
         assert_eq!(by_name("access_ttl").unwrap().flag(), "access-ttl");
