@@ -1,1 +1,14 @@
-//! portcullis-testkit
+//! What tests of several crates need: a whole server on loopback with a real database, a small HTTP client, a real browser,
+//! directories that clean up after themselves.
+//!
+//! This crate is for tests: it panics with words when something does not work, and it waits. No product crate depends on it.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on says so and ends")]
+pub mod browser;
+pub mod client;
+pub mod server;
+pub mod temp;
+
+pub use browser::Browser;
+pub use client::{Answer, Client, Events};
+pub use server::{Options, SignedIn, TestServer};
+pub use temp::TempDir;
