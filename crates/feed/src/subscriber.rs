@@ -705,7 +705,8 @@ impl Subscriber {
         });
         self.last_ask = Some(now.mono);
         self.ask_again = false;
-        self.ask_at = Some(now.mono.plus((self.bound() / 3).max(10)));
+        // A little early, each at its own time: verifiers that began together do not go on asking together.
+        self.ask_at = Some(now.mono.plus((self.bound() / 3 - jitter(self.bound() / 30, now)).max(10)));
         let position = self.position.clone().unwrap_or_default();
         let (epoch, applied) = (self.known.epoch, self.known.applied);
         self.out.push(Action::Ask(Ask { identity, epoch, applied, position, nonce }));
