@@ -110,7 +110,7 @@ pub enum Action {
         /// The snapshot that it must be of.
         rev: Option<Rev>,
     },
-    /// [`Subscriber::knowledge`] changed: make it visible to all threads before going on.
+    /// [`crate::Subscriber::knowledge`] changed: make it visible to all threads before going on.
     Publish,
     /// Something is wrong, and a person should know.
     Report(Trouble),
