@@ -1,0 +1,509 @@
+//! The invariants of DESIGN §3, each read from the truth: what really happened, never what somebody in the world believes.
+use crate::decide::Facts;
+use crate::disk::About;
+use crate::net::From;
+use crate::server::{Op, Reply, Request};
+use crate::truth::{SessionFact, TokenFact};
+use crate::verifiers::Judged;
+use crate::world::{Event, World, tell};
+use portcullis_domain::changes::{Change, Changes, Committed};
+use portcullis_domain::family::Presented;
+use portcullis_domain::kernel::Scope;
+use portcullis_domain::refresh::Outcome as Move;
+use portcullis_domain::refused::Refused;
+use portcullis_domain::sign_in::Issued;
+use portcullis_feed::set::{RevokedSet, Subject, Verdict};
+use portcullis_verify::Reason;
+use portcullis_wire::frame::Snapshot;
+use portcullis_wire::{Rev, SessionId, Time};
+
+/// An invariant that did not hold.
+#[derive(Debug, Clone)]
+pub struct Violation {
+    /// Which (DESIGN §3).
+    pub invariant: &'static str,
+    /// How.
+    pub detail: String,
+    /// When, in true time.
+    pub at: i64,
+}
+
+impl World {
+    /// An invariant does not hold: the run ends.
+    pub fn violate(&mut self, invariant: &'static str, detail: String) {
+        if self.violation.is_none() {
+            tell!(self, "VIOLATION of {invariant}: {detail}");
+            self.violation = Some(Violation { invariant, detail, at: self.now });
+        }
+    }
+
+    // ---- what becomes true ----
+
+    /// A commit is on disk.
+    pub fn truth_of_commit(&mut self, about: About, changes: &Changes, committed: Committed) {
+        let read = self.disk.durable.read_log(self.truth.head(), u32::MAX, committed.at);
+        for entry in read.entries {
+            // I4: positions without a gap, in commit order.
+            if Some(entry.rev) != self.truth.head().next() {
+                self.violate("I4", format!("{} was written after {}", entry.rev, self.truth.head()));
+            }
+            tell!(self, "disk: rev {} {} {:?} except {:?}", entry.rev, entry.verb.name(), entry.target, entry.except);
+            self.note(1, entry.rev.0);
+            self.truth.log.push(entry);
+            self.truth.committed_at.push(committed.at);
+        }
+        for step in &changes.steps {
+            match step {
+                Change::InsertSession(session) => {
+                    let fact = SessionFact { account: session.account, proof: about.facts };
+                    self.truth.sessions.insert(session.id, fact);
+                }
+                Change::InsertAccount(account) => self.account_made(account),
+                _ => {}
+            }
+        }
+        if let (Some(mut act), Some(rev)) = (about.act, committed.rev) {
+            self.counts.add(end_kind(act.door));
+            act.rev = rev;
+            self.truth.by_rev.insert(rev, self.truth.acts.len());
+            self.truth.acts.push(act);
+        }
+    }
+
+    /// A token is about to leave.
+    pub fn register_token(&mut self, issued: &Issued, facts: Rev) -> usize {
+        let claims = issued.claims.clone();
+        self.note(2, claims.jti.bits() as u64 ^ claims.rev.0);
+        let (session, account, grant) = (issued.session.id, issued.account.id, issued.current.0);
+        let proof = self.truth.sessions.get(&session).map_or(facts, |session| session.proof);
+        self.truth.tokens.push(TokenFact { claims, facts, session, account, grant, proof });
+        self.truth.tokens.len() - 1
+    }
+
+    // ---- answers ----
+
+    /// An answer leaves the server.
+    pub fn check_reply(&mut self, op: &Op, reply: &Reply) {
+        if op.faulted && !matches!(reply, Reply::Unavailable) {
+            return self.violate("I9", format!("a fault was answered with {reply:?}"));
+        }
+        match reply {
+            Reply::Tokens { issued, token, .. } => self.check_tokens(op, issued, *token),
+            Reply::Revoked { rev } => self.check_revoked(op, *rev),
+            Reply::Refused(refused) => self.check_refused(op, refused),
+            Reply::Done => match op.request {
+                Request::Unblock { .. } => self.counts.add("unblocks"),
+                Request::Roles { .. } if op.committed.is_some() => self.counts.add("roles changed"),
+                _ => {}
+            },
+            Reply::Unauthenticated { .. } | Reply::Unavailable => {}
+        }
+    }
+
+    fn check_tokens(&mut self, op: &Op, issued: &Issued, token: usize) {
+        let fact = self.truth.tokens[token].clone();
+        // I3: the stamp is the head of the snapshot that the facts came from.
+        if fact.claims.rev != op.facts_head {
+            let (stamp, facts) = (fact.claims.rev, op.facts_head);
+            return self.violate("I3", format!("a token of {} is stamped {stamp}; its facts are of {facts}", fact.session));
+        }
+        // I9: what is answered is on disk.
+        let now = self.database.now(self.now);
+        let row = self.disk.durable.load_refresh(fact.grant, now);
+        if row.is_none_or(|view| view.grant.family.counter < issued.current.1) {
+            return self.violate("I9", format!("tokens of {} left; the disk does not know them", fact.session));
+        }
+        // I16: no token outlives the horizon.
+        let horizon = self.disk.durable.stamp(now).horizon;
+        if fact.claims.expires_at() > horizon {
+            return self.violate("I16", format!("a token lives until {}, beyond {horizon}", fact.claims.expires_at()));
+        }
+        // I7 (and I1): no path leads from before an end to a token after it.
+        let passed = self.truth.acts.iter().find(|act| {
+            act.is_about(fact.account, fact.session, fact.grant) && fact.proof < act.rev && act.rev <= fact.facts
+        });
+        if let Some(act) = passed {
+            let (invariant, door, rev) = (if act.is_block() { "I7" } else { "I1" }, act.door, act.rev);
+            let detail = format!("{} was ended by {door:?} at {rev}, and got a token at {}", fact.session, fact.facts);
+            return self.violate(invariant, detail);
+        }
+        match &op.request {
+            Request::Refresh { .. } => {
+                self.counts.add("refreshes");
+                self.check_successor(op, issued);
+            }
+            _ => self.counts.add("sign-ins"),
+        }
+    }
+
+    /// I5 and I6: one successor, and no two who go on for long.
+    fn check_successor(&mut self, op: &Op, issued: &Issued) {
+        let Some(Facts::Refresh(view, presented)) = &op.facts else { return };
+        let (grant, counter) = (issued.current.0, presented.counter());
+        let (now, window) = (view.stamp.now, self.settings.rules.retry_window);
+        let is_thief = matches!(op.from, From::Thief(_));
+        let clock_set = self.database.was_set_since(self.now - 2 * window);
+        let family = self.truth.families.entry(grant).or_default();
+        family.clock_set |= clock_set;
+        let text = issued.refresh.expose().to_owned();
+        let cookie_again = issued.current.1 == counter;
+        let mut wrong = None;
+        if !cookie_again {
+            if let Some((before, handed)) = family.handed.get(&counter)
+                && *before != text
+                && now.since(*handed) < window
+            {
+                wrong = Some(("I5", format!("two successors of {counter} of {grant} within {window} ms")));
+            }
+            let handed = family.handed.get(&counter).filter(|(before, _)| *before == text).map_or(now, |(_, at)| now.max(*at));
+            family.handed.insert(counter, (text, handed));
+        }
+        match op.judged {
+            Some(Move::Rotate) => {
+                if family.rotated.is_some_and(|last| last >= counter) {
+                    wrong = Some(("I5", format!("{counter} of {grant} was rotated twice: two live leaves")));
+                }
+                family.rotated = Some(counter);
+                family.moves.push(is_thief);
+            }
+            Some(Move::Skip) => family.moves.push(is_thief),
+            _ => family.moves.clear(),
+        }
+        // What counts begins with the thief's first move: thief, owner, thief is possible (a predecessor can be used again), and
+        // then the owner's next refresh is noticed.
+        family.moves.dedup();
+        if family.moves.first() == Some(&false) {
+            family.moves.remove(0);
+        }
+        if family.moves.len() >= 4 {
+            wrong = Some(("I6", format!("a thief and the owner of {grant} take turns and nobody notices")));
+        }
+        if is_thief {
+            self.counts.add("thief let in");
+        }
+        if let Some((invariant, detail)) = wrong {
+            self.violate(invariant, detail);
+        }
+    }
+
+    /// I9: an acknowledged end is in the log, and it is the one that was asked for.
+    fn check_revoked(&mut self, op: &Op, rev: Rev) {
+        let act = self.truth.by_rev.get(&rev).copied();
+        let about = act.is_some_and(|n| {
+            let act = &self.truth.acts[n];
+            match (&op.request, asked_session(&op.request)) {
+                (_, Some(session)) => {
+                    let account = self.truth.sessions.get(&session).map(|session| session.account);
+                    account.is_some_and(|account| act.is_about(account, session, portcullis_wire::GrantId::from_bits(0)))
+                }
+                (Request::AdminEnd { scope, .. }, None) => act.scope == *scope,
+                (Request::End { actor, .. }, None) => act.scope == Scope::Account(actor.0),
+                (Request::Block { account, .. } | Request::Delete { account, .. }, None) => {
+                    act.scope == Scope::Account(*account)
+                }
+                _ => false,
+            }
+        });
+        if !about || rev > self.truth.head() {
+            return self.violate("I9", format!("{:?} was answered with rev {rev}, which the log does not have so", op.request));
+        }
+        let Some(n) = act else { return };
+        if self.truth.acts[n].acked.is_none() {
+            self.truth.acts[n].acked = Some(self.now);
+            let bound = self.settings.bound;
+            self.probe_killed_by(n, bound);
+            if self.rng.chance(300) {
+                self.wait_enforced(n, rev);
+            }
+        }
+    }
+
+    fn check_refused(&mut self, op: &Op, refused: &Refused) {
+        match (&op.request, refused) {
+            (Request::SignIn { .. }, Refused::AccountBlocked { .. }) => self.counts.add("sign-ins refused: blocked"),
+            (Request::Refresh { token, .. }, refused) => {
+                let Some(presented) = Presented::parse(token) else { return };
+                self.check_refresh_refused(op, &presented, refused);
+            }
+            _ => {}
+        }
+    }
+
+    /// I6, and I11 for sessions: nobody loses one for nothing.
+    fn check_refresh_refused(&mut self, op: &Op, presented: &Presented, refused: &Refused) {
+        let grant = presented.grant();
+        let fact = self.truth.families.get(&grant);
+        let (stolen, clock_set) = fact.map_or((false, false), |family| (family.stolen, family.clock_set));
+        let Some(Facts::Refresh(view, _)) = &op.facts else {
+            return self.violate("I6", format!("a real refresh token of {grant} was refused unseen: {refused:?}"));
+        };
+        let (family, rules, now) = (&view.grant.family, &self.settings.rules, view.stamp.now);
+        let wrong = match refused {
+            Refused::RefreshReused => {
+                if stolen {
+                    self.counts.add("thefts caught");
+                }
+                let too_late = family.predecessor == Some(presented.counter())
+                    && now.since(family.handed_at.max(family.made_at)) >= rules.late_retry;
+                !stolen && !too_late && !clock_set
+            }
+            Refused::RefreshExpired => {
+                self.counts.add("sessions expired");
+                let used = family.handed_at.max(family.made_at).max(view.session.last_seen_at);
+                now < used.plus(rules.idle_ttl) && now.plus(1000) < view.session.absolute_expires_at
+            }
+            Refused::SessionEnded { .. } => !self.truth.acts.iter().any(|act| {
+                act.is_about(view.account.id, view.session.id, grant) && act.rev <= op.facts_head
+            }),
+            Refused::RefreshInvalid => matches!(op.from, From::Device(_)),
+            _ => false,
+        };
+        if wrong {
+            let detail = format!("{} of {} lost its session for nothing: {refused:?}", presented.counter(), view.session.id);
+            self.violate("I6", detail);
+        }
+    }
+
+    // ---- the disk ----
+
+    /// I16: F may rise only over entries that no living token needs.
+    pub fn check_floor(&mut self, to: Time) {
+        let gone: Vec<_> = self.disk.durable.read_live(to).1.into_iter().filter(|entry| entry.until < to).collect();
+        if gone.is_empty() {
+            return;
+        }
+        for _ in &gone {
+            self.counts.add("entries forgotten");
+        }
+        let alive = self.truth.tokens.iter().filter(|token| token.claims.expires_at() > to);
+        let needed = alive.flat_map(|token| gone.iter().map(move |entry| (token, entry))).find(|(token, entry)| {
+            entry.rev > token.facts && crate::truth::matches(entry, &token.claims)
+        });
+        if let Some((token, entry)) = needed {
+            let (rev, exp) = (entry.rev, token.claims.expires_at());
+            self.violate("I16", format!("F rises to {to} and forgets {rev}; a token that it matches lives until {exp}"));
+        }
+    }
+
+    /// I9 after a crash: what was acknowledged is there.
+    pub fn check_after_crash(&mut self) {
+        let now = self.database.now(self.now);
+        let stamp = self.disk.durable.stamp(now);
+        if stamp.head != self.truth.head() || self.disk.visible.stamp(now) != stamp {
+            self.violate("I9", format!("after a crash the head is {}, it was {}", stamp.head, self.truth.head()));
+        }
+        let acks = self.truth.acts.iter().filter(|act| act.acked.is_some());
+        if let Some(lost) = acks.map(|act| act.rev).find(|rev| self.truth.entry(*rev).is_none()) {
+            self.violate("I9", format!("the acknowledged rev {lost} was lost by a crash"));
+        }
+    }
+
+    /// At the end: every session that an act was about is dead in the database, and every act is recorded once.
+    pub fn check_end(&mut self) {
+        let now = self.database.now(self.now);
+        for act in &self.truth.acts {
+            let grant = portcullis_wire::GrantId::from_bits(0);
+            let killed = self.truth.sessions.iter().filter(|(id, s)| act.is_about(s.account, **id, grant) && s.proof < act.rev);
+            let alive = killed.filter_map(|(id, _)| self.disk.durable.load_session(*id, now)).find(|v| v.dead(i64::MAX).is_none());
+            if let Some(view) = alive {
+                let (invariant, door) = (if act.is_block() { "I7" } else { "I1" }, act.door);
+                let detail = format!("{} was ended by {door:?} at {} and lives in the database", view.session.id, act.rev);
+                return self.violate(invariant, detail);
+            }
+        }
+        let mut keys: Vec<&String> = self.truth.acts.iter().filter_map(|act| act.key.as_ref()).collect();
+        let all = keys.len();
+        keys.sort();
+        keys.dedup();
+        if keys.len() != all {
+            self.violate("I9", "one key acted twice".into());
+        }
+    }
+
+    // ---- verifiers ----
+
+    /// Requests with tokens that this act killed, at every verifier, from `after` on.
+    pub fn probe_killed_by(&mut self, act: usize, after: i64) {
+        let Some(rev) = self.truth.acts.get(act).map(|act| act.rev) else { return };
+        let act = &self.truth.acts[act];
+        let now = self.database.now(self.now);
+        let recent = self.truth.tokens.iter().enumerate().rev().take(120);
+        let killed = recent.filter(|(_, token)| act.kills(token) && token.claims.expires_at() > now).map(|(n, _)| n);
+        let tokens: Vec<usize> = killed.take(4).collect();
+        self.note(3, rev.0);
+        for token in tokens {
+            for verifier in 0..self.verifiers.len() {
+                for delay in [1, 30, 300] {
+                    self.after(after + delay, Event::ProbeToken { verifier, token });
+                }
+            }
+        }
+    }
+
+    /// I2: who calls itself fresh has applied all that could be read B ago.
+    pub fn check_freshness(&mut self, verifier: usize) {
+        if self.violation.is_some() || !self.is_fresh(verifier) {
+            return;
+        }
+        let applied = self.verifiers[verifier].shown.known.applied;
+        let due = self.truth.head_at(self.now - self.settings.bound);
+        if applied < due {
+            self.violate("I2", format!("verifier {verifier} calls itself fresh at {applied}; {due} could be read B ago"));
+        }
+    }
+
+    /// I4: what it says that it applied is committed, and all of it is in force.
+    pub fn check_applied(&mut self, verifier: usize) {
+        let v = &self.verifiers[verifier];
+        let (known, seen, mono) = (&v.shown.known, v.seen, v.clock.now(self.now));
+        let applied = known.applied;
+        if applied > self.truth.head() {
+            let detail = format!("verifier {verifier} applied {applied}; the log ends at {}", self.truth.head());
+            return self.violate("I4", detail);
+        }
+        let floor = known.floor.map_or(Time::ZERO, |floor| floor.time);
+        let first = usize::try_from(seen.0).unwrap_or(usize::MAX).min(self.truth.log.len());
+        let last = usize::try_from(applied.0).unwrap_or(0);
+        let mut missed = None;
+        for entry in self.truth.log.get(first..last).unwrap_or_default().iter().filter(|entry| entry.until >= floor) {
+            let about = self.truth.tokens.iter().rev().take(80).filter(|token| token.claims.rev < entry.rev);
+            let mut about = about.filter(|token| crate::truth::matches(entry, &token.claims));
+            if about.any(|token| known.set.verdict(&Subject::of(&token.claims, None), mono) == Verdict::Live) {
+                missed = Some(entry.rev);
+            }
+        }
+        if let Some(rev) = missed {
+            return self.violate("I4", format!("verifier {verifier} says it applied {applied}, and {rev} is not in force"));
+        }
+        self.verifiers[verifier].seen = applied.max(seen);
+    }
+
+    /// I16: a snapshot holds whatever a living token is matched by.
+    pub fn check_snapshot(&mut self, parts: &[Snapshot]) {
+        let Some(first) = parts.first() else { return };
+        let mut set = RevokedSet::with_limit(100_000);
+        let mono = self.node_now();
+        parts.iter().flat_map(|part| &part.entries).for_each(|entry| set.apply(entry, mono));
+        let (rev, floor) = (first.rev, first.horizon_floor);
+        let alive = self.truth.tokens.iter().filter(|token| token.claims.expires_at() > floor);
+        let missed = alive.map(|token| (self.truth.verdict(&token.claims, rev), token)).find(|((ended, stale), token)| {
+            ended.or(*stale).is_some() && set.verdict(&Subject::of(&token.claims, None), mono) == Verdict::Live
+        });
+        if let Some(((ended, stale), token)) = missed {
+            let (entry, exp) = (ended.or(stale).unwrap_or_default(), token.claims.expires_at());
+            let detail = format!("the snapshot of {rev} forgot {entry}; a token that it matches lives until {exp}");
+            self.violate("I16", detail);
+        }
+    }
+
+    /// A request was judged.
+    pub fn check_judged(&mut self, verifier: usize, token: usize, judged: Judged) {
+        self.check_freshness(verifier);
+        self.note(5, (token as u64) << 8 | verifier as u64);
+        match judged {
+            Judged::Accepted => {
+                self.counts.add("accepted");
+                self.check_accepted(verifier, token);
+            }
+            Judged::Refused(reason) => self.check_refusal(verifier, token, reason),
+        }
+    }
+
+    /// I1, I4, I7, I16: what must not be accepted.
+    fn check_accepted(&mut self, verifier: usize, token: usize) {
+        let known = &self.verifiers[verifier].shown.known;
+        let (applied, seen) = (known.applied, self.verifiers[verifier].seen);
+        let fact = &self.truth.tokens[token];
+        let (bound, now) = (self.settings.bound, self.now);
+        let mut wrong = None;
+        for act in self.truth.acts.iter().filter(|act| act.kills(fact)) {
+            let (door, rev) = (act.door, act.rev);
+            if let Some(at) = act.acked.filter(|at| now > at + bound) {
+                let late = now - at;
+                wrong = Some(("I1", format!("accepted {late} ms after {door:?} at {rev} was acknowledged; B is {bound}")));
+            }
+            if act.enforced.is_some_and(|at| now > at) {
+                wrong = Some(("I1", format!("accepted after {door:?} at {rev} was said to be true everywhere")));
+            }
+            if act.is_block() && rev <= applied {
+                wrong = Some(("I7", format!("accepted for a blocked account; {door:?} at {rev} was applied")));
+            }
+        }
+        let (ended, stale) = self.truth.verdict(&fact.claims, applied);
+        if wrong.is_none()
+            && let Some(rev) = ended.or(stale)
+        {
+            let invariant = if rev <= seen { "I16" } else { "I4" };
+            wrong = Some((invariant, format!("accepted at {applied}, although {rev} matches it")));
+        }
+        if let Some((invariant, detail)) = wrong {
+            let detail = format!("verifier {verifier}, a token of {} stamped {}: {detail}", fact.session, fact.claims.rev);
+            self.violate(invariant, detail);
+        }
+    }
+
+    /// I11: what must not be refused.
+    fn check_refusal(&mut self, verifier: usize, token: usize, reason: Reason) {
+        let known = &self.verifiers[verifier].shown.known;
+        let fact = &self.truth.tokens[token];
+        let (ended, stale) = self.truth.verdict(&fact.claims, known.applied);
+        let wrong = match reason {
+            Reason::NotFresh => {
+                self.counts.add("refused: not fresh");
+                false
+            }
+            Reason::Ended { .. } => {
+                self.counts.add("refused: ended");
+                ended.is_none()
+            }
+            Reason::Stale { .. } => {
+                self.counts.add("refused: stale");
+                stale.is_none() && ended.is_none()
+            }
+            Reason::Expired => {
+                self.counts.add("refused: expired");
+                // The clock here may run ahead of the database's by its drift since the answer that it counts from, which is
+                // at most a minute older than the last one.
+                let drift = (self.now - self.verifiers[verifier].answered + 60_000) / 100 + 50;
+                fact.claims.expires_at() > self.database.highest(self.now).plus(drift) && self.is_fresh(verifier)
+            }
+            _ => true,
+        };
+        if wrong {
+            let detail = format!(
+                "verifier {verifier} refuses a living token of {} ({}), exp {}, database {}",
+                fact.session,
+                reason.as_str(),
+                fact.claims.expires_at(),
+                self.database.now(self.now)
+            );
+            self.violate("I11", detail);
+        }
+    }
+}
+
+fn asked_session(request: &Request) -> Option<SessionId> {
+    match request {
+        Request::End { session, .. } => *session,
+        Request::AdminEnd { scope: Scope::Session { session, .. }, .. } => Some(*session),
+        _ => None,
+    }
+}
+
+fn end_kind(door: portcullis_domain::kernel::Door) -> &'static str {
+    use portcullis_domain::kernel::Door;
+    match door {
+        Door::SignOut => "end: signed_out",
+        Door::EndOne => "end: ended_by_user",
+        Door::EndOthers => "end: others_ended",
+        Door::EndAll => "end: all_ended",
+        Door::AdminEndSession => "end: ended_by_admin",
+        Door::AdminEndAccount => "end: all_ended_by_admin",
+        Door::Block => "end: blocked",
+        Door::Delete => "end: deleted",
+        Door::Everyone => "end: everyone",
+        Door::Replay => "end: refresh_reused",
+        Door::ClientOff => "end: client_disabled",
+    }
+}
+

@@ -1,0 +1,109 @@
+//! How often each kind of event happened. A run in which one never did has proven less than it says.
+use std::collections::BTreeMap;
+
+/// Every kind that must happen in a full run.
+pub const KINDS: &[&str] = &[
+    "sign-ins",
+    "sign-ins refused: blocked",
+    "sign-ins born dead",
+    "refreshes",
+    "retries inside the window",
+    "late retries (skips)",
+    "second tabs",
+    "parallel duplicates",
+    "thefts caught",
+    "thief let in",
+    "thief refused: other device",
+    "sessions expired",
+    "conflicts",
+    "end: signed_out",
+    "end: ended_by_user",
+    "end: others_ended",
+    "end: all_ended",
+    "end: ended_by_admin",
+    "end: all_ended_by_admin",
+    "end: blocked",
+    "end: deleted",
+    "end: everyone",
+    "end: refresh_reused",
+    "unblocks",
+    "roles changed",
+    "acts repeated under their key",
+    "enforced: acknowledged",
+    "enforced: by arithmetic",
+    "commit faults: nothing written",
+    "commit faults: written or not",
+    "answers: unavailable",
+    "crash: commit begun",
+    "crash: commit durable",
+    "crash: commit visible",
+    "crash: commit replied",
+    "crash: any time",
+    "crash left a commit behind",
+    "crash undid a commit",
+    "restarts",
+    "server pauses",
+    "reads stalled",
+    "messages dropped",
+    "messages duplicated",
+    "messages reordered",
+    "stream frames dropped",
+    "stream frames duplicated",
+    "stream frames reordered",
+    "streams broken",
+    "partitions: both ways",
+    "partitions: one way",
+    "partitions: stream only",
+    "database clock forward",
+    "database clock back",
+    "verifier clock forward",
+    "verifier clock back",
+    "suspensions counted by the clock",
+    "suspensions not counted by the clock",
+    "verifier restarts",
+    "snapshots sent",
+    "snapshots pulled",
+    "resumes",
+    "gaps met",
+    "leases granted",
+    "leases refused",
+    "leases lost",
+    "entries forgotten",
+    "horizon raised",
+    "accepted",
+    "refused: ended",
+    "refused: stale",
+    "refused: expired",
+    "refused: not fresh",
+    "tokens ahead of the verifier",
+];
+
+/// Counters by kind.
+#[derive(Debug, Clone, Default)]
+pub struct Counts(BTreeMap<&'static str, u64>);
+
+impl Counts {
+    /// Once more.
+    pub fn add(&mut self, kind: &'static str) {
+        *self.0.entry(kind).or_default() += 1;
+    }
+    /// How often so far.
+    pub fn get(&self, kind: &str) -> u64 {
+        self.0.get(kind).copied().unwrap_or(0)
+    }
+    /// Adds another run's.
+    pub fn merge(&mut self, other: &Self) {
+        for (kind, n) in &other.0 {
+            *self.0.entry(kind).or_default() += n;
+        }
+    }
+    /// What never happened of what must.
+    pub fn missing(&self) -> Vec<&'static str> {
+        KINDS.iter().copied().filter(|kind| self.get(kind) == 0).collect()
+    }
+    /// All of them, with their numbers.
+    pub fn rows(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        let others = self.0.keys().copied().filter(|kind| !KINDS.contains(kind));
+        KINDS.iter().copied().chain(others).map(|kind| (kind, self.get(kind)))
+    }
+}

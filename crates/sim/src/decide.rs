@@ -1,0 +1,386 @@
+//! What the operations load and decide: the real rules, called as `app` calls them.
+use crate::mutant::Mutant;
+use crate::server::{Op, Reply, Request};
+use crate::truth::Act;
+use crate::world::World;
+use portcullis_domain::account::{self, Email, NewAccount};
+use portcullis_domain::changes::{Change, Changes, Expect, Idempotency};
+use portcullis_domain::event::Actor;
+use portcullis_domain::family::Presented;
+use portcullis_domain::kernel::{self, By, Door, Scope};
+use portcullis_domain::model::{ADMIN, SessionKind};
+use portcullis_domain::refresh::{How, Outcome as Judged, outcome, refresh};
+use portcullis_domain::refused::Refused;
+use portcullis_domain::sign_in::{Issued, SignIn, sign_in};
+use portcullis_domain::view::{AccountView, Dead, RefreshView, SessionView, SignInView};
+use portcullis_domain::{Decision, device};
+use portcullis_wire::{ClientId, Code, Digest, Rev, Target, Time, Verb};
+
+/// What was loaded for an operation.
+#[derive(Debug, Clone)]
+pub enum Facts {
+    SignIn(SignInView),
+    Refresh(Box<RefreshView>, Presented),
+    Session(SessionView),
+    Account(AccountView),
+    /// Only where the log stands.
+    Nothing,
+}
+
+/// What was decided, if it was not refused.
+#[derive(Debug, Clone)]
+pub enum Outcome {
+    Issued(Box<Issued>),
+    Ended,
+    /// It had been ended before, by this entry.
+    Before(Rev),
+    Done,
+}
+
+impl World {
+    /// Reads what the request is about, in one snapshot; or answers at once.
+    pub fn load(&mut self, request: &Request) -> Result<Facts, Reply> {
+        let now = self.database.now(self.now);
+        let db = &self.disk.visible;
+        let missing = || Reply::Refused(Refused::NotFound);
+        match request {
+            Request::SignIn { account, .. } => {
+                Ok(Facts::SignIn(db.load_sign_in(&self.accounts[*account].1, ClientId::FIRST_PARTY, now)))
+            }
+            Request::Refresh { token, .. } => {
+                let presented = Presented::parse(token).filter(|p| p.is_ours(&self.mac));
+                let presented = presented.ok_or(Reply::Refused(Refused::RefreshInvalid))?;
+                match db.load_refresh(presented.grant(), now) {
+                    Some(view) => Ok(Facts::Refresh(Box::new(view), presented)),
+                    None => Err(Reply::Unavailable), // ours, and not there: the database may be older than the token
+                }
+            }
+            Request::End { actor, session, door, .. } => {
+                let view = db.load_session(actor.1, now).ok_or_else(missing)?;
+                // A sign-out that is repeated with the dead token is answered like the first.
+                if *door != Door::SignOut {
+                    match view.dead(self.settings.rules.idle_ttl) {
+                        None => {}
+                        Some(Dead::Expired) => return Err(Reply::Unauthenticated { code: Code::TokenExpired }),
+                        Some(_) => return Err(Reply::Unauthenticated { code: Code::TokenRevoked }),
+                    }
+                }
+                match session {
+                    Some(session) => {
+                        let view = db.load_session(*session, now).filter(|view| view.account.id == actor.0);
+                        view.map(Facts::Session).ok_or_else(missing)
+                    }
+                    None => Ok(Facts::Nothing),
+                }
+            }
+            Request::AdminEnd { scope, key, .. } => {
+                self.remembered(key)?;
+                match scope {
+                    Scope::Session { session, .. } => {
+                        self.disk.visible.load_session(*session, now).map(Facts::Session).ok_or_else(missing)
+                    }
+                    _ => Ok(Facts::Nothing),
+                }
+            }
+            Request::Block { account, key } | Request::Delete { account, key } => {
+                self.remembered(key)?;
+                self.disk.visible.load_account(*account, now).map(Facts::Account).ok_or_else(missing)
+            }
+            Request::Create { .. } => Ok(Facts::Nothing),
+            Request::Unblock { account } | Request::Roles { account, .. } => {
+                db.load_account(*account, now).map(Facts::Account).ok_or_else(missing)
+            }
+        }
+    }
+
+    /// The answer that was given under this key before.
+    fn remembered(&mut self, key: &str) -> Result<(), Reply> {
+        match self.disk.visible.load_remembered("operator", key).and_then(|before| before.rev) {
+            Some(rev) => {
+                self.counts.add("acts repeated under their key");
+                Err(Reply::Revoked { rev })
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Decides.
+    pub fn decide(&mut self, op: &mut Op) {
+        let Some(mut facts) = op.facts.take() else { return };
+        let fresh = self.stamp();
+        if self.has(Mutant::HeadAfterFacts)
+            && let Facts::Refresh(view, _) = &mut facts
+        {
+            view.stamp = fresh;
+        }
+        if self.has(Mutant::BeyondHorizon) {
+            match &mut facts {
+                Facts::Refresh(view, _) => view.stamp.horizon = Time(i64::MAX),
+                Facts::SignIn(view) => view.stamp.horizon = Time(i64::MAX),
+                _ => {}
+            }
+        }
+        let admin = |reason| By { actor: Actor::Operator, role: Some(ADMIN), ip: None, reason };
+        let decision = match (&op.request, &facts) {
+            (Request::SignIn { agent, cookie, .. }, Facts::SignIn(view)) => self.decide_sign_in(view, agent, *cookie),
+            (Request::Refresh { agent, cookie, .. }, Facts::Refresh(view, presented)) => {
+                let (decision, judged) = self.decide_refresh(view, presented, agent, *cookie);
+                op.judged = Some(judged);
+                decision
+            }
+            (Request::End { door, actor, session, except_self }, facts) => {
+                let who = Actor::Account { account: actor.0, session: actor.1 };
+                let who = if *door == Door::SignOut { Actor::System } else { who };
+                let by = By { actor: who, role: None, ip: None, reason: None };
+                let scope = match session {
+                    Some(session) => Scope::Session { account: actor.0, session: *session },
+                    None => Scope::Account(actor.0),
+                };
+                self.decide_end(*door, scope, except_self.then_some(actor.1), facts, &by)
+            }
+            (Request::AdminEnd { door, scope, .. }, facts) => {
+                let reason = (*door == Door::Everyone).then_some("an exercise");
+                self.decide_end(*door, *scope, None, facts, &admin(reason))
+            }
+            (Request::Block { .. }, Facts::Account(view)) => {
+                ended(account::block(view, "an exercise", None, &admin(None), &mut self.rng))
+            }
+            (Request::Unblock { .. }, Facts::Account(view)) => {
+                done(account::unblock(view, &admin(None), &mut self.rng))
+            }
+            (Request::Delete { .. }, Facts::Account(view)) => {
+                let Decision { outcome, changes } = account::delete(view, &admin(None), &mut self.rng);
+                Decision { outcome: outcome.map(|before| before.map_or(Outcome::Ended, Outcome::Before)), changes }
+            }
+            (Request::Roles { admin: make, .. }, Facts::Account(view)) => {
+                let roles = if *make { vec![ADMIN.to_owned()] } else { vec![] };
+                done(account::change(view, None, Some(roles), &admin(None), &mut self.rng))
+            }
+            (Request::Create { email }, _) => match Email::parse(email) {
+                Ok(email) => done(account::create(&fresh, new_account(email), &admin(None), &mut self.rng)),
+                Err(refused) => Decision::refuse(refused),
+            },
+            _ => Decision::refuse(Refused::NotFound),
+        };
+        let Decision { outcome, mut changes } = decision;
+        if !changes.is_empty() {
+            changes.idle_ttl = Some(self.settings.rules.idle_ttl);
+        }
+        if let (Some(key), Ok(_)) = (key_of(&op.request), &outcome) {
+            let request = Digest::of(key.as_bytes());
+            changes.idempotency =
+                Some(Idempotency { actor: "operator".into(), key: key.to_owned(), request, made: None });
+        }
+        (op.outcome, op.changes) = (Some(outcome), changes);
+        if self.has(Mutant::RowByRowEnd) {
+            self.row_by_row(op);
+        }
+        op.facts = Some(facts);
+    }
+
+    fn decide_sign_in(&mut self, view: &SignInView, agent: &str, cookie: bool) -> Decision<Outcome> {
+        let request = SignIn {
+            kind: if cookie { SessionKind::Browser } else { SessionKind::App },
+            device_name: None,
+            user_agent: Some(agent.to_owned()),
+            ip: None,
+            cookie: None,
+        };
+        let mut decision = sign_in(view, true, &request, &self.settings.rules, &self.mac, &mut self.rng);
+        if self.has(Mutant::BornAtCommit) {
+            let born = self.disk.durable.stamp(view.stamp.now).head;
+            decision.changes.expects.retain(|expect| !matches!(expect, Expect::Unborn { .. }));
+            for step in &mut decision.changes.steps {
+                match step {
+                    Change::InsertSession(session) => session.born = born,
+                    Change::InsertGrant(grant) => grant.born = born,
+                    _ => {}
+                }
+            }
+        }
+        issued(decision)
+    }
+
+    fn decide_refresh(
+        &mut self,
+        view: &RefreshView,
+        presented: &Presented,
+        agent: &str,
+        cookie: bool,
+    ) -> (Decision<Outcome>, Judged) {
+        let how = How { cookie, user_agent: Some(agent.to_owned()), ip: None };
+        let mut rules = self.settings.rules.clone();
+        let mut view = view.clone();
+        let family = &view.grant.family;
+        let same_agent = device::family(Some(agent)) == view.session.agent;
+        let real = outcome(family, presented.counter(), cookie, same_agent, view.stamp.now, &rules);
+        let planted = match self.mutant {
+            Some(Mutant::TwoSuccessors) if real == Judged::Again => {
+                rules.retry_window = 0;
+                true
+            }
+            Some(Mutant::TheftEager) => {
+                rules.late_retry = 0;
+                true
+            }
+            Some(Mutant::TheftIgnored) if real == Judged::Theft => {
+                (view.grant.family.predecessor, rules.late_retry) = (Some(presented.counter()), i64::MAX);
+                true
+            }
+            _ => false,
+        };
+        let expected = self.disk.visible.load_refresh(view.grant.id, view.stamp.now).map(|v| v.grant.family);
+        let mut decision = refresh(&view, presented, &how, &rules, &self.mac, &self.mac, &mut self.rng);
+        if planted && let Some(real) = expected {
+            for step in &mut decision.changes.steps {
+                if let Change::SetFamily { predecessor, .. } = step {
+                    *predecessor = real.predecessor;
+                }
+            }
+        }
+        let kind = match (decision.outcome.is_ok(), real) {
+            (true, Judged::Again) if cookie && presented.counter() == family_counter(&decision) => "second tabs",
+            (true, Judged::Again) => "retries inside the window",
+            (true, Judged::Skip) => "late retries (skips)",
+            (false, Judged::OtherDevice) => "thief refused: other device",
+            _ => "",
+        };
+        if !kind.is_empty() {
+            self.counts.add(kind);
+        }
+        (issued(decision), real)
+    }
+
+    fn decide_end(
+        &mut self,
+        door: Door,
+        scope: Scope,
+        except: Option<portcullis_wire::SessionId>,
+        facts: &Facts,
+        by: &By<'_>,
+    ) -> Decision<Outcome> {
+        if let Facts::Session(view) = facts {
+            match view.dead(i64::MAX) {
+                Some(Dead::Ended { rev, .. } | Dead::Cut { rev, .. }) => {
+                    return Decision::answer(Outcome::Before(rev));
+                }
+                _ => {}
+            }
+        }
+        let mut changes = kernel::end(door, scope, except, by, &mut self.rng);
+        if self.has(Mutant::SparedUnchecked) && except.is_some() {
+            changes.expects.clear();
+        }
+        Decision { outcome: Ok(Outcome::Ended), changes }
+    }
+
+    /// A bug: an account's end is many ends, of the sessions that are listed.
+    fn row_by_row(&mut self, op: &mut Op) {
+        let ends = op.changes.steps.iter().find_map(|step| match step {
+            Change::Revoke(revoke) => match (&revoke.verb, &revoke.target) {
+                (Verb::End, Target::Account(account)) => Some((*account, revoke.except)),
+                _ => None,
+            },
+            _ => None,
+        });
+        let Some((account, except)) = ends else { return };
+        let now = self.database.now(self.now);
+        let listed = self.disk.visible.list_sessions(account, 100, now);
+        let mut parts: Vec<Changes> = Vec::new();
+        for view in listed.iter().filter(|view| Some(view.session.id) != except) {
+            let scope = Scope::Session { account, session: view.session.id };
+            parts.push(kernel::end(Door::AdminEndAccount, scope, None, &By::SYSTEM, &mut self.rng));
+        }
+        let mut whole = std::mem::take(&mut op.changes);
+        whole.steps.retain(|step| !matches!(step, Change::Revoke(_)));
+        // Something must carry a rev: the last session's end goes with the rest of it.
+        match parts.pop() {
+            Some(last) => {
+                whole.steps.extend(last.steps);
+                whole.events.extend(last.events);
+            }
+            None => return op.changes = whole,
+        }
+        op.rest = vec![whole];
+        op.rest.extend(parts);
+        op.changes = op.rest.pop().unwrap_or_default();
+    }
+
+    /// The answer to an operation whose commit was told, or that needed none.
+    pub fn render(&mut self, op: &mut Op) -> Reply {
+        let Some(outcome) = op.outcome.take() else { return Reply::Unavailable };
+        match outcome {
+            Err(refused) => Reply::Refused(refused),
+            Ok(Outcome::Done) => Reply::Done,
+            Ok(Outcome::Before(rev)) => Reply::Revoked { rev },
+            Ok(Outcome::Ended) => match op.committed.and_then(|committed| committed.rev) {
+                Some(rev) => Reply::Revoked { rev },
+                None => Reply::Done,
+            },
+            Ok(Outcome::Issued(issued)) => {
+                let token = self.register_token(&issued, op.facts_head);
+                let (grant, counter) = issued.current;
+                let now = self.database.now(self.now);
+                let current = self.disk.visible.load_refresh(grant, now);
+                let set_cookie = current.is_some_and(|view| view.grant.family.counter == counter);
+                Reply::Tokens { issued, token, set_cookie }
+            }
+        }
+    }
+}
+
+fn family_counter(decision: &Decision<Issued>) -> u64 {
+    decision.outcome.as_ref().map_or(0, |issued| issued.current.1)
+}
+
+fn issued(decision: Decision<Issued>) -> Decision<Outcome> {
+    Decision { outcome: decision.outcome.map(|issued| Outcome::Issued(Box::new(issued))), changes: decision.changes }
+}
+
+fn ended(decision: Decision<()>) -> Decision<Outcome> {
+    Decision { outcome: decision.outcome.map(|()| Outcome::Ended), changes: decision.changes }
+}
+
+/// What every account of this world is made with.
+pub fn new_account(email: Email) -> NewAccount {
+    NewAccount { email, password_hash: Some("right".into()), name: None, roles: Vec::new() }
+}
+
+fn done<T>(decision: Decision<T>) -> Decision<Outcome> {
+    Decision { outcome: decision.outcome.map(|_| Outcome::Done), changes: decision.changes }
+}
+
+fn key_of(request: &Request) -> Option<&str> {
+    match request {
+        Request::AdminEnd { key, .. } | Request::Block { key, .. } | Request::Delete { key, .. } => Some(key),
+        _ => None,
+    }
+}
+
+/// What an operation takes away, if its commit succeeds: told by the request, not by what it wrote.
+pub fn act_of(op: &Op) -> Option<Act> {
+    let act = |door, scope, except| {
+        let key = key_of(&op.request).map(str::to_owned);
+        Some(Act { door, scope, except, rev: Rev::ZERO, key, acked: None, enforced: None })
+    };
+    match (&op.request, op.outcome.as_ref()?) {
+        (Request::End { door, actor, session, except_self }, Ok(Outcome::Ended)) => {
+            let scope = match session {
+                Some(session) => Scope::Session { account: actor.0, session: *session },
+                None => Scope::Account(actor.0),
+            };
+            act(*door, scope, except_self.then_some(actor.1))
+        }
+        (Request::AdminEnd { door, scope, .. }, Ok(Outcome::Ended)) => act(*door, *scope, None),
+        (Request::Block { account, .. }, Ok(Outcome::Ended)) => act(Door::Block, Scope::Account(*account), None),
+        (Request::Delete { account, .. }, Ok(Outcome::Ended)) => act(Door::Delete, Scope::Account(*account), None),
+        (Request::Refresh { .. }, Err(Refused::RefreshReused)) => match op.facts.as_ref()? {
+            Facts::Refresh(view, _) => {
+                let scope = Scope::Session { account: view.account.id, session: view.session.id };
+                act(Door::Replay, scope, None)
+            }
+            _ => None,
+        },
+        _ => None,
+    }
+}

@@ -1,0 +1,60 @@
+//! Planted bugs: wrong steps that the simulator puts in place of right ones. The product has none of this code.
+
+macro_rules! mutants {
+    ($($(#[$doc:meta])* $name:ident = $text:literal breaks $breaks:literal;)*) => {
+        /// A planted bug.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Mutant { $($(#[$doc])* $name,)* }
+        impl Mutant {
+            /// All of them.
+            pub const ALL: &'static [Self] = &[$(Self::$name),*];
+            /// Its name for `--mutant`.
+            pub const fn name(self) -> &'static str { match self { $(Self::$name => $text,)* } }
+            /// The invariants of which at least one must catch it.
+            pub const fn breaks(self) -> &'static str { match self { $(Self::$name => $breaks,)* } }
+            /// From its name.
+            pub fn parse(name: &str) -> Option<Self> { Self::ALL.iter().copied().find(|m| m.name() == name) }
+        }
+    };
+}
+
+mutants! {
+    /// The hub sends an entry when its commit is submitted.
+    PublishBeforeCommit = "publish-before-commit" breaks "I4 I11";
+    /// A verifier compares the entry's time with `iat`.
+    IatInsteadOfRev = "iat-instead-of-rev" breaks "I1 I7 I11";
+    /// A refresh reads the head after the facts.
+    HeadAfterFacts = "head-after-facts" breaks "I3";
+    /// "End all" and "block" end the sessions that are listed, one commit each, and write no cut.
+    RowByRowEnd = "row-by-row-end" breaks "I1 I7";
+    /// The server drops entries from snapshots by their age.
+    ForgetByTtl = "forget-by-ttl" breaks "I16";
+    /// A verifier forgets by its wall clock.
+    VerifierForgetsByOwnClock = "verifier-forgets-by-own-clock" breaks "I16";
+    /// A lease counts from when its answer arrived.
+    LeaseFromArrival = "lease-from-arrival" breaks "I1 I2";
+    /// A lease answer carries whatever head the hub has, as if it had been read just now.
+    CachedHeadWithoutAge = "cached-head-without-age" breaks "I1 I2";
+    /// A repeated presentation makes another successor.
+    TwoSuccessors = "two-successors" breaks "I5";
+    /// A fault of the commit is answered as success.
+    ErrorAsSuccess = "error-as-success" breaks "I9";
+    /// Success is answered when the commit has begun.
+    AnswerBeforeDurable = "answer-before-durable" breaks "I9";
+    /// A sign-in is born at its commit, and no cut above it is looked at.
+    BornAtCommit = "born-at-commit" breaks "I1 I7";
+    /// A verifier acknowledges before its threads see what it applied.
+    AckBeforeApply = "ack-before-apply" breaks "I1";
+    /// Any frame of the stream renews the lease.
+    HeartbeatRenews = "heartbeat-renews" breaks "I1 I2";
+    /// A verifier takes what comes after a gap as if there were none.
+    SkipGap = "skip-gap" breaks "I4";
+    /// Any old refresh token is taken for the predecessor.
+    TheftIgnored = "theft-ignored" breaks "I6";
+    /// A predecessor that comes late is always theft.
+    TheftEager = "theft-eager" breaks "I6";
+    /// The spared session is not looked at: a late "end others" revives it.
+    SparedUnchecked = "spared-unchecked" breaks "I1 I7";
+    /// Tokens may outlive the horizon of their snapshot.
+    BeyondHorizon = "beyond-horizon" breaks "I16";
+}

@@ -1,0 +1,136 @@
+//! What really happened, kept apart from what anybody in the world believes. Checks read this and nothing else.
+use crate::clock::At;
+use portcullis_domain::kernel::{Door, Scope};
+use portcullis_wire::{AccessClaims, AccountId, Entry, GrantId, Rev, SessionId, Target, Time, Verb};
+use std::collections::BTreeMap;
+
+/// A session, and the head of the snapshot that its proof (the password's hash) was read from.
+#[derive(Debug, Clone)]
+pub struct SessionFact {
+    pub account: AccountId,
+    pub proof: Rev,
+}
+
+/// A token that left the server, and the head of the snapshot that its facts were read from.
+#[derive(Debug, Clone)]
+pub struct TokenFact {
+    pub claims: AccessClaims,
+    pub facts: Rev,
+    pub session: SessionId,
+    pub account: AccountId,
+    pub grant: GrantId,
+    /// The proof of its session.
+    pub proof: Rev,
+}
+
+/// An act that takes access away.
+#[derive(Debug, Clone)]
+pub struct Act {
+    pub door: Door,
+    pub scope: Scope,
+    pub except: Option<SessionId>,
+    pub rev: Rev,
+    pub key: Option<String>,
+    /// When the success answer left.
+    pub acked: Option<At>,
+    /// When the server said that it is true everywhere.
+    pub enforced: Option<At>,
+}
+
+impl Act {
+    /// Whether it is about this session of this account.
+    pub fn is_about(&self, account: AccountId, session: SessionId, grant: GrantId) -> bool {
+        self.except != Some(session)
+            && match self.scope {
+                Scope::Session { session: ended, .. } => ended == session,
+                Scope::Grant { grant: ended, .. } => ended == grant,
+                Scope::Account(ended) => ended == account,
+                Scope::Client(_) => false,
+                Scope::All => true,
+            }
+    }
+    /// Whether it kills this token: its facts, or the proof of its session, are older.
+    pub fn kills(&self, token: &TokenFact) -> bool {
+        self.is_about(token.account, token.session, token.grant) && (self.rev > token.facts || self.rev > token.proof)
+    }
+    /// Whether a blocked or deleted account is behind it.
+    pub fn is_block(&self) -> bool {
+        matches!(self.door, Door::Block | Door::Delete)
+    }
+}
+
+/// One family's use, by who presented what.
+#[derive(Debug, Clone, Default)]
+pub struct FamilyFact {
+    /// Successors by the presented number: the text, and when (database time) it was last handed out.
+    pub handed: BTreeMap<u64, (String, Time)>,
+    /// The highest number that was rotated as the current one.
+    pub rotated: Option<u64>,
+    /// Whether the database's clock was set while an exchange ran: a retry window that passes within a moment makes of two
+    /// parallel presentations a retry that comes late. No rule by that clock can tell.
+    pub clock_set: bool,
+    /// Whether a thief ever held a token of it.
+    pub stolen: bool,
+    /// Who made the family move outside of retry windows, in order: `true` for the thief.
+    pub moves: Vec<bool>,
+}
+
+/// Everything that happened.
+#[derive(Debug, Clone, Default)]
+pub struct Truth {
+    /// The whole log; position n is at index n − 1.
+    pub log: Vec<Entry>,
+    pub sessions: BTreeMap<SessionId, SessionFact>,
+    pub tokens: Vec<TokenFact>,
+    pub acts: Vec<Act>,
+    pub by_rev: BTreeMap<Rev, usize>,
+    pub families: BTreeMap<GrantId, FamilyFact>,
+    /// When the committed head that readers see became which.
+    pub heads: Vec<(At, Rev)>,
+    /// Database time at which each entry was committed.
+    pub committed_at: Vec<Time>,
+}
+
+impl Truth {
+    /// The head that a reader saw at `at`.
+    pub fn head_at(&self, at: At) -> Rev {
+        let n = self.heads.partition_point(|(when, _)| *when <= at);
+        n.checked_sub(1).map_or(Rev::ZERO, |i| self.heads[i].1)
+    }
+    /// Position of the newest committed entry.
+    pub fn head(&self) -> Rev {
+        Rev(self.log.len() as u64)
+    }
+    /// The entry at a position.
+    pub fn entry(&self, rev: Rev) -> Option<&Entry> {
+        self.log.get(usize::try_from(rev.0).ok()?.checked_sub(1)?)
+    }
+    /// What the log up to `applied` says of a token by its claims: the newest `end`, the newest `stale`.
+    pub fn verdict(&self, claims: &AccessClaims, applied: Rev) -> (Option<Rev>, Option<Rev>) {
+        let (mut ended, mut stale) = (None, None);
+        let from = usize::try_from(claims.rev.0).unwrap_or(usize::MAX).min(self.log.len());
+        for entry in self.log[from..].iter().take_while(|entry| entry.rev <= applied) {
+            if matches(entry, claims) {
+                match entry.verb {
+                    Verb::End => ended = Some(entry.rev),
+                    _ => stale = Some(entry.rev),
+                }
+            }
+        }
+        (ended, stale)
+    }
+}
+
+/// Whether an entry is about a token, revs aside.
+pub fn matches(entry: &Entry, claims: &AccessClaims) -> bool {
+    entry.except != Some(claims.sid)
+        && match &entry.target {
+            Target::Token(id) => *id == claims.jti,
+            Target::Grant(id) => Some(*id) == claims.gid,
+            Target::Session(id) => *id == claims.sid,
+            Target::Account(id) => claims.accounts().any(|account| account == *id),
+            Target::Client(id) => *id == claims.client_id,
+            Target::All => true,
+            Target::Key(_) | Target::Other { .. } => false,
+        }
+}

@@ -1,0 +1,364 @@
+//! The world: one queue of events in true time, and everything that they happen to.
+use crate::checks::Violation;
+use crate::clients::{Device, Thief};
+use crate::clock::{At, Dates};
+use crate::counts::Counts;
+use crate::disk::Disk;
+use crate::mutant::Mutant;
+use crate::net::{Link, Net};
+use crate::rng::Rng;
+use crate::server::{Node, Op};
+use crate::truth::Truth;
+use crate::verifiers::Verifier;
+use portcullis_domain::Rules;
+use portcullis_domain::family::MacKey;
+use portcullis_wire::{AccountId, KeyId, LogId, SecretBytes};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+
+/// What happens. `life` numbers tell an event that was meant for an earlier life (of the server, a verifier, a
+/// connection): it no longer happens then.
+#[derive(Debug)]
+pub enum Event {
+    /// An operation at the server goes on.
+    Op { life: u32, op: u64 },
+    /// The commit that has begun reaches the disk.
+    Durable { life: u32 },
+    /// The oldest durable commit becomes visible to readers.
+    Visible { life: u32 },
+    /// Who committed is told.
+    Told { life: u32, told: Box<crate::disk::Told> },
+    /// The hub's read of the log: it takes its snapshot, it ends, the next one is due.
+    ReadSnapshot { life: u32 },
+    ReadDone { life: u32 },
+    ReadDue { life: u32, seq: u64 },
+    /// Housekeeping at the server.
+    House { life: u32 },
+    /// A lease that waited too long.
+    LeaseTimeout { life: u32, ask: u64 },
+    Restart,
+    /// A message reaches the server.
+    AtServer(Box<crate::net::ToServer>),
+    /// A reply reaches a client.
+    AtClient(Box<crate::net::ToClient>),
+    /// Something reaches a verifier.
+    AtVerifier(Box<crate::net::ToVerifier>),
+    /// A device does what it does next.
+    Device { device: usize, seq: u64 },
+    /// A device goes without an answer.
+    DeviceTimeout { device: usize, call: u64 },
+    Thief { thief: usize },
+    Admin,
+    /// An administrator goes without an answer.
+    AdminTimeout { call: u64 },
+    /// A verifier's timer.
+    Tick { verifier: usize, life: u32, seq: u64 },
+    /// A verifier that acknowledges too early shows what it knows.
+    Show { verifier: usize, life: u32 },
+    /// A request with some token at a verifier.
+    Probe { verifier: usize },
+    /// A request with this token at a verifier.
+    ProbeToken { verifier: usize, token: usize },
+    /// A suspended verifier goes on.
+    Resume { verifier: usize },
+    VerifierRestart { verifier: usize },
+    /// Something goes wrong.
+    Chaos,
+}
+
+struct Queued {
+    at: At,
+    seq: u64,
+    event: Event,
+}
+impl PartialEq for Queued {
+    fn eq(&self, other: &Self) -> bool {
+        (self.at, self.seq) == (other.at, other.seq)
+    }
+}
+impl Eq for Queued {}
+impl PartialOrd for Queued {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Queued {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        Reverse((self.at, self.seq)).cmp(&Reverse((other.at, other.seq)))
+    }
+}
+
+/// The settings of one run, chosen by its seed.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    pub rules: Rules,
+    /// B in milliseconds.
+    pub bound: i64,
+    /// How long the run is.
+    pub length: At,
+}
+
+impl Settings {
+    fn choose(rng: &mut Rng) -> Self {
+        let rules = Rules {
+            issuer: "https://id.example".into(),
+            audience: "https://api.example".into(),
+            access_ttl: rng.pick(&[15_000, 20_000, 25_000]),
+            idle_ttl: rng.pick(&[70_000, 90_000]),
+            absolute_ttl: rng.pick(&[100_000, 130_000, 600_000]),
+            retry_window: 4_000,
+            late_retry: rng.pick(&[45_000, 60_000]),
+        };
+        Self { rules, bound: rng.pick(&[2_000, 3_000, 5_000]), length: 150_000 }
+    }
+    /// What `hello` says.
+    pub fn max_life_s(&self) -> u64 {
+        self.rules.max_life().div_euclid(1000).unsigned_abs() + 1
+    }
+}
+
+/// Everything there is.
+pub struct World {
+    pub now: At,
+    pub rng: Rng,
+    pub settings: Settings,
+    pub mutant: Option<Mutant>,
+    pub counts: Counts,
+    pub truth: Truth,
+    pub violation: Option<Violation>,
+    pub database: Dates,
+    pub disk: Disk,
+    pub node: Node,
+    pub ops: BTreeMap<u64, Op>,
+    pub mac: MacKey,
+    pub net: Net,
+    pub devices: Vec<Device>,
+    pub thieves: Vec<Thief>,
+    pub admin: crate::clients::Admin,
+    pub accounts: Vec<(AccountId, String)>,
+    pub verifiers: Vec<Verifier>,
+    /// What was seen, folded into one number: the same seed gives the same.
+    pub hash: u64,
+    pub events: u64,
+    queue: BinaryHeap<Queued>,
+    seq: u64,
+    next_id: u64,
+    story: Option<VecDeque<String>>,
+}
+
+impl std::fmt::Debug for World {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("World").field("now", &self.now).finish_non_exhaustive()
+    }
+}
+
+/// How many lines of the story are kept.
+const STORY: usize = 400;
+
+impl World {
+    /// A world at its beginning. `story`: whether to keep the last events in words.
+    pub fn new(seed: u64, mutant: Option<Mutant>, story: bool) -> Self {
+        let mut rng = Rng::new(seed);
+        let settings = Settings::choose(&mut rng);
+        let mut database = Dates::default();
+        database.step(rng.range(-500, 500), 0);
+        let log = LogId::from_bits(portcullis_domain::Chance::bits(&mut rng));
+        let disk = Disk::new(log, database.now(0));
+        let mac = MacKey { id: KeyId(1), bytes: SecretBytes::new(portcullis_domain::Chance::secret(&mut rng)) };
+        let node = Node::new(&settings, &mut rng);
+        let mut world = Self {
+            now: 0,
+            rng,
+            settings,
+            mutant,
+            counts: Counts::default(),
+            truth: Truth::default(),
+            violation: None,
+            database,
+            disk,
+            node,
+            ops: BTreeMap::new(),
+            mac,
+            net: Net::default(),
+            devices: Vec::new(),
+            thieves: Vec::new(),
+            admin: crate::clients::Admin::default(),
+            accounts: Vec::new(),
+            verifiers: Vec::new(),
+            hash: seed,
+            events: 0,
+            queue: BinaryHeap::new(),
+            seq: 0,
+            next_id: 0,
+            story: story.then(VecDeque::new),
+        };
+        world.populate();
+        world
+    }
+
+    fn populate(&mut self) {
+        self.make_accounts(5);
+        for account in [0, 0, 0, 1, 1, 2, 3, 4] {
+            self.add_device(account);
+        }
+        for thief in 0..2 {
+            self.thieves.push(Thief::default());
+            let at = self.rng.range(5_000, 30_000);
+            self.at(at, Event::Thief { thief });
+        }
+        for _ in 0..3 {
+            self.add_verifier();
+        }
+        let links = self.verifiers.len();
+        self.net.links = vec![Link::default(); links];
+        self.at(0, Event::Restart);
+        let (admin, chaos) = (self.rng.range(5_000, 9_000), self.rng.range(3_000, 8_000));
+        self.at(admin, Event::Admin);
+        self.at(chaos, Event::Chaos);
+    }
+
+    /// Until the end, or the first violation.
+    pub fn run(&mut self) {
+        while self.violation.is_none() {
+            let Some(Queued { at, event, .. }) = self.queue.pop() else { break };
+            if at > self.settings.length {
+                break;
+            }
+            self.now = at;
+            if self.is_for_server(&event) && at < self.node.paused_until {
+                self.while_paused(event);
+                continue;
+            }
+            self.events += 1;
+            self.happen(event);
+        }
+        if self.violation.is_none() {
+            self.check_end();
+        }
+    }
+
+    /// The server stands still: what is for it waits. A client's connection does not wait long (no message later than half of
+    /// the retry window).
+    fn while_paused(&mut self, event: Event) {
+        let until = self.node.paused_until;
+        let is_call = matches!(&event, Event::AtServer(m) if matches!(**m, crate::net::ToServer::Call { .. }));
+        if is_call && until - self.now > 100 {
+            self.counts.add("messages dropped");
+        } else {
+            self.push(until, event);
+        }
+    }
+
+    fn is_for_server(&self, event: &Event) -> bool {
+        matches!(
+            event,
+            Event::Op { .. }
+                | Event::Durable { .. }
+                | Event::Visible { .. }
+                | Event::Told { .. }
+                | Event::ReadSnapshot { .. }
+                | Event::ReadDone { .. }
+                | Event::ReadDue { .. }
+                | Event::House { .. }
+                | Event::LeaseTimeout { .. }
+                | Event::AtServer(_)
+        )
+    }
+
+    fn happen(&mut self, event: Event) {
+        let life = self.node.life;
+        match event {
+            Event::Op { life: of, op } if of == life => self.op_goes_on(op),
+            Event::Durable { life: of } if of == life => self.commit_durable(),
+            Event::Visible { life: of } if of == life => self.commit_visible(),
+            Event::Told { life: of, told } if of == life => self.commit_told(*told),
+            Event::ReadSnapshot { life: of } if of == life => self.read_snapshot(),
+            Event::ReadDone { life: of } if of == life => self.read_done(),
+            Event::ReadDue { life: of, seq } if of == life => self.read_due(seq),
+            Event::House { life: of } if of == life => self.keep_house(),
+            Event::LeaseTimeout { life: of, ask } if of == life => self.lease_timeout(ask),
+            Event::Op { .. }
+            | Event::Durable { .. }
+            | Event::Visible { .. }
+            | Event::Told { .. }
+            | Event::ReadSnapshot { .. }
+            | Event::ReadDone { .. }
+            | Event::ReadDue { .. }
+            | Event::House { .. }
+            | Event::LeaseTimeout { .. } => {}
+            Event::Restart => self.restart(),
+            Event::AtServer(message) => self.at_server(*message),
+            Event::AtClient(message) => self.at_client(*message),
+            Event::AtVerifier(message) => self.at_verifier(*message),
+            Event::Device { device, seq } => self.device_acts(device, seq),
+            Event::DeviceTimeout { device, call } => self.device_timeout(device, call),
+            Event::Thief { thief } => self.thief_acts(thief),
+            Event::Admin => self.admin_acts(),
+            Event::AdminTimeout { call } => self.admin_timeout(call),
+            Event::Tick { verifier, life, seq } => self.verifier_tick(verifier, life, seq),
+            Event::Show { verifier, life } => self.verifier_show(verifier, life),
+            Event::Probe { verifier } => self.probe(verifier),
+            Event::ProbeToken { verifier, token } => self.probe_token(verifier, token),
+            Event::Resume { verifier } => self.verifier_resumes(verifier),
+            Event::VerifierRestart { verifier } => self.verifier_restarts(verifier),
+            Event::Chaos => self.chaos(),
+        }
+    }
+
+    /// Lets `event` happen after `delay`.
+    pub fn after(&mut self, delay: i64, event: Event) {
+        self.push(self.now + delay.max(0), event);
+    }
+    /// Lets `event` happen at `at`.
+    pub fn at(&mut self, at: At, event: Event) {
+        self.push(at, event);
+    }
+    fn push(&mut self, at: At, event: Event) {
+        self.seq += 1;
+        self.queue.push(Queued { at, seq: self.seq, event });
+    }
+    /// A number that nobody had before.
+    pub fn fresh(&mut self) -> u64 {
+        self.next_id += 1;
+        self.next_id
+    }
+    /// Folds something that was seen into the hash of the run.
+    pub fn note(&mut self, tag: u64, value: u64) {
+        let mixed = (self.hash ^ tag.rotate_left(48) ^ (self.now as u64).rotate_left(24) ^ value)
+            .wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.hash = mixed ^ (mixed >> 29);
+    }
+    /// Whether the story is told.
+    pub fn tells(&self) -> bool {
+        self.story.is_some()
+    }
+    /// One more line of the story.
+    pub fn tell(&mut self, line: String) {
+        let now = self.now;
+        if let Some(story) = &mut self.story {
+            if story.len() >= STORY {
+                story.pop_front();
+            }
+            story.push_back(format!("{:>9.3}s  {line}", now as f64 / 1000.0));
+        }
+    }
+    /// The last events in words.
+    pub fn story(&self) -> impl Iterator<Item = &str> {
+        self.story.iter().flatten().map(String::as_str)
+    }
+    /// Whether this bug is planted.
+    pub fn has(&self, mutant: Mutant) -> bool {
+        self.mutant == Some(mutant)
+    }
+}
+
+/// Adds a line to the story, when it is told.
+macro_rules! tell {
+    ($world:expr, $($what:tt)*) => {
+        if $world.tells() {
+            let line = format!($($what)*);
+            $world.tell(line);
+        }
+    };
+}
+pub(crate) use tell;
