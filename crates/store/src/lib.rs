@@ -6,6 +6,7 @@
 //!
 //! The memory store ([`memory`]) is the reference: small, pure, used by the simulator. [`conformance`] is the suite that every
 //! backend runs. [`faulty`] wraps any store and fails the n-th operation.
+pub mod conformance;
 pub mod faulty;
 pub mod memory;
 pub mod rows;

@@ -1,0 +1,159 @@
+//! Many at once.
+use super::{Backend, World, account, conflict, end, wait};
+use crate::CommitError;
+use portcullis_domain::changes::{Change, Changes, Committed, Conflict, Idempotency};
+use portcullis_domain::family::Family;
+use portcullis_wire::{AccountId, Chain, Digest, Rev, Target};
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::thread;
+
+const MANY: usize = 64;
+
+/// All these commits at once, each from a thread of its own.
+fn at_once(w: &World<'_>, all: Vec<Changes>) -> Vec<Result<Committed, CommitError>> {
+    let (start, store, backend) = (Barrier::new(all.len()), &*w.store, w.backend);
+    thread::scope(|scope| {
+        let run = |changes| {
+            let start = &start;
+            scope.spawn(move || {
+                let _guard = backend.enter();
+                start.wait();
+                wait(store.commit(changes))
+            })
+        };
+        let threads: Vec<_> = all.into_iter().map(run).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    })
+}
+
+fn steps(steps: Vec<Change>) -> Changes {
+    Changes { steps, ..Changes::default() }
+}
+
+/// The one that was committed; all others failed with this conflict.
+fn only_one(results: Vec<Result<Committed, CommitError>>, others: Conflict) -> usize {
+    let won: Vec<usize> = results.iter().enumerate().filter(|(_, r)| r.is_ok()).map(|(at, _)| at).collect();
+    assert_eq!(won.len(), 1, "exactly one: {results:?}");
+    for result in results.into_iter().filter(Result::is_err) {
+        assert_eq!(conflict(result), others);
+    }
+    won[0]
+}
+
+pub(super) fn one_of_many_moves_a_family(backend: &dyn Backend) {
+    let (w, _, _, gra) = World::peopled(backend);
+    let mut family = gra.family.clone();
+    for _ in 0..5 {
+        let (counter, predecessor) = (family.counter, family.predecessor);
+        let next = |n: usize| Family {
+            counter: counter + 1,
+            predecessor: Some(counter),
+            handouts: n as u32,
+            ..family.clone()
+        };
+        let all =
+            (0..MANY).map(|n| steps(vec![Change::SetFamily { grant: gra.id, counter, predecessor, family: next(n) }]));
+        let won = only_one(at_once(&w, all.collect()), Conflict::Moved);
+        assert_eq!(w.grant(gra.id).family, next(won));
+        family = next(won);
+    }
+}
+
+pub(super) fn one_of_many_takes_an_address(backend: &dyn Backend) {
+    let w = World::new(backend);
+    let rows: Vec<_> = (0..MANY).map(|_| account(AccountId::from_bits(w.bits()), "ada@example.org")).collect();
+    let all = rows.iter().map(|row| steps(vec![Change::InsertAccount(row.clone())])).collect();
+    let won = only_one(at_once(&w, all), Conflict::EmailTaken);
+    assert_eq!(wait(w.store.list_accounts(None, None, 100)).unwrap().rows, [rows[won].clone()]);
+}
+
+pub(super) fn one_of_many_keeps_a_repeated_call(backend: &dyn Backend) {
+    let (w, ada, ..) = World::peopled(backend);
+    let call = Idempotency { actor: "a".into(), key: "k".into(), request: Digest::of(b"r"), made: None };
+    let act = Changes { idempotency: Some(call), ..steps(vec![end(Target::Account(ada.id), None)]) };
+    only_one(at_once(&w, vec![act; MANY]), Conflict::Repeated);
+    assert_eq!(wait(w.store.stamp()).unwrap().head, Rev(1));
+}
+
+pub(super) fn revs_have_no_gap_and_no_twin(backend: &dyn Backend) {
+    let (w, ada, ses, _) = World::peopled(backend);
+    let all = (0..MANY).map(|n| match n % 4 {
+        0 => steps(vec![end(Target::All, Some(ses.id))]),
+        1 => steps(vec![end(Target::Account(ada.id), Some(ses.id)), end(Target::Account(ada.id), Some(ses.id))]),
+        // Half of them fail after they took a rev.
+        2 => steps(vec![end(Target::All, None), end(Target::Account(AccountId::from_bits(1)), None)]),
+        _ => steps(vec![end(Target::Account(ada.id), Some(ses.id))]),
+    });
+    let results = at_once(&w, all.collect());
+    let mut revs: Vec<u64> = Vec::new();
+    for (n, result) in results.into_iter().enumerate() {
+        match n % 4 {
+            1 => revs.extend(result.unwrap().rev.into_iter().flat_map(|rev| [rev.0 - 1, rev.0])),
+            2 => assert_eq!(conflict(result), Conflict::Missing),
+            _ => revs.extend(result.unwrap().rev.map(|rev| rev.0)),
+        }
+    }
+    revs.sort_unstable();
+    assert_eq!(revs, (1..=MANY as u64).collect::<Vec<_>>());
+    let (stamp, entries) = wait(w.store.read_live()).unwrap();
+    assert_eq!(entries.iter().map(|entry| entry.rev.0).collect::<Vec<_>>(), revs);
+    assert_eq!(stamp.chain, entries.iter().fold(Chain::genesis(stamp.log), Chain::after));
+}
+
+/// Sets a flag when dropped, so that readers end also when the writer panics.
+struct Finally<'a>(&'a AtomicBool);
+impl Drop for Finally<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, SeqCst);
+    }
+}
+
+pub(super) fn no_head_without_its_facts(backend: &dyn Backend) {
+    let (w, ada, first, gra) = World::peopled(backend);
+    // The n-th of these ends with rev 2n+1, and rev 2n+2 cuts the account but for the first session.
+    let sessions: Vec<_> = (0..60).map(|_| w.new_session(&ada).0).collect();
+    let (over, store) = (AtomicBool::new(false), &*w.store);
+    let saw = |seen: u64| {
+        let view = wait(store.load_refresh(gra.id)).unwrap().unwrap();
+        let head = view.stamp.head.0;
+        assert!(head >= seen, "what a reader saw once it sees ever after");
+        assert_eq!(view.account.cut.rev.0, head / 2 * 2, "the cut is that of the head");
+        let next = &sessions[(head / 2).min(59) as usize];
+        let view = wait(store.load_session(next.id)).unwrap().unwrap();
+        let (head, ended) = (view.stamp.head.0, view.session.ended.map(|ended| ended.rev.0));
+        let own = sessions.iter().position(|s| s.id == next.id).unwrap() as u64 * 2 + 1;
+        assert_eq!(ended, (head >= own).then_some(own), "an end and its rev come together, at head {head}");
+        assert_eq!(view.account.cut.rev.0, head / 2 * 2);
+        let log = wait(store.read_log(Rev::ZERO, 1000)).unwrap();
+        assert_eq!(log.entries.len() as u64, log.stamp.head.0, "the log reaches to the head");
+        assert_eq!(log.stamp.chain, log.entries.iter().fold(Chain::genesis(log.stamp.log), Chain::after));
+        let view = wait(store.load_sign_in("ada@example.org", gra.client)).unwrap();
+        assert_eq!(view.account.unwrap().cut.rev.0, view.stamp.head.0 / 2 * 2);
+        let listed = wait(store.list_sessions(ada.id, 100)).unwrap();
+        let head = listed[0].stamp.head.0;
+        assert_eq!(listed.len() as u64, 61 - head.div_ceil(2), "at head {head}");
+        view.stamp.head.0.min(head)
+    };
+    let reads: usize = thread::scope(|scope| {
+        let reader = || {
+            let _guard = backend.enter();
+            let (mut seen, mut reads) = (0, 0);
+            while !over.load(SeqCst) {
+                seen = saw(seen);
+                reads += 1;
+            }
+            reads
+        };
+        let readers: Vec<_> = (0..3).map(|_| scope.spawn(reader)).collect();
+        let finally = Finally(&over);
+        for session in &sessions {
+            w.end(Target::Session(session.id));
+            let cut = w.ok([end(Target::Account(ada.id), Some(first.id))]);
+            saw(cut.rev.unwrap().0);
+        }
+        drop(finally);
+        readers.into_iter().map(|reader| reader.join().unwrap()).sum()
+    });
+    assert!(reads > 0, "nobody read meanwhile");
+}

@@ -1,0 +1,102 @@
+//! Everything that a store shows, as text: two stores with the same content show the same.
+use super::wait;
+use crate::{EventFilter, Store};
+use portcullis_domain::model::{Client, Grant, Instance, Key};
+use portcullis_domain::view::{RefreshView, SessionView};
+use portcullis_wire::{AccountId, ClientId, GrantId, Rev, SessionId};
+use std::fmt::Write as _;
+
+/// What is asked for by id, since no list has it.
+#[derive(Debug, Clone, Default)]
+pub struct Known {
+    /// Sessions.
+    pub sessions: Vec<SessionId>,
+    /// Grants.
+    pub grants: Vec<GrantId>,
+    /// Accounts.
+    pub accounts: Vec<AccountId>,
+    /// Addresses.
+    pub emails: Vec<String>,
+    /// Repeated calls: actor and key.
+    pub calls: Vec<(String, String)>,
+}
+
+/// All that `store` shows by its views and lists. Secrets are shown in the clear: they are those of tests.
+pub fn show(store: &dyn Store, known: &Known) -> String {
+    let mut out = String::new();
+    macro_rules! line {
+        ($($arg:tt)*) => { writeln!(out, $($arg)*).unwrap() };
+    }
+    line!("{:?}", wait(store.stamp()).unwrap());
+    line!("{:?}", wait(store.load_bound()).unwrap());
+    line!("live {}", wait(store.count_live_sessions()).unwrap());
+    for account in wait(store.list_accounts(None, None, 1000)).unwrap().rows {
+        line!("{account:?}");
+        for view in wait(store.list_sessions(account.id, 1000)).unwrap() {
+            line!("listed {}", show_session(&view));
+        }
+    }
+    for id in &known.accounts {
+        let view = wait(store.load_account(*id)).unwrap();
+        line!("{:?}", view.map(|view| (view.stamp, view.account)));
+    }
+    for email in &known.emails {
+        let view = wait(store.load_sign_in(email, ClientId::FIRST_PARTY)).unwrap();
+        line!("{email} {view:?}");
+        let page = wait(store.list_accounts(Some(&email[..2]), None, 2)).unwrap();
+        line!("{page:?}");
+    }
+    for id in &known.sessions {
+        line!("{:?}", wait(store.load_session(*id)).unwrap().as_ref().map(show_session));
+    }
+    for id in &known.grants {
+        line!("{:?}", wait(store.load_refresh(*id)).unwrap().as_ref().map(show_refresh));
+    }
+    for client in wait(store.list_clients(None, 1000)).unwrap().rows {
+        line!("{}", show_client(&client));
+        let view = wait(store.load_client(client.id)).unwrap().unwrap();
+        assert_eq!(view.client, client);
+    }
+    wait(store.list_instances()).unwrap().iter().for_each(|row| line!("{}", show_instance(row)));
+    wait(store.list_keys()).unwrap().iter().for_each(|row| line!("{}", show_key(row)));
+    for (actor, key) in &known.calls {
+        let row = wait(store.load_remembered(actor, key)).unwrap();
+        line!("{actor} {key} {:?}", row.map(|row| (row.request.0, row.rev, row.ended, row.made, row.at)));
+    }
+    line!("{:?}", wait(store.list_events(&EventFilter::default(), None, 100_000)).unwrap());
+    let (stamp, live) = wait(store.read_live()).unwrap();
+    line!("{stamp:?} {live:?}");
+    for rev in stamp.head.0.saturating_sub(3)..=stamp.head.0 {
+        line!("{:?}", wait(store.read_log(Rev(rev), 2)).unwrap());
+        line!("{:?}", wait(store.load_revocation(Rev(rev))).unwrap());
+    }
+    out
+}
+
+fn show_session(view: &SessionView) -> String {
+    let cookie = view.session.cookie.map(|digest| digest.0);
+    format!("{:?} {:?} {:?} {:?} {cookie:?}", view.stamp, view.session, view.account, view.refreshed_at)
+}
+
+fn show_grant(grant: &Grant) -> String {
+    let family = &grant.family;
+    let times = (family.made_at, family.handed_at, family.handouts);
+    format!("{grant:?} {:?} {} {} {times:?}", family.secret, family.key, family.epoch)
+}
+
+fn show_refresh(view: &RefreshView) -> String {
+    let RefreshView { stamp, grant, session, account, client_cut, client_disabled } = view;
+    format!("{stamp:?} {} {session:?} {account:?} {client_cut:?} {client_disabled}", show_grant(grant))
+}
+
+fn show_client(client: &Client) -> String {
+    format!("{client:?} {:?}", client.secret.map(|digest| digest.0))
+}
+
+fn show_instance(instance: &Instance) -> String {
+    format!("{instance:?} {:?}", instance.secret.0)
+}
+
+fn show_key(key: &Key) -> String {
+    format!("{key:?} {:?}", key.sealed.expose())
+}
