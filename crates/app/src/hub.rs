@@ -101,7 +101,15 @@ struct State {
     batches: VecDeque<Batch>,
     keys_version: u64,
     closed_clients: BTreeSet<ClientId>,
-    snapshot: Option<(Rev, Time, Arc<Vec<portcullis_wire::frame::Snapshot>>)>,
+    /// The newest snapshots, newest last: who pulls pages of one finishes it while the log goes on.
+    snapshots: VecDeque<Made>,
+}
+
+/// A snapshot that was made, and when.
+struct Made {
+    floor: Time,
+    at: Mono,
+    parts: Arc<Vec<portcullis_wire::frame::Snapshot>>,
 }
 
 /// Entries encoded once for all streams that stand right before them.
@@ -162,7 +170,7 @@ impl Hub {
                 batches: VecDeque::new(),
                 keys_version: 0,
                 closed_clients: BTreeSet::new(),
-                snapshot: None,
+                snapshots: VecDeque::new(),
             }),
             version: watch::channel(0).0,
             reads: watch::channel(ReadDone { number: 0, began: now, stamp: None }).0,
@@ -206,7 +214,7 @@ impl Hub {
             let mut state = self.state();
             state.publisher.set_keys(keys.public().to_vec());
             state.keys_version += 1;
-            state.snapshot = None;
+            state.snapshots.clear();
         }
         self.bump();
     }

@@ -20,6 +20,9 @@ use tokio::sync::watch;
 
 /// Entries per part of a snapshot.
 pub const PART: usize = 5000;
+/// How many snapshots are kept for who pulls their pages, and for how long, in milliseconds.
+const SNAPSHOTS: usize = 4;
+const SNAPSHOT_KEPT_MS: i64 = 15_000;
 /// The most entries that a stream gets at once when it resumes.
 const MAX_RESUME: usize = 10_000;
 /// After so long without an event a comment is sent, so that proxies keep the connection.
@@ -164,16 +167,19 @@ impl Hub {
         Ok((row.id, secret))
     }
 
-    /// The snapshot as of now, made once for all that ask at the same position.
+    /// The snapshot as of now, made once for all that ask at the same position, and kept for a while for who pulls pages.
     fn snapshot_of(&self, state: &mut super::State) -> Arc<Vec<Snapshot>> {
-        let (head, floor) = (state.publisher.head(), state.publisher.floor());
-        if let Some((rev, at, parts)) = &state.snapshot
-            && (*rev, *at) == (head, floor)
-        {
-            return parts.clone();
+        let (head, floor, now) = (state.publisher.head(), state.publisher.floor(), real::mono());
+        let newest = state.snapshots.back().filter(|made| made.parts[0].rev == head && made.floor == floor);
+        if let Some(made) = newest {
+            return made.parts.clone();
+        }
+        state.snapshots.retain(|made| now.since(made.at) < SNAPSHOT_KEPT_MS);
+        if state.snapshots.len() >= SNAPSHOTS {
+            state.snapshots.pop_front();
         }
         let parts = Arc::new(state.publisher.snapshot(PART));
-        state.snapshot = Some((head, floor, parts.clone()));
+        state.snapshots.push_back(super::Made { floor, at: now, parts: parts.clone() });
         parts
     }
 
@@ -183,13 +189,15 @@ impl Hub {
             return Err(AppError::Fault(why));
         }
         let mut state = self.state();
-        let parts = match (&state.snapshot, rev) {
-            (Some((at, _, parts)), Some(rev)) if *at == rev => parts.clone(),
-            (_, Some(_)) => {
-                let detail = "that snapshot has passed; start again with part=0 and without rev".into();
-                return Err(AppError::Bad(Code::Conflict, detail));
-            }
-            (_, None) => self.snapshot_of(&mut state),
+        let parts = match rev {
+            None => self.snapshot_of(&mut state),
+            Some(rev) => match state.snapshots.iter().rfind(|made| made.parts[0].rev == rev) {
+                Some(made) => made.parts.clone(),
+                None => {
+                    let detail = "that snapshot has passed; start again with part=0 and without rev".into();
+                    return Err(AppError::Bad(Code::Conflict, detail));
+                }
+            },
         };
         drop(state);
         let index = usize::try_from(part).unwrap_or(usize::MAX);
