@@ -7,6 +7,7 @@ use crate::commands;
 use crate::settings::sources::Flags;
 use clap::{Args, Parser, Subcommand};
 use exit::{Exit, Failure};
+use portcullis_wire::time;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -193,9 +194,27 @@ pub enum AccountsAct {
 /// Whether to answer when committed, or when true everywhere.
 #[derive(Debug, Args)]
 pub struct Wait {
-    /// Answer when every verifier enforces it; exit code 4 when that is not known in time.
+    /// Answer when every verifier enforces it; exit code 4 when that does not come in time.
     #[arg(long)]
     pub wait: bool,
+    /// How long to wait [default: twice the bound].
+    #[arg(long, requires = "wait", value_name = "SPAN", value_parser = span)]
+    pub timeout: Option<i64>,
+}
+
+fn span(text: &str) -> Result<i64, String> {
+    time::parse_span(text).ok_or_else(|| "a duration needs a number and a unit, such as 5s".into())
+}
+
+impl Wait {
+    /// The query of the call.
+    pub fn query(&self) -> String {
+        match (self.wait, self.timeout) {
+            (false, _) => String::new(),
+            (true, None) => "?wait=enforced".into(),
+            (true, Some(ms)) => format!("?wait=enforced&timeout_ms={ms}"),
+        }
+    }
 }
 
 #[derive(Debug, Args)]

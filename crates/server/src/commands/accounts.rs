@@ -62,7 +62,7 @@ async fn act(args: &AccountsArgs) -> Outcome {
                 body["until"] = until.as_str().into();
             }
             let account = find(&mut remote, account).await?;
-            let path = path(account, if wait.wait { "/block?wait=enforced" } else { "/block" });
+            let path = path(account, &format!("/block{}", wait.query()));
             return revoking(&mut remote, Method::POST, &path, Some(&body), json, wait.wait).await;
         }
         AccountsAct::Unblock { account, reason } => {
@@ -83,12 +83,12 @@ async fn act(args: &AccountsArgs) -> Outcome {
         }
         AccountsAct::EndSessions { account, wait } => {
             let account = find(&mut remote, account).await?;
-            let path = path(account, if wait.wait { "/sessions?wait=enforced" } else { "/sessions" });
+            let path = path(account, &format!("/sessions{}", wait.query()));
             return revoking(&mut remote, Method::DELETE, &path, None, json, wait.wait).await;
         }
         AccountsAct::Delete { account, wait } => {
             let account = find(&mut remote, account).await?;
-            let path = path(account, if wait.wait { "?wait=enforced" } else { "" });
+            let path = path(account, &wait.query());
             return revoking(&mut remote, Method::DELETE, &path, None, json, wait.wait).await;
         }
     }
@@ -180,7 +180,11 @@ pub(super) fn revoked(answer: &Value) -> String {
             cell(&enforcement, "bounded_by")
         ),
     };
-    format!("{ended} (rev {}); {state}", cell(answer, "rev"))
+    let open = match number("until_expiry") {
+        0 => String::new(),
+        n => format!("; {n} with routes under `open` accept there until the tokens expire"),
+    };
+    format!("{ended} (rev {}); {state}{open}", cell(answer, "rev"))
 }
 
 /// A password from a file or standard input, without the line's end.

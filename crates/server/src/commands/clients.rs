@@ -4,7 +4,7 @@ use super::remote::{Remote, block_on, cell, escaped};
 use crate::cli::exit::{Exit, Outcome};
 use crate::cli::out;
 use crate::cli::table::render;
-use crate::cli::{ClientsAct, ClientsArgs};
+use crate::cli::{ClientsAct, ClientsArgs, Wait};
 use http::Method;
 use serde_json::{Value, json};
 
@@ -36,8 +36,8 @@ async fn act(args: &ClientsArgs) -> Outcome {
                 format!("{}\nThe secret is shown this once.", render(&["", ""], &lines).trim_start_matches('\n'))
             });
         }
-        ClientsAct::Enable { client } => return set_disabled(&mut remote, client, false, json, false).await,
-        ClientsAct::Disable { client, wait } => return set_disabled(&mut remote, client, true, json, wait.wait).await,
+        ClientsAct::Enable { client } => return set_disabled(&mut remote, client, None, json).await,
+        ClientsAct::Disable { client, wait } => return set_disabled(&mut remote, client, Some(wait), json).await,
     }
     Ok(Exit::Done)
 }
@@ -56,14 +56,16 @@ fn row(client: &Value) -> Vec<String> {
     ]
 }
 
-async fn set_disabled(remote: &mut Remote, client: &str, disabled: bool, as_json: bool, wait: bool) -> Outcome {
-    let path = format!("/v1/admin/clients/{}{}", escaped(client), if wait { "?wait=enforced" } else { "" });
-    let answer = remote.call(Method::PATCH, &path, Some(&json!({ "disabled": disabled }))).await?;
+/// Switches a client on (`None`) or off.
+async fn set_disabled(remote: &mut Remote, client: &str, off: Option<&Wait>, as_json: bool) -> Outcome {
+    let path = format!("/v1/admin/clients/{}{}", escaped(client), off.map(Wait::query).unwrap_or_default());
+    let answer = remote.call(Method::PATCH, &path, Some(&json!({ "disabled": off.is_some() }))).await?;
     let ended = answer.get("rev").is_some_and(Value::is_u64);
     show(as_json, &answer, || {
         let table = render(&HEADS, &[row(&answer)]);
         if ended { format!("{table}\n{}", revoked(&answer)) } else { table }
     });
     // One that was off already ends nothing, so there is nothing to wait for.
+    let wait = off.is_some_and(|wait| wait.wait);
     Ok(if wait && ended && !is_complete(&answer) { Exit::CheckFailed } else { Exit::Done })
 }

@@ -123,8 +123,7 @@ impl Tour<'_> {
         let mut block = call(Method::POST, format!("/v1/admin/accounts/{id}/block"), &admin.access);
         block.body = Some(json!({ "reason": "shown by the tour" }));
         self.revoke(block, &[(&laptop_again, FALLEN), (&bystander, Must::Pass)], Some(&stream)).await?;
-        self.sign_in_is_refused(&place.account, "right password", place.account.password, 403, "account_blocked")
-            .await;
+        self.sign_in_is_refused(&place.account, "right password", place.account.password, 403, "account_blocked").await;
         self.sign_in_is_refused(&place.account, "wrong password", "not the password", 401, "invalid_credentials").await;
 
         self.title("The administrator lifts the block: it brings nothing back");
@@ -368,7 +367,7 @@ impl Tour<'_> {
 
     fn tell(&self, name: &str, verdict: &str, code: &str, rest: &str) {
         let code = if code.is_empty() { String::new() } else { format!("{code:<20}") };
-        self.say(&format!("   {name:<22} {verdict}  {code}{rest}"));
+        self.say(&format!("   {name:<24} {verdict}  {code}{rest}"));
     }
 
     fn say(&self, text: &str) {

@@ -1,0 +1,142 @@
+//! `accounts` and `clients`: by the admin socket and by URL, for people and for programs.
+use crate::support::{ADMIN, Dir, Server, basic, open, portcullis, read_until, read_until_so, run, run_with_input};
+
+/// A command on the admin socket of this test's server.
+fn on(dir: &Dir, args: &[&str]) -> crate::support::Ran {
+    run(&dir.0, &[args, &["--data-dir", "data"]].concat())
+}
+
+#[tokio::test]
+async fn accounts_by_the_admin_socket() {
+    let dir = Dir::new();
+    let server = Server::start(&dir).await;
+    let args = ["accounts", "create", "Ada@Example.org", "--name", "Ada", "--json", "--data-dir", "data"];
+    let ada = run_with_input(&dir.0, &args, "correct horse\n").must(0, "").json();
+    let id = ada["id"].as_str().unwrap();
+    assert_eq!((ada["email"].as_str(), ada["status"].as_str()), (Some("ada@example.org"), Some("active")));
+    run_with_input(&dir.0, &args, "correct horse\n").must(1, "email_taken");
+    run_with_input(&dir.0, &args, "short\n").must(1, "invalid_value");
+    on(&dir, &["accounts", "create", "b@example.org"]).must(2, "no password was given");
+
+    let listed = on(&dir, &["accounts", "list"]).must(0, "EMAIL").out;
+    assert!(listed.lines().count() == 3 && listed.contains(id) && listed.contains(ADMIN.0), "{listed}");
+    let page = on(&dir, &["accounts", "list", "--limit", "1", "--json"]).json();
+    assert_eq!(page["accounts"].as_array().unwrap().len(), 1);
+    let more = on(&dir, &["accounts", "list", "--limit", "1", "--cursor", page["next"].as_str().unwrap()]);
+    assert_eq!(more.must(0, "").out.lines().count(), 2);
+    assert_eq!(on(&dir, &["accounts", "list", "--prefix", "ada@", "--json"]).json()["accounts"][0]["id"], id);
+
+    let who = ("ada@example.org", "correct horse");
+    let token = server.access_token(who).await;
+    on(&dir, &["accounts", "sessions", "ada@example.org"]).must(0, "DEVICE");
+    let sessions = on(&dir, &["accounts", "sessions", id, "--json"]).json();
+    assert_eq!(sessions["sessions"].as_array().unwrap().len(), 1);
+    on(&dir, &["accounts", "end-sessions", id, "--wait"]).must(0, "1 session ended (rev 1); enforced everywhere");
+    assert_eq!(server.call("GET", "/v1/me", Some(&token), None).await.1["code"], "token_revoked");
+
+    on(&dir, &["accounts", "block", "ada@example.org", "--reason", "we had to"]).must(0, "rev 2");
+    on(&dir, &["accounts", "show", "ada@example.org"]).must(0, "we had to");
+    let body = serde_json::json!({ "identifier": who.0, "password": who.1 });
+    let refused = server.call("POST", "/v1/sessions", None, Some(body)).await;
+    assert_eq!((refused.0, refused.1["code"].as_str()), (403, Some("account_blocked")));
+    on(&dir, &["accounts", "unblock", id]).must(0, "active");
+    server.access_token(who).await;
+    let deleted = on(&dir, &["accounts", "delete", id, "--json"]).must(0, "").json();
+    assert_eq!((deleted["rev"].as_u64(), deleted["ended"].as_u64()), (Some(3), Some(1)));
+    on(&dir, &["accounts", "show", "ada@example.org"]).must(1, "no account with the address");
+    on(&dir, &["accounts", "show", id]).must(0, "deleted");
+    on(&dir, &["accounts", "show", "ada"]).must(2, "neither an account's id");
+    on(&dir, &["accounts", "show", "acc_00000000000000000000000000"]).must(1, "not_found");
+    let events = server.call("GET", "/v1/admin/events", Some(&server.access_token(ADMIN).await), None).await.1;
+    let by_operator = events["events"].as_array().unwrap().iter().filter(|event| event["actor"] == "operator").count();
+    assert!(by_operator >= 4, "{events}");
+}
+
+#[tokio::test]
+async fn by_url_and_token() {
+    let dir = Dir::new();
+    let server = Server::start(&dir).await;
+    let url = format!("http://{}", server.address);
+    let token = server.access_token(ADMIN).await;
+    run(&dir.0, &["accounts", "list", "--server", &url, "--token", &token]).must(0, ADMIN.0);
+    let mut by_env = portcullis(&dir.0, &["accounts", "list"]);
+    by_env.env("PORTCULLIS_SERVER", &url).env("PORTCULLIS_TOKEN_FILE", dir.write("token", &format!("{token}\n")));
+    crate::support::Ran::from(by_env.output().unwrap()).must(0, ADMIN.0);
+
+    run(&dir.0, &["accounts", "list", "--server", &url]).must(2, "--token");
+    run(&dir.0, &["accounts", "list", "--server", &url, "--token", "garbage"]).must(1, "token_malformed");
+    run(&dir.0, &["accounts", "list", "--server", "http://10.0.0.1", "--token", "x"]).must(2, "in the clear");
+    run(&dir.0, &["accounts", "list", "--server", "nonsense", "--token", "x"]).must(2, "no server's URL");
+    // an account without the role
+    let args = ["accounts", "create", "ada@example.org", "--data-dir", "data"];
+    run_with_input(&dir.0, &args, "correct horse").must(0, "ada@example.org");
+    let token = server.access_token(("ada@example.org", "correct horse")).await;
+    run(&dir.0, &["accounts", "list", "--server", &url, "--token", &token]).must(1, "insufficient_scope");
+}
+
+#[test]
+fn nobody_there_is_exit_code_3() {
+    let dir = Dir::new();
+    on(&dir, &["accounts", "list"]).must(3, "data/admin.sock");
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    run(&dir.0, &["clients", "list", "--server", &format!("http://{free}"), "--token", "x"]).must(3, "refused");
+}
+
+#[tokio::test]
+async fn clients() {
+    let dir = Dir::new();
+    let server = Server::start_with(&dir, &["--bound", "500ms"]).await;
+    let (id, secret) = Server::verifier_client(&dir);
+    on(&dir, &["clients", "list"]).must(0, &id);
+    on(&dir, &["clients", "create", "x", "--kind", "nonsense"]).must(2, "verifier");
+    let auth = || Some(basic((&id, &secret)));
+    let mut feed = open(server.address, "GET", "/v1/feed?name=test&policy=closed", auth(), None).await;
+    assert!(read_until(&mut feed, "event: snapshot").await.contains("200 OK"));
+    on(&dir, &["clients", "disable", &id]).must(0, "disabled");
+    let rest = read_until(&mut feed, "no such mark").await;
+    assert!(rest.contains("event: bye"), "{rest}");
+    let mut feed = open(server.address, "GET", "/v1/feed?name=test&policy=closed", auth(), None).await;
+    assert!(read_until(&mut feed, "\r\n").await.contains("401"));
+    on(&dir, &["clients", "enable", &id]).must(0, "enabled");
+    let mut feed = open(server.address, "GET", "/v1/feed?name=test&policy=closed", auth(), None).await;
+    assert!(read_until(&mut feed, "event: snapshot").await.contains("200 OK"));
+    on(&dir, &["clients", "disable", "portcullis"]).must(1, "invalid_value");
+    on(&dir, &["clients", "disable", "cli_00000000000000000000000001"]).must(1, "not_found");
+}
+
+/// A verifier that holds a lease and does not acknowledge: nobody can say in time that an end is enforced there.
+#[tokio::test]
+async fn waiting_in_vain_is_exit_code_4() {
+    let dir = Dir::new();
+    let server = Server::start(&dir).await;
+    let (id, secret) = Server::verifier_client(&dir);
+    let auth = Some(basic((&id, &secret)));
+    let mut feed = open(server.address, "GET", "/v1/feed?name=test&policy=closed", auth, None).await;
+    let begun =
+        read_until_so(&mut feed, |text| text.split("\nid: ").nth(1).is_some_and(|rest| rest.contains("\n\n"))).await;
+    let position = begun.lines().find_map(|line| line.strip_prefix("id: ")).unwrap();
+    let hello = begun.lines().find_map(|line| line.strip_prefix("data: {")).unwrap();
+    let hello: serde_json::Value = serde_json::from_str(&format!("{{{hello}")).unwrap();
+    let ack = async |applied: u64| {
+        let ack = serde_json::json!({
+            "instance": hello["instance"], "instance_secret": hello["instance_secret"], "epoch": hello["epoch"],
+            "applied": applied, "position": position, "nonce": "n",
+        });
+        let mut request = open(server.address, "POST", "/v1/feed/acks", Some(basic((&id, &secret))), Some(ack)).await;
+        let answer = read_until(&mut request, "no such mark").await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    };
+    ack(0).await; // its first lease
+    on(&dir, &["accounts", "create", "ada@example.org", "--no-password"]).must(0, "ada@example.org");
+    on(&dir, &["accounts", "end-sessions", "ada@example.org"]).must(0, "1 pending");
+    let wait = ["accounts", "end-sessions", "ada@example.org", "--wait", "--timeout", "100ms"];
+    on(&dir, &wait).must(4, "rev 2");
+
+    ack(2).await; // and now everybody knows
+    let one = on(&dir, &["accounts", "list", "--prefix", "ada@", "--json"]).json();
+    let id = one["accounts"][0]["id"].as_str().unwrap().to_owned();
+    let token = server.access_token(ADMIN).await;
+    let revocation = server.call("GET", "/v1/admin/revocations/2", Some(&token), None).await.1;
+    assert_eq!(revocation["account_id"], id.as_str());
+    assert_eq!(revocation["enforcement"]["complete"], true, "{revocation}");
+}

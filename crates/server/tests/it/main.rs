@@ -1,0 +1,16 @@
+//! Tests of the binary: every one enters by the command line or by HTTP.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a test fails by panicking"
+)]
+
+mod cli;
+mod config;
+mod databases;
+mod demo_api;
+mod dev;
+mod serve;
+mod support;
