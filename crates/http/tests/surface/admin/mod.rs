@@ -1,0 +1,5 @@
+//! `/v1/admin`.
+mod accounts;
+mod clients;
+mod revocations;
+mod who;

@@ -1,0 +1,110 @@
+//! Connections that are slow, silent or stuck, and HTTP/2.
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use portcullis_testkit::{Options, TestServer};
+use serde_json::json;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpSocket, TcpStream};
+
+async fn impatient() -> TestServer {
+    let mut options = Options::default();
+    options.limits.header_time = Duration::from_millis(300);
+    options.limits.stall_time = Duration::from_millis(300);
+    TestServer::start(options).await
+}
+
+/// Reads until the server closes; fails when it does not within 5 s.
+async fn closes(stream: &mut TcpStream) {
+    let mut rest = Vec::new();
+    let read = tokio::time::timeout(Duration::from_secs(5), stream.read_to_end(&mut rest)).await;
+    assert!(read.is_ok(), "the server keeps the connection");
+}
+
+#[tokio::test]
+async fn silence_and_slow_heads_are_not_waited_for() {
+    let server = impatient().await;
+    for start in ["", "P", "GET /healthz HTTP/1.1\r\nhost: x\r\n", "PRI * HTTP/2.0\r\n"] {
+        let mut stream = TcpStream::connect(server.authority()).await.unwrap();
+        stream.write_all(start.as_bytes()).await.unwrap();
+        closes(&mut stream).await;
+    }
+    assert!(server.traffic.silent.load(Ordering::Relaxed) >= 2);
+    // Between two requests too.
+    let mut stream = TcpStream::connect(server.authority()).await.unwrap();
+    stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    closes(&mut stream).await;
+    server.client.get("/healthz").send().await.expect(200);
+}
+
+#[tokio::test]
+async fn a_subscriber_that_takes_no_bytes_is_dropped_and_counted() {
+    let server = impatient().await;
+    let (id, secret) = server.new_client("verifier").await;
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(2048).unwrap();
+    let mut stuck = socket.connect(server.authority().parse().unwrap()).await.unwrap();
+    let text = portcullis_wire::b64::encode(format!("{id}:{secret}").as_bytes());
+    let request = format!("GET /v1/feed HTTP/1.1\r\nhost: x\r\nauthorization: Basic {text}\r\n\r\n");
+    stuck.write_all(request.as_bytes()).await.unwrap();
+    // It never reads. Another one does, and follows all the same.
+    let mut healthy = server.client.get("/v1/feed").basic((&id, &secret)).events().await;
+    healthy.next_named("snapshot").await;
+    let admin = server.admin().await;
+    let body = json!({ "everyone": true, "except": admin.sid, "reason": "noise" });
+    // What the system's buffers take is some megabytes at most; then the socket takes nothing.
+    for _ in 0..200 {
+        for _ in 0..200 {
+            let call = server.client.post("/v1/admin/revocations").bearer(&admin.access).json(&body);
+            call.send().await.expect(200);
+        }
+        if server.traffic.stalled.load(Ordering::Relaxed) > 0 {
+            break;
+        }
+    }
+    assert_eq!(server.traffic.stalled.load(Ordering::Relaxed), 1);
+    let mut last = 0;
+    while last < server.app.hub().head().0 {
+        let event = healthy.next_named("entries").await;
+        let entries = event.data["entries"].as_array().unwrap().clone();
+        for entry in entries {
+            assert_eq!(entry["rev"].as_u64(), Some(last + 1));
+            last += 1;
+        }
+    }
+}
+
+#[tokio::test]
+async fn http2_with_prior_knowledge() {
+    let server = TestServer::usual().await;
+    let stream = TcpStream::connect(server.authority()).await.unwrap();
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    let request = http::Request::get(format!("{}/readyz", server.issuer)).body(Full::new(Bytes::new())).unwrap();
+    let answer = sender.send_request(request).await.unwrap();
+    assert_eq!((answer.status(), answer.version()), (http::StatusCode::OK, http::Version::HTTP_2));
+    assert!(answer.into_body().collect().await.unwrap().to_bytes().starts_with(b"{"));
+}
+
+#[tokio::test]
+async fn requests_in_flight_are_finished_before_the_end() {
+    let mut server = TestServer::usual().await;
+    let (id, secret) = server.new_client("verifier").await;
+    let mut feed = server.client.get("/v1/feed").basic((&id, &secret)).events().await;
+    let hello = feed.next_named("hello").await.data;
+    let lease = json!({
+        "instance": hello["instance"], "instance_secret": hello["instance_secret"], "epoch": 1, "applied": 0,
+        "position": "", "nonce": "n",
+    });
+    server.client.post("/v1/feed/acks").basic((&id, &secret)).json(&lease).send().await.expect(200);
+    let admin = server.admin().await;
+    let waiting = server.client.delete("/v1/me/sessions?wait=enforced&timeout_ms=1000").bearer(&admin.access);
+    let waiting = tokio::spawn(waiting.send());
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    server.stop().await;
+    waiting.await.unwrap().expect(200);
+    assert!(TcpStream::connect(server.authority()).await.is_err());
+}
