@@ -10,7 +10,7 @@ use portcullis_wire::{LogId, SecretString};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpSocket, UnixListener};
 use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, JoinSet};
 
@@ -25,6 +25,8 @@ pub struct Options {
     pub settings: Settings,
     /// The limits of the listener.
     pub limits: Limits,
+    /// The system's buffer for what is sent on a connection, in bytes; small ones make a stuck reader show soon.
+    pub send_buffer: Option<u32>,
     /// Changes the surface's settings before the server starts.
     pub config: Box<dyn FnOnce(&mut HttpConfig) + Send>,
 }
@@ -49,7 +51,7 @@ impl Default for Options {
         };
         let hashing = Hashing { memory_kib: 64, passes: 1, lanes: 1, threads: 2, queue: 256 };
         let settings = Settings { rules, bound: 2_000, stream_grace: 0, sign_up: true, hashing };
-        Self { settings, limits: Limits::default(), config: Box::new(|_| {}) }
+        Self { settings, limits: Limits::default(), send_buffer: None, config: Box::new(|_| {}) }
     }
 }
 
@@ -88,7 +90,7 @@ pub struct SignedIn {
 impl TestServer {
     /// Starts one.
     pub async fn start(options: Options) -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
+        let listener = listen(options.send_buffer);
         let issuer = format!("http://{}", listener.local_addr().expect("an address"));
         let dir = TempDir::new("server");
         let ahead_ms = Arc::new(AtomicI64::new(0));
@@ -206,4 +208,13 @@ impl TestServer {
         let text = |name: &str| made[name].as_str().unwrap_or_default().to_owned();
         (text("client_id"), text("client_secret"))
     }
+}
+
+fn listen(send_buffer: Option<u32>) -> TcpListener {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    if let Some(bytes) = send_buffer {
+        socket.set_send_buffer_size(bytes).expect("connections inherit it");
+    }
+    socket.bind(([127, 0, 0, 1], 0).into()).expect("a free port");
+    socket.listen(1024).expect("a listener")
 }

@@ -152,6 +152,28 @@ async fn bearer_tokens_are_judged_with_exact_words() {
     server.client.get("/v1/me").header("authorization", lower).send().await.expect(200);
     server.client.get("/v1/me").basic(("a", "b")).send().await.expect_problem("token_missing");
     server.advance(400_000);
+    // This node learns the database's time with its next read of the log.
+    tokio::time::sleep(std::time::Duration::from_millis(600)).await;
     let expired = server.client.get("/v1/me").bearer(&ada.access).send().await.expect_problem("token_expired");
     assert!(expired.header("www-authenticate").contains("token_expired"));
+}
+
+#[tokio::test]
+async fn changed_roles_make_a_token_stale_until_it_is_refreshed() {
+    let server = TestServer::usual().await;
+    server.sign_up("ada@example.test").await;
+    let (ada, admin) = (server.sign_in("ada@example.test").await, server.admin().await);
+    let path = format!("/v1/admin/accounts/{}", ada.account);
+    let patch = server.client.patch(path).bearer(&admin.access).json(&json!({ "roles": ["support"] }));
+    patch.send().await.expect(200);
+    // A stale entry counts once this node has read it, some milliseconds after its commit.
+    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(2);
+    while server.client.get("/v1/me").bearer(&ada.access).send().await.status == 200 {
+        assert!(tokio::time::Instant::now() < deadline, "never stale");
+    }
+    server.client.get("/v1/me").bearer(&ada.access).send().await.expect_problem("token_stale");
+    let again = server.client.post("/v1/sessions/refresh").json(&json!({ "refresh_token": ada.refresh })).send().await;
+    let token = again.expect(200).json()["access_token"].as_str().unwrap().to_owned();
+    let me = server.client.get("/v1/me").bearer(&token).send().await.expect(200).json();
+    assert_eq!(me["roles"], json!(["support"]));
 }
