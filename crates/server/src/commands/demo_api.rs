@@ -4,6 +4,7 @@ use super::remote;
 use super::serve::{Signals, block_on};
 use crate::cli::DemoArgs;
 use crate::cli::exit::{Exit, Failure, Outcome};
+use crate::settings::address;
 use crate::telemetry;
 use axum::response::sse::{Event, Sse};
 use axum::response::{IntoResponse as _, Response};
@@ -27,9 +28,7 @@ const TICK: Duration = Duration::from_millis(250);
 pub fn run(args: &DemoArgs) -> Outcome {
     telemetry::start(false, "info");
     let (config, policy) = config(args)?;
-    let listen = args.listen.parse().map_err(|_| {
-        Failure::config(format!("--listen {:?}: must be an address and a port, such as 127.0.0.1:7401", args.listen))
-    })?;
+    let listen = address(&args.listen).map_err(|why| Failure::config(format!("--listen {:?}: {why}", args.listen)))?;
     block_on(async move {
         let mut signals = Signals::listen()?;
         let demo = Demo::start(config, policy, listen).await?;

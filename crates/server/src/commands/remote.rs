@@ -15,6 +15,7 @@ use std::future::Future;
 pub struct Remote {
     client: Client,
     by_socket: bool,
+    json: bool,
 }
 
 /// Runs a command that only talks: one thread is enough.
@@ -50,7 +51,7 @@ impl Remote {
                 flags.given.insert("data_dir", SecretString::new(dir.to_string_lossy()));
             }
             let socket = Settings::admin_socket(&Settings::data_dir_only(&flags));
-            return Ok(Self { client: Client::new(Target::Socket(socket)), by_socket: true });
+            return Ok(Self { client: Client::new(Target::Socket(socket)), by_socket: true, json: reach.json });
         };
         let uri = base_url(&server)?;
         if uri.scheme_str() == Some("http") && !is_loopback_url(&uri) {
@@ -63,7 +64,7 @@ impl Remote {
                 "--server needs an administrator's access token: --token, PORTCULLIS_TOKEN or PORTCULLIS_TOKEN_FILE";
             return Err(Failure::config(message));
         };
-        Ok(Self { client: Client::new(Target::Url(uri)).with_token(Some(token)), by_socket: false })
+        Ok(Self { client: Client::new(Target::Url(uri)).with_token(Some(token)), by_socket: false, json: reach.json })
     }
 
     /// Calls, and takes anything but success as a failure in words.
@@ -76,7 +77,13 @@ impl Remote {
             };
             Failure::unreachable(format!("{}{hint}", error.0))
         })?;
-        if answer.is_success() { Ok(answer.body) } else { Err(refused(&answer)) }
+        if answer.is_success() {
+            return Ok(answer.body);
+        }
+        if self.json && answer.body.is_object() {
+            out::json(&answer.body); // programs read the problem itself
+        }
+        Err(refused(&answer))
     }
 }
 

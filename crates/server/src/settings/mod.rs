@@ -20,7 +20,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-pub use values::is_loopback_url;
+pub use values::{address, is_loopback_url};
 
 /// Everything that `serve` depends on, checked.
 #[derive(Debug, Clone)]

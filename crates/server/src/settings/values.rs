@@ -7,7 +7,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use tracing_subscriber::EnvFilter;
 
-pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
+/// An address and a port; `localhost` is 127.0.0.1.
+pub fn address(text: &str) -> Result<SocketAddr, String> {
     let localhost = text.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
     localhost
         .as_deref()

@@ -14,7 +14,8 @@ async fn accounts_by_the_admin_socket() {
     let ada = run_with_input(&dir.0, &args, "correct horse\n").must(0, "").json();
     let id = ada["id"].as_str().unwrap();
     assert_eq!((ada["email"].as_str(), ada["status"].as_str()), (Some("ada@example.org"), Some("active")));
-    run_with_input(&dir.0, &args, "correct horse\n").must(1, "email_taken");
+    let problem = run_with_input(&dir.0, &args, "correct horse\n").must(1, "portcullis: ").json();
+    assert_eq!(problem["code"], "email_taken");
     run_with_input(&dir.0, &args, "short\n").must(1, "invalid_value");
     on(&dir, &["accounts", "create", "b@example.org"]).must(2, "no password was given");
 
@@ -67,6 +68,9 @@ async fn by_url_and_token() {
     run(&dir.0, &["accounts", "list", "--server", &url, "--token", "garbage"]).must(1, "token_malformed");
     run(&dir.0, &["accounts", "list", "--server", "http://10.0.0.1", "--token", "x"]).must(2, "in the clear");
     run(&dir.0, &["accounts", "list", "--server", "nonsense", "--token", "x"]).must(2, "no server's URL");
+    // TLS is not spoken in the clear
+    let tls = format!("https://{}", server.address);
+    run(&dir.0, &["accounts", "list", "--server", &tls, "--token", &token]).must(3, &tls);
     // an account without the role
     let args = ["accounts", "create", "ada@example.org", "--data-dir", "data"];
     run_with_input(&dir.0, &args, "correct horse").must(0, "ada@example.org");

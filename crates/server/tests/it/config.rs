@@ -86,3 +86,20 @@ fn usage_errors_exit_2_and_help_exits_0() {
     run(&dir.0, &["serve", "--help"]).must(0, "--retry-window");
     run(&dir.0, &["--version"]).must(0, env!("CARGO_PKG_VERSION"));
 }
+
+#[test]
+fn the_documentation_tells_of_every_setting_and_its_default() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/configuration.md");
+    let docs = std::fs::read_to_string(path).unwrap();
+    let dir = Dir::new();
+    let settings = portcullis(&dir.0, &["config", "check", "--json"]).env_clear().output().unwrap();
+    let settings = crate::support::Ran::from(settings).must(0, "").json();
+    for (name, setting) in settings["settings"].as_object().unwrap() {
+        let row = docs.lines().find(|line| line.starts_with('|') && line.contains(&format!("`{name}`")));
+        let row = row.unwrap_or_else(|| panic!("docs/configuration.md does not tell of {name}"));
+        let value = setting["value"].as_str().unwrap();
+        let derived =
+            value.starts_with('(') || ["issuer", "audience", "database_url", "hash_threads"].contains(&name.as_str());
+        assert!(derived || row.contains(&format!("`{value}`")), "{name}: {value} is not in {row}");
+    }
+}

@@ -49,6 +49,7 @@ pub struct Tour<'a> {
     step: u32,
     passed: u64,
     refused: u64,
+    bystander: u64,
     differences: Vec<String>,
     report: Vec<Value>,
 }
@@ -73,6 +74,7 @@ pub async fn play(place: &Place, quiet: bool) -> Report {
         step: 0,
         passed: 0,
         refused: 0,
+        bystander: 0,
         differences: vec![],
         report: vec![],
     };
@@ -95,7 +97,7 @@ impl Tour<'_> {
         let laptop = self.sign_in("laptop", &place.account).await?;
         let phone = self.sign_in("phone", &place.account).await?;
         let tablet = self.sign_in("tablet", &place.account).await?;
-        let bystander = self.sign_in("bystander", &place.bystander).await?;
+        let bystander = self.sign_in(BYSTANDER, &place.bystander).await?;
         let admin = self.sign_in("admin", &place.admin).await?;
         for device in [&laptop, &phone, &tablet, &bystander] {
             self.whoami(device).await;
@@ -298,6 +300,9 @@ impl Tour<'_> {
     fn judge(&mut self, name: &str, must: Must, seen: &Seen, (began_us, answered_us): (i64, i64), waited: bool) {
         self.passed += seen.accepted;
         self.refused += seen.refused;
+        if name == BYSTANDER {
+            self.bystander += seen.accepted;
+        }
         if let Some(odd) = &seen.odd {
             self.differ(format!("{name}: {odd}"));
         }
@@ -320,6 +325,9 @@ impl Tour<'_> {
                 if code != wanted {
                     self.differ(format!("{name}: refused with {code}, not with {wanted}"));
                 }
+                if seen.last_accepted_sent_us > answered_us + self.bound_us() {
+                    self.differ(format!("{name}: accepted a call that was sent later than the bound"));
+                }
                 if *at_us < began_us {
                     self.differ(format!("{name}: refused before anything was done"));
                 }
@@ -339,11 +347,18 @@ impl Tour<'_> {
                 self.refused += 1;
                 self.tell("stream", &self.paint.red("closed  "), "event: ended", &after(at_us, began_us, answered_us));
                 self.report_ms("stream", "ended", at_us, began_us, answered_us);
+                if at_us > answered_us + self.bound_us() {
+                    self.differ("stream: it was closed later than the bound".into());
+                }
             }
             Some(_) => self.differ("stream: it said `ended` but stayed open".into()),
             None if state.closed => self.differ("stream: it was closed without `event: ended`".into()),
             None => self.differ("stream: it is still open".into()),
         }
+    }
+
+    fn bound_us(&self) -> i64 {
+        i64::try_from(self.place.bound.as_micros()).unwrap_or(i64::MAX)
     }
 
     fn report_ms(&mut self, name: &str, code: &str, at_us: i64, began_us: i64, answered_us: i64) {
@@ -386,19 +401,24 @@ impl Tour<'_> {
         let ok = self.differences.is_empty();
         let counts = format!("{} calls accepted and {} refused", self.passed, self.refused);
         if ok {
-            self.say(&format!("\n{} {counts}, each as it should be.", self.paint.green("The tour went well:")));
+            let well = self.paint.green("The tour went well:");
+            let bystander = self.bystander;
+            self.say(&format!(
+                "\n{well} {counts}, each as it should be; {bystander} calls of the bystander, all accepted."
+            ));
         } else {
             self.say(&format!("\n{} {counts}, but:", self.paint.red("The tour did not go as it should:")));
             self.differences.iter().for_each(|what| self.say(&format!("   {what}")));
         }
         let json = json!({
-            "ok": ok, "accepted": self.passed, "refused": self.refused,
+            "ok": ok, "accepted": self.passed, "refused": self.refused, "bystander": self.bystander,
             "differences": self.differences, "revocations": self.report,
         });
         Report { differences: self.differences, json }
     }
 }
 
+const BYSTANDER: &str = "bystander";
 const FALLEN: Must = Must::Fall("token_revoked");
 
 fn call(method: Method, path: String, token: &SecretString) -> Call<'_> {

@@ -158,3 +158,32 @@ async fn follow(mut client: Client, token: SecretString, state: Arc<Mutex<Stream
     }
     note(&|state| state.closed = true);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(answers: &[(u16, &str)]) -> Seen {
+        let mut seen = Seen::default();
+        for (at, (status, code)) in (0i64..).zip(answers) {
+            seen.note(at * 10, at * 10 + 5, *status, code);
+        }
+        seen
+    }
+
+    #[test]
+    fn a_clean_fall_is_dated() {
+        let seen = seen(&[(200, ""), (200, ""), (401, "token_revoked"), (401, "token_revoked")]);
+        assert_eq!((seen.accepted, seen.refused, seen.last_accepted_sent_us), (2, 2, 10));
+        assert_eq!(seen.first_refused, Some((25, "token_revoked".into())));
+        assert_eq!(seen.odd, None);
+    }
+
+    #[test]
+    fn what_should_not_happen_is_odd() {
+        assert!(seen(&[(200, ""), (503, "not_fresh"), (401, "token_revoked")]).odd.is_some());
+        assert!(seen(&[(200, ""), (401, "token_revoked"), (200, "")]).odd.is_some());
+        assert!(seen(&[(401, "token_revoked"), (401, "token_expired")]).odd.is_some());
+        assert!(seen(&[(500, "")]).odd.is_some());
+    }
+}
