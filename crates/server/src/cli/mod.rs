@@ -120,12 +120,8 @@ pub enum AccountsAct {
         /// Only those whose address starts so.
         #[arg(long)]
         prefix: Option<String>,
-        /// At most so many.
-        #[arg(long, default_value_t = 100)]
-        limit: u32,
-        /// Go on where the last page ended.
-        #[arg(long)]
-        cursor: Option<String>,
+        #[command(flatten)]
+        page: Page,
     },
     /// Make an account. The password is read from standard input unless a file is named.
     Create {
@@ -174,6 +170,8 @@ pub enum AccountsAct {
     Sessions {
         /// Id or address.
         account: String,
+        #[command(flatten)]
+        page: Page,
     },
     /// End all sessions of an account.
     EndSessions {
@@ -189,6 +187,17 @@ pub enum AccountsAct {
         #[command(flatten)]
         wait: Wait,
     },
+}
+
+/// Which part of a list.
+#[derive(Debug, Args)]
+pub struct Page {
+    /// At most so many.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=200))]
+    pub limit: u32,
+    /// Go on where the last page ended.
+    #[arg(long)]
+    pub cursor: Option<String>,
 }
 
 /// Whether to answer when committed, or when true everywhere.
@@ -229,12 +238,8 @@ pub struct ClientsArgs {
 pub enum ClientsAct {
     /// All clients.
     List {
-        /// At most so many.
-        #[arg(long, default_value_t = 100)]
-        limit: u32,
-        /// Go on where the last page ended.
-        #[arg(long)]
-        cursor: Option<String>,
+        #[command(flatten)]
+        page: Page,
     },
     /// Register a client; its secret is shown once.
     Create {

@@ -3,7 +3,7 @@ use super::remote::{Remote, block_on, cell, escaped};
 use crate::cli::exit::{Exit, Failure, Outcome};
 use crate::cli::out;
 use crate::cli::table::render;
-use crate::cli::{AccountsAct, AccountsArgs};
+use crate::cli::{AccountsAct, AccountsArgs, Page};
 use http::Method;
 use portcullis_wire::{AccountId, SecretString};
 use serde_json::{Value, json};
@@ -22,19 +22,12 @@ async fn act(args: &AccountsArgs) -> Outcome {
     let mut remote = Remote::of(&args.reach)?;
     let json = args.reach.json;
     match &args.act {
-        AccountsAct::List { prefix, limit, cursor } => {
-            let mut path = format!("/v1/admin/accounts?limit={limit}");
-            for (name, value) in [("email", prefix), ("cursor", cursor)] {
-                if let Some(value) = value {
-                    path.push_str(&format!("&{name}={}", escaped(value)));
-                }
-            }
-            let page = remote.call(Method::GET, &path, None).await?;
-            show(json, &page, || {
-                let rows: Vec<_> = items(&page, "accounts").map(account_row).collect();
-                let more = page.get("next").and_then(Value::as_str);
-                let more = more.map_or(String::new(), |next| format!("\nmore: --cursor {}", out::harmless(next)));
-                render(&ACCOUNT_HEADS, &rows) + &more
+        AccountsAct::List { prefix, page } => {
+            let prefix = prefix.as_ref().map_or(String::new(), |prefix| format!("&email={}", escaped(prefix)));
+            let listed = remote.call(Method::GET, &format!("/v1/admin/accounts?{}{prefix}", query(page)), None).await?;
+            show(json, &listed, || {
+                let rows: Vec<_> = items(&listed, "accounts").map(account_row).collect();
+                render(&ACCOUNT_HEADS, &rows) + &more(&listed)
             });
         }
         AccountsAct::Create { email, name, roles, password_file, no_password } => {
@@ -71,14 +64,14 @@ async fn act(args: &AccountsArgs) -> Outcome {
             let account = remote.call(Method::POST, &path(account, "/unblock"), Some(&body)).await?;
             show(json, &account, || account_table(&account));
         }
-        AccountsAct::Sessions { account } => {
+        AccountsAct::Sessions { account, page } => {
             let account = find(&mut remote, account).await?;
-            let page = remote.call(Method::GET, &path(account, "/sessions"), None).await?;
-            show(json, &page, || {
+            let listed = remote.call(Method::GET, &path(account, &format!("/sessions?{}", query(page))), None).await?;
+            show(json, &listed, || {
                 let columns = ["id", "device_name", "kind", "ip", "created_at", "last_seen_at"];
-                let rows: Vec<Vec<_>> =
-                    items(&page, "sessions").map(|s| columns.iter().map(|c| cell(s, c)).collect()).collect();
-                render(&["ID", "DEVICE", "KIND", "IP", "SIGNED IN", "LAST SEEN"], &rows)
+                let row = |session| columns.iter().map(|column| cell(session, column)).collect();
+                let rows: Vec<Vec<_>> = items(&listed, "sessions").map(row).collect();
+                render(&["ID", "DEVICE", "KIND", "IP", "SIGNED IN", "LAST SEEN"], &rows) + &more(&listed)
             });
         }
         AccountsAct::EndSessions { account, wait } => {
@@ -113,6 +106,18 @@ fn account_table(account: &Value) -> String {
     }
     lines.retain(|line| !line[1].is_empty());
     render(&["", ""], &lines).trim_start_matches('\n').to_owned()
+}
+
+/// The parameters of a list.
+pub(super) fn query(page: &Page) -> String {
+    let cursor = page.cursor.as_ref().map_or(String::new(), |cursor| format!("&cursor={}", escaped(cursor)));
+    format!("limit={}{cursor}", page.limit)
+}
+
+/// How to see what comes after a page, if something does.
+pub(super) fn more(listed: &Value) -> String {
+    let next = listed.get("next").and_then(Value::as_str);
+    next.map_or(String::new(), |next| format!("\nmore: --cursor {}", out::harmless(next)))
 }
 
 /// The list in a page.

@@ -1,8 +1,7 @@
 //! `portcullis clients`: what an operator does with clients.
-use super::accounts::{is_complete, items, revoked, show};
+use super::accounts::{is_complete, items, more, query, revoked, show};
 use super::remote::{Remote, block_on, cell, escaped};
 use crate::cli::exit::{Exit, Outcome};
-use crate::cli::out;
 use crate::cli::table::render;
 use crate::cli::{ClientsAct, ClientsArgs, Wait};
 use http::Method;
@@ -17,14 +16,11 @@ async fn act(args: &ClientsArgs) -> Outcome {
     let mut remote = Remote::of(&args.reach)?;
     let json = args.reach.json;
     match &args.act {
-        ClientsAct::List { limit, cursor } => {
-            let cursor = cursor.as_ref().map_or(String::new(), |cursor| format!("&cursor={}", escaped(cursor)));
-            let page = remote.call(Method::GET, &format!("/v1/admin/clients?limit={limit}{cursor}"), None).await?;
-            show(json, &page, || {
-                let rows: Vec<_> = items(&page, "clients").map(row).collect();
-                let more = page.get("next").and_then(Value::as_str);
-                let more = more.map_or(String::new(), |next| format!("\nmore: --cursor {}", out::harmless(next)));
-                render(&HEADS, &rows) + &more
+        ClientsAct::List { page } => {
+            let listed = remote.call(Method::GET, &format!("/v1/admin/clients?{}", query(page)), None).await?;
+            show(json, &listed, || {
+                let rows: Vec<_> = items(&listed, "clients").map(row).collect();
+                render(&HEADS, &rows) + &more(&listed)
             });
         }
         ClientsAct::Create { name, kind } => {

@@ -27,15 +27,24 @@ async fn accounts_by_the_admin_socket() {
     assert_eq!(more.must(0, "").out.lines().count(), 2);
     assert_eq!(on(&dir, &["accounts", "list", "--prefix", "ada@", "--json"]).json()["accounts"][0]["id"], id);
 
+    on(&dir, &["accounts", "list", "--limit", "201"]).must(2, "201");
+
     let who = ("ada@example.org", "correct horse");
+    server.access_token(who).await;
+    server.access_token(who).await;
+    let sessions =
+        on(&dir, &["accounts", "sessions", "ada@example.org", "--limit", "1"]).must(0, "more: --cursor ").out;
+    let cursor = sessions.rsplit("--cursor ").next().unwrap().trim().to_owned();
+    on(&dir, &["accounts", "sessions", "ada@example.org", "--limit", "1", "--cursor", &cursor]).must(0, "ses_");
+    on(&dir, &["accounts", "end-sessions", "ada@example.org"]).must(0, "2 sessions ended (rev 1)");
     let token = server.access_token(who).await;
     on(&dir, &["accounts", "sessions", "ada@example.org"]).must(0, "DEVICE");
     let sessions = on(&dir, &["accounts", "sessions", id, "--json"]).json();
     assert_eq!(sessions["sessions"].as_array().unwrap().len(), 1);
-    on(&dir, &["accounts", "end-sessions", id, "--wait"]).must(0, "1 session ended (rev 1); enforced everywhere");
+    on(&dir, &["accounts", "end-sessions", id, "--wait"]).must(0, "1 session ended (rev 2); enforced everywhere");
     assert_eq!(server.call("GET", "/v1/me", Some(&token), None).await.1["code"], "token_revoked");
 
-    on(&dir, &["accounts", "block", "ada@example.org", "--reason", "we had to"]).must(0, "rev 2");
+    on(&dir, &["accounts", "block", "ada@example.org", "--reason", "we had to"]).must(0, "rev 3");
     on(&dir, &["accounts", "show", "ada@example.org"]).must(0, "we had to");
     let body = serde_json::json!({ "identifier": who.0, "password": who.1 });
     let refused = server.call("POST", "/v1/sessions", None, Some(body)).await;
@@ -43,7 +52,7 @@ async fn accounts_by_the_admin_socket() {
     on(&dir, &["accounts", "unblock", id]).must(0, "active");
     server.access_token(who).await;
     let deleted = on(&dir, &["accounts", "delete", id, "--json"]).must(0, "").json();
-    assert_eq!((deleted["rev"].as_u64(), deleted["ended"].as_u64()), (Some(3), Some(1)));
+    assert_eq!((deleted["rev"].as_u64(), deleted["ended"].as_u64()), (Some(4), Some(1)));
     on(&dir, &["accounts", "show", "ada@example.org"]).must(1, "no account with the address");
     on(&dir, &["accounts", "show", id]).must(0, "deleted");
     on(&dir, &["accounts", "show", "ada"]).must(2, "neither an account's id");

@@ -229,6 +229,7 @@ impl Place {
         let person = |p: &Person| json!({ "id": p.id, "email": p.email, "password": p.password });
         json!({
             "server": url(&self.server), "demo_api": url(&self.api), "issuer": self.issuer, "audience": self.issuer,
+            "feed_url": format!("{}/v1/feed", url(&self.server)),
             "account": person(&self.account), "bystander": person(&self.bystander), "admin": person(&self.admin),
             "client": { "client_id": self.client_id, "client_secret": self.client_secret },
             "data_dir": self.data, "admin_socket": Settings::admin_socket(&self.data),
