@@ -3,12 +3,12 @@
 use crate::callers::Caller;
 use crate::{Acted, App, AppError, RepeatKey, Revoked, real};
 use portcullis_domain::account;
-use portcullis_domain::changes::{Change, Changes, Expect};
+use portcullis_domain::changes::{Change, Changes, Expect, Idempotency};
 use portcullis_domain::event::{Actor, EventKind, NewEvent};
 use portcullis_domain::kernel::{self, By, Door, Scope};
 use portcullis_domain::model::{ADMIN, Account, Client, ClientKind, Key};
 use portcullis_domain::view::{AccountView, SessionView};
-use portcullis_domain::{Chance as _, Cut, Decision, Refused};
+use portcullis_domain::{Chance, Cut, Decision, Refused};
 use portcullis_store::{EventFilter, EventRow, Page};
 use portcullis_wire::{AccountId, ClientId, EventId, Rev, SecretString, SessionId, Time, b64};
 use std::net::IpAddr;
@@ -304,12 +304,24 @@ impl App {
         Ok(page)
     }
 
-    /// Registers a client. Its secret has 256 random bits and is kept as a digest only.
+    /// Registers a client, without a repeat key.
     pub async fn admin_create_client(
         &self,
         admin: &Admin,
         name: &str,
         kind: ClientKind,
+    ) -> Result<Registered, AppError> {
+        self.admin_register_client(admin, name, kind, None).await
+    }
+
+    /// Registers a client. Its secret has 256 random bits and is kept as a digest only; so a repeated call gives the client
+    /// that the first one made, without the secret: who lost the first answer makes another client.
+    pub async fn admin_register_client(
+        &self,
+        admin: &Admin,
+        name: &str,
+        kind: ClientKind,
+        repeat: Option<&RepeatKey>,
     ) -> Result<Registered, AppError> {
         let name = account::check_text("name", name)?;
         let secret = (kind != ClientKind::Public)
@@ -324,25 +336,26 @@ impl App {
             cut: Cut::default(),
         };
         let by = admin.by(None);
-        self.act(
-            "",
-            None,
-            || async { Ok(()) },
-            |(), chance| {
-                let event = NewEvent::new(EventId::from_bits(chance.bits()), EventKind::ClientCreated, &by.actor);
-                Decision {
-                    outcome: Ok(()),
-                    changes: Changes {
-                        expects: by.expects().into_iter().collect(),
-                        steps: vec![Change::InsertClient(client.clone())],
-                        events: vec![event.client(client.id).ip(by.ip)],
-                        ..Changes::default()
-                    },
-                }
-            },
-        )
-        .await?;
-        Ok(Registered { client, secret })
+        let actor = by.actor.text();
+        let decide = |(): &(), chance: &mut dyn Chance| {
+            let event = NewEvent::new(EventId::from_bits(chance.bits()), EventKind::ClientCreated, &by.actor);
+            let made = Some(client.id.to_string());
+            let changes = Changes {
+                expects: by.expects().into_iter().collect(),
+                steps: vec![Change::InsertClient(client.clone())],
+                events: vec![event.client(client.id).ip(by.ip)],
+                idempotency: repeat.map(|repeat| Idempotency { made, ..repeat.of(&actor) }),
+                ..Changes::default()
+            };
+            Decision { outcome: Ok(()), changes }
+        };
+        match self.act(&actor, repeat, || async { Ok(()) }, decide).await? {
+            Acted::Done((), _) | Acted::Answered(()) => Ok(Registered { client, secret }),
+            Acted::Before(before) => {
+                let id: ClientId = before.made.and_then(|id| id.parse().ok()).ok_or(Refused::NotFound)?;
+                Ok(Registered { client: self.admin_client(admin, id).await?, secret: None })
+            }
+        }
     }
 
     /// Switches a client off (a door: everything given to it ends, its feed connections close) or on again. The rev, when

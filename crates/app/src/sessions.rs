@@ -3,7 +3,7 @@ use crate::callers::{Caller, page_cookie};
 use crate::password::PoolError;
 use crate::{Acted, App, AppError, RepeatKey, real};
 use portcullis_domain::account::{self, Email, NewAccount};
-use portcullis_domain::changes::{Committed, Expect};
+use portcullis_domain::changes::{Change, Changes, Committed, Expect};
 use portcullis_domain::event::Actor;
 use portcullis_domain::family::Presented;
 use portcullis_domain::kernel::{self, By, Door, Scope};
@@ -11,7 +11,7 @@ use portcullis_domain::model::{ADMIN, Account, Session};
 use portcullis_domain::refresh::{How, refresh};
 use portcullis_domain::sign_in::{Issued, SignIn, sign_in};
 use portcullis_domain::view::{Dead, SessionView};
-use portcullis_domain::{Chance as _, Decision, Refused};
+use portcullis_domain::{Chance as _, Decision, Refused, device};
 use portcullis_store::Remembered;
 use portcullis_wire::{ClientId, Code, Digest, GrantId, Rev, SecretString, SessionId, Time};
 use std::net::IpAddr;
@@ -278,6 +278,29 @@ impl App {
         let rows = self.store().list_sessions(account, MAX_LISTED).await.map_err(|e| self.fault(e.into()))?;
         let idle_ttl = self.settings().rules.idle_ttl;
         Ok(rows.into_iter().filter(|view| view.dead(idle_ttl).is_none()).collect())
+    }
+
+    /// Gives one of the caller's living sessions another name; 404 for another's, and for one that has ended.
+    pub async fn rename_mine(&self, caller: &Caller, session: SessionId, name: &str) -> Result<SessionView, AppError> {
+        let detail = "must have a visible character; what is longer than 80 is cut off".to_owned();
+        let device_name = device::clean_name(name).ok_or(Refused::InvalidValue { field: "device_name", detail })?;
+        let load = || async {
+            let view = self.store().load_session(session).await.map_err(|e| self.fault(e.into()))?;
+            let idle_ttl = self.settings().rules.idle_ttl;
+            let mine = |view: &SessionView| view.account.id == caller.view.account.id && view.dead(idle_ttl).is_none();
+            view.filter(mine).ok_or_else(|| Refused::NotFound.into())
+        };
+        let by = By { actor: caller.actor(), role: None, ip: caller.ip, reason: None };
+        self.act("", None, load, |_: &SessionView, _| Decision {
+            outcome: Ok(()),
+            changes: Changes {
+                expects: by.expects().into_iter().chain([Expect::SessionNotEnded(session)]).collect(),
+                steps: vec![Change::RenameSession { session, device_name: device_name.clone() }],
+                ..Changes::default()
+            },
+        })
+        .await?;
+        load().await
     }
 
     /// Ends one of the caller's sessions; 404 for another's. Repeated: the old rev, and nothing ended.
