@@ -17,7 +17,7 @@ pub struct HttpConfig {
     pub max_body: usize,
     /// The HTML pages; see [`Pages::with_overrides`].
     pub pages: Pages,
-    /// Whether the public listener also serves `/healthz`, `/readyz`, `/metrics` and `/openapi.json`.
+    /// Whether the public listener also serves `/healthz`, `/readyz` and `/metrics`.
     pub ops: bool,
     /// The version that `/openapi.json` and the metrics name.
     pub version: String,

@@ -51,16 +51,17 @@ pub fn router(app: App, config: HttpConfig) -> axum::Router {
 
 /// The admin API for whoever can reach the admin socket: no token, the actor is `operator`.
 pub fn operator_router(app: App, config: HttpConfig) -> axum::Router {
-    finish(ops::routes(admin::routes(Table::new())), app, config, true)
+    finish(ops::description(ops::routes(admin::routes(Table::new()))), app, config, true)
 }
 
-/// `/healthz`, `/readyz`, `/metrics` and `/openapi.json` alone, for a listener of their own.
+/// `/healthz`, `/readyz` and `/metrics` alone, for a listener of their own.
 pub fn ops_router(app: App, config: HttpConfig) -> axum::Router {
     finish(ops::routes(Table::new()), app, config, false)
 }
 
 fn public_table(ops: bool) -> Table {
-    let table = pages::routes(oauth::routes(feed::routes(admin::routes(api::routes(Table::new())))));
+    let table = feed::routes(admin::routes(api::routes(Table::new())));
+    let table = ops::description(pages::routes(oauth::routes(table)));
     if ops { ops::routes(table) } else { table }
 }
 
@@ -92,5 +93,27 @@ mod tests {
         let missing: Vec<_> = served.difference(&told).collect();
         let invented: Vec<_> = told.difference(&served).collect();
         assert!(missing.is_empty() && invented.is_empty(), "not told: {missing:?}; not served: {invented:?}");
+    }
+
+    /// A defect in a handler costs one request: it answers 503, it is counted, and the server goes on.
+    #[tokio::test]
+    async fn a_panic_is_a_fault_and_no_more() {
+        use tower::ServiceExt as _;
+        async fn broken() -> axum::response::Response {
+            panic!("a defect")
+        }
+        let server = portcullis_testkit::TestServer::usual().await;
+        let config = super::HttpConfig::new("https://id.example");
+        let traffic = config.traffic.clone();
+        let table = super::Table::new().get("/v1/broken", broken);
+        let router = super::finish(table, server.app.clone(), config, false);
+        for path in ["/v1/broken", "/v1/broken", "/v1/nothing"] {
+            let request = http::Request::get(path).body(axum::body::Body::empty()).unwrap();
+            let answer = router.clone().oneshot(request).await.unwrap();
+            assert_eq!(answer.status().as_u16(), if path.ends_with("broken") { 503 } else { 404 });
+            assert_eq!(answer.headers().contains_key("retry-after"), path.ends_with("broken"));
+            assert!(answer.headers().contains_key("strict-transport-security"), "the issuer is https");
+        }
+        assert_eq!(traffic.panics.load(std::sync::atomic::Ordering::Relaxed), 2);
     }
 }

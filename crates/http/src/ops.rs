@@ -14,7 +14,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 pub(crate) fn routes(table: Table) -> Table {
-    table.get("/healthz", healthz).get("/readyz", readyz).get("/metrics", metrics).get("/openapi.json", document)
+    table.get("/healthz", healthz).get("/readyz", readyz).get("/metrics", metrics)
+}
+
+/// The description of the API stays beside the API.
+pub(crate) fn description(table: Table) -> Table {
+    table.get("/openapi.json", document)
 }
 
 /// The process lives and answers.

@@ -79,6 +79,10 @@ impl Problem {
     pub fn oauth(error: &'static str, code: Code, detail: impl Into<String>) -> Self {
         Self { form: Form::OAuth(error), ..Self::because(code, detail) }
     }
+    /// Whether it says what its code usually says.
+    pub(crate) fn is_usual(&self) -> bool {
+        self.detail == advice(self.code)
+    }
     /// The reason that came with it, if one did.
     pub fn reason(&self) -> Option<&str> {
         self.extra.iter().find(|(name, _)| *name == "reason").and_then(|(_, value)| value.as_str())

@@ -2,8 +2,7 @@
 //! and no port is opened.
 //!
 //! Which one: `PORTCULLIS_TEST_CHROMIUM`, else `/usr/bin/chromium`. When the variable is set and the browser does not run, the
-//! test fails; when it is not set and there is no browser, [`Browser::start`] gives `None` and the test must say that it did
-//! not run.
+//! test fails; when it is not set and there is no browser, [`Browser::start_or_say`] says so and gives `None`.
 use crate::temp::TempDir;
 use serde_json::{Value, json};
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -75,6 +74,17 @@ impl Browser {
         browser.command("Page.enable", json!({}));
         browser.command("Network.enable", json!({}));
         Some(browser)
+    }
+
+    /// [`Browser::start`]; when there is none, that is said where the test harness does not swallow it.
+    pub fn start_or_say() -> Option<Self> {
+        let browser = Self::start();
+        if browser.is_none() {
+            let test = std::thread::current().name().unwrap_or("a test").to_owned();
+            let words = format!("DID NOT RUN: {test}: there is no browser at {USUAL}, and {VARIABLE} names none\n");
+            let _ = std::io::stderr().write_all(words.as_bytes());
+        }
+        browser
     }
 
     fn command(&mut self, method: &str, parameters: Value) -> Value {

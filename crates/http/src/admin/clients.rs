@@ -25,13 +25,14 @@ pub(super) struct Create {
     kind: String,
 }
 
-/// The secret is shown here and never again.
+/// The secret is shown here and never again, not even to a repeated call.
 pub(super) async fn create(ctx: Ctx, body: Json<Create>) -> Result<Response, Problem> {
     ctx.params(&[])?;
+    let repeat = ctx.repeat(&body.bytes)?;
     let admin = ctx.admin().await?;
     let kind = ClientKind::parse(&body.value.kind)
         .ok_or_else(|| Problem::value("kind", "must be `verifier`, `confidential` or `public`"))?;
-    let made = ctx.app().admin_create_client(&admin, &body.value.name, kind).await?;
+    let made = ctx.app().admin_register_client(&admin, &body.value.name, kind, repeat.as_ref()).await?;
     let mut out = render::client(&made.client);
     if let Some(secret) = &made.secret {
         out["client_secret"] = SecretString::expose(secret).into();

@@ -1,13 +1,14 @@
 //! `/v1/me`: the own account, the own devices.
 use crate::problem::Problem;
 use crate::render::SessionCursor;
-use crate::request::{Ctx, Id};
+use crate::request::{Ctx, Id, Json};
 use crate::revoking::{self, WAIT, Wait};
 use crate::{cookies, render};
 use axum::response::Response;
 use http::{HeaderValue, header};
 use portcullis_app::Revoked;
 use portcullis_wire::SessionId;
+use serde::Deserialize;
 
 pub(super) async fn me(ctx: Ctx) -> Result<Response, Problem> {
     ctx.params(&[])?;
@@ -39,6 +40,19 @@ pub(super) async fn end_all(ctx: Ctx) -> Result<Response, Problem> {
     let caller = ctx.caller().await?;
     let revoked = ctx.app().end_all_mine(&caller, except_current, repeat.as_ref()).await?;
     Ok(ended(&ctx, &revoked, wait).await)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Rename {
+    device_name: String,
+}
+
+pub(super) async fn rename(ctx: Ctx, Id(sid): Id<SessionId>, body: Json<Rename>) -> Result<Response, Problem> {
+    ctx.params(&[])?;
+    let caller = ctx.caller().await?;
+    let view = ctx.app().rename_mine(&caller, sid, &body.value.device_name).await?;
+    Ok(render::ok(&render::session(&view.session, view.used_at(), Some(caller.view.session.id))))
 }
 
 pub(super) async fn end_one(ctx: Ctx, Id(sid): Id<SessionId>) -> Result<Response, Problem> {

@@ -14,5 +14,6 @@ pub(crate) fn routes(table: Table) -> Table {
         .get("/v1/me/sessions", me::sessions)
         .delete("/v1/me/sessions", me::end_all)
         .delete("/v1/me/sessions/current", me::end_current)
+        .patch("/v1/me/sessions/{sid}", me::rename)
         .delete("/v1/me/sessions/{sid}", me::end_one)
 }

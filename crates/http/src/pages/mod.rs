@@ -137,8 +137,14 @@ pub(crate) fn add_headers(headers: &mut HeaderMap) {
 
 /// A refusal as a page.
 pub(crate) fn problem_page(shared: &Shared, problem: &Problem, request_id: &str) -> String {
+    let detail = match problem.code {
+        Code::OriginRefused if problem.is_usual() => {
+            "This form was not sent by a page of this site, so nothing was done. If you meant to do it, open your devices and do it there."
+        }
+        _ => &problem.detail,
+    };
     let values = context! {
-        title => problem.code.title(), detail => problem.detail, reason => problem.reason(),
+        title => problem.code.title(), detail, reason => problem.reason(),
         status => problem.code.status(), request_id, issuer => shared.config().issuer,
     };
     // A template that does not render must not hide what happened; titles and details are our own words.
@@ -177,4 +183,27 @@ async fn css(ctx: Ctx) -> Response {
 async fn icon(ctx: Ctx) -> Response {
     let pages = &ctx.shared.config().pages.inner;
     asset(&pages.icon, "image/svg+xml", ctx.uri.query() == Some(&format!("v={}", pages.assets_version)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_overrides_what_it_holds() {
+        let directory = portcullis_testkit::TempDir::new("pages");
+        let write = |name: &str, text: &str| std::fs::write(directory.path().join(name), text).unwrap();
+        write("app.css", "body { color: teal }");
+        write("problem.html", "<h1>{{ title }}</h1>{{ detail }}");
+        let pages = Pages::with_overrides(directory.path()).unwrap();
+        assert_eq!(pages.inner.css, "body { color: teal }");
+        assert_ne!(pages.inner.assets_version, Pages::embedded().inner.assets_version);
+        let html = pages.render("problem.html", context! { title => "<b>", detail => "d" }).unwrap();
+        assert_eq!(html, "<h1>&lt;b&gt;</h1>d");
+        // A mistake is told at the start, not to the first visitor.
+        write("sign_in.html", "{% if %}");
+        let told = Pages::with_overrides(directory.path()).unwrap_err();
+        assert!(told.starts_with("sign_in.html"), "{told}");
+        assert!(Pages::with_overrides(&directory.path().join("nowhere")).is_err());
+    }
 }

@@ -79,6 +79,21 @@ async fn a_subscriber_that_takes_no_bytes_is_dropped_and_counted() {
 }
 
 #[tokio::test]
+async fn a_full_house_lets_the_next_in_when_one_has_left() {
+    let mut options = Options::default();
+    options.limits.connections = 2;
+    options.limits.header_time = Duration::from_millis(400);
+    let server = TestServer::start(options).await;
+    let silent =
+        [TcpStream::connect(server.authority()).await.unwrap(), TcpStream::connect(server.authority()).await.unwrap()];
+    let began = tokio::time::Instant::now();
+    server.client.get("/healthz").send().await.expect(200);
+    assert!(began.elapsed() >= Duration::from_millis(300), "it waited for a place");
+    assert!(server.traffic.open.load(Ordering::Relaxed) <= 2);
+    drop(silent);
+}
+
+#[tokio::test]
 async fn http2_with_prior_knowledge() {
     let server = TestServer::usual().await;
     let stream = TcpStream::connect(server.authority()).await.unwrap();

@@ -177,3 +177,22 @@ async fn changed_roles_make_a_token_stale_until_it_is_refreshed() {
     let me = server.client.get("/v1/me").bearer(&token).send().await.expect(200).json();
     assert_eq!(me["roles"], json!(["support"]));
 }
+
+#[tokio::test]
+async fn a_device_gets_another_name() {
+    let server = TestServer::usual().await;
+    server.sign_up("ada@example.test").await;
+    server.sign_up("eve@example.test").await;
+    let (ada, other) = (server.sign_in("ada@example.test").await, server.sign_in("ada@example.test").await);
+    let eve = server.sign_in("eve@example.test").await;
+    let path = format!("/v1/me/sessions/{}", other.sid);
+    let rename = |token: &str, name: &str| {
+        server.client.patch(&*path).bearer(token).json(&json!({ "device_name": name })).send()
+    };
+    let named = rename(&ada.access, " Kitchen\u{202e} tablet ").await.expect(200).json();
+    assert_eq!((named["device_name"].as_str(), named["current"].as_bool()), (Some("Kitchen tablet"), Some(false)));
+    assert_eq!(rename(&ada.access, " \u{200b}").await.expect_problem("invalid_value").json()["field"], "device_name");
+    rename(&eve.access, "mine").await.expect_problem("not_found");
+    server.client.delete(&*path).bearer(&ada.access).send().await.expect(200);
+    rename(&ada.access, "gone").await.expect_problem("not_found");
+}

@@ -15,6 +15,10 @@ async fn a_secret_is_shown_once() {
     assert!(list.text().contains(id) && !list.text().contains(secret));
     let one = server.client.get(format!("{clients}/{id}")).bearer(&admin.access).send().await.expect(200).json();
     assert_eq!((one["name"].as_str(), one["kind"].as_str()), (Some("orders"), Some("verifier")));
+    let once = || server.client.post(clients).bearer(&admin.access).json(&body).header("idempotency-key", "once");
+    let (first, again) = (once().send().await.expect(201).json(), once().send().await.expect(201).json());
+    assert_eq!(first["client_id"], again["client_id"]);
+    assert!(first["client_secret"].is_string() && again.get("client_secret").is_none());
     let public = json!({ "name": "an app", "kind": "public" });
     let public = server.client.post(clients).bearer(&admin.access).json(&public).send().await.expect(201).json();
     assert!(public.get("client_secret").is_none());
