@@ -108,9 +108,7 @@ async fn only_a_certain_end_clears_the_cookie() {
     let path = format!("/v1/me/sessions/{}", other.sid);
     let call = server.client.delete(path).bearer(&access).header("cookie", format!("{REFRESH}={cookie}"));
     assert!(call.send().await.expect(200).set_cookies().is_empty());
-    // … a fault does too …
-    let _down = server.app.hub().close();
-    // … and its own end clears it, also when it is told with the refresh.
+    // … and its own end clears it, also when it is told with the refresh. (For faults see `faults`.)
     let sign_out = || {
         server.client.delete("/v1/me/sessions/current").bearer(&access).header("cookie", format!("{REFRESH}={cookie}"))
     };
