@@ -12,5 +12,8 @@ mod config;
 mod databases;
 mod demo_api;
 mod dev;
+mod fleet;
+mod kept;
+mod refresh;
 mod serve;
 mod support;

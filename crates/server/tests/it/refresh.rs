@@ -65,5 +65,5 @@ async fn many_at_once_get_one_successor_and_a_replay_ends_that_session_only() {
     let events = events.body["events"].as_array().unwrap();
     assert_eq!(events.len(), 1, "{events:?}");
     assert_eq!((events[0]["session_id"].as_str(), events[0]["ended"].as_u64()), (Some(&*first.sid), Some(1)));
-    println!("{AT_ONCE} refreshes at once: 1 successor, {} access tokens; a replay ended 1 session", access.len() - 1);
+    eprintln!("{AT_ONCE} refreshes at once: 1 successor, {} access tokens; a replay ended 1 session", access.len() - 1);
 }
