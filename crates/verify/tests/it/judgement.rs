@@ -43,6 +43,16 @@ fn claims_that_are_not_for_us() {
 }
 
 #[test]
+fn a_wall_clock_that_trails_is_no_proof_of_forgery() {
+    let mut k = known(&[], &[]);
+    (k.time, k.floor, k.lease) = (None, None, None);
+    let token = Authentic::insecure_without_signature(claims(), Some(KeyId(1)));
+    let trailing = Time(WALL.0 - 2 * 3_600_000);
+    let verdict = judge_claims(&View::new(k), &token, &expect(), Policy::Closed, NOW, trailing);
+    assert_eq!(verdict.decision, Decision::Refuse(Reason::NotFresh));
+}
+
+#[test]
 fn every_scope_of_an_end_and_only_what_it_matches() {
     for target in [
         Target::Token(TokenId::from_bits(2)),
