@@ -15,7 +15,7 @@ use portcullis_domain::sign_in::Issued;
 use portcullis_feed::set::{RevokedSet, Subject, Verdict};
 use portcullis_verify::Reason;
 use portcullis_wire::frame::Snapshot;
-use portcullis_wire::{Rev, SessionId, Time};
+use portcullis_wire::{AccountId, Code, Rev, SessionId, Time};
 
 /// An invariant that did not hold.
 #[derive(Debug, Clone)]
@@ -96,8 +96,23 @@ impl World {
                 Request::Roles { .. } if op.committed.is_some() => self.counts.add("roles changed"),
                 _ => {}
             },
-            Reply::Unauthenticated { .. } | Reply::Unavailable => {}
+            Reply::Unauthenticated { code } => self.check_unauthenticated(op, *code),
+            Reply::Unavailable => {}
         }
+    }
+
+    /// I11 at the server: an acting session that is refused is dead, or was when it was looked at.
+    fn check_unauthenticated(&mut self, op: &Op, code: Code) {
+        let Request::End { actor, .. } = &op.request else { return };
+        let now = self.database.highest(self.now);
+        let view = self.disk.durable.load_session(actor.1, now);
+        if view.is_some_and(|view| view.dead(self.settings.rules.idle_ttl).is_none()) && !self.was_blocked(actor.0) {
+            self.violate("I11", format!("{} lives and was answered {code}", actor.1));
+        }
+    }
+
+    fn was_blocked(&self, account: AccountId) -> bool {
+        self.truth.acts.iter().any(|act| act.is_block() && act.scope == Scope::Account(account))
     }
 
     fn check_tokens(&mut self, op: &Op, issued: &Issued, token: usize) {
@@ -105,7 +120,8 @@ impl World {
         // I3: the stamp is the head of the snapshot that the facts came from.
         if fact.claims.rev != op.facts_head {
             let (stamp, facts) = (fact.claims.rev, op.facts_head);
-            return self.violate("I3", format!("a token of {} is stamped {stamp}; its facts are of {facts}", fact.session));
+            return self
+                .violate("I3", format!("a token of {} is stamped {stamp}; its facts are of {facts}", fact.session));
         }
         // I9: what is answered is on disk.
         let now = self.database.now(self.now);
@@ -152,10 +168,12 @@ impl World {
             if let Some((before, handed)) = family.handed.get(&counter)
                 && *before != text
                 && now.since(*handed) < window
+                && !clock_set
             {
                 wrong = Some(("I5", format!("two successors of {counter} of {grant} within {window} ms")));
             }
-            let handed = family.handed.get(&counter).filter(|(before, _)| *before == text).map_or(now, |(_, at)| now.max(*at));
+            let handed =
+                family.handed.get(&counter).filter(|(before, _)| *before == text).map_or(now, |(_, at)| now.max(*at));
             family.handed.insert(counter, (text, handed));
         }
         match op.judged {
@@ -194,7 +212,8 @@ impl World {
             match (&op.request, asked_session(&op.request)) {
                 (_, Some(session)) => {
                     let account = self.truth.sessions.get(&session).map(|session| session.account);
-                    account.is_some_and(|account| act.is_about(account, session, portcullis_wire::GrantId::from_bits(0)))
+                    account
+                        .is_some_and(|account| act.is_about(account, session, portcullis_wire::GrantId::from_bits(0)))
                 }
                 (Request::AdminEnd { scope, .. }, None) => act.scope == *scope,
                 (Request::End { actor, .. }, None) => act.scope == Scope::Account(actor.0),
@@ -205,7 +224,10 @@ impl World {
             }
         });
         if !about || rev > self.truth.head() {
-            return self.violate("I9", format!("{:?} was answered with rev {rev}, which the log does not have so", op.request));
+            return self.violate(
+                "I9",
+                format!("{:?} was answered with rev {rev}, which the log does not have so", op.request),
+            );
         }
         let Some(n) = act else { return };
         if self.truth.acts[n].acked.is_none() {
@@ -252,14 +274,17 @@ impl World {
                 let used = family.handed_at.max(family.made_at).max(view.session.last_seen_at);
                 now < used.plus(rules.idle_ttl) && now.plus(1000) < view.session.absolute_expires_at
             }
-            Refused::SessionEnded { .. } => !self.truth.acts.iter().any(|act| {
-                act.is_about(view.account.id, view.session.id, grant) && act.rev <= op.facts_head
-            }),
+            Refused::SessionEnded { .. } => !self
+                .truth
+                .acts
+                .iter()
+                .any(|act| act.is_about(view.account.id, view.session.id, grant) && act.rev <= op.facts_head),
             Refused::RefreshInvalid => matches!(op.from, From::Device(_)),
             _ => false,
         };
         if wrong {
-            let detail = format!("{} of {} lost its session for nothing: {refused:?}", presented.counter(), view.session.id);
+            let detail =
+                format!("{} of {} lost its session for nothing: {refused:?}", presented.counter(), view.session.id);
             self.violate("I6", detail);
         }
     }
@@ -276,12 +301,15 @@ impl World {
             self.counts.add("entries forgotten");
         }
         let alive = self.truth.tokens.iter().filter(|token| token.claims.expires_at() > to);
-        let needed = alive.flat_map(|token| gone.iter().map(move |entry| (token, entry))).find(|(token, entry)| {
-            entry.rev > token.facts && crate::truth::matches(entry, &token.claims)
-        });
+        let needed = alive
+            .flat_map(|token| gone.iter().map(move |entry| (token, entry)))
+            .find(|(token, entry)| entry.rev > token.facts && crate::truth::matches(entry, &token.claims));
         if let Some((token, entry)) = needed {
             let (rev, exp) = (entry.rev, token.claims.expires_at());
-            self.violate("I16", format!("F rises to {to} and forgets {rev}; a token that it matches lives until {exp}"));
+            self.violate(
+                "I16",
+                format!("F rises to {to} and forgets {rev}; a token that it matches lives until {exp}"),
+            );
         }
     }
 
@@ -303,11 +331,15 @@ impl World {
         let now = self.database.now(self.now);
         for act in &self.truth.acts {
             let grant = portcullis_wire::GrantId::from_bits(0);
-            let killed = self.truth.sessions.iter().filter(|(id, s)| act.is_about(s.account, **id, grant) && s.proof < act.rev);
-            let alive = killed.filter_map(|(id, _)| self.disk.durable.load_session(*id, now)).find(|v| v.dead(i64::MAX).is_none());
+            let killed =
+                self.truth.sessions.iter().filter(|(id, s)| act.is_about(s.account, **id, grant) && s.proof < act.rev);
+            let alive = killed
+                .filter_map(|(id, _)| self.disk.durable.load_session(*id, now))
+                .find(|v| v.dead(i64::MAX).is_none());
             if let Some(view) = alive {
                 let (invariant, door) = (if act.is_block() { "I7" } else { "I1" }, act.door);
-                let detail = format!("{} was ended by {door:?} at {} and lives in the database", view.session.id, act.rev);
+                let detail =
+                    format!("{} was ended by {door:?} at {} and lives in the database", view.session.id, act.rev);
                 return self.violate(invariant, detail);
             }
         }
@@ -348,7 +380,10 @@ impl World {
         let applied = self.verifiers[verifier].shown.known.applied;
         let due = self.truth.head_at(self.now - self.settings.bound);
         if applied < due {
-            self.violate("I2", format!("verifier {verifier} calls itself fresh at {applied}; {due} could be read B ago"));
+            self.violate(
+                "I2",
+                format!("verifier {verifier} calls itself fresh at {applied}; {due} could be read B ago"),
+            );
         }
     }
 
@@ -368,12 +403,20 @@ impl World {
         for entry in self.truth.log.get(first..last).unwrap_or_default().iter().filter(|entry| entry.until >= floor) {
             let about = self.truth.tokens.iter().rev().take(80).filter(|token| token.claims.rev < entry.rev);
             let mut about = about.filter(|token| crate::truth::matches(entry, &token.claims));
-            if about.any(|token| known.set.verdict(&Subject::of(&token.claims, None), mono) == Verdict::Live) {
-                missed = Some(entry.rev);
+            let live = |set: &RevokedSet, token: &TokenFact| {
+                set.verdict(&Subject::of(&token.claims, None), mono) == Verdict::Live
+            };
+            if let Some(token) = about.find(|token| live(&known.set, token)) {
+                // What the follower has and the request path has not was forgotten on the way.
+                let forgotten = !live(&v.subscriber.knowledge().set, token);
+                missed = Some((if forgotten { "I16" } else { "I4" }, entry.rev));
             }
         }
-        if let Some(rev) = missed {
-            return self.violate("I4", format!("verifier {verifier} says it applied {applied}, and {rev} is not in force"));
+        if let Some((invariant, rev)) = missed {
+            return self.violate(
+                invariant,
+                format!("verifier {verifier} says it applied {applied}, and {rev} is not in force"),
+            );
         }
         self.verifiers[verifier].seen = applied.max(seen);
     }
@@ -386,9 +429,10 @@ impl World {
         parts.iter().flat_map(|part| &part.entries).for_each(|entry| set.apply(entry, mono));
         let (rev, floor) = (first.rev, first.horizon_floor);
         let alive = self.truth.tokens.iter().filter(|token| token.claims.expires_at() > floor);
-        let missed = alive.map(|token| (self.truth.verdict(&token.claims, rev), token)).find(|((ended, stale), token)| {
-            ended.or(*stale).is_some() && set.verdict(&Subject::of(&token.claims, None), mono) == Verdict::Live
-        });
+        let missed =
+            alive.map(|token| (self.truth.verdict(&token.claims, rev), token)).find(|((ended, stale), token)| {
+                ended.or(*stale).is_some() && set.verdict(&Subject::of(&token.claims, None), mono) == Verdict::Live
+            });
         if let Some(((ended, stale), token)) = missed {
             let (entry, exp) = (ended.or(stale).unwrap_or_default(), token.claims.expires_at());
             let detail = format!("the snapshot of {rev} forgot {entry}; a token that it matches lives until {exp}");
@@ -420,7 +464,8 @@ impl World {
             let (door, rev) = (act.door, act.rev);
             if let Some(at) = act.acked.filter(|at| now > at + bound) {
                 let late = now - at;
-                wrong = Some(("I1", format!("accepted {late} ms after {door:?} at {rev} was acknowledged; B is {bound}")));
+                wrong =
+                    Some(("I1", format!("accepted {late} ms after {door:?} at {rev} was acknowledged; B is {bound}")));
             }
             if act.enforced.is_some_and(|at| now > at) {
                 wrong = Some(("I1", format!("accepted after {door:?} at {rev} was said to be true everywhere")));
@@ -437,7 +482,8 @@ impl World {
             wrong = Some((invariant, format!("accepted at {applied}, although {rev} matches it")));
         }
         if let Some((invariant, detail)) = wrong {
-            let detail = format!("verifier {verifier}, a token of {} stamped {}: {detail}", fact.session, fact.claims.rev);
+            let detail =
+                format!("verifier {verifier}, a token of {} stamped {}: {detail}", fact.session, fact.claims.rev);
             self.violate(invariant, detail);
         }
     }
@@ -506,4 +552,3 @@ fn end_kind(door: portcullis_domain::kernel::Door) -> &'static str {
         Door::ClientOff => "end: client_disabled",
     }
 }
-

@@ -202,7 +202,8 @@ impl World {
             3..=5 => {
                 let now = self.database.now(self.now);
                 let listed = self.disk.visible.list_sessions(held.account, 20, now);
-                let others: Vec<SessionId> = listed.iter().map(|v| v.session.id).filter(|id| *id != held.session).collect();
+                let others: Vec<SessionId> =
+                    listed.iter().map(|v| v.session.id).filter(|id| *id != held.session).collect();
                 if others.is_empty() {
                     return;
                 }
@@ -277,13 +278,10 @@ impl World {
     }
 
     fn at_device(&mut self, device: usize, call: u64, reply: Reply) {
-        // A late answer counts even after its caller gave up waiting: it is taken by the token that it answers.
-        let Some(kind) = self.devices[device].calls.remove(&call).or_else(|| late_kind(&reply)) else { return };
+        let Some(kind) = self.devices[device].calls.remove(&call) else { return };
         match (kind, reply) {
-            (Call::SignIn, Reply::Tokens { issued, token, .. }) => {
-                if self.devices[device].held.is_none() {
-                    self.hold(device, &issued, token);
-                }
+            (Call::SignIn, Reply::Tokens { issued, token, .. }) if self.devices[device].held.is_none() => {
+                self.hold(device, &issued, token);
             }
             (Call::Refresh { presented }, Reply::Tokens { issued, token, set_cookie }) => {
                 let d = &self.devices[device];
@@ -342,7 +340,9 @@ impl World {
         let Some(held) = self.devices[victim].held.as_ref() else { return };
         let (refresh, grant) = (held.refresh.clone(), held.grant);
         tell!(self, "thief {thief}: copies the token of device {victim}, grant {grant}");
-        self.truth.families.entry(grant).or_default().stolen = true;
+        let family = self.truth.families.entry(grant).or_default();
+        family.stolen = true;
+        family.moves.clear(); // another copy, another story
         self.thieves[thief].loot = Some(Loot { refresh, older: None, grant, agent, cookie });
     }
 
@@ -376,9 +376,7 @@ impl World {
             (Status::Blocked(_), 0..=15) => Request::Unblock { account },
             (_, 0..=3) => Request::Block { account, key },
             (_, 4) if slot > 1 => Request::Delete { account, key },
-            (_, 5 | 6) => {
-                Request::AdminEnd { door: Door::AdminEndAccount, scope: Scope::Account(account), key }
-            }
+            (_, 5 | 6) => Request::AdminEnd { door: Door::AdminEndAccount, scope: Scope::Account(account), key },
             (_, 7) if self.rng.chance(400) => Request::AdminEnd { door: Door::Everyone, scope: Scope::All, key },
             (_, 8..=10) => {
                 let admin = !view.account.has_role(portcullis_domain::model::ADMIN);
@@ -418,9 +416,4 @@ impl World {
             self.admin.waiting.remove(&call);
         }
     }
-}
-
-/// What a late answer answers, as far as its content tells.
-fn late_kind(_reply: &Reply) -> Option<Call> {
-    None
 }

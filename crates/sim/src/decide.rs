@@ -172,7 +172,7 @@ impl World {
                 Some(Idempotency { actor: "operator".into(), key: key.to_owned(), request, made: None });
         }
         (op.outcome, op.changes) = (Some(outcome), changes);
-        if self.has(Mutant::RowByRowEnd) {
+        if self.has(Mutant::RowByRowEnd) && matches!(op.request, Request::End { .. } | Request::AdminEnd { .. }) {
             self.row_by_row(op);
         }
         op.facts = Some(facts);
@@ -259,13 +259,10 @@ impl World {
         facts: &Facts,
         by: &By<'_>,
     ) -> Decision<Outcome> {
-        if let Facts::Session(view) = facts {
-            match view.dead(i64::MAX) {
-                Some(Dead::Ended { rev, .. } | Dead::Cut { rev, .. }) => {
-                    return Decision::answer(Outcome::Before(rev));
-                }
-                _ => {}
-            }
+        if let Facts::Session(view) = facts
+            && let Some(Dead::Ended { rev, .. } | Dead::Cut { rev, .. }) = view.dead(i64::MAX)
+        {
+            return Decision::answer(Outcome::Before(rev));
         }
         let mut changes = kernel::end(door, scope, except, by, &mut self.rng);
         if self.has(Mutant::SparedUnchecked) && except.is_some() {
@@ -383,4 +380,19 @@ pub fn act_of(op: &Op) -> Option<Act> {
         },
         _ => None,
     }
+}
+
+/// For the bug that ends row by row: the end of one row.
+pub fn act_on_row(changes: &Changes) -> Option<Act> {
+    let door = Door::AdminEndAccount;
+    changes.steps.iter().zip(&changes.events).find_map(|(step, event)| match step {
+        Change::Revoke(revoke) => match revoke.target {
+            Target::Session(session) => {
+                let scope = Scope::Session { account: event.account?, session };
+                Some(Act { door, scope, except: None, rev: Rev::ZERO, key: None, acked: None, enforced: None })
+            }
+            _ => None,
+        },
+        _ => None,
+    })
 }

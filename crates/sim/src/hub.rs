@@ -295,12 +295,17 @@ impl World {
                 let last = parts.len() - 1;
                 let rev = parts[last].rev;
                 frames.extend(
-                    parts.into_iter().enumerate().map(|(n, part)| (Frame::Snapshot(part), name(rev).filter(|_| n == last))),
+                    parts
+                        .into_iter()
+                        .enumerate()
+                        .map(|(n, part)| (Frame::Snapshot(part), name(rev).filter(|_| n == last))),
                 );
                 rev
             }
             Resume::Ahead if self.mutant == Some(Mutant::PublishBeforeCommit) => return,
-            Resume::Ahead => return self.violate("I4", format!("verifier {verifier} proves a position beyond the log")),
+            Resume::Ahead => {
+                return self.violate("I4", format!("verifier {verifier} proves a position beyond the log"));
+            }
         };
         let stream = Stream { verifier, instance, at, prompted: Rev::ZERO, arrives: self.now };
         if let Some(hub) = self.hub() {

@@ -11,8 +11,8 @@
 //! [`mutant`] plants bugs to prove that the checks would notice.
 #![allow(missing_docs)]
 
-pub mod checks;
 mod chaos;
+pub mod checks;
 mod clients;
 pub mod clock;
 pub mod counts;

@@ -29,9 +29,11 @@ fn options() -> Result<Options, String> {
             "--trace" => options.trace = true,
             "--mutant" => {
                 let name = value()?;
-                let names: Vec<String> = Mutant::ALL.iter().map(|m| format!("{:30} breaks {}", m.name(), m.breaks())).collect();
-                options.mutant =
-                    Some(Mutant::parse(&name).ok_or_else(|| format!("no such mutant; there are\n{}", names.join("\n")))?);
+                let names: Vec<String> =
+                    Mutant::ALL.iter().map(|m| format!("{:30} breaks {}", m.name(), m.breaks())).collect();
+                options.mutant = Some(
+                    Mutant::parse(&name).ok_or_else(|| format!("no such mutant; there are\n{}", names.join("\n")))?,
+                );
             }
             _ => return Err(USAGE.into()),
         }

@@ -25,8 +25,8 @@ mutants! {
     IatInsteadOfRev = "iat-instead-of-rev" breaks "I1 I7 I11";
     /// A refresh reads the head after the facts.
     HeadAfterFacts = "head-after-facts" breaks "I3";
-    /// "End all" and "block" end the sessions that are listed, one commit each, and write no cut.
-    RowByRowEnd = "row-by-row-end" breaks "I1 I7";
+    /// "End all" and "end others" end the sessions that are listed, one commit each, and write no cut.
+    RowByRowEnd = "row-by-row-end" breaks "I1";
     /// The server drops entries from snapshots by their age.
     ForgetByTtl = "forget-by-ttl" breaks "I16";
     /// A verifier forgets by its wall clock.
@@ -50,7 +50,7 @@ mutants! {
     /// A verifier takes what comes after a gap as if there were none.
     SkipGap = "skip-gap" breaks "I4";
     /// Any old refresh token is taken for the predecessor.
-    TheftIgnored = "theft-ignored" breaks "I6";
+    TheftIgnored = "theft-ignored" breaks "I5 I6";
     /// A predecessor that comes late is always theft.
     TheftEager = "theft-eager" breaks "I6";
     /// The spared session is not looked at: a late "end others" revives it.

@@ -11,7 +11,7 @@ impl Rng {
         Self(seed ^ 0x5851_f42d_4c95_7f2d)
     }
     /// 64 bits.
-    pub fn next(&mut self) -> u64 {
+    pub fn word(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -21,15 +21,15 @@ impl Rng {
     /// A number from `from` up to and including `to`.
     pub fn range(&mut self, from: i64, to: i64) -> i64 {
         let span = to.saturating_sub(from).max(0).unsigned_abs() + 1;
-        from + (self.next() % span) as i64
+        from + (self.word() % span) as i64
     }
     /// An index below `len`; 0 when there is nothing to choose from.
     pub fn index(&mut self, len: usize) -> usize {
-        if len == 0 { 0 } else { (self.next() % len as u64) as usize }
+        if len == 0 { 0 } else { (self.word() % len as u64) as usize }
     }
     /// True `per_mille` times of a thousand.
     pub fn chance(&mut self, per_mille: u64) -> bool {
-        self.next() % 1000 < per_mille
+        self.word() % 1000 < per_mille
     }
     /// One of these.
     pub fn pick<T: Copy>(&mut self, from: &[T]) -> T {
@@ -43,6 +43,6 @@ impl Rng {
 
 impl Chance for Rng {
     fn bits(&mut self) -> u128 {
-        (u128::from(self.next()) << 64) | u128::from(self.next())
+        (u128::from(self.word()) << 64) | u128::from(self.word())
     }
 }

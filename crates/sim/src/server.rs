@@ -20,29 +20,67 @@ use portcullis_wire::{AccountId, Code, Rev, SecretString, SessionId, Time};
 /// What clients ask for.
 #[derive(Debug, Clone)]
 pub enum Request {
-    SignIn { account: usize, agent: String, cookie: bool },
-    Refresh { token: SecretString, agent: String, cookie: bool },
+    SignIn {
+        account: usize,
+        agent: String,
+        cookie: bool,
+    },
+    Refresh {
+        token: SecretString,
+        agent: String,
+        cookie: bool,
+    },
     /// A user ends something, by a session of theirs.
-    End { door: Door, actor: (AccountId, SessionId), session: Option<SessionId>, except_self: bool },
+    End {
+        door: Door,
+        actor: (AccountId, SessionId),
+        session: Option<SessionId>,
+        except_self: bool,
+    },
     /// An administrator ends something.
-    AdminEnd { door: Door, scope: Scope, key: String },
-    Block { account: AccountId, key: String },
-    Unblock { account: AccountId },
-    Delete { account: AccountId, key: String },
-    Roles { account: AccountId, admin: bool },
+    AdminEnd {
+        door: Door,
+        scope: Scope,
+        key: String,
+    },
+    Block {
+        account: AccountId,
+        key: String,
+    },
+    Unblock {
+        account: AccountId,
+    },
+    Delete {
+        account: AccountId,
+        key: String,
+    },
+    Roles {
+        account: AccountId,
+        admin: bool,
+    },
     /// An administrator makes an account with this address.
-    Create { email: String },
+    Create {
+        email: String,
+    },
 }
 
 /// What clients are answered.
 #[derive(Debug, Clone)]
 pub enum Reply {
-    Tokens { issued: Box<Issued>, token: usize, set_cookie: bool },
-    Revoked { rev: Rev },
+    Tokens {
+        issued: Box<Issued>,
+        token: usize,
+        set_cookie: bool,
+    },
+    Revoked {
+        rev: Rev,
+    },
     Done,
     Refused(Refused),
     /// 401 about the access token that acts.
-    Unauthenticated { code: Code },
+    Unauthenticated {
+        code: Code,
+    },
     Unavailable,
 }
 
@@ -254,13 +292,7 @@ impl World {
     fn op_loads(&mut self, id: u64) {
         let Some(mut op) = self.ops.remove(&id) else { return };
         op.facts_head = self.disk.visible.stamp(Time::ZERO).head;
-        // A message must not act later than half of the retry window after it was sent: what was held up in here for so long
-        // is not decided any more, for its client may have gone on by another answer (I6).
-        let held_up = self.node_now().since(op.arrived) > self.settings.rules.retry_window / 2;
-        let loaded = match op.request {
-            Request::Refresh { .. } if held_up => Err(Reply::Unavailable),
-            _ => self.load(&op.request),
-        };
+        let loaded = if self.held_up(&op) { Err(Reply::Unavailable) } else { self.load(&op.request) };
         // The password's hash takes a while; sometimes the pool is full.
         let delay = match op.request {
             Request::SignIn { .. } => self.rng.range(20, 80) + self.rng.delay(20, 4_000),
@@ -280,6 +312,13 @@ impl World {
         }
     }
 
+    /// Whether a refresh was held up in here for so long that its client may have gone on by another answer. It is neither
+    /// decided nor answered with tokens then, for I6 rests on no message being later than half of the retry window.
+    fn held_up(&self, op: &Op) -> bool {
+        let late = self.node_now().since(op.arrived) > self.settings.rules.retry_window / 2;
+        late && matches!(op.request, Request::Refresh { .. })
+    }
+
     fn op_decides(&mut self, id: u64) {
         let Some(mut op) = self.ops.remove(&id) else { return };
         self.decide(&mut op);
@@ -293,10 +332,8 @@ impl World {
         let Some(op) = self.ops.get_mut(&id) else { return };
         op.stage = Stage::Commit;
         let changes = op.changes.clone();
-        let mut about = About { facts: op.facts_head, act: None };
-        if op.rest.is_empty() {
-            about.act = crate::decide::act_of(op);
-        }
+        let act = if op.rest.is_empty() { crate::decide::act_of(op) } else { crate::decide::act_on_row(&changes) };
+        let about = About { facts: op.facts_head, act };
         if self.has(Mutant::PublishBeforeCommit) {
             self.publish_too_early(&changes);
         }
@@ -368,8 +405,10 @@ impl World {
 
     fn op_replies(&mut self, id: u64) {
         let Some(mut op) = self.ops.remove(&id) else { return };
+        let held_up = self.held_up(&op);
         let reply = match op.reply.take() {
             Some(reply) => reply,
+            None if held_up => Reply::Unavailable,
             None => self.render(&mut op),
         };
         tell!(self, "server: answers {:?} {:?} with {}", op.from, op.request, brief(&reply));
@@ -383,10 +422,9 @@ impl World {
 
 fn brief(reply: &Reply) -> String {
     match reply {
-        Reply::Tokens { issued, .. } => format!(
-            "tokens of {} at rev {}, refresh {}",
-            issued.session.id, issued.claims.rev, issued.current.1
-        ),
+        Reply::Tokens { issued, .. } => {
+            format!("tokens of {} at rev {}, refresh {}", issued.session.id, issued.claims.rev, issued.current.1)
+        }
         other => format!("{other:?}"),
     }
 }

@@ -15,15 +15,28 @@ use portcullis_wire::{AccessClaims, Rev, Time};
 /// What reaches a verifier.
 #[derive(Debug, Clone)]
 pub enum Reach {
-    Frame { conn: u64, frame: Frame, id: Option<String> },
+    Frame {
+        conn: u64,
+        frame: Frame,
+        id: Option<String>,
+    },
     /// The stream could not be opened, or ended.
-    Ended { conn: u64 },
+    Ended {
+        conn: u64,
+    },
     Answer(AckAnswer),
-    AskFailed { nonce: String, gone: bool },
+    AskFailed {
+        nonce: String,
+        gone: bool,
+    },
     /// No answer came in time.
-    AskTimeout { nonce: String },
+    AskTimeout {
+        nonce: String,
+    },
     Page(Snapshot),
-    PullFailed { conflict: bool },
+    PullFailed {
+        conflict: bool,
+    },
 }
 
 /// A verifier.
@@ -94,7 +107,7 @@ impl World {
     }
 
     fn verifier_now(&mut self, verifier: usize) -> Now {
-        let chance = self.rng.next();
+        let chance = self.rng.word();
         let v = &self.verifiers[verifier];
         Now { mono: v.clock.now(self.now), wall: v.wall.now(self.now), chance }
     }
@@ -120,6 +133,7 @@ impl World {
         let current = self.verifiers[verifier].conn;
         let input = match what.clone() {
             Reach::Frame { conn, frame, id } if conn == current => {
+                self.count_gap(verifier, &frame);
                 self.planted_by_frame(verifier, &frame);
                 Input::Frame(frame, id)
             }
@@ -140,6 +154,17 @@ impl World {
         let lease = self.verifiers[verifier].subscriber.knowledge().lease;
         if answered && self.has(Mutant::LeaseFromArrival) && lease.map(|lease| lease.until) > before {
             self.renew_falsely(verifier);
+        }
+    }
+
+    fn count_gap(&mut self, verifier: usize, frame: &Frame) {
+        let known = self.verifiers[verifier].subscriber.knowledge();
+        let next = known.applied.next();
+        if let Frame::Entries(frame) = frame
+            && known.synced
+            && frame.entries.first().map(|entry| entry.rev) > next
+        {
+            self.counts.add("gaps met");
         }
     }
 

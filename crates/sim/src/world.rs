@@ -21,21 +21,43 @@ use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 #[derive(Debug)]
 pub enum Event {
     /// An operation at the server goes on.
-    Op { life: u32, op: u64 },
+    Op {
+        life: u32,
+        op: u64,
+    },
     /// The commit that has begun reaches the disk.
-    Durable { life: u32 },
+    Durable {
+        life: u32,
+    },
     /// The oldest durable commit becomes visible to readers.
-    Visible { life: u32 },
+    Visible {
+        life: u32,
+    },
     /// Who committed is told.
-    Told { life: u32, told: Box<crate::disk::Told> },
+    Told {
+        life: u32,
+        told: Box<crate::disk::Told>,
+    },
     /// The hub's read of the log: it takes its snapshot, it ends, the next one is due.
-    ReadSnapshot { life: u32 },
-    ReadDone { life: u32 },
-    ReadDue { life: u32, seq: u64 },
+    ReadSnapshot {
+        life: u32,
+    },
+    ReadDone {
+        life: u32,
+    },
+    ReadDue {
+        life: u32,
+        seq: u64,
+    },
     /// Housekeeping at the server.
-    House { life: u32 },
+    House {
+        life: u32,
+    },
     /// A lease that waited too long.
-    LeaseTimeout { life: u32, ask: u64 },
+    LeaseTimeout {
+        life: u32,
+        ask: u64,
+    },
     Restart,
     /// A message reaches the server.
     AtServer(Box<crate::net::ToServer>),
@@ -44,24 +66,50 @@ pub enum Event {
     /// Something reaches a verifier.
     AtVerifier(Box<crate::net::ToVerifier>),
     /// A device does what it does next.
-    Device { device: usize, seq: u64 },
+    Device {
+        device: usize,
+        seq: u64,
+    },
     /// A device goes without an answer.
-    DeviceTimeout { device: usize, call: u64 },
-    Thief { thief: usize },
+    DeviceTimeout {
+        device: usize,
+        call: u64,
+    },
+    Thief {
+        thief: usize,
+    },
     Admin,
     /// An administrator goes without an answer.
-    AdminTimeout { call: u64 },
+    AdminTimeout {
+        call: u64,
+    },
     /// A verifier's timer.
-    Tick { verifier: usize, life: u32, seq: u64 },
+    Tick {
+        verifier: usize,
+        life: u32,
+        seq: u64,
+    },
     /// A verifier that acknowledges too early shows what it knows.
-    Show { verifier: usize, life: u32 },
+    Show {
+        verifier: usize,
+        life: u32,
+    },
     /// A request with some token at a verifier.
-    Probe { verifier: usize },
+    Probe {
+        verifier: usize,
+    },
     /// A request with this token at a verifier.
-    ProbeToken { verifier: usize, token: usize },
+    ProbeToken {
+        verifier: usize,
+        token: usize,
+    },
     /// A suspended verifier goes on.
-    Resume { verifier: usize },
-    VerifierRestart { verifier: usize },
+    Resume {
+        verifier: usize,
+    },
+    VerifierRestart {
+        verifier: usize,
+    },
     /// Something goes wrong.
     Chaos,
 }

@@ -1,0 +1,57 @@
+//! Many worlds, planted bugs, and that a seed is a world.
+use portcullis_sim::{Counts, Mutant, run};
+
+/// A debug build is some twenty times slower.
+const SEEDS: u64 = if cfg!(debug_assertions) { 100 } else { 1000 };
+
+/// Within how many seeds each planted bug must be caught.
+const CAUGHT_WITHIN: u64 = 200;
+
+#[test]
+fn every_invariant_holds_and_everything_happened() {
+    let mut counts = Counts::default();
+    for seed in 0..SEEDS {
+        let outcome = run(seed, None, false);
+        if let Some(violation) = &outcome.violation {
+            let story = run(seed, None, true).story;
+            let last = story[story.len().saturating_sub(40)..].join("\n");
+            panic!(
+                "seed {seed}: {} does not hold: {}\n{last}\nreplay: cargo run -p portcullis-sim --release -- --seed {seed} --trace",
+                violation.invariant, violation.detail
+            );
+        }
+        counts.merge(&outcome.counts);
+    }
+    for (kind, n) in counts.rows() {
+        println!("{n:>12}  {kind}");
+    }
+    let missing = counts.missing();
+    assert!(missing.is_empty(), "never happened, so nothing was proven about: {missing:?}");
+}
+
+#[test]
+fn every_planted_bug_is_caught_by_what_it_breaks() {
+    let mut missed = Vec::new();
+    for mutant in Mutant::ALL {
+        let caught = (0..CAUGHT_WITHIN).find_map(|seed| run(seed, Some(*mutant), false).violation.map(|v| (seed, v)));
+        match caught {
+            Some((seed, violation)) if mutant.breaks().split(' ').any(|i| i == violation.invariant) => {
+                println!("{:30} seed {seed}: {} ({})", mutant.name(), violation.invariant, violation.detail);
+            }
+            other => missed.push(format!("{} (breaks {}): {other:?}", mutant.name(), mutant.breaks())),
+        }
+    }
+    assert!(missed.is_empty(), "not caught as they should be:\n{}", missed.join("\n"));
+}
+
+#[test]
+fn a_seed_is_a_world() {
+    for seed in 0..10 {
+        let (first, again) = (run(seed, None, false), run(seed, None, true));
+        assert_eq!((first.hash, first.events), (again.hash, again.events), "seed {seed}");
+    }
+    let mut hashes: Vec<u64> = (0..50).map(|seed| run(seed, None, false).hash).collect();
+    hashes.sort();
+    hashes.dedup();
+    assert_eq!(hashes.len(), 50);
+}
