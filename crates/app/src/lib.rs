@@ -133,6 +133,22 @@ impl App {
     pub fn store(&self) -> &dyn Store {
         &*self.inner.store
     }
+    /// The database's time.
+    pub fn now(&self) -> Time {
+        self.inner.store.now()
+    }
+    /// Why this node may not serve, if so: its knowledge of the log is too old, or the database does not answer within a second.
+    pub async fn why_not_ready(&self) -> Option<String> {
+        const PATIENCE: std::time::Duration = std::time::Duration::from_secs(1);
+        if let Some(why) = self.hub().why_not_ready() {
+            return Some(why);
+        }
+        match tokio::time::timeout(PATIENCE, self.inner.store.stamp()).await {
+            Ok(Ok(_)) => None,
+            Ok(Err(error)) => Some(error.to_string()),
+            Err(_) => Some("the database does not answer".into()),
+        }
+    }
     /// The keys in force.
     pub fn keys(&self) -> Arc<KeyRing> {
         self.inner.keys.load_full()

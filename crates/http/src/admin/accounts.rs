@@ -17,7 +17,7 @@ pub(super) async fn list(ctx: Ctx) -> Result<Response, Problem> {
     let prefix = params.take("email").map(|text| text.trim().to_lowercase());
     let admin = ctx.admin().await?;
     let page = ctx.app().admin_accounts(&admin, prefix.as_deref(), cursor, limit).await?;
-    let now = ctx.app().store().now();
+    let now = ctx.app().now();
     let next = render::next(&page.rows, page.more, |account| account.id.to_string());
     Ok(render::list("accounts", page.rows.iter().map(|account| render::account(account, now)).collect(), next))
 }
@@ -39,7 +39,7 @@ pub(super) async fn create(ctx: Ctx, body: Json<Create>) -> Result<Response, Pro
     let Create { email, password, name, roles } = body.value;
     let made =
         ctx.app().admin_create_account(&admin, &email, password, name.as_deref(), roles, repeat.as_ref()).await?;
-    let mut response = render::answer(StatusCode::CREATED, &render::account(&made, ctx.app().store().now()));
+    let mut response = render::answer(StatusCode::CREATED, &render::account(&made, ctx.app().now()));
     if let Ok(place) = HeaderValue::from_str(&format!("/v1/admin/accounts/{}", made.id)) {
         response.headers_mut().insert(header::LOCATION, place);
     }
@@ -72,7 +72,7 @@ pub(super) async fn change(ctx: Ctx, Id(id): Id<AccountId>, body: Json<Patch>) -
     let admin = ctx.admin().await?;
     let patch = AccountPatch { name: body.value.name, roles: body.value.roles };
     let account = ctx.app().admin_change_account(&admin, id, patch).await?;
-    Ok(render::ok(&render::account(&account, ctx.app().store().now())))
+    Ok(render::ok(&render::account(&account, ctx.app().now())))
 }
 
 pub(super) async fn delete(ctx: Ctx, Id(id): Id<AccountId>) -> Result<Response, Problem> {
@@ -111,7 +111,7 @@ pub(super) async fn unblock(ctx: Ctx, Id(id): Id<AccountId>, body: MaybeJson<Unb
     let admin = ctx.admin().await?;
     let reason = body.value.and_then(|body| body.reason);
     let account = ctx.app().admin_unblock(&admin, id, reason.as_deref()).await?;
-    Ok(render::ok(&render::account(&account, ctx.app().store().now())))
+    Ok(render::ok(&render::account(&account, ctx.app().now())))
 }
 
 pub(super) async fn sessions(ctx: Ctx, Id(id): Id<AccountId>) -> Result<Response, Problem> {

@@ -117,7 +117,7 @@ async fn reply(ctx: &Ctx, status: StatusCode, tokens: &Tokens, transport: Transp
     }
     let mut response = render::answer(status, &body);
     if ctx.app().is_current(tokens).await {
-        let cookie = cookies::set(cookies::REFRESH, &tokens.refresh_token, session, ctx.app().store().now());
+        let cookie = cookies::set(cookies::REFRESH, &tokens.refresh_token, session, ctx.app().now());
         if let Ok(cookie) = HeaderValue::from_str(&cookie) {
             response.headers_mut().append(header::SET_COOKIE, cookie);
         }

@@ -81,7 +81,7 @@ pub(super) async fn submit(ctx: Ctx, body: FormBytes) -> Result<Response, Proble
     let error = match ctx.app().sign_in(credentials, request, true).await {
         Ok(tokens) => {
             let Some(cookie) = &tokens.page_cookie else { return Err(Problem::new(Code::Unavailable)) };
-            let cookie = cookies::set(cookies::SESSION, cookie, &tokens.session, ctx.app().store().now());
+            let cookie = cookies::set(cookies::SESSION, cookie, &tokens.session, ctx.app().now());
             return Ok(go(&back, vec![cookie]));
         }
         Err(error) => error,
