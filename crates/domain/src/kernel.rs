@@ -135,6 +135,21 @@ impl<'a> By<'a> {
     }
 }
 
+/// How many entries about sessions of one account the log may hold at once.
+pub const MAX_ENDS_PER_ACCOUNT: u64 = 64;
+
+/// What is written into the log for the end of a session of `account`, when `unforgotten` such ends, this one included, are in
+/// the log. Beyond [`MAX_ENDS_PER_ACCOUNT`] it is one `stale` of the account instead: the ended session's tokens are refused
+/// all the same, since it cannot refresh, and the account's others refresh and go on (DESIGN §4.3). So nobody fills every
+/// verifier's memory by signing in and out.
+pub fn entry_for_session(session: SessionId, account: AccountId, unforgotten: u64) -> (Verb, Target) {
+    if unforgotten > MAX_ENDS_PER_ACCOUNT {
+        (Verb::Stale, Target::Account(account))
+    } else {
+        (Verb::End, Target::Session(session))
+    }
+}
+
 /// Ends `scope` through `door`, sparing `except`. The changes write one entry, mark one row, and record who did it.
 ///
 /// The spared session must be alive under the locks of the same transaction, or the commit is refused: a late "end others"

@@ -322,6 +322,13 @@ pub(crate) fn family_position(db: &Connection, grant: GrantId) -> Result<Option<
     })
 }
 
+/// How many ends of single sessions of an account stand in the log and are not forgotten.
+pub(crate) fn unforgotten_ends(db: &Connection, meta: &Meta, account: AccountId) -> Result<u64, Fault> {
+    const SQL: &str = "SELECT count(*) FROM sessions WHERE account = ?1 AND ended_rev > ?2";
+    let params = params![account.blob(), Int(meta.forgotten.0)];
+    Ok(one(db, SQL, params, |cells| cells.u64())?.unwrap_or_default())
+}
+
 /// How many live sessions of `account` an end of it ends, by the rule of `Expect::Alive`; the account itself is usable.
 pub(crate) fn dying_sessions(
     db: &Connection,

@@ -71,6 +71,7 @@ CREATE TABLE sessions (
 ) STRICT, WITHOUT ROWID;
 -- Lists, and the exact count of what an end of the account ends.
 CREATE INDEX sessions_by_account ON sessions (account, created_at) WHERE ended_rev IS NULL;
+CREATE INDEX sessions_ended ON sessions (account, ended_rev) WHERE ended_rev IS NOT NULL;
 
 -- A refresh updates one row of this table in place and nothing else: no index covers a column that it changes.
 CREATE TABLE grants (

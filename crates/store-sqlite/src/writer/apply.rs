@@ -1,11 +1,12 @@
 //! What each change writes.
-use super::check::{SESSION, holds, session_with_account};
+use super::check::{holds, session_with_account};
 use super::{Act, Stop, insert};
 use crate::cells::{Fault, Id, Int, any, rev, roles};
 use crate::reads;
 use portcullis_domain::Cut;
 use portcullis_domain::changes::{BoundRow, Change, Conflict, Revoke};
 use portcullis_domain::family::Family;
+use portcullis_domain::kernel;
 use portcullis_domain::model::{Instance, Status};
 use portcullis_wire::{AccountId, Entry, GrantId, KeyId, Rev, SessionId, Target, Time, Verb};
 use rusqlite::{Params, params};
@@ -203,9 +204,15 @@ fn revoke(act: &mut Act<'_>, what: &Revoke) -> Result<(), Stop> {
     let next = act.meta.head.next().filter(|next| i64::try_from(next.0).is_ok());
     let end = next.ok_or_else(|| Fault::Row("the log is at the end of numbers".into()))?;
     let Revoke { verb, target, except, spread_ms, reason } = what;
+    let mut written = (verb.clone(), target.clone());
     let cut = Cut { rev: end, except: *except };
     act.ended = match (verb, target) {
-        (Verb::End, Target::Session(session)) => Some(end_session(act, *session, end, reason)?),
+        (Verb::End, Target::Session(session)) => {
+            let (ended, owner) = end_session(act, *session, end, reason)?;
+            let unforgotten = reads::unforgotten_ends(act.db, &act.meta, owner)?;
+            written = kernel::entry_for_session(*session, owner, unforgotten);
+            Some(ended)
+        }
         (Verb::End, Target::Grant(grant)) => {
             must_change(act, "UPDATE grants SET ended_rev = ?2 WHERE id = ?1", params![grant.blob(), rev(end)])?;
             Some(0)
@@ -226,27 +233,25 @@ fn revoke(act: &mut Act<'_>, what: &Revoke) -> Result<(), Stop> {
         }
         _ => None,
     };
-    let (verb, target, spread_ms) = (verb.clone(), target.clone(), *spread_ms);
-    let entry = Entry { rev: end, verb, target, except: *except, spread_ms, until: act.meta.horizon };
+    let (verb, target) = written;
+    let entry = Entry { rev: end, verb, target, except: *except, spread_ms: *spread_ms, until: act.meta.horizon };
     insert::entry(act, &entry)?;
     (act.meta.head, act.meta.chain) = (end, act.meta.chain.after(&entry));
     act.rev = Some(end);
     Ok(())
 }
 
-/// How many live sessions that ended: 1, or 0 when a cut or time had done it already.
-fn end_session(act: &Act<'_>, session: SessionId, end: Rev, reason: &str) -> Result<u64, Stop> {
+/// How many live sessions that ended (1, or 0 when a cut or time had done it already), and whose it was.
+fn end_session(act: &Act<'_>, session: SessionId, end: Rev, reason: &str) -> Result<(u64, AccountId), Stop> {
     const SQL: &str = "UPDATE sessions SET ended_rev = ?2, ended_reason = ?3, ended_at = ?4 \
          WHERE id = ?1 AND ended_rev IS NULL";
-    let alive = match session_with_account(act, session)? {
-        Some((row, account, used_at)) => act.alive(&row, &account, used_at),
-        None => false,
-    };
+    let found = session_with_account(act, session)?;
+    let (row, account, used_at) = found.ok_or(Stop::Conflict(Conflict::Missing))?;
+    let alive = act.alive(&row, &account, used_at);
     if run(act, SQL, params![session.blob(), rev(end), reason, act.now.0])? == 1 {
-        return Ok(u64::from(alive));
+        return Ok((u64::from(alive), account.id));
     }
-    let there = any(act.db, SESSION, [session.blob()])?;
-    Err(Stop::Conflict(if there { Conflict::Moved } else { Conflict::Missing }))
+    Err(Stop::Conflict(Conflict::Moved))
 }
 
 /// How many live sessions that ended, counted before the cut is written.

@@ -104,6 +104,7 @@ cases! {
         an_end_marks_its_row
         an_end_of_an_account_counts_exactly
         an_end_counts_only_what_lived
+        many_ends_of_one_account_become_one_stale
         a_cut_spares_one
         several_ends_in_one_commit
         what_has_no_row_is_only_logged

@@ -149,6 +149,31 @@ pub(super) fn several_ends_in_one_commit(backend: &dyn Backend) {
     assert_eq!(w.end(Target::All).rev, Some(Rev(4)));
 }
 
+/// Beyond 64 ends of an account's sessions the log takes a `stale` of the account instead, until they are forgotten.
+pub(super) fn many_ends_of_one_account_become_one_stale(backend: &dyn Backend) {
+    let (w, ada, ..) = World::peopled(backend);
+    let eve = w.new_account("eve@example.org");
+    let sessions: Vec<Session> = (0..70).map(|_| w.new_session(&ada).0).collect();
+    for session in &sessions {
+        assert_eq!(w.end(Target::Session(session.id)).ended, Some(1));
+        assert!(w.session(session.id).ended.is_some());
+    }
+    let other = w.new_session(&eve).0;
+    w.end(Target::Session(other.id));
+    let entries = wait(w.store.read_log(Rev::ZERO, 1000)).unwrap().entries;
+    let written: Vec<(Verb, Target)> = entries.into_iter().map(|e| (e.verb, e.target)).collect();
+    for (n, (session, entry)) in sessions.iter().zip(&written).enumerate() {
+        let single = (Verb::End, Target::Session(session.id));
+        assert_eq!(*entry, if n < 64 { single } else { (Verb::Stale, Target::Account(ada.id)) }, "{n}");
+    }
+    assert_eq!(written[70], (Verb::End, Target::Session(other.id)), "another account has its own count");
+    w.ok([Change::RaiseFloor(HORIZON.plus(1))]);
+    let later = w.new_session(&ada).0;
+    let done = w.end(Target::Session(later.id));
+    let entries = wait(w.store.read_log(Rev(71), 10)).unwrap().entries;
+    assert_eq!((done.rev, &entries[0].target), (Some(Rev(72)), &Target::Session(later.id)));
+}
+
 fn key(id: u32) -> Key {
     Key {
         id: KeyId(id),

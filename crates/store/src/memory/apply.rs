@@ -3,7 +3,8 @@ use super::Memory;
 use crate::{CommitError, EventRow, Remembered, StoreError};
 use portcullis_domain::Cut;
 use portcullis_domain::changes::{Change, Changes, Committed, Conflict, Expect, Revoke};
-use portcullis_domain::model::{Account, Ended, Grant, Status};
+use portcullis_domain::kernel;
+use portcullis_domain::model::{Account, Ended, Grant, Session, Status};
 use portcullis_wire::{AccountId, ClientId, Entry, GrantId, Millis, Rev, Target, Time, Verb};
 
 /// What the changes have come to so far.
@@ -244,14 +245,18 @@ fn revoke(db: &mut Memory, what: Revoke, so_far: &mut Progress) -> Result<(), Co
     let Some(rev) = db.meta.head.next() else {
         return Err(CommitError::Failed(StoreError::new("the log is at the end of numbers")));
     };
-    let Revoke { verb, target, except, spread_ms, reason } = what;
+    let Revoke { mut verb, mut target, except, spread_ms, reason } = what;
     so_far.ended = match (&verb, &target) {
         (Verb::End, Target::Session(id)) => {
             let mut row = db.sessions.get(id).cloned().ok_or(CommitError::Conflict(Conflict::Missing))?;
             require(row.ended.is_none(), Conflict::Moved)?;
             let alive = db.alive(&row, so_far.idle_ttl, so_far.now);
             row.ended = Some(Ended { rev, reason, at: so_far.now });
-            db.sessions.put(*id, row);
+            let (id, owner) = (*id, row.account);
+            db.sessions.put(id, row);
+            let in_log = |s: &&Session| s.ended.as_ref().is_some_and(|ended| ended.rev > db.meta.forgotten);
+            let unforgotten = db.sessions_of(owner).filter(in_log).count() as u64;
+            (verb, target) = kernel::entry_for_session(id, owner, unforgotten);
             Some(u64::from(alive))
         }
         (Verb::End, Target::Grant(id)) => {
