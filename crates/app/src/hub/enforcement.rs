@@ -51,18 +51,17 @@ impl Hub {
     pub async fn wait_enforced(&self, revoked: &Revoked, timeout: Duration) -> Enforcement {
         self.inner.prompt.fetch_max(revoked.rev.0, Ordering::AcqRel);
         self.bump();
-        let deadline = tokio::time::Instant::now() + timeout;
+        let deadline = real::mono().plus(i64::try_from(timeout.as_millis()).unwrap_or(i64::MAX));
         let mut acks = self.inner.acks.subscribe();
         loop {
             acks.mark_unchanged();
-            let state = self.enforcement(revoked);
-            if state.counts.complete || tokio::time::Instant::now() >= deadline {
+            let (state, now) = (self.enforcement(revoked), real::mono());
+            if state.counts.complete || now >= deadline {
                 return state;
             }
-            let by_arithmetic = state.counts.complete_at.map_or(Duration::from_millis(50), |at| {
-                Duration::from_millis(u64::try_from(at.since(real::mono())).unwrap_or(0) + 1)
-            });
-            let pause = by_arithmetic.min(deadline.saturating_duration_since(tokio::time::Instant::now()));
+            let by_arithmetic = state.counts.complete_at.map_or(50, |at| at.since(now) + 1);
+            let pause = by_arithmetic.min(deadline.since(now)).max(1);
+            let pause = Duration::from_millis(u64::try_from(pause).unwrap_or(1));
             let _ = tokio::time::timeout(pause, acks.changed()).await;
         }
     }
