@@ -122,7 +122,9 @@ fn every_package_has_a_ring(packages: &[Package]) -> Result<(), Failure> {
 
 fn format(workspace: &Workspace) -> Result<(), Failure> {
     component("rustfmt")?;
-    process::run(process::cargo().args(["fmt", "--all", "--check"]).current_dir(&workspace.root))
+    process::run(
+        process::cargo().args(["fmt", "--all", "--", "--check", "--files-with-diff"]).current_dir(&workspace.root),
+    )
 }
 
 /// In the release profile, so that what C libraries cost to build is paid once.
@@ -215,8 +217,10 @@ fn run_program(
     command
         .current_dir(&program.package.folder)
         .env("CARGO_MANIFEST_DIR", &program.package.folder)
-        .env("CARGO_TARGET_DIR", &workspace.target);
-    // As cargo does for integration tests.
+        .env("CARGO_TARGET_DIR", &workspace.target)
+        // A failed assertion says where it stands; what called it is noise.
+        .env("RUST_BACKTRACE", "0");
+    // As cargo does it for integration tests.
     command.envs(programs.iter().map(|built| (format!("CARGO_BIN_EXE_{}", built.target), &built.file)));
     if let Some(browser) = browser {
         command.env(BROWSER_VARIABLE, browser);
@@ -254,7 +258,7 @@ fn judge(name: &str, log: &Path, logged: process::Logged, always_shown: bool) ->
     for what in &wrong {
         println!("  {name}: {what}");
     }
-    if tally.failed > 0 || always_shown {
+    if tally.failed > 0 || always_shown && tally.passed > 0 {
         let lines: Vec<&str> = logged.text.lines().collect();
         let from = lines.len().saturating_sub(SHOWN_LINES);
         lines[from..].iter().for_each(|line| println!("    {line}"));
