@@ -318,6 +318,14 @@ impl App {
         self.end_session(door, session, Some(caller.view.account.id), &by, &actor.text(), repeat).await
     }
 
+    /// What a repeated revoking call came to the first time, when the end that it asked for has killed the caller's own
+    /// session since: the lost answer of an "end all" is asked for with a dead token. `None` when it was never done.
+    pub async fn ended_before(&self, token: Option<&str>, repeat: &RepeatKey) -> Result<Option<Revoked>, AppError> {
+        let caller = self.caller_dead_or_alive(token, None).await?;
+        let before = self.remembered(&caller.actor().text(), repeat).await?;
+        before.map(|before| Revoked::remembered(&before)).transpose()
+    }
+
     pub(crate) async fn end_session(
         &self,
         door: Door,
