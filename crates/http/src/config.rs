@@ -3,6 +3,7 @@ use crate::pages::Pages;
 use crate::traffic::Traffic;
 use ipnet::IpNet;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The settings of the outside surface. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -15,6 +16,8 @@ pub struct HttpConfig {
     pub trusted_proxies: Vec<IpNet>,
     /// The largest body in bytes; beyond it 413.
     pub max_body: usize,
+    /// How long a body may take to arrive; beyond that 400, and the connection ends.
+    pub body_time: Duration,
     /// The HTML pages; see [`Pages::with_overrides`].
     pub pages: Pages,
     /// Whether the public listener also serves `/healthz`, `/readyz` and `/metrics`.
@@ -37,6 +40,7 @@ impl HttpConfig {
             allowed_origins: vec![],
             trusted_proxies: vec![],
             max_body: MAX_BODY,
+            body_time: Duration::from_secs(30),
             pages: Pages::embedded(),
             ops: true,
             version: env!("CARGO_PKG_VERSION").into(),

@@ -18,10 +18,6 @@ use std::convert::Infallible;
 use std::net::IpAddr;
 use std::str::FromStr;
 use std::sync::Arc;
-use std::time::Duration;
-
-/// A body must be there, whole, after so long.
-const BODY_TIME: Duration = Duration::from_secs(30);
 
 /// What all handlers share. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -257,18 +253,19 @@ impl<T: FromStr + Send> FromRequestParts<Shared> for Id<T> {
 }
 
 /// The whole body, bounded in size (413) and time.
-pub(crate) async fn body(request: Request, max: usize) -> Result<Bytes, Problem> {
+async fn body(request: Request, shared: &Shared) -> Result<Bytes, Problem> {
+    let (max, time) = (shared.config().max_body, shared.config().body_time);
     let too_large = || Problem::because(Code::TooLarge, format!("A body has at most {max} bytes here."));
     let told = request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     if told.is_some_and(|length| length > max as u64) {
         return Err(too_large());
     }
-    let collected = tokio::time::timeout(BODY_TIME, Limited::new(request.into_body(), max).collect()).await;
+    let collected = tokio::time::timeout(time, Limited::new(request.into_body(), max).collect()).await;
     match collected {
         Ok(Ok(whole)) => Ok(whole.to_bytes()),
         Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => Err(too_large()),
         Ok(Err(_)) => Err(Problem::malformed("the body broke off")),
-        Err(_) => Err(Problem::malformed(format!("the body did not arrive within {} s", BODY_TIME.as_secs()))
+        Err(_) => Err(Problem::malformed(format!("the body did not arrive within {} s", time.as_secs()))
             .header(header::CONNECTION, "close")),
     }
 }
@@ -307,7 +304,7 @@ impl<T: DeserializeOwned> FromRequest<Shared> for Json<T> {
         if kind.as_deref() != Some("application/json") {
             return Err(Problem::new(Code::UnsupportedMediaType));
         }
-        let bytes = body(request, shared.config().max_body).await?;
+        let bytes = body(request, shared).await?;
         Ok(Self { value: parse(&bytes)?, bytes })
     }
 }
@@ -316,7 +313,7 @@ impl<T: DeserializeOwned> FromRequest<Shared> for MaybeJson<T> {
     type Rejection = Problem;
     async fn from_request(request: Request, shared: &Shared) -> Result<Self, Problem> {
         let kind = media_type(request.headers());
-        let bytes = body(request, shared.config().max_body).await?;
+        let bytes = body(request, shared).await?;
         if bytes.is_empty() {
             return Ok(Self { value: None });
         }
@@ -335,7 +332,7 @@ impl FromRequest<Shared> for FormBytes {
     type Rejection = Problem;
     async fn from_request(request: Request, shared: &Shared) -> Result<Self, Problem> {
         let fits = media_type(request.headers()).as_deref() == Some("application/x-www-form-urlencoded");
-        let bytes = body(request, shared.config().max_body).await?;
+        let bytes = body(request, shared).await?;
         Ok(Self(fits.then_some(bytes)))
     }
 }

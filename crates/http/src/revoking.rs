@@ -3,8 +3,9 @@ use crate::problem::Problem;
 use crate::render;
 use crate::request::{Ctx, Params};
 use axum::response::Response;
-use portcullis_app::Revoked;
 use portcullis_app::hub::enforcement::Enforcement;
+use portcullis_app::{Admin, Caller, RepeatKey, Revoked};
+use portcullis_wire::Code;
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -42,6 +43,35 @@ impl Wait {
     /// From a request with no other parameters.
     pub(crate) fn only(ctx: &Ctx) -> Result<Self, Problem> {
         Self::of(ctx, &mut ctx.params(&WAIT)?)
+    }
+}
+
+/// The one who may end something, or what their call came to when it was made before.
+pub(crate) enum Who<T> {
+    /// Go on.
+    Acts(T),
+    /// It was done already, and has ended the session that asked.
+    Did(Revoked),
+}
+
+/// The caller of an end of own sessions.
+pub(crate) async fn caller(ctx: &Ctx, repeat: Option<&RepeatKey>) -> Result<Who<Caller>, Problem> {
+    or_before(ctx, repeat, ctx.caller().await).await
+}
+
+/// The administrator who ends something.
+pub(crate) async fn admin(ctx: &Ctx, repeat: Option<&RepeatKey>) -> Result<Who<Admin>, Problem> {
+    or_before(ctx, repeat, ctx.admin().await).await
+}
+
+/// A call with a repeat key whose token is dead may be the repetition of the very call that killed it.
+async fn or_before<T>(ctx: &Ctx, repeat: Option<&RepeatKey>, who: Result<T, Problem>) -> Result<Who<T>, Problem> {
+    match (who, repeat) {
+        (Ok(who), _) => Ok(Who::Acts(who)),
+        (Err(refused), Some(repeat)) if refused.code == Code::TokenRevoked => {
+            ctx.app().ended_before(ctx.bearer(), repeat).await?.map(Who::Did).ok_or(refused)
+        }
+        (Err(refused), _) => Err(refused),
     }
 }
 

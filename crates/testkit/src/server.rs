@@ -5,6 +5,7 @@ use portcullis_app::keys::MasterKey;
 use portcullis_app::{App, Hashing, Settings, real};
 use portcullis_domain::{Chance as _, Rules};
 use portcullis_http::{HttpConfig, Limits, Listener, Traffic};
+use portcullis_store::faulty::Faulty;
 use portcullis_store_sqlite::{OpenOptions, SqliteStore};
 use portcullis_wire::{LogId, SecretString};
 use serde_json::{Value, json};
@@ -64,6 +65,8 @@ pub struct TestServer {
     pub issuer: String,
     /// A client of it.
     pub client: Client,
+    /// Its database, which fails when told to.
+    pub store: Arc<Faulty<SqliteStore>>,
     /// Its counters.
     pub traffic: Arc<Traffic>,
     ahead_ms: Arc<AtomicI64>,
@@ -100,12 +103,12 @@ impl TestServer {
         };
         let log = LogId::from_bits(real::RealChance.bits());
         let store = SqliteStore::open(&dir.path().join("portcullis.db"), OpenOptions::new(log, clock));
-        let store = Arc::new(store.expect("a new database"));
+        let store = Arc::new(Faulty::new(store.expect("a new database")));
         let mut settings = options.settings;
         settings.rules.issuer.clone_from(&issuer);
         settings.rules.audience.clone_from(&issuer);
         let mut tasks = JoinSet::new();
-        let app = App::start(store, settings, MasterKey::generate(), &mut tasks).await.expect("the app starts");
+        let app = App::start(store.clone(), settings, MasterKey::generate(), &mut tasks).await.expect("the app starts");
         assert!(app.bootstrap_admin(ADMIN.0, SecretString::new(ADMIN.1)).await.expect("an administrator"));
         let mut config = HttpConfig::new(&*issuer);
         (options.config)(&mut config);
@@ -119,7 +122,7 @@ impl TestServer {
             });
         let serving = Some(tokio::spawn(serving));
         let client = Client::new(&*issuer);
-        Self { app, issuer, client, traffic, ahead_ms, stop: Some(stop), serving, tasks, dir, config }
+        Self { app, issuer, client, store, traffic, ahead_ms, stop: Some(stop), serving, tasks, dir, config }
     }
 
     /// Starts one as usual.

@@ -3,7 +3,7 @@ use crate::problem::Problem;
 use crate::render;
 use crate::render::SessionCursor;
 use crate::request::{Ctx, Id, Json, MaybeJson};
-use crate::revoking::{self, Wait};
+use crate::revoking::{self, Wait, Who};
 use axum::response::Response;
 use http::{HeaderValue, StatusCode, header};
 use portcullis_app::admin::AccountPatch;
@@ -125,7 +125,9 @@ pub(super) async fn sessions(ctx: Ctx, Id(id): Id<AccountId>) -> Result<Response
 pub(super) async fn end_sessions(ctx: Ctx, Id(id): Id<AccountId>) -> Result<Response, Problem> {
     let wait = Wait::only(&ctx)?;
     let repeat = ctx.repeat(b"")?;
-    let admin = ctx.admin().await?;
-    let revoked = ctx.app().admin_end_account(&admin, id, repeat.as_ref()).await?;
+    let revoked = match revoking::admin(&ctx, repeat.as_ref()).await? {
+        Who::Acts(admin) => ctx.app().admin_end_account(&admin, id, repeat.as_ref()).await?,
+        Who::Did(revoked) => revoked,
+    };
     Ok(revoking::reply(&ctx, &revoked, wait).await)
 }

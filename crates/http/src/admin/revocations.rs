@@ -2,7 +2,7 @@
 use crate::problem::Problem;
 use crate::render;
 use crate::request::{Ctx, Id, Json};
-use crate::revoking::{self, WAIT, Wait};
+use crate::revoking::{self, WAIT, Wait, Who};
 use axum::response::Response;
 use portcullis_app::{EventFilter, EventRow, Revoked};
 use portcullis_wire::{Rev, SessionId};
@@ -13,8 +13,10 @@ use serde_json::{Value, json};
 pub(super) async fn end_session(ctx: Ctx, Id(sid): Id<SessionId>) -> Result<Response, Problem> {
     let wait = Wait::only(&ctx)?;
     let repeat = ctx.repeat(b"")?;
-    let admin = ctx.admin().await?;
-    let revoked = ctx.app().admin_end_session(&admin, sid, repeat.as_ref()).await?;
+    let revoked = match revoking::admin(&ctx, repeat.as_ref()).await? {
+        Who::Acts(admin) => ctx.app().admin_end_session(&admin, sid, repeat.as_ref()).await?,
+        Who::Did(revoked) => revoked,
+    };
     Ok(revoking::reply(&ctx, &revoked, wait).await)
 }
 
@@ -34,7 +36,10 @@ pub(super) async fn create(ctx: Ctx, body: Json<Create>) -> Result<Response, Pro
     let mut params = ctx.params(&WAIT)?;
     let wait = Wait::of(&ctx, &mut params)?;
     let repeat = ctx.repeat(&body.bytes)?;
-    let admin = ctx.admin().await?;
+    let admin = match revoking::admin(&ctx, repeat.as_ref()).await? {
+        Who::Acts(admin) => admin,
+        Who::Did(revoked) => return Ok(revoking::reply(&ctx, &revoked, wait).await),
+    };
     let Create { everyone, filter, except, now, reason, dry_run } = body.value;
     if filter.is_some() || now.is_some() {
         let field = if filter.is_some() { "filter" } else { "now" };

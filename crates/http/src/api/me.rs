@@ -2,7 +2,7 @@
 use crate::problem::Problem;
 use crate::render::SessionCursor;
 use crate::request::{Ctx, Id, Json};
-use crate::revoking::{self, WAIT, Wait};
+use crate::revoking::{self, WAIT, Wait, Who};
 use crate::{cookies, render};
 use axum::response::Response;
 use http::{HeaderValue, header};
@@ -37,8 +37,10 @@ pub(super) async fn end_all(ctx: Ctx) -> Result<Response, Problem> {
         Some(_) => return Err(Problem::value("except", "must be `current`")),
     };
     let repeat = ctx.repeat(b"")?;
-    let caller = ctx.caller().await?;
-    let revoked = ctx.app().end_all_mine(&caller, except_current, repeat.as_ref()).await?;
+    let revoked = match revoking::caller(&ctx, repeat.as_ref()).await? {
+        Who::Acts(caller) => ctx.app().end_all_mine(&caller, except_current, repeat.as_ref()).await?,
+        Who::Did(revoked) => revoked,
+    };
     Ok(ended(&ctx, &revoked, wait).await)
 }
 

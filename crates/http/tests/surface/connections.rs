@@ -79,6 +79,22 @@ async fn a_subscriber_that_takes_no_bytes_is_dropped_and_counted() {
 }
 
 #[tokio::test]
+async fn a_body_that_does_not_come_is_not_waited_for() {
+    let options =
+        Options { config: Box::new(|config| config.body_time = Duration::from_millis(300)), ..Options::default() };
+    let server = TestServer::start(options).await;
+    let mut stream = TcpStream::connect(server.authority()).await.unwrap();
+    let head =
+        "POST /v1/sessions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 50\r\n\r\n{\"id";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    let read = tokio::time::timeout(Duration::from_secs(5), stream.read_to_end(&mut answer)).await;
+    read.expect("the connection ends").unwrap();
+    let answer = String::from_utf8_lossy(&answer);
+    assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("did not arrive"), "{answer}");
+}
+
+#[tokio::test]
 async fn a_full_house_lets_the_next_in_when_one_has_left() {
     let mut options = Options::default();
     options.limits.connections = 2;

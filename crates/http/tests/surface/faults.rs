@@ -1,4 +1,5 @@
 //! A fault is 503: never 401, never a cleared cookie, never a false success.
+use portcullis_store::faulty::Mode;
 use portcullis_testkit::server::PASSWORD;
 use portcullis_testkit::{Options, TestServer};
 use serde_json::json;
@@ -47,4 +48,110 @@ async fn a_node_that_cannot_read_its_log_refuses_with_503_and_clears_nothing() {
     let introspect =
         server.client.post("/oauth2/introspect").basic((&id, &secret)).form(&format!("token={}", ada.access));
     introspect.send().await.expect_problem("unavailable");
+}
+
+/// The database is gone for a while, in each way that it can be: everything answers 503 and nothing is taken from anybody;
+/// afterwards everybody goes on with what they had.
+#[tokio::test]
+async fn an_outage_of_the_database_signs_nobody_out() {
+    for mode in Mode::ALL {
+        let server = TestServer::usual().await;
+        server.sign_up("ada@example.test").await;
+        let (ada, admin) = (server.sign_in("ada@example.test").await, server.admin().await);
+        let (id, secret) = server.new_client("verifier").await;
+        let origin = server.issuer.clone();
+        let cookie_body = json!({ "identifier": "ada@example.test", "password": PASSWORD, "transport": "cookie" });
+        let by_cookie = server.client.post("/v1/sessions").json(&cookie_body).send().await.expect(201);
+        let refresh = format!("__Host-portcullis_refresh={}", by_cookie.cookie("__Host-portcullis_refresh").unwrap());
+        let form = "identifier=ada%40example.test&password=a+good+long+password";
+        let page = server.client.post("/sign-in").header("origin", &origin).form(form).send().await.expect(303);
+        let page = format!("__Host-portcullis_session={}", page.cookie("__Host-portcullis_session").unwrap());
+
+        server.store.fail_from(1, mode);
+        let credentials = json!({ "identifier": "ada@example.test", "password": PASSWORD });
+        let token = json!({ "refresh_token": ada.refresh });
+        let block = format!("/v1/admin/accounts/{}/block", ada.account);
+        let client = &server.client;
+        for call in [
+            client.post("/v1/sessions").json(&credentials),
+            client.post("/v1/sessions/refresh").json(&token),
+            client.post("/v1/sessions/refresh").header("cookie", &refresh).header("origin", &origin),
+            client.get("/v1/me").bearer(&ada.access).header("cookie", &refresh),
+            client.get("/v1/me/sessions").bearer(&ada.access),
+            client.delete("/v1/me/sessions/current").bearer(&ada.access).header("cookie", &refresh),
+            client.delete("/v1/me/sessions?except=current").bearer(&ada.access),
+            client.post(&*block).bearer(&admin.access).json(&json!({ "reason": "x" })),
+            client.get("/v1/admin/accounts").bearer(&admin.access),
+            client.get("/v1/feed").basic((&id, &secret)),
+            client.post("/oauth2/introspect").basic((&id, &secret)).form(&format!("token={}", ada.access)),
+            client.get("/readyz"),
+        ] {
+            assert!(call.send().await.expect_problem("unavailable").set_cookies().is_empty());
+        }
+        for call in [
+            client.get("/account/devices").header("cookie", &page),
+            client.post("/account/devices/end-others").header("cookie", &page).header("origin", &origin),
+            client.post("/sign-out").header("cookie", &page).header("origin", &origin),
+            client.post("/sign-in").header("origin", &origin).form(form),
+        ] {
+            let refused = call.send().await.expect(503);
+            assert!(refused.set_cookies().is_empty() && refused.headers.contains_key("retry-after"));
+            assert!(refused.header("content-type").starts_with("text/html"));
+        }
+        server.store.never_fail();
+        let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(5);
+        while client.get("/readyz").send().await.status != 200 {
+            assert!(tokio::time::Instant::now() < deadline, "ready again");
+        }
+        client.get("/v1/me").bearer(&ada.access).send().await.expect(200);
+        client.post("/v1/sessions/refresh").json(&token).send().await.expect(200);
+        client
+            .post("/v1/sessions/refresh")
+            .header("cookie", &refresh)
+            .header("origin", &origin)
+            .send()
+            .await
+            .expect(200);
+        client.get("/account/devices").header("cookie", &page).send().await.expect(200);
+    }
+}
+
+/// The commit of a refresh or of a sign-out is on disk, and the answer says 503: the repeated call comes to the same end.
+#[tokio::test]
+async fn an_unknown_outcome_is_found_out_by_repeating_the_call() {
+    let server = TestServer::usual().await;
+    server.sign_up("ada@example.test").await;
+    let (mut unknown, mut before) = (0, 0);
+    // Which operation is the commit depends on what the background reads; so each of the next few fails once.
+    for n in 1..=6 {
+        let ada = server.sign_in("ada@example.test").await;
+        let token = json!({ "refresh_token": ada.refresh });
+        let refresh = || server.client.post("/v1/sessions/refresh").json(&token).send();
+        server.store.fail_at(n, Mode::After);
+        let first = refresh().await;
+        server.store.never_fail();
+        let second = refresh().await.expect(200).json();
+        let third = refresh().await.expect(200).json();
+        assert_eq!(second["refresh_token"], third["refresh_token"], "one successor, whatever happened");
+        match first.status.as_u16() {
+            200 => assert_eq!(first.json()["refresh_token"], second["refresh_token"]),
+            503 => unknown += 1,
+            other => panic!("{other}"),
+        }
+        let access = second["access_token"].as_str().unwrap();
+        let sign_out = || server.client.delete("/v1/me/sessions/current").bearer(access).send();
+        server.store.fail_at(n, Mode::After);
+        let first = sign_out().await;
+        server.store.never_fail();
+        let second = sign_out().await.expect(200).json();
+        match first.status.as_u16() {
+            200 => {
+                assert_eq!((first.json()["rev"].clone(), second["ended"].as_u64()), (second["rev"].clone(), Some(0)))
+            }
+            503 => before += u32::from(second["ended"] == 0),
+            other => panic!("{other}"),
+        }
+        server.client.get("/v1/me").bearer(access).send().await.expect_problem("token_revoked");
+    }
+    assert!(unknown > 0 && before > 0, "{unknown} {before}: no commit was hit");
 }

@@ -196,3 +196,21 @@ async fn a_device_gets_another_name() {
     server.client.delete(&*path).bearer(&ada.access).send().await.expect(200);
     rename(&ada.access, "gone").await.expect_problem("not_found");
 }
+
+/// The answer of an "end all" is lost; asked again with the same key and the token that it has killed, it is told.
+#[tokio::test]
+async fn the_end_of_all_is_repeated_with_the_dead_token() {
+    let server = TestServer::usual().await;
+    server.sign_up("ada@example.test").await;
+    let (ada, other) = (server.sign_in("ada@example.test").await, server.sign_in("ada@example.test").await);
+    let end = |token: &str, key: &'static str| {
+        server.client.delete("/v1/me/sessions").bearer(token).header("idempotency-key", key).send()
+    };
+    let first = end(&ada.access, "k").await.expect(200).json();
+    let again = end(&ada.access, "k").await.expect(200).json();
+    assert_eq!((&first["rev"], first["ended"].as_u64()), (&again["rev"], Some(2)));
+    assert_eq!(again["ended"], 2);
+    // Another key is another call, and a dead session makes none.
+    end(&ada.access, "other").await.expect_problem("token_revoked");
+    end(&other.access, "other").await.expect_problem("token_revoked");
+}
