@@ -9,7 +9,7 @@ use portcullis_domain::kernel::{self, By, Door, Scope};
 use portcullis_domain::model::{ADMIN, Account, Client, ClientKind, Key};
 use portcullis_domain::view::{AccountView, SessionView};
 use portcullis_domain::{Chance, Cut, Decision, Refused};
-use portcullis_store::{EventFilter, EventRow, Page};
+use portcullis_store::{EventFilter, EventRow, LiveCount, Page};
 use portcullis_wire::{AccountId, ClientId, EventId, Rev, SecretString, SessionId, Time, b64};
 use std::net::IpAddr;
 
@@ -237,25 +237,25 @@ impl App {
         ended
     }
 
-    /// How many sessions an "everyone" would end; refuses what that would refuse.
-    pub async fn admin_count_sessions(
+    /// How many sessions an "everyone" would end, and of how many accounts; refuses what that would refuse.
+    pub async fn admin_count_live(
         &self,
         admin: &Admin,
         except: Option<SessionId>,
         reason: &str,
-    ) -> Result<u64, AppError> {
+    ) -> Result<LiveCount, AppError> {
         account::check_text("reason", reason)?;
-        let count = self.store().count_live_sessions().await.map_err(|e| self.fault(e.into()))?;
-        let spared = match except {
-            Some(session) => {
-                let view = self.store().load_session(session).await.map_err(|e| self.fault(e.into()))?;
-                let alive = view.is_some_and(|view| view.dead(self.settings().rules.idle_ttl).is_none());
-                alive.then_some(1).ok_or_else(|| not_alive("except"))?
-            }
-            None => 0,
-        };
+        let mut count = self.store().count_live().await.map_err(|e| self.fault(e.into()))?;
+        if let Some(session) = except {
+            let view = self.store().load_session(session).await.map_err(|e| self.fault(e.into()))?;
+            let idle_ttl = self.settings().rules.idle_ttl;
+            let view = view.filter(|view| view.dead(idle_ttl).is_none()).ok_or_else(|| not_alive("except"))?;
+            let alone = self.live_sessions(view.account.id).await?.len() == 1;
+            count.sessions = count.sessions.saturating_sub(1);
+            count.accounts = count.accounts.saturating_sub(u64::from(alone));
+        }
         self.still_admin(admin).await?;
-        Ok(count.saturating_sub(spared))
+        Ok(count)
     }
 
     /// Audit records, newest first.

@@ -32,7 +32,9 @@ use crate::writer::{Job, Writer};
 use portcullis_domain::changes::{BoundRow, Changes, Committed};
 use portcullis_domain::model::{Account, Client, Instance, Key};
 use portcullis_domain::view::{AccountView, ClientView, RefreshView, SessionView, SignInView, Stamp};
-use portcullis_store::{CommitError, EventFilter, EventRow, Fut, LogRead, Page, Remembered, Store, StoreError};
+use portcullis_store::{
+    CommitError, EventFilter, EventRow, Fut, LiveCount, LogRead, Page, Remembered, Store, StoreError,
+};
 use portcullis_wire::{AccountId, ClientId, Entry, EventId, GrantId, Rev, SessionId, Time};
 use rusqlite::Connection;
 use std::fmt;
@@ -213,8 +215,8 @@ impl Store for SqliteStore {
     fn load_revocation(&self, rev: Rev) -> Fut<'_, Result<Option<EventRow>, StoreError>> {
         self.point(move |db, _| reads::revocation(db, rev))
     }
-    fn count_live_sessions(&self) -> Fut<'_, Result<u64, StoreError>> {
-        self.long(reads::live_sessions)
+    fn count_live(&self) -> Fut<'_, Result<LiveCount, StoreError>> {
+        self.long(reads::live_count)
     }
     fn read_log(&self, after: Rev, limit: u32) -> Fut<'_, Result<LogRead, StoreError>> {
         // The node's tail asks for this all the time, and nearly always for a few entries.

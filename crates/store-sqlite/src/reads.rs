@@ -8,7 +8,7 @@ use portcullis_domain::Cut;
 use portcullis_domain::changes::BoundRow;
 use portcullis_domain::model::{Account, Client, Instance, Key};
 use portcullis_domain::view::{AccountView, ClientView, RefreshView, SessionView, SignInView, Stamp};
-use portcullis_store::{EventFilter, EventRow, LogRead, Page, Remembered};
+use portcullis_store::{EventFilter, EventRow, LiveCount, LogRead, Page, Remembered};
 use portcullis_wire::{AccountId, ClientId, Entry, EventId, GrantId, Rev, SessionId, Time};
 use rusqlite::{Connection, params};
 
@@ -251,11 +251,12 @@ pub(crate) fn revocation(db: &Connection, at: Rev) -> Result<Option<EventRow>, F
     one(db, SQL, [rev(at)], rows::event)
 }
 
-pub(crate) fn live_sessions(db: &Connection, now: Time) -> Result<u64, Fault> {
-    const SQL: &str = "SELECT count(*) FROM meta m CROSS JOIN sessions s CROSS JOIN accounts a ON a.id = s.account \
+pub(crate) fn live_count(db: &Connection, now: Time) -> Result<LiveCount, Fault> {
+    const SQL: &str = "SELECT count(*), count(DISTINCT s.account) FROM meta m CROSS JOIN sessions s CROSS JOIN accounts a ON a.id = s.account \
          WHERE m.one = 1 AND s.ended_rev IS NULL AND s.absolute_expires_at > ?1 \
          AND (s.born >= a.cut_rev OR s.id IS a.cut_except) AND (s.born >= m.cut_rev OR s.id IS m.cut_except)";
-    Ok(one(db, SQL, [now.0], |cells| cells.u64())?.unwrap_or_default())
+    let count = one(db, SQL, [now.0], |cells| Ok(LiveCount { sessions: cells.u64()?, accounts: cells.u64()? }))?;
+    Ok(count.unwrap_or_default())
 }
 
 pub(crate) fn log(db: &Connection, after: Rev, limit: u32, now: Time) -> Result<LogRead, Fault> {

@@ -2,7 +2,7 @@
 //!
 //! Operations are counted in the order in which they begin (loads, lists and commits alike; `now` is none). The n-th fails, once;
 //! or all from the n-th on, for an outage.
-use crate::{CommitError, EventFilter, EventRow, Fut, LogRead, Page, Remembered, Store, StoreError};
+use crate::{CommitError, EventFilter, EventRow, Fut, LiveCount, LogRead, Page, Remembered, Store, StoreError};
 use portcullis_domain::changes::{BoundRow, Changes, Committed};
 use portcullis_domain::model::{Account, Client, Instance, Key};
 use portcullis_domain::view::{AccountView, ClientView, RefreshView, SessionView, SignInView, Stamp};
@@ -175,8 +175,8 @@ impl<S: Store> Store for Faulty<S> {
     fn load_revocation(&self, rev: Rev) -> Fut<'_, Result<Option<EventRow>, StoreError>> {
         self.load(move |s| s.load_revocation(rev))
     }
-    fn count_live_sessions(&self) -> Fut<'_, Result<u64, StoreError>> {
-        self.load(|s| s.count_live_sessions())
+    fn count_live(&self) -> Fut<'_, Result<LiveCount, StoreError>> {
+        self.load(|s| s.count_live())
     }
     fn read_log(&self, after: Rev, limit: u32) -> Fut<'_, Result<LogRead, StoreError>> {
         self.load(move |s| s.read_log(after, limit))

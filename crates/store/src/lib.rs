@@ -19,7 +19,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 
-pub use rows::{EventFilter, EventRow, LogRead, Page, Remembered};
+pub use rows::{EventFilter, EventRow, LiveCount, LogRead, Page, Remembered};
 
 /// What a store's calls return.
 pub type Fut<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -111,8 +111,9 @@ pub trait Store: Send + Sync + 'static {
     ) -> Fut<'a, Result<Page<EventRow>, StoreError>>;
     /// The record of the act that wrote `rev`.
     fn load_revocation(&self, rev: Rev) -> Fut<'_, Result<Option<EventRow>, StoreError>>;
-    /// How many live sessions there are by the rows alone (not ended, not cut, not past their absolute end).
-    fn count_live_sessions(&self) -> Fut<'_, Result<u64, StoreError>>;
+    /// How many live sessions there are by the rows alone (not ended, not cut, not past their absolute end), and how many
+    /// accounts have one.
+    fn count_live(&self) -> Fut<'_, Result<LiveCount, StoreError>>;
     /// The log after `after`, in order, at most `limit` entries, with the head of the same snapshot. `complete` is false when
     /// entries after `after` were forgotten already: a snapshot is needed.
     fn read_log(&self, after: Rev, limit: u32) -> Fut<'_, Result<LogRead, StoreError>>;

@@ -12,6 +12,15 @@ pub struct Page<T> {
     pub more: bool,
 }
 
+/// How much lives, by the rows alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LiveCount {
+    /// Sessions that were not ended, are under no cut, and are not past their absolute end.
+    pub sessions: u64,
+    /// Accounts that have such a session.
+    pub accounts: u64,
+}
+
 /// An audit record as kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EventRow {

@@ -92,7 +92,7 @@ impl<S: Store> Store for Held<S> {
         list_keys() -> Result<Vec<Key>, StoreError>;
         load_bound() -> Result<Option<BoundRow>, StoreError>;
         load_revocation(rev: Rev) -> Result<Option<EventRow>, StoreError>;
-        count_live_sessions() -> Result<u64, StoreError>;
+        count_live() -> Result<LiveCount, StoreError>;
         read_log(after: Rev, limit: u32) -> Result<LogRead, StoreError>;
         read_live() -> Result<(Stamp, Vec<Entry>), StoreError>;
     }

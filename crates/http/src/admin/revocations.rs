@@ -51,8 +51,8 @@ pub(super) async fn create(ctx: Ctx, body: Json<Create>) -> Result<Response, Pro
     let except = except.map(|text| text.parse::<SessionId>()).transpose();
     let except = except.map_err(|error| Problem::value("except", error.to_string()))?;
     if dry_run {
-        let counted = ctx.app().admin_count_sessions(&admin, except, &reason).await?;
-        return Ok(render::ok(&json!({ "dry_run": true, "sessions": counted, "accounts": Value::Null })));
+        let counted = ctx.app().admin_count_live(&admin, except, &reason).await?;
+        return Ok(render::ok(&json!({ "dry_run": true, "sessions": counted.sessions, "accounts": counted.accounts })));
     }
     let revoked = ctx.app().admin_end_everyone(&admin, except, &reason, repeat.as_ref()).await?;
     Ok(revoking::reply(&ctx, &revoked, wait).await)

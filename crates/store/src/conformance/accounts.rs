@@ -1,6 +1,6 @@
 //! Accounts: as they were made, and every change of them.
 use super::{Backend, HORIZON, LOG, START, World, account, conflict, end, wait};
-use crate::EventFilter;
+use crate::{EventFilter, LiveCount};
 use portcullis_domain::Cut;
 use portcullis_domain::changes::{Change, Changes, Conflict, Expect};
 use portcullis_domain::model::{Account, Block, ClientKind, Status};
@@ -32,7 +32,7 @@ pub(super) fn a_new_database_is_empty_but_for_the_first_party(backend: &dyn Back
     assert!(wait(w.store.list_keys()).unwrap().is_empty());
     assert!(wait(w.store.load_bound()).unwrap().is_none());
     assert!(wait(w.store.list_events(&EventFilter::default(), None, 10)).unwrap().rows.is_empty());
-    assert_eq!(wait(w.store.count_live_sessions()).unwrap(), 0);
+    assert_eq!(wait(w.store.count_live()).unwrap(), LiveCount::default());
     let view = wait(w.store.load_sign_in("nobody@example.org", ClientId::FIRST_PARTY)).unwrap();
     assert!(view.account.is_none() && view.stamp == stamp && view.client_cut == Cut::default());
     assert!(wait(w.store.load_account(AccountId::from_bits(1))).unwrap().is_none());

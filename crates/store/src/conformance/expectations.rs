@@ -125,6 +125,11 @@ pub(super) fn versions_and_families_as_seen(backend: &dyn Backend) {
     let family = |grant, counter, predecessor| w.expects(Expect::Family { grant, counter, predecessor }, None);
     assert_eq!((family(gra.id, 1, None), family(gra.id, 2, None), family(gra.id, 1, Some(0))), (Ok(()), moved, moved));
     assert_eq!(family(GrantId::from_bits(1), 1, None), Err(Conflict::Missing));
+    let handouts = |grant, handouts| w.expects(Expect::Handouts { grant, handouts }, None);
+    assert_eq!((handouts(gra.id, 0), handouts(gra.id, 1)), (Ok(()), moved));
+    w.ok([Change::HandOut { grant: gra.id, counter: 1, at: START }]);
+    assert_eq!((handouts(gra.id, 0), handouts(gra.id, 1)), (moved, Ok(())));
+    assert_eq!(handouts(GrantId::from_bits(1), 0), Err(Conflict::Missing));
     let not_ended = |session| w.expects(Expect::SessionNotEnded(session), None);
     assert_eq!(not_ended(ses.id), Ok(()));
     w.end(Target::Account(ada.id));

@@ -1,5 +1,6 @@
 //! Taking access away: the row that is marked, the entry that is written, the exact count.
 use super::{Backend, HORIZON, LOG, START, World, end, grant, revoke, session, wait};
+use crate::LiveCount;
 use portcullis_domain::Cut;
 use portcullis_domain::changes::{Change, Changes, Conflict, Revoke};
 use portcullis_domain::event::EventKind;
@@ -51,18 +52,18 @@ pub(super) fn an_end_of_an_account_counts_exactly(backend: &dyn Backend) {
     let eve = w.new_account("eve@example.org");
     w.new_session(&eve);
     let sessions: Vec<Session> = (0..6).map(|_| w.new_session(&ada).0).collect();
-    assert_eq!(wait(w.store.count_live_sessions()).unwrap(), 8);
+    assert_eq!(wait(w.store.count_live()).unwrap(), LiveCount { sessions: 8, accounts: 2 });
     w.end(Target::Session(sessions[0].id));
-    assert_eq!(wait(w.store.count_live_sessions()).unwrap(), 7);
+    assert_eq!(wait(w.store.count_live()).unwrap().sessions, 7);
     assert_eq!(w.ok([end(Target::Account(ada.id), Some(first.id))]).ended, Some(5));
-    assert_eq!(wait(w.store.count_live_sessions()).unwrap(), 2);
+    assert_eq!(wait(w.store.count_live()).unwrap().sessions, 2);
     assert_eq!(w.ok([end(Target::Account(ada.id), Some(first.id))]).ended, Some(0), "those are dead already");
     w.new_session(&ada);
     assert_eq!(w.end(Target::Account(ada.id)).ended, Some(2));
     w.new_session(&ada);
-    assert_eq!(wait(w.store.count_live_sessions()).unwrap(), 2);
+    assert_eq!(wait(w.store.count_live()).unwrap().sessions, 2);
     w.end(Target::All);
-    assert_eq!(wait(w.store.count_live_sessions()).unwrap(), 0);
+    assert_eq!(wait(w.store.count_live()).unwrap().sessions, 0);
     assert_eq!(w.end(Target::Account(ada.id)).ended, Some(0));
 }
 
@@ -123,14 +124,14 @@ pub(super) fn a_cut_spares_one(backend: &dyn Backend) {
     let (other, _) = w.new_session(&ada);
     w.ok([end(Target::Account(ada.id), Some(ses.id))]);
     assert!(w.alive(ses.id) && !w.alive(other.id));
-    assert_eq!(wait(w.store.count_live_sessions()).unwrap(), 1);
+    assert_eq!(wait(w.store.count_live()).unwrap().sessions, 1);
     // Spared by the account's cut, killed by the cut of everything, and the other way round.
     let (later, _) = w.new_session(&ada);
     w.ok([end(Target::All, Some(later.id))]);
     assert!(!w.alive(ses.id) && w.alive(later.id));
     w.ok([end(Target::Account(ada.id), Some(ses.id))]);
     assert!(!w.alive(ses.id) && !w.alive(later.id));
-    assert_eq!(wait(w.store.count_live_sessions()).unwrap(), 0);
+    assert_eq!(wait(w.store.count_live()).unwrap().sessions, 0);
 }
 
 pub(super) fn several_ends_in_one_commit(backend: &dyn Backend) {

@@ -29,7 +29,7 @@ pub fn show(store: &dyn Store, known: &Known) -> String {
     }
     line!("{:?}", wait(store.stamp()).unwrap());
     line!("{:?}", wait(store.load_bound()).unwrap());
-    line!("live {}", wait(store.count_live_sessions()).unwrap());
+    line!("live {:?}", wait(store.count_live()).unwrap());
     for account in wait(store.list_accounts(None, None, 1000)).unwrap().rows {
         line!("{account:?}");
         for view in wait(store.list_sessions(account.id, 1000)).unwrap() {

@@ -11,7 +11,7 @@ mod tests;
 
 pub use store::{Clock, MemoryStore};
 
-use crate::{CommitError, EventFilter, EventRow, LogRead, Page, Remembered};
+use crate::{CommitError, EventFilter, EventRow, LiveCount, LogRead, Page, Remembered};
 use portcullis_domain::Cut;
 use portcullis_domain::changes::{BoundRow, Changes, Committed};
 use portcullis_domain::model::{Account, Client, ClientKind, Grant, Instance, Key, Session};
@@ -19,7 +19,7 @@ use portcullis_domain::view::{AccountView, ClientView, RefreshView, SessionView,
 use portcullis_wire::{
     AccountId, Chain, ClientId, Entry, Epoch, EventId, GrantId, InstanceId, KeyId, LogId, Millis, Rev, SessionId, Time,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound::{Excluded, Unbounded};
 use table::Table;
 
@@ -218,8 +218,8 @@ impl Memory {
         self.events.iter().find(|row| row.rev == Some(rev)).cloned()
     }
 
-    /// As [`Store::count_live_sessions`](crate::Store::count_live_sessions).
-    pub fn count_live_sessions(&self, now: Time) -> u64 {
+    /// As [`Store::count_live`](crate::Store::count_live).
+    pub fn count_live(&self, now: Time) -> LiveCount {
         let live = |session: &Session| {
             let cut = self.accounts.get(&session.account).map(|account| account.cut).unwrap_or_default();
             session.ended.is_none()
@@ -227,7 +227,13 @@ impl Memory {
                 && !self.meta.all.kills(session.born, session.id)
                 && session.absolute_expires_at > now
         };
-        self.sessions.rows().filter(|(_, session)| live(session)).count() as u64
+        let live = self.sessions.rows().filter(|(_, session)| live(session)).map(|(_, session)| session.account);
+        let (mut sessions, mut accounts) = (0, BTreeSet::new());
+        for account in live {
+            sessions += 1;
+            accounts.insert(account);
+        }
+        LiveCount { sessions, accounts: accounts.len() as u64 }
     }
 
     /// As [`Store::read_log`](crate::Store::read_log).

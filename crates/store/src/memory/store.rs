@@ -1,6 +1,6 @@
 //! [`Memory`] behind the [`Store`] trait.
 use super::Memory;
-use crate::{CommitError, EventFilter, EventRow, Fut, LogRead, Page, Remembered, Store, StoreError};
+use crate::{CommitError, EventFilter, EventRow, Fut, LiveCount, LogRead, Page, Remembered, Store, StoreError};
 use portcullis_domain::changes::{BoundRow, Changes, Committed};
 use portcullis_domain::model::{Account, Client, Instance, Key};
 use portcullis_domain::view::{AccountView, ClientView, RefreshView, SessionView, SignInView, Stamp};
@@ -106,8 +106,8 @@ impl Store for MemoryStore {
     fn load_revocation(&self, rev: Rev) -> Fut<'_, Result<Option<EventRow>, StoreError>> {
         self.read(|m, _| m.load_revocation(rev))
     }
-    fn count_live_sessions(&self) -> Fut<'_, Result<u64, StoreError>> {
-        self.read(Memory::count_live_sessions)
+    fn count_live(&self) -> Fut<'_, Result<LiveCount, StoreError>> {
+        self.read(Memory::count_live)
     }
     fn read_log(&self, after: Rev, limit: u32) -> Fut<'_, Result<LogRead, StoreError>> {
         self.read(|m, now| m.read_log(after, limit, now))

@@ -89,7 +89,7 @@ fn an_account_end_is_one_row_and_counts_what_lived() {
     let done = w.end(Scope::Account(ada), Some(sessions[1])).unwrap();
     assert_eq!((done.rev, done.ended), (Some(Rev(2)), Some(3)));
     assert!(w.dead(sessions[0]) && !w.dead(sessions[1]) && sessions[2..].iter().all(|s| w.dead(*s)) && !w.dead(bob));
-    assert_eq!(w.db.count_live_sessions(w.now), 2);
+    assert_eq!(w.db.count_live(w.now).sessions, 2);
     assert_eq!(w.db.list_sessions(ada, 10, w.now).len(), 4);
     assert_eq!(w.end(Scope::Session { account: ada, session: sessions[0] }, None), Err(Conflict::Moved));
     // a spared session that is dead cannot be revived
