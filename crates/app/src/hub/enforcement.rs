@@ -24,7 +24,7 @@ pub(super) struct Waits {
 pub struct Enforcement {
     /// Counts.
     pub counts: fleet::Enforcement,
-    /// Milliseconds from the commit until it was seen to be complete; until now while it is not.
+    /// Milliseconds from the commit until it was seen to be complete, at most the bound; until now while it is not.
     pub took_ms: i64,
 }
 
@@ -36,7 +36,8 @@ impl Hub {
         let elapsed = now.since(committed).max(0);
         let mut complete = self.inner.waits.complete.lock().unwrap_or_else(PoisonError::into_inner);
         let took_ms = if counts.complete {
-            let took = *complete.entry(revoked.rev).or_insert(elapsed);
+            // Who looks for the first time long after it was complete learns the bound, not the age of the entry.
+            let took = *complete.entry(revoked.rev).or_insert(elapsed.min(counts.bounded_by_ms));
             if complete.len() > MAX_REMEMBERED {
                 complete.pop_first();
             }
