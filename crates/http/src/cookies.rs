@@ -1,6 +1,9 @@
 //! The two cookies (DESIGN §8): `__Host-portcullis_session` for pages and `__Host-portcullis_refresh` for programs in browsers
 //! that chose `transport: "cookie"`. HttpOnly, Secure, SameSite=Lax, for this host alone (RFC 6265bis §4.1.3.2).
 //!
+//! Over plain HTTP they are for loopback only, where browsers take `Secure` cookies all the same: the tests show it of Chromium. A
+//! browser that does not needs TLS in front, in development too.
+//!
 //! Only a certain end clears a cookie. A fault, a refusal that another device caused, or doubt leaves it where it is.
 use http::{HeaderMap, header};
 use portcullis_app::App;

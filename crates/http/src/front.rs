@@ -9,7 +9,7 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use futures_util::FutureExt as _;
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use portcullis_app::real;
 use portcullis_domain::Chance as _;
 use portcullis_wire::{Code, b64};
@@ -94,13 +94,14 @@ fn write_problem(shared: &Shared, path: &str, id: &str, problem: &Problem, respo
     for (name, value) in problem.headers() {
         headers.append(name, value.clone());
     }
-    if problem.code.status() == 503 {
-        headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
-    }
 }
 
 fn finish_headers(shared: &Shared, path: &str, id: &str, request: &HeaderMap, response: &mut Response) {
+    let unavailable = response.status() == StatusCode::SERVICE_UNAVAILABLE;
     let headers = response.headers_mut();
+    if unavailable {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    }
     origin::share(shared, path, request, headers);
     if let Ok(id) = HeaderValue::from_str(id) {
         headers.insert(REQUEST_ID.clone(), id);

@@ -11,21 +11,32 @@ async fn too_many_sign_ins_at_once_are_told_to_come_back() {
     (hashing.threads, hashing.queue, hashing.memory_kib, hashing.passes) = (1, 2, 16_384, 3);
     let server = TestServer::start(options).await;
     let mut calls = tokio::task::JoinSet::new();
-    for _ in 0..20 {
+    for n in 0..30 {
+        if n % 3 == 0 {
+            let call = server.client.post("/sign-in").header("origin", &server.issuer);
+            calls.spawn(call.form("identifier=nobody%40example.test&password=a+good+long+password").send());
+            continue;
+        }
         let body = json!({ "identifier": "nobody@example.test", "password": PASSWORD });
         calls.spawn(server.client.post("/v1/sessions").json(&body).send());
     }
-    let mut overloaded = 0;
+    let (mut overloaded, mut pages) = (0, 0);
     while let Some(answer) = calls.join_next().await {
         let answer = answer.unwrap();
-        if answer.status == 503 {
+        let page = answer.header("content-type").starts_with("text/html");
+        if page && answer.status == 503 {
+            assert!(answer.headers.contains_key("retry-after") && answer.text().contains("try again"));
+            pages += 1;
+        } else if page {
+            answer.expect(401);
+        } else if answer.status == 503 {
             answer.expect_problem("overloaded");
             overloaded += 1;
         } else {
             answer.expect_problem("invalid_credentials");
         }
     }
-    assert!(overloaded > 0);
+    assert!(overloaded > 0 && pages > 0);
     // A refresh does not wait behind password hashes.
     server.client.get("/readyz").send().await.expect(200);
 }
