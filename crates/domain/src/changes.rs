@@ -86,6 +86,14 @@ pub enum Expect {
         /// `Family::predecessor`.
         predecessor: Option<u64>,
     },
+    /// The family's current token was handed out again just so often: a successor that takes its place must not pass by a
+    /// hand-out that the decision did not see, for whoever got that token would hold a dead one, and look like a thief.
+    Handouts {
+        /// The grant.
+        grant: GrantId,
+        /// `Family::handouts`.
+        handouts: u32,
+    },
     /// The session has not been ended by itself.
     SessionNotEnded(SessionId),
     /// No account has this address.

@@ -1,12 +1,13 @@
 //! The one function behind every access token.
 use crate::model::{Account, Grant, Session};
 use crate::sign_in::first_party_scope;
+use crate::time_rules::issue_time;
 use crate::view::Stamp;
 use crate::{Chance, Refused, Rules};
 use alloc::string::String;
 use alloc::vec;
 use portcullis_wire::claims::Audience;
-use portcullis_wire::{AccessClaims, ClientId, Millis, Time, TokenId};
+use portcullis_wire::{AccessClaims, ClientId, Millis, TokenId};
 
 /// The claims of an access token for `grant` under `session`, stamped with the head of the snapshot that the decision was
 /// made on (I3), never with a rev that its own transaction writes.
@@ -25,11 +26,12 @@ pub fn issue(
     let fifth = rules.access_ttl / 5;
     let span = u128::try_from(2 * fifth + 1).unwrap_or(1).max(1);
     let jitter = Millis::try_from(chance.bits() % span).unwrap_or(0) - fifth;
-    let ends = [session.absolute_expires_at, stamp.now.plus(rules.idle_ttl), stamp.horizon];
-    let exp = ends.iter().fold(stamp.now.plus(rules.access_ttl + jitter), |a, b| a.min(*b)).secs();
-    let iat = stamp.now.secs();
+    let now = issue_time(stamp.now, stamp.floor);
+    let ends = [session.absolute_expires_at, now.plus(rules.idle_ttl), stamp.horizon];
+    let exp = ends.iter().fold(now.plus(rules.access_ttl + jitter), |a, b| a.min(*b)).secs();
+    let iat = now.secs();
     if exp <= iat {
-        return Err(if session.absolute_expires_at <= Time::from_secs(iat + 1) {
+        return Err(if session.absolute_expires_at <= stamp.now.plus(1000) {
             Refused::RefreshExpired
         } else {
             Refused::Unavailable { detail: "the horizon has not been raised".into() }

@@ -145,6 +145,7 @@ pub fn refresh(
     };
     let mut changes = Changes { steps: vec![step], ..Changes::default() };
     if outcome == Outcome::Skip {
+        changes.expects.push(Expect::Handouts { grant: grant.id, handouts: family.handouts });
         let actor = Actor::Account { account: view.account.id, session: session.id };
         changes.events.push(
             NewEvent::new(EventId::from_bits(chance.bits()), EventKind::RefreshSkipped, &actor)

@@ -4,8 +4,15 @@ use portcullis_wire::{Millis, Time};
 /// How far F stays behind the database's time, in milliseconds.
 pub const FLOOR_LAG: Millis = 10_000;
 
+/// The time that tokens are issued at: the database's; but when its clock was set back, so that F lies ahead of it, the time
+/// that F stands for. Verifiers refuse every `exp` up to F, which never goes back: by the clock alone every token would be
+/// dead on arrival until the clock has caught up.
+pub fn issue_time(now: Time, floor: Time) -> Time {
+    now.max(floor.plus(FLOOR_LAG))
+}
+
 /// The horizon to commit before a view is loaded, when the one known is shorter than the longest life ahead; `None` when it
-/// is long enough. Raised in steps, so that this costs one commit in a while.
+/// is long enough. Raised in steps, so that this costs one commit in a while. `now` is [`issue_time`].
 pub fn raise_horizon(known: Time, now: Time, max_life: Millis) -> Option<Time> {
     // Tokens are stamped from the view loaded afterwards; a second covers the time between the two.
     let needed = now.plus(max_life + 1000);
@@ -31,6 +38,16 @@ pub fn raise_floor(floor: Time, now: Time, elapsed: Option<Millis>) -> Option<Ti
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tokens_are_never_issued_below_the_floor() {
+        let floor = Time(1_000_000);
+        for now in [0, 999_999, 1_009_999, 1_010_000, 2_000_000] {
+            let at = issue_time(Time(now), floor);
+            assert!(at >= Time(now) && at >= floor.plus(FLOOR_LAG));
+            assert!(now < 1_010_000 || at == Time(now));
+        }
+    }
 
     #[test]
     fn the_horizon_covers_every_token_and_rarely_moves() {

@@ -1,10 +1,10 @@
 //! DESIGN §4.6, I5, I6.
 use crate::world::{START, Seeded, apply, key, rules, view};
-use portcullis_domain::Refused;
 use portcullis_domain::family::Presented;
 use portcullis_domain::refresh::{How, refresh};
 use portcullis_domain::sign_in::Issued;
 use portcullis_domain::view::RefreshView;
+use portcullis_domain::{Expect, Refused};
 use portcullis_wire::{Rev, SecretString, Time};
 
 fn how(cookie: bool, agent: &str) -> How {
@@ -171,4 +171,24 @@ fn ahead_of_its_row_is_no_theft() {
     let refused = present(&mut row, &token, START.plus(1000), &how(false, "curl/8"), &mut chance);
     assert!(matches!(refused, Err(Refused::Unavailable { .. })));
     assert!(row.session.ended.is_none());
+}
+
+/// Two repetitions at the edge of the window: the one that came in time begins it anew, so the one that came late must not
+/// make another successor on what it saw before; else the first holds a dead token, and its next use looks like theft.
+#[test]
+fn a_skip_does_not_pass_by_a_hand_out_that_it_did_not_see() {
+    let mut chance = Seeded(1);
+    let mut row = view(START);
+    let first = row.grant.family.current_token(&key(), row.grant.id);
+    present(&mut row, &first, START.plus(60_000), &how(false, "curl/8"), &mut chance).unwrap();
+    let late = START.plus(60_000 + rules().retry_window);
+    row.stamp.now = late;
+    let presented = Presented::parse(&first).unwrap();
+    let skip = refresh(&row, &presented, &how(false, "curl/8"), &rules(), &key(), &key(), &mut chance);
+    assert!(skip.outcome.is_ok());
+    let handouts = row.grant.family.handouts;
+    assert!(skip.changes.expects.contains(&Expect::Handouts { grant: row.grant.id, handouts }));
+    let just_in_time = late.minus(1);
+    present(&mut row, &first, just_in_time, &how(false, "curl/8"), &mut chance).unwrap();
+    assert_ne!(row.grant.family.handouts, handouts, "so the skip is a conflict, and is decided anew");
 }

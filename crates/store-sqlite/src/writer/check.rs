@@ -36,6 +36,14 @@ pub(super) fn check(act: &Act<'_>, expect: &Expect) -> Result<(), Stop> {
             let found = reads::family_position(db, *grant)?.ok_or(Stop::Conflict(Conflict::Missing))?;
             holds(found == (*counter, *predecessor), Conflict::Moved)
         }
+        Expect::Handouts { grant, handouts } => {
+            const SQL: &str = "SELECT 1 FROM grants WHERE id = ?1 AND handouts = ?2";
+            if any(db, SQL, rusqlite::params![grant.blob(), handouts])? {
+                return Ok(());
+            }
+            let there = any(db, "SELECT 1 FROM grants WHERE id = ?1", [grant.blob()])?;
+            Err(Stop::Conflict(if there { Conflict::Moved } else { Conflict::Missing }))
+        }
         Expect::SessionNotEnded(session) => {
             const SQL: &str = "SELECT 1 FROM sessions WHERE id = ?1 AND ended_rev IS NULL";
             if any(db, SQL, [session.blob()])? {

@@ -83,6 +83,10 @@ fn check(db: &Memory, expect: &Expect, idle_ttl: Option<Millis>, now: Time) -> R
             let row = db.grants.get(grant).ok_or(Conflict::Missing)?;
             holds((row.family.counter, row.family.predecessor) == (*counter, *predecessor), Conflict::Moved)
         }
+        Expect::Handouts { grant, handouts } => {
+            let row = db.grants.get(grant).ok_or(Conflict::Missing)?;
+            holds(row.family.handouts == *handouts, Conflict::Moved)
+        }
         Expect::SessionNotEnded(session) => {
             let row = db.sessions.get(session).ok_or(Conflict::Missing)?;
             holds(row.ended.is_none(), Conflict::Moved)
