@@ -4,19 +4,22 @@
 //! answer. So a thread of its own does it with its own connection, PASSIVE: it waits for nobody and nobody waits for it. Under
 //! steady load a passive checkpoint never catches the writer's last page, and SQLite starts the log file anew only when
 //! everything in it was moved. So when the log grew past [`RESTART_AT`] the writer itself moves the rest, between two groups,
-//! right after a passive pass has moved nearly all; that is rare and short. When nothing was written for a while, the log file
-//! is cut to nothing.
-use crate::connect::Connector;
+//! right after a passive pass has moved nearly all; that is rare and short. Where the disk is so slow that the passes do not
+//! keep up, the writer moves everything itself at [`LIMIT`], and its callers wait: the log has a limit. When nothing was
+//! written for a while, the log file is cut to nothing.
+use crate::connect::{BUSY, BUSY_CHECKPOINT, Connector};
 use rusqlite::Connection;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::Duration;
 
-/// So many changed rows ask for a checkpoint: about as many pages, 8 MiB.
-const ROWS: u64 = 2_000;
-/// So many pages in the log (64 MiB) make the writer help once.
+/// So many new pages in the log (16 MiB) ask for a checkpoint.
+const STEP: i64 = 4_096;
+/// So many pages in the log (64 MiB) make the writer help after the next pass.
 pub(crate) const RESTART_AT: i64 = 16_384;
+/// So many pages in the log (96 MiB) make it help at once.
+const LIMIT: i64 = 24_576;
 /// Quiet for so long: the log file is cut.
 const QUIET: Duration = Duration::from_secs(5);
 
@@ -24,7 +27,8 @@ const QUIET: Duration = Duration::from_secs(5);
 pub(crate) struct Checkpointer {
     ask: SyncSender<()>,
     help: Arc<AtomicBool>,
-    seen: u64,
+    /// How long the log was when a checkpoint was asked for last.
+    asked_at: i64,
 }
 
 /// The thread's side.
@@ -38,23 +42,28 @@ pub(crate) struct Checkpoints {
 pub(crate) fn pair(connector: Connector) -> (Checkpointer, Checkpoints) {
     let (ask, asked) = sync_channel(1);
     let help = Arc::new(AtomicBool::new(false));
-    (Checkpointer { ask, help: help.clone(), seen: 0 }, Checkpoints { asked, help, connector })
+    (Checkpointer { ask, help: help.clone(), asked_at: 0 }, Checkpoints { asked, help, connector })
 }
 
 impl Checkpointer {
     /// Called by the writer after every group, with its connection.
     pub(crate) fn after_group(&mut self, db: &Connection) {
-        let rows = db.total_changes();
-        if self.help.swap(false, Relaxed) {
-            // Moves what the passive pass left over, and waits a moment for readers, so that the log can start anew.
-            let _ = pass(db, "PRAGMA wal_checkpoint(RESTART)"); // not possible now: asked again after the next pass
+        let Ok(pages) = length(db) else { return };
+        let grown = pages < self.asked_at || pages - self.asked_at >= STEP;
+        // Where a long read keeps the log from starting anew, that is tried once per step, not with every group.
+        if self.help.swap(false, Relaxed) || grown && pages >= LIMIT {
+            restart(db);
         }
-        // A new connection counts from zero.
-        if rows < self.seen || rows - self.seen >= ROWS {
-            self.seen = rows;
+        if grown {
+            self.asked_at = pages;
             let _ = self.ask.try_send(()); // one is asked for already
         }
     }
+}
+
+/// How many pages the log has. Moves nothing.
+fn length(db: &Connection) -> rusqlite::Result<i64> {
+    db.prepare_cached("PRAGMA wal_checkpoint(NOOP)")?.query_row([], |row| row.get(1))
 }
 
 impl Checkpoints {
@@ -95,6 +104,15 @@ impl Checkpoints {
                 None
             }
         }
+    }
+}
+
+/// Moves what the passive pass left over, and waits a moment for readers, so that the log starts anew. Where a long read stands
+/// in the way it is tried again after the next pass.
+fn restart(db: &Connection) {
+    let moved = db.busy_timeout(BUSY_CHECKPOINT).and_then(|()| pass(db, "PRAGMA wal_checkpoint(RESTART)"));
+    if let Err(error) = db.busy_timeout(BUSY).and(moved) {
+        tracing::warn!(%error, "the write-ahead log could not be started anew; tried again after the next checkpoint");
     }
 }
 

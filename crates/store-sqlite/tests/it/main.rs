@@ -1,5 +1,6 @@
 //! The SQLite store: the suite of `portcullis-store`, and what only a file on a disk can show.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "tests")]
+mod faults;
 mod killed;
 mod opening;
 mod promises;

@@ -60,9 +60,20 @@ pub fn child(test: &str, part: &str, database: &Path) -> Child {
 
 pub fn child_as(test: &str, part: &str, database: &Path, change: impl Fn(&mut Command)) -> Child {
     let mut command = Command::new(std::env::current_exe().unwrap());
+    change(&mut command);
+    start(command, test, part, database)
+}
+
+/// A child for whom a shell prepares the ground first.
+pub fn child_by_shell(prepare: &str, test: &str, part: &str, database: &Path) -> Child {
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", &format!("{prepare}; exec \"$0\" \"$@\"")]).arg(std::env::current_exe().unwrap());
+    start(command, test, part, database)
+}
+
+fn start(mut command: Command, test: &str, part: &str, database: &Path) -> Child {
     command.args([test, "--exact", "--nocapture", "--test-threads=1"]).env("PART", part).env("DATABASE", database);
     command.stdout(Stdio::piped()).stderr(Stdio::inherit());
-    change(&mut command);
     let mut process = command.spawn().unwrap();
     let out = BufReader::new(process.stdout.take().unwrap());
     Child { process, out, whole: true }
