@@ -224,10 +224,13 @@ impl Hub {
         self.inner.bound_ms.load(Ordering::Acquire)
     }
 
-    /// Changes B; a lower one counts after the old one has passed.
+    /// Changes B; a lower one counts after the old one has passed. Who was told a longer one gets no more leases under it, and
+    /// comes back to be told the new one.
     pub fn set_bound(&self, bound_ms: i64) {
         self.state().fleet.set_bound(bound_ms, real::mono());
         self.inner.bound_ms.store(bound_ms, Ordering::Release);
+        self.wake(); // the log is read as often as the new bound asks for
+        self.bump();
     }
 
     /// Position of the newest entry that this node knows.
@@ -251,10 +254,10 @@ impl Hub {
 
     /// The task that reads the committed log until the hub closes.
     pub async fn follow(self) {
-        let poll = std::time::Duration::from_millis(u64::try_from(self.bound_ms() / 12).unwrap_or(400).clamp(20, 500));
         while !self.inner.closing.load(Ordering::Acquire) {
             self.read_once().await;
-            let _ = tokio::time::timeout(poll, self.inner.wake.notified()).await;
+            let poll_ms = u64::try_from(self.bound_ms() / 12).unwrap_or(400).clamp(20, 500);
+            let _ = tokio::time::timeout(std::time::Duration::from_millis(poll_ms), self.inner.wake.notified()).await;
             // A stale node closes its streams: each looks when the version changes.
             if self.why_not_ready().is_some() {
                 self.bump();

@@ -27,7 +27,7 @@ pub struct Instance {
     pub client: ClientId,
     /// The fail policies of its routes.
     pub policies: Policies,
-    /// The bound that it asked for, when it is shorter than the server's.
+    /// How long its leases last: the shorter bound that it asked for, or the server's as it was told. `None`: not said.
     pub bound_ms: Option<Millis>,
 }
 
@@ -174,13 +174,21 @@ impl Fleet {
     }
 
     /// Whether a read of the head that began at `read_began` may give this instance a lease: only one begun after its row was
-    /// committed, for else a commit in between would not wait for it.
+    /// committed, for else a commit in between would not wait for it; and none to an instance that must introduce itself anew.
     pub fn may_lease(&self, id: InstanceId, read_began: Mono) -> bool {
-        self.records.get(&id).is_some_and(|r| read_began >= r.known_since)
+        self.records.get(&id).is_some_and(|r| read_began >= r.known_since) && !self.must_return(id)
     }
 
-    /// A lease is about to be given. `basis`: when the read of the head began, or when the question arrived, whichever is
-    /// earlier. Call it before the answer leaves.
+    /// Whether this instance must introduce itself anew: it is not known, or it was told a longer bound than counts now, and
+    /// leases under that would outlast what is counted for them.
+    pub fn must_return(&self, id: InstanceId) -> bool {
+        let longer = |r: &Record| r.instance.bound_ms.is_some_and(|told| told > self.bound_ms);
+        self.records.get(&id).is_none_or(longer)
+    }
+
+    /// A lease may be given from now on. `basis`: when the read of the head began, or when the question arrived, whichever is
+    /// earlier. Call it before that read begins or, where the reads are older, with the lock held that entries are applied
+    /// under: nothing may be said to be enforced between the read and this.
     ///
     /// # Errors
     /// [`Unknown`]: give no lease; answer `instance_gone`.
@@ -288,6 +296,11 @@ impl Fleet {
         let ids: Vec<InstanceId> = self.records.iter().filter(|(_, r)| gone(r)).map(|(id, _)| *id).collect();
         ids.iter().for_each(|id| drop(self.records.remove(id)));
         ids
+    }
+
+    /// Whether there is no room for another one.
+    pub fn is_full(&self) -> bool {
+        self.records.len() >= self.limit
     }
 
     /// Whether this instance is known.

@@ -46,18 +46,21 @@ impl Hub {
             return Err(bad("nonce: give 1 to 128 bytes, fresh for every request"));
         }
         let gone = || AppError::Bad(Code::InstanceGone, "open the feed again to get a new instance".into());
+        let witness = match request.position.as_str() {
+            "" => None,
+            text => Some(self.parse_position(text).ok_or_else(|| bad("position: give the last `id` as it came"))?),
+        };
         {
-            let state = self.state();
+            let mut state = self.state();
             let (owner, secret) = state.secrets.get(&request.instance).ok_or_else(gone)?;
             if *owner != client || *secret != request.instance_secret.digest() || state.closed_clients.contains(&client)
             {
                 return Err(gone());
             }
+            // Counted from now on, not from when the read is done: what is committed and asked about meanwhile must wait for
+            // the lease that this read may give without it.
+            state.fleet.lease_granted(request.instance, arrived, real::mono()).map_err(|_| gone())?;
         }
-        let witness = match request.position.as_str() {
-            "" => None,
-            text => Some(self.parse_position(text).ok_or_else(|| bad("position: give the last `id` as it came"))?),
-        };
         let (stamp, began) = self.read_after_now().await?;
         if witness.is_some_and(|(epoch, rev)| (epoch, rev) > (stamp.epoch, stamp.head)) {
             tracing::error!(instance = %request.instance, "a verifier proves a position that the log does not have: was the database rolled back?");
@@ -65,8 +68,6 @@ impl Hub {
         }
         let now = real::mono();
         let mut state = self.state();
-        // `age` is 0 because the read began after the nonce arrived; the basis is the earlier of the two.
-        let basis = Mono(arrived.0.min(began.0));
         if !state.fleet.may_lease(request.instance, began) {
             return Err(gone());
         }
@@ -74,7 +75,6 @@ impl Hub {
         let news = request.epoch == stamp.epoch
             && request.applied <= stamp.head
             && state.fleet.ack(request.instance, applied, now).map_err(|_| gone())?;
-        state.fleet.lease_granted(request.instance, basis, now).map_err(|_| gone())?;
         let entries = state.publisher.tail(request.epoch, request.applied, MAX_TAIL);
         let (head, chain, epoch) = (state.publisher.head(), state.publisher.chain(), state.publisher.epoch());
         drop(state);

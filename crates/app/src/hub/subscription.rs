@@ -238,7 +238,7 @@ impl Subscription {
             return self.bye();
         }
         let state = hub.state();
-        if state.closed_clients.contains(&self.client) || !state.fleet.contains(self.instance) {
+        if state.closed_clients.contains(&self.client) || state.fleet.must_return(self.instance) {
             drop(state);
             return self.bye();
         }

@@ -3,5 +3,6 @@
 
 mod doors;
 mod faults;
+mod feed;
 mod races;
 mod world;

@@ -37,17 +37,25 @@ pub fn settings() -> Settings {
     }
 }
 
-/// A store that can hold back the commit of a new session, to put something in between.
+/// A store that can hold back the commit of a new session or of a client's switch, or the end of a read of the log, to put
+/// something in between.
 pub struct Held<S> {
     pub store: S,
     pub hold: AtomicBool,
+    pub hold_read: AtomicBool,
     pub reached: Notify,
     pub release: Notify,
 }
 
 impl<S> Held<S> {
     pub fn new(store: S) -> Arc<Self> {
-        Arc::new(Self { store, hold: AtomicBool::new(false), reached: Notify::new(), release: Notify::new() })
+        Arc::new(Self {
+            store,
+            hold: AtomicBool::new(false),
+            hold_read: AtomicBool::new(false),
+            reached: Notify::new(),
+            release: Notify::new(),
+        })
     }
 }
 
@@ -93,17 +101,26 @@ impl<S: Store> Store for Held<S> {
         load_bound() -> Result<Option<BoundRow>, StoreError>;
         load_revocation(rev: Rev) -> Result<Option<EventRow>, StoreError>;
         count_live() -> Result<LiveCount, StoreError>;
-        read_log(after: Rev, limit: u32) -> Result<LogRead, StoreError>;
         read_live() -> Result<(Stamp, Vec<Entry>), StoreError>;
     }
     fn commit(&self, changes: Changes) -> Fut<'_, Result<Committed, CommitError>> {
         Box::pin(async move {
-            let births = changes.steps.iter().any(|step| matches!(step, Change::InsertSession(_)));
-            if births && self.hold.swap(false, Ordering::SeqCst) {
+            let held = |step: &_| matches!(step, Change::InsertSession(_) | Change::SetClientDisabled { .. });
+            if changes.steps.iter().any(held) && self.hold.swap(false, Ordering::SeqCst) {
                 self.reached.notify_one();
                 self.release.notified().await;
             }
             self.store.commit(changes).await
+        })
+    }
+    fn read_log(&self, after: Rev, limit: u32) -> Fut<'_, Result<LogRead, StoreError>> {
+        Box::pin(async move {
+            let read = self.store.read_log(after, limit).await;
+            if self.hold_read.swap(false, Ordering::SeqCst) {
+                self.reached.notify_one();
+                self.release.notified().await;
+            }
+            read
         })
     }
     fn now(&self) -> Time {

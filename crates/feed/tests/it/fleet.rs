@@ -183,3 +183,16 @@ fn complete_is_never_said_too_early() {
     }
     assert!(completes > 1000);
 }
+
+#[test]
+fn who_was_told_a_longer_bound_must_come_back() {
+    let mut f = fleet();
+    let told = |ms| Instance { bound_ms: Some(ms), ..instance(1, Policy::Closed) };
+    f.known(told(B), Mono(0)).unwrap();
+    assert!(f.may_lease(id(1), Mono(1)));
+    f.set_bound(1000, Mono(10));
+    assert!(!f.may_lease(id(1), Mono(11)) && f.must_return(id(1)), "a lease of 5 s would be counted for one");
+    f.known(told(1000), Mono(20)).unwrap();
+    assert!(f.may_lease(id(1), Mono(20)) && !f.must_return(id(1)));
+    assert!(f.must_return(id(2)), "nobody knows it");
+}

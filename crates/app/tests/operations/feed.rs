@@ -1,0 +1,96 @@
+//! What verifiers get, and what is said of them: at moments that only a held store shows.
+use crate::world::World;
+use portcullis_app::hub::subscription::{Opening, Subscription};
+use portcullis_domain::model::{Client, ClientKind};
+use portcullis_wire::frame::AckRequest;
+use portcullis_wire::{Code, Epoch, InstanceId, Rev, SecretString};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// A verifier with an open stream.
+struct Verifier {
+    client: Client,
+    instance: InstanceId,
+    secret: SecretString,
+    bound_ms: u64,
+    stream: Subscription,
+}
+
+fn opening(instance: Option<(InstanceId, SecretString)>) -> Opening {
+    Opening { name: "v".into(), policies: "closed".parse().unwrap(), bound_ms: None, instance, last_event_id: None }
+}
+
+impl Verifier {
+    async fn of(world: &World) -> Self {
+        let made = world.admin.clone();
+        let made = world.app.admin_create_client(&made, "orders", ClientKind::Verifier).await.unwrap();
+        Self::open(world, made.client, None).await
+    }
+
+    async fn open(world: &World, client: Client, instance: Option<(InstanceId, SecretString)>) -> Self {
+        let mut stream = world.app.hub().open(&client, opening(instance)).await.unwrap();
+        let hello = String::from_utf8(stream.next().await.unwrap().to_vec()).unwrap();
+        let data = hello.lines().find_map(|line| line.strip_prefix("data: ")).unwrap();
+        let hello: serde_json::Value = serde_json::from_str(data).unwrap();
+        let text = |name: &str| hello[name].as_str().unwrap();
+        let (instance, secret) = (text("instance").parse().unwrap(), SecretString::new(text("instance_secret")));
+        Self { client, instance, secret, bound_ms: hello["bound_ms"].as_u64().unwrap(), stream }
+    }
+
+    fn question(&self) -> AckRequest {
+        AckRequest {
+            instance: self.instance,
+            instance_secret: self.secret.clone(),
+            epoch: Epoch(1),
+            applied: Rev::ZERO,
+            position: String::new(),
+            nonce: "n".into(),
+        }
+    }
+
+    /// Whether the server says goodbye before `limit`.
+    async fn leaves(&mut self, limit: Duration) -> bool {
+        let wait = async { while self.stream.next().await.is_some() {} };
+        tokio::time::timeout(limit, wait).await.is_ok()
+    }
+}
+
+#[tokio::test]
+async fn a_lease_that_is_under_way_at_the_commit_is_waited_for() {
+    let world = World::start().await;
+    let verifier = Verifier::of(&world).await;
+    // The question has come and the log was read for it; before the answer is made, something is revoked.
+    world.held.hold_read.store(true, Ordering::SeqCst);
+    let (app, client, question) = (world.app.clone(), verifier.client.id, verifier.question());
+    let asked = tokio::spawn(async move { app.hub().acknowledge(client, &question).await });
+    world.held.reached.notified().await;
+    let revoked = world.app.admin_end_everyone(&world.admin, None, "test", None).await.unwrap();
+    let said = world.app.hub().enforcement(&revoked);
+    // The next read, which would bring the entry, takes its time.
+    world.held.hold_read.store(true, Ordering::SeqCst);
+    world.held.release.notify_one();
+    let answer = asked.await.unwrap().unwrap();
+    world.held.release.notify_one();
+    // The verifier may now be fresh by a head without the entry, so that it was not enforced yet.
+    assert!(answer.head >= revoked.rev || !said.counts.complete, "{said:?}, and then a lease by {answer:?}");
+}
+
+#[tokio::test]
+async fn a_lower_bound_is_told_to_who_follows_already() {
+    let world = World::start().await;
+    let mut verifier = Verifier::of(&world).await;
+    assert_eq!(verifier.bound_ms, 5000);
+    world.app.hub().acknowledge(verifier.client.id, &verifier.question()).await.unwrap();
+    world.app.hub().set_bound(1000);
+    // Leases of 5 s are counted for 5 s more and no longer: so none may be given any more.
+    let refused = world.app.hub().acknowledge(verifier.client.id, &verifier.question()).await.unwrap_err();
+    assert_eq!(refused.code(), Code::InstanceGone);
+    assert!(verifier.leaves(Duration::from_secs(2)).await, "the stream goes on under the old bound");
+    let known = (verifier.instance, verifier.secret.clone());
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let verifier = Verifier::open(&world, verifier.client.clone(), Some(known.clone())).await;
+    assert_eq!((verifier.instance, verifier.bound_ms), (known.0, 1000));
+    world.app.hub().acknowledge(verifier.client.id, &verifier.question()).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    assert_eq!(world.app.hub().why_not_ready(), None, "the log is read often enough for the lower bound");
+}
