@@ -122,7 +122,9 @@ impl App {
             |view, chance| account::change(view, name.clone(), patch.roles.clone(), &by, chance),
         )
         .await?;
-        Ok(self.account_view(id).await?.account)
+        let view = self.account_view(id).await?;
+        self.still_admin(admin).await?; // nothing was committed, and so checked, when nothing had to change
+        Ok(view.account)
     }
 
     /// Blocks an account and ends everything it has.
@@ -361,6 +363,18 @@ impl App {
     /// Switches a client off (a door: everything given to it ends, its feed connections close) or on again. The rev, when
     /// it was switched off now.
     pub async fn admin_set_client_disabled(
+        &self,
+        admin: &Admin,
+        id: ClientId,
+        disabled: bool,
+    ) -> Result<(Client, Option<Revoked>), AppError> {
+        // To its end even if the caller hangs up: what is committed must also close the client's streams.
+        let (app, admin) = (self.clone(), admin.clone());
+        let done = tokio::spawn(async move { app.set_client_disabled(&admin, id, disabled).await });
+        done.await.unwrap_or_else(|error| Err(self.fault(AppError::Fault(error.to_string()))))
+    }
+
+    async fn set_client_disabled(
         &self,
         admin: &Admin,
         id: ClientId,

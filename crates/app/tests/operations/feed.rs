@@ -94,3 +94,17 @@ async fn a_lower_bound_is_told_to_who_follows_already() {
     tokio::time::sleep(Duration::from_millis(600)).await;
     assert_eq!(world.app.hub().why_not_ready(), None, "the log is read often enough for the lower bound");
 }
+
+#[tokio::test]
+async fn a_client_is_switched_off_even_when_the_administrator_has_hung_up() {
+    let world = World::start().await;
+    let mut verifier = Verifier::of(&world).await;
+    world.held.hold.store(true, Ordering::SeqCst);
+    let (app, admin, id) = (world.app.clone(), world.admin.clone(), verifier.client.id);
+    let call = tokio::spawn(async move { app.admin_set_client_disabled(&admin, id, true).await });
+    world.held.reached.notified().await;
+    call.abort();
+    assert!(call.await.unwrap_err().is_cancelled());
+    world.held.release.notify_one();
+    assert!(verifier.leaves(Duration::from_secs(2)).await, "what was committed is not carried out");
+}
