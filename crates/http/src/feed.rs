@@ -2,11 +2,13 @@
 //! keep or delay.
 use crate::problem::{BASIC_CHALLENGE, Problem};
 use crate::render;
-use crate::request::{Ctx, Json};
+use crate::request::{self, Ctx, Json, Shared};
 use crate::table::Table;
 use axum::body::Body;
+use axum::extract::FromRequestParts;
 use axum::response::{IntoResponse as _, Response};
 use futures_util::stream;
+use http::request::Parts;
 use http::{HeaderValue, header};
 use portcullis_app::hub::subscription::Opening;
 use portcullis_domain::account;
@@ -34,9 +36,18 @@ async fn verifier(ctx: &Ctx) -> Result<Client, Problem> {
     Ok(client)
 }
 
-async fn open(ctx: Ctx) -> Result<Response, Problem> {
+/// The verifier that calls, asked for before query and body are looked at.
+struct AsVerifier(Client);
+
+impl FromRequestParts<Shared> for AsVerifier {
+    type Rejection = Problem;
+    async fn from_request_parts(parts: &mut Parts, shared: &Shared) -> Result<Self, Problem> {
+        Ok(Self(verifier(&request::ctx_of(parts, shared).await).await?))
+    }
+}
+
+async fn open(ctx: Ctx, AsVerifier(client): AsVerifier) -> Result<Response, Problem> {
     let mut params = ctx.params(&["name", "policy", "bound_ms", "instance"])?;
-    let client = verifier(&ctx).await?;
     let name = match params.take("name") {
         Some(name) => account::check_text("name", &name).map_err(portcullis_app::AppError::from)?,
         None => client.name.clone(),
@@ -80,15 +91,14 @@ async fn open(ctx: Ctx) -> Result<Response, Problem> {
     Ok(response)
 }
 
-async fn acknowledge(ctx: Ctx, body: Json<AckRequest>) -> Result<Response, Problem> {
+async fn acknowledge(ctx: Ctx, AsVerifier(client): AsVerifier, body: Json<AckRequest>) -> Result<Response, Problem> {
     ctx.params(&[])?;
-    let client = verifier(&ctx).await?;
     let answer = ctx.app().hub().acknowledge(client.id, &body.value).await?;
     Ok(render::ok(&serde_json::to_value(&answer).map_err(|_| Problem::new(Code::Unavailable))?))
 }
 
 /// A page of the snapshot, for verifiers whose acknowledgement was answered with `"snapshot"`.
-async fn snapshot(ctx: Ctx) -> Result<Response, Problem> {
+async fn snapshot(ctx: Ctx, _: AsVerifier) -> Result<Response, Problem> {
     let mut params = ctx.params(&["part", "rev"])?;
     let number = |name: &str, text: Option<String>| match text.map(|text| text.parse::<u64>()) {
         None => Ok(None),
@@ -96,7 +106,6 @@ async fn snapshot(ctx: Ctx) -> Result<Response, Problem> {
         Some(Err(_)) => Err(Problem::value(name, "must be a whole number")),
     };
     let (part, rev) = (number("part", params.take("part"))?, number("rev", params.take("rev"))?);
-    verifier(&ctx).await?;
     let part = u32::try_from(part.unwrap_or(0)).map_err(|_| Problem::not_found())?;
     let page = ctx.app().hub().snapshot_page(part, rev.map(Rev))?;
     Ok(render::ok(&serde_json::to_value(&page).map_err(|_| Problem::new(Code::Unavailable))?))

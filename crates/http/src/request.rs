@@ -164,6 +164,79 @@ fn form_decoded(text: &str) -> String {
     }
 }
 
+/// The caller behind the bearer token. Who calls is asked before path, query and body are looked at: to a stranger everything
+/// reads alike, and a stranger's body is not even read.
+#[derive(Debug)]
+pub(crate) struct AsCaller(pub(crate) Caller);
+
+impl FromRequestParts<Shared> for AsCaller {
+    type Rejection = Problem;
+    async fn from_request_parts(parts: &mut Parts, shared: &Shared) -> Result<Self, Problem> {
+        Ok(Self(ctx_of(parts, shared).await.caller().await?))
+    }
+}
+
+/// As [`AsCaller`], for who administers.
+#[derive(Debug)]
+pub(crate) struct AsAdmin(pub(crate) Admin);
+
+impl FromRequestParts<Shared> for AsAdmin {
+    type Rejection = Problem;
+    async fn from_request_parts(parts: &mut Parts, shared: &Shared) -> Result<Self, Problem> {
+        Ok(Self(ctx_of(parts, shared).await.admin().await?))
+    }
+}
+
+/// The request without its body, for extractors of other modules.
+pub(crate) async fn ctx_of(parts: &mut Parts, shared: &Shared) -> Ctx {
+    match Ctx::from_request_parts(parts, shared).await {
+        Ok(ctx) => ctx,
+        Err(never) => match never {},
+    }
+}
+
+/// As [`AsCaller`], for an end that may have killed its own caller: with a repeat key, a dead token may be the one that asks
+/// again for the answer that got lost, which `revoking` decides.
+#[derive(Debug)]
+pub(crate) struct Ends<T>(pub(crate) Result<T, Problem>);
+
+impl<T> Ends<T> {
+    fn of(who: Result<T, Problem>, headers: &HeaderMap) -> Result<Self, Problem> {
+        match who {
+            Err(refused) if refused.code != Code::TokenRevoked || !headers.contains_key("idempotency-key") => {
+                Err(refused)
+            }
+            who => Ok(Self(who)),
+        }
+    }
+}
+
+impl FromRequestParts<Shared> for Ends<Caller> {
+    type Rejection = Problem;
+    async fn from_request_parts(parts: &mut Parts, shared: &Shared) -> Result<Self, Problem> {
+        Self::of(ctx_of(parts, shared).await.caller().await, &parts.headers)
+    }
+}
+
+impl FromRequestParts<Shared> for Ends<Admin> {
+    type Rejection = Problem;
+    async fn from_request_parts(parts: &mut Parts, shared: &Shared) -> Result<Self, Problem> {
+        Self::of(ctx_of(parts, shared).await.admin().await, &parts.headers)
+    }
+}
+
+/// As [`AsCaller`], for a sign-out: the session of the token may have ended.
+#[derive(Debug)]
+pub(crate) struct DeadOrAlive(pub(crate) Caller);
+
+impl FromRequestParts<Shared> for DeadOrAlive {
+    type Rejection = Problem;
+    async fn from_request_parts(parts: &mut Parts, shared: &Shared) -> Result<Self, Problem> {
+        let ctx = ctx_of(parts, shared).await;
+        Ok(Self(ctx.app().caller_dead_or_alive(ctx.bearer(), ctx.ip).await?))
+    }
+}
+
 /// Parameters of a query or a form, each at most once.
 #[derive(Debug)]
 pub struct Params(Vec<(String, String)>);

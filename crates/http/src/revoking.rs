@@ -1,10 +1,10 @@
 //! What every revoking call answers (DESIGN §8): `{rev, ended, enforcement}`, at once or when it is true everywhere.
 use crate::problem::Problem;
 use crate::render;
-use crate::request::{Ctx, Params};
+use crate::request::{Ctx, Ends, Params};
 use axum::response::Response;
 use portcullis_app::hub::enforcement::Enforcement;
-use portcullis_app::{Admin, Caller, RepeatKey, Revoked};
+use portcullis_app::{RepeatKey, Revoked};
 use portcullis_wire::Code;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -54,19 +54,9 @@ pub(crate) enum Who<T> {
     Did(Revoked),
 }
 
-/// The caller of an end of own sessions.
-pub(crate) async fn caller(ctx: &Ctx, repeat: Option<&RepeatKey>) -> Result<Who<Caller>, Problem> {
-    or_before(ctx, repeat, ctx.caller().await).await
-}
-
-/// The administrator who ends something.
-pub(crate) async fn admin(ctx: &Ctx, repeat: Option<&RepeatKey>) -> Result<Who<Admin>, Problem> {
-    or_before(ctx, repeat, ctx.admin().await).await
-}
-
 /// A call with a repeat key whose token is dead may be the repetition of the very call that killed it.
-async fn or_before<T>(ctx: &Ctx, repeat: Option<&RepeatKey>, who: Result<T, Problem>) -> Result<Who<T>, Problem> {
-    match (who, repeat) {
+pub(crate) async fn or_before<T>(ctx: &Ctx, repeat: Option<&RepeatKey>, who: Ends<T>) -> Result<Who<T>, Problem> {
+    match (who.0, repeat) {
         (Ok(who), _) => Ok(Who::Acts(who)),
         (Err(refused), Some(repeat)) if refused.code == Code::TokenRevoked => {
             ctx.app().ended_before(ctx.bearer(), repeat).await?.map(Who::Did).ok_or(refused)

@@ -2,20 +2,20 @@
 use crate::problem::Problem;
 use crate::render;
 use crate::render::SessionCursor;
-use crate::request::{Ctx, Id, Json, MaybeJson};
+use crate::request::{AsAdmin, Ctx, Ends, Id, Json, MaybeJson};
 use crate::revoking::{self, Wait, Who};
 use axum::response::Response;
 use http::{HeaderValue, StatusCode, header};
+use portcullis_app::Admin;
 use portcullis_app::admin::AccountPatch;
 use portcullis_wire::{AccountId, SecretString, Time};
 use serde::{Deserialize, Deserializer};
 
-pub(super) async fn list(ctx: Ctx) -> Result<Response, Problem> {
+pub(super) async fn list(ctx: Ctx, AsAdmin(admin): AsAdmin) -> Result<Response, Problem> {
     let mut params = ctx.params(&["email", "limit", "cursor"])?;
     let (limit, cursor) = (params.limit()?, params.cursor()?);
     // Addresses are kept in lower case.
     let prefix = params.take("email").map(|text| text.trim().to_lowercase());
-    let admin = ctx.admin().await?;
     let page = ctx.app().admin_accounts(&admin, prefix.as_deref(), cursor, limit).await?;
     let now = ctx.app().now();
     let next = render::next(&page.rows, page.more, |account| account.id.to_string());
@@ -32,10 +32,9 @@ pub(super) struct Create {
     roles: Vec<String>,
 }
 
-pub(super) async fn create(ctx: Ctx, body: Json<Create>) -> Result<Response, Problem> {
+pub(super) async fn create(ctx: Ctx, AsAdmin(admin): AsAdmin, body: Json<Create>) -> Result<Response, Problem> {
     ctx.params(&[])?;
     let repeat = ctx.repeat(&body.bytes)?;
-    let admin = ctx.admin().await?;
     let Create { email, password, name, roles } = body.value;
     let made =
         ctx.app().admin_create_account(&admin, &email, password, name.as_deref(), roles, repeat.as_ref()).await?;
@@ -46,9 +45,8 @@ pub(super) async fn create(ctx: Ctx, body: Json<Create>) -> Result<Response, Pro
     Ok(response)
 }
 
-pub(super) async fn get(ctx: Ctx, Id(id): Id<AccountId>) -> Result<Response, Problem> {
+pub(super) async fn get(ctx: Ctx, AsAdmin(admin): AsAdmin, Id(id): Id<AccountId>) -> Result<Response, Problem> {
     ctx.params(&[])?;
-    let admin = ctx.admin().await?;
     let view = ctx.app().admin_account(&admin, id).await?;
     Ok(render::ok(&render::account(&view.account, view.stamp.now)))
 }
@@ -67,18 +65,21 @@ fn given<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Option<String>>, D::E
     Option::<String>::deserialize(d).map(Some)
 }
 
-pub(super) async fn change(ctx: Ctx, Id(id): Id<AccountId>, body: Json<Patch>) -> Result<Response, Problem> {
+pub(super) async fn change(
+    ctx: Ctx,
+    AsAdmin(admin): AsAdmin,
+    Id(id): Id<AccountId>,
+    body: Json<Patch>,
+) -> Result<Response, Problem> {
     ctx.params(&[])?;
-    let admin = ctx.admin().await?;
     let patch = AccountPatch { name: body.value.name, roles: body.value.roles };
     let account = ctx.app().admin_change_account(&admin, id, patch).await?;
     Ok(render::ok(&render::account(&account, ctx.app().now())))
 }
 
-pub(super) async fn delete(ctx: Ctx, Id(id): Id<AccountId>) -> Result<Response, Problem> {
+pub(super) async fn delete(ctx: Ctx, AsAdmin(admin): AsAdmin, Id(id): Id<AccountId>) -> Result<Response, Problem> {
     let wait = Wait::only(&ctx)?;
     let repeat = ctx.repeat(b"")?;
-    let admin = ctx.admin().await?;
     let revoked = ctx.app().admin_delete(&admin, id, repeat.as_ref()).await?;
     Ok(revoking::reply(&ctx, &revoked, wait).await)
 }
@@ -90,10 +91,14 @@ pub(super) struct Block {
     until: Option<String>,
 }
 
-pub(super) async fn block(ctx: Ctx, Id(id): Id<AccountId>, body: Json<Block>) -> Result<Response, Problem> {
+pub(super) async fn block(
+    ctx: Ctx,
+    AsAdmin(admin): AsAdmin,
+    Id(id): Id<AccountId>,
+    body: Json<Block>,
+) -> Result<Response, Problem> {
     let wait = Wait::only(&ctx)?;
     let repeat = ctx.repeat(&body.bytes)?;
-    let admin = ctx.admin().await?;
     let until = body.value.until.map(|text| text.parse::<Time>()).transpose();
     let until = until.map_err(|error| Problem::value("until", error.to_string()))?;
     let revoked = ctx.app().admin_block(&admin, id, &body.value.reason, until, repeat.as_ref()).await?;
@@ -106,26 +111,29 @@ pub(super) struct Unblock {
     reason: Option<String>,
 }
 
-pub(super) async fn unblock(ctx: Ctx, Id(id): Id<AccountId>, body: MaybeJson<Unblock>) -> Result<Response, Problem> {
+pub(super) async fn unblock(
+    ctx: Ctx,
+    AsAdmin(admin): AsAdmin,
+    Id(id): Id<AccountId>,
+    body: MaybeJson<Unblock>,
+) -> Result<Response, Problem> {
     ctx.params(&[])?;
-    let admin = ctx.admin().await?;
     let reason = body.value.and_then(|body| body.reason);
     let account = ctx.app().admin_unblock(&admin, id, reason.as_deref()).await?;
     Ok(render::ok(&render::account(&account, ctx.app().now())))
 }
 
-pub(super) async fn sessions(ctx: Ctx, Id(id): Id<AccountId>) -> Result<Response, Problem> {
+pub(super) async fn sessions(ctx: Ctx, AsAdmin(admin): AsAdmin, Id(id): Id<AccountId>) -> Result<Response, Problem> {
     let mut params = ctx.params(&["limit", "cursor"])?;
     let (limit, cursor) = (params.limit()?, params.cursor::<SessionCursor>()?);
-    let admin = ctx.admin().await?;
     let views = ctx.app().admin_sessions(&admin, id).await?;
     Ok(render::sessions(views, cursor.as_ref(), limit, admin.session()))
 }
 
-pub(super) async fn end_sessions(ctx: Ctx, Id(id): Id<AccountId>) -> Result<Response, Problem> {
+pub(super) async fn end_sessions(ctx: Ctx, admin: Ends<Admin>, Id(id): Id<AccountId>) -> Result<Response, Problem> {
     let wait = Wait::only(&ctx)?;
     let repeat = ctx.repeat(b"")?;
-    let revoked = match revoking::admin(&ctx, repeat.as_ref()).await? {
+    let revoked = match revoking::or_before(&ctx, repeat.as_ref(), admin).await? {
         Who::Acts(admin) => ctx.app().admin_end_account(&admin, id, repeat.as_ref()).await?,
         Who::Did(revoked) => revoked,
     };

@@ -1,7 +1,7 @@
 //! `/v1/admin/verifiers`, `/v1/admin/events`, `/v1/admin/keys`.
 use crate::problem::Problem;
 use crate::render;
-use crate::request::Ctx;
+use crate::request::{AsAdmin, Ctx};
 use axum::response::Response;
 use portcullis_app::EventFilter;
 use portcullis_domain::EventKind;
@@ -9,10 +9,9 @@ use portcullis_wire::{InstanceId, KeyId};
 use serde_json::json;
 
 /// Running copies of verifiers as this node sees them.
-pub(super) async fn verifiers(ctx: Ctx) -> Result<Response, Problem> {
+pub(super) async fn verifiers(ctx: Ctx, _: AsAdmin) -> Result<Response, Problem> {
     let mut params = ctx.params(&["limit", "cursor"])?;
     let (limit, cursor) = (params.limit()?, params.cursor::<InstanceId>()?);
-    ctx.admin().await?;
     let (head, listed) = ctx.app().hub().instances();
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     // They come by id.
@@ -25,7 +24,7 @@ pub(super) async fn verifiers(ctx: Ctx) -> Result<Response, Problem> {
 }
 
 /// Audit records, newest first.
-pub(super) async fn events(ctx: Ctx) -> Result<Response, Problem> {
+pub(super) async fn events(ctx: Ctx, AsAdmin(admin): AsAdmin) -> Result<Response, Problem> {
     let mut params = ctx.params(&["account_id", "kind", "limit", "cursor"])?;
     let (limit, cursor) = (params.limit()?, params.cursor()?);
     let kind = params.take("kind");
@@ -36,17 +35,15 @@ pub(super) async fn events(ctx: Ctx) -> Result<Response, Problem> {
         return Err(Problem::value("kind", format!("must be one of {}", known.join(", "))));
     }
     let filter = EventFilter { account: params.parsed("account_id")?, kind, revocations: false };
-    let admin = ctx.admin().await?;
     let page = ctx.app().admin_events(&admin, &filter, cursor, limit).await?;
     let next = render::next(&page.rows, page.more, |row| row.event.id.to_string());
     Ok(render::list("events", page.rows.iter().map(render::event).collect(), next))
 }
 
 /// Signing and MAC keys, without their private parts.
-pub(super) async fn keys(ctx: Ctx) -> Result<Response, Problem> {
+pub(super) async fn keys(ctx: Ctx, AsAdmin(admin): AsAdmin) -> Result<Response, Problem> {
     let mut params = ctx.params(&["limit", "cursor"])?;
     let (limit, cursor) = (params.limit()?, params.cursor::<KeyId>()?);
-    let admin = ctx.admin().await?;
     let (mut keys, now) = ctx.app().admin_keys(&admin).await?;
     keys.retain(|key| cursor.is_none_or(|after| key.id > after));
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);

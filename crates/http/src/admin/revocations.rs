@@ -1,19 +1,19 @@
 //! `/v1/admin/revocations`, and the end of one session.
 use crate::problem::Problem;
 use crate::render;
-use crate::request::{Ctx, Id, Json};
+use crate::request::{AsAdmin, Ctx, Ends, Id, Json};
 use crate::revoking::{self, WAIT, Wait, Who};
 use axum::response::Response;
-use portcullis_app::{EventFilter, EventRow, Revoked};
+use portcullis_app::{Admin, EventFilter, EventRow, Revoked};
 use portcullis_wire::{Rev, SessionId};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
-pub(super) async fn end_session(ctx: Ctx, Id(sid): Id<SessionId>) -> Result<Response, Problem> {
+pub(super) async fn end_session(ctx: Ctx, admin: Ends<Admin>, Id(sid): Id<SessionId>) -> Result<Response, Problem> {
     let wait = Wait::only(&ctx)?;
     let repeat = ctx.repeat(b"")?;
-    let revoked = match revoking::admin(&ctx, repeat.as_ref()).await? {
+    let revoked = match revoking::or_before(&ctx, repeat.as_ref(), admin).await? {
         Who::Acts(admin) => ctx.app().admin_end_session(&admin, sid, repeat.as_ref()).await?,
         Who::Did(revoked) => revoked,
     };
@@ -32,11 +32,11 @@ pub(super) struct Create {
     dry_run: bool,
 }
 
-pub(super) async fn create(ctx: Ctx, body: Json<Create>) -> Result<Response, Problem> {
+pub(super) async fn create(ctx: Ctx, admin: Ends<Admin>, body: Json<Create>) -> Result<Response, Problem> {
     let mut params = ctx.params(&WAIT)?;
     let wait = Wait::of(&ctx, &mut params)?;
     let repeat = ctx.repeat(&body.bytes)?;
-    let admin = match revoking::admin(&ctx, repeat.as_ref()).await? {
+    let admin = match revoking::or_before(&ctx, repeat.as_ref(), admin).await? {
         Who::Acts(admin) => admin,
         Who::Did(revoked) => return Ok(revoking::reply(&ctx, &revoked, wait).await),
     };
@@ -58,19 +58,17 @@ pub(super) async fn create(ctx: Ctx, body: Json<Create>) -> Result<Response, Pro
     Ok(revoking::reply(&ctx, &revoked, wait).await)
 }
 
-pub(super) async fn list(ctx: Ctx) -> Result<Response, Problem> {
+pub(super) async fn list(ctx: Ctx, AsAdmin(admin): AsAdmin) -> Result<Response, Problem> {
     let mut params = ctx.params(&["account_id", "limit", "cursor"])?;
     let (limit, cursor) = (params.limit()?, params.cursor()?);
     let filter = EventFilter { account: params.parsed("account_id")?, kind: None, revocations: true };
-    let admin = ctx.admin().await?;
     let page = ctx.app().admin_events(&admin, &filter, cursor, limit).await?;
     let next = render::next(&page.rows, page.more, |row| row.event.id.to_string());
     Ok(render::list("revocations", page.rows.iter().map(|row| with_enforcement(&ctx, row)).collect(), next))
 }
 
-pub(super) async fn get(ctx: Ctx, Id(rev): Id<u64>) -> Result<Response, Problem> {
+pub(super) async fn get(ctx: Ctx, AsAdmin(admin): AsAdmin, Id(rev): Id<u64>) -> Result<Response, Problem> {
     ctx.params(&[])?;
-    let admin = ctx.admin().await?;
     let row = ctx.app().admin_revocation(&admin, Rev(rev)).await?;
     Ok(render::ok(&with_enforcement(&ctx, &row)))
 }

@@ -141,14 +141,15 @@ async fn hostile_headers_change_nothing() {
 #[tokio::test]
 async fn heads_have_a_limit() {
     let server = TestServer::usual().await;
-    let raw = async |head: String| {
+    let whole = async |head: String| {
         let mut stream = tokio::net::TcpStream::connect(server.authority()).await.unwrap();
         stream.write_all(head.as_bytes()).await.unwrap();
         let mut answer = Vec::new();
         // A connection that is reset while we still write has said enough.
         let _ = stream.read_to_end(&mut answer).await;
-        String::from_utf8_lossy(&answer).lines().next().unwrap_or("").to_owned()
+        String::from_utf8_lossy(&answer).into_owned()
     };
+    let raw = async |head: String| whole(head).await.lines().next().unwrap_or("").to_owned();
     let long =
         format!("GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\nx-long: {}\r\n\r\n", "x".repeat(40_000));
     let answer = raw(long).await;
@@ -159,9 +160,18 @@ async fn heads_have_a_limit() {
     let answer = raw("GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n".into()).await;
     assert!(answer.contains("200"), "{answer}");
     assert!(raw("\u{16}\u{3}\u{1}garbage\r\n\r\n".into()).await.contains("400"));
+    // A body without a length is measured as it comes.
+    let chunk = format!("{:x}\r\n{}\r\n", 70_000, "x".repeat(70_000));
+    let head = "POST /v1/sessions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\nconnection: close\r\n";
+    let answer = raw(format!("{head}transfer-encoding: chunked\r\n\r\n{chunk}0\r\n\r\n")).await;
+    assert!(answer.contains("413"), "{answer}");
     // Two lengths, or a length and chunks: no request is smuggled behind another.
     let smuggled = "POST /v1/sessions HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\ncontent-length: 5\r\n\r\nabcd";
     assert!(raw(smuggled.into()).await.contains("400"));
+    let both =
+        "POST /v1/sessions HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n";
+    let whole = whole(format!("{both}GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")).await;
+    assert_eq!(whole.matches("HTTP/1.1 ").count(), 1, "{whole}");
 }
 
 #[tokio::test]

@@ -41,6 +41,39 @@ async fn who_lost_the_role_or_the_session_is_refused_at_once() {
     assert_eq!(refused.status, 403, "{}", refused.text());
 }
 
+/// Who calls is asked before anything else: whatever a stranger sends, they hear only that they are one.
+#[tokio::test]
+async fn strangers_are_refused_before_path_query_and_body_are_read() {
+    let server = TestServer::usual().await;
+    server.sign_up("ada@example.test").await;
+    let ada = server.sign_in("ada@example.test").await;
+    for (method, path) in [
+        ("POST", "/v1/admin/accounts"),
+        ("PATCH", "/v1/admin/accounts/no-id"),
+        ("POST", "/v1/admin/accounts/no-id/block"),
+        ("POST", "/v1/admin/accounts/no-id/unblock"),
+        ("DELETE", "/v1/admin/accounts/no-id/sessions"),
+        ("DELETE", "/v1/admin/sessions/no-id"),
+        ("POST", "/v1/admin/revocations"),
+        ("GET", "/v1/admin/revocations/no-rev?limit=x"),
+        ("GET", "/v1/admin/verifiers?limit=x"),
+        ("POST", "/v1/admin/clients"),
+        ("PATCH", "/v1/admin/clients/no-id"),
+    ] {
+        let call = || server.client.call(method.parse().unwrap(), path).text("application/json", "{");
+        call().send().await.expect_problem("token_missing");
+        call().bearer(&ada.access).send().await.expect_problem("insufficient_scope");
+    }
+    for (method, path) in [("PATCH", "no-id"), ("DELETE", "no-id"), ("DELETE", "?except=x"), ("GET", "?limit=x")] {
+        let call = server.client.call(method.parse().unwrap(), format!("/v1/me/sessions/{path}").replace("/?", "?"));
+        call.text("text/plain", "{").send().await.expect_problem("token_missing");
+    }
+    for (method, path) in [("GET", "/v1/feed?zz=1"), ("POST", "/v1/feed/acks"), ("GET", "/v1/feed/snapshot?part=x")] {
+        let call = server.client.call(method.parse().unwrap(), path);
+        call.text("text/plain", "{").send().await.expect_problem("invalid_credentials");
+    }
+}
+
 /// The operator's socket needs no token, and its acts are recorded as the operator's.
 #[tokio::test]
 async fn an_operator_on_the_admin_socket() {
