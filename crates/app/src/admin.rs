@@ -346,7 +346,7 @@ impl App {
                 expects: by.expects().into_iter().collect(),
                 steps: vec![Change::InsertClient(client.clone())],
                 events: vec![event.client(client.id).ip(by.ip)],
-                idempotency: repeat.map(|repeat| Idempotency { made, ..repeat.of(&actor) }),
+                idempotency: repeat.map(|repeat| Idempotency { made, ..self.remember(&actor, repeat) }),
                 ..Changes::default()
             };
             Decision { outcome: Ok(()), changes }
@@ -361,7 +361,7 @@ impl App {
     }
 
     /// Switches a client off (a door: everything given to it ends, its feed connections close) or on again. The rev, when
-    /// it was switched off now.
+    /// it is off; repeated: the old one.
     pub async fn admin_set_client_disabled(
         &self,
         admin: &Admin,
@@ -405,14 +405,24 @@ impl App {
                 Decision { outcome: Ok(()), changes }
             })
             .await?;
-        let revoked = match acted {
+        let done = match acted {
             Acted::Done((), committed) if committed.rev.is_some() => Some(Revoked::of(committed)?),
             _ => None,
         };
         self.hub().set_client_closed(id, disabled);
         let client = load().await?.client;
+        let revoked = match done {
+            None if client.disabled => self.switched_off(&client).await?,
+            done => done,
+        };
         self.still_admin(admin).await?;
         Ok((client, revoked))
+    }
+
+    /// What switched a client off: for who asks again because the answer got lost.
+    async fn switched_off(&self, client: &Client) -> Result<Option<Revoked>, AppError> {
+        let row = self.store().load_revocation(client.cut.rev).await.map_err(|e| self.fault(e.into()))?;
+        Ok(row.map(|row| Revoked { rev: client.cut.rev, ended: row.ended, at: row.at }))
     }
 
     /// A client by its id and secret (RFC 6749 §2.3.1); `None` when they are not right or it is switched off.

@@ -105,8 +105,11 @@ pub struct RepeatKey {
 }
 
 impl RepeatKey {
-    fn of(&self, actor: &str) -> Idempotency {
-        Idempotency { actor: actor.into(), key: self.key.clone(), request: self.request, made: None }
+    /// The same for a call whose meaning depends on a session that it does not name: `current` is another one for each
+    /// device, and what one of them did must not be told to another as its own.
+    pub(crate) fn about(&self, session: SessionId) -> Self {
+        let call = [&self.request.0[..], &session.bits().to_be_bytes()[..]].concat();
+        Self { key: self.key.clone(), request: Digest::of(&call) }
     }
 }
 
@@ -205,7 +208,7 @@ impl App {
                 && let Some(repeat) = repeat
                 && changes.idempotency.is_none()
             {
-                changes.idempotency = Some(repeat.of(actor));
+                changes.idempotency = Some(self.remember(actor, repeat));
             }
             match self.inner.store.commit(changes).await {
                 Ok(committed) => {
@@ -257,11 +260,22 @@ impl App {
         }
     }
 
+    /// What is remembered of a call under its repeat key.
+    pub(crate) fn remember(&self, actor: &str, repeat: &RepeatKey) -> Idempotency {
+        Idempotency { actor: actor.into(), key: repeat.key.clone(), request: self.sealed(repeat), made: None }
+    }
+
+    /// The digest of a call as the database has it: under a server key, for the call may hold a password, and a quick digest
+    /// of that beside the slow one would be what a thief of the database guesses by.
+    fn sealed(&self, repeat: &RepeatKey) -> Digest {
+        Digest::of(&self.keys().mac().tag(b"repeated call", &[&repeat.request.0]))
+    }
+
     async fn remembered(&self, actor: &str, repeat: &RepeatKey) -> Result<Option<Remembered>, AppError> {
         let Some(before) = self.inner.store.load_remembered(actor, &repeat.key).await? else {
             return Ok(None);
         };
-        if before.request != repeat.request {
+        if before.request != self.sealed(repeat) {
             let detail = "was used for another request; take a new one".into();
             return Err(Refused::InvalidValue { field: "Idempotency-Key", detail }.into());
         }

@@ -123,8 +123,10 @@ impl App {
                 }
                 if let (Ok(account), Some(repeat)) = (&decision.outcome, repeat) {
                     let made = Some(account.id.to_string());
-                    decision.changes.idempotency =
-                        Some(portcullis_domain::changes::Idempotency { made, ..repeat.of(&by.actor.text()) });
+                    decision.changes.idempotency = Some(portcullis_domain::changes::Idempotency {
+                        made,
+                        ..self.remember(&by.actor.text(), repeat)
+                    });
                 }
                 decision
             })
@@ -315,14 +317,22 @@ impl App {
         let actor = caller.actor();
         let by = By { actor, role: None, ip: caller.ip, reason: None };
         let by = if door == Door::SignOut { By { actor: Actor::System, ..by } } else { by };
-        self.end_session(door, session, Some(caller.view.account.id), &by, &actor.text(), repeat).await
+        let repeat = repeat.map(|repeat| repeat.about(session));
+        self.end_session(door, session, Some(caller.view.account.id), &by, &actor.text(), repeat.as_ref()).await
     }
 
     /// What a repeated revoking call came to the first time, when the end that it asked for has killed the caller's own
     /// session since: the lost answer of an "end all" is asked for with a dead token. `None` when it was never done.
     pub async fn ended_before(&self, token: Option<&str>, repeat: &RepeatKey) -> Result<Option<Revoked>, AppError> {
         let caller = self.caller_dead_or_alive(token, None).await?;
-        let before = self.remembered(&caller.actor().text(), repeat).await?;
+        let actor = caller.actor().text();
+        let before = match self.remembered(&actor, repeat).await {
+            // Not as it stands; then perhaps as a call about the caller's own session.
+            Err(AppError::Refused(Refused::InvalidValue { .. })) => {
+                self.remembered(&actor, &repeat.about(caller.view.session.id)).await?
+            }
+            before => before?,
+        };
         before.map(|before| Revoked::remembered(&before)).transpose()
     }
 
@@ -378,7 +388,11 @@ impl App {
         let door = if except_current { Door::EndOthers } else { Door::EndAll };
         let by = By { actor: caller.actor(), role: None, ip: caller.ip, reason: None };
         let except = except_current.then_some(caller.view.session.id);
-        self.end_scope(door, Scope::Account(caller.view.account.id), except, &by, repeat).await
+        let repeat = match except {
+            Some(session) => repeat.map(|repeat| repeat.about(session)),
+            None => repeat.cloned(),
+        };
+        self.end_scope(door, Scope::Account(caller.view.account.id), except, &by, repeat.as_ref()).await
     }
 
     /// Ends an account, a client or everything; always a new cut, for something may be in flight.

@@ -5,4 +5,5 @@ mod doors;
 mod faults;
 mod feed;
 mod races;
+mod repeats;
 mod world;
