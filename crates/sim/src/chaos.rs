@@ -76,7 +76,7 @@ impl World {
     }
 
     fn step_database(&mut self) {
-        let worst = self.rng.pick(&[500, 3_000, 20_000]);
+        let worst = self.rng.pick(&[500, 3_000, if self.settings.slow { 1_200_000 } else { 20_000 }]);
         let by = self.rng.range(-worst, worst);
         self.counts.add(if by > 0 { "database clock forward" } else { "database clock back" });
         self.database.step(by, self.now);

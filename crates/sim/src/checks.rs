@@ -76,7 +76,7 @@ impl World {
         self.note(2, claims.jti.bits() as u64 ^ claims.rev.0);
         let (session, account, grant) = (issued.session.id, issued.account.id, issued.current.0);
         let proof = self.truth.sessions.get(&session).map_or(facts, |session| session.proof);
-        self.truth.tokens.push(TokenFact { claims, facts, session, account, grant, proof });
+        self.truth.tokens.push(TokenFact { claims, facts, left: self.now, session, account, grant, proof });
         self.truth.tokens.len() - 1
     }
 
@@ -478,7 +478,13 @@ impl World {
         if wrong.is_none()
             && let Some(rev) = ended.or(stale)
         {
-            let invariant = if rev <= seen { "I16" } else { "I4" };
+            let mono = self.verifiers[verifier].clock.now(now);
+            let in_force = known.set.verdict(&Subject::of(&fact.claims, None), mono) != Verdict::Live;
+            let invariant = match (in_force, rev <= seen) {
+                (true, _) => "I1", // it knows, and accepts
+                (_, true) => "I16",
+                _ => "I4",
+            };
             wrong = Some((invariant, format!("accepted at {applied}, although {rev} matches it")));
         }
         if let Some((invariant, detail)) = wrong {
@@ -511,7 +517,20 @@ impl World {
                 // The clock here may run ahead of the database's by its drift since the answer that it counts from, which is
                 // at most a minute older than the last one.
                 let drift = (self.now - self.verifiers[verifier].answered + 60_000) / 100 + 50;
-                fact.claims.expires_at() > self.database.highest(self.now).plus(drift) && self.is_fresh(verifier)
+                let not_yet = fact.claims.expires_at() > self.database.highest(self.now).plus(drift);
+                // Wherever the database's clock was set back to, a token lives about as long as it says; a verifier may count
+                // on from what it was told for another minute by its clock, which may miss suspensions.
+                let life = (fact.claims.exp - fact.claims.iat) * 1000;
+                let too_early = self.now < fact.left + life - 100_000
+                    && !self.database.was_set_since(self.now - 100_000)
+                    && !self.database.was_set_forward_since(fact.left - 5_000);
+                (not_yet || too_early) && self.is_fresh(verifier)
+            }
+            // The database's clock was set by minutes: forward, and this verifier has not been told since; or back, and the
+            // token is of before. Either looks like a forgery; its holder refreshes and goes on.
+            Reason::TooLong => {
+                self.counts.add("refused: too long, by a clock that was set");
+                !self.database.was_set_since(fact.left.min(self.now - self.settings.bound))
             }
             _ => true,
         };

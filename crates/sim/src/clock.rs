@@ -14,6 +14,7 @@ pub struct Dates {
     offset: i64,
     highest: i64,
     set_at: Option<At>,
+    forward_at: Option<At>,
 }
 
 impl Dates {
@@ -28,12 +29,19 @@ impl Dates {
     /// Sets it by this much.
     pub fn step(&mut self, by: i64, at: At) {
         self.set_at = Some(at);
+        if by > 0 {
+            self.forward_at = Some(at);
+        }
         self.offset += by;
         self.highest = self.highest.max(self.offset);
     }
     /// Whether it was set since then.
     pub fn was_set_since(&self, at: At) -> bool {
         self.set_at.is_some_and(|set| set >= at)
+    }
+    /// Whether it was set forward since then.
+    pub fn was_set_forward_since(&self, at: At) -> bool {
+        self.forward_at.is_some_and(|set| set >= at)
     }
     /// By how much it is off.
     pub fn offset(&self) -> i64 {

@@ -12,7 +12,7 @@ use portcullis_domain::model::{ADMIN, SessionKind};
 use portcullis_domain::refresh::{How, Outcome as Judged, outcome, refresh};
 use portcullis_domain::refused::Refused;
 use portcullis_domain::sign_in::{Issued, SignIn, sign_in};
-use portcullis_domain::view::{AccountView, Dead, RefreshView, SessionView, SignInView};
+use portcullis_domain::view::{AccountView, Dead, RefreshView, SessionView, SignInView, Stamp};
 use portcullis_domain::{Decision, device};
 use portcullis_wire::{ClientId, Code, Digest, Rev, Target, Time, Verb};
 
@@ -113,10 +113,10 @@ impl World {
         {
             view.stamp = fresh;
         }
-        if self.has(Mutant::BeyondHorizon) {
-            match &mut facts {
-                Facts::Refresh(view, _) => view.stamp.horizon = Time(i64::MAX),
-                Facts::SignIn(view) => view.stamp.horizon = Time(i64::MAX),
+        if let Some(stamp) = stamp_of(&mut facts) {
+            match self.mutant {
+                Some(Mutant::BeyondHorizon) => stamp.horizon = Time(i64::MAX),
+                Some(Mutant::IssueByClockAlone) => stamp.floor = Time::ZERO,
                 _ => {}
             }
         }
@@ -345,6 +345,14 @@ pub fn new_account(email: Email) -> NewAccount {
 
 fn done<T>(decision: Decision<T>) -> Decision<Outcome> {
     Decision { outcome: decision.outcome.map(|_| Outcome::Done), changes: decision.changes }
+}
+
+fn stamp_of(facts: &mut Facts) -> Option<&mut Stamp> {
+    match facts {
+        Facts::Refresh(view, _) => Some(&mut view.stamp),
+        Facts::SignIn(view) => Some(&mut view.stamp),
+        _ => None,
+    }
 }
 
 fn key_of(request: &Request) -> Option<&str> {

@@ -34,7 +34,7 @@ mutants! {
     /// A lease counts from when its answer arrived.
     LeaseFromArrival = "lease-from-arrival" breaks "I1 I2";
     /// A lease answer carries whatever head the hub has, as if it had been read just now.
-    CachedHeadWithoutAge = "cached-head-without-age" breaks "I1 I2";
+    CachedHeadWithoutAge = "cached-head-without-age" breaks "I1 I2 I11";
     /// A repeated presentation makes another successor.
     TwoSuccessors = "two-successors" breaks "I5";
     /// A fault of the commit is answered as success.
@@ -55,6 +55,8 @@ mutants! {
     TheftEager = "theft-eager" breaks "I6";
     /// The spared session is not looked at: a late "end others" revives it.
     SparedUnchecked = "spared-unchecked" breaks "I1 I7";
+    /// Tokens are issued at the time of a clock that was set back, below F.
+    IssueByClockAlone = "issue-by-clock-alone" breaks "I11";
     /// Tokens may outlive the horizon of their snapshot.
     BeyondHorizon = "beyond-horizon" breaks "I16";
 }

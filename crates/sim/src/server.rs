@@ -262,7 +262,8 @@ impl World {
 
     fn ensure_horizon(&mut self, id: u64) {
         let issues = matches!(self.ops[&id].request, Request::SignIn { .. } | Request::Refresh { .. });
-        let now = self.database.now(self.now);
+        let floor = self.node.hub.as_ref().map_or(Time::ZERO, |hub| hub.publisher.floor());
+        let now = time_rules::issue_time(self.database.now(self.now), floor);
         let next = time_rules::raise_horizon(self.node.horizon, now, self.settings.rules.max_life());
         let forgotten = self.has(Mutant::BeyondHorizon) && self.node.rounds > 0;
         if let Some(next) = next.filter(|_| issues && !forgotten) {

@@ -16,6 +16,8 @@ pub struct SessionFact {
 pub struct TokenFact {
     pub claims: AccessClaims,
     pub facts: Rev,
+    /// When it left.
+    pub left: At,
     pub session: SessionId,
     pub account: AccountId,
     pub grant: GrantId,
