@@ -14,6 +14,8 @@ mod demo_api;
 mod dev;
 mod fleet;
 mod kept;
+mod killed;
 mod refresh;
 mod serve;
+mod stopped;
 mod support;
