@@ -220,11 +220,15 @@ pub fn judge_claims(view: &View, token: &Authentic, expect: &Expect, policy: Pol
         return Verdict::refuse(Reason::Expired);
     }
     let longest = i64::try_from(known.max_life_s).unwrap_or(i64::MAX);
-    // Before the database's time was told there is only this machine's wall clock, which may be off by any amount: no ground
-    // to call an honest server's token forged.
-    let beyond = clock.secs().saturating_add(longest).saturating_add(LIFE_SLACK_S);
-    if claims.exp.saturating_sub(claims.iat) > longest || (known.time.is_some() && claims.exp > beyond) {
+    if claims.exp.saturating_sub(claims.iat) > longest {
         return Verdict::refuse(Reason::TooLong);
+    }
+    let fresh = known.fresh(now, wall);
+    let beyond = clock.secs().saturating_add(longest).saturating_add(LIFE_SLACK_S);
+    // Before the database's time was told there is only this machine's wall clock, which may be off by any amount; and without
+    // a lease the database's clock may have been set since. Neither is ground to call an honest server's token forged.
+    if claims.exp > beyond && known.time.is_some() {
+        return if fresh { Verdict::refuse(Reason::TooLong) } else { unknown_yet(policy) };
     }
     match known.set.verdict(&Subject::of(claims, token.key), now) {
         set::Verdict::Live => {}
@@ -232,7 +236,6 @@ pub fn judge_claims(view: &View, token: &Authentic, expect: &Expect, policy: Pol
         set::Verdict::Stale { rev } => return Verdict::refuse(Reason::Stale { rev }),
         set::Verdict::KeyDead => return Verdict::refuse(Reason::KeyDead),
     }
-    let fresh = known.fresh(now, wall);
     let decision = match policy {
         _ if fresh => Decision::Accept,
         Policy::Closed => Decision::Refuse(Reason::NotFresh),

@@ -50,6 +50,12 @@ fn a_wall_clock_that_trails_is_no_proof_of_forgery() {
     let trailing = Time(WALL.0 - 2 * 3_600_000);
     let verdict = judge_claims(&View::new(k), &token, &expect(), Policy::Closed, NOW, trailing);
     assert_eq!(verdict.decision, Decision::Refuse(Reason::NotFresh));
+    // nor is a time that was told before the lease was lost: the database's clock may have been set forward since
+    let later = changed(|c| (c.iat, c.exp) = (NOW_S + 9000, NOW_S + 9300));
+    let mut k = known(&[], &[]);
+    assert_eq!(closed(&k, &later), Decision::Refuse(Reason::TooLong));
+    k.lease = None;
+    assert_eq!(closed(&k, &later), Decision::Refuse(Reason::NotFresh));
 }
 
 #[test]
