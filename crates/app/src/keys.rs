@@ -61,9 +61,10 @@ impl MasterKey {
         Self(SecretBytes::new(bytes))
     }
 
-    /// As base64url, for the file that it is kept in.
+    /// As base64 (RFC 4648 §4), for the file that it is kept in: every tool reads that.
     pub fn to_text(&self) -> SecretString {
-        SecretString::new(b64::encode(self.0.expose()))
+        let standard = b64::encode(self.0.expose()).replace('-', "+").replace('_', "/");
+        SecretString::new(format!("{standard}=")) // 32 bytes are 43 characters and one of padding
     }
 
     fn cipher(&self) -> Result<LessSafeKey, KeyError> {
@@ -214,7 +215,9 @@ mod tests {
         let mut moved = rows.clone();
         moved[0].id = KeyId(9);
         assert_eq!(KeyRing::open(&moved, &master, log, Time(1)).unwrap_err(), KeyError::WrongMasterKey);
-        let again = MasterKey::parse(&master.to_text()).unwrap();
+        let text = master.to_text();
+        assert!(text.expose().len() == 44 && text.expose().ends_with('=') && !text.expose().contains(['-', '_']));
+        let again = MasterKey::parse(&text).unwrap();
         assert!(KeyRing::open(&rows, &again, log, Time(1)).is_ok());
         assert!(MasterKey::parse(&SecretString::new("short")).is_none());
     }
