@@ -147,9 +147,12 @@ impl Hub {
     pub async fn start(store: Arc<dyn Store>, keys: &KeyRing, settings: HubSettings) -> Result<Self, AppError> {
         let now = real::mono();
         let publisher = load(&*store, now).await?;
-        let mut fleet = Fleet::new(settings.bound_ms, settings.stream_grace_ms, settings.max_instances);
+        let rows = store.list_instances().await?;
+        // All that are there count, for each may hold a lease; the limit is for new ones.
+        let limit = settings.max_instances.max(rows.len());
+        let mut fleet = Fleet::new(settings.bound_ms, settings.stream_grace_ms, limit);
         let mut secrets = BTreeMap::new();
-        for row in store.list_instances().await? {
+        for row in rows {
             secrets.insert(row.id, (row.client, row.secret));
             if fleet.restore(instance(&row), now).is_err() {
                 return Err(AppError::Fault("there are more verifier instances than may be".into()));

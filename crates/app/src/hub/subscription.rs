@@ -43,6 +43,14 @@ pub struct Opening {
     pub last_event_id: Option<String>,
 }
 
+/// What a stream begins with.
+#[derive(Debug)]
+enum First {
+    Event(Bytes),
+    /// This part of a snapshot. Encoded when it is its turn: of many streams that begin together each would hold the whole.
+    Part(Arc<Vec<Snapshot>>, usize),
+}
+
 /// A stream; see the [module](self).
 #[derive(Debug)]
 pub struct Subscription {
@@ -51,7 +59,7 @@ pub struct Subscription {
     instance: InstanceId,
     epoch: Epoch,
     at: Rev,
-    first: VecDeque<Bytes>,
+    first: VecDeque<First>,
     keys_version: u64,
     prompted: u64,
     version: watch::Receiver<u64>,
@@ -86,26 +94,23 @@ impl Hub {
             "epoch": epoch, "head": head, "chain": publisher.chain(),
             "bound_ms": state.fleet.bound_ms(), "max_life_s": self.inner.max_life_s,
         });
-        let mut first = VecDeque::from([self.event("hello", None, &hello)]);
+        let mut first = VecDeque::from([First::Event(self.event("hello", None, &hello))]);
         let from = opening.last_event_id.as_deref().and_then(|text| self.parse_position(text));
         let resume = from.map_or(Resume::Snapshot, |(epoch, rev)| publisher.resume(epoch, rev, MAX_RESUME));
         let at = match resume {
             Resume::Entries(entries) => {
                 if !entries.is_empty() {
-                    first.push_back(self.event("entries", Some((epoch, head)), &Entries { entries, ack: false }));
+                    let entries = Entries { entries, ack: false };
+                    first.push_back(First::Event(self.event("entries", Some((epoch, head)), &entries)));
                 }
-                first.push_back(self.event("keys", None, &publisher.keys_frame()));
+                first.push_back(First::Event(self.event("keys", None, &publisher.keys_frame())));
                 head
             }
             Resume::Snapshot => {
                 self.inner.stats.snapshots.fetch_add(1, Ordering::Relaxed);
                 let parts = self.snapshot_of(&mut state);
-                let last = parts.len() - 1;
-                first.extend(parts.iter().enumerate().map(|(n, part)| {
-                    // Only the last part gives a position: what is half received is not resumed.
-                    self.event("snapshot", (n == last).then_some((part.epoch, part.rev)), part)
-                }));
-                parts[last].rev
+                first.extend((0..parts.len()).map(|n| First::Part(parts.clone(), n)));
+                parts[0].rev // there is always one
             }
             Resume::Ahead => {
                 tracing::error!(instance = %id, "a verifier proves a position that the log does not have: was the database rolled back?");
@@ -148,23 +153,53 @@ impl Hub {
                 .get(id)
                 .is_some_and(|(owner, digest)| *owner == client.id && *digest == secret.digest())
         });
-        let (secret, step) = match known {
+        let (secret, steps) = match known {
             Some((id, secret)) => {
                 row.id = *id;
                 row.secret = secret.digest();
-                (secret.clone(), Change::UpdateInstance(row.clone()))
+                (secret.clone(), vec![Change::UpdateInstance(row.clone())])
             }
             None => {
                 let secret = new_secret(&real::RealChance.secret());
                 row.secret = secret.digest();
-                (secret, Change::InsertInstance(row.clone()))
+                (secret, self.room()?.into_iter().chain([Change::InsertInstance(row.clone())]).collect())
             }
         };
-        self.inner.store.commit(Changes { steps: vec![step], ..Changes::default() }).await?;
-        let mut state = self.state();
-        state.fleet.known(super::instance(&row), real::mono()).map_err(|_| AppError::Overloaded)?;
-        state.secrets.insert(row.id, (client.id, row.secret));
-        Ok((row.id, secret))
+        // To its end even if the verifier hangs up: a row that is not counted here would be nobody's to remove.
+        let (hub, id) = (self.clone(), row.id);
+        let settled = tokio::spawn(async move { hub.settle(row, steps).await }).await;
+        settled.unwrap_or_else(|error| Err(AppError::Fault(error.to_string())))?;
+        Ok((id, secret))
+    }
+
+    /// Commits an instance's row, and counts it from then on.
+    async fn settle(&self, row: Instance, steps: Vec<Change>) -> Result<(), AppError> {
+        self.inner.store.commit(Changes { steps, ..Changes::default() }).await?;
+        let counted = {
+            let mut state = self.state();
+            let counted = state.fleet.known(super::instance(&row), real::mono());
+            if counted.is_ok() {
+                state.secrets.insert(row.id, (row.client, row.secret));
+            }
+            counted
+        };
+        if counted.is_err() {
+            // Others took the last places meanwhile. What is not counted gets no lease, and its row is of no use.
+            let steps = vec![Change::RemoveInstances(vec![row.id])];
+            self.inner.store.commit(Changes { steps, ..Changes::default() }).await?;
+            return Err(AppError::Overloaded);
+        }
+        Ok(())
+    }
+
+    /// Room for one more instance, before its row is made: those that are gone and can hold no lease any more give way.
+    fn room(&self) -> Result<Option<Change>, AppError> {
+        if !self.state().fleet.is_full() {
+            return Ok(None);
+        }
+        let longest_life = i64::try_from(self.inner.max_life_s.saturating_mul(1000)).unwrap_or(i64::MAX);
+        let gone = self.prune_instances(longest_life);
+        if gone.is_empty() { Err(AppError::Overloaded) } else { Ok(Some(Change::RemoveInstances(gone))) }
     }
 
     /// The snapshot as of now, made once for all that ask at the same position, and kept for a while for who pulls pages.
@@ -212,8 +247,14 @@ impl Subscription {
             if self.ended {
                 return None;
             }
-            if let Some(bytes) = self.first.pop_front() {
-                return Some(bytes);
+            match self.first.pop_front() {
+                Some(First::Event(bytes)) => return Some(bytes),
+                Some(First::Part(parts, n)) => {
+                    // Only the last part gives a position: what is half received is not resumed.
+                    let position = (n + 1 == parts.len()).then_some((parts[n].epoch, parts[n].rev));
+                    return Some(self.hub.event("snapshot", position, &parts[n]));
+                }
+                None => {}
             }
             self.version.mark_unchanged();
             if let Some(bytes) = self.poll_now() {

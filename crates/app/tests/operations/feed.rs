@@ -1,9 +1,15 @@
 //! What verifiers get, and what is said of them: at moments that only a held store shows.
-use crate::world::World;
+use crate::world::{World, memory};
 use portcullis_app::hub::subscription::{Opening, Subscription};
+use portcullis_app::hub::{Hub, HubSettings};
+use portcullis_app::keys::{KeyRing, MasterKey};
+use portcullis_domain::Cut;
 use portcullis_domain::model::{Client, ClientKind};
+use portcullis_store::Store;
+use portcullis_verify::Expect;
 use portcullis_wire::frame::AckRequest;
-use portcullis_wire::{Code, Epoch, InstanceId, Rev, SecretString};
+use portcullis_wire::{ClientId, Code, Epoch, InstanceId, KeyId, LogId, Rev, SecretString, Time};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -107,4 +113,41 @@ async fn a_client_is_switched_off_even_when_the_administrator_has_hung_up() {
     assert!(call.await.unwrap_err().is_cancelled());
     world.held.release.notify_one();
     assert!(verifier.leaves(Duration::from_secs(2)).await, "what was committed is not carried out");
+}
+
+#[tokio::test]
+async fn instances_have_a_limit_that_no_row_passes_and_no_start_fails_at() {
+    let (store, master, log) = (Arc::new(memory()), MasterKey::generate(), LogId::from_bits(7));
+    let rows = [master.new_es256(KeyId(1), log, Time(0), Some(Time(0))), master.new_mac(KeyId(2), log, Time(0))];
+    let keys = KeyRing::open(&rows.map(Result::unwrap), &master, log, Time(1)).unwrap();
+    let start = |max_instances| {
+        let expect = Expect { issuer: "i".into(), audience: "a".into() };
+        let settings = HubSettings { expect, bound_ms: 400, stream_grace_ms: 0, max_life_s: 1, max_instances };
+        Hub::start(store.clone(), &keys, settings)
+    };
+    let hub = start(2).await.unwrap();
+    let following = tokio::spawn(hub.clone().follow());
+    let client = Client {
+        id: ClientId::FIRST_PARTY,
+        name: "orders".into(),
+        kind: ClientKind::Verifier,
+        secret: None,
+        disabled: false,
+        created_at: Time(0),
+        cut: Cut::default(),
+    };
+    let (first, second) = (hub.open(&client, opening(None)).await, hub.open(&client, opening(None)).await);
+    assert!(first.is_ok() && second.is_ok());
+    assert_eq!(hub.open(&client, opening(None)).await.unwrap_err().code(), Code::Overloaded);
+    assert_eq!(store.list_instances().await.unwrap().len(), 2, "what is refused leaves a row behind");
+    // Who is gone, and can hold no lease any more, makes room.
+    drop(second);
+    tokio::time::sleep(Duration::from_millis(1200)).await;
+    let third = hub.open(&client, opening(None)).await;
+    assert!(third.is_ok());
+    assert_eq!(store.list_instances().await.unwrap().len(), 2);
+    // With a lower limit, or rows from elsewhere, all that are there count all the same.
+    let again = start(1).await.unwrap();
+    assert_eq!(again.instances().1.len(), 2);
+    following.abort();
 }
