@@ -198,9 +198,16 @@ impl Gathered {
         for stranger in env.strangers() {
             let rest = stranger.strip_prefix(ENV_PREFIX).unwrap_or(stranger);
             if !LATER.iter().any(|name| rest.eq_ignore_ascii_case(name)) {
-                let meant = table::nearest(rest).and_then(table::by_name);
-                let hint = meant.map_or(String::new(), |meant| format!("; did you mean {}?", meant.env()));
-                all.warnings.push(format!("the environment variable {stranger} is no setting{hint}"));
+                let said = format!("the environment variable {stranger} is no setting");
+                match table::nearest(rest) {
+                    // Nobody should believe a misspelt setting to be in force.
+                    Some(meant) => {
+                        let meant = meant.to_ascii_uppercase();
+                        all.problems.push(format!("{said}; did you mean {ENV_PREFIX}{meant}?"));
+                    }
+                    // Others use the prefix too: Kubernetes sets PORTCULLIS_PORT for a service of that name.
+                    None => all.warnings.push(said),
+                }
             }
         }
         let data_dir = outer.get("data_dir").map_or(default_data_dir(), |found| PathBuf::from(found.text.expose()));

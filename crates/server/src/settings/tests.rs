@@ -121,15 +121,21 @@ fn secrets_come_from_files_too_and_are_never_shown() {
     let both = env(&[("PORTCULLIS_MASTER_KEY_FILE", path), ("PORTCULLIS_MASTER_KEY", key.to_text().expose())]);
     let Err(Problems(problems)) = read(&Flags::default(), &both, &dir.0) else { panic!("accepted") };
     assert!(problems[0].contains("both set"), "{problems:?}");
-    // a file for what is no secret is not a thing
+    // a file for what is no secret is not a thing; others use the prefix too
     let odd = env(&[
         ("PORTCULLIS_BOUND_FILE", path),
-        ("PORTCULLIS_ACESS_TTL", "5m"),
         ("PORTCULLIS_PORT", "tcp://10.0.0.1:80"),
+        ("PORTCULLIS_PORT_7400_TCP_PROTO", "tcp"),
+        ("PORTCULLIS_SERVICE_HOST", "10.0.0.1"),
+        ("PORTCULLIS_SERVICE_PORT_HTTPS", "443"),
     ]);
     let settings = read(&Flags::default(), &odd, &dir.0).unwrap();
-    assert_eq!(settings.warnings.len(), 2, "{:?}", settings.warnings);
-    assert!(settings.warnings[0].contains("PORTCULLIS_ACESS_TTL is no setting; did you mean PORTCULLIS_ACCESS_TTL?"));
+    assert_eq!(settings.warnings.len(), 1, "{:?}", settings.warnings);
+    // a misspelt setting is an error, as everywhere
+    let misspelt = env(&[("PORTCULLIS_ACESS_TTL", "5m"), ("PORTCULLIS_TRUSTED_PROXY", "10.0.0.1")]);
+    let Err(Problems(problems)) = read(&Flags::default(), &misspelt, &dir.0) else { panic!("accepted") };
+    assert!(problems[0].contains("PORTCULLIS_ACESS_TTL is no setting; did you mean PORTCULLIS_ACCESS_TTL?"));
+    assert!(problems[1].ends_with("did you mean PORTCULLIS_TRUSTED_PROXIES?"), "{problems:?}");
 }
 
 #[test]
