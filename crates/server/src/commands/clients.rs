@@ -61,7 +61,6 @@ async fn set_disabled(remote: &mut Remote, client: &str, off: Option<&Wait>, as_
         let table = render(&HEADS, &[row(&answer)]);
         if ended { format!("{table}\n{}", revoked(&answer)) } else { table }
     });
-    // One that was off already ends nothing, so there is nothing to wait for.
     let wait = off.is_some_and(|wait| wait.wait);
     Ok(if wait && ended && !is_complete(&answer) { Exit::CheckFailed } else { Exit::Done })
 }

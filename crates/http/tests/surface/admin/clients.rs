@@ -46,8 +46,10 @@ async fn switching_off_is_a_revocation() {
     feed.next_named("bye").await;
     assert!(feed.next().await.is_none());
     server.client.get("/v1/feed").basic((&id, &secret)).send().await.expect_problem("invalid_credentials");
-    assert!(set(true).send().await.expect(200).json().get("rev").is_none(), "it was off already");
-    set(false).send().await.expect(200);
+    let again = set(true).send().await.expect(200).json();
+    assert_eq!((&again["rev"], &again["ended"]), (&off["rev"], &off["ended"]), "it was off already: the old rev");
+    assert_eq!(again["enforcement"]["bounded_by"], off["enforcement"]["bounded_by"]);
+    assert!(set(false).send().await.expect(200).json().get("rev").is_none(), "switching on ends nothing");
     assert_eq!(server.client.get("/v1/feed").basic((&id, &secret)).events().await.status, 200);
     let own = server.client.patch("/v1/admin/clients/portcullis").bearer(&admin.access);
     own.json(&json!({ "disabled": true })).send().await.expect_problem("invalid_value");
