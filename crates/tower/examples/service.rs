@@ -1,7 +1,7 @@
 //! A whole protected service: `GET /whoami` for everybody who is signed in, `GET /reports` with the scope `reports` only, and
 //! `GET /clock`, a stream that ends when its reader's session does.
 //!
-//! `ISSUER=http://127.0.0.1:7400 CLIENT_ID=… CLIENT_SECRET=… cargo run --example service`
+//! `ISSUER=http://127.0.0.1:7400 CLIENT_ID=… CLIENT_SECRET=… cargo run -p portcullis-tower --example service`
 use axum::response::sse::{Event, Sse};
 use axum::{Router, routing::get};
 use futures_util::{Stream, StreamExt as _, stream};
