@@ -9,7 +9,7 @@ use portcullis_domain::event::{Actor, EventKind, NewEvent};
 use portcullis_domain::{Chance as _, time_rules};
 use portcullis_store::{CommitError, Store};
 use portcullis_verify::Expect;
-use portcullis_wire::{EventId, KeyId, LogId, Time};
+use portcullis_wire::{EventId, KeyId, LogId};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -86,7 +86,7 @@ impl App {
 
     /// Raises F, writes down who was seen, forgets what may be forgotten; for ever.
     async fn keep_house(self) {
-        let mut floor_seen: Option<(Time, portcullis_feed::Mono)> = None;
+        let mut floor = time_rules::FloorClock::default();
         let mut rounds: u32 = 0;
         loop {
             tokio::time::sleep(HOUSEKEEPING).await;
@@ -99,17 +99,8 @@ impl App {
             }
             if let Ok(stamp) = self.store().stamp().await {
                 // While nothing is in the log, nothing waits to be forgotten: F may rest for a while.
-                let due = stamp.head.0 > 0 || rounds.is_multiple_of(15);
-                let elapsed =
-                    floor_seen.filter(|(floor, _)| *floor == stamp.floor).map(|(_, at)| real::mono().since(at));
-                if floor_seen.is_none_or(|(floor, _)| floor != stamp.floor) {
-                    floor_seen = Some((stamp.floor, real::mono()));
-                }
-                let first = rounds == 1;
-                if due
-                    && (first || elapsed.is_some())
-                    && let Some(floor) = time_rules::raise_floor(stamp.floor, now, if first { None } else { elapsed })
-                {
+                let due = floor.is_first() || stamp.head.0 > 0 || rounds.is_multiple_of(15);
+                if due && let Some(floor) = floor.next(stamp.floor, now, real::mono().0) {
                     steps.push(Change::RaiseFloor(floor));
                 }
             }

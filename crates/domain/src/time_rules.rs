@@ -35,9 +35,85 @@ pub fn raise_floor(floor: Time, now: Time, elapsed: Option<Millis>) -> Option<Ti
     (next > floor).then_some(next)
 }
 
+/// Moves F for one run of a node: knows where F stood at which moment of the monotonic clock. A start takes database time as
+/// found, and what the node itself raised counts from the moment it was raised: F keeps pace however often it is moved.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct FloorClock {
+    /// F as it was left or found, and the monotonic time of that in milliseconds.
+    stood: Option<(Time, Millis)>,
+    /// Whether a raise of this run is known to be committed, or needless.
+    started: bool,
+}
+
+impl FloorClock {
+    /// Whether this run has not moved F yet.
+    pub fn is_first(&self) -> bool {
+        !self.started
+    }
+
+    /// Where F, which stands at `floor`, may go at database time `now` and monotonic time `mono` (milliseconds). To be
+    /// committed; when that fails, F is found somewhere else next time, and is watched anew from there.
+    pub fn next(&mut self, floor: Time, now: Time, mono: Millis) -> Option<Time> {
+        let since = self.stood.filter(|(stood, _)| *stood == floor).map(|(_, at)| at);
+        self.started |= since.is_some();
+        let elapsed = match since {
+            Some(at) => Some(mono.saturating_sub(at)),
+            None if !self.started => None,
+            None => {
+                self.stood = Some((floor, mono));
+                return None;
+            }
+        };
+        let next = raise_floor(floor, now, elapsed);
+        self.stood = match next {
+            Some(next) => Some((next, mono)),
+            None => Some((floor, since.unwrap_or(mono))),
+        };
+        next
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_floor_keeps_pace_round_by_round() {
+        // A new database, whose F stands at the beginning of time; a round each 2 s, and each raise is committed.
+        let (mut clock, mut floor, begun) = (FloorClock::default(), Time::ZERO, 1_800_000_000_000);
+        for round in 1..10_000i64 {
+            let now = Time(begun + round * 2000);
+            if let Some(next) = clock.next(floor, now, 77 + round * 2000) {
+                floor = next;
+            }
+            assert!(now.since(floor) <= FLOOR_LAG + 2000, "round {round}: F is {} ms behind", now.since(floor));
+        }
+    }
+
+    #[test]
+    fn a_clock_that_jumps_moves_the_floor_slowly_and_a_failed_raise_moves_it_later() {
+        let (mut clock, mut floor) = (FloorClock::default(), Time::ZERO);
+        // the first raise fails twice; it is the start's all the same
+        for mono in [0, 2000] {
+            assert_eq!(clock.next(floor, Time(1_000_000 + mono), mono), Some(Time(990_000 + mono)));
+            assert!(clock.is_first());
+        }
+        floor = clock.next(floor, Time(1_004_000), 4000).unwrap();
+        // a jump by a day
+        for round in 1..50i64 {
+            let next = clock.next(floor, Time(86_400_000), 4000 + round * 2000).unwrap();
+            assert_eq!(next.since(floor), 2250);
+            floor = next;
+        }
+        assert!(!clock.is_first());
+        // a failed raise: nothing until F was watched from where it stands
+        let at = 4000 + 50 * 2000;
+        assert!(clock.next(floor, Time(86_400_000), at).is_some());
+        assert_eq!(clock.next(floor, Time(86_400_000), at + 2000), None);
+        assert_eq!(clock.next(floor, Time(86_400_000), at + 4000).unwrap().since(floor), 2250);
+        // and when the clock jumps back, F stands
+        assert_eq!(clock.next(floor, Time(0), at + 6000), None);
+    }
 
     #[test]
     fn tokens_are_never_issued_below_the_floor() {

@@ -151,3 +151,20 @@ async fn instances_have_a_limit_that_no_row_passes_and_no_start_fails_at() {
     assert_eq!(again.instances().1.len(), 2);
     following.abort();
 }
+
+#[tokio::test]
+async fn on_a_new_database_the_floor_starts_by_the_clock() {
+    let world = World::start().await;
+    let behind = async || {
+        let stamp = world.app.store().stamp().await.unwrap();
+        stamp.now.since(stamp.floor)
+    };
+    assert!(behind().await > 60_000, "nothing was raised yet");
+    for _ in 0..50 {
+        if behind().await < 60_000 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("F is {} ms behind: nothing would ever be forgotten", behind().await);
+}
