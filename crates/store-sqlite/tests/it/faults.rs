@@ -186,6 +186,7 @@ fn limited(path: &Path) {
             Ok(_) => kept += 1,
             Err(error) => break error,
         }
+        assert!(kept < 10_000, "it never met the limit");
     };
     println!("kept {kept}");
     println!("first {first:?}");

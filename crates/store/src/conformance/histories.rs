@@ -236,6 +236,7 @@ impl Dice {
                 let (counter, predecessor) = self.position();
                 Expect::Family { grant: self.grant(), counter, predecessor }
             }
+            6 if self.one_in(2) => Expect::Handouts { grant: self.grant(), handouts: self.below(5) as u32 },
             6 => Expect::SessionNotEnded(self.session()),
             _ if self.one_in(30) => Expect::NoAccounts,
             _ => Expect::EmailFree(self.email()),
