@@ -55,18 +55,13 @@ async fn open(ctx: Ctx, AsVerifier(client): AsVerifier) -> Result<Response, Prob
     let policies: Policies = params.parsed("policy")?.unwrap_or_default();
     let bound_ms = match params.take("bound_ms").map(|text| text.parse::<u64>()) {
         None => None,
-        Some(given) => {
-            let most = u64::try_from(ctx.app().hub().bound_ms()).unwrap_or(0);
-            let given = given.ok().filter(|ms| (1..=most).contains(ms)).ok_or_else(|| {
-                Problem::value(
-                    "bound_ms",
-                    format!(
-                        "must be a whole number from 1 to {most}: a verifier may shorten the bound, never lengthen it"
-                    ),
-                )
-            })?;
-            Some(given)
+        Some(Ok(given @ 1..)) => {
+            // A longer one than the server's changes nothing. It is no error: the server's may have been lowered below what
+            // its verifiers were set to, and they must be able to come back.
+            let most = u64::try_from(ctx.app().hub().bound_ms()).unwrap_or(u64::MAX);
+            Some(given.min(most))
         }
+        Some(_) => return Err(Problem::value("bound_ms", "must be a whole number of milliseconds, from 1")),
     };
     let instance = params.parsed::<InstanceId>("instance")?;
     let secret = ctx.header("portcullis-instance-secret").map(SecretString::new);

@@ -155,12 +155,24 @@ async fn only_verifiers_by_basic_and_all_refusals_read_alike() {
     for odd in ["Basic", "Basic !!!", "Basic YQ==", "Bearer x"] {
         server.client.get("/v1/feed").header("authorization", odd).send().await.expect_problem("invalid_credentials");
     }
-    for wrong in ["policy=lax", "bound_ms=0", "bound_ms=2001", "bound_ms=x", "name=", "instance=ins_x"] {
+    for wrong in ["policy=lax", "bound_ms=0", "bound_ms=-1", "bound_ms=x", "name=", "instance=ins_x"] {
         let path = format!("/v1/feed?{wrong}");
         let refused = server.client.get(path).basic((&id, &secret)).send().await.expect_problem("invalid_value");
         assert_eq!(refused.json()["field"], wrong.split('=').next().unwrap());
     }
     server.client.get("/v1/feed?limit=1").basic((&id, &secret)).send().await.expect_problem("malformed");
+}
+
+#[tokio::test]
+async fn a_longer_bound_than_the_servers_changes_nothing() {
+    let server = TestServer::usual().await;
+    let (id, secret) = server.new_client("verifier").await;
+    let mut feed = server.client.get("/v1/feed?bound_ms=60000").basic((&id, &secret)).events().await;
+    assert_eq!(feed.status, 200, "a verifier with a bound of its own is locked out once the server's is lowered");
+    assert_eq!(feed.next_named("hello").await.data["bound_ms"], 2000);
+    let admin = server.admin().await;
+    let list = server.client.get("/v1/admin/verifiers").bearer(&admin.access).send().await.expect(200).json();
+    assert_eq!(list["verifiers"][0]["bound_ms"], 2000);
 }
 
 #[tokio::test]
