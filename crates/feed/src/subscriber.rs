@@ -412,6 +412,8 @@ impl Subscriber {
         let continues = partial.next == part.part
             && (partial.epoch, partial.rev, partial.chain, partial.parts)
                 == (part.epoch, part.rev, part.chain, part.parts)
+            // A snapshot of the same rev that was made after F rose is divided at other entries: some would be in no part.
+            && partial.floor == part.horizon_floor
             && part.entries.first().is_none_or(|e| e.rev >= partial.last);
         if !continues {
             self.partial = None;

@@ -160,6 +160,24 @@ fn a_page_of_another_snapshot_begins_again() {
 }
 
 #[test]
+fn pages_of_snapshots_under_another_floor_do_not_mix() {
+    let mut p = Publisher::empty(LOG, Limits { recent: 1, set: 1000 });
+    let (mut s, ask) = synced(&p, 0);
+    let until = |i| Time(if i <= 2 { 1_000 } else { 9_000_000 });
+    let entries: Vec<Entry> = (1..=9).map(|i| Entry { until: until(i), ..end(i, Target::Session(ses(i))) }).collect();
+    p.append(&entries, entries.iter().fold(p.chain(), Chain::after), Mono(0)).unwrap();
+    s.handle(Input::Answer(answer(&p, &ask, 0)), now(10));
+    let before = p.snapshot(3);
+    p.set_floor(Time(2_000));
+    let after = p.snapshot(3);
+    assert_eq!((before.len(), before[1].rev), (after.len(), after[1].rev), "or this test shows nothing");
+    s.handle(Input::Page(before[0].clone()), now(20));
+    s.handle(Input::Page(after[1].clone()), now(30)); // 4 and 5 are in neither
+    s.handle(Input::Page(after[2].clone()), now(40));
+    assert_eq!(s.knowledge().applied, Rev(0));
+}
+
+#[test]
 fn a_head_below_what_was_applied_renews_nothing() {
     let mut p = Publisher::empty(LOG, Limits::default());
     let behind = p.clone();
