@@ -64,8 +64,8 @@ impl Act {
 /// One family's use, by who presented what.
 #[derive(Debug, Clone, Default)]
 pub struct FamilyFact {
-    /// Successors by the presented number: the text, and when (database time) it was last handed out.
-    pub handed: BTreeMap<u64, (String, Time)>,
+    /// Successors by the presented number: the text, and when (database time, true time) it was last handed out.
+    pub handed: BTreeMap<u64, (String, Time, At)>,
     /// The highest number that was rotated as the current one.
     pub rotated: Option<u64>,
     /// Whether the database's clock was set while an exchange ran: a retry window that passes within a moment makes of two
