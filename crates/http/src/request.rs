@@ -108,13 +108,22 @@ impl Ctx {
 
     /// The access token of `Authorization: Bearer …` (RFC 6750 §2.1).
     pub(crate) fn bearer(&self) -> Option<&str> {
-        let (scheme, token) = self.header("authorization")?.split_once(' ')?;
+        let Some(text) = self.authorization()? else { return Some("") }; // which no token is: malformed
+        let (scheme, token) = text.split_once(' ')?;
         scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+    }
+
+    /// The one `Authorization` header, if there is one; `Some(None)` when it is no text, or when there are several: between
+    /// us and a proxy that reads another of them lies room for confusion. Verifiers do the same.
+    fn authorization(&self) -> Option<Option<&str>> {
+        let mut all = self.headers.get_all(header::AUTHORIZATION).iter();
+        let first = all.next()?;
+        Some(first.to_str().ok().filter(|_| all.next().is_none()))
     }
 
     /// Client id and secret of `Authorization: Basic …` (RFC 7617; RFC 6749 §2.3.1: both parts are form-encoded).
     pub(crate) fn basic(&self) -> Option<(String, SecretString)> {
-        let (scheme, text) = self.header("authorization")?.split_once(' ')?;
+        let (scheme, text) = self.authorization()??.split_once(' ')?;
         if !scheme.eq_ignore_ascii_case("basic") {
             return None;
         }

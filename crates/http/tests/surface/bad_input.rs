@@ -136,6 +136,16 @@ async fn hostile_headers_change_nothing() {
         let answer = server.client.get("/v1/me").header("authorization", authorization).send().await;
         assert_eq!(answer.status, 401, "{authorization}");
     }
+    // Which of two tokens counts is no question to be answered differently here and at a proxy.
+    server.sign_up("two@example.test").await;
+    let token = format!("Bearer {}", server.sign_in("two@example.test").await.access);
+    server.client.get("/v1/me").header("authorization", &*token).send().await.expect(200);
+    for other in ["Bearer x", "Basic eDp5", &*token] {
+        let twice = server.client.get("/v1/me").header("authorization", &*token).header("authorization", other);
+        twice.send().await.expect_problem("token_malformed");
+    }
+    let odd = server.client.get("/v1/me").header("authorization", b"Bearer \xff");
+    odd.send().await.expect_problem("token_malformed");
 }
 
 #[tokio::test]
