@@ -1,4 +1,5 @@
 //! How things look as JSON. One function per thing, used wherever it appears.
+use crate::problem::Problem;
 use crate::request::cursor_text;
 use axum::response::{IntoResponse as _, Response};
 use http::{HeaderValue, StatusCode, header};
@@ -6,17 +7,27 @@ use portcullis_app::EventRow;
 use portcullis_domain::model::{Account, Client, Key, KeyPurpose, Session, Status};
 use portcullis_domain::view::SessionView;
 use portcullis_feed::fleet::Listed;
-use portcullis_wire::{Rev, SessionId, Time};
+use portcullis_wire::{AccountId, Code, Rev, SessionId, Time};
+use serde::Serialize;
 use serde_json::{Value, json};
+use std::net::IpAddr;
 
 /// An answer with a JSON body.
-pub(crate) fn answer(status: StatusCode, body: &Value) -> Response {
+pub(crate) fn answer(status: StatusCode, body: &impl Serialize) -> Response {
     let kind = (header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    (status, [kind], body.to_string()).into_response()
+    // The usual answer with two tokens fits at once.
+    let mut text = Vec::with_capacity(2048);
+    match serde_json::to_writer(&mut text, body) {
+        Ok(()) => (status, [kind], text).into_response(),
+        Err(error) => {
+            tracing::error!(%error, "an answer is no JSON");
+            Problem::new(Code::Unavailable).into_response()
+        }
+    }
 }
 
 /// 200 with a JSON body.
-pub(crate) fn ok(body: &Value) -> Response {
+pub(crate) fn ok(body: &impl Serialize) -> Response {
     answer(StatusCode::OK, body)
 }
 
@@ -46,14 +57,33 @@ pub(crate) fn account(account: &Account, now: Time) -> Value {
     out
 }
 
+/// A session as its user sees it. Written without a tree of values in between: every refresh answers with one.
+#[derive(Debug, Serialize)]
+pub(crate) struct SessionBody<'a> {
+    id: SessionId,
+    account_id: AccountId,
+    device_name: &'a str,
+    kind: &'static str,
+    ip: Option<IpAddr>,
+    created_at: Time,
+    last_seen_at: Time,
+    expires_at: Time,
+    current: bool,
+}
+
 /// `last_seen_at` is when it was last used, as far as is known.
-pub(crate) fn session(session: &Session, last_seen_at: Time, current: Option<SessionId>) -> Value {
-    json!({
-        "id": session.id, "account_id": session.account, "device_name": session.device_name,
-        "kind": session.kind.as_str(), "ip": session.ip, "created_at": session.created_at,
-        "last_seen_at": last_seen_at, "expires_at": session.absolute_expires_at,
-        "current": current == Some(session.id),
-    })
+pub(crate) fn session(session: &Session, last_seen_at: Time, current: Option<SessionId>) -> SessionBody<'_> {
+    SessionBody {
+        id: session.id,
+        account_id: session.account,
+        device_name: &session.device_name,
+        kind: session.kind.as_str(),
+        ip: session.ip,
+        created_at: session.created_at,
+        last_seen_at,
+        expires_at: session.absolute_expires_at,
+        current: current == Some(session.id),
+    }
 }
 
 /// A page of sessions, newest first. The cursor names the last session of the page before by time and id, so it still holds
@@ -73,7 +103,7 @@ pub(crate) fn sessions(
     let more = views.len() > limit;
     views.truncate(limit);
     let next = next(&views, more, |view| SessionCursor(view.session.created_at, view.session.id).to_string());
-    list("sessions", views.iter().map(|view| session(&view.session, view.used_at(), current)).collect(), next)
+    list("sessions", views.iter().map(|view| json!(session(&view.session, view.used_at(), current))).collect(), next)
 }
 
 /// Where a page of sessions ended.

@@ -71,7 +71,7 @@ macro_rules! id {
                 let mut out = [0u8; LEN];
                 encode(self.0, &mut out);
                 f.write_str(concat!($prefix, "_"))?;
-                out.iter().try_for_each(|&c| fmt::Write::write_char(f, c as char))
+                f.write_str(core::str::from_utf8(&out).map_err(|_| fmt::Error)?)
             }
         }
         text_form!($name);
@@ -160,7 +160,7 @@ impl fmt::Display for ClientId {
         let mut out = [0u8; LEN];
         encode(self.0, &mut out);
         f.write_str("cli_")?;
-        out.iter().try_for_each(|&c| fmt::Write::write_char(f, c as char))
+        f.write_str(core::str::from_utf8(&out).map_err(|_| fmt::Error)?)
     }
 }
 text_form!(ClientId);

@@ -9,13 +9,14 @@ use http::{HeaderValue, header};
 use portcullis_app::{Caller, Revoked};
 use portcullis_wire::SessionId;
 use serde::Deserialize;
+use serde_json::json;
 
 pub(super) async fn me(ctx: Ctx, AsCaller(caller): AsCaller) -> Result<Response, Problem> {
     ctx.params(&[])?;
     let view = &caller.view;
     let mut body = render::account(&view.account, view.stamp.now);
     body["scope"] = caller.scope.clone().into();
-    body["session"] = render::session(&view.session, view.used_at(), Some(view.session.id));
+    body["session"] = json!(render::session(&view.session, view.used_at(), Some(view.session.id)));
     Ok(render::ok(&body))
 }
 

@@ -10,9 +10,8 @@ use portcullis_domain::model::SessionKind;
 use portcullis_domain::refresh::How;
 use portcullis_domain::sign_in::SignIn;
 use portcullis_wire::{Code, SecretString};
-use serde::Deserialize;
 use serde::de::IgnoredAny;
-use serde_json::json;
+use serde::{Deserialize, Serialize};
 
 /// Both forms of the body: by password, and the answer to a challenge.
 #[derive(Deserialize)]
@@ -99,20 +98,31 @@ pub(super) async fn refresh(ctx: Ctx, body: MaybeJson<Refresh>) -> Result<Respon
     }
 }
 
+#[derive(Serialize)]
+struct TokensBody<'a> {
+    session: render::SessionBody<'a>,
+    access_token: &'a str,
+    token_type: &'static str,
+    expires_in: i64,
+    scope: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refresh_token: Option<&'a str>,
+}
+
 /// `{session, access_token, token_type, expires_in, scope, refresh_token}`; with a cookie, the last one only there, and only
 /// while it is the current one: a late answer must not put an older token over a newer one.
 async fn reply(ctx: &Ctx, status: StatusCode, tokens: &Tokens, transport: Transport) -> Response {
     let session = &tokens.session;
     let seen = session.last_seen_at.max(session.created_at);
-    let mut body = json!({
-        "session": render::session(session, seen, Some(session.id)),
-        "access_token": tokens.access_token.expose(),
-        "token_type": "Bearer",
-        "expires_in": tokens.expires_in,
-        "scope": tokens.scope,
-    });
+    let body = TokensBody {
+        session: render::session(session, seen, Some(session.id)),
+        access_token: tokens.access_token.expose(),
+        token_type: "Bearer",
+        expires_in: tokens.expires_in,
+        scope: &tokens.scope,
+        refresh_token: (transport == Transport::Body).then(|| tokens.refresh_token.expose()),
+    };
     if transport == Transport::Body {
-        body["refresh_token"] = tokens.refresh_token.expose().into();
         return render::answer(status, &body);
     }
     let mut response = render::answer(status, &body);
