@@ -107,7 +107,6 @@ struct State {
 
 /// A snapshot that was made, and when.
 struct Made {
-    floor: Time,
     at: Mono,
     parts: Arc<Vec<portcullis_wire::frame::Snapshot>>,
 }
@@ -239,6 +238,11 @@ impl Hub {
     /// Position of the newest entry that this node knows.
     pub fn head(&self) -> Rev {
         self.state().publisher.head()
+    }
+
+    /// F, as this node knows it.
+    pub fn floor(&self) -> Time {
+        self.inner.view.load().known.floor.map_or(Time::ZERO, |floor| floor.time)
     }
 
     /// Counters.

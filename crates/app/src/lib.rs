@@ -168,7 +168,8 @@ impl App {
     /// Sees to it that the committed horizon covers the longest life ahead, before a view for issuing is loaded
     /// (DESIGN §4.3). Almost always one comparison.
     pub(crate) async fn ensure_horizon(&self) -> Result<(), AppError> {
-        let (store, now) = (&self.inner.store, self.inner.store.now());
+        let store = &self.inner.store;
+        let now = time_rules::issue_time(store.now(), self.inner.hub.floor());
         let known = Time(self.inner.horizon.load(Ordering::Acquire));
         let max_life = self.inner.settings.rules.max_life();
         if let Some(next) = time_rules::raise_horizon(known, now, max_life) {
@@ -217,7 +218,14 @@ impl App {
                 }
                 Err(CommitError::Conflict(conflict)) => {
                     self.inner.counts.conflicts.fetch_add(1, Ordering::Relaxed);
-                    again_after(conflict)?;
+                    if let Err(refused) = again_after(conflict) {
+                        // What stands in the way may be the same call's own work, done meanwhile: its account, its end.
+                        let before = match repeat {
+                            Some(repeat) => self.remembered(actor, repeat).await?,
+                            None => None,
+                        };
+                        return before.map(Acted::Before).ok_or(refused);
+                    }
                 }
                 Err(error) => return Err(self.fault(error.into())),
             }

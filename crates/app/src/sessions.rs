@@ -210,7 +210,11 @@ impl App {
         result
     }
 
+    /// A refresh that was held up (a paused server, a slow disk) is refused with 503 instead of acting late: what it would
+    /// decide on may be about a client that has long repeated itself, and a late hand-out would look like theft (I6).
     async fn try_refresh(&self, token: &SecretString, how: How) -> Result<Tokens, AppError> {
+        let latest = real::mono().plus((self.settings().rules.retry_window / 2).max(1000));
+        let in_time = || if real::mono() < latest { Ok(()) } else { Err(AppError::Overloaded) };
         let invalid = || AppError::from(Refused::RefreshInvalid);
         let presented = Presented::parse(token).ok_or_else(invalid)?;
         let mut keys = self.keys();
@@ -226,6 +230,7 @@ impl App {
         }
         self.ensure_horizon().await?;
         let load = || async {
+            in_time()?;
             let view = self.store().load_refresh(presented.grant()).await.map_err(|e| self.fault(e.into()))?;
             // The MAC is ours and the row is not there: the database may be older than the token.
             view.ok_or_else(|| {
@@ -239,7 +244,9 @@ impl App {
         if let Err(AppError::Refused(Refused::Unavailable { detail })) = &acted {
             tracing::error!(%detail, grant = %presented.grant(), "refresh refused for now");
         }
-        match acted? {
+        let acted = acted?;
+        in_time()?; // it is committed; the client repeats and gets the same successor
+        match acted {
             Acted::Done(issued, _) | Acted::Answered(issued) => self.tokens(issued, None),
             Acted::Before(_) => Err(AppError::Fault("a refresh has no repeat key".into())),
         }

@@ -204,17 +204,17 @@ impl Hub {
 
     /// The snapshot as of now, made once for all that ask at the same position, and kept for a while for who pulls pages.
     fn snapshot_of(&self, state: &mut super::State) -> Arc<Vec<Snapshot>> {
-        let (head, floor, now) = (state.publisher.head(), state.publisher.floor(), real::mono());
-        let newest = state.snapshots.back().filter(|made| made.parts[0].rev == head && made.floor == floor);
-        if let Some(made) = newest {
+        let (head, now) = (state.publisher.head(), real::mono());
+        state.snapshots.retain(|made| now.since(made.at) < SNAPSHOT_KEPT_MS);
+        // One of the same rev serves although F has moved on: a lower F only forgets less, and pages of one rev never mix.
+        if let Some(made) = state.snapshots.back().filter(|made| made.parts[0].rev == head) {
             return made.parts.clone();
         }
-        state.snapshots.retain(|made| now.since(made.at) < SNAPSHOT_KEPT_MS);
         if state.snapshots.len() >= SNAPSHOTS {
             state.snapshots.pop_front();
         }
         let parts = Arc::new(state.publisher.snapshot(PART));
-        state.snapshots.push_back(super::Made { floor, at: now, parts: parts.clone() });
+        state.snapshots.push_back(super::Made { at: now, parts: parts.clone() });
         parts
     }
 
