@@ -2,6 +2,7 @@
 use crate::world::{PASSWORD, World};
 use portcullis_app::RepeatKey;
 use portcullis_wire::{Code, Digest, SecretString};
+use std::sync::atomic::Ordering;
 
 fn key(key: &str, call: &str) -> RepeatKey {
     RepeatKey { key: key.into(), request: Digest::of(call.as_bytes()) }
@@ -42,4 +43,20 @@ async fn what_is_remembered_of_a_call_gives_no_password_away() {
     assert_eq!(make().await.unwrap().id, made.id);
     let kept = world.app.store().load_remembered("operator", "new").await.unwrap().unwrap();
     assert_ne!(kept.request, call.request, "a quick digest of the body stands in the database beside the slow hash");
+}
+
+#[tokio::test]
+async fn a_call_that_is_repeated_while_the_first_is_under_way_gets_its_result() {
+    let world = World::start().await;
+    let call = key("new", "POST /v1/admin/accounts");
+    world.held.hold.store(true, Ordering::SeqCst);
+    let make = || {
+        let (app, admin, call) = (world.app.clone(), world.admin.clone(), call.clone());
+        async move { app.admin_create_account(&admin, "c@example.org", None, None, vec![], Some(&call)).await }
+    };
+    let slow = tokio::spawn(make());
+    world.held.reached.notified().await;
+    let quick = make().await.unwrap();
+    world.held.release.notify_one();
+    assert_eq!(slow.await.unwrap().unwrap().id, quick.id, "told that its own account is in the way");
 }

@@ -37,7 +37,7 @@ pub fn settings() -> Settings {
     }
 }
 
-/// A store that can hold back the commit of a new session or of a client's switch, or the end of a read of the log, to put
+/// A store that can hold back the commit of a new session or account or of a client's switch, or the end of a read of the log, to put
 /// something in between.
 pub struct Held<S> {
     pub store: S,
@@ -105,7 +105,10 @@ impl<S: Store> Store for Held<S> {
     }
     fn commit(&self, changes: Changes) -> Fut<'_, Result<Committed, CommitError>> {
         Box::pin(async move {
-            let held = |step: &_| matches!(step, Change::InsertSession(_) | Change::SetClientDisabled { .. });
+            let held = |step: &_| {
+                use Change::{InsertAccount, InsertSession, SetClientDisabled};
+                matches!(step, InsertSession(_) | InsertAccount(_) | SetClientDisabled { .. })
+            };
             if changes.steps.iter().any(held) && self.hold.swap(false, Ordering::SeqCst) {
                 self.reached.notify_one();
                 self.release.notified().await;
