@@ -151,6 +151,9 @@ impl Verifier {
     /// Outside of a tokio runtime, as [`tokio::spawn`] does.
     pub fn start(config: Config) -> Result<Self, ConfigError> {
         let feed = parse_url("the feed's address", &config.feed_url)?;
+        if feed.scheme() == Some(&http::uri::Scheme::HTTP) && !is_loopback(&feed) {
+            tracing::warn!(%feed, "the feed is followed without TLS: whoever is on the way reads the client's secret and can forge keys");
+        }
         let client = Arc::new(Client::new(&config.client_id, &config.client_secret, config.tls.clone())?);
         let introspection =
             Introspection::new(parse_url("the introspection address", &config.introspect_url)?, client.clone());
@@ -373,6 +376,12 @@ impl Verifier {
             self.shared.caught_up();
         }
     }
+}
+
+/// Whether an address can only be this machine's own.
+fn is_loopback(uri: &http::Uri) -> bool {
+    let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+    host == "localhost" || host.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
 }
 
 /// The one bearer token of a request (RFC 6750 §2.1). More than one `Authorization` is an attempt at confusion.
