@@ -2,6 +2,8 @@
 use crate::world::World;
 use portcullis_wire::Code;
 use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sixty_four_refreshes_of_one_token_get_one_successor() {
@@ -38,4 +40,23 @@ async fn a_replay_after_the_successor_was_used_ends_that_session_only() {
     assert_eq!(world.refresh(&third.refresh_token).await.unwrap_err().code(), Code::SessionEnded);
     assert!(world.refresh(&other.refresh_token).await.is_ok());
     assert_eq!(world.app.my_sessions(&world.caller(&other).await.unwrap()).await.unwrap().len(), 1);
+}
+
+/// A refresh that was held up says 503, not a token that may be late; repeated, it gets the successor that was made.
+#[tokio::test]
+async fn a_refresh_that_was_held_up_is_repeated() {
+    let mut settings = crate::world::settings();
+    settings.rules.retry_window = 0; // what is late is then counted from one second
+    let world = World::with(settings).await;
+    let start = world.sign_in(&world.ada, false).await.unwrap();
+    world.held.hold.store(true, Ordering::SeqCst);
+    let (app, token) = (world.app.clone(), start.refresh_token.clone());
+    let late = tokio::spawn(async move { app.refresh(&token, crate::world::bearer()).await });
+    world.held.reached.notified().await;
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    world.held.release.notify_one();
+    assert_eq!(late.await.unwrap().unwrap_err().code(), Code::Overloaded);
+    let again = world.refresh(&start.refresh_token).await.unwrap();
+    assert_eq!(again.session.id, start.session.id);
+    assert!(world.refresh(&again.refresh_token).await.is_ok());
 }

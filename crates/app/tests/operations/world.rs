@@ -37,8 +37,8 @@ pub fn settings() -> Settings {
     }
 }
 
-/// A store that can hold back the commit of a new session or account or of a client's switch, or the end of a read of the log, to put
-/// something in between.
+/// A store that can hold back the commit of a new session or account, of a rotated refresh token or of a client's switch, or
+/// the end of a read of the log, to put something in between.
 pub struct Held<S> {
     pub store: S,
     pub hold: AtomicBool,
@@ -106,8 +106,8 @@ impl<S: Store> Store for Held<S> {
     fn commit(&self, changes: Changes) -> Fut<'_, Result<Committed, CommitError>> {
         Box::pin(async move {
             let held = |step: &_| {
-                use Change::{InsertAccount, InsertSession, SetClientDisabled};
-                matches!(step, InsertSession(_) | InsertAccount(_) | SetClientDisabled { .. })
+                use Change::{InsertAccount, InsertSession, SetClientDisabled, SetFamily};
+                matches!(step, InsertSession(_) | InsertAccount(_) | SetClientDisabled { .. } | SetFamily { .. })
             };
             if changes.steps.iter().any(held) && self.hold.swap(false, Ordering::SeqCst) {
                 self.reached.notify_one();
@@ -147,9 +147,13 @@ pub fn memory() -> MemoryStore {
 
 impl World {
     pub async fn start() -> Self {
+        Self::with(settings()).await
+    }
+
+    pub async fn with(settings: Settings) -> Self {
         let held = Held::new(memory());
         let mut tasks = JoinSet::new();
-        let app = App::start(held.clone(), settings(), MasterKey::generate(), &mut tasks).await.unwrap();
+        let app = App::start(held.clone(), settings, MasterKey::generate(), &mut tasks).await.unwrap();
         let ada = app.sign_up("ada@example.org", SecretString::new(PASSWORD), Some("Ada"), None).await.unwrap();
         let eve = app.sign_up("eve@example.org", SecretString::new(PASSWORD), None, None).await.unwrap();
         Self { app, held, admin: Admin::operator(), ada, eve, _tasks: tasks }
