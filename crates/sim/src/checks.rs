@@ -235,7 +235,7 @@ impl World {
             self.truth.acts[n].acked = Some(self.now);
             let bound = self.settings.bound;
             self.probe_killed_by(n, bound);
-            if self.rng.chance(300) {
+            if self.rng.chance(500) {
                 self.wait_enforced(n, rev);
             }
         }
@@ -373,6 +373,18 @@ impl World {
         }
     }
 
+    /// A lease by this head is given. What comes after it and was said to be true everywhere must be so at who gets it, too.
+    pub fn probe_enforced_after(&mut self, head: Rev) {
+        let late = self.truth.acts.iter().enumerate().rev().take(8);
+        let late = late.filter(|(_, act)| act.rev > head && act.enforced.is_some()).map(|(n, _)| n);
+        let late: Vec<usize> = late.collect();
+        for act in late {
+            for after in [5, 10, 20, 50, 100] {
+                self.probe_killed_by(act, after);
+            }
+        }
+    }
+
     /// I2: who calls itself fresh has applied all that could be read B ago.
     pub fn check_freshness(&mut self, verifier: usize) {
         if self.violation.is_some() || !self.is_fresh(verifier) {
@@ -476,8 +488,9 @@ impl World {
             }
         }
         let (ended, stale) = self.truth.verdict(&fact.claims, applied);
-        if wrong.is_none()
-            && let Some(rev) = ended.or(stale)
+        // What it knew and forgot is told as that, though it may break a promise of time as well.
+        if let Some(rev) = ended.or(stale)
+            && (wrong.is_none() || rev <= seen)
         {
             let mono = self.verifiers[verifier].clock.now(now);
             let in_force = known.set.verdict(&Subject::of(&fact.claims, None), mono) != Verdict::Live;

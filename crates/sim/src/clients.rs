@@ -362,6 +362,11 @@ impl World {
     pub fn admin_acts(&mut self) {
         let pause = self.rng.range(1_000, 7_000);
         self.after(pause, Event::Admin);
+        self.admin_does();
+    }
+
+    /// An administrator does something to somebody.
+    pub fn admin_does(&mut self) {
         let slot = self.rng.index(self.accounts.len());
         let account = self.accounts[slot].0;
         let now = self.database.now(self.now);

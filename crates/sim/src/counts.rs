@@ -43,6 +43,8 @@ pub const KINDS: &[&str] = &[
     "crash undid a commit",
     "restarts",
     "server pauses",
+    "reads slow",
+    "ends during a first lease",
     "reads stalled",
     "messages dropped",
     "messages duplicated",

@@ -36,8 +36,10 @@ pub struct Hub {
     due: u64,
     last_read: Mono,
     asks: BTreeMap<u64, Waiting>,
-    /// Acts whose enforcement somebody waits for: the act, its rev, and when it was committed.
-    waits: Vec<(usize, Rev, Mono)>,
+    /// Acts whose enforcement somebody waits for: the act and its rev.
+    waits: Vec<(usize, Rev)>,
+    /// When this life began, and the head then.
+    started: (Mono, Rev),
     prompt: Rev,
 }
 
@@ -73,6 +75,8 @@ struct Waiting {
     ask: Ask,
     arrived: Mono,
     wanted: u64,
+    /// Whether nobody held a lease when it was asked.
+    alone: bool,
 }
 
 fn load(world: &World) -> Publisher {
@@ -80,6 +84,11 @@ fn load(world: &World) -> Publisher {
     let (log, epoch, head, chain, floor) = (stamp.log, stamp.epoch, stamp.head, stamp.chain, stamp.floor);
     let limits = Limits { recent: 12, set: 10_000 };
     Publisher::new(LogState { log, epoch, head, chain, floor, live }, limits, world.node_now())
+}
+
+/// A lease by a question that arrived at `basis` may be out from now on. `false`: nobody knows the instance.
+fn count_lease(hub: &mut Hub, instance: InstanceId, basis: Mono, now: Mono) -> bool {
+    hub.fleet.lease_granted(instance, basis, now).is_ok()
 }
 
 fn parse_position(text: &str) -> Option<(Epoch, Rev)> {
@@ -102,8 +111,10 @@ impl World {
             secrets.insert(row.id, row.secret);
             let _ = fleet.restore(listed(&row), now);
         }
+        let publisher = load(self);
         self.node.hub = Some(Hub {
-            publisher: load(self),
+            started: (now, publisher.head()),
+            publisher,
             fleet,
             secrets,
             streams: BTreeMap::new(),
@@ -157,6 +168,16 @@ impl World {
             reading.result = Some(read);
         }
         let mut delay = self.rng.delay(2, 50);
+        // The worst moment for an end is while the log is read for a lease and nobody else holds one: no one else is waited for.
+        let alone = self.hub().is_some_and(|hub| hub.asks.values().any(|ask| ask.alone));
+        if self.rng.chance(if alone { 400 } else { 20 }) {
+            self.counts.add("reads slow");
+            delay = self.rng.range(50, self.settings.bound / 5);
+            if alone {
+                self.counts.add("ends during a first lease");
+                self.admin_does();
+            }
+        }
         if self.rng.chance(2) {
             self.counts.add("reads stalled");
             delay = self.rng.range(self.settings.bound / 8, 2 * self.settings.bound);
@@ -174,6 +195,7 @@ impl World {
         if !read.complete {
             let fresh = load(self);
             if let Some(hub) = self.hub() {
+                hub.fleet.committed(fresh.head(), now);
                 hub.publisher = fresh;
             }
         } else if let Some(last) = entries.last() {
@@ -454,7 +476,16 @@ impl World {
     pub fn asked(&mut self, verifier: usize, ask: Ask) {
         let arrived = self.node_now();
         let Some(hub) = self.node.hub.as_mut() else { return };
+        let alone = hub.fleet.list(arrived).iter().all(|listed| !listed.leased);
         if hub.secrets.get(&ask.identity.instance) != Some(&ask.identity.secret.digest()) {
+            self.counts.add("leases refused");
+            return self.answer_verifier(verifier, Reach::AskFailed { nonce: ask.nonce, gone: true });
+        }
+        // Counted from now on, not from when the read is done: what is committed and asked about meanwhile must wait for the
+        // lease that this read may give without it.
+        let counted = self.mutant == Some(Mutant::LeaseCountedAfterRead)
+            || count_lease(hub, ask.identity.instance, arrived, arrived);
+        if !counted {
             self.counts.add("leases refused");
             return self.answer_verifier(verifier, Reach::AskFailed { nonce: ask.nonce, gone: true });
         }
@@ -462,7 +493,7 @@ impl World {
         let id = self.fresh();
         let cached = self.has(Mutant::CachedHeadWithoutAge);
         if let Some(hub) = self.hub() {
-            hub.asks.insert(id, Waiting { verifier, ask, arrived, wanted });
+            hub.asks.insert(id, Waiting { verifier, ask, arrived, wanted, alone });
         }
         if cached {
             return self.grant_cached(id);
@@ -493,14 +524,12 @@ impl World {
         let Some(Waiting { verifier, ask, arrived, .. }) = hub.asks.remove(&id) else { return };
         let instance = ask.identity.instance;
         let gone = Reach::AskFailed { nonce: ask.nonce.clone(), gone: true };
-        let basis = Mono(arrived.0.min(began.0));
         let known = hub.fleet.may_lease(instance, began) && {
-            if ask.epoch == read.stamp.epoch && ask.applied <= read.stamp.head {
-                let _ = hub.fleet.ack(instance, ask.applied, now);
-            }
-            hub.fleet.lease_granted(instance, basis, now).is_ok()
+            let at_head = ask.epoch == read.stamp.epoch && ask.applied <= read.stamp.head;
+            !at_head || hub.fleet.ack(instance, ask.applied, now).is_ok()
         };
-        if !known {
+        let too_late = self.mutant == Some(Mutant::LeaseCountedAfterRead);
+        if !known || too_late && !count_lease(hub, instance, arrived.min(began), now) {
             self.counts.add("leases refused");
             return self.answer_verifier(verifier, gone);
         }
@@ -517,29 +546,34 @@ impl World {
             entries: publisher.tail(ask.epoch, ask.applied, MAX_TAIL),
         };
         self.counts.add("leases granted");
+        let head = answer.head;
         self.answer_verifier(verifier, Reach::Answer(answer));
         self.look_at_enforcement();
+        self.probe_enforced_after(head);
     }
 
     // ---- enforcement ----
 
     /// Somebody waits until this act is true everywhere.
     pub fn wait_enforced(&mut self, act: usize, rev: Rev) {
-        let now = self.node_now();
         if let Some(hub) = self.hub() {
             hub.prompt = hub.prompt.max(rev);
-            hub.waits.push((act, rev, now));
+            hub.waits.push((act, rev));
         }
         self.feed_streams();
+        self.look_at_enforcement();
     }
 
     fn look_at_enforcement(&mut self) {
         let now = self.node_now();
         let Some(hub) = self.hub() else { return };
         let mut done = Vec::new();
-        let fleet = &hub.fleet;
-        hub.waits.retain(|(act, rev, committed)| {
-            let state = fleet.enforcement(*rev, *committed, now);
+        let (fleet, (started, head_then)) = (&hub.fleet, hub.started);
+        hub.waits.retain(|(act, rev)| {
+            // A moment no earlier than the commit: of this life's start, of the read that brought it, or now.
+            let earlier = (*rev <= head_then).then_some(started);
+            let committed = earlier.or(fleet.committed_at(*rev)).unwrap_or(now);
+            let state = fleet.enforcement(*rev, committed, now);
             if state.complete {
                 done.push((*act, state));
             }

@@ -28,13 +28,15 @@ mutants! {
     /// "End all" and "end others" end the sessions that are listed, one commit each, and write no cut.
     RowByRowEnd = "row-by-row-end" breaks "I1";
     /// The server drops entries from snapshots by their age.
-    ForgetByTtl = "forget-by-ttl" breaks "I16";
+    ForgetByTtl = "forget-by-ttl" breaks "I4 I16";
     /// A verifier forgets by its wall clock.
     VerifierForgetsByOwnClock = "verifier-forgets-by-own-clock" breaks "I16";
     /// A lease counts from when its answer arrived.
     LeaseFromArrival = "lease-from-arrival" breaks "I1 I2";
     /// A lease answer carries whatever head the hub has, as if it had been read just now.
     CachedHeadWithoutAge = "cached-head-without-age" breaks "I1 I2 I11";
+    /// A lease counts for what is enforced once the log was read for it, and not since its question.
+    LeaseCountedAfterRead = "lease-counted-after-read" breaks "I1";
     /// A repeated presentation makes another successor.
     TwoSuccessors = "two-successors" breaks "I5";
     /// A fault of the commit is answered as success.
