@@ -8,6 +8,7 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read as _, Seek as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Held as long as it lives.
 #[derive(Debug)]
@@ -22,7 +23,7 @@ impl Lock {
         let opened =
             OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&lock_path);
         let mut file = opened.map_err(|error| OpenError::from_io(&lock_path, &error))?;
-        match file.try_lock() {
+        match try_for_a_moment(&file) {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 let mut text = String::new();
@@ -38,6 +39,21 @@ impl Lock {
         written.map_err(|error| OpenError::from_io(&lock_path, &error))?;
         Ok(Self { _file: file })
     }
+}
+
+/// A holder that is just ending (a server being restarted, a child process between fork and exec) is waited for, briefly.
+fn try_for_a_moment(file: &File) -> Result<(), TryLockError> {
+    const TRIES: u32 = 25;
+    const PAUSE: Duration = Duration::from_millis(10);
+    let mut outcome = file.try_lock();
+    for _ in 1..TRIES {
+        if !matches!(outcome, Err(TryLockError::WouldBlock)) {
+            break;
+        }
+        std::thread::park_timeout(PAUSE);
+        outcome = file.try_lock();
+    }
+    outcome
 }
 
 /// `portcullis.db` → `portcullis.db.lock`.
