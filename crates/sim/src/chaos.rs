@@ -19,6 +19,7 @@ impl World {
                 self.counts.add("server pauses");
                 tell!(self, "server: paused for {length} ms");
                 self.node.paused_until = now + length;
+                self.floor_line.waits(now, length + 500);
             }
             2 => {
                 self.counts.add("partitions: both ways");
@@ -58,7 +59,11 @@ impl World {
                 self.net.clients = now + length;
                 tell!(self, "network: clients cut off for {length} ms");
             }
-            12 => self.disk.stalled_until = now + self.rng.range(50, 1_500),
+            12 => {
+                let length = self.rng.range(50, 1_500);
+                self.disk.stalled_until = now + length;
+                self.floor_line.waits(now, length + 500);
+            }
             13 if self.rng.chance(500) => self.after(0, Event::VerifierRestart { verifier }),
             _ => {}
         }
@@ -80,6 +85,7 @@ impl World {
         let by = self.rng.range(-worst, worst);
         self.counts.add(if by > 0 { "database clock forward" } else { "database clock back" });
         self.database.step(by, self.now);
+        self.floor_after_setting();
         tell!(self, "database: clock set by {by} ms, off by {} now", self.database.offset());
     }
 }

@@ -216,7 +216,7 @@ impl World {
         match owner {
             Owner::Op(op) => self.op_committed(op, result),
             Owner::Horizon(op) => self.horizon_committed(op, result),
-            Owner::House => {}
+            Owner::House => self.house_kept(result.is_ok()),
             Owner::Opening(opening) => self.opening_committed(opening, result),
         }
         self.maybe_crash("crash: commit replied");

@@ -8,7 +8,6 @@ use crate::world::{Event, World, tell};
 use portcullis_domain::Chance as _;
 use portcullis_domain::changes::{Change, Changes, Committed};
 use portcullis_domain::model::Instance;
-use portcullis_domain::time_rules;
 use portcullis_feed::fleet::{self, Fleet};
 use portcullis_feed::publisher::{Limits, LogState, Publisher, Resume};
 use portcullis_feed::subscriber::{Ask, Frame};
@@ -564,7 +563,8 @@ impl World {
         self.look_at_enforcement();
     }
 
-    fn look_at_enforcement(&mut self) {
+    /// Looks which of the acts that somebody waits for are true everywhere by now.
+    pub fn look_at_enforcement(&mut self) {
         let now = self.node_now();
         let Some(hub) = self.hub() else { return };
         let mut done = Vec::new();
@@ -586,32 +586,6 @@ impl World {
             tell!(self, "server: rev {} is enforced: {state:?}", self.truth.acts[act].rev);
             self.probe_killed_by(act, 0);
         }
-    }
-
-    // ---- housekeeping ----
-
-    pub fn keep_house(&mut self) {
-        let life = self.node.life;
-        self.after(2_000, Event::House { life });
-        self.node.rounds += 1;
-        let (stamp, mono) = (self.stamp(), self.node_now());
-        let seen = self.node.floor_seen.filter(|(floor, _)| *floor == stamp.floor);
-        let elapsed = seen.map(|(_, at)| mono.since(at));
-        if seen.is_none() {
-            self.node.floor_seen = Some((stamp.floor, mono));
-        }
-        let first = self.node.rounds == 1;
-        let mut steps = Vec::new();
-        if first || elapsed.is_some() {
-            let elapsed = if first { None } else { elapsed };
-            if let Some(floor) = time_rules::raise_floor(stamp.floor, stamp.now, elapsed) {
-                steps.push(Change::RaiseFloor(floor));
-            }
-        }
-        if !steps.is_empty() {
-            self.submit(Owner::House, Changes { steps, ..Changes::default() }, About::default());
-        }
-        self.look_at_enforcement();
     }
 
     /// A bug: what is about to be committed is sent already.

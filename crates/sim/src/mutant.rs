@@ -59,6 +59,10 @@ mutants! {
     SparedUnchecked = "spared-unchecked" breaks "I1 I7";
     /// Tokens are issued at the time of a clock that was set back, below F.
     IssueByClockAlone = "issue-by-clock-alone" breaks "I11";
+    /// F is raised when the server starts, and never again.
+    FloorStandsStill = "floor-stands-still" breaks "I16";
+    /// F is watched for a round after each raise, so that it moves at half the pace.
+    FloorEveryOtherRound = "floor-every-other-round" breaks "I16";
     /// Tokens may outlive the horizon of their snapshot.
     BeyondHorizon = "beyond-horizon" breaks "I16";
 }

@@ -128,8 +128,10 @@ pub struct Node {
     pub paused_until: i64,
     pub horizon: Time,
     pub hub: Option<Hub>,
-    /// F as last seen, and since when.
-    pub floor_seen: Option<(Time, Mono)>,
+    /// Moves F in this life.
+    pub floor: time_rules::FloorClock,
+    /// For the bug that watches F anew after each raise: where it was watched.
+    pub floor_seen: Option<Time>,
     pub rounds: u32,
 }
 
@@ -143,6 +145,7 @@ impl Node {
             paused_until: 0,
             horizon: Time::ZERO,
             hub: None,
+            floor: time_rules::FloorClock::default(),
             floor_seen: None,
             rounds: 0,
         }
@@ -188,13 +191,14 @@ impl World {
         self.node.up = true;
         self.node.life += 1;
         self.node.horizon = Time::ZERO;
-        (self.node.floor_seen, self.node.rounds) = (None, 0);
+        (self.node.floor, self.node.floor_seen, self.node.rounds) = Default::default();
+        self.floor_line.starts(self.now);
         self.start_hub();
         self.counts.add("restarts");
         tell!(self, "server: starts at head {}", self.truth.head());
         let life = self.node.life;
         self.after(0, Event::ReadDue { life, seq: 0 });
-        self.after(2_000, Event::House { life });
+        self.after(crate::house::ROUND, Event::House { life });
     }
 
     /// A message reaches the server.

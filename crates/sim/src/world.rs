@@ -4,6 +4,7 @@ use crate::clients::{Device, Thief};
 use crate::clock::{At, Dates};
 use crate::counts::Counts;
 use crate::disk::Disk;
+use crate::house::FloorLine;
 use crate::mutant::Mutant;
 use crate::net::{Link, Net};
 use crate::rng::Rng;
@@ -110,6 +111,8 @@ pub enum Event {
     VerifierRestart {
         verifier: usize,
     },
+    /// F is looked at.
+    WatchFloor,
     /// Something goes wrong.
     Chaos,
 }
@@ -184,6 +187,7 @@ pub struct World {
     pub database: Dates,
     pub disk: Disk,
     pub node: Node,
+    pub floor_line: FloorLine,
     pub ops: BTreeMap<u64, Op>,
     pub mac: MacKey,
     pub net: Net,
@@ -232,6 +236,7 @@ impl World {
             database,
             disk,
             node,
+            floor_line: FloorLine::default(),
             ops: BTreeMap::new(),
             mac,
             net: Net::default(),
@@ -271,6 +276,7 @@ impl World {
         let (admin, chaos) = (self.rng.range(5_000, 9_000), self.rng.range(3_000, 8_000));
         self.at(admin, Event::Admin);
         self.at(chaos, Event::Chaos);
+        self.at(0, Event::WatchFloor);
     }
 
     /// Until the end, or the first violation.
@@ -357,6 +363,7 @@ impl World {
             Event::ProbeToken { verifier, token } => self.probe_token(verifier, token),
             Event::Resume { verifier } => self.verifier_resumes(verifier),
             Event::VerifierRestart { verifier } => self.verifier_restarts(verifier),
+            Event::WatchFloor => self.watch_floor(),
             Event::Chaos => self.chaos(),
         }
     }
