@@ -27,16 +27,19 @@ pub struct FloorLine {
     waits_until: At,
     /// The server started a moment ago: its first round takes the database's time as found, and so does the line.
     fresh: bool,
+    /// Something held that round or the next one up: the line goes on from where F is.
+    held_up: bool,
 }
 
 impl FloorLine {
     /// The server starts.
     pub fn starts(&mut self, now: At) {
-        (self.waits_until, self.fresh) = (now + ROUND + SLACK, true);
+        (self.waits_until, self.fresh, self.held_up) = (now + ROUND + SLACK, true, false);
     }
     /// F must wait for this long from now on, and so does the line.
     pub fn waits(&mut self, now: At, length: i64) {
         self.waits_until = self.waits_until.max(now) + length;
+        self.held_up = true;
     }
     /// F is no longer where the first round of this start put it, or the database's time is not: it goes on from `floor`.
     fn goes_on_from(&mut self, floor: Time) {
@@ -115,10 +118,13 @@ impl World {
         if !self.node.up || now < self.node.paused_until || stamp.head == Rev::ZERO {
             self.floor_line.waits_until = self.floor_line.waits_until.max(now + ROUND + SLACK);
         }
-        let FloorLine { line, waits_until, fresh } = self.floor_line;
-        if now < waits_until + WATCH {
+        if now < self.floor_line.waits_until + WATCH {
             return;
         }
+        if self.floor_line.held_up {
+            self.floor_line.goes_on_from(stamp.floor);
+        }
+        let FloorLine { line, fresh, .. } = self.floor_line;
         let wished = stamp.now.minus(FLOOR_LAG + ROUND + SLACK);
         let by_rate = line.plus(WATCH * 112 / 100);
         let rises = if fresh { wished } else { wished.min(by_rate) };
