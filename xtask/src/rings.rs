@@ -38,6 +38,7 @@ pub fn command(wanted: &[&str]) -> Result<(), Failure> {
     let workspace = workspace::load()?;
     every_package_has_a_ring(&workspace.packages)?;
     let browser = browser(&workspace)?;
+    found_or_installed(&["curl"], "curl", "the tests run the commands that `dev` prints: install the package `curl`")?;
 
     let mut failed_steps = 0;
     for (name, step) in
@@ -303,22 +304,28 @@ fn browser(workspace: &Workspace) -> Result<Option<PathBuf>, Failure> {
     if !asked {
         return Ok(None);
     }
-    let find = || ["chromium", "chromium-browser", "google-chrome"].iter().find_map(|name| process::find(name));
-    if let Some(found) = find() {
-        return Ok(Some(found));
-    }
     let advice = format!(
         "the tests of the pages need Chromium: install the package `chromium`, or set {BROWSER_VARIABLE} to it"
     );
-    if process::find("apt-get").is_none() || process::output(Command::new("id").arg("-u"))?.trim() != "0" {
-        return Err(Failure::Missing(advice));
+    found_or_installed(&["chromium", "chromium-browser", "google-chrome"], "chromium", &advice).map(Some)
+}
+
+/// The first of these programs that is there; else `package` is installed where that is possible; else `advice`.
+fn found_or_installed(programs: &[&str], package: &str, advice: &str) -> Result<PathBuf, Failure> {
+    let find = || programs.iter().find_map(|name| process::find(name));
+    if let Some(found) = find() {
+        return Ok(found);
     }
-    println!("installing chromium for the tests of the pages");
-    let missing = |_| Failure::Missing(advice.clone());
-    process::run(Command::new("apt-get").args(["-q", "update"])).map_err(missing)?;
-    let install = ["-q", "install", "-y", "--no-install-recommends", "chromium"];
-    process::run(Command::new("apt-get").env("DEBIAN_FRONTEND", "noninteractive").args(install)).map_err(missing)?;
-    find().map(Some).ok_or(Failure::Missing(advice.clone()))
+    let missing = || Failure::Missing(advice.to_owned());
+    if process::find("apt-get").is_none() || process::output(Command::new("id").arg("-u"))?.trim() != "0" {
+        return Err(missing());
+    }
+    println!("installing {package}");
+    process::run(Command::new("apt-get").args(["-q", "update"])).map_err(|_| missing())?;
+    let install = ["-q", "install", "-y", "--no-install-recommends", package];
+    process::run(Command::new("apt-get").env("DEBIAN_FRONTEND", "noninteractive").args(install))
+        .map_err(|_| missing())?;
+    find().ok_or_else(missing)
 }
 
 fn mentions(folder: &Path, word: &str) -> bool {

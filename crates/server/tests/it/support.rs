@@ -44,7 +44,12 @@ impl Drop for Dir {
 
 /// The binary in this directory, with an environment of its own and password hashing that is cheap.
 pub fn portcullis(dir: &Path, args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
+    portcullis_at(Path::new(env!("CARGO_BIN_EXE_portcullis")), dir, args)
+}
+
+/// As [`portcullis`], for a copy of the binary.
+pub fn portcullis_at(binary: &Path, dir: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(binary);
     command.args(args).current_dir(dir).env_clear().stdin(Stdio::null());
     command.env("TMPDIR", dir).env("PORTCULLIS_ARGON2_MEMORY", "64KiB").env("PORTCULLIS_ARGON2_PASSES", "1");
     command
