@@ -361,9 +361,15 @@ impl Hub {
                 read.entries.iter().fold(start, |chain, entry| chain.after(entry))
             };
             let now = real::mono();
+            let overflowed = state.publisher.set().overflowed();
             if let Err(broken) = state.publisher.append(&read.entries, chain, now) {
                 self.inner.broken.store(Some(Arc::new(broken.to_string())));
                 return Err(StoreError::new(broken));
+            }
+            if state.publisher.set().overflowed() > overflowed {
+                tracing::error!(
+                    "more live entries than a set keeps: further ones count as stale everything, and every client refreshes"
+                );
             }
             for entry in &read.entries {
                 state.fleet.committed(entry.rev, now);
