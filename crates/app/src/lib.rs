@@ -9,6 +9,7 @@
 pub mod admin;
 pub mod callers;
 pub mod error;
+pub mod guessing;
 pub mod hub;
 pub mod keys;
 pub mod password;
@@ -75,6 +76,12 @@ pub struct Counts {
     pub sign_ins: AtomicU64,
     /// Sign-ins refused.
     pub sign_ins_refused: AtomicU64,
+    /// Attempts to sign in whose password was looked at.
+    pub attempts_checked: AtomicU64,
+    /// Attempts to sign in whose password was not looked at, because a budget for guesses was used up.
+    pub attempts_throttled: AtomicU64,
+    /// Budgets for guesses that are not full, as last counted.
+    pub budgets: AtomicU64,
     /// Refreshes answered.
     pub refreshes: AtomicU64,
     /// Refreshes refused.

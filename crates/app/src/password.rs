@@ -1,16 +1,20 @@
-//! The password pool: Argon2id on threads of its own, a bounded queue before it, reused memory in it.
+//! The password pool: hashes on threads of its own, a bounded queue of two lanes before it, reused memory in it.
 //!
 //! A flood of sign-ins queues here and then meets 503, instead of taking the cores and memory that refreshes need. Every
 //! check computes one hash, also when there is nothing to compare with, so that time tells nothing (I15).
+//!
+//! Who comes with the mark of a known device waits in a lane of its own and is served first: a flood of strangers fills their
+//! own lane only. That no lane starves, one of [`FIRST_IN_A_ROW`] + 1 is taken from the other. What a lane is decided by
+//! (a mark that only a sign-in gives) a guesser knows already; whether an attempt is throttled does not decide it, or the
+//! wait would tell.
 use crate::real;
 use crate::settings::Hashing;
 use argon2::password_hash::{PasswordHash, Salt, SaltString};
 use argon2::{Algorithm, Argon2, Block, Params, PasswordHasher as _, Version};
 use portcullis_wire::SecretString;
-use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::oneshot;
 
@@ -20,31 +24,128 @@ const KEEP_MEMORY: Duration = Duration::from_secs(20);
 /// The largest hash that is computed for a stored PHC string, in KiB: a row must not be able to take all memory.
 const MAX_STORED_KIB: u32 = 1 << 20;
 
+/// So many of known devices are served in a row before one of the others is, if one waits.
+pub const FIRST_IN_A_ROW: u32 = 8;
+
 /// Why there is no result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PoolError {
-    /// The queue is full.
+    /// The lane is full.
     Overloaded,
     /// The pool is shutting down, or a parameter is impossible.
     Failed,
 }
 
+/// Where to wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lane {
+    /// For who comes with the mark of a known device.
+    Known,
+    /// For everybody else.
+    Others,
+}
+
+/// A place in a lane, kept until a thread takes the work up.
+#[derive(Debug)]
+pub struct Place {
+    lane: Lane,
+    shared: Arc<Shared>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.shared.taken(self.lane).fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
 enum Job {
     Hash(SecretString, oneshot::Sender<Option<String>>),
-    Check { password: SecretString, phc: Option<String>, reply: oneshot::Sender<bool> },
+    Upgrade(SecretString, oneshot::Sender<Option<String>>),
+    Check { password: SecretString, phc: Option<String>, compare: bool, reply: oneshot::Sender<bool> },
 }
 
-/// The pool. Cheap to clone.
-#[derive(Clone)]
-pub struct Passwords {
-    send: SyncSender<Job>,
-    computed: Arc<AtomicU64>,
-    refused: Arc<AtomicU64>,
+/// What waits. Generic so that its order can be tried without work.
+#[derive(Debug)]
+struct Lanes<T> {
+    known: VecDeque<T>,
+    others: VecDeque<T>,
+    in_a_row: u32,
 }
 
-impl std::fmt::Debug for Passwords {
+impl<T> Lanes<T> {
+    fn new() -> Self {
+        Self { known: VecDeque::new(), others: VecDeque::new(), in_a_row: 0 }
+    }
+    fn push(&mut self, lane: Lane, what: T) {
+        match lane {
+            Lane::Known => self.known.push_back(what),
+            Lane::Others => self.others.push_back(what),
+        }
+    }
+    /// Known devices first, but not for ever.
+    fn next(&mut self) -> Option<T> {
+        if (self.in_a_row < FIRST_IN_A_ROW || self.others.is_empty())
+            && let Some(first) = self.known.pop_front()
+        {
+            self.in_a_row = self.in_a_row.saturating_add(1);
+            return Some(first);
+        }
+        self.in_a_row = 0;
+        self.others.pop_front().or_else(|| self.known.pop_front())
+    }
+}
+
+struct Waiting {
+    lanes: Lanes<(Place, Job)>,
+    open: bool,
+}
+
+struct Shared {
+    waiting: Mutex<Waiting>,
+    more: Condvar,
+    known: AtomicUsize,
+    others: AtomicUsize,
+    /// Places in each lane.
+    places: usize,
+    computed: AtomicU64,
+    upgraded: AtomicU64,
+    refused: AtomicU64,
+}
+
+impl std::fmt::Debug for Shared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Passwords").field("computed", &self.computed).finish_non_exhaustive()
+        f.debug_struct("Shared").field("computed", &self.computed).finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    fn taken(&self, lane: Lane) -> &AtomicUsize {
+        match lane {
+            Lane::Known => &self.known,
+            Lane::Others => &self.others,
+        }
+    }
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        // Nothing that may panic runs under the lock.
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The pool. Cheap to clone; its threads end with the last clone.
+#[derive(Debug, Clone)]
+pub struct Passwords {
+    door: Arc<Door>,
+}
+
+#[derive(Debug)]
+struct Door {
+    shared: Arc<Shared>,
+}
+
+impl Drop for Door {
+    fn drop(&mut self) {
+        self.shared.lock().open = false;
+        self.shared.more.notify_all();
     }
 }
 
@@ -52,63 +153,118 @@ impl Passwords {
     /// Starts the threads. `None` when Argon2 does not accept the parameters.
     pub fn start(hashing: Hashing) -> Option<Self> {
         let params = Params::new(hashing.memory_kib, hashing.passes, hashing.lanes, Some(32)).ok()?;
-        let (send, receive) = sync_channel::<Job>(hashing.queue.max(1));
-        let receive = Arc::new(Mutex::new(receive));
-        let computed = Arc::new(AtomicU64::new(0));
+        let shared = Arc::new(Shared {
+            waiting: Mutex::new(Waiting { lanes: Lanes::new(), open: true }),
+            more: Condvar::new(),
+            known: AtomicUsize::new(0),
+            others: AtomicUsize::new(0),
+            places: hashing.queue.max(1),
+            computed: AtomicU64::new(0),
+            upgraded: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+        });
+        let door = Arc::new(Door { shared: shared.clone() });
         for n in 0..hashing.threads.max(1) {
-            let (receive, params, computed) = (receive.clone(), params.clone(), computed.clone());
+            let (shared, params) = (shared.clone(), params.clone());
             let thread = std::thread::Builder::new().name(format!("password-{n}"));
-            thread.spawn(move || work(&receive, &params, &computed)).ok()?;
+            thread.spawn(move || work(&shared, &params)).ok()?;
         }
-        Some(Self { send, computed, refused: Arc::default() })
+        Some(Self { door })
     }
 
-    /// How many hashes were computed, and how many were refused for a full queue.
+    /// How many hashes were computed, and how many were refused for a full lane.
     pub fn counts(&self) -> (u64, u64) {
-        (self.computed.load(Ordering::Relaxed), self.refused.load(Ordering::Relaxed))
+        let shared = &self.door.shared;
+        (shared.computed.load(Ordering::Relaxed), shared.refused.load(Ordering::Relaxed))
     }
 
-    fn submit(&self, job: Job) -> Result<(), PoolError> {
-        self.send.try_send(job).map_err(|_| {
-            self.refused.fetch_add(1, Ordering::Relaxed);
-            PoolError::Overloaded
-        })
+    /// How many hashes were computed to put a better one in the place of a stored one; not among [`Self::counts`].
+    pub fn upgraded(&self) -> u64 {
+        self.door.shared.upgraded.load(Ordering::Relaxed)
+    }
+
+    /// A place in a lane, before anything is done that would be in vain without one.
+    pub fn reserve(&self, lane: Lane) -> Result<Place, PoolError> {
+        let shared = &self.door.shared;
+        let free = |taken: usize| (taken < shared.places).then_some(taken + 1);
+        match shared.taken(lane).fetch_update(Ordering::AcqRel, Ordering::Acquire, free) {
+            Ok(_) => Ok(Place { lane, shared: shared.clone() }),
+            Err(_) => {
+                shared.refused.fetch_add(1, Ordering::Relaxed);
+                Err(PoolError::Overloaded)
+            }
+        }
+    }
+
+    fn submit(&self, place: Place, job: Job) {
+        let shared = &self.door.shared;
+        shared.lock().lanes.push(place.lane, (place, job));
+        shared.more.notify_one();
     }
 
     /// The PHC string of a new password.
     pub async fn hash(&self, password: SecretString) -> Result<String, PoolError> {
         let (reply, answer) = oneshot::channel();
-        self.submit(Job::Hash(password, reply))?;
+        self.submit(self.reserve(Lane::Others)?, Job::Hash(password, reply));
         answer.await.ok().flatten().ok_or(PoolError::Failed)
     }
 
-    /// Whether `password` is the one of `phc`. Without a `phc` one hash is computed all the same, and the answer is no.
-    pub async fn check(&self, password: SecretString, phc: Option<String>) -> Result<bool, PoolError> {
+    /// The PHC string of a password that was right just now, to be put in the place of a worse one.
+    pub async fn upgrade(&self, password: SecretString) -> Result<String, PoolError> {
         let (reply, answer) = oneshot::channel();
-        self.submit(Job::Check { password, phc, reply })?;
+        self.submit(self.reserve(Lane::Others)?, Job::Upgrade(password, reply));
+        answer.await.ok().flatten().ok_or(PoolError::Failed)
+    }
+
+    /// Whether `password` is the one of `phc`. Without a `phc` one hash is computed all the same, and the answer is no. With
+    /// `compare` off the same hash is computed and compared with nothing.
+    pub async fn check(
+        &self,
+        place: Place,
+        password: SecretString,
+        phc: Option<String>,
+        compare: bool,
+    ) -> Result<bool, PoolError> {
+        let (reply, answer) = oneshot::channel();
+        self.submit(place, Job::Check { password, phc, compare, reply });
         answer.await.map_err(|_| PoolError::Failed)
     }
 }
 
 /// A thread's life: one job after the other, its memory kept while there is work.
-fn work(receive: &Mutex<Receiver<Job>>, params: &Params, computed: &AtomicU64) {
+fn work(shared: &Shared, params: &Params) {
     let mut memory: Vec<Block> = Vec::new();
     loop {
-        let job = {
-            let Ok(receive) = receive.lock() else { return };
-            receive.recv_timeout(KEEP_MEMORY)
+        let mut waiting = shared.lock();
+        let job = loop {
+            if let Some((place, job)) = waiting.lanes.next() {
+                drop(place); // it no longer waits
+                break job;
+            }
+            if !waiting.open {
+                return;
+            }
+            let (again, timeout) =
+                shared.more.wait_timeout(waiting, KEEP_MEMORY).unwrap_or_else(PoisonError::into_inner);
+            waiting = again;
+            if timeout.timed_out() {
+                memory = Vec::new();
+            }
         };
+        drop(waiting);
         match job {
-            Ok(Job::Hash(password, reply)) => {
-                computed.fetch_add(1, Ordering::Relaxed);
+            Job::Hash(password, reply) => {
+                shared.computed.fetch_add(1, Ordering::Relaxed);
                 let _ = reply.send(hash(&password, params));
             }
-            Ok(Job::Check { password, phc, reply }) => {
-                computed.fetch_add(1, Ordering::Relaxed);
-                let _ = reply.send(check(&password, phc.as_deref(), params, &mut memory));
+            Job::Upgrade(password, reply) => {
+                shared.upgraded.fetch_add(1, Ordering::Relaxed);
+                let _ = reply.send(hash(&password, params));
             }
-            Err(RecvTimeoutError::Timeout) => memory = Vec::new(),
-            Err(RecvTimeoutError::Disconnected) => return,
+            Job::Check { password, phc, compare, reply } => {
+                shared.computed.fetch_add(1, Ordering::Relaxed);
+                let _ = reply.send(check(&password, phc.as_deref(), compare, params, &mut memory));
+            }
         }
     }
 }
@@ -121,8 +277,8 @@ fn hash(password: &SecretString, params: &Params) -> Option<String> {
     argon.hash_password(password.expose().as_bytes(), &salt).ok().map(|hash| hash.to_string())
 }
 
-/// Computes exactly one hash and compares in constant time.
-fn check(password: &SecretString, phc: Option<&str>, params: &Params, memory: &mut Vec<Block>) -> bool {
+/// Computes exactly one hash and compares in constant time, if at all.
+fn check(password: &SecretString, phc: Option<&str>, compare: bool, params: &Params, memory: &mut Vec<Block>) -> bool {
     let parsed = phc.and_then(|phc| PasswordHash::new(phc).ok());
     let stored = parsed.as_ref().and_then(|hash| {
         let params = Params::try_from(hash).ok().filter(|p| p.m_cost() <= MAX_STORED_KIB)?;
@@ -141,7 +297,9 @@ fn check(password: &SecretString, phc: Option<&str>, params: &Params, memory: &m
     let computed = argon.hash_password_into_with_memory(password.expose().as_bytes(), &salt, &mut out, &mut memory[..]);
     match expected {
         // `Output` compares in constant time.
-        Some(expected) if computed.is_ok() => argon2::password_hash::Output::new(&out).is_ok_and(|out| out == expected),
+        Some(expected) if compare && computed.is_ok() => {
+            argon2::password_hash::Output::new(&out).is_ok_and(|out| out == expected)
+        }
         _ => false,
     }
 }
@@ -154,18 +312,22 @@ mod tests {
         Hashing { memory_kib: 64, passes: 1, lanes: 1, threads: 1, queue: 4 }
     }
 
+    async fn check(pool: &Passwords, password: &str, phc: Option<String>, compare: bool) -> Result<bool, PoolError> {
+        pool.check(pool.reserve(Lane::Others)?, SecretString::new(password), phc, compare).await
+    }
+
     #[tokio::test]
     async fn right_wrong_and_unknown_cost_one_hash_each() {
         let pool = Passwords::start(tiny()).unwrap();
-        let secret = || SecretString::new("correct horse");
-        let phc = pool.hash(secret()).await.unwrap();
+        let phc = pool.hash(SecretString::new("correct horse")).await.unwrap();
         assert!(phc.starts_with("$argon2id$v=19$m=64,t=1,p=1$"));
         let before = pool.counts().0;
-        assert!(pool.check(secret(), Some(phc.clone())).await.unwrap());
-        assert!(!pool.check(SecretString::new("wrong"), Some(phc)).await.unwrap());
-        assert!(!pool.check(secret(), None).await.unwrap());
-        assert!(!pool.check(secret(), Some("no hash".into())).await.unwrap());
-        assert_eq!(pool.counts().0 - before, 4);
+        assert!(check(&pool, "correct horse", Some(phc.clone()), true).await.unwrap());
+        assert!(!check(&pool, "wrong", Some(phc.clone()), true).await.unwrap());
+        assert!(!check(&pool, "correct horse", Some(phc), false).await.unwrap(), "computed, and not looked at");
+        assert!(!check(&pool, "correct horse", None, true).await.unwrap());
+        assert!(!check(&pool, "correct horse", Some("no hash".into()), true).await.unwrap());
+        assert_eq!(pool.counts().0 - before, 5);
     }
 
     #[tokio::test]
@@ -173,26 +335,44 @@ mod tests {
         let pool = Passwords::start(tiny()).unwrap();
         let other = Passwords::start(Hashing { memory_kib: 128, passes: 2, ..tiny() }).unwrap();
         let phc = other.hash(SecretString::new("correct horse")).await.unwrap();
-        assert!(pool.check(SecretString::new("correct horse"), Some(phc)).await.unwrap());
+        assert!(check(&pool, "correct horse", Some(phc), true).await.unwrap());
     }
 
     #[tokio::test]
-    async fn a_full_queue_refuses() {
-        let pool = Passwords::start(Hashing { memory_kib: 16_384, passes: 8, ..tiny() }).unwrap();
-        let jobs: Vec<_> = (0..40)
-            .map(|_| {
-                tokio::spawn({
-                    let pool = pool.clone();
-                    async move { pool.check(SecretString::new("x"), None).await }
-                })
-            })
-            .collect();
-        let mut refused = 0;
-        for job in jobs {
-            refused += u32::from(job.await.unwrap() == Err(PoolError::Overloaded));
+    async fn a_full_lane_refuses_and_the_other_does_not() {
+        let pool = Passwords::start(tiny()).unwrap();
+        let places: Vec<_> = (0..4).map(|_| pool.reserve(Lane::Others).unwrap()).collect();
+        assert_eq!(pool.reserve(Lane::Others).unwrap_err(), PoolError::Overloaded);
+        assert_eq!(pool.hash(SecretString::new("x")).await, Err(PoolError::Overloaded));
+        let known = pool.reserve(Lane::Known).unwrap();
+        assert!(!pool.check(known, SecretString::new("x"), None, true).await.unwrap());
+        assert_eq!(pool.counts(), (1, 2));
+        drop(places);
+        assert!(pool.hash(SecretString::new("x")).await.is_ok());
+    }
+
+    #[test]
+    fn known_devices_are_served_first_and_nobody_starves() {
+        let mut lanes = Lanes::new();
+        for n in 0..100 {
+            lanes.push(Lane::Others, ("other", n));
         }
-        assert!(refused > 0);
-        assert_eq!(u64::from(refused), pool.counts().1);
+        for n in 0..20 {
+            lanes.push(Lane::Known, ("known", n));
+        }
+        let order: Vec<_> = std::iter::from_fn(|| lanes.next()).collect();
+        assert_eq!(order.len(), 120);
+        let known = |from: usize, to: usize| order[from..to].iter().filter(|(kind, _)| *kind == "known").count();
+        assert_eq!((known(0, 8), known(8, 9), known(9, 17), known(17, 18), known(18, 22)), (8, 0, 8, 0, 4));
+        for kind in ["known", "other"] {
+            let of_kind: Vec<_> = order.iter().filter(|(k, _)| *k == kind).map(|(_, n)| *n).collect();
+            assert!(of_kind.is_sorted(), "in the order in which they came");
+        }
+        // One that comes later goes before all the others that wait.
+        (0..5).for_each(|n| lanes.push(Lane::Others, ("other", n)));
+        assert_eq!(lanes.next().unwrap().0, "other");
+        lanes.push(Lane::Known, ("known", 0));
+        assert_eq!(lanes.next().unwrap().0, "known");
     }
 
     #[test]

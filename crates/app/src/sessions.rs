@@ -1,5 +1,6 @@
 //! What people do with accounts and sessions: sign up, sign in, refresh, look at their devices, end them.
 use crate::callers::{Caller, page_cookie};
+use crate::guessing::Taken;
 use crate::password::PoolError;
 use crate::{Acted, App, AppError, RepeatKey, real};
 use portcullis_domain::account::{self, Email, NewAccount};
@@ -34,6 +35,8 @@ pub struct Tokens {
     pub refresh_token: SecretString,
     /// The cookie for pages, when a page signed in.
     pub page_cookie: Option<SecretString>,
+    /// The marks of this device as a known one, when it signed in.
+    pub device: Option<SecretString>,
     current: (GrantId, u64),
 }
 
@@ -70,6 +73,8 @@ pub struct Credentials {
     pub identifier: String,
     /// The password.
     pub password: SecretString,
+    /// The marks of a known device, as they came.
+    pub device: Option<SecretString>,
 }
 
 impl App {
@@ -150,45 +155,58 @@ impl App {
         result
     }
 
+    /// The attempt is taken from its budgets first; then one hash is computed, whatever the verdict, the address or the
+    /// account; and what was right is given back in the commit of the session.
     async fn try_sign_in(&self, credentials: Credentials, mut request: SignIn, page: bool) -> Result<Tokens, AppError> {
         let secret = page.then(|| real::RealChance.secret());
         request.cookie = secret.map(|secret| Digest::of(&secret));
         self.ensure_horizon().await?;
+        let Credentials { identifier, password, device } = credentials;
+        let Taken { place, ours } = self.take_attempt(&identifier, request.ip, device.as_ref()).await?;
         // An address that cannot be one is looked up like any other: nothing is found, and one hash is computed.
-        let email = Email::parse(&credentials.identifier).map_or_else(|_| String::new(), |email| email.as_str().into());
-        // A password that is too long to be one costs no more than others.
-        let password = if credentials.password.expose().len() > account::MAX_PASSWORD {
-            SecretString::new("")
-        } else {
-            credentials.password
+        let email = Email::parse(&identifier).map_or_else(|_| String::new(), |email| email.as_str().into());
+        // A password that is too long to be one costs no more than others, and is none.
+        let fits = password.expose().len() <= account::MAX_PASSWORD;
+        let password = if fits { password } else { SecretString::new("") };
+        let load = || async {
+            self.store().load_sign_in(&email, ClientId::FIRST_PARTY).await.map_err(|e| self.fault(e.into()))
         };
-        let keys = self.keys();
-        let mut verified: Option<(String, bool)> = None;
-        for _ in 0..4 {
-            let view =
-                self.store().load_sign_in(&email, ClientId::FIRST_PARTY).await.map_err(|e| self.fault(e.into()))?;
+        let checked = async {
+            let view = load().await?;
             let phc = view.account.as_ref().and_then(|account| account.password_hash.clone());
-            // The proof is of one hash. A view with another hash needs another proof.
-            let matches = match (&verified, &phc) {
-                (Some((before, matched)), Some(now)) if before == now => *matched,
-                _ => {
-                    let matched = self.passwords().check(password.clone(), phc.clone()).await.map_err(pool_error)?;
-                    verified = phc.map(|phc| (phc, matched));
-                    matched
-                }
-            };
-            let load = || async { Ok(view.clone()) };
+            let compare = ours.verdict.is_checked() && fits;
+            let matches = self.passwords().check(place, password, phc, compare).await.map_err(pool_error)?;
+            Ok((view, matches))
+        };
+        let (mut view, matches) = match checked.await {
+            Ok(checked) => checked,
+            Err(error) => {
+                self.untake(ours.attempt, ours.verdict).await;
+                return Err(error);
+            }
+        };
+        if !ours.verdict.is_checked() {
+            return Err(Refused::InvalidCredentials.into());
+        }
+        let (keys, proven) = (self.keys(), view.account.as_ref().map(|account| (account.id, account.password_version)));
+        for _ in 0..4 {
             let rules = &self.settings().rules;
             let decide = |view: &_, chance: &mut dyn portcullis_domain::Chance| {
-                sign_in(view, matches, &request, rules, keys.mac(), chance)
-            };
-            // One try per view: when rows have moved, the view above is what must be loaded anew.
-            match self.act_once(load, decide).await? {
-                Some(issued) => {
-                    let cookie = secret.map(|secret| page_cookie(issued.session.id, &secret));
-                    return self.tokens(issued, cookie);
+                let mut decision = sign_in(view, matches, &request, rules, keys.mac(), chance);
+                if decision.outcome.is_ok() {
+                    decision.changes.steps.extend(ours.succeeded());
                 }
-                None => continue,
+                decision
+            };
+            // One try per view: when rows have moved, another view must be loaded.
+            if let Some(issued) = self.act_once(|| async { Ok(view.clone()) }, decide).await? {
+                let cookie = secret.map(|secret| page_cookie(issued.session.id, &secret));
+                return self.tokens(issued, cookie, Some(self.marks(&ours, device.as_ref())));
+            }
+            view = load().await?;
+            // The proof is of one password. What was right of one that has been changed since is right no longer.
+            if view.account.as_ref().map(|account| (account.id, account.password_version)) != proven {
+                return Err(Refused::InvalidCredentials.into());
             }
         }
         Err(AppError::Overloaded)
@@ -247,12 +265,17 @@ impl App {
         let acted = acted?;
         in_time()?; // it is committed; the client repeats and gets the same successor
         match acted {
-            Acted::Done(issued, _) | Acted::Answered(issued) => self.tokens(issued, None),
+            Acted::Done(issued, _) | Acted::Answered(issued) => self.tokens(issued, None, None),
             Acted::Before(_) => Err(AppError::Fault("a refresh has no repeat key".into())),
         }
     }
 
-    fn tokens(&self, issued: Issued, page_cookie: Option<SecretString>) -> Result<Tokens, AppError> {
+    fn tokens(
+        &self,
+        issued: Issued,
+        page_cookie: Option<SecretString>,
+        device: Option<SecretString>,
+    ) -> Result<Tokens, AppError> {
         let access_token =
             self.keys().sign(&issued.claims).map_err(|error| self.fault(AppError::Fault(error.to_string())))?;
         Ok(Tokens {
@@ -263,6 +286,7 @@ impl App {
             scope: issued.claims.scope,
             refresh_token: issued.refresh,
             page_cookie,
+            device,
             current: issued.current,
         })
     }

@@ -63,6 +63,7 @@ impl App {
         let app = Self { inner: Arc::new(inner) };
         tasks.spawn(hub.follow());
         tasks.spawn(app.clone().keep_house());
+        tasks.spawn(app.clone().prune_attempts());
         Ok(app)
     }
 

@@ -5,6 +5,7 @@
 use crate::event::NewEvent;
 use crate::family::Family;
 use crate::model::{Account, Client, Grant, Instance, Key, Session, Status};
+use crate::throttle::{Attempt, BucketKey, Verdict};
 use alloc::{string::String, vec::Vec};
 use portcullis_wire::{AccountId, ClientId, Digest, GrantId, InstanceId, KeyId, Rev, SessionId, Target, Time, Verb};
 
@@ -203,6 +204,31 @@ pub enum Change {
     SetBound(BoundRow),
     /// Forget remembered results older than this.
     ForgetIdempotency(Time),
+    /// Takes an attempt to sign in from its budgets by [`crate::throttle::take`], or does not; the verdict is
+    /// [`Committed::attempt`].
+    TakeAttempt(Attempt),
+    /// Gives back what an attempt with this verdict took, by [`crate::throttle::give_back`].
+    GiveBack {
+        /// The attempt.
+        attempt: Attempt,
+        /// As whose it was charged.
+        verdict: Verdict,
+    },
+    /// The account signed in from this network; of its others those go that [`crate::throttle::networks_to_forget`] names.
+    KnowNetwork {
+        /// The account's bucket.
+        account: BucketKey,
+        /// The network's.
+        network: BucketKey,
+    },
+    /// Forgets buckets: those that are full again, soonest first; then, while there are more than `keep`, those that are full
+    /// the soonest. And networks that are no longer remembered. At most `most` of each.
+    PruneAttempts {
+        /// How many buckets may stay.
+        keep: u64,
+        /// How many are looked at.
+        most: u64,
+    },
 }
 
 /// The bound B as the database keeps it: a lower one counts only after the old one has passed.
@@ -245,6 +271,8 @@ pub struct Committed {
     pub rev: Option<Rev>,
     /// How many live sessions its end ended, when it was the end of a session, grant or account.
     pub ended: Option<u64>,
+    /// Whether the attempt that it took may be checked, when it took one (the last one, when several).
+    pub attempt: Option<Verdict>,
     /// The database's time at the commit.
     pub at: Time,
 }

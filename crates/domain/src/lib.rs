@@ -6,8 +6,8 @@
 //! here; time comes with the view (it is the database's), chance as an argument ([`Chance`]).
 //!
 //! Where to look: [`cut`] (what is dead), [`kernel`] (the one function behind every way of taking access away), [`mod@issue`]
-//! (the one function behind every access token), [`family`] and [`refresh`] (refresh tokens), [`sign_in`], [`account`],
-//! [`time_rules`] (horizon and floor). [`changes`] is the language in which decisions speak to a store.
+//! (the one function behind every access token), [`family`] and [`refresh`] (refresh tokens), [`sign_in`], [`throttle`]
+//! (how many passwords may be guessed), [`account`], [`time_rules`] (horizon and floor). [`changes`] is the language in which decisions speak to a store.
 #![no_std]
 extern crate alloc;
 
@@ -19,10 +19,12 @@ pub mod event;
 pub mod family;
 pub mod issue;
 pub mod kernel;
+pub mod known_device;
 pub mod model;
 pub mod refresh;
 pub mod refused;
 pub mod sign_in;
+pub mod throttle;
 pub mod time_rules;
 pub mod view;
 

@@ -1,5 +1,5 @@
-//! The two cookies (DESIGN §8): `__Host-portcullis_session` for pages and `__Host-portcullis_refresh` for programs in browsers
-//! that chose `transport: "cookie"`. HttpOnly, Secure, SameSite=Lax, for this host alone (RFC 6265bis §4.1.3.2).
+//! The cookies (DESIGN §8): `__Host-portcullis_session` for pages, `__Host-portcullis_refresh` for programs in browsers that
+//! chose `transport: "cookie"`, and `__Host-portcullis_device`, the mark of a device that signed in before. HttpOnly, Secure, SameSite=Lax, for this host alone (RFC 6265bis §4.1.3.2).
 //!
 //! Over plain HTTP they are for loopback only, where browsers take `Secure` cookies all the same: the tests show it of Chromium. A
 //! browser that does not needs TLS in front, in development too.
@@ -7,6 +7,7 @@
 //! Only a certain end clears a cookie. A fault, a refusal that another device caused, or doubt leaves it where it is.
 use http::{HeaderMap, header};
 use portcullis_app::App;
+use portcullis_domain::known_device;
 use portcullis_domain::model::Session;
 use portcullis_wire::{SecretString, Time};
 
@@ -14,6 +15,9 @@ use portcullis_wire::{SecretString, Time};
 pub const SESSION: &str = "__Host-portcullis_session";
 /// The cookie that holds a refresh token.
 pub const REFRESH: &str = "__Host-portcullis_refresh";
+
+/// The cookie that marks a known device: no credential, only a budget of its own for guesses. It is not cleared by a sign-out.
+pub const DEVICE: &str = "__Host-portcullis_device";
 
 /// The first cookie of this name.
 pub fn read(headers: &HeaderMap, name: &str) -> Option<SecretString> {
@@ -26,6 +30,12 @@ pub fn read(headers: &HeaderMap, name: &str) -> Option<SecretString> {
 pub fn set(name: &str, value: &SecretString, session: &Session, now: Time) -> String {
     let seconds = session.absolute_expires_at.since(now).div_euclid(1000).max(0);
     format!("{name}={}; Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age={seconds}", value.expose())
+}
+
+/// A `Set-Cookie` that marks a known device, for as long as the mark counts.
+pub fn set_device(mark: &SecretString) -> String {
+    let seconds = known_device::LIFE / 1000;
+    format!("{DEVICE}={}; Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age={seconds}", mark.expose())
 }
 
 /// A `Set-Cookie` that takes the cookie away.

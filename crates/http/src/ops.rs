@@ -81,6 +81,12 @@ fn text(ctx: &Ctx) -> String {
     for (name, help, value) in [
         ("sign_ins", "Sessions started.", read(&counts.sign_ins)),
         ("sign_ins_refused", "Sign-ins refused.", read(&counts.sign_ins_refused)),
+        ("sign_in_attempts_checked", "Attempts to sign in whose password was looked at.", read(&counts.attempts_checked)),
+        (
+            "sign_in_attempts_throttled",
+            "Attempts to sign in whose password was not looked at, because a budget for guesses was used up.",
+            read(&counts.attempts_throttled),
+        ),
         ("refreshes", "Refreshes answered.", read(&counts.refreshes)),
         ("refreshes_refused", "Refreshes refused.", read(&counts.refreshes_refused)),
         ("refresh_reuses", "Refresh tokens that only a copy explains.", read(&counts.thefts)),
@@ -106,6 +112,7 @@ fn text(ctx: &Ctx) -> String {
     let count = |what: fn(&portcullis_feed::fleet::Listed) -> bool| instances.iter().filter(|one| what(one)).count();
     let behind = instances.iter().filter(|one| one.connected).filter_map(|one| one.applied);
     let behind = behind.map(|applied| head.0.saturating_sub(applied.0)).max().unwrap_or(0);
+    out.one("portcullis_guess_budgets", "gauge", "Budgets for guesses that are not full.", read(&counts.budgets));
     out.one("portcullis_log_head", "gauge", "Position of the newest entry.", head);
     out.one("portcullis_feed_streams", "gauge", "Streams open now.", read(&stats.streams));
     out.one("portcullis_verifiers", "gauge", "Verifier instances known.", instances.len());

@@ -62,6 +62,7 @@ impl World {
                 _ => {}
             }
         }
+        self.truth_of_attempts(changes, committed);
         if let (Some(mut act), Some(rev)) = (about.act, committed.rev) {
             self.counts.add(end_kind(act.door));
             act.rev = rev;

@@ -5,6 +5,7 @@
 //! (`retry_window`), for that would look like a copy.
 use crate::clock::At;
 use crate::decide::new_account;
+use crate::guesses::Origin;
 use crate::net::{From, ToClient};
 use crate::server::{Reply, Request};
 use crate::verifiers::Judged;
@@ -29,6 +30,8 @@ pub struct Device {
     pub account: usize,
     agent: &'static str,
     cookie: bool,
+    /// It signed in before, and keeps the mark of a known device.
+    known: bool,
     pub held: Option<Held>,
     seq: u64,
     calls: BTreeMap<u64, Call>,
@@ -104,7 +107,7 @@ impl World {
         let device = self.devices.len();
         let agent = self.rng.pick(&AGENTS);
         let cookie = self.rng.chance(350);
-        self.devices.push(Device { account, agent, cookie, held: None, seq: 0, calls: BTreeMap::new() });
+        self.devices.push(Device { account, agent, cookie, known: false, held: None, seq: 0, calls: BTreeMap::new() });
         let first = self.rng.range(100, 3_000);
         self.after(first, Event::Device { device, seq: 0 });
     }
@@ -135,7 +138,9 @@ impl World {
                 (d.account, d.agent.to_owned(), d.cookie)
             };
             if self.devices[device].calls.is_empty() {
-                self.device_calls(device, Call::SignIn, Request::SignIn { account, agent, cookie });
+                let known = self.devices[device].known.then_some(device as u128);
+                let origin = Origin { network: device as u16, known, right: true };
+                self.device_calls(device, Call::SignIn, Request::SignIn { account, agent, cookie, origin });
             }
             return;
         };
@@ -257,6 +262,7 @@ impl World {
             From::Device(device) => self.at_device(device, call, reply),
             From::Thief(thief) => self.at_thief(thief, reply),
             From::Admin => self.at_admin(call, &reply),
+            From::Guesser => self.at_guesser(&reply),
         }
     }
 
@@ -282,6 +288,7 @@ impl World {
         match (kind, reply) {
             (Call::SignIn, Reply::Tokens { issued, token, .. }) if self.devices[device].held.is_none() => {
                 self.hold(device, &issued, token);
+                self.devices[device].known = self.devices[device].cookie;
             }
             (Call::Refresh { presented }, Reply::Tokens { issued, token, set_cookie }) => {
                 let d = &self.devices[device];

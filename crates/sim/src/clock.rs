@@ -13,6 +13,7 @@ const BASE: i64 = 1_800_000_000_000;
 pub struct Dates {
     offset: i64,
     highest: i64,
+    forwarded: i64,
     set_at: Option<At>,
     forward_at: Option<At>,
 }
@@ -31,6 +32,7 @@ impl Dates {
         self.set_at = Some(at);
         if by > 0 {
             self.forward_at = Some(at);
+            self.forwarded += by;
         }
         self.offset += by;
         self.highest = self.highest.max(self.offset);
@@ -42,6 +44,10 @@ impl Dates {
     /// Whether it was set forward since then.
     pub fn was_set_forward_since(&self, at: At) -> bool {
         self.forward_at.is_some_and(|set| set >= at)
+    }
+    /// By how much it was set forward, all in all.
+    pub fn forwarded(&self) -> i64 {
+        self.forwarded
     }
     /// By how much it is off.
     pub fn offset(&self) -> i64 {

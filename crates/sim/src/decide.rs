@@ -12,6 +12,7 @@ use portcullis_domain::model::{ADMIN, SessionKind};
 use portcullis_domain::refresh::{How, Outcome as Judged, outcome, refresh};
 use portcullis_domain::refused::Refused;
 use portcullis_domain::sign_in::{Issued, SignIn, sign_in};
+use portcullis_domain::throttle::{Attempt, Verdict};
 use portcullis_domain::view::{AccountView, Dead, RefreshView, SessionView, SignInView, Stamp};
 use portcullis_domain::{Decision, device};
 use portcullis_wire::{ClientId, Code, Digest, Rev, Target, Time, Verb};
@@ -122,7 +123,16 @@ impl World {
         }
         let admin = |reason| By { actor: Actor::Operator, role: Some(ADMIN), ip: None, reason };
         let decision = match (&op.request, &facts) {
-            (Request::SignIn { agent, cookie, .. }, Facts::SignIn(view)) => self.decide_sign_in(view, agent, *cookie),
+            (Request::SignIn { agent, cookie, origin, .. }, Facts::SignIn(view)) => {
+                let right = origin.right && op.verdict.is_some_and(Verdict::is_checked);
+                let mut decision = self.decide_sign_in(view, agent, *cookie, right);
+                if let (Ok(_), Some(attempt), Some(verdict)) = (&decision.outcome, op.attempt, op.verdict) {
+                    let Attempt { account, network, .. } = attempt;
+                    let back = [Change::GiveBack { attempt, verdict }, Change::KnowNetwork { account, network }];
+                    decision.changes.steps.extend(back);
+                }
+                decision
+            }
             (Request::Refresh { agent, cookie, .. }, Facts::Refresh(view, presented)) => {
                 let (decision, judged) = self.decide_refresh(view, presented, agent, *cookie);
                 op.judged = Some(judged);
@@ -178,7 +188,7 @@ impl World {
         op.facts = Some(facts);
     }
 
-    fn decide_sign_in(&mut self, view: &SignInView, agent: &str, cookie: bool) -> Decision<Outcome> {
+    fn decide_sign_in(&mut self, view: &SignInView, agent: &str, cookie: bool, right: bool) -> Decision<Outcome> {
         let request = SignIn {
             kind: if cookie { SessionKind::Browser } else { SessionKind::App },
             device_name: None,
@@ -186,7 +196,7 @@ impl World {
             ip: None,
             cookie: None,
         };
-        let mut decision = sign_in(view, true, &request, &self.settings.rules, &self.mac, &mut self.rng);
+        let mut decision = sign_in(view, right, &request, &self.settings.rules, &self.mac, &mut self.rng);
         if self.has(Mutant::BornAtCommit) {
             let born = self.disk.durable.stamp(view.stamp.now).head;
             decision.changes.expects.retain(|expect| !matches!(expect, Expect::Unborn { .. }));

@@ -18,6 +18,10 @@ pub enum Owner {
     Horizon(u64),
     /// Housekeeping.
     House,
+    /// An operation that takes an attempt first.
+    Take(u64),
+    /// Nobody waits for it.
+    Nobody,
     /// A verifier that opens a stream.
     Opening(u64),
 }
@@ -119,7 +123,7 @@ impl World {
             && let Owner::Op(op) = owner
         {
             let committed =
-                Committed { rev: self.truth.head().next(), ended: Some(0), at: self.database.now(self.now) };
+                Committed { rev: self.truth.head().next(), ended: Some(0), attempt: None, at: self.database.now(self.now) };
             self.op_committed(op, Ok(committed));
         }
         self.maybe_crash("crash: commit begun");
@@ -216,6 +220,8 @@ impl World {
         match owner {
             Owner::Op(op) => self.op_committed(op, result),
             Owner::Horizon(op) => self.horizon_committed(op, result),
+            Owner::Take(op) => self.attempt_taken(op, result),
+            Owner::Nobody => {}
             Owner::House => self.house_kept(result.is_ok()),
             Owner::Opening(opening) => self.opening_committed(opening, result),
         }

@@ -27,6 +27,7 @@ pub struct Net {
 pub enum From {
     Device(usize),
     Thief(usize),
+    Guesser,
     Admin,
 }
 

@@ -12,6 +12,7 @@ use portcullis_domain::changes::{Change, Changes, Committed, Conflict};
 use portcullis_domain::kernel::{Door, Scope};
 use portcullis_domain::refused::Refused;
 use portcullis_domain::sign_in::Issued;
+use portcullis_domain::throttle::{Attempt, Verdict};
 use portcullis_domain::{time_rules, view::Stamp};
 use portcullis_feed::Mono;
 use portcullis_store::CommitError;
@@ -24,6 +25,7 @@ pub enum Request {
         account: usize,
         agent: String,
         cookie: bool,
+        origin: crate::guesses::Origin,
     },
     Refresh {
         token: SecretString,
@@ -101,6 +103,9 @@ pub struct Op {
     pub judged: Option<portcullis_domain::refresh::Outcome>,
     pub changes: Changes,
     pub committed: Option<Committed>,
+    /// What a sign-in takes from budgets, and what came of it.
+    pub attempt: Option<Attempt>,
+    pub verdict: Option<Verdict>,
     pub faulted: bool,
     /// For the bug that ends row by row: what is still to be ended.
     pub rest: Vec<Changes>,
@@ -112,6 +117,8 @@ pub struct Op {
 pub enum Stage {
     Start,
     Horizon,
+    Take,
+    Taking,
     Load,
     Decide,
     Submit,
@@ -193,6 +200,9 @@ impl World {
         self.node.horizon = Time::ZERO;
         (self.node.floor, self.node.floor_seen, self.node.rounds) = Default::default();
         self.floor_line.starts(self.now);
+        if self.has(Mutant::BudgetsForgottenAtRestart) {
+            self.forget_budgets();
+        }
         self.start_hub();
         self.counts.add("restarts");
         tell!(self, "server: starts at head {}", self.truth.head());
@@ -235,6 +245,8 @@ impl World {
             judged: None,
             changes: Changes::default(),
             committed: None,
+            attempt: None,
+            verdict: None,
             faulted: false,
             rest: Vec::new(),
             reply: None,
@@ -243,7 +255,7 @@ impl World {
         self.op_goes_on(id);
     }
 
-    fn next(&mut self, id: u64, stage: Stage, delay: i64) {
+    pub fn next(&mut self, id: u64, stage: Stage, delay: i64) {
         if let Some(op) = self.ops.get_mut(&id) {
             op.stage = stage;
             let life = self.node.life;
@@ -256,11 +268,12 @@ impl World {
         let Some(op) = self.ops.get(&id) else { return };
         match op.stage {
             Stage::Start => self.ensure_horizon(id),
+            Stage::Take => self.take_attempt(id),
             Stage::Load => self.op_loads(id),
             Stage::Decide => self.op_decides(id),
             Stage::Submit => self.op_submits(id),
             Stage::Reply => self.op_replies(id),
-            Stage::Horizon | Stage::Commit => {}
+            Stage::Horizon | Stage::Taking | Stage::Commit => {}
         }
     }
 
@@ -275,7 +288,13 @@ impl World {
             let changes = Changes { steps: vec![Change::RaiseHorizon(next)], ..Changes::default() };
             return self.submit(Owner::Horizon(id), changes, About::default());
         }
-        self.next(id, Stage::Load, 0);
+        self.horizon_seen_to(id);
+    }
+
+    /// A sign-in takes its attempt next.
+    fn horizon_seen_to(&mut self, id: u64) {
+        let signs_in = matches!(self.ops.get(&id), Some(op) if matches!(op.request, Request::SignIn { .. }));
+        self.next(id, if signs_in { Stage::Take } else { Stage::Load }, 0);
     }
 
     fn next_waits(&mut self, id: u64, stage: Stage) {
@@ -291,7 +310,7 @@ impl World {
         }
         self.counts.add("horizon raised");
         self.node.horizon = self.node.horizon.max(self.disk.visible.stamp(Time::ZERO).horizon);
-        self.next(id, Stage::Load, 0);
+        self.horizon_seen_to(id);
     }
 
     fn op_loads(&mut self, id: u64) {
@@ -361,7 +380,7 @@ impl World {
             Err(CommitError::Conflict(conflict)) => self.op_conflicts(id, conflict),
             Err(_) if self.mutant == Some(Mutant::ErrorAsSuccess) => {
                 let rev = self.disk.visible.stamp(Time::ZERO).head;
-                op.committed = Some(Committed { rev: Some(rev), ended: Some(0), at: Time::ZERO });
+                op.committed = Some(Committed { rev: Some(rev), ended: Some(0), attempt: None, at: Time::ZERO });
                 self.next(id, Stage::Reply, 1);
             }
             Err(_) => {
@@ -371,7 +390,7 @@ impl World {
         }
     }
 
-    fn op_fails(&mut self, id: u64) {
+    pub fn op_fails(&mut self, id: u64) {
         if let Some(op) = self.ops.get_mut(&id) {
             op.reply = Some(Reply::Unavailable);
             self.next(id, Stage::Reply, 1);

@@ -80,6 +80,8 @@ pub enum Event {
         thief: usize,
     },
     Admin,
+    /// Somebody guesses at a password.
+    Guesser,
     /// An administrator goes without an answer.
     AdminTimeout {
         call: u64,
@@ -194,6 +196,7 @@ pub struct World {
     pub devices: Vec<Device>,
     pub thieves: Vec<Thief>,
     pub admin: crate::clients::Admin,
+    pub guesses: crate::guesses::Guesses,
     pub accounts: Vec<(AccountId, String)>,
     pub verifiers: Vec<Verifier>,
     /// What was seen, folded into one number: the same seed gives the same.
@@ -243,6 +246,7 @@ impl World {
             devices: Vec::new(),
             thieves: Vec::new(),
             admin: crate::clients::Admin::default(),
+            guesses: crate::guesses::Guesses::default(),
             accounts: Vec::new(),
             verifiers: Vec::new(),
             hash: seed,
@@ -275,6 +279,8 @@ impl World {
         self.at(0, Event::Restart);
         let (admin, chaos) = (self.rng.range(5_000, 9_000), self.rng.range(3_000, 8_000));
         self.at(admin, Event::Admin);
+        let guesser = self.rng.range(4_000, 30_000);
+        self.at(guesser, Event::Guesser);
         self.at(chaos, Event::Chaos);
         self.at(0, Event::WatchFloor);
     }
@@ -356,6 +362,7 @@ impl World {
             Event::DeviceTimeout { device, call } => self.device_timeout(device, call),
             Event::Thief { thief } => self.thief_acts(thief),
             Event::Admin => self.admin_acts(),
+            Event::Guesser => self.guesser_acts(),
             Event::AdminTimeout { call } => self.admin_timeout(call),
             Event::Tick { verifier, life, seq } => self.verifier_tick(verifier, life, seq),
             Event::Show { verifier, life } => self.verifier_show(verifier, life),

@@ -14,6 +14,7 @@
 //!
 //! What may not happen: SQL anywhere else; a row that does not read becoming a default instead of an error; a panic; a success
 //! before the disk has it.
+mod attempts;
 mod cells;
 mod checkpoint;
 mod connect;
@@ -33,7 +34,7 @@ use portcullis_domain::changes::{BoundRow, Changes, Committed};
 use portcullis_domain::model::{Account, Client, Instance, Key};
 use portcullis_domain::view::{AccountView, ClientView, RefreshView, SessionView, SignInView, Stamp};
 use portcullis_store::{
-    CommitError, EventFilter, EventRow, Fut, LiveCount, LogRead, Page, Remembered, Store, StoreError,
+    AttemptCount, CommitError, EventFilter, EventRow, Fut, LiveCount, LogRead, Page, Remembered, Store, StoreError,
 };
 use portcullis_wire::{AccountId, ClientId, Entry, EventId, GrantId, Rev, SessionId, Time};
 use rusqlite::Connection;
@@ -227,6 +228,9 @@ impl Store for SqliteStore {
     }
     fn load_remembered<'a>(&'a self, actor: &'a str, key: &'a str) -> Fut<'a, Result<Option<Remembered>, StoreError>> {
         self.point(move |db, _| reads::remembered(db, actor, key))
+    }
+    fn count_attempts(&self) -> Fut<'_, Result<AttemptCount, StoreError>> {
+        self.long(|db, _| attempts::count(db))
     }
     fn commit(&self, changes: Changes) -> Fut<'_, Result<Committed, CommitError>> {
         Box::pin(async move {

@@ -17,7 +17,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 /// Forward only; `user_version` counts those that were done.
-const MIGRATIONS: &[&str] = &[include_str!("migrations/0001_first.sql")];
+const MIGRATIONS: &[&str] = &[include_str!("migrations/0001_first.sql"), include_str!("migrations/0002_guessing.sql")];
 /// `application_id` of our files: "Port".
 const APPLICATION: i32 = 0x506f_7274;
 /// Up to this size a file is checked as a whole when it is opened; above, its structure is only read on use.

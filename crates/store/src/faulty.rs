@@ -2,7 +2,7 @@
 //!
 //! Operations are counted in the order in which they begin (loads, lists and commits alike; `now` is none). The n-th fails, once;
 //! or all from the n-th on, for an outage.
-use crate::{CommitError, EventFilter, EventRow, Fut, LiveCount, LogRead, Page, Remembered, Store, StoreError};
+use crate::{AttemptCount, CommitError, EventFilter, EventRow, Fut, LiveCount, LogRead, Page, Remembered, Store, StoreError};
 use portcullis_domain::changes::{BoundRow, Changes, Committed};
 use portcullis_domain::model::{Account, Client, Instance, Key};
 use portcullis_domain::view::{AccountView, ClientView, RefreshView, SessionView, SignInView, Stamp};
@@ -186,6 +186,9 @@ impl<S: Store> Store for Faulty<S> {
     }
     fn load_remembered<'a>(&'a self, actor: &'a str, key: &'a str) -> Fut<'a, Result<Option<Remembered>, StoreError>> {
         self.load(move |s| s.load_remembered(actor, key))
+    }
+    fn count_attempts(&self) -> Fut<'_, Result<AttemptCount, StoreError>> {
+        self.load(|s| s.count_attempts())
     }
     fn commit(&self, changes: Changes) -> Fut<'_, Result<Committed, CommitError>> {
         Box::pin(async move {

@@ -19,7 +19,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 
-pub use rows::{EventFilter, EventRow, LiveCount, LogRead, Page, Remembered};
+pub use rows::{AttemptCount, EventFilter, EventRow, LiveCount, LogRead, Page, Remembered};
 
 /// What a store's calls return.
 pub type Fut<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -121,6 +121,8 @@ pub trait Store: Send + Sync + 'static {
     fn read_live(&self) -> Fut<'_, Result<(Stamp, Vec<Entry>), StoreError>>;
     /// The result remembered under a repeated-call key.
     fn load_remembered<'a>(&'a self, actor: &'a str, key: &'a str) -> Fut<'a, Result<Option<Remembered>, StoreError>>;
+    /// How many rows budgets for guesses take.
+    fn count_attempts(&self) -> Fut<'_, Result<AttemptCount, StoreError>>;
     /// Checks and applies, all or nothing, durably.
     fn commit(&self, changes: Changes) -> Fut<'_, Result<Committed, CommitError>>;
     /// The database's time, for callers that need no snapshot.

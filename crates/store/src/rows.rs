@@ -21,6 +21,15 @@ pub struct LiveCount {
     pub accounts: u64,
 }
 
+/// How many rows budgets for guesses take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct AttemptCount {
+    /// Buckets.
+    pub buckets: u64,
+    /// Networks that accounts signed in from.
+    pub networks: u64,
+}
+
 /// An audit record as kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EventRow {

@@ -103,6 +103,9 @@ impl<S: Store> Store for Held<S> {
         count_live() -> Result<LiveCount, StoreError>;
         read_live() -> Result<(Stamp, Vec<Entry>), StoreError>;
     }
+    fn count_attempts(&self) -> Fut<'_, Result<portcullis_store::AttemptCount, StoreError>> {
+        self.store.count_attempts()
+    }
     fn commit(&self, changes: Changes) -> Fut<'_, Result<Committed, CommitError>> {
         Box::pin(async move {
             let held = |step: &_| {
@@ -177,7 +180,7 @@ pub fn bearer() -> How {
 }
 
 pub async fn sign_in(app: &App, account: &Account, page: bool) -> Result<Tokens, AppError> {
-    let credentials = Credentials { identifier: account.email.clone().unwrap(), password: SecretString::new(PASSWORD) };
+    let credentials = Credentials { identifier: account.email.clone().unwrap(), password: SecretString::new(PASSWORD), device: None };
     let kind = if page { SessionKind::Browser } else { SessionKind::App };
     let request = SignIn { kind, device_name: None, user_agent: None, ip: None, cookie: None };
     app.sign_in(credentials, request, page).await

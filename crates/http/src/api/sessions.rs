@@ -60,7 +60,8 @@ pub(super) async fn sign_in(ctx: Ctx, body: Json<Body>) -> Result<Response, Prob
         ip: ctx.ip,
         cookie: None,
     };
-    let tokens = ctx.app().sign_in(Credentials { identifier, password }, request, false).await?;
+    let credentials = Credentials { identifier, password, device: cookies::read(&ctx.headers, cookies::DEVICE) };
+    let tokens = ctx.app().sign_in(credentials, request, false).await?;
     Ok(reply(&ctx, StatusCode::CREATED, &tokens, transport).await)
 }
 
@@ -131,6 +132,11 @@ async fn reply(ctx: &Ctx, status: StatusCode, tokens: &Tokens, transport: Transp
         if let Ok(cookie) = HeaderValue::from_str(&cookie) {
             response.headers_mut().append(header::SET_COOKIE, cookie);
         }
+    }
+    if let Some(mark) = &tokens.device
+        && let Ok(cookie) = HeaderValue::from_str(&cookies::set_device(mark))
+    {
+        response.headers_mut().append(header::SET_COOKIE, cookie);
     }
     response.into_response()
 }

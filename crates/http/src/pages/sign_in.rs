@@ -77,12 +77,14 @@ pub(super) async fn submit(ctx: Ctx, body: FormBytes) -> Result<Response, Proble
         ip: ctx.ip,
         cookie: None,
     };
-    let credentials = Credentials { identifier: identifier.clone(), password };
+    let device = cookies::read(&ctx.headers, cookies::DEVICE);
+    let credentials = Credentials { identifier: identifier.clone(), password, device };
     let error = match ctx.app().sign_in(credentials, request, true).await {
         Ok(tokens) => {
             let Some(cookie) = &tokens.page_cookie else { return Err(Problem::new(Code::Unavailable)) };
             let cookie = cookies::set(cookies::SESSION, cookie, &tokens.session, ctx.app().now());
-            return Ok(go(&back, vec![cookie]));
+            let device = tokens.device.as_ref().map(cookies::set_device);
+            return Ok(go(&back, [cookie].into_iter().chain(device).collect()));
         }
         Err(error) => error,
     };

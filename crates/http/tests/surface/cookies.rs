@@ -32,7 +32,7 @@ async fn the_cookie_has_its_attributes_and_the_body_no_refresh_token() {
     let server = server().await;
     let (answer, cookie) = by_cookie(&server).await;
     let lines = answer.set_cookies();
-    assert_eq!(lines.len(), 1);
+    assert_eq!(lines.len(), 2, "this one, and the mark of a known device");
     let attributes: Vec<_> = lines[0].split("; ").skip(1).collect();
     for attribute in ["Path=/", "Secure", "HttpOnly", "SameSite=Lax"] {
         assert!(attributes.contains(&attribute), "{lines:?}");

@@ -7,6 +7,7 @@ mod connections;
 mod cookies;
 mod faults;
 mod feed;
+mod guessing;
 mod me;
 mod oauth;
 mod ops;

@@ -72,7 +72,7 @@ async fn signing_in_leads_to_paths_of_this_origin_only() {
         assert!(!shown.contains("evil"), "{given}");
     }
     let cookies = sign_in(&server, "").await.expect(303).set_cookies();
-    assert_eq!(cookies.len(), 1);
+    assert_eq!(cookies.len(), 2, "this one, and the mark of a known device");
     for attribute in ["Path=/", "Secure", "HttpOnly", "SameSite=Lax", "Max-Age="] {
         assert!(cookies[0].contains(attribute), "{cookies:?}");
     }

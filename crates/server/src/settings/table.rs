@@ -136,7 +136,7 @@ pub const SETTINGS: &[Setting] = &[
         "hash_queue",
         Kind::Count(1, 1_000_000),
         "256",
-        "how many sign-ins may wait for a hash; beyond that the answer is 503",
+        "how many sign-ins may wait for a hash in each of two lanes; beyond that the answer is 503",
     ),
     of("log_format", Kind::Word(&["text", "json"]), "text", "log lines for people or for programs"),
     text(

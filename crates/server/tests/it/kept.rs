@@ -24,6 +24,7 @@ pub async fn turn() -> MutexGuard<'static, ()> {
 #[derive(Debug, Clone)]
 pub struct Answer {
     pub status: u16,
+    pub headers: http::HeaderMap,
     pub body: Value,
 }
 
@@ -64,6 +65,18 @@ impl Kept {
         token: Option<&str>,
         body: Option<&Value>,
     ) -> Result<Answer, String> {
+        self.call_with(method, path, token, body, &[]).await
+    }
+
+    /// With these headers too.
+    pub async fn call_with(
+        &mut self,
+        method: &str,
+        path: &str,
+        token: Option<&str>,
+        body: Option<&Value>,
+        headers: &[(&str, &str)],
+    ) -> Result<Answer, String> {
         let mut request = Request::builder().method(method).uri(path).header(header::HOST, "localhost");
         if let Some(token) = token {
             request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
@@ -71,14 +84,17 @@ impl Kept {
         if body.is_some() {
             request = request.header(header::CONTENT_TYPE, "application/json");
         }
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
         let bytes = body.map(|body| Bytes::from(body.to_string())).unwrap_or_default();
         let request = request.body(Full::new(bytes)).unwrap();
         let exchange = async {
             self.sender.ready().await.map_err(|error| error.to_string())?;
             let answer = self.sender.send_request(request).await.map_err(|error| error.to_string())?;
-            let status = answer.status().as_u16();
+            let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
             let bytes = answer.into_body().collect().await.map_err(|error| error.to_string())?.to_bytes();
-            Ok(Answer { status, body: serde_json::from_slice(&bytes).unwrap_or(Value::Null) })
+            Ok(Answer { status, headers, body: serde_json::from_slice(&bytes).unwrap_or(Value::Null) })
         };
         tokio::time::timeout(PATIENCE, exchange).await.unwrap_or_else(|_| panic!("no answer to {method} {path}"))
     }

@@ -13,6 +13,7 @@ mod databases;
 mod demo_api;
 mod dev;
 mod fleet;
+mod guessing;
 mod kept;
 mod killed;
 mod refresh;

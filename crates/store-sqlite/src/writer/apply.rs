@@ -2,7 +2,7 @@
 use super::check::{holds, session_with_account};
 use super::{Act, Stop, insert};
 use crate::cells::{Fault, Id, Int, any, rev, roles};
-use crate::reads;
+use crate::{attempts, reads};
 use portcullis_domain::Cut;
 use portcullis_domain::changes::{BoundRow, Change, Conflict, Revoke};
 use portcullis_domain::family::Family;
@@ -61,6 +61,13 @@ pub(super) fn apply(act: &mut Act<'_>, step: &Change) -> Result<(), Stop> {
             run(act, "DELETE FROM remembered WHERE at < ?1", [before.0])?;
             Ok(())
         }
+        Change::TakeAttempt(attempt) => {
+            act.attempt = Some(attempts::take(act.db, attempt, act.now)?);
+            Ok(())
+        }
+        Change::GiveBack { attempt, verdict } => Ok(attempts::give_back(act.db, attempt, *verdict, act.now)?),
+        Change::KnowNetwork { account, network } => Ok(attempts::know(act.db, *account, *network, act.now)?),
+        Change::PruneAttempts { keep, most } => Ok(attempts::prune(act.db, *keep, *most, act.now)?),
     }
 }
 

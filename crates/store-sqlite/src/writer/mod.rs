@@ -21,6 +21,7 @@ use crate::reads;
 use crate::rows::Meta;
 use crate::{Clock, Counters};
 use portcullis_domain::changes::{Changes, Committed, Conflict};
+use portcullis_domain::throttle::Verdict;
 use portcullis_store::{CommitError, StoreError};
 use portcullis_wire::{AccountId, Millis, Rev, Time};
 use rusqlite::{Connection, ErrorCode};
@@ -67,6 +68,7 @@ struct Act<'a> {
     rev: Option<Rev>,
     ended: Option<u64>,
     deleted: Vec<AccountId>,
+    attempt: Option<Verdict>,
 }
 
 /// A connection that may write, and the counter's row as the database has it.
@@ -209,7 +211,16 @@ fn refuse_all(jobs: Vec<Job>, error: &CommitError) {
 
 /// One act of a group: all or nothing. `meta` moves only when it is all.
 fn act(db: &Connection, meta: &mut Meta, changes: &Changes, now: Time) -> Result<Committed, Stop> {
-    let mut act = Act { db, meta: *meta, now, idle_ttl: changes.idle_ttl, rev: None, ended: None, deleted: Vec::new() };
+    let mut act = Act {
+        db,
+        meta: *meta,
+        now,
+        idle_ttl: changes.idle_ttl,
+        rev: None,
+        ended: None,
+        deleted: Vec::new(),
+        attempt: None,
+    };
     for expect in &changes.expects {
         check::check(&act, expect)?;
     }
@@ -230,7 +241,7 @@ fn act(db: &Connection, meta: &mut Meta, changes: &Changes, now: Time) -> Result
     };
     done?;
     *meta = act.meta;
-    Ok(Committed { rev: act.rev, ended: act.ended, at: now })
+    Ok(Committed { rev: act.rev, ended: act.ended, attempt: act.attempt, at: now })
 }
 
 fn savepoint(db: &Connection, sql: &str) -> Result<(), Stop> {

@@ -135,11 +135,12 @@ fn a_newer_database_is_refused() {
     let directory = Directory::new();
     filled(&directory);
     let later = rusqlite::Connection::open(directory.file()).unwrap();
+    let ours: i64 = later.query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap();
     later.pragma_update(None, "user_version", 1000).unwrap();
     drop(later);
     assert!(matches!(refused(&directory.file()), OpenError::Newer { found: 1000, .. }));
     let later = rusqlite::Connection::open(directory.file()).unwrap();
-    later.pragma_update(None, "user_version", 1).unwrap();
+    later.pragma_update(None, "user_version", ours).unwrap();
     drop(later);
     open(&directory.file()).unwrap();
 }

@@ -11,6 +11,7 @@ use portcullis_domain::family::Family;
 use portcullis_domain::model::{
     Account, Block, Client, ClientKind, Grant, Instance, Key, KeyPurpose, Session, SessionKind, Status,
 };
+use portcullis_domain::throttle::{Attempt, BucketKey, Verdict};
 use portcullis_domain::{Actor, Cut};
 use portcullis_wire::{
     AccountId, ClientId, Digest, Epoch, EventId, GrantId, InstanceId, KeyId, Rev, SecretBytes, SessionId, Target, Time,
@@ -37,6 +38,8 @@ pub struct Counts {
     pub revs: u64,
     /// Sessions counted as ended.
     pub ended: u64,
+    /// Attempts taken, by verdict.
+    pub attempts: BTreeMap<Verdict, u64>,
 }
 
 impl Counts {
@@ -45,12 +48,15 @@ impl Counts {
         for (word, n) in other.results {
             *self.results.entry(word).or_default() += n;
         }
+        for (verdict, n) in other.attempts {
+            *self.attempts.entry(verdict).or_default() += n;
+        }
         (self.revs, self.ended) = (self.revs + other.revs, self.ended + other.ended);
     }
     /// Whether everything that can come out did, often.
     pub fn is_varied(&self) -> bool {
         let words = ["committed", "NotAlive", "BornDead", "Moved", "EmailTaken", "Repeated", "Missing", "failed"];
-        words.iter().all(|word| self.results.get(*word).is_some_and(|n| *n >= 10)) && self.revs > 100 && self.ended > 50
+        words.iter().all(|word| self.results.get(*word).is_some_and(|n| *n >= 10)) && self.revs > 100 && self.ended > 50 && self.attempts.len() == 4
     }
 }
 
@@ -97,6 +103,9 @@ impl Counts {
             Ok(committed) => {
                 self.revs += u64::from(committed.rev.is_some());
                 self.ended += committed.ended.unwrap_or(0);
+                if let Some(verdict) = committed.attempt {
+                    *self.attempts.entry(verdict).or_default() += 1;
+                }
                 "committed".to_owned()
             }
             Err(Some(conflict)) => format!("{conflict:?}").split('(').next().unwrap_or_default().to_owned(),
@@ -185,6 +194,10 @@ impl Dice {
     }
 
     fn changes(&mut self, now: Time, head: Rev) -> Changes {
+        if self.one_in(10) {
+            let steps = (0..=self.below(2)).map(|_| self.attempt()).collect();
+            return Changes { steps, ..Changes::default() };
+        }
         if self.one_in(4) {
             return self.sign_in(now, head);
         }
@@ -295,7 +308,31 @@ impl Dice {
         }
     }
 
+    fn attempt(&mut self) -> Change {
+        let key = |kind: u8, n: u64, m: u64| {
+            let mut key = [kind; 16];
+            (key[1], key[2]) = (n as u8, m as u8);
+            BucketKey(key)
+        };
+        let (who, from) = (self.below(2), self.below(14));
+        let device = self.one_in(3).then(|| key(4, who, self.below(2)));
+        let attempt =
+            Attempt { account: key(1, who, 0), network: key(2, who, from), prefix: key(3, from, 0), device };
+        match self.below(12) {
+            0 => {
+                let verdicts = [Verdict::Stranger, Verdict::Network, Verdict::Device, Verdict::Throttled];
+                Change::GiveBack { attempt, verdict: verdicts[self.below(4) as usize] }
+            }
+            1 => Change::KnowNetwork { account: attempt.account, network: attempt.network },
+            2 if self.one_in(6) => Change::PruneAttempts { keep: self.below(60), most: self.below(9) },
+            _ => Change::TakeAttempt(attempt),
+        }
+    }
+
     fn rare(&mut self, now: Time) -> Change {
+        if self.one_in(2) {
+            return self.attempt();
+        }
         match self.below(8) {
             0 => Change::InsertClient(Client {
                 id: self.client(),

@@ -8,6 +8,7 @@
 
 mod accounts;
 mod atomicity;
+mod attempts;
 mod expectations;
 pub mod histories;
 mod lists;
@@ -130,7 +131,15 @@ cases! {
         a_refused_commit_leaves_nothing_behind
         nothing_is_a_commit_too
         all_is_there_after_opening_again;
+    attempts:
+        attempts_are_taken_from_the_budget
+        a_known_device_or_network_has_its_own
+        an_attempt_is_taken_with_the_rest_or_not_at_all
+        networks_are_bounded
+        buckets_are_bounded
+        budgets_are_there_after_opening_again;
     parallel:
+        one_budget_for_many_at_once
         one_of_many_moves_a_family
         one_of_many_takes_an_address
         one_of_many_keeps_a_repeated_call

@@ -3,6 +3,7 @@ use super::{Backend, World, account, conflict, end, wait};
 use crate::CommitError;
 use portcullis_domain::changes::{Change, Changes, Committed, Conflict, Idempotency};
 use portcullis_domain::family::Family;
+use portcullis_domain::throttle::{Attempt, BucketKey, DEVICE};
 use portcullis_wire::{AccountId, Chain, Digest, Rev, Target};
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -156,4 +157,13 @@ pub(super) fn no_head_without_its_facts(backend: &dyn Backend) {
         readers.into_iter().map(|reader| reader.join().unwrap()).sum()
     });
     assert!(reads > 0, "nobody read meanwhile");
+}
+
+pub(super) fn one_budget_for_many_at_once(backend: &dyn Backend) {
+    let w = World::new(backend);
+    let [account, network, prefix, device] = [1, 2, 3, 4].map(|n| BucketKey([n; 16]));
+    let attempt = Attempt { account, network, prefix, device: Some(device) };
+    let results = at_once(&w, (0..MANY).map(|_| steps(vec![Change::TakeAttempt(attempt)])).collect());
+    let checked = results.iter().filter(|r| r.as_ref().unwrap().attempt.unwrap().is_checked()).count() as i64;
+    assert_eq!(checked, DEVICE.burst);
 }

@@ -29,6 +29,7 @@ pub fn show(store: &dyn Store, known: &Known) -> String {
     }
     line!("{:?}", wait(store.stamp()).unwrap());
     line!("{:?}", wait(store.load_bound()).unwrap());
+    line!("{:?}", wait(store.count_attempts()).unwrap());
     line!("live {:?}", wait(store.count_live()).unwrap());
     for account in wait(store.list_accounts(None, None, 1000)).unwrap().rows {
         line!("{account:?}");

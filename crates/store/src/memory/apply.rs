@@ -1,5 +1,5 @@
 //! What each expectation and each change means.
-use super::Memory;
+use super::{Memory, attempts};
 use crate::{CommitError, EventRow, Remembered, StoreError};
 use portcullis_domain::Cut;
 use portcullis_domain::changes::{Change, Changes, Committed, Conflict, Expect, Revoke};
@@ -14,13 +14,14 @@ struct Progress {
     rev: Option<Rev>,
     ended: Option<u64>,
     deleted: Vec<AccountId>,
+    attempt: Option<portcullis_domain::throttle::Verdict>,
 }
 
 pub(super) fn commit(db: &mut Memory, changes: Changes, now: Time) -> Result<Committed, CommitError> {
     for expect in &changes.expects {
         check(db, expect, changes.idle_ttl, now).map_err(CommitError::Conflict)?;
     }
-    let mut so_far = Progress { now, idle_ttl: changes.idle_ttl, rev: None, ended: None, deleted: Vec::new() };
+    let mut so_far = Progress { now, idle_ttl: changes.idle_ttl, rev: None, ended: None, deleted: Vec::new(), attempt: None };
     for step in changes.steps {
         apply(db, step, &mut so_far)?;
     }
@@ -31,7 +32,7 @@ pub(super) fn commit(db: &mut Memory, changes: Changes, now: Time) -> Result<Com
             db.accounts.put(*id, account);
         }
     }
-    let Progress { rev, ended, .. } = so_far;
+    let Progress { rev, ended, attempt, .. } = so_far;
     if let Some(key) = changes.idempotency {
         let at = (key.actor, key.key);
         if db.remembered.has(&at) {
@@ -46,7 +47,7 @@ pub(super) fn commit(db: &mut Memory, changes: Changes, now: Time) -> Result<Com
         db.event_at.insert(event.id, db.events.len());
         db.events.push(EventRow { event, at: now, rev, ended });
     }
-    Ok(Committed { rev, ended, at: now })
+    Ok(Committed { rev, ended, attempt, at: now })
 }
 
 fn holds(held: bool, otherwise: Conflict) -> Result<(), Conflict> {
@@ -161,6 +162,10 @@ fn apply(db: &mut Memory, step: Change, so_far: &mut Progress) -> Result<(), Com
         }
         Change::RaiseHorizon(to) => db.meta.horizon = db.meta.horizon.max(to),
         Change::RaiseFloor(to) => raise_floor(db, to),
+        Change::TakeAttempt(attempt) => so_far.attempt = Some(attempts::take(db, &attempt, so_far.now)),
+        Change::GiveBack { attempt, verdict } => attempts::give_back(db, &attempt, verdict, so_far.now),
+        Change::KnowNetwork { account, network } => attempts::know(db, account, network, so_far.now),
+        Change::PruneAttempts { keep, most } => attempts::prune(db, keep, most, so_far.now),
         other => apply_rare(db, other)?,
     }
     Ok(())

@@ -4,6 +4,7 @@
 //! [`Expect`](portcullis_domain::Expect) and [`Change`](portcullis_domain::Change) means, in the fewest words that are exact
 //! (`apply`); it is not made to be fast with many rows. [`MemoryStore`] puts it behind the [`Store`](crate::Store) trait.
 mod apply;
+mod attempts;
 mod store;
 mod table;
 #[cfg(test)]
@@ -11,10 +12,11 @@ mod tests;
 
 pub use store::{Clock, MemoryStore};
 
-use crate::{CommitError, EventFilter, EventRow, LiveCount, LogRead, Page, Remembered};
+use crate::{AttemptCount, CommitError, EventFilter, EventRow, LiveCount, LogRead, Page, Remembered};
 use portcullis_domain::Cut;
 use portcullis_domain::changes::{BoundRow, Changes, Committed};
 use portcullis_domain::model::{Account, Client, ClientKind, Grant, Instance, Key, Session};
+use portcullis_domain::throttle::{Bucket, BucketKey};
 use portcullis_domain::view::{AccountView, ClientView, RefreshView, SessionView, SignInView, Stamp};
 use portcullis_wire::{
     AccountId, Chain, ClientId, Entry, Epoch, EventId, GrantId, InstanceId, KeyId, LogId, Millis, Rev, SessionId, Time,
@@ -54,6 +56,8 @@ pub struct Memory {
     instances: Table<InstanceId, Instance>,
     keys: Table<KeyId, Key>,
     remembered: Table<(String, String), Remembered>,
+    buckets: Table<BucketKey, Bucket>,
+    networks: Table<(BucketKey, BucketKey), Time>,
     /// Oldest first.
     events: Vec<EventRow>,
     event_at: BTreeMap<EventId, usize>,
@@ -98,6 +102,8 @@ impl Memory {
             instances: Table::default(),
             keys: Table::default(),
             remembered: Table::default(),
+            buckets: Table::default(),
+            networks: Table::default(),
             events: Vec::new(),
             event_at: BTreeMap::new(),
         }
@@ -117,7 +123,7 @@ impl Memory {
         macro_rules! settle {
             ($($table:ident)*) => {$( if kept { self.$table.keep() } else { self.$table.take_back() } )*};
         }
-        settle!(log accounts emails sessions sessions_of grants grants_of clients instances keys remembered);
+        settle!(log accounts emails sessions sessions_of grants grants_of clients instances keys remembered buckets networks);
         result
     }
 
@@ -251,6 +257,11 @@ impl Memory {
     /// As [`Store::load_remembered`](crate::Store::load_remembered).
     pub fn load_remembered(&self, actor: &str, key: &str) -> Option<Remembered> {
         self.remembered.get(&(actor.to_owned(), key.to_owned())).cloned()
+    }
+
+    /// As [`Store::count_attempts`](crate::Store::count_attempts).
+    pub fn count_attempts(&self) -> AttemptCount {
+        AttemptCount { buckets: self.buckets.len() as u64, networks: self.networks.len() as u64 }
     }
 
     fn sessions_of(&self, account: AccountId) -> impl Iterator<Item = &Session> {

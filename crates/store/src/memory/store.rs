@@ -1,6 +1,6 @@
 //! [`Memory`] behind the [`Store`] trait.
 use super::Memory;
-use crate::{CommitError, EventFilter, EventRow, Fut, LiveCount, LogRead, Page, Remembered, Store, StoreError};
+use crate::{AttemptCount, CommitError, EventFilter, EventRow, Fut, LiveCount, LogRead, Page, Remembered, Store, StoreError};
 use portcullis_domain::changes::{BoundRow, Changes, Committed};
 use portcullis_domain::model::{Account, Client, Instance, Key};
 use portcullis_domain::view::{AccountView, ClientView, RefreshView, SessionView, SignInView, Stamp};
@@ -117,6 +117,9 @@ impl Store for MemoryStore {
     }
     fn load_remembered<'a>(&'a self, actor: &'a str, key: &'a str) -> Fut<'a, Result<Option<Remembered>, StoreError>> {
         self.read(|m, _| m.load_remembered(actor, key))
+    }
+    fn count_attempts(&self) -> Fut<'_, Result<AttemptCount, StoreError>> {
+        self.read(|m, _| m.count_attempts())
     }
     fn commit(&self, changes: Changes) -> Fut<'_, Result<Committed, CommitError>> {
         let result = match self.lock() {

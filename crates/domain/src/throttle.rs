@@ -1,0 +1,224 @@
+//! How many passwords may be guessed: budgets that are taken before a password is looked at, and given back when it was right.
+//!
+//! Each attempt to sign in touches three buckets: of its *account* (whoever has that address, if anybody), of where it comes
+//! from at that account (a known *device*, else the *network*: account and address prefix), and of its *prefix* over all
+//! accounts. Which of them it is charged to depends on who comes:
+//!
+//! | who | charged | so |
+//! |---|---|---|
+//! | a stranger | account, network and prefix | no account is guessed at faster than its one budget, however many addresses do it |
+//! | somebody in a network from which this account signed in before | network | strangers elsewhere cannot use that up |
+//! | a device that signed in to this account before | device | nobody else can use that up, not even a neighbour |
+//!
+//! An attempt that finds one of its buckets empty is throttled and charged to none: asking again and again prolongs nothing.
+//! It is answered like a wrong password. All three rows are written whatever the outcome, so that the disk does not tell.
+//!
+//! Buckets know the database's time only. When it was set back, a bucket takes it that no time has passed.
+use crate::family::MacKey;
+use alloc::{string::String, vec::Vec};
+use core::net::IpAddr;
+use portcullis_wire::{Millis, Time};
+
+/// A bucket's size and pace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Budget {
+    /// So many attempts at once.
+    pub burst: i64,
+    /// And one more each time that this has passed, in milliseconds.
+    pub every: Millis,
+}
+
+impl Budget {
+    /// What an empty bucket owes.
+    const fn size(self) -> Millis {
+        self.burst * self.every
+    }
+    /// The most attempts that any window of this length can take (those given back aside).
+    pub const fn most_in(self, window: Millis) -> i64 {
+        self.burst + window.div_euclid(self.every)
+    }
+}
+
+const MINUTE: Millis = 60_000;
+/// At one account, by strangers all together: 30, then one every ten minutes (174 on the first day, 144 on each further one).
+pub const ACCOUNT: Budget = Budget { burst: 30, every: 10 * MINUTE };
+/// At one account from one address prefix: 10, then one every five minutes. Far below [`ACCOUNT`]: who has one prefix only
+/// cannot use up what the account's owner needs on a new device elsewhere.
+pub const NETWORK: Budget = Budget { burst: 10, every: 5 * MINUTE };
+/// From one address prefix at all accounts: 100, then ten a minute. An office behind one address shares it; only what is
+/// wrong counts, since what was right is given back.
+pub const PREFIX: Budget = Budget { burst: 100, every: 6_000 };
+/// From one known device at its account: 10, then one every five minutes.
+pub const DEVICE: Budget = Budget { burst: 10, every: 5 * MINUTE };
+
+/// Addresses count by their first 24 bits (IPv4): as much as one customer may easily have.
+pub const PREFIX_V4: u32 = 24;
+/// Addresses count by their first 56 bits (IPv6), for the same reason.
+pub const PREFIX_V6: u32 = 56;
+/// Of each account so many networks are remembered, the latest.
+pub const MAX_NETWORKS: usize = 8;
+/// A network is forgotten when the account did not sign in from there for so long.
+pub const NETWORK_LIFE: Millis = 30 * 86_400_000;
+
+/// The name of a bucket or network: a MAC, which tells nothing without the server's key. What people type into a sign-in form
+/// by mistake may be a password; no plain digest of it is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BucketKey(pub [u8; 16]);
+
+/// The buckets of one attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Attempt {
+    /// Of the account.
+    pub account: BucketKey,
+    /// Of the account and the address prefix.
+    pub network: BucketKey,
+    /// Of the address prefix.
+    pub prefix: BucketKey,
+    /// Of the device, when it is a known one of this account.
+    pub device: Option<BucketKey>,
+}
+
+impl Attempt {
+    /// The buckets of an attempt at `identifier` (normalised when it is an address, else as it came) from `ip`. `device` is
+    /// the number of a device that proved to be a known one of this identifier.
+    pub fn of(key: &MacKey, identifier: &str, ip: Option<IpAddr>, device: Option<u128>) -> Self {
+        let prefix = prefix_of(ip);
+        let name = |label: &[u8], parts: &[&[u8]]| BucketKey(key.tag(label, parts));
+        let id = identifier.as_bytes();
+        Self {
+            account: name(b"guesses at account", &[id]),
+            network: name(b"guesses from network", &[&prefix, id]),
+            prefix: name(b"guesses from prefix", &[&prefix]),
+            device: device.map(|device| name(b"guesses on device", &[&device.to_be_bytes(), id])),
+        }
+    }
+    /// The buckets, in the order in which [`take`] wants them.
+    pub fn keys(&self) -> [BucketKey; 3] {
+        [self.account, self.device.unwrap_or(self.network), self.prefix]
+    }
+    /// The budgets of those buckets.
+    fn budgets(&self) -> [Budget; 3] {
+        [ACCOUNT, if self.device.is_some() { DEVICE } else { NETWORK }, PREFIX]
+    }
+}
+
+/// The part of an address that counts: 17 bytes, of which the first says which kind.
+fn prefix_of(ip: Option<IpAddr>) -> [u8; 17] {
+    let mut out = [0; 17];
+    match ip.map(|ip| ip.to_canonical()) {
+        None => {}
+        Some(IpAddr::V4(ip)) => {
+            out[0] = 4;
+            out[1..5].copy_from_slice(&(ip.to_bits() & (u32::MAX << (32 - PREFIX_V4))).to_be_bytes());
+        }
+        Some(IpAddr::V6(ip)) => {
+            out[0] = 6;
+            out[1..].copy_from_slice(&(ip.to_bits() & (u128::MAX << (128 - PREFIX_V6))).to_be_bytes());
+        }
+    }
+    out
+}
+
+/// A bucket as it is kept. One that is not kept is full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bucket {
+    /// How long it took to be full again, as of `seen_at`, in milliseconds.
+    pub debt: Millis,
+    /// When it was last touched.
+    pub seen_at: Time,
+}
+
+impl Bucket {
+    /// When it is full again, and may be forgotten.
+    pub fn full_at(&self) -> Time {
+        self.seen_at.plus(self.debt)
+    }
+    /// The same at `now`. Nothing has passed when the clock was set back.
+    fn at(self, now: Time) -> Self {
+        let passed = now.since(self.seen_at).max(0);
+        Self { debt: self.debt.saturating_sub(passed).max(0), seen_at: now }
+    }
+}
+
+/// Whether an attempt may be checked, and as whose it was charged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Verdict {
+    /// It may not: its password is not looked at.
+    Throttled,
+    /// It may, charged as a stranger's.
+    Stranger,
+    /// It may, charged to a network that the account knows.
+    Network,
+    /// It may, charged to a device that the account knows.
+    Device,
+}
+
+impl Verdict {
+    /// Whether the password is looked at.
+    pub fn is_checked(self) -> bool {
+        self != Self::Throttled
+    }
+    /// Which of the three buckets are charged.
+    fn charges(self) -> [bool; 3] {
+        match self {
+            Self::Throttled => [false; 3],
+            Self::Stranger => [true; 3],
+            Self::Network | Self::Device => [false, true, false],
+        }
+    }
+}
+
+/// Takes an attempt, or does not. `remembered`: the account signed in from this network before. `rows` are the buckets as they
+/// are kept, in the order of [`Attempt::keys`]; what comes back is written in their place, whatever the verdict.
+pub fn take(attempt: &Attempt, remembered: bool, rows: [Option<Bucket>; 3], now: Time) -> (Verdict, [Bucket; 3]) {
+    let wanted = match (attempt.device, remembered) {
+        (Some(_), _) => Verdict::Device,
+        (None, true) => Verdict::Network,
+        (None, false) => Verdict::Stranger,
+    };
+    let (budgets, charges) = (attempt.budgets(), wanted.charges());
+    let mut buckets = rows.map(|row| row.unwrap_or(Bucket { debt: 0, seen_at: now }).at(now));
+    let fits = (0..3).all(|n| !charges[n] || buckets[n].debt + budgets[n].every <= budgets[n].size());
+    if !fits {
+        return (Verdict::Throttled, buckets);
+    }
+    for n in (0..3).filter(|n| charges[*n]) {
+        buckets[n].debt += budgets[n].every;
+    }
+    (wanted, buckets)
+}
+
+/// Gives back what [`take`] took: the password was right, or was never looked at. A bucket that is full again, and so no
+/// longer kept, stays so.
+pub fn give_back(attempt: &Attempt, verdict: Verdict, rows: [Option<Bucket>; 3], now: Time) -> [Option<Bucket>; 3] {
+    let (budgets, charges) = (attempt.budgets(), verdict.charges());
+    let mut out = rows;
+    for n in (0..3).filter(|n| charges[*n]) {
+        out[n] = rows[n].map(|row| {
+            let row = row.at(now);
+            Bucket { debt: (row.debt - budgets[n].every).max(0), ..row }
+        });
+    }
+    out
+}
+
+/// Whether a network that an account last signed in from at `at` is still known at `now`.
+pub fn is_remembered(at: Time, now: Time) -> bool {
+    now.since(at) < NETWORK_LIFE
+}
+
+/// Which of an account's remembered networks go when there are these: the forgotten ones, and the oldest beyond
+/// [`MAX_NETWORKS`].
+pub fn networks_to_forget(mut known: Vec<(BucketKey, Time)>, now: Time) -> Vec<BucketKey> {
+    known.sort_by_key(|(key, at)| (core::cmp::Reverse(*at), *key));
+    let goes = |(n, (_, at)): &(usize, &(BucketKey, Time))| *n >= MAX_NETWORKS || !is_remembered(*at, now);
+    known.iter().enumerate().filter(goes).map(|(_, (key, _))| *key).collect()
+}
+
+/// What an identifier is counted under: the address when it is one, else the text itself.
+pub fn counted_as(identifier: &str) -> String {
+    match crate::account::Email::parse(identifier) {
+        Ok(email) => email.as_str().into(),
+        Err(_) => identifier.trim().to_lowercase(),
+    }
+}
