@@ -81,7 +81,11 @@ fn text(ctx: &Ctx) -> String {
     for (name, help, value) in [
         ("sign_ins", "Sessions started.", read(&counts.sign_ins)),
         ("sign_ins_refused", "Sign-ins refused.", read(&counts.sign_ins_refused)),
-        ("sign_in_attempts_checked", "Attempts to sign in whose password was looked at.", read(&counts.attempts_checked)),
+        (
+            "sign_in_attempts_checked",
+            "Attempts to sign in whose password was looked at.",
+            read(&counts.attempts_checked),
+        ),
         (
             "sign_in_attempts_throttled",
             "Attempts to sign in whose password was not looked at, because a budget for guesses was used up.",

@@ -122,8 +122,12 @@ impl World {
         if self.has(Mutant::AnswerBeforeDurable)
             && let Owner::Op(op) = owner
         {
-            let committed =
-                Committed { rev: self.truth.head().next(), ended: Some(0), attempt: None, at: self.database.now(self.now) };
+            let committed = Committed {
+                rev: self.truth.head().next(),
+                ended: Some(0),
+                attempt: None,
+                at: self.database.now(self.now),
+            };
             self.op_committed(op, Ok(committed));
         }
         self.maybe_crash("crash: commit begun");

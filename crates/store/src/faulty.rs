@@ -2,7 +2,9 @@
 //!
 //! Operations are counted in the order in which they begin (loads, lists and commits alike; `now` is none). The n-th fails, once;
 //! or all from the n-th on, for an outage.
-use crate::{AttemptCount, CommitError, EventFilter, EventRow, Fut, LiveCount, LogRead, Page, Remembered, Store, StoreError};
+use crate::{
+    AttemptCount, CommitError, EventFilter, EventRow, Fut, LiveCount, LogRead, Page, Remembered, Store, StoreError,
+};
 use portcullis_domain::changes::{BoundRow, Changes, Committed};
 use portcullis_domain::model::{Account, Client, Instance, Key};
 use portcullis_domain::view::{AccountView, ClientView, RefreshView, SessionView, SignInView, Stamp};

@@ -180,7 +180,8 @@ pub fn bearer() -> How {
 }
 
 pub async fn sign_in(app: &App, account: &Account, page: bool) -> Result<Tokens, AppError> {
-    let credentials = Credentials { identifier: account.email.clone().unwrap(), password: SecretString::new(PASSWORD), device: None };
+    let credentials =
+        Credentials { identifier: account.email.clone().unwrap(), password: SecretString::new(PASSWORD), device: None };
     let kind = if page { SessionKind::Browser } else { SessionKind::App };
     let request = SignIn { kind, device_name: None, user_agent: None, ip: None, cookie: None };
     app.sign_in(credentials, request, page).await

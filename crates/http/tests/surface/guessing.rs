@@ -51,8 +51,9 @@ fn seen(answer: &Answer) -> (u16, Vec<(String, String)>, Value) {
     let mut body = answer.json();
     body["request_id"] = Value::Null;
     let headers = answer.headers.iter().filter(|(name, _)| !["x-request-id", "date"].contains(&name.as_str()));
-    let mut headers: Vec<_> =
-        headers.map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned())).collect();
+    let mut headers: Vec<_> = headers
+        .map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
+        .collect();
     headers.sort();
     // The body holds the request's id, which has always the same length.
     (answer.status.as_u16(), headers, body)

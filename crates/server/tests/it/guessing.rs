@@ -98,10 +98,14 @@ async fn owner(to: SocketAddr, cookie: String, stop: Arc<AtomicBool>) -> (u64, S
     let Ok(mut connection) = Kept::open(to).await else { return (0, cookie) };
     while !stop.load(SeqCst) {
         let from = format!("198.18.{}.1", signed_in % 200);
-        let Ok(answer) = attempt(&mut connection, "ada@example.org", PASSWORD, &from, Some(&cookie)).await else { break };
+        let Ok(answer) = attempt(&mut connection, "ada@example.org", PASSWORD, &from, Some(&cookie)).await else {
+            break;
+        };
         cookie = mark(&answer.must(201));
         signed_in += 1;
-        let Ok(answer) = attempt(&mut connection, "ada@example.org", PASSWORD, "203.0.113.7", None).await else { break };
+        let Ok(answer) = attempt(&mut connection, "ada@example.org", PASSWORD, "203.0.113.7", None).await else {
+            break;
+        };
         answer.must(201);
         signed_in += 1;
         tokio::time::sleep(Duration::from_millis(5)).await;

@@ -27,7 +27,8 @@ impl World<'_> {
 
 pub(super) fn attempts_are_taken_from_the_budget(backend: &dyn Backend) {
     let w = World::new(backend);
-    let checked = |network: u8| (0..NETWORK.burst + 5).filter(|_| w.take(attempt(1, network, None)).is_checked()).count();
+    let checked =
+        |network: u8| (0..NETWORK.burst + 5).filter(|_| w.take(attempt(1, network, None)).is_checked()).count();
     assert_eq!(checked(1) as i64, NETWORK.burst);
     assert_eq!(checked(2) as i64, NETWORK.burst);
     assert_eq!(checked(3) as i64, NETWORK.burst);

@@ -56,7 +56,10 @@ impl Counts {
     /// Whether everything that can come out did, often.
     pub fn is_varied(&self) -> bool {
         let words = ["committed", "NotAlive", "BornDead", "Moved", "EmailTaken", "Repeated", "Missing", "failed"];
-        words.iter().all(|word| self.results.get(*word).is_some_and(|n| *n >= 10)) && self.revs > 100 && self.ended > 50 && self.attempts.len() == 4
+        words.iter().all(|word| self.results.get(*word).is_some_and(|n| *n >= 10))
+            && self.revs > 100
+            && self.ended > 50
+            && self.attempts.len() == 4
     }
 }
 
@@ -316,8 +319,7 @@ impl Dice {
         };
         let (who, from) = (self.below(2), self.below(14));
         let device = self.one_in(3).then(|| key(4, who, self.below(2)));
-        let attempt =
-            Attempt { account: key(1, who, 0), network: key(2, who, from), prefix: key(3, from, 0), device };
+        let attempt = Attempt { account: key(1, who, 0), network: key(2, who, from), prefix: key(3, from, 0), device };
         match self.below(12) {
             0 => {
                 let verdicts = [Verdict::Stranger, Verdict::Network, Verdict::Device, Verdict::Throttled];

@@ -21,7 +21,8 @@ pub(super) fn commit(db: &mut Memory, changes: Changes, now: Time) -> Result<Com
     for expect in &changes.expects {
         check(db, expect, changes.idle_ttl, now).map_err(CommitError::Conflict)?;
     }
-    let mut so_far = Progress { now, idle_ttl: changes.idle_ttl, rev: None, ended: None, deleted: Vec::new(), attempt: None };
+    let mut so_far =
+        Progress { now, idle_ttl: changes.idle_ttl, rev: None, ended: None, deleted: Vec::new(), attempt: None };
     for step in changes.steps {
         apply(db, step, &mut so_far)?;
     }
