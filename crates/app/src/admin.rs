@@ -6,7 +6,7 @@ use portcullis_domain::account;
 use portcullis_domain::changes::{Change, Changes, Expect, Idempotency};
 use portcullis_domain::event::{Actor, EventKind, NewEvent};
 use portcullis_domain::kernel::{self, By, Door, Scope};
-use portcullis_domain::model::{ADMIN, Account, Client, ClientKind, Key};
+use portcullis_domain::model::{ADMIN, Account, Client, ClientKind};
 use portcullis_domain::view::{AccountView, SessionView};
 use portcullis_domain::{Chance, Cut, Decision, Refused};
 use portcullis_store::{EventFilter, EventRow, LiveCount, Page};
@@ -33,7 +33,11 @@ impl Admin {
     pub fn session(&self) -> Option<SessionId> {
         self.actor.session()
     }
-    fn by<'a>(&self, reason: Option<&'a str>) -> By<'a> {
+    /// Whether this is whoever can reach the admin socket.
+    pub fn is_operator(&self) -> bool {
+        self.actor == Actor::Operator
+    }
+    pub(crate) fn by<'a>(&self, reason: Option<&'a str>) -> By<'a> {
         By { actor: self.actor, role: Some(ADMIN), ip: self.ip, reason }
     }
 }
@@ -58,7 +62,7 @@ pub struct AccountPatch {
 
 impl App {
     /// Whether the administrator still is one; called after the data of a read were loaded.
-    async fn still_admin(&self, admin: &Admin) -> Result<(), AppError> {
+    pub(crate) async fn still_admin(&self, admin: &Admin) -> Result<(), AppError> {
         let Some(session) = admin.session() else { return Ok(()) };
         let view = self.store().load_session(session).await.map_err(|e| self.fault(e.into()))?;
         let alive = view.is_some_and(|v| v.dead(self.settings().rules.idle_ttl).is_none() && v.account.has_role(ADMIN));
@@ -278,13 +282,6 @@ impl App {
         let row = self.store().load_revocation(rev).await.map_err(|e| self.fault(e.into()))?;
         self.still_admin(admin).await?;
         row.ok_or_else(|| Refused::NotFound.into())
-    }
-
-    /// All keys by number, dead and retired ones too, with the database's time.
-    pub async fn admin_keys(&self, admin: &Admin) -> Result<(Vec<Key>, Time), AppError> {
-        let keys = self.store().list_keys().await.map_err(|e| self.fault(e.into()))?;
-        self.still_admin(admin).await?;
-        Ok((keys, self.store().now()))
     }
 
     /// One client.

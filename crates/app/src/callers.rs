@@ -169,7 +169,13 @@ impl App {
 
     fn authentic(&self, token: Option<&str>) -> Result<Authentic, AppError> {
         let token = token.ok_or(AppError::Unauthenticated(Code::TokenMissing))?;
-        self.hub().authenticate(token).map_err(AppError::Unauthenticated)
+        let token = self.hub().authenticate(token).map_err(AppError::Unauthenticated)?;
+        // The rows first: a key that is dead there is dead here at once. Whoever has it signs what they like, so such a token
+        // proves nothing at all, not even who a repeated sign-out is from.
+        if token.key().is_some_and(|key| self.keys().is_dead(key)) {
+            return Err(AppError::Unauthenticated(Code::TokenRevoked));
+        }
+        Ok(token)
     }
 
     async fn token_session(&self, claims: &AccessClaims) -> Result<SessionView, AppError> {

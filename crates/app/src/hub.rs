@@ -10,7 +10,7 @@ pub mod enforcement;
 pub mod leases;
 pub mod subscription;
 
-use crate::keys::KeyRing;
+use crate::keys::{self, KeyRing};
 use crate::real;
 use crate::{AppError, hub::enforcement::Waits};
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -23,7 +23,8 @@ use portcullis_feed::{Mono, Policy, fleet};
 use portcullis_store::{Store, StoreError};
 use portcullis_verify::{Authentic, Decision, Expect, View};
 use portcullis_wire::frame::Entries;
-use portcullis_wire::{ClientId, Code, Digest, Epoch, InstanceId, LogId, Rev, SecretString, Time, b64};
+use portcullis_wire::jws::Jwk;
+use portcullis_wire::{ClientId, Code, Digest, Epoch, InstanceId, LogId, Rev, SecretString, Time, Verb, b64};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -68,7 +69,10 @@ struct Inner {
     closing: AtomicBool,
     /// What own tokens are judged by: the same as at every verifier, with this node's own reads as leases.
     view: ArcSwap<View>,
-    mac: ArcSwap<MacKey>,
+    /// What positions are made with, the newest last; those of an older one are still believed.
+    macs: ArcSwap<Vec<MacKey>>,
+    /// An entry about a key was read.
+    keys_changed: Notify,
     last_read_began: AtomicI64,
     bound_ms: AtomicI64,
     /// Why nothing is served any more: the log does not continue.
@@ -92,6 +96,15 @@ pub struct Stats {
     pub snapshots: AtomicU64,
     /// Reads of the log that failed.
     pub reads_failed: AtomicU64,
+}
+
+impl State {
+    fn set_keys(&mut self, keys: Vec<Jwk>) {
+        if self.publisher.set_keys(keys) {
+            self.keys_version += 1;
+            self.snapshots.clear();
+        }
+    }
 }
 
 struct State {
@@ -182,7 +195,8 @@ impl Hub {
             prompt: AtomicU64::new(0),
             closing: AtomicBool::new(false),
             view,
-            mac: ArcSwap::from_pointee(keys.mac().clone()),
+            macs: ArcSwap::from_pointee(keys.macs().to_vec()),
+            keys_changed: Notify::new(),
             last_read_began: AtomicI64::new(now.0),
             bound_ms: AtomicI64::new(settings.bound_ms),
             broken: ArcSwapOption::empty(),
@@ -211,14 +225,14 @@ impl Hub {
 
     /// The keys changed: tell every stream.
     pub fn set_keys(&self, keys: &KeyRing) {
-        self.inner.mac.store(Arc::new(keys.mac().clone()));
-        {
-            let mut state = self.state();
-            state.publisher.set_keys(keys.public().to_vec());
-            state.keys_version += 1;
-            state.snapshots.clear();
-        }
+        self.inner.macs.store(Arc::new(keys.macs().to_vec()));
+        self.state().set_keys(keys.public().to_vec());
         self.bump();
+    }
+
+    /// Resolves when an entry about a key was read, perhaps another node's.
+    pub(crate) async fn keys_changed(&self) {
+        self.inner.keys_changed.notified().await;
     }
 
     /// B in milliseconds.
@@ -343,15 +357,38 @@ impl Hub {
                 continue;
             }
             let whole = read.entries.last().map_or(after, |entry| entry.rev) == read.stamp.head;
-            self.apply(&read)?;
+            let keys = self.keys_for(&read).await?;
+            self.apply(&read, keys)?;
             if whole {
                 return Ok(read.stamp);
             }
         }
     }
 
-    fn apply(&self, read: &portcullis_store::LogRead) -> Result<(), StoreError> {
+    /// The list of keys that must reach verifiers no later than these entries: with the end of a key comes its successor's
+    /// successor, and a verifier that has confirmed the one knows the other.
+    async fn keys_for(&self, read: &portcullis_store::LogRead) -> Result<Option<Vec<Jwk>>, StoreError> {
+        if !read.entries.iter().any(|entry| entry.verb == Verb::Key) {
+            return Ok(None);
+        }
+        self.inner.keys_changed.notify_one();
+        let rows = self.inner.store.list_keys().await?;
+        match keys::public(&rows, read.stamp.floor) {
+            Ok(keys) => Ok(Some(keys)),
+            Err(error) => {
+                // The end of a key must not wait for that: the list loses the dead one by itself.
+                tracing::error!(%error, "the keys cannot be read");
+                Ok(None)
+            }
+        }
+    }
+
+    fn apply(&self, read: &portcullis_store::LogRead, keys: Option<Vec<Jwk>>) -> Result<(), StoreError> {
         let mut state = self.state();
+        let bump = keys.is_some();
+        if let Some(keys) = keys {
+            state.set_keys(keys); // under the same lock: a stream sends the list first
+        }
         let after = state.publisher.head();
         if let Some(last) = read.entries.last().map(|entry| entry.rev) {
             let start = state.publisher.chain();
@@ -383,7 +420,7 @@ impl Hub {
         }
         state.publisher.set_floor(read.stamp.floor);
         drop(state);
-        if !read.entries.is_empty() {
+        if bump || !read.entries.is_empty() {
             self.bump();
         }
         Ok(())
@@ -402,7 +439,15 @@ impl Hub {
 
     /// Form and signature of one of our own tokens: what never changes about it.
     pub fn authenticate(&self, token: &str) -> Result<Authentic, Code> {
-        portcullis_verify::authenticate(&self.inner.view.load().keys, token).map_err(|reason| reason.code())
+        let view = self.inner.view.load();
+        portcullis_verify::authenticate(&view.keys, token).map_err(|reason| {
+            let (wall, now) = (real::wall(), real::mono());
+            // A key that is dead is not unknown.
+            match portcullis_verify::unauthentic(&view, token, reason, Policy::Closed, now, wall).decision {
+                Decision::Refuse(reason) => reason.code(),
+                _ => reason.code(),
+            }
+        })
     }
 
     /// Whether it may be used now, judged as every verifier judges under `closed`.
@@ -453,13 +498,14 @@ impl Hub {
 
     /// The `id` of an event: `EPOCH.REV.MAC`.
     fn position(&self, epoch: Epoch, rev: Rev) -> String {
-        let tag = self.position_tag(epoch, rev);
+        let macs = self.inner.macs.load();
+        let tag = macs.last().map(|mac| self.position_tag(mac, epoch, rev)).unwrap_or_default();
         format!("{epoch}.{rev}.{}", b64::encode(&tag))
     }
 
-    fn position_tag(&self, epoch: Epoch, rev: Rev) -> [u8; 16] {
+    fn position_tag(&self, mac: &MacKey, epoch: Epoch, rev: Rev) -> [u8; 16] {
         let log = self.inner.log.bits().to_be_bytes();
-        self.inner.mac.load().tag(b"feed position", &[&log, &epoch.0.to_be_bytes(), &rev.0.to_be_bytes()])
+        mac.tag(b"feed position", &[&log, &epoch.0.to_be_bytes(), &rev.0.to_be_bytes()])
     }
 
     /// Reads an `id` that came back; `None` when it is not one of ours.
@@ -469,7 +515,8 @@ impl Hub {
         let rev = Rev(parts.next()?.parse().ok()?);
         let tag: [u8; 16] = b64::decode_array(parts.next()?)?;
         // Compared as digests, in constant time.
-        (Digest::of(&tag) == Digest::of(&self.position_tag(epoch, rev))).then_some((epoch, rev))
+        let ours = |mac: &MacKey| Digest::of(&tag) == Digest::of(&self.position_tag(mac, epoch, rev));
+        self.inner.macs.load().iter().any(ours).then_some((epoch, rev))
     }
 
     fn event(&self, name: &str, position: Option<(Epoch, Rev)>, data: &impl serde::Serialize) -> Bytes {

@@ -1,15 +1,19 @@
-//! Signing keys and MAC keys: made here, sealed under the master key, kept parsed in memory.
+//! Signing keys and MAC keys: made here, sealed under the master key, kept parsed in memory. When they are made, used and
+//! dropped is the business of `domain::keys`, and of [`crate::rotation`].
 //!
 //! The next signing key is always published already, so that an emergency needs no wait. Private parts are encrypted with
 //! AES-256-GCM under the master key and bound to their number and purpose, so that a row moved to another place does not open.
+mod pair;
+
 use crate::real;
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
-use aws_lc_rs::rand::SystemRandom;
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
+use pair::Pair;
 use portcullis_domain::family::MacKey;
+use portcullis_domain::keys::{self, Make, State};
 use portcullis_domain::model::{Key, KeyPurpose};
 use portcullis_wire::jws::{self, ACCESS_TOKEN_TYP, Algorithm, Jwk};
-use portcullis_wire::{AccessClaims, KeyId, LogId, SecretBytes, SecretString, Time, b64};
+use portcullis_wire::{AccessClaims, Digest, KeyId, LogId, SecretBytes, SecretString, Time, b64};
+use std::collections::BTreeSet;
 use std::fmt;
 
 /// The key that seals all others: 32 bytes, never in the database.
@@ -94,39 +98,75 @@ impl MasterKey {
         Ok(SecretBytes::new(&*plain))
     }
 
-    /// A new signing key for ES256, sealed, to be stored.
-    pub fn new_es256(&self, id: KeyId, log: LogId, now: Time, active_from: Option<Time>) -> Result<Key, KeyError> {
-        let pkcs8 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new())
-            .map_err(|_| KeyError::Library)?;
-        let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8.as_ref())
-            .map_err(|_| KeyError::Library)?;
-        let jwk = Jwk::es256(id, pair.public_key().as_ref()).ok_or(KeyError::Library)?;
+    /// A key as it is to be stored: `material`, numbered and sealed.
+    pub fn new_key(&self, make: Make, material: &Material, log: LogId, now: Time) -> Result<Key, KeyError> {
+        if make.purpose != material.purpose {
+            return Err(KeyError::Library);
+        }
+        let public_jwk = match material.purpose.algorithm() {
+            None => String::new(),
+            Some(algorithm) => {
+                let jwk = Pair::open(algorithm, &material.private).and_then(|pair| pair.jwk(make.id));
+                serde_json::to_string(&jwk.ok_or(KeyError::Library)?).map_err(|_| KeyError::Library)?
+            }
+        };
         Ok(Key {
-            id,
-            purpose: KeyPurpose::Es256,
-            public_jwk: serde_json::to_string(&jwk).map_err(|_| KeyError::Library)?,
-            sealed: self.seal(id, KeyPurpose::Es256, log, pkcs8.as_ref())?,
+            id: make.id,
+            purpose: make.purpose,
+            public_jwk,
+            sealed: self.seal(make.id, make.purpose, log, material.private.expose())?,
             created_at: now,
-            active_from,
+            active_from: make.active_from,
             retired_at: None,
             dead: None,
         })
     }
 
-    /// A new MAC key, sealed, to be stored.
-    pub fn new_mac(&self, id: KeyId, log: LogId, now: Time) -> Result<Key, KeyError> {
-        let mut bytes = [0u8; 32];
-        real::fill(&mut bytes);
-        Ok(Key {
-            id,
-            purpose: KeyPurpose::Mac,
-            public_jwk: String::new(),
-            sealed: self.seal(id, KeyPurpose::Mac, log, &bytes)?,
-            created_at: now,
-            active_from: Some(now),
-            retired_at: None,
-            dead: None,
-        })
+    /// The private part of a stored key, sealed under `next` instead; `None` when there is none any more.
+    pub fn reseal(&self, key: &Key, log: LogId, next: &Self) -> Result<Option<SecretBytes>, KeyError> {
+        if key.sealed.expose().is_empty() {
+            return Ok(None);
+        }
+        let plain = self.open(key, log)?;
+        next.seal(key.id, key.purpose, log, plain.expose()).map(Some)
+    }
+
+    /// Whether the stored keys that are in use open with this one. `None`: there is none to try it on.
+    pub fn opens(&self, rows: &[Key], log: LogId) -> Option<bool> {
+        let sealed = rows.iter().filter(|row| !row.sealed.expose().is_empty());
+        sealed.map(|row| self.open(row, log).is_ok()).reduce(|all, one| all && one)
+    }
+
+    /// Whether both are the same key.
+    pub fn is(&self, other: &Self) -> bool {
+        self.to_text().digest() == other.to_text().digest()
+    }
+}
+
+/// A private key that has no number yet.
+#[derive(Debug)]
+pub struct Material {
+    purpose: KeyPurpose,
+    private: SecretBytes,
+}
+
+impl Material {
+    /// A new private key. One for RS256 takes up to seconds.
+    pub fn generate(purpose: KeyPurpose) -> Result<Self, KeyError> {
+        let private = match purpose.algorithm() {
+            Some(algorithm) => pair::generate(algorithm)?,
+            None => {
+                let mut bytes = [0u8; 32];
+                real::fill(&mut bytes);
+                SecretBytes::new(bytes)
+            }
+        };
+        Ok(Self { purpose, private })
+    }
+
+    /// What it is for.
+    pub fn purpose(&self) -> KeyPurpose {
+        self.purpose
     }
 }
 
@@ -134,44 +174,68 @@ fn aad(id: KeyId, purpose: KeyPurpose, log: LogId) -> Vec<u8> {
     format!("portcullis key {id} {} {log}", purpose.as_str()).into_bytes()
 }
 
-/// All keys, opened and parsed. Immutable; a change makes a new one.
+/// All keys in use, opened and parsed. Immutable; a change makes a new one.
 #[derive(Debug)]
 pub struct KeyRing {
-    signing: Vec<(KeyId, EcdsaKeyPair)>,
-    current: usize,
+    signer: (KeyId, Pair),
     macs: Vec<MacKey>,
     public: Vec<Jwk>,
+    dead: BTreeSet<KeyId>,
+    seen: Vec<Seen>,
+}
+
+/// What of a row decides about a ring.
+type Seen = (KeyId, State, Digest);
+
+fn seen(rows: &[Key], floor: Time) -> Vec<Seen> {
+    rows.iter().map(|row| (row.id, keys::state(row, floor), Digest::of(row.sealed.expose()))).collect()
+}
+
+/// The public halves of what may have signed a token that lives, and of the waiting one.
+pub fn public(rows: &[Key], floor: Time) -> Result<Vec<Jwk>, KeyError> {
+    let listed = rows.iter().filter(|row| row.purpose.algorithm().is_some() && keys::state(row, floor).is_listed());
+    listed.map(|row| serde_json::from_str(&row.public_jwk).map_err(|_| KeyError::Damaged(row.id))).collect()
 }
 
 impl KeyRing {
-    /// Opens the stored keys. Fails when the master key is not theirs, or when there is none to sign or to make MACs with.
-    pub fn open(rows: &[Key], master: &MasterKey, log: LogId, now: Time) -> Result<Self, KeyError> {
-        let (mut signing, mut macs, mut public) = (Vec::new(), Vec::new(), Vec::new());
-        let mut current = None;
-        for row in rows.iter().filter(|row| row.dead.is_none() && row.retired_at.is_none_or(|at| now < at)) {
+    /// Opens the stored keys, as they are when F stands at `floor`. Fails when the master key is not theirs, or when there is
+    /// none to sign or to make MACs with.
+    pub fn open(rows: &[Key], master: &MasterKey, log: LogId, floor: Time) -> Result<Self, KeyError> {
+        let (mut macs, mut signer) = (Vec::new(), None);
+        let signs = keys::signing(rows, floor).map(|key| key.id);
+        for row in rows.iter().filter(|row| keys::state(row, floor).is_listed() && !row.sealed.expose().is_empty()) {
             let plain = master.open(row, log)?;
-            match row.purpose {
-                KeyPurpose::Mac => macs.push(MacKey { id: row.id, bytes: plain }),
-                KeyPurpose::Es256 => {
-                    let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, plain.expose())
-                        .map_err(|_| KeyError::Damaged(row.id))?;
-                    public.push(serde_json::from_str(&row.public_jwk).map_err(|_| KeyError::Damaged(row.id))?);
-                    if row.active_from.is_some_and(|from| from <= now) {
-                        current = Some(signing.len()); // rows come by number: the newest active one signs
-                    }
-                    signing.push((row.id, pair));
-                }
+            let Some(algorithm) = row.purpose.algorithm() else {
+                macs.push(MacKey { id: row.id, bytes: plain });
+                continue;
+            };
+            // The waiting one is opened too: that it is damaged should be known before it is needed.
+            let pair = Pair::open(algorithm, &plain).ok_or(KeyError::Damaged(row.id))?;
+            if signs == Some(row.id) {
+                signer = Some((row.id, pair));
             }
         }
         if macs.is_empty() {
             return Err(KeyError::Library);
         }
-        Ok(Self { current: current.ok_or(KeyError::Library)?, signing, macs, public })
+        let dead = rows.iter().filter(|row| row.dead.is_some()).map(|row| row.id).collect();
+        let (signer, public) = (signer.ok_or(KeyError::Library)?, public(rows, floor)?);
+        Ok(Self { signer, macs, public, dead, seen: seen(rows, floor) })
+    }
+
+    /// Whether these rows would make the same ring.
+    pub fn is_of(&self, rows: &[Key], floor: Time) -> bool {
+        self.seen == seen(rows, floor)
     }
 
     /// The MAC key that new refresh tokens and positions are made with.
     pub fn mac(&self) -> &MacKey {
-        &self.macs[self.macs.len() - 1] // `open` refuses a ring without one
+        &self.macs[self.macs.len() - 1] // `open` refuses a ring without one; rows come by number
+    }
+
+    /// All MAC keys, the newest last.
+    pub fn macs(&self) -> &[MacKey] {
+        &self.macs
     }
 
     /// All MAC keys, by number.
@@ -189,32 +253,57 @@ impl KeyRing {
         &self.public
     }
 
+    /// The key that signs.
+    pub fn signs_with(&self) -> KeyId {
+        self.signer.0
+    }
+
+    /// The algorithms of tokens that may be out, and of the next ones.
+    pub fn algorithms(&self) -> Vec<Algorithm> {
+        let mut all: Vec<Algorithm> = self.public.iter().map(|jwk| jwk.alg).collect();
+        all.sort_by_key(|alg| alg.name());
+        all.dedup();
+        all
+    }
+
+    /// Whether a key was revoked.
+    pub fn is_dead(&self, id: KeyId) -> bool {
+        self.dead.contains(&id)
+    }
+
     /// Signs an access token (RFC 9068).
     pub fn sign(&self, claims: &AccessClaims) -> Result<SecretString, KeyError> {
-        let (kid, pair) = &self.signing[self.current];
-        let input =
-            jws::signing_input(Algorithm::Es256, *kid, ACCESS_TOKEN_TYP, claims).map_err(|_| KeyError::Library)?;
-        let signature = pair.sign(&SystemRandom::new(), input.as_bytes()).map_err(|_| KeyError::Library)?;
-        Ok(SecretString::new(jws::assemble(&input, signature.as_ref())))
+        let (kid, pair) = &self.signer;
+        let input = jws::signing_input(pair.algorithm(), *kid, ACCESS_TOKEN_TYP, claims);
+        let input = input.map_err(|_| KeyError::Library)?;
+        Ok(SecretString::new(jws::assemble(&input, &pair.sign(input.as_bytes())?)))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use portcullis_verify::Keys;
+
+    fn made(master: &MasterKey, n: u32, purpose: KeyPurpose, active_from: Option<Time>) -> Key {
+        let make = Make { id: KeyId(n), purpose, active_from };
+        master.new_key(make, &Material::generate(purpose).unwrap(), LogId::from_bits(1), Time(0)).unwrap()
+    }
 
     #[test]
     fn sealed_keys_open_with_their_master_key_only() {
         let (master, log) = (MasterKey::generate(), LogId::from_bits(1));
         let rows = [
-            master.new_es256(KeyId(1), log, Time(0), Some(Time(0))).unwrap(),
-            master.new_es256(KeyId(2), log, Time(0), None).unwrap(),
-            master.new_mac(KeyId(3), log, Time(0)).unwrap(),
+            made(&master, 1, KeyPurpose::Es256, Some(Time(0))),
+            made(&master, 2, KeyPurpose::Es256, None),
+            made(&master, 3, KeyPurpose::Mac, Some(Time(0))),
         ];
         let ring = KeyRing::open(&rows, &master, log, Time(1)).unwrap();
-        assert_eq!(ring.public().len(), 2);
-        assert_eq!(ring.signing[ring.current].0, KeyId(1));
-        assert_eq!(KeyRing::open(&rows, &MasterKey::generate(), log, Time(1)).unwrap_err(), KeyError::WrongMasterKey);
+        assert_eq!((ring.public().len(), ring.signs_with()), (2, KeyId(1)));
+        let other = MasterKey::generate();
+        assert_eq!(KeyRing::open(&rows, &other, log, Time(1)).unwrap_err(), KeyError::WrongMasterKey);
+        assert_eq!((master.opens(&rows, log), other.opens(&rows, log)), (Some(true), Some(false)));
+        assert_eq!(master.opens(&[], log), None);
         // of another log, or moved to another number
         assert_eq!(KeyRing::open(&rows, &master, LogId::from_bits(2), Time(1)).unwrap_err(), KeyError::WrongMasterKey);
         let mut moved = rows.clone();
@@ -223,7 +312,35 @@ mod tests {
         let text = master.to_text();
         assert!(text.expose().len() == 44 && text.expose().ends_with('=') && !text.expose().contains(['-', '_']));
         let again = MasterKey::parse(&text).unwrap();
-        assert!(KeyRing::open(&rows, &again, log, Time(1)).is_ok());
+        assert!(KeyRing::open(&rows, &again, log, Time(1)).is_ok() && again.is(&master) && !other.is(&master));
         assert!(MasterKey::parse(&SecretString::new("short")).is_none());
+        // sealed anew: with the other one, and with nothing else
+        let resealed = rows.map(|row| Key { sealed: master.reseal(&row, log, &other).unwrap().unwrap(), ..row });
+        assert!(KeyRing::open(&resealed, &other, log, Time(1)).is_ok());
+        assert_eq!(KeyRing::open(&resealed, &master, log, Time(1)).unwrap_err(), KeyError::WrongMasterKey);
+    }
+
+    #[test]
+    fn each_algorithm_signs_what_verifiers_accept() {
+        let (master, log) = (MasterKey::generate(), LogId::from_bits(1));
+        let claims = || {
+            let text = r#"{"iss":"i","sub":"acc_00000000000000000000000001","aud":"a",
+                "client_id":"cli_00000000000000000000000001","exp":2,"iat":1,"jti":"tok_00000000000000000000000001",
+                "scope":"s","auth_time":1,"acr":"1","amr":["pwd"],"sid":"ses_00000000000000000000000001","rev":0,"epoch":0}"#;
+            serde_json::from_str::<AccessClaims>(text).unwrap()
+        };
+        let purposes = KeyPurpose::ALL.iter().filter(|purpose| purpose.algorithm().is_some());
+        for purpose in purposes {
+            let rows = [made(&master, 1, *purpose, Some(Time(0))), made(&master, 2, KeyPurpose::Mac, Some(Time(0)))];
+            let ring = KeyRing::open(&rows, &master, log, Time(1)).unwrap();
+            assert_eq!(Some(ring.public()[0].alg), purpose.algorithm());
+            assert_eq!(ring.algorithms(), [ring.public()[0].alg]);
+            let token = ring.sign(&claims()).unwrap();
+            let seen = portcullis_verify::authenticate(&Keys::parse(ring.public()), token.expose()).unwrap();
+            assert_eq!((seen.claims(), seen.key()), (&claims(), Some(KeyId(1))));
+            if *purpose == KeyPurpose::Rs256 {
+                assert_eq!(ring.public()[0].rs256_numbers().unwrap().0.len(), 384, "3072 bits");
+            }
+        }
     }
 }

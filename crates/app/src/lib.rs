@@ -14,6 +14,7 @@ pub mod hub;
 pub mod keys;
 pub mod password;
 pub mod real;
+pub mod rotation;
 pub mod sessions;
 pub mod settings;
 pub mod start;
@@ -22,7 +23,7 @@ pub use admin::Admin;
 pub use callers::Caller;
 pub use error::AppError;
 pub use sessions::{Revoked, Tokens};
-pub use settings::{Hashing, Settings};
+pub use settings::{Hashing, KeySettings, Settings};
 
 // What reads return: callers need no store of their own to name it.
 pub use portcullis_store::{EventFilter, EventRow, Page};
@@ -32,6 +33,7 @@ use crate::keys::KeyRing;
 use crate::password::Passwords;
 use arc_swap::ArcSwap;
 use portcullis_domain::changes::{Change, Changes, Committed, Conflict, Idempotency};
+use portcullis_domain::family::MacKey;
 use portcullis_domain::time_rules;
 use portcullis_domain::{Chance, Decision, Refused};
 use portcullis_store::{CommitError, Remembered, Store};
@@ -63,7 +65,7 @@ struct Inner {
     /// When sessions were last seen without a refresh, to be written from time to time.
     seen: Mutex<BTreeMap<SessionId, Time>>,
     counts: Counts,
-    master: keys::MasterKey,
+    rota: rotation::Rota,
     bound: portcullis_domain::changes::BoundRow,
     /// When keys were last read anew, by the monotonic clock.
     reloaded: AtomicI64,
@@ -173,12 +175,13 @@ impl App {
     }
 
     /// Sees to it that the committed horizon covers the longest life ahead, before a view for issuing is loaded
-    /// (DESIGN §4.3). Almost always one comparison.
+    /// (DESIGN §4.3), and that there is a key to sign with. Almost always two comparisons.
     pub(crate) async fn ensure_horizon(&self) -> Result<(), AppError> {
         let store = &self.inner.store;
         let now = time_rules::issue_time(store.now(), self.inner.hub.floor());
         let known = Time(self.inner.horizon.load(Ordering::Acquire));
         let max_life = self.inner.settings.rules.max_life();
+        self.ensure_may_sign().await?;
         if let Some(next) = time_rules::raise_horizon(known, now, max_life) {
             let changes = Changes { steps: vec![Change::RaiseHorizon(next)], ..Changes::default() };
             store.commit(changes).await.map_err(|error| self.fault(error.into()))?;
@@ -283,14 +286,15 @@ impl App {
     /// The digest of a call as the database has it: under a server key, for the call may hold a password, and a quick digest
     /// of that beside the slow one would be what a thief of the database guesses by.
     fn sealed(&self, repeat: &RepeatKey) -> Digest {
-        Digest::of(&self.keys().mac().tag(b"repeated call", &[&repeat.request.0]))
+        sealed(self.keys().mac(), repeat)
     }
 
     async fn remembered(&self, actor: &str, repeat: &RepeatKey) -> Result<Option<Remembered>, AppError> {
         let Some(before) = self.inner.store.load_remembered(actor, &repeat.key).await? else {
             return Ok(None);
         };
-        if before.request != self.sealed(repeat) {
+        // The key may have been rotated since.
+        if !self.keys().macs().iter().any(|mac| before.request == sealed(mac, repeat)) {
             let detail = "was used for another request; take a new one".into();
             return Err(Refused::InvalidValue { field: "Idempotency-Key", detail }.into());
         }
@@ -315,6 +319,10 @@ impl App {
             seen.insert(session, now);
         }
     }
+}
+
+fn sealed(mac: &MacKey, repeat: &RepeatKey) -> Digest {
+    Digest::of(&mac.tag(b"repeated call", &[&repeat.request.0]))
 }
 
 /// Whether to decide again after this conflict, or what to tell the caller.

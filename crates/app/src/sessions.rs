@@ -276,6 +276,9 @@ impl App {
         page_cookie: Option<SecretString>,
         device: Option<SecretString>,
     ) -> Result<Tokens, AppError> {
+        if !self.may_sign() {
+            return Err(AppError::Overloaded); // a key was revoked this very moment; the client repeats
+        }
         let access_token =
             self.keys().sign(&issued.claims).map_err(|error| self.fault(AppError::Fault(error.to_string())))?;
         Ok(Tokens {

@@ -1,6 +1,8 @@
 //! The settings of a running server, already checked. Where they come from is `server`'s business.
 use portcullis_domain::Rules;
+use portcullis_domain::keys::KeyRules;
 use portcullis_wire::Millis;
+use portcullis_wire::jws::Algorithm;
 
 /// Everything that operations depend on. Spans in milliseconds.
 #[derive(Debug, Clone)]
@@ -15,6 +17,37 @@ pub struct Settings {
     pub sign_up: bool,
     /// How passwords are hashed.
     pub hashing: Hashing,
+    /// How keys live.
+    pub keys: KeySettings,
+}
+
+impl Settings {
+    /// What the life of keys depends on.
+    pub fn key_rules(&self) -> KeyRules {
+        let rules = &self.rules;
+        KeyRules {
+            rotate_every: self.keys.rotate_every,
+            algorithm: self.keys.algorithm,
+            max_life: rules.max_life(),
+            // As long as a session made today can live without a refresh, and then a predecessor can come late.
+            mac_kept: rules.absolute_ttl.max(rules.idle_ttl).saturating_add(rules.late_retry),
+        }
+    }
+}
+
+/// How keys live.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeySettings {
+    /// After how long a key is replaced; `None`: when somebody says so.
+    pub rotate_every: Option<Millis>,
+    /// What new signing keys sign with.
+    pub algorithm: Algorithm,
+}
+
+impl Default for KeySettings {
+    fn default() -> Self {
+        Self { rotate_every: Some(90 * 86_400_000), algorithm: Algorithm::Es256 }
+    }
 }
 
 /// Argon2id parameters and the limits of the pool that computes it.

@@ -1,15 +1,14 @@
 //! Starting and keeping house: first keys, the bound, background tasks.
 use crate::hub::{Hub, HubSettings};
-use crate::keys::{KeyRing, MasterKey};
+use crate::keys::MasterKey;
 use crate::password::Passwords;
+use crate::rotation::{self, MasterHome, Rota};
 use crate::{App, AppError, Counts, Inner, Settings, real};
 use arc_swap::ArcSwap;
 use portcullis_domain::changes::{BoundRow, Change, Changes};
-use portcullis_domain::event::{Actor, EventKind, NewEvent};
-use portcullis_domain::{Chance as _, time_rules};
-use portcullis_store::{CommitError, Store};
+use portcullis_domain::time_rules;
+use portcullis_store::Store;
 use portcullis_verify::Expect;
-use portcullis_wire::{EventId, KeyId, LogId};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -32,8 +31,19 @@ impl App {
         master: MasterKey,
         tasks: &mut JoinSet<()>,
     ) -> Result<Self, AppError> {
+        Self::start_with(store, settings, master, None, tasks).await
+    }
+
+    /// As [`App::start`]; `home` is where the master key is kept, so that it can be replaced there.
+    pub async fn start_with(
+        store: Arc<dyn Store>,
+        settings: Settings,
+        master: MasterKey,
+        home: Option<Arc<dyn MasterHome>>,
+        tasks: &mut JoinSet<()>,
+    ) -> Result<Self, AppError> {
         let log = store.stamp().await?.log;
-        let keys = ensure_keys(&*store, &master, log).await?;
+        let keys = rotation::ensure_keys(&*store, &master, log, &settings.key_rules()).await?;
         let bound = ensure_bound(&*store, settings.bound).await?;
         let bound_ms = i64::try_from(bound.at(store.now())).unwrap_or(i64::MAX);
         let passwords = Passwords::start(settings.hashing)
@@ -56,33 +66,17 @@ impl App {
             horizon: AtomicI64::new(0),
             seen: Mutex::new(BTreeMap::new()),
             counts: Counts::default(),
-            master,
+            rota: Rota::new(master, home),
             bound,
             reloaded: AtomicI64::new(i64::MIN),
         };
         let app = Self { inner: Arc::new(inner) };
+        app.publish_at_start().await?;
         tasks.spawn(hub.follow());
+        tasks.spawn(app.clone().keep_keys());
         tasks.spawn(app.clone().keep_house());
         tasks.spawn(app.clone().prune_attempts());
         Ok(app)
-    }
-
-    /// Reads the keys anew and hands them to whoever uses them; once a second at most, since a caller's garbage asks for it.
-    pub(crate) async fn reload_keys(&self) -> Result<(), AppError> {
-        let now = real::mono().0;
-        let last = self.inner.reloaded.load(Ordering::Acquire);
-        let mine = self.inner.reloaded.compare_exchange(last, now, Ordering::AcqRel, Ordering::Acquire).is_ok();
-        if now.saturating_sub(last) < 1000 || !mine {
-            return Ok(());
-        }
-        let rows = self.store().list_keys().await.map_err(|e| self.fault(e.into()))?;
-        let ring = KeyRing::open(&rows, &self.inner.master, self.inner.log, self.store().now())
-            .map_err(|error| self.fault(AppError::Fault(error.to_string())))?;
-        if ring.public() != self.keys().public() || ring.mac().id != self.keys().mac().id {
-            self.hub().set_keys(&ring);
-            self.inner.keys.store(Arc::new(ring));
-        }
-        Ok(())
     }
 
     /// Raises F, writes down who was seen, forgets what may be forgotten; for ever.
@@ -140,31 +134,6 @@ impl App {
             }
         }
     }
-}
-
-/// The stored keys, opened; the first ones are made when there are none: one that signs, the next one, and a MAC key.
-async fn ensure_keys(store: &dyn Store, master: &MasterKey, log: LogId) -> Result<KeyRing, AppError> {
-    let fault = |error: crate::keys::KeyError| AppError::Fault(error.to_string());
-    if store.list_keys().await?.is_empty() {
-        let now = store.now();
-        let keys = [
-            master.new_es256(KeyId(1), log, now, Some(now)).map_err(fault)?,
-            master.new_es256(KeyId(2), log, now, None).map_err(fault)?,
-            master.new_mac(KeyId(3), log, now).map_err(fault)?,
-        ];
-        let events = keys.iter().map(|key| {
-            let event =
-                NewEvent::new(EventId::from_bits(real::RealChance.bits()), EventKind::KeyCreated, &Actor::System);
-            event.reason(key.id.to_string())
-        });
-        let events = events.collect();
-        let steps = keys.into_iter().map(Change::InsertKey).collect();
-        match store.commit(Changes { steps, events, ..Changes::default() }).await {
-            Ok(_) | Err(CommitError::Conflict(_)) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    KeyRing::open(&store.list_keys().await?, master, log, store.now()).map_err(fault)
 }
 
 /// B as all nodes use it. A lower one counts after the old one has passed, since leases under the old one may be out.

@@ -7,7 +7,9 @@ use crate::family::Family;
 use crate::model::{Account, Client, Grant, Instance, Key, Session, Status};
 use crate::throttle::{Attempt, BucketKey, Verdict};
 use alloc::{string::String, vec::Vec};
-use portcullis_wire::{AccountId, ClientId, Digest, GrantId, InstanceId, KeyId, Rev, SessionId, Target, Time, Verb};
+use portcullis_wire::{
+    AccountId, ClientId, Digest, GrantId, InstanceId, KeyId, Rev, SecretBytes, SessionId, Target, Time, Verb,
+};
 
 /// What to commit: all or nothing.
 #[derive(Debug, Clone, Default)]
@@ -191,14 +193,24 @@ pub enum Change {
     RemoveInstances(Vec<InstanceId>),
     /// A new key.
     InsertKey(Key),
-    /// When a key signs from, and when it is dropped.
+    /// Since when a key signs, and when it is dropped.
     SetKeyTimes {
         /// The key.
         key: KeyId,
-        /// From when it signs.
+        /// Since when it signs.
         active_from: Option<Time>,
         /// When it is dropped from the list.
         retired_at: Option<Time>,
+    },
+    /// A key's private part, sealed anew, or emptied because it is of no more use. A Conflict when it is not sealed as
+    /// expected: two who seal anew at once must not mix their work.
+    SetKeySealed {
+        /// The key.
+        key: KeyId,
+        /// How it was sealed.
+        before: SecretBytes,
+        /// How it is sealed from now on.
+        sealed: SecretBytes,
     },
     /// The bound B in milliseconds, as all nodes use it: `current` from now on, `next` from `at`.
     SetBound(BoundRow),

@@ -53,6 +53,14 @@ kinds! {
     ClientEnabled = "client.enabled";
     /// A signing or MAC key was made.
     KeyCreated = "key.created";
+    /// A key that had waited signs, or makes MACs, from now on.
+    KeyActivated = "key.activated";
+    /// A key signs no more; it is dropped once nothing that it made lives.
+    KeyRetired = "key.retired";
+    /// A signing key was revoked: it is dead for good.
+    KeyRevoked = "key.revoked";
+    /// All stored keys were sealed anew, under another master key.
+    MasterKeyRotated = "master_key.rotated";
 }
 
 /// Who acts.

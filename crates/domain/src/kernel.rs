@@ -7,9 +7,9 @@
 use crate::changes::{Changes, Expect, Revoke};
 use crate::event::{Actor, EventKind, NewEvent};
 use crate::{Chance, Change};
-use alloc::vec;
+use alloc::{format, vec};
 use core::net::IpAddr;
-use portcullis_wire::{AccountId, ClientId, EventId, GrantId, SessionId, Target, Verb};
+use portcullis_wire::{AccountId, ClientId, EventId, GrantId, KeyId, SessionId, Target, Verb};
 
 /// A way by which access is taken away. `xtask tidy` and the table test of `app` see to it that each has its row in the
 /// table door × credential (I8).
@@ -37,6 +37,8 @@ pub enum Door {
     Replay,
     /// A client is switched off.
     ClientOff,
+    /// A signing key is dead: whoever holds it signs nothing that is accepted any more.
+    KeyRevoked,
 }
 
 impl Door {
@@ -53,6 +55,7 @@ impl Door {
         Self::Everyone,
         Self::Replay,
         Self::ClientOff,
+        Self::KeyRevoked,
     ];
 
     /// The word that `session_ended {reason}` and the audit record carry.
@@ -69,6 +72,7 @@ impl Door {
             Self::Everyone => "everyone",
             Self::Replay => "refresh_reused",
             Self::ClientOff => "client_disabled",
+            Self::KeyRevoked => "key_revoked",
         }
     }
 
@@ -81,6 +85,7 @@ impl Door {
             Self::Everyone => EventKind::EveryoneEnded,
             Self::Replay => EventKind::RefreshReused,
             Self::ClientOff => EventKind::ClientDisabled,
+            Self::KeyRevoked => EventKind::KeyRevoked,
         }
     }
 }
@@ -108,6 +113,8 @@ pub enum Scope {
     Account(AccountId),
     /// Everything of a client.
     Client(ClientId),
+    /// Whatever a signing key made.
+    Key(KeyId),
     /// Everything.
     All,
 }
@@ -168,10 +175,16 @@ pub fn end(door: Door, scope: Scope, except: Option<SessionId>, by: &By<'_>, cha
         }
         Scope::Account(account) => (Target::Account(account), event.account(account), None),
         Scope::Client(client) => (Target::Client(client), event.client(client), None),
+        Scope::Key(key) => {
+            let words = format!("{key}: {}", by.reason.unwrap_or(door.as_str()));
+            (Target::Key(key), event.reason(words), None)
+        }
         Scope::All => (Target::All, event, None),
     };
     let spared = except.map(|session| Expect::Alive { session, role: None });
-    let revoke = Revoke { verb: Verb::End, target, except, spread_ms: None, reason: door.as_str().into() };
+    // A key is dead for good, whatever the rev of a token: a thief who has it writes any rev.
+    let verb = if matches!(scope, Scope::Key(_)) { Verb::Key } else { Verb::End };
+    let revoke = Revoke { verb, target, except, spread_ms: None, reason: door.as_str().into() };
     Changes {
         expects: by.expects().into_iter().chain(own).chain(spared).collect(),
         steps: vec![Change::Revoke(revoke)],

@@ -7,7 +7,8 @@
 //!
 //! Where to look: [`cut`] (what is dead), [`kernel`] (the one function behind every way of taking access away), [`mod@issue`]
 //! (the one function behind every access token), [`family`] and [`refresh`] (refresh tokens), [`sign_in`], [`throttle`]
-//! (how many passwords may be guessed), [`account`], [`time_rules`] (horizon and floor). [`changes`] is the language in which decisions speak to a store.
+//! (how many passwords may be guessed), [`account`], [`time_rules`] (horizon and floor), [`keys`] (the life of signing and MAC
+//! keys). [`changes`] is the language in which decisions speak to a store.
 #![no_std]
 extern crate alloc;
 
@@ -19,6 +20,7 @@ pub mod event;
 pub mod family;
 pub mod issue;
 pub mod kernel;
+pub mod keys;
 pub mod known_device;
 pub mod model;
 pub mod refresh;

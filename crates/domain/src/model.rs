@@ -3,6 +3,7 @@ use crate::cut::Cut;
 use crate::family::Family;
 use alloc::{string::String, vec::Vec};
 use core::net::IpAddr;
+use portcullis_wire::jws::Algorithm;
 use portcullis_wire::{
     AccountId, ClientId, Digest, Epoch, GrantId, InstanceId, KeyId, Rev, SecretBytes, SessionId, Time,
 };
@@ -241,13 +242,14 @@ pub struct Key {
     pub purpose: KeyPurpose,
     /// Public JWK as JSON text; empty for MAC keys.
     pub public_jwk: String,
-    /// The private part, encrypted.
+    /// The private part, encrypted; empty once it is of no more use.
     pub sealed: SecretBytes,
     /// When it was made.
     pub created_at: Time,
-    /// From when it signs; `None` while it only waits as the next one.
+    /// Since when it signs; `None` while it only waits as the next one.
     pub active_from: Option<Time>,
-    /// When it is dropped from the list; `None` while in use.
+    /// What F must reach for it to be dropped from the list: nothing that it made lives longer. `None` while in use. See
+    /// [`crate::keys::state`].
     pub retired_at: Option<Time>,
     /// Dead for good, by this entry.
     pub dead: Option<Rev>,
@@ -258,20 +260,46 @@ pub struct Key {
 pub enum KeyPurpose {
     /// Signing tokens with ES256.
     Es256,
+    /// Signing tokens with RS256.
+    Rs256,
+    /// Signing tokens with Ed25519.
+    Ed25519,
     /// The MAC of refresh tokens and feed positions.
     Mac,
 }
 
 impl KeyPurpose {
+    /// All of them.
+    pub const ALL: &'static [Self] = &[Self::Es256, Self::Rs256, Self::Ed25519, Self::Mac];
+
     /// The word in the database.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Es256 => "es256",
+            Self::Rs256 => "rs256",
+            Self::Ed25519 => "ed25519",
             Self::Mac => "mac",
         }
     }
     /// From that word.
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Es256, Self::Mac].into_iter().find(|purpose| purpose.as_str() == text)
+        Self::ALL.iter().copied().find(|purpose| purpose.as_str() == text)
+    }
+    /// The signature algorithm; `None` for MAC keys.
+    pub const fn algorithm(self) -> Option<Algorithm> {
+        match self {
+            Self::Es256 => Some(Algorithm::Es256),
+            Self::Rs256 => Some(Algorithm::Rs256),
+            Self::Ed25519 => Some(Algorithm::Ed25519),
+            Self::Mac => None,
+        }
+    }
+    /// Of a key that signs with this.
+    pub const fn signing(algorithm: Algorithm) -> Self {
+        match algorithm {
+            Algorithm::Es256 => Self::Es256,
+            Algorithm::Rs256 => Self::Rs256,
+            Algorithm::Ed25519 => Self::Ed25519,
+        }
     }
 }

@@ -7,7 +7,7 @@ use alloc::{collections::VecDeque, vec::Vec};
 use core::fmt;
 use portcullis_wire::frame::{Keys, Snapshot, Tail};
 use portcullis_wire::jws::Jwk;
-use portcullis_wire::{Chain, Entry, Epoch, LogId, Rev, Time};
+use portcullis_wire::{Chain, Entry, Epoch, KeyId, LogId, Rev, Time};
 
 /// How much a publisher keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -183,6 +183,12 @@ impl Publisher {
     /// The `keys` frame as of the head.
     pub fn keys_frame(&self) -> Keys {
         Keys { rev: self.head, keys: self.keys.clone() }
+    }
+
+    /// The keys for an answer to a verifier that names the ones it knows; `None` when they are these.
+    pub fn keys_unless(&self, known: Option<&[KeyId]>) -> Option<Vec<Jwk>> {
+        let same = |known: &[KeyId]| known.iter().eq(self.keys.iter().map(|jwk| &jwk.kid));
+        (!known.is_some_and(same)).then(|| self.keys.clone())
     }
 
     /// What a verifier gets that has applied everything up to `from` of `epoch`; at most `max` entries, else a snapshot.

@@ -303,11 +303,19 @@ impl Subscriber {
         if keys.keys.len() > KEYS_LIMIT {
             return self.refuse_stream(Trouble::Malformed, now);
         }
-        if self.known.synced && keys.rev >= self.known.applied && keys.rev >= self.keys_rev {
+        let later = keys.rev >= self.known.applied && keys.rev >= self.keys_rev;
+        if self.known.synced && later && !self.knows_newer_than(&keys.keys) {
             self.keys_rev = keys.rev;
             self.known.keys = Arc::new(keys.keys);
             self.dirty = true;
         }
+    }
+
+    /// Whether a list is older than the one that is known. Numbers are never used again, and the newest key has the highest: a
+    /// list that was held up is known by that, also when no entry lies between the two.
+    fn knows_newer_than(&self, keys: &[portcullis_wire::jws::Jwk]) -> bool {
+        let newest = |keys: &[portcullis_wire::jws::Jwk]| keys.iter().map(|jwk| jwk.kid).max();
+        newest(keys) < newest(&self.known.keys)
     }
 
     // ---- entries ----
@@ -441,10 +449,12 @@ impl Subscriber {
             }
             return false;
         }
+        if !self.known.synced || !self.knows_newer_than(&partial.keys) {
+            self.known.keys = Arc::new(partial.keys);
+        }
         self.known.set = partial.set;
         self.known.applied = partial.rev;
         self.known.synced = true;
-        self.known.keys = Arc::new(partial.keys);
         self.keys_rev = partial.rev;
         self.links.clear();
         self.remember(partial.rev, partial.chain);
@@ -546,7 +556,8 @@ impl Subscriber {
         self.ask_at = Some(now.mono.plus((self.bound() / 3 - jitter(self.bound() / 30, now)).max(10)));
         let position = self.position.clone().unwrap_or_default();
         let (epoch, applied) = (self.known.epoch, self.known.applied);
-        self.out.push(Action::Ask(Ask { identity, epoch, applied, position, nonce }));
+        let keys = self.known.keys.iter().map(|jwk| jwk.kid).collect();
+        self.out.push(Action::Ask(Ask { identity, epoch, applied, position, nonce, keys }));
     }
 
     fn answer(&mut self, answer: AckAnswer, now: Now) {
@@ -562,6 +573,10 @@ impl Subscriber {
             self.out.push(Action::Disconnect);
             self.stream = Stream::Waiting(now.mono);
             return;
+        }
+        // Before the entries: once those are applied, the keys of their commits are known.
+        if let Some(keys) = answer.keys {
+            self.take_keys(Keys { rev: answer.head, keys }, now);
         }
         match &answer.entries {
             Tail::Entries(entries) => match self.extend(entries, Some((answer.head, answer.chain)), now) {

@@ -41,6 +41,7 @@ async fn metadata(ctx: Ctx) -> Response {
         "grant_types_supported": [],
         "subject_types_supported": ["public"],
         "id_token_signing_alg_values_supported": [],
+        "portcullis_token_signing_alg_values_supported": ctx.app().keys().algorithms(),
         "portcullis_feed_endpoint": format!("{issuer}/v1/feed"),
         "portcullis_bound_ms": ctx.app().hub().bound_ms(),
     })))

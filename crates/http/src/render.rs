@@ -4,7 +4,8 @@ use crate::request::cursor_text;
 use axum::response::{IntoResponse as _, Response};
 use http::{HeaderValue, StatusCode, header};
 use portcullis_app::EventRow;
-use portcullis_domain::model::{Account, Client, Key, KeyPurpose, Session, Status};
+use portcullis_domain::keys::{self, State};
+use portcullis_domain::model::{Account, Client, Key, Session, Status};
 use portcullis_domain::view::SessionView;
 use portcullis_feed::fleet::Listed;
 use portcullis_wire::{AccountId, Code, Rev, SessionId, Time};
@@ -159,15 +160,15 @@ pub(crate) fn verifier(listed: &Listed, head: Rev) -> Value {
     })
 }
 
-pub(crate) fn key(key: &Key, now: Time) -> Value {
-    let (usage, alg) = match key.purpose {
-        KeyPurpose::Es256 => ("sig", "ES256"),
-        KeyPurpose::Mac => ("mac", "HS256"),
+/// A key without its private part. `floor` is F, which says what has retired.
+pub(crate) fn key(key: &Key, floor: Time) -> Value {
+    let state = keys::state(key, floor);
+    let (usage, alg) = match key.purpose.algorithm() {
+        Some(algorithm) => ("sig", algorithm.name()),
+        None => ("mac", "HS256"),
     };
-    let usable = key.dead.is_none() && key.retired_at.is_none_or(|at| now < at);
     json!({
-        "kid": key.id, "use": usage, "alg": alg, "created_at": key.created_at, "active_from": key.active_from,
-        "active": usable && key.active_from.is_some_and(|from| from <= now),
-        "retired_at": key.retired_at, "dead": key.dead,
+        "kid": key.id, "use": usage, "alg": alg, "state": state.as_str(), "created_at": key.created_at,
+        "active_from": key.active_from, "active": state == State::Active, "retired_at": key.retired_at, "dead": key.dead,
     })
 }

@@ -60,7 +60,8 @@ pub fn master_key(given: Option<&MasterKey>, data_dir: &Path, database: &Path) -
     read_key(&path)?.ok_or_else(|| Failure::config(format!("{} vanished", path.display())))
 }
 
-fn read_key(path: &Path) -> Result<Option<MasterKey>, Failure> {
+/// The key in a file, if there is one.
+pub fn read_key(path: &Path) -> Result<Option<MasterKey>, Failure> {
     let text = match std::fs::read_to_string(path) {
         Ok(text) => SecretString::new(text),
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),

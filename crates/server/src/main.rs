@@ -7,6 +7,7 @@ mod cli;
 mod client;
 mod commands;
 mod files;
+mod master;
 mod settings;
 mod telemetry;
 

@@ -584,5 +584,6 @@ fn end_kind(door: portcullis_domain::kernel::Door) -> &'static str {
         Door::Everyone => "end: everyone",
         Door::Replay => "end: refresh_reused",
         Door::ClientOff => "end: client_disabled",
+        Door::KeyRevoked => "end: key_revoked",
     }
 }

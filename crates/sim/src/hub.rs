@@ -543,6 +543,7 @@ impl World {
             time: Some(read.stamp.now),
             position: Some(format!("{}.{}", publisher.epoch(), publisher.head())),
             entries: publisher.tail(ask.epoch, ask.applied, MAX_TAIL),
+            keys: publisher.keys_unless(Some(&ask.keys)),
         };
         self.counts.add("leases granted");
         let head = answer.head;

@@ -47,7 +47,7 @@ impl Act {
                 Scope::Session { session: ended, .. } => ended == session,
                 Scope::Grant { grant: ended, .. } => ended == grant,
                 Scope::Account(ended) => ended == account,
-                Scope::Client(_) => false,
+                Scope::Client(_) | Scope::Key(_) => false,
                 Scope::All => true,
             }
     }

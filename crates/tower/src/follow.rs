@@ -211,6 +211,7 @@ impl Follower {
             "applied": ask.applied,
             "position": ask.position,
             "nonce": ask.nonce,
+            "keys": ask.keys,
         });
         let request = Request::post(self.below("acks"))
             .header(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))

@@ -58,6 +58,10 @@ impl Authentic {
     pub fn claims(&self) -> &AccessClaims {
         &self.claims
     }
+    /// The key that signed it, where that is known.
+    pub fn key(&self) -> Option<KeyId> {
+        self.key
+    }
     /// The claims, taken out.
     pub fn into_claims(self) -> AccessClaims {
         self.claims

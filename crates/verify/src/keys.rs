@@ -1,5 +1,7 @@
 //! Public keys, parsed once, each bound to one algorithm.
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, ParsedPublicKey};
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_FIXED, ED25519, ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256, RsaPublicKeyComponents,
+};
 use portcullis_wire::KeyId;
 use portcullis_wire::jws::{Algorithm, Jwk};
 use std::collections::BTreeMap;
@@ -18,7 +20,7 @@ pub struct Keys {
 }
 
 impl Keys {
-    /// Parses keys. What this version cannot use (another algorithm or use, a point that is not on the curve) is left out: a
+    /// Parses keys. What cannot be used (another algorithm or use, a point that is not on the curve, a modulus that is too small) is left out: a
     /// token that names it is refused as if the key were unknown. A number given twice is left out altogether.
     pub fn parse(jwks: &[Jwk]) -> Self {
         let mut keys = BTreeMap::new();
@@ -59,7 +61,11 @@ fn parse(jwk: &Jwk) -> Option<Key> {
     }
     let public = match jwk.alg {
         Algorithm::Es256 => ParsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, jwk.es256_point()?).ok()?,
-        Algorithm::Rs256 | Algorithm::Ed25519 => return None,
+        Algorithm::Rs256 => {
+            let (n, e) = jwk.rs256_numbers()?;
+            RsaPublicKeyComponents { n, e }.to_parsed_public_key(&RSA_PKCS1_2048_8192_SHA256).ok()?
+        }
+        Algorithm::Ed25519 => ParsedPublicKey::new(&ED25519, jwk.ed25519_public()?).ok()?,
     };
     Some(Key { alg: jwk.alg, public })
 }

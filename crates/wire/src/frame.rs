@@ -259,6 +259,9 @@ pub struct AckRequest {
     pub position: String,
     /// A fresh value that the answer repeats.
     pub nonce: String,
+    /// The numbers of the keys that it knows, as listed; when they are not those of today, the answer brings the list.
+    #[serde(default)]
+    pub keys: Option<Vec<KeyId>>,
 }
 
 /// What an acknowledgement brings of the log.
@@ -318,6 +321,10 @@ pub struct AckAnswer {
     pub position: Option<String>,
     /// What the verifier has not applied yet.
     pub entries: Tail,
+    /// All public signing keys as of `head`, unless the question named them: a lease is worth nothing to who does not know the
+    /// keys. A list whose highest number is below that of a list which came before is older, and ignored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keys: Option<Vec<Jwk>>,
 }
 
 #[cfg(test)]

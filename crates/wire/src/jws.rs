@@ -35,6 +35,10 @@ impl Algorithm {
             Self::Ed25519 => "Ed25519",
         }
     }
+    /// From the name in a setting.
+    pub fn parse(name: &str) -> Option<Self> {
+        [Self::Es256, Self::Rs256, Self::Ed25519].into_iter().find(|alg| alg.name() == name)
+    }
 }
 
 /// A public key as a JWK (RFC 7517), with what this system requires of one: an id, an algorithm, a use.
@@ -74,21 +78,53 @@ impl Jwk {
             return None;
         }
         Some(Self {
-            kid,
             kty: "EC".into(),
-            alg: Algorithm::Es256,
-            usage: "sig".into(),
             crv: Some("P-256".into()),
             x: Some(b64::encode(&rest[..32])),
             y: Some(b64::encode(&rest[32..])),
-            n: None,
-            e: None,
+            ..Self::bare(kid, Algorithm::Es256)
         })
+    }
+
+    /// An RSA key for RS256 from modulus and exponent, big-endian and without zeros in front (RFC 7518 §6.3.1); `None` when
+    /// the modulus is not one of [`RSA_BITS`].
+    pub fn rs256(kid: KeyId, modulus: &[u8], exponent: &[u8]) -> Option<Self> {
+        let key = Self {
+            kty: "RSA".into(),
+            n: Some(b64::encode(modulus)),
+            e: Some(b64::encode(exponent)),
+            ..Self::bare(kid, Algorithm::Rs256)
+        };
+        key.rs256_numbers().is_some().then_some(key)
+    }
+
+    /// An Ed25519 key from its 32 bytes (RFC 8037 §2); `None` for another length.
+    pub fn ed25519(kid: KeyId, public: &[u8]) -> Option<Self> {
+        (public.len() == 32).then(|| Self {
+            kty: "OKP".into(),
+            crv: Some("Ed25519".into()),
+            x: Some(b64::encode(public)),
+            ..Self::bare(kid, Algorithm::Ed25519)
+        })
+    }
+
+    fn bare(kid: KeyId, alg: Algorithm) -> Self {
+        Self { kid, kty: String::new(), alg, usage: "sig".into(), crv: None, x: None, y: None, n: None, e: None }
+    }
+
+    /// Whether type and algorithm are these, and no member of another kind of key is there.
+    fn is(&self, kty: &str, crv: Option<&str>, alg: Algorithm) -> bool {
+        let fits = match alg {
+            Algorithm::Es256 => self.n.is_none() && self.e.is_none(),
+            Algorithm::Rs256 => self.x.is_none() && self.y.is_none(),
+            Algorithm::Ed25519 => self.n.is_none() && self.e.is_none() && self.y.is_none(),
+        };
+        fits && self.kty == kty && self.crv.as_deref() == crv && self.alg == alg
     }
 
     /// The uncompressed point of a P-256 key for ES256; `None` when this is no such key.
     pub fn es256_point(&self) -> Option<[u8; 65]> {
-        if self.kty != "EC" || self.crv.as_deref() != Some("P-256") || self.alg != Algorithm::Es256 {
+        if !self.is("EC", Some("P-256"), Algorithm::Es256) {
             return None;
         }
         let x: [u8; 32] = b64::decode_array(self.x.as_deref()?)?;
@@ -98,7 +134,31 @@ impl Jwk {
         point[33..].copy_from_slice(&y);
         Some(point)
     }
+
+    /// Modulus and exponent of an RSA key for RS256 (RFC 7518 §6.3.1); `None` when this is no such key, or one that is too
+    /// small (RFC 7518 §3.3), too large to be worth the work, or with an exponent that is even or 1.
+    pub fn rs256_numbers(&self) -> Option<(Vec<u8>, Vec<u8>)> {
+        if !self.is("RSA", None, Algorithm::Rs256) {
+            return None;
+        }
+        let number = |text: Option<&str>| b64::decode(text?).filter(|bytes| bytes.first().is_some_and(|b| *b != 0));
+        let (n, e) = (number(self.n.as_deref())?, number(self.e.as_deref())?);
+        let bits = n.len() * 8 - usize::try_from(n[0].leading_zeros()).ok()?;
+        let odd = |bytes: &[u8]| bytes.last().is_some_and(|b| b % 2 == 1);
+        (RSA_BITS.contains(&bits) && e.len() <= 4 && odd(&n) && odd(&e) && e != [1]).then_some((n, e))
+    }
+
+    /// The 32 bytes of an Ed25519 key (RFC 8037 §2); `None` when this is no such key.
+    pub fn ed25519_public(&self) -> Option<[u8; 32]> {
+        if !self.is("OKP", Some("Ed25519"), Algorithm::Ed25519) {
+            return None;
+        }
+        b64::decode_array(self.x.as_deref()?)
+    }
 }
+
+/// How many bits the modulus of an RSA key may have (RFC 7518 §3.3: at least 2048).
+pub const RSA_BITS: core::ops::RangeInclusive<usize> = 2048..=8192;
 
 /// What is wrong with a token before any signature is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

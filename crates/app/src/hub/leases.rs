@@ -76,6 +76,8 @@ impl Hub {
             && request.applied <= stamp.head
             && state.fleet.ack(request.instance, applied, now).map_err(|_| gone())?;
         let entries = state.publisher.tail(request.epoch, request.applied, MAX_TAIL);
+        // Who holds a lease knows the keys, also when its stream is held up.
+        let keys = state.publisher.keys_unless(request.keys.as_deref());
         let (head, chain, epoch) = (state.publisher.head(), state.publisher.chain(), state.publisher.epoch());
         drop(state);
         if news {
@@ -93,6 +95,7 @@ impl Hub {
             time: Some(stamp.now),
             position,
             entries,
+            keys,
         })
     }
 }

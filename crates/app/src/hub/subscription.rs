@@ -99,11 +99,12 @@ impl Hub {
         let resume = from.map_or(Resume::Snapshot, |(epoch, rev)| publisher.resume(epoch, rev, MAX_RESUME));
         let at = match resume {
             Resume::Entries(entries) => {
+                // The keys first: who has applied an entry knows the keys of its commit.
+                first.push_back(First::Event(self.event("keys", None, &publisher.keys_frame())));
                 if !entries.is_empty() {
                     let entries = Entries { entries, ack: false };
                     first.push_back(First::Event(self.event("entries", Some((epoch, head)), &entries)));
                 }
-                first.push_back(First::Event(self.event("keys", None, &publisher.keys_frame())));
                 head
             }
             Resume::Snapshot => {

@@ -56,6 +56,11 @@ fn expected(door: Door) -> Row {
         Door::Everyone => all_of(Ends),
         // No session is a client's yet: switching a verifier off ends its feed, and no user's session.
         Door::ClientOff => all_of(Lives),
+        // Every access token that the key signed, whoever's; no session: all refresh, and go on under another key.
+        Door::KeyRevoked => {
+            let (access_token, access_token_at_services) = (Ends, Ends);
+            Row { access_token, access_token_at_services, other_session: Ends, bystander: Ends, ..all_of(Lives) }
+        }
     }
 }
 
@@ -84,6 +89,7 @@ async fn go_through(door: Door, world: &World, mine: &Tokens, other: &Tokens) ->
         Door::Block => app.admin_block(admin, world.ada.id, "test", None, None).await,
         Door::Delete => app.admin_delete(admin, world.ada.id, None).await,
         Door::Everyone => app.admin_end_everyone(admin, None, "test", None).await,
+        Door::KeyRevoked => app.admin_revoke_key(admin, app.keys().signs_with(), "test", None).await,
         Door::Replay => {
             let second = world.refresh(&mine.refresh_token).await.unwrap();
             world.refresh(&second.refresh_token).await.unwrap();

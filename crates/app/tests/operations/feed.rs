@@ -1,10 +1,12 @@
 //! What verifiers get, and what is said of them: at moments that only a held store shows.
 use crate::world::{World, memory};
+use portcullis_app::App;
 use portcullis_app::hub::subscription::{Opening, Subscription};
 use portcullis_app::hub::{Hub, HubSettings};
-use portcullis_app::keys::{KeyRing, MasterKey};
+use portcullis_app::keys::{KeyRing, MasterKey, Material};
 use portcullis_domain::Cut;
-use portcullis_domain::model::{Client, ClientKind};
+use portcullis_domain::keys::Make;
+use portcullis_domain::model::{Client, ClientKind, KeyPurpose};
 use portcullis_store::Store;
 use portcullis_verify::Expect;
 use portcullis_wire::frame::AckRequest;
@@ -14,8 +16,10 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// A verifier with an open stream.
-struct Verifier {
-    client: Client,
+pub struct Verifier {
+    pub client: Client,
+    /// What it says to have applied.
+    pub applied: Rev,
     instance: InstanceId,
     secret: SecretString,
     bound_ms: u64,
@@ -30,27 +34,33 @@ impl Verifier {
     async fn of(world: &World) -> Self {
         let made = world.admin.clone();
         let made = world.app.admin_create_client(&made, "orders", ClientKind::Verifier).await.unwrap();
-        Self::open(world, made.client, None).await
+        Self::of_client(&world.app, made.client).await
     }
 
-    async fn open(world: &World, client: Client, instance: Option<(InstanceId, SecretString)>) -> Self {
-        let mut stream = world.app.hub().open(&client, opening(instance)).await.unwrap();
+    pub async fn of_client(app: &App, client: Client) -> Self {
+        Self::open(app, client, None).await
+    }
+
+    async fn open(app: &App, client: Client, instance: Option<(InstanceId, SecretString)>) -> Self {
+        let mut stream = app.hub().open(&client, opening(instance)).await.unwrap();
         let hello = String::from_utf8(stream.next().await.unwrap().to_vec()).unwrap();
         let data = hello.lines().find_map(|line| line.strip_prefix("data: ")).unwrap();
         let hello: serde_json::Value = serde_json::from_str(data).unwrap();
         let text = |name: &str| hello[name].as_str().unwrap();
         let (instance, secret) = (text("instance").parse().unwrap(), SecretString::new(text("instance_secret")));
-        Self { client, instance, secret, bound_ms: hello["bound_ms"].as_u64().unwrap(), stream }
+        let applied = Rev::ZERO;
+        Self { client, applied, instance, secret, bound_ms: hello["bound_ms"].as_u64().unwrap(), stream }
     }
 
-    fn question(&self) -> AckRequest {
+    pub fn question(&self) -> AckRequest {
         AckRequest {
             instance: self.instance,
             instance_secret: self.secret.clone(),
             epoch: Epoch(1),
-            applied: Rev::ZERO,
+            applied: self.applied,
             position: String::new(),
             nonce: "n".into(),
+            keys: None,
         }
     }
 
@@ -94,7 +104,7 @@ async fn a_lower_bound_is_told_to_who_follows_already() {
     assert!(verifier.leaves(Duration::from_secs(2)).await, "the stream goes on under the old bound");
     let known = (verifier.instance, verifier.secret.clone());
     tokio::time::sleep(Duration::from_millis(500)).await;
-    let verifier = Verifier::open(&world, verifier.client.clone(), Some(known.clone())).await;
+    let verifier = Verifier::open(&world.app, verifier.client.clone(), Some(known.clone())).await;
     assert_eq!((verifier.instance, verifier.bound_ms), (known.0, 1000));
     world.app.hub().acknowledge(verifier.client.id, &verifier.question()).await.unwrap();
     tokio::time::sleep(Duration::from_millis(600)).await;
@@ -118,8 +128,11 @@ async fn a_client_is_switched_off_even_when_the_administrator_has_hung_up() {
 #[tokio::test]
 async fn instances_have_a_limit_that_no_row_passes_and_no_start_fails_at() {
     let (store, master, log) = (Arc::new(memory()), MasterKey::generate(), LogId::from_bits(7));
-    let rows = [master.new_es256(KeyId(1), log, Time(0), Some(Time(0))), master.new_mac(KeyId(2), log, Time(0))];
-    let keys = KeyRing::open(&rows.map(Result::unwrap), &master, log, Time(1)).unwrap();
+    let rows = [KeyPurpose::Es256, KeyPurpose::Mac].map(|purpose| {
+        let make = Make { id: KeyId(1 + purpose as u32), purpose, active_from: Some(Time(0)) };
+        master.new_key(make, &Material::generate(purpose).unwrap(), log, Time(0)).unwrap()
+    });
+    let keys = KeyRing::open(&rows, &master, log, Time(1)).unwrap();
     let start = |max_instances| {
         let expect = Expect { issuer: "i".into(), audience: "a".into() };
         let settings = HubSettings { expect, bound_ms: 400, stream_grace_ms: 0, max_life_s: 1, max_instances };

@@ -4,6 +4,8 @@
 mod doors;
 mod faults;
 mod feed;
+mod keys;
+mod master;
 mod races;
 mod repeats;
 mod world;

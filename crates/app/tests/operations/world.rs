@@ -1,7 +1,7 @@
 //! An App on the memory store, and a store wrapper that can hold a commit back.
 use portcullis_app::keys::MasterKey;
 use portcullis_app::sessions::Credentials;
-use portcullis_app::{Admin, App, AppError, Caller, Hashing, Settings, Tokens, real};
+use portcullis_app::{Admin, App, AppError, Caller, Hashing, KeySettings, Settings, Tokens, real};
 use portcullis_domain::changes::{Change, Changes, Committed};
 use portcullis_domain::model::{Account, Client, Instance, Key, SessionKind};
 use portcullis_domain::refresh::How;
@@ -34,6 +34,7 @@ pub fn settings() -> Settings {
         stream_grace: 0,
         sign_up: true,
         hashing: Hashing { memory_kib: 64, passes: 1, lanes: 1, threads: 1, queue: 64 },
+        keys: KeySettings::default(),
     }
 }
 

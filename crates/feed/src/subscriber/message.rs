@@ -1,10 +1,10 @@
 //! What goes into a subscriber and what comes out of it.
 use crate::Mono;
-use alloc::string::String;
+use alloc::{string::String, vec::Vec};
 use core::fmt;
 use portcullis_wire::frame::{self, AckAnswer, Hello, Keys, Snapshot};
 use portcullis_wire::time::Millis;
-use portcullis_wire::{Epoch, InstanceId, LogId, Rev, SecretString, Time};
+use portcullis_wire::{Epoch, InstanceId, KeyId, LogId, Rev, SecretString, Time};
 
 /// The moment of an input: both clocks, and a random number for nonces and jitter.
 #[derive(Debug, Clone, Copy)]
@@ -129,6 +129,8 @@ pub struct Ask {
     pub position: String,
     /// To be repeated by the answer.
     pub nonce: String,
+    /// The numbers of the keys that are known.
+    pub keys: Vec<KeyId>,
 }
 
 /// What a person should know of.

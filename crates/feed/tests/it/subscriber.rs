@@ -5,7 +5,7 @@ use portcullis_feed::subscriber::{Action, Ask, Config, Frame, Identity, Input, N
 use portcullis_feed::{Fleet, Mono, Policies, Publisher, Subscriber};
 use portcullis_wire::frame::{AckAnswer, Entries, Hello, Keys, Snapshot, Tail};
 use portcullis_wire::jws::Jwk;
-use portcullis_wire::{Chain, ClientId, Entry, Epoch, InstanceId, KeyId, LogId, Rev, SecretString, Target, Time};
+use portcullis_wire::{Chain, ClientId, Entry, Epoch, InstanceId, KeyId, LogId, Rev, SecretString, Target, Time, Verb};
 
 const B: i64 = 5000;
 
@@ -51,6 +51,7 @@ fn answer(p: &Publisher, ask: &Ask, age_ms: u64) -> AckAnswer {
         time: None,
         position: Some(format!("at {}", p.head())),
         entries: p.tail(ask.epoch, ask.applied, 1000),
+        keys: p.keys_unless(Some(&ask.keys)),
     }
 }
 
@@ -307,6 +308,44 @@ fn keys_come_in_order() {
     assert_eq!(send(3, 2), [2]);
     assert_eq!(send(5, 3), [3]);
     assert_eq!(send(4, 4), [3]);
+    assert_eq!(send(5, 2), [3], "a list that was held up, of the same rev");
+}
+
+/// A stream that is held up costs no keys: a lease brings them, before it counts.
+#[test]
+fn who_holds_a_lease_knows_the_keys() {
+    let mut p = Publisher::empty(LOG, Limits::default());
+    grow(&mut p, 3);
+    let key = |n| Jwk::es256(KeyId(n), &[4; 65]).unwrap();
+    p.set_keys(vec![key(1), key(2)]);
+    let (mut s, ask) = synced(&p, 0);
+    assert_eq!(ask.keys, [KeyId(1), KeyId(2)]);
+    let told = answer(&p, &ask, 0);
+    assert!(told.keys.is_none(), "what is known is not sent");
+    s.handle(Input::Answer(told), now(1));
+    let kids = |s: &Subscriber| s.knowledge().keys.iter().map(|k| k.kid.0).collect::<Vec<_>>();
+    // A rotation writes no entry.
+    p.set_keys(vec![key(1), key(2), key(3)]);
+    let ask = asked(&s.handle(Input::Tick, now(2000))).unwrap();
+    s.handle(Input::Answer(answer(&p, &ask, 0)), now(2001));
+    assert_eq!(kids(&s), [1, 2, 3]);
+    // What the stream had in its pipe is older, and a snapshot of before as well.
+    s.handle(Input::Frame(Frame::Keys(Keys { rev: Rev(3), keys: vec![key(1), key(2)] }), None), now(2002));
+    assert_eq!(kids(&s), [1, 2, 3]);
+    grow(&mut p, 4);
+    let mut old = p.snapshot(100).remove(0);
+    old.keys = vec![key(1), key(2)];
+    s.handle(Input::Frame(Frame::Snapshot(old), None), now(2003));
+    assert_eq!((kids(&s), s.knowledge().applied), (vec![1, 2, 3], p.head()));
+    // The end of a key comes with the list of its commit.
+    let entry = Entry { verb: Verb::Key, ..end(p.head().0 + 1, Target::Key(KeyId(1))) };
+    let chain = p.chain().after(&entry);
+    p.set_keys(vec![key(2), key(3), key(4)]);
+    p.append(&[entry], chain, Mono(0)).unwrap();
+    let ask = asked(&s.handle(Input::Tick, now(4000))).unwrap();
+    s.handle(Input::Answer(answer(&p, &ask, 0)), now(4001));
+    assert_eq!((kids(&s), s.knowledge().applied), (vec![2, 3, 4], p.head()));
+    assert!(s.knowledge().set.key_is_dead(KeyId(1)));
 }
 
 #[test]

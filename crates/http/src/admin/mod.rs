@@ -2,6 +2,7 @@
 //! handler; whether they still may is checked again in the act's own transaction.
 mod accounts;
 mod clients;
+mod keys;
 mod reads;
 mod revocations;
 
@@ -28,5 +29,8 @@ pub(crate) fn routes(table: Table) -> Table {
         .patch("/v1/admin/clients/{id}", clients::change)
         .get("/v1/admin/verifiers", reads::verifiers)
         .get("/v1/admin/events", reads::events)
-        .get("/v1/admin/keys", reads::keys)
+        .get("/v1/admin/keys", keys::list)
+        .post("/v1/admin/keys/rotate", keys::rotate)
+        .post("/v1/admin/keys/rotate-master", keys::rotate_master)
+        .post("/v1/admin/keys/{id}/revoke", keys::revoke)
 }

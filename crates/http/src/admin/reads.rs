@@ -1,11 +1,11 @@
-//! `/v1/admin/verifiers`, `/v1/admin/events`, `/v1/admin/keys`.
+//! `/v1/admin/verifiers`, `/v1/admin/events`.
 use crate::problem::Problem;
 use crate::render;
 use crate::request::{AsAdmin, Ctx};
 use axum::response::Response;
 use portcullis_app::EventFilter;
 use portcullis_domain::EventKind;
-use portcullis_wire::{InstanceId, KeyId};
+use portcullis_wire::InstanceId;
 use serde_json::json;
 
 /// Running copies of verifiers as this node sees them.
@@ -38,17 +38,4 @@ pub(super) async fn events(ctx: Ctx, AsAdmin(admin): AsAdmin) -> Result<Response
     let page = ctx.app().admin_events(&admin, &filter, cursor, limit).await?;
     let next = render::next(&page.rows, page.more, |row| row.event.id.to_string());
     Ok(render::list("events", page.rows.iter().map(render::event).collect(), next))
-}
-
-/// Signing and MAC keys, without their private parts.
-pub(super) async fn keys(ctx: Ctx, AsAdmin(admin): AsAdmin) -> Result<Response, Problem> {
-    let mut params = ctx.params(&["limit", "cursor"])?;
-    let (limit, cursor) = (params.limit()?, params.cursor::<KeyId>()?);
-    let (mut keys, now) = ctx.app().admin_keys(&admin).await?;
-    keys.retain(|key| cursor.is_none_or(|after| key.id > after));
-    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    let more = keys.len() > limit;
-    keys.truncate(limit);
-    let next = render::next(&keys, more, |key| key.id.to_string());
-    Ok(render::list("keys", keys.iter().map(|key| render::key(key, now)).collect(), next))
 }

@@ -115,6 +115,8 @@ async fn a_position_resumes_and_a_strange_one_brings_a_snapshot() {
     let again = again.header("portcullis-instance-secret", hello["instance_secret"].as_str().unwrap());
     let mut again = again.header("last-event-id", &position).events().await;
     assert_eq!(again.next_named("hello").await.data["instance"], instance);
+    let keys = next_data(&mut again).await; // before the entries: who has applied those knows the keys of their commits
+    assert_eq!((keys.name.as_str(), keys.data["keys"].as_array().map(Vec::len)), ("keys", Some(2)));
     let entries = next_data(&mut again).await;
     assert_eq!((entries.name.as_str(), entries.data["entries"].as_array().map(Vec::len)), ("entries", Some(1)));
 

@@ -1,5 +1,6 @@
 //! The command line: what can be asked for, and how an answer leaves the process.
 pub mod exit;
+pub mod keys;
 pub mod out;
 pub mod table;
 
@@ -31,6 +32,8 @@ enum Command {
     Accounts(AccountsArgs),
     /// List, register, enable and disable clients.
     Clients(ClientsArgs),
+    /// List, rotate and revoke keys; replace the master key.
+    Keys(keys::KeysArgs),
     /// Look at the configuration.
     Config(ConfigArgs),
 }
@@ -297,6 +300,7 @@ pub fn run() -> ExitCode {
         Command::DemoApi(args) => commands::demo_api::run(&args),
         Command::Accounts(args) => commands::accounts::run(&args),
         Command::Clients(args) => commands::clients::run(&args),
+        Command::Keys(args) => commands::keys::run(&args),
         Command::Config(ConfigArgs { act: ConfigAct::Check { flags, json } }) => commands::config::check(&flags, json),
     };
     match result {

@@ -4,6 +4,7 @@ pub mod clients;
 pub mod config;
 pub mod demo_api;
 pub mod dev;
+pub mod keys;
 pub mod node;
 pub mod remote;
 pub mod serve;

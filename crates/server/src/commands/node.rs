@@ -1,7 +1,7 @@
 //! A running server: the database, the operations, and the listeners, joined. `serve` runs one; `dev` runs one beside its demo.
 use crate::cli::exit::Failure;
-use crate::files;
 use crate::settings::Settings;
+use crate::{files, master};
 use portcullis_app::{App, AppError, real};
 use portcullis_domain::Chance as _;
 use portcullis_http::{HttpConfig, Limits, Listener, operator_router, ops_router, router, serve};
@@ -41,6 +41,8 @@ impl Node {
         let options = OpenOptions::new(LogId::from_bits(real::RealChance.bits()), Arc::new(real::wall));
         let store = SqliteStore::open(&database, options).map_err(Failure::config)?;
         // From here on this process holds the database's lock.
+        let given = settings.master_key.as_ref();
+        let (master, home) = master::settle(given, master, &settings.data_dir, &store).await?;
         let listener = bind("listen", settings.listen).await?;
         let address = listener.local_addr().map_err(|error| Failure::config(format!("listen: {error}")))?;
         let ops = match settings.ops_listen {
@@ -53,7 +55,8 @@ impl Node {
         let app_settings = settings.for_app(address);
         let (issuer, audience) = (app_settings.rules.issuer.clone(), app_settings.rules.audience.clone());
         let mut background = JoinSet::new();
-        let app = App::start(Arc::new(store), app_settings, master, &mut background).await.map_err(start_error)?;
+        let app = App::start_with(Arc::new(store), app_settings, master, home, &mut background);
+        let app = app.await.map_err(start_error)?;
         if let Some((email, password)) = &settings.bootstrap_admin {
             let made = app.bootstrap_admin(email, password.clone()).await;
             if made.map_err(start_error)? {

@@ -11,8 +11,9 @@ use self::sources::{Environment, Flags, Found, Gathered, Source};
 use self::table::{Kind, SETTINGS, Setting};
 use ipnet::IpNet;
 use portcullis_app::keys::MasterKey;
-use portcullis_app::{Hashing, Settings as AppSettings};
+use portcullis_app::{Hashing, KeySettings, Settings as AppSettings};
 use portcullis_domain::Rules;
+use portcullis_wire::jws::Algorithm;
 use portcullis_wire::{Millis, SecretString, time};
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -63,6 +64,8 @@ pub struct Settings {
     pub sign_up: bool,
     /// How passwords are hashed.
     pub hashing: Hashing,
+    /// How keys live.
+    pub keys: KeySettings,
     /// Log lines for programs.
     pub log_json: bool,
     /// What is logged.
@@ -231,6 +234,10 @@ impl Settings {
             bootstrap_admin: r.get("bootstrap_admin", values::bootstrap_admin),
             sign_up: r.get("sign_up", values::switch).unwrap_or(false),
             hashing,
+            keys: KeySettings {
+                rotate_every: r.get("key_rotation", values::rotation).flatten(),
+                algorithm: Algorithm::parse(&r.word("token_algorithm")).unwrap_or(Algorithm::Es256),
+            },
             log_json: r.word("log_format") == "json",
             log_level: r.get("log_level", values::log_level).unwrap_or_default(),
             shown: SETTINGS.iter().map(|setting| shown(&r, setting)).collect(),
@@ -311,6 +318,7 @@ impl Settings {
             stream_grace: self.stream_grace,
             sign_up: self.sign_up,
             hashing: self.hashing,
+            keys: self.keys,
         }
     }
 

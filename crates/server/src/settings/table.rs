@@ -138,6 +138,13 @@ pub const SETTINGS: &[Setting] = &[
         "256",
         "how many sign-ins may wait for a hash in each of two lanes; beyond that the answer is 503",
     ),
+    of("key_rotation", Kind::Text, "90d", "signing and MAC keys are replaced after so long; 0 is never"),
+    of(
+        "token_algorithm",
+        Kind::Word(&["ES256", "RS256", "Ed25519"]),
+        "ES256",
+        "what access tokens are signed with; another one takes over once every verifier knows its key",
+    ),
     of("log_format", Kind::Word(&["text", "json"]), "text", "log lines for people or for programs"),
     text(
         "log_level",

@@ -2,7 +2,7 @@
 use http::Uri;
 use ipnet::IpNet;
 use portcullis_domain::account::{self, Email};
-use portcullis_wire::SecretString;
+use portcullis_wire::{Millis, SecretString, time};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use tracing_subscriber::EnvFilter;
@@ -106,6 +106,17 @@ pub(super) fn bootstrap_admin(text: &str) -> Result<(String, SecretString), Stri
     let email = Email::parse(email).map_err(words)?;
     account::check_password(password, &email).map_err(words)?;
     Ok((email.as_str().to_owned(), SecretString::new(password)))
+}
+
+/// A span, or `0`: never. Days rather than seconds: each rotation leaves a key that verifiers keep for a while.
+pub(super) fn rotation(text: &str) -> Result<Option<Millis>, String> {
+    const SHORTEST: Millis = 600_000;
+    match if text == "0" { Some(0) } else { time::parse_span(text) } {
+        Some(0) => Ok(None),
+        Some(span) if (SHORTEST..=3_660 * 86_400_000).contains(&span) => Ok(Some(span)),
+        Some(_) => Err("must lie between 10m and 3660d, or be 0 for never".into()),
+        None => Err("must be a span with its unit, such as 90d, or 0 for never".into()),
+    }
 }
 
 pub(super) fn switch(text: &str) -> Result<bool, String> {

@@ -15,6 +15,7 @@ mod dev;
 mod fleet;
 mod guessing;
 mod kept;
+mod keys;
 mod killed;
 mod refresh;
 mod serve;

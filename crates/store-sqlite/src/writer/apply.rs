@@ -8,7 +8,7 @@ use portcullis_domain::changes::{BoundRow, Change, Conflict, Revoke};
 use portcullis_domain::family::Family;
 use portcullis_domain::kernel;
 use portcullis_domain::model::{Instance, Status};
-use portcullis_wire::{AccountId, Entry, GrantId, KeyId, Rev, SessionId, Target, Time, Verb};
+use portcullis_wire::{AccountId, Entry, GrantId, KeyId, Rev, SecretBytes, SessionId, Target, Time, Verb};
 use rusqlite::{Params, params};
 
 pub(super) fn apply(act: &mut Act<'_>, step: &Change) -> Result<(), Stop> {
@@ -56,6 +56,7 @@ pub(super) fn apply(act: &mut Act<'_>, step: &Change) -> Result<(), Stop> {
         }
         Change::InsertKey(row) => insert::key(act, row),
         Change::SetKeyTimes { key, active_from, retired_at } => set_key_times(act, *key, *active_from, *retired_at),
+        Change::SetKeySealed { key, before, sealed } => set_key_sealed(act, *key, before, sealed),
         Change::SetBound(row) => set_bound(act, row),
         Change::ForgetIdempotency(before) => {
             run(act, "DELETE FROM remembered WHERE at < ?1", [before.0])?;
@@ -196,6 +197,20 @@ fn set_key_times(act: &Act<'_>, key: KeyId, active_from: Option<Time>, retired_a
     )
 }
 
+fn set_key_sealed(act: &Act<'_>, key: KeyId, before: &SecretBytes, sealed: &SecretBytes) -> Result<(), Stop> {
+    let sql = "UPDATE keys SET sealed = ?3 WHERE id = ?1 AND sealed = ?2";
+    change_key(act, key, sql, params![key.0, before.expose(), sealed.expose()])
+}
+
+/// Runs a statement that changes one key, if it is as it should be.
+fn change_key(act: &Act<'_>, key: KeyId, sql: &str, params: impl Params) -> Result<(), Stop> {
+    if run(act, sql, params)? == 1 {
+        return Ok(());
+    }
+    let there = any(act.db, "SELECT 1 FROM keys WHERE id = ?1", [key.0])?;
+    Err(Stop::Conflict(if there { Conflict::Moved } else { Conflict::Missing }))
+}
+
 fn set_bound(act: &mut Act<'_>, row: &BoundRow) -> Result<(), Stop> {
     // The counter's row is written once, at the end of the transaction: what does not fit is refused here.
     for number in [row.current_ms, row.next_ms] {
@@ -235,8 +250,9 @@ fn revoke(act: &mut Act<'_>, what: &Revoke) -> Result<(), Stop> {
             None
         }
         (Verb::Key, Target::Key(key)) => {
-            must_change(act, "UPDATE keys SET dead = ?2 WHERE id = ?1", params![key.0, rev(end)])?;
-            None
+            let sql = "UPDATE keys SET dead = ?2 WHERE id = ?1 AND dead IS NULL";
+            change_key(act, *key, sql, params![key.0, rev(end)])?;
+            Some(0)
         }
         _ => None,
     };

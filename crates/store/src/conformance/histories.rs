@@ -353,7 +353,7 @@ impl Dice {
                 id: KeyId(self.below(4) as u32),
                 purpose: KeyPurpose::Mac,
                 public_jwk: String::new(),
-                sealed: SecretBytes::new([self.below(256) as u8]),
+                sealed: SecretBytes::new([self.below(2) as u8]),
                 created_at: now,
                 active_from: self.time_if(now),
                 retired_at: None,
@@ -361,7 +361,13 @@ impl Dice {
             }),
             6 => {
                 let key = KeyId(self.below(4) as u32);
-                Change::SetKeyTimes { key, active_from: self.time_if(now), retired_at: self.time_if(now) }
+                let (active_from, retired_at) = (self.time_if(now), self.time_if(now));
+                let (before, sealed) =
+                    (SecretBytes::new([self.below(2) as u8]), SecretBytes::new([self.below(2) as u8]));
+                match self.one_in(2) {
+                    true => Change::SetKeyTimes { key, active_from, retired_at },
+                    false => Change::SetKeySealed { key, before, sealed },
+                }
             }
             _ if self.one_in(2) => {
                 let (current_ms, next_ms) = (self.below(9000), self.below(9000));

@@ -125,6 +125,8 @@ cases! {
         clients_come_back_as_they_were
         instances_come_and_go
         keys_come_back_as_they_were
+        keys_are_sealed_anew_by_one_at_a_time
+        a_key_dies_once
         the_bound_is_kept
         a_repeated_call_is_remembered;
     atomicity:

@@ -1,9 +1,9 @@
 //! Clients, verifier instances, keys, the bound, repeated calls.
 use super::{Backend, START, World, conflict, end, wait};
 use portcullis_domain::Cut;
-use portcullis_domain::changes::{BoundRow, Change, Changes, Conflict, Idempotency};
+use portcullis_domain::changes::{BoundRow, Change, Changes, Conflict, Idempotency, Revoke};
 use portcullis_domain::model::{Client, ClientKind, Instance, Key, KeyPurpose};
-use portcullis_wire::{ClientId, Digest, InstanceId, KeyId, Rev, SecretBytes, SessionId, Target};
+use portcullis_wire::{ClientId, Digest, InstanceId, KeyId, Rev, SecretBytes, SessionId, Target, Time, Verb};
 
 pub(super) fn clients_come_back_as_they_were(backend: &dyn Backend) {
     let w = World::new(backend);
@@ -90,6 +90,69 @@ pub(super) fn keys_come_back_as_they_were(backend: &dyn Backend) {
     let changed = Key { active_from: Some(START), retired_at: None, ..row(2, KeyPurpose::Es256) };
     assert_eq!(keys()[1], show(&changed));
     assert_eq!(w.conflict([times(3, None, None)]), Conflict::Missing);
+    for purpose in KeyPurpose::ALL {
+        let id = 10 + *purpose as u32;
+        w.ok([Change::InsertKey(row(id, *purpose))]);
+        assert!(keys().contains(&show(&row(id, *purpose))));
+    }
+}
+
+pub(super) fn keys_are_sealed_anew_by_one_at_a_time(backend: &dyn Backend) {
+    let w = World::new(backend);
+    let bytes = |n: u8| SecretBytes::new(vec![n; usize::from(n)]);
+    let row = |id, sealed| Key {
+        id: KeyId(id),
+        purpose: KeyPurpose::Rs256,
+        public_jwk: String::new(),
+        sealed,
+        created_at: START,
+        active_from: None,
+        retired_at: None,
+        dead: None,
+    };
+    w.ok([Change::InsertKey(row(1, bytes(1))), Change::InsertKey(row(2, bytes(2)))]);
+    let sealed = || wait(w.store.list_keys()).unwrap().iter().map(|key| key.sealed.expose().len()).collect::<Vec<_>>();
+    let seal = |key, before, sealed| Change::SetKeySealed { key: KeyId(key), before, sealed };
+    w.ok([seal(1, bytes(1), bytes(5)), seal(2, bytes(2), bytes(0))]);
+    assert_eq!(sealed(), [5, 0]);
+    // Whoever has not seen that changes nothing, the other key neither.
+    assert_eq!(w.conflict([seal(2, bytes(0), bytes(7)), seal(1, bytes(1), bytes(6))]), Conflict::Moved);
+    assert_eq!(w.conflict([seal(3, bytes(0), bytes(1))]), Conflict::Missing);
+    assert_eq!(sealed(), [5, 0]);
+}
+
+pub(super) fn a_key_dies_once(backend: &dyn Backend) {
+    let w = World::new(backend);
+    let key = |id| Key {
+        id: KeyId(id),
+        purpose: KeyPurpose::Ed25519,
+        public_jwk: String::new(),
+        sealed: SecretBytes::new([1]),
+        created_at: START,
+        active_from: Some(START),
+        retired_at: None,
+        dead: None,
+    };
+    w.ok([Change::InsertKey(key(1)), Change::InsertKey(key(2))]);
+    let dies = |id| {
+        Change::Revoke(Revoke {
+            verb: Verb::Key,
+            target: Target::Key(KeyId(id)),
+            except: None,
+            spread_ms: None,
+            reason: "r".into(),
+        })
+    };
+    let done = w.ok([dies(1)]);
+    assert_eq!((done.rev, done.ended), (Some(Rev(1)), Some(0)), "no session ends with it");
+    assert_eq!(w.conflict([dies(1)]), Conflict::Moved);
+    // Its death is not undone by what is written to it later, nor by forgetting the entry.
+    w.ok([Change::SetKeyTimes { key: KeyId(1), active_from: None, retired_at: None }]);
+    w.ok([Change::RaiseFloor(Time(i64::MAX))]);
+    assert!(wait(w.store.read_live()).unwrap().1.is_empty());
+    let dead: Vec<_> = wait(w.store.list_keys()).unwrap().iter().map(|key| key.dead).collect();
+    assert_eq!(dead, [Some(Rev(1)), None]);
+    assert_eq!(w.conflict([dies(1)]), Conflict::Moved);
 }
 
 pub(super) fn the_bound_is_kept(backend: &dyn Backend) {

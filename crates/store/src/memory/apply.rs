@@ -203,6 +203,12 @@ fn apply_rare(db: &mut Memory, step: Change) -> Result<(), CommitError> {
             (row.active_from, row.retired_at) = (active_from, retired_at);
             db.keys.put(key, row);
         }
+        Change::SetKeySealed { key, before, sealed } => {
+            let mut row = db.keys.get(&key).cloned().ok_or(CommitError::Conflict(Conflict::Missing))?;
+            require(row.sealed.expose() == before.expose(), Conflict::Moved)?;
+            row.sealed = sealed;
+            db.keys.put(key, row);
+        }
         Change::SetBound(row) => db.meta.bound = Some(row),
         Change::ForgetIdempotency(before) => {
             let old = db.remembered.rows().filter(|(_, r)| r.at < before).map(|(key, _)| key.clone());
@@ -291,9 +297,10 @@ fn revoke(db: &mut Memory, what: Revoke, so_far: &mut Progress) -> Result<(), Co
         }
         (Verb::Key, Target::Key(id)) => {
             let mut row = db.keys.get(id).cloned().ok_or(CommitError::Conflict(Conflict::Missing))?;
+            require(row.dead.is_none(), Conflict::Moved)?;
             row.dead = Some(rev);
             db.keys.put(*id, row);
-            None
+            Some(0)
         }
         _ => None,
     };

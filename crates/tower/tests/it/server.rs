@@ -274,6 +274,7 @@ async fn acks(State(s): State<Server>, headers: HeaderMap, Json(ask): Json<AckRe
         time: Some(Time(unix_ms())),
         position: Some(format!("0.{}.mac", inner.p.head())),
         entries: inner.p.tail(ask.epoch, ask.applied, 1000),
+        keys: inner.p.keys_unless(ask.keys.as_deref()),
     };
     Json(answer).into_response()
 }

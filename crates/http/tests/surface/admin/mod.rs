@@ -1,5 +1,6 @@
 //! `/v1/admin`.
 mod accounts;
 mod clients;
+mod keys;
 mod revocations;
 mod who;
