@@ -172,14 +172,16 @@ impl App {
         if self.may_sign() { Ok(()) } else { Err(AppError::Overloaded) }
     }
 
-    /// At a start: the key that signs was published by an earlier run, unless it is so young that leases from before may be
-    /// out. (By the clock, which may have been set; the crash right after an emergency and the clock would have to conspire.)
+    /// At a start: the key that signs was published for long enough by an earlier run, or is the first one ever. Unless an
+    /// emergency brought it to sign at an age at which leases from before may still be out. (That age is by the clock, which
+    /// may have been set: a crash right after an emergency and the clock would have to conspire.)
     pub(crate) async fn publish_at_start(&self) -> Result<(), AppError> {
         let stamp = self.store().stamp().await?;
         let signs = self.keys().signs_with();
-        let row = self.store().list_keys().await?.into_iter().find(|row| row.id == signs);
-        let age = row.map_or(0, |row| stamp.now.since(row.created_at));
-        if age >= self.publish_ms() || self.hub().instances().1.is_empty() {
+        let rows = self.store().list_keys().await?;
+        let age = rows.iter().find(|row| row.id == signs).map_or(0, |row| stamp.now.since(row.created_at));
+        let emergency = rows.iter().any(|row| row.dead.is_some()) && age < self.publish_ms();
+        if !emergency || self.hub().instances().1.is_empty() {
             self.inner.rota.ready.store(signs.0, Ordering::Release);
         } else {
             let since_start = Revoked { rev: stamp.head, ended: None, at: stamp.now };
