@@ -238,11 +238,6 @@ impl KeyRing {
         &self.macs
     }
 
-    /// All MAC keys, by number.
-    pub fn macs(&self) -> &[MacKey] {
-        &self.macs
-    }
-
     /// The MAC key with this number.
     pub fn mac_by_id(&self, id: KeyId) -> Option<&MacKey> {
         self.macs.iter().find(|key| key.id == id)
