@@ -11,6 +11,7 @@ pub mod callers;
 pub mod error;
 pub mod guessing;
 pub mod hub;
+pub mod import;
 pub mod keys;
 pub mod password;
 pub mod real;

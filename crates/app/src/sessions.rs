@@ -12,7 +12,7 @@ use portcullis_domain::model::{ADMIN, Account, Session};
 use portcullis_domain::refresh::{How, refresh};
 use portcullis_domain::sign_in::{Issued, SignIn, sign_in};
 use portcullis_domain::view::{Dead, SessionView};
-use portcullis_domain::{Chance as _, Decision, Refused, device};
+use portcullis_domain::{Chance as _, Decision, Refused, device, stored_hash};
 use portcullis_store::Remembered;
 use portcullis_wire::{ClientId, Code, Digest, GrantId, Rev, SecretString, SessionId, Time};
 use std::net::IpAddr;
@@ -171,6 +171,8 @@ impl App {
         let load = || async {
             self.store().load_sign_in(&email, ClientId::FIRST_PARTY).await.map_err(|e| self.fault(e.into()))
         };
+        // What a better hash is made of, should the stored one be worse than what new passwords get.
+        let (hashing, again) = (self.settings().hashing, password.clone());
         let checked = async {
             let view = load().await?;
             let phc = view.account.as_ref().and_then(|account| account.password_hash.clone());
@@ -200,6 +202,12 @@ impl App {
             };
             // One try per view: when rows have moved, another view must be loaded.
             if let Some(issued) = self.act_once(|| async { Ok(view.clone()) }, decide).await? {
+                let stored = view.account.as_ref().and_then(|account| account.password_hash.as_deref());
+                if stored.and_then(|text| stored_hash::parse(text).ok()).is_some_and(|stored| {
+                    stored.is_worse_than(hashing.memory_kib, hashing.passes)
+                }) {
+                    tokio::spawn(self.clone().upgrade_password(issued.account.clone(), again));
+                }
                 let cookie = secret.map(|secret| page_cookie(issued.session.id, &secret));
                 return self.tokens(issued, cookie, Some(self.marks(&ours, device.as_ref())));
             }
@@ -210,6 +218,24 @@ impl App {
             }
         }
         Err(AppError::Overloaded)
+    }
+
+    /// Puts a hash as new passwords get it in the place of a worse one, after its password was right. Best effort, after the
+    /// answer: when the pool is full or the account was changed meanwhile, the next sign-in does it.
+    async fn upgrade_password(self, account: Account, password: SecretString) {
+        let Ok(hash) = self.passwords().upgrade(password).await else { return };
+        let changes = Changes {
+            expects: vec![
+                // Also raised by a deletion: no tombstone gets a hash.
+                Expect::AccountVersion { account: account.id, version: account.version },
+                Expect::PasswordVersion { account: account.id, version: account.password_version },
+            ],
+            steps: vec![Change::SetPassword { account: account.id, hash, rehash: true }],
+            ..Changes::default()
+        };
+        if let Err(error) = self.store().commit(changes).await {
+            tracing::debug!(%error, account = %account.id, "a password's hash was not upgraded; the next sign-in does it");
+        }
     }
 
     /// Exchanges a refresh token.

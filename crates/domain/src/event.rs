@@ -33,6 +33,10 @@ kinds! {
     AccountUnblocked = "account.unblocked";
     /// An account was deleted.
     AccountDeleted = "account.deleted";
+    /// Accounts were imported.
+    AccountsImported = "accounts.imported";
+    /// Accounts were exported with the hashes of their passwords.
+    AccountsExported = "accounts.exported";
     /// Somebody signed in.
     SessionStarted = "session.started";
     /// A session was ended.

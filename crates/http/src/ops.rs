@@ -98,6 +98,7 @@ fn text(ctx: &Ctx) -> String {
         ("conflicts", "Decisions taken anew because rows had moved.", read(&counts.conflicts)),
         ("faults", "Faults on this side.", read(&counts.faults)),
         ("password_hashes", "Password hashes computed.", hashed),
+        ("password_upgrades", "Stored hashes replaced by better ones after a sign-in.", app.passwords().upgraded()),
         ("password_hashes_refused", "Password hashes refused because the queue was full.", hash_refused),
         ("feed_leases", "Leases given to verifiers.", read(&stats.leases)),
         ("feed_leases_refused", "Leases refused.", read(&stats.leases_refused)),

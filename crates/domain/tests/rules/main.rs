@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on stops")]
 
 mod keys;
+mod hashes;
+mod import;
 mod refresh;
 mod sign_in;
 mod throttle;

@@ -3,6 +3,7 @@ pub mod exit;
 pub mod keys;
 pub mod out;
 pub mod table;
+pub mod transfer;
 
 use crate::commands;
 use crate::settings::sources::Flags;
@@ -34,6 +35,10 @@ enum Command {
     Clients(ClientsArgs),
     /// List, rotate and revoke keys; replace the master key.
     Keys(keys::KeysArgs),
+    /// Import accounts from a file, with the hashes of their passwords.
+    Import(transfer::ImportArgs),
+    /// Export accounts as lines that `import` reads.
+    Export(transfer::ExportArgs),
     /// Look at the configuration.
     Config(ConfigArgs),
 }
@@ -301,6 +306,8 @@ pub fn run() -> ExitCode {
         Command::Accounts(args) => commands::accounts::run(&args),
         Command::Clients(args) => commands::clients::run(&args),
         Command::Keys(args) => commands::keys::run(&args),
+        Command::Import(args) => commands::import::run(&args),
+        Command::Export(args) => commands::export::run(&args),
         Command::Config(ConfigArgs { act: ConfigAct::Check { flags, json } }) => commands::config::check(&flags, json),
     };
     match result {

@@ -5,6 +5,8 @@ pub mod config;
 pub mod demo_api;
 pub mod dev;
 pub mod keys;
+pub mod export;
+pub mod import;
 pub mod node;
 pub mod remote;
 pub mod serve;

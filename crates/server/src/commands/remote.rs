@@ -69,21 +69,31 @@ impl Remote {
 
     /// Calls, and takes anything but success as a failure in words.
     pub async fn call(&mut self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, Failure> {
-        let answer = self.client.call(method, path, body).await.map_err(|error| {
+        let answer = self.answer(method, path, body).await?;
+        if answer.is_success() {
+            return Ok(answer.body);
+        }
+        Err(self.refusal(&answer))
+    }
+
+    /// A refusal as a failure in words; programs get the problem itself.
+    pub fn refusal(&self, answer: &Answer) -> Failure {
+        if self.json && answer.body.is_object() {
+            out::json(&answer.body);
+        }
+        refused(answer)
+    }
+
+    /// Calls, and takes any answer.
+    pub async fn answer(&mut self, method: Method, path: &str, body: Option<&Value>) -> Result<Answer, Failure> {
+        self.client.call(method, path, body).await.map_err(|error| {
             let hint = if self.by_socket {
                 "\nIs the server running on this data directory? Otherwise give --data-dir or --server."
             } else {
                 ""
             };
             Failure::unreachable(format!("{}{hint}", error.0))
-        })?;
-        if answer.is_success() {
-            return Ok(answer.body);
-        }
-        if self.json && answer.body.is_object() {
-            out::json(&answer.body); // programs read the problem itself
-        }
-        Err(refused(&answer))
+        })
     }
 }
 

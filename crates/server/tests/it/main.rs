@@ -21,3 +21,4 @@ mod refresh;
 mod serve;
 mod stopped;
 mod support;
+mod transfer;

@@ -147,6 +147,11 @@ impl Running {
         found.await.unwrap_or_else(|_| panic!("no line with {marks:?}: {}", self.log()))
     }
 
+    /// Whether it has ended.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
     /// Waits until it ends by itself; its exit code.
     pub async fn ended(&mut self) -> Option<i32> {
         let ended = tokio::time::timeout(PATIENCE, async {

@@ -3,4 +3,5 @@ mod accounts;
 mod clients;
 mod keys;
 mod revocations;
+mod transfer;
 mod who;

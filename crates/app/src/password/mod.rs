@@ -7,10 +7,10 @@
 //! own lane only. That no lane starves, one of [`FIRST_IN_A_ROW`] + 1 is taken from the other. What a lane is decided by
 //! (a mark that only a sign-in gives) a guesser knows already; whether an attempt is throttled does not decide it, or the
 //! wait would tell.
-use crate::real;
+mod compute;
+
 use crate::settings::Hashing;
-use argon2::password_hash::{PasswordHash, Salt, SaltString};
-use argon2::{Algorithm, Argon2, Block, Params, PasswordHasher as _, Version};
+use argon2::{Block, Params};
 use portcullis_wire::SecretString;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -20,9 +20,6 @@ use tokio::sync::oneshot;
 
 /// After so long without work a thread gives its memory back.
 const KEEP_MEMORY: Duration = Duration::from_secs(20);
-
-/// The largest hash that is computed for a stored PHC string, in KiB: a row must not be able to take all memory.
-const MAX_STORED_KIB: u32 = 1 << 20;
 
 /// So many of known devices are served in a row before one of the others is, if one waits.
 pub const FIRST_IN_A_ROW: u32 = 8;
@@ -255,52 +252,17 @@ fn work(shared: &Shared, params: &Params) {
         match job {
             Job::Hash(password, reply) => {
                 shared.computed.fetch_add(1, Ordering::Relaxed);
-                let _ = reply.send(hash(&password, params));
+                let _ = reply.send(compute::hash(&password, params));
             }
             Job::Upgrade(password, reply) => {
                 shared.upgraded.fetch_add(1, Ordering::Relaxed);
-                let _ = reply.send(hash(&password, params));
+                let _ = reply.send(compute::hash(&password, params));
             }
             Job::Check { password, phc, compare, reply } => {
                 shared.computed.fetch_add(1, Ordering::Relaxed);
-                let _ = reply.send(check(&password, phc.as_deref(), compare, params, &mut memory));
+                let _ = reply.send(compute::check(&password, phc.as_deref(), compare, params, &mut memory));
             }
         }
-    }
-}
-
-fn hash(password: &SecretString, params: &Params) -> Option<String> {
-    let mut salt = [0; 16];
-    real::fill(&mut salt);
-    let salt = SaltString::encode_b64(&salt).ok()?;
-    let argon = Argon2::new(Algorithm::Argon2id, Version::V0x13, params.clone());
-    argon.hash_password(password.expose().as_bytes(), &salt).ok().map(|hash| hash.to_string())
-}
-
-/// Computes exactly one hash and compares in constant time, if at all.
-fn check(password: &SecretString, phc: Option<&str>, compare: bool, params: &Params, memory: &mut Vec<Block>) -> bool {
-    let parsed = phc.and_then(|phc| PasswordHash::new(phc).ok());
-    let stored = parsed.as_ref().and_then(|hash| {
-        let params = Params::try_from(hash).ok().filter(|p| p.m_cost() <= MAX_STORED_KIB)?;
-        let algorithm = Algorithm::try_from(hash.algorithm).ok()?;
-        let version = hash.version.map_or(Ok(Version::V0x13), Version::try_from).ok()?;
-        let mut salt = [0u8; Salt::MAX_LENGTH];
-        let salt = hash.salt?.decode_b64(&mut salt).ok()?.to_vec();
-        Some((Argon2::new(algorithm, version, params.clone()), params, salt, hash.hash?))
-    });
-    let (argon, params, salt, expected) = match stored {
-        Some((argon, params, salt, expected)) => (argon, params, salt, Some(expected)),
-        None => (Argon2::new(Algorithm::Argon2id, Version::V0x13, params.clone()), params.clone(), vec![0; 16], None),
-    };
-    memory.resize(params.block_count(), Block::default());
-    let mut out = vec![0; expected.map_or(32, |e| e.len())];
-    let computed = argon.hash_password_into_with_memory(password.expose().as_bytes(), &salt, &mut out, &mut memory[..]);
-    match expected {
-        // `Output` compares in constant time.
-        Some(expected) if compare && computed.is_ok() => {
-            argon2::password_hash::Output::new(&out).is_ok_and(|out| out == expected)
-        }
-        _ => false,
     }
 }
 
