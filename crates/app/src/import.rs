@@ -59,8 +59,16 @@ impl App {
         let keys = self.keys();
         let mut out = Vec::with_capacity(lines.len());
         for line in lines {
-            let id = line.id.unwrap_or_else(|| import::id_of(keys.mac(), &line.email));
-            let by_id = self.store().load_account(id).await.map_err(|e| self.fault(e.into()))?;
+            // A line without an id may have been imported under an older key; the newest makes a new one.
+            let made = keys.macs().iter().map(|key| import::id_of(key, &line.email));
+            let ids: Vec<AccountId> = line.id.map_or_else(|| made.rev().collect(), |id| vec![id]);
+            let (mut id, mut by_id) = (ids[0], None); // there is always a MAC key
+            for one in ids {
+                if let Some(view) = self.store().load_account(one).await.map_err(|e| self.fault(e.into()))? {
+                    (id, by_id) = (one, Some(view));
+                    break;
+                }
+            }
             let by_email = self.store().load_sign_in(line.email.as_str(), ClientId::FIRST_PARTY).await;
             let by_email = by_email.map_err(|e| self.fault(e.into()))?.account.map(|account| account.id);
             out.push((line.clone(), id, Found { by_id: by_id.map(|view| view.account), by_email }));
