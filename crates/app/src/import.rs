@@ -23,12 +23,7 @@ pub struct Exported {
 impl App {
     /// Imports accounts whose lines are right by themselves, at most [`import::MAX_BATCH`]; what became of each. With
     /// `dry_run` nothing is written, and the answer is what would be.
-    pub async fn admin_import(
-        &self,
-        admin: &Admin,
-        lines: Vec<Checked>,
-        dry_run: bool,
-    ) -> Result<Vec<Fate>, AppError> {
+    pub async fn admin_import(&self, admin: &Admin, lines: Vec<Checked>, dry_run: bool) -> Result<Vec<Fate>, AppError> {
         let by = admin.by(None);
         for _ in 0..MAX_TRIES {
             let load = || self.found(&lines);
@@ -91,8 +86,7 @@ impl App {
         let page = self.store().list_accounts(None, cursor, limit).await.map_err(|e| self.fault(e.into()))?;
         self.still_admin(admin).await?;
         let now = self.now();
-        let lines: Vec<_> =
-            page.rows.iter().filter_map(|account| import::line_of(account, with_hashes, now)).collect();
+        let lines: Vec<_> = page.rows.iter().filter_map(|account| import::line_of(account, with_hashes, now)).collect();
         if with_hashes && !lines.is_empty() {
             let id = EventId::from_bits(real::RealChance.bits());
             let event = NewEvent::new(id, EventKind::AccountsExported, &Actor::Operator)

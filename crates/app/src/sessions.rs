@@ -203,9 +203,10 @@ impl App {
             // One try per view: when rows have moved, another view must be loaded.
             if let Some(issued) = self.act_once(|| async { Ok(view.clone()) }, decide).await? {
                 let stored = view.account.as_ref().and_then(|account| account.password_hash.as_deref());
-                if stored.and_then(|text| stored_hash::parse(text).ok()).is_some_and(|stored| {
-                    stored.is_worse_than(hashing.memory_kib, hashing.passes)
-                }) {
+                if stored
+                    .and_then(|text| stored_hash::parse(text).ok())
+                    .is_some_and(|stored| stored.is_worse_than(hashing.memory_kib, hashing.passes))
+                {
                     tokio::spawn(self.clone().upgrade_password(issued.account.clone(), again));
                 }
                 let cookie = secret.map(|secret| page_cookie(issued.session.id, &secret));

@@ -191,9 +191,11 @@ fn hash_text(hash: HashLine, project: &FirebaseProject) -> Result<String, Refuse
                 (Some(signer_key), Some(separator), Some(rounds), Some(mem_cost)) => {
                     stored_hash::firebase(parts.hash.expose(), &parts.salt, signer_key, separator, rounds, mem_cost)
                 }
-                _ => Err("Firebase's signer_key, salt_separator, rounds and mem_cost are needed, in the line or for all \
+                _ => Err(
+                    "Firebase's signer_key, salt_separator, rounds and mem_cost are needed, in the line or for all \
                      lines (portcullis import --firebase-…)"
-                    .to_owned()),
+                        .to_owned(),
+                ),
             }
         }
     };
@@ -269,9 +271,9 @@ fn fate(stamp: &Stamp, line: &Checked, id: AccountId, found: &Found) -> Fate {
     let conflict = |detail: &str| Fate::Refused(Refused::Conflict { detail: detail.to_owned() });
     if let Some(there) = &found.by_id {
         return match (&there.status, &there.email) {
-            (Status::Deleted { .. }, _) => {
-                conflict("this account was deleted, and ids are never used again; give the line another id to make a new one")
-            }
+            (Status::Deleted { .. }, _) => conflict(
+                "this account was deleted, and ids are never used again; give the line another id to make a new one",
+            ),
             (_, Some(email)) if email == line.email.as_str() => Fate::There(id, differences(there, line)),
             _ => conflict("this id belongs to an account with another address; leave the id out, or give another"),
         };

@@ -142,10 +142,12 @@ pub fn parse(text: &str) -> Result<Stored, Wrong> {
             from_firebase(log_n, r, salt, base64(signer_key, "signer key")?, hash)?
         }
         _ => {
-            return Err("this scheme is not known here, or its parts are not complete; known are $2a$ $2b$ $2y$ (bcrypt), \
+            return Err(
+                "this scheme is not known here, or its parts are not complete; known are $2a$ $2b$ $2y$ (bcrypt), \
                  $scrypt$, $pbkdf2-sha256$, $pbkdf2-sha512$, pbkdf2_sha256$ and pbkdf2_sha512$ (Django), $argon2id$, \
                  $argon2i$, $argon2d$, and Firebase's as an object"
-                .into());
+                    .into(),
+            );
         }
     };
     bounded(stored)

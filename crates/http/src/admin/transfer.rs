@@ -70,7 +70,8 @@ fn refusal(why: &Refused) -> Value {
         Refused::Conflict { detail } => out["detail"] = detail.as_str().into(),
         Refused::EmailTaken => {
             out["field"] = "email".into();
-            out["detail"] = "another account has this address; change or delete that one, or leave this line out".into();
+            out["detail"] =
+                "another account has this address; change or delete that one, or leave this line out".into();
         }
         other => out["detail"] = other.code().title().into(),
     }
@@ -84,7 +85,9 @@ pub(super) async fn export(ctx: Ctx, AsAdmin(admin): AsAdmin) -> Result<Response
     let exported = ctx.app().admin_export(&admin, with_hashes, cursor, limit).await.map_err(|error| {
         let problem = Problem::from(error);
         match problem.code {
-            Code::Forbidden => problem.saying("hashes of passwords are given on the admin socket only, to the operator"),
+            Code::Forbidden => {
+                problem.saying("hashes of passwords are given on the admin socket only, to the operator")
+            }
             _ => problem,
         }
     })?;

@@ -78,7 +78,8 @@ async fn broken_lines_of_every_kind_are_reported_and_the_rest_goes_on() {
 
     let before = accounts(&dir);
     for dry_run in [true, false] {
-        let args: &[&str] = if dry_run { &["people.jsonl", "--json", "--dry-run"] } else { &["people.jsonl", "--json"] };
+        let args: &[&str] =
+            if dry_run { &["people.jsonl", "--json", "--dry-run"] } else { &["people.jsonl", "--json"] };
         let ran = import(&dir, args);
         assert_eq!(ran.code, 4, "{ran:?}");
         assert!(!ran.out.contains("secret-hash") && !ran.err.contains("secret-hash"), "{ran:?}");
@@ -290,7 +291,9 @@ async fn a_long_file_is_read_in_little_memory() {
     let out = running.out.clone();
     while !out.lock().unwrap().contains("\"done\":true") {
         let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.trim().parse().ok());
+        let peak = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.trim().parse().ok());
         most_kib = peak.map_or(most_kib, |peak: u64| peak.max(most_kib));
         tokio::time::sleep(Duration::from_millis(2)).await;
     }

@@ -8,7 +8,11 @@ use std::sync::atomic::Ordering::Relaxed;
 const HASHES: [(&str, &str, &str); 8] = [
     ("bcrypt-2a", "U*U", "$2a$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW"),
     ("bcrypt-2y", "U*U*", "$2y$05$CCCCCCCCCCCCCCCCCCCCC.VGOzA784oUp/Z0DY336zx7pLYAy0lwK"),
-    ("scrypt", "correct horse", "$scrypt$ln=10,r=8,p=1$c2Vhc2FsdHNlYXNhbHQ$mvzvlin6wa8binYh/HyNW4BstN5tfnskx1YOAA6VJCc"),
+    (
+        "scrypt",
+        "correct horse",
+        "$scrypt$ln=10,r=8,p=1$c2Vhc2FsdHNlYXNhbHQ$mvzvlin6wa8binYh/HyNW4BstN5tfnskx1YOAA6VJCc",
+    ),
     ("pbkdf2-sha256", "correct horse", "$pbkdf2-sha256$i=1000$c2Vhc2FsdA$mQnueSakb748zqBAC1tmWVZsZbi2zPGZarEzTGdfmso"),
     (
         "pbkdf2-sha512",
@@ -141,9 +145,13 @@ async fn the_same_batch_again_changes_nothing() {
     assert_eq!(statuses(&made), ["created"; 3]);
     assert_eq!(made["results"][0]["id"], dry["results"][0]["id"], "a dry run tells the id");
     let id = made["results"][0]["id"].as_str().unwrap();
-    let ada = server.client.get(format!("/v1/admin/accounts/{id}")).bearer(&admin.access).send().await.expect(200).json();
+    let ada =
+        server.client.get(format!("/v1/admin/accounts/{id}")).bearer(&admin.access).send().await.expect(200).json();
     assert_eq!((ada["email"].as_str(), &ada["roles"]), (Some("ada@example.test"), &json!(["admin", "ops"])));
-    assert_eq!((ada["created_at"].as_str(), ada["status"].as_str()), (Some("2020-02-29T12:00:00.000Z"), Some("active")));
+    assert_eq!(
+        (ada["created_at"].as_str(), ada["status"].as_str()),
+        (Some("2020-02-29T12:00:00.000Z"), Some("active"))
+    );
     let bob = server.client.get("/v1/admin/accounts/acc_00000000000000000000000777").bearer(&admin.access);
     assert_eq!(bob.send().await.expect(200).json()["status"], "blocked");
     let carol = made["results"][2]["id"].as_str().unwrap();
@@ -215,16 +223,25 @@ async fn a_line_that_is_wrong_is_refused_by_itself() {
         import(&server, &admin.access, wrong, false).await.expect_problem("invalid_value");
     }
     let user = server.sign_in("taken@example.test").await;
-    import(&server, &user.access, json!([{ "email": "y@example.test" }]), true).await.expect_problem("insufficient_scope");
+    import(&server, &user.access, json!([{ "email": "y@example.test" }]), true)
+        .await
+        .expect_problem("insufficient_scope");
     server.client.get("/v1/admin/export").bearer(&user.access).send().await.expect_problem("insufficient_scope");
-    server.client.post("/v1/admin/import").json(&json!({ "accounts": [] })).send().await.expect_problem("token_missing");
+    server
+        .client
+        .post("/v1/admin/import")
+        .json(&json!({ "accounts": [] }))
+        .send()
+        .await
+        .expect_problem("token_missing");
 }
 
 #[tokio::test]
 async fn two_imports_and_a_sign_up_at_once_make_each_account_once() {
     let server = TestServer::usual().await;
     let admin = server.admin().await;
-    let batch: Vec<Value> = (0..40).map(|n| json!({ "email": format!("user{n}@example.test"), "name": "imported" })).collect();
+    let batch: Vec<Value> =
+        (0..40).map(|n| json!({ "email": format!("user{n}@example.test"), "name": "imported" })).collect();
     let sign_ups = async {
         for n in 0..40 {
             let body = json!({ "email": format!("user{n}@example.test"), "password": PASSWORD });

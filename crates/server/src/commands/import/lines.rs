@@ -116,7 +116,9 @@ mod tests {
         assert_eq!(read(b"\n").0, [some("")]);
         assert_eq!(read(b"\xef\xbb\xbfa\r\nb\n\nc").0, [some("a"), some("b"), some(""), some("c")]);
         assert_eq!(read(b"a\n\xef\xbb\xbfb").0, [some("a"), some("\u{feff}b")], "only before the first line");
-        for (length, fits) in [(MAX_LINE, true), (MAX_LINE + 1, false), (MAX_LINE + 2, false), (MAX_LINE * 5 + 7, false)] {
+        for (length, fits) in
+            [(MAX_LINE, true), (MAX_LINE + 1, false), (MAX_LINE + 2, false), (MAX_LINE * 5 + 7, false)]
+        {
             for end in ["", "\n", "\r\n"] {
                 let text = format!("a\n{}{end}", "x".repeat(length));
                 let (lines, _) = read(text.as_bytes());
@@ -131,8 +133,16 @@ mod tests {
     fn the_digest_is_of_every_byte() {
         let long = "x".repeat(MAX_LINE * 3);
         let digests: Vec<_> = [
-            "a\nb\n", "a\nb", "a\nc\n", "ab\n", "a\n\nb\n", "a\r\nb\n", &format!("{long}\n"), &format!("{long}x\n"),
-            &long, &format!("y{long}\n"),
+            "a\nb\n",
+            "a\nb",
+            "a\nc\n",
+            "ab\n",
+            "a\n\nb\n",
+            "a\r\nb\n",
+            &format!("{long}\n"),
+            &format!("{long}x\n"),
+            &long,
+            &format!("y{long}\n"),
         ]
         .iter()
         .map(|text| read(text.as_bytes()).1.0)

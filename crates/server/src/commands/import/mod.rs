@@ -56,7 +56,8 @@ async fn act(args: &ImportArgs) -> Outcome {
     let done = run.all(&mut lines).await;
     if let Err(failure) = &done {
         let n = run.progress.lines;
-        let go_on = if run.progress_file.is_some() { "; the same command with --resume goes on from there" } else { "" };
+        let go_on =
+            if run.progress_file.is_some() { "; the same command with --resume goes on from there" } else { "" };
         let message = format!("{}\n{n} lines of {} are done{go_on}", failure.message, args.file.display());
         return Err(Failure { exit: failure.exit, message });
     }
@@ -166,7 +167,8 @@ impl Run<'_> {
             return Err(Wrong::malformed("holds a NUL byte; is this a text file?"));
         }
         let line: Line = portcullis_wire::json::from_slice(bytes).map_err(|error| {
-            let hint = if text.trim_start().starts_with('{') { "" } else { "; a line is one JSON object: {\"email\": …}" };
+            let hint =
+                if text.trim_start().starts_with('{') { "" } else { "; a line is one JSON object: {\"email\": …}" };
             Wrong::malformed(format!("{}{hint}", import::without_values(&error.to_string())))
         })?;
         let checked = import::check(line, &self.project).map_err(|refused| match refused {
@@ -242,7 +244,9 @@ impl Run<'_> {
                 let differs = super::remote::cell(result, "differs");
                 if !differs.is_empty() && !self.args.reach.json {
                     let what = out::harmless(&differs);
-                    out::line(&format!("line {n}: is there already and stays as it is, though the line differs in: {what}"));
+                    out::line(&format!(
+                        "line {n}: is there already and stays as it is, though the line differs in: {what}"
+                    ));
                 }
             }
             _ => {
