@@ -230,6 +230,11 @@ impl Hub {
         self.bump();
     }
 
+    /// Whether the log holds entries about keys.
+    pub(crate) fn knows_dead_keys(&self) -> bool {
+        self.state().publisher.set().dead_keys().next().is_some()
+    }
+
     /// Resolves when an entry about a key was read, perhaps another node's.
     pub(crate) async fn keys_changed(&self) {
         self.inner.keys_changed.notified().await;
@@ -353,7 +358,8 @@ impl Hub {
             }
             if !read.complete {
                 let fresh = load(&*self.inner.store, real::mono()).await?;
-                self.replace(fresh);
+                let keys = self.listed_keys(fresh.floor()).await?;
+                self.replace(fresh, keys);
                 continue;
             }
             let whole = read.entries.last().map_or(after, |entry| entry.rev) == read.stamp.head;
@@ -368,12 +374,17 @@ impl Hub {
     /// The list of keys that must reach verifiers no later than these entries: with the end of a key comes its successor's
     /// successor, and a verifier that has confirmed the one knows the other.
     async fn keys_for(&self, read: &portcullis_store::LogRead) -> Result<Option<Vec<Jwk>>, StoreError> {
-        if !read.entries.iter().any(|entry| entry.verb == Verb::Key) {
-            return Ok(None);
+        match read.entries.iter().any(|entry| entry.verb == Verb::Key) {
+            true => self.listed_keys(read.stamp.floor).await,
+            false => Ok(None),
         }
+    }
+
+    /// The list as the database has it; whoever uses keys is woken, for theirs may be another.
+    async fn listed_keys(&self, floor: Time) -> Result<Option<Vec<Jwk>>, StoreError> {
         self.inner.keys_changed.notify_one();
         let rows = self.inner.store.list_keys().await?;
-        match keys::public(&rows, read.stamp.floor) {
+        match keys::public(&rows, floor) {
             Ok(keys) => Ok(Some(keys)),
             Err(error) => {
                 // The end of a key must not wait for that: the list loses the dead one by itself.
@@ -427,9 +438,10 @@ impl Hub {
     }
 
     /// Starts over from a snapshot, when entries were forgotten before this node had read them.
-    fn replace(&self, mut publisher: Publisher) {
+    fn replace(&self, mut publisher: Publisher, keys: Option<Vec<Jwk>>) {
         let mut state = self.state();
-        publisher.set_keys(state.publisher.keys().to_vec());
+        publisher.set_keys(keys.unwrap_or_else(|| state.publisher.keys().to_vec()));
+        state.keys_version += 1;
         state.fleet.committed(publisher.head(), real::mono());
         state.publisher = publisher;
         state.batches.clear();

@@ -173,19 +173,16 @@ impl App {
     }
 
     /// At a start: the key that signs was published for long enough by an earlier run, or is the first one ever. Unless an
-    /// emergency brought it to sign at an age at which leases from before may still be out. (That age is by the clock, which
-    /// may have been set: a crash right after an emergency and the clock would have to conspire.)
+    /// emergency may have brought it to sign a moment ago: while an entry about a key is in the log, verifiers that may hold a
+    /// lease from before must confirm it first. No clock is asked how long ago that was, for clocks are set.
     pub(crate) async fn publish_at_start(&self) -> Result<(), AppError> {
         let stamp = self.store().stamp().await?;
         let signs = self.keys().signs_with();
-        let rows = self.store().list_keys().await?;
-        let age = rows.iter().find(|row| row.id == signs).map_or(0, |row| stamp.now.since(row.created_at));
-        let emergency = rows.iter().any(|row| row.dead.is_some()) && age < self.publish_ms();
-        if !emergency || self.hub().instances().1.is_empty() {
-            self.inner.rota.ready.store(signs.0, Ordering::Release);
-        } else {
-            let since_start = Revoked { rev: stamp.head, ended: None, at: stamp.now };
+        if self.hub().knows_dead_keys() {
+            let since_start = Revoked { rev: self.hub().head(), ended: None, at: stamp.now };
             *locked(&self.inner.rota.emergency) = Some((signs, since_start));
+        } else {
+            self.inner.rota.ready.store(signs.0, Ordering::Release);
         }
         self.note_published(&self.keys());
         Ok(())

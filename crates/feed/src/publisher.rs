@@ -7,7 +7,7 @@ use alloc::{collections::VecDeque, vec::Vec};
 use core::fmt;
 use portcullis_wire::frame::{Keys, Snapshot, Tail};
 use portcullis_wire::jws::Jwk;
-use portcullis_wire::{Chain, Entry, Epoch, KeyId, LogId, Rev, Time};
+use portcullis_wire::{Chain, Entry, Epoch, KeyId, LogId, Rev, Time, Verb};
 
 /// How much a publisher keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,6 +93,8 @@ pub struct Publisher {
     set: RevokedSet,
     recent: VecDeque<Entry>,
     keys: Vec<Jwk>,
+    /// The newest entry about a key, and the newest key of the list that goes with it.
+    key_entry: Option<(Rev, Option<KeyId>)>,
     limits: Limits,
 }
 
@@ -100,6 +102,9 @@ impl Publisher {
     /// From the log as the store has it.
     pub fn new(state: LogState, limits: Limits, now: Mono) -> Self {
         let mut set = RevokedSet::with_limit(limits.set);
+        // Which list goes with it is told with the first keys; until then nobody confirms it.
+        let about_keys = state.live.iter().any(|entry| entry.verb == Verb::Key);
+        let key_entry = about_keys.then_some((state.head, None));
         state.live.iter().for_each(|entry| set.apply(entry, now));
         let mut recent = VecDeque::new();
         // The newest live entries may be consecutive up to the head; those can serve a resume.
@@ -119,6 +124,7 @@ impl Publisher {
             set,
             recent,
             keys: Vec::new(),
+            key_entry,
             limits,
         }
     }
@@ -131,7 +137,7 @@ impl Publisher {
     }
 
     /// Appends committed entries: consecutive, from the position after the head, leading to `chain`, the hash that the store
-    /// has at the last of them. All or nothing.
+    /// has at the last of them. All or nothing. Before entries about keys, the list that goes with them is to be set.
     ///
     /// # Errors
     /// [`Broken`] when they do not continue the log; nothing has changed then, and this node must not go on serving it.
@@ -148,6 +154,8 @@ impl Publisher {
         if link != chain {
             return Err(Broken::Fork { at: head });
         }
+        let about_keys = entries.iter().rfind(|entry| entry.verb == Verb::Key);
+        self.key_entry = about_keys.map(|entry| (entry.rev, self.newest_key())).or(self.key_entry);
         for entry in entries {
             self.set.apply(entry, now);
             if self.recent.len() >= self.limits.recent {
@@ -177,7 +185,25 @@ impl Publisher {
         keys.retain(|k| !self.set.key_is_dead(k.kid));
         let changed = keys != self.keys;
         self.keys = keys;
+        if let Some((rev, None)) = self.key_entry {
+            self.key_entry = Some((rev, self.newest_key()));
+        }
         changed
+    }
+
+    fn newest_key(&self) -> Option<KeyId> {
+        self.keys.iter().map(|jwk| jwk.kid).max()
+    }
+
+    /// How much of what a verifier has applied counts as confirmed, given the keys that it names: an entry about a key is
+    /// confirmed by who knows the list that goes with it, for the next key may sign from then on.
+    pub fn confirmed(&self, applied: Rev, known: Option<&[KeyId]>) -> Rev {
+        match self.key_entry {
+            Some((rev, newest)) if known.is_some_and(|known| known.iter().max() < newest.as_ref()) => {
+                applied.min(Rev(rev.0.saturating_sub(1)))
+            }
+            _ => applied,
+        }
     }
 
     /// The `keys` frame as of the head.

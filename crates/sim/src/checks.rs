@@ -15,7 +15,7 @@ use portcullis_domain::sign_in::Issued;
 use portcullis_feed::set::{RevokedSet, Subject, Verdict};
 use portcullis_verify::Reason;
 use portcullis_wire::frame::Snapshot;
-use portcullis_wire::{AccountId, Code, Rev, SessionId, Time};
+use portcullis_wire::{AccountId, Code, KeyId, Rev, SessionId, Target, Time};
 
 /// An invariant that did not hold.
 #[derive(Debug, Clone)]
@@ -77,8 +77,17 @@ impl World {
         self.note(2, claims.jti.bits() as u64 ^ claims.rev.0);
         let (session, account, grant) = (issued.session.id, issued.account.id, issued.current.0);
         let proof = self.truth.sessions.get(&session).map_or(facts, |session| session.proof);
-        self.truth.tokens.push(TokenFact { claims, facts, left: self.now, session, account, grant, proof });
-        self.truth.tokens.len() - 1
+        let (left, key) = (self.now, self.node.rota.signs.unwrap_or(KeyId(0)));
+        self.truth.tokens.push(TokenFact { claims, facts, left, session, account, grant, proof, key });
+        let token = self.truth.tokens.len() - 1;
+        // The first tokens of a key go everywhere at once: whoever may be fresh must know it.
+        if self.truth.tokens.iter().rev().take(8).filter(|token| token.key == key).count() < 6 {
+            for verifier in 0..self.verifiers.len() {
+                self.after(1, Event::ProbeToken { verifier, token });
+                self.after(40, Event::ProbeToken { verifier, token });
+            }
+        }
+        token
     }
 
     // ---- answers ----
@@ -218,6 +227,7 @@ impl World {
                         .is_some_and(|account| act.is_about(account, session, portcullis_wire::GrantId::from_bits(0)))
                 }
                 (Request::AdminEnd { scope, .. }, None) => act.scope == *scope,
+                (Request::RevokeKey { id, .. }, None) => act.scope == Scope::Key(*id),
                 (Request::End { actor, .. }, None) => act.scope == Scope::Account(actor.0),
                 (Request::Block { account, .. } | Request::Delete { account, .. }, None) => {
                     act.scope == Scope::Account(*account)
@@ -417,6 +427,11 @@ impl World {
         for entry in self.truth.log.get(first..last).unwrap_or_default().iter().filter(|entry| entry.until >= floor) {
             let about = self.truth.tokens.iter().rev().take(80).filter(|token| token.claims.rev < entry.rev);
             let mut about = about.filter(|token| crate::truth::matches(entry, &token.claims));
+            if let Target::Key(key) = entry.target
+                && !known.set.key_is_dead(key)
+            {
+                missed = Some(("I4", entry.rev));
+            }
             let live = |set: &RevokedSet, token: &TokenFact| {
                 set.verdict(&Subject::of(&token.claims, None), mono) == Verdict::Live
             };
@@ -488,6 +503,9 @@ impl World {
                 wrong = Some(("I7", format!("accepted for a blocked account; {door:?} at {rev} was applied")));
             }
         }
+        if let Some(rev) = self.truth.death(fact.key).filter(|rev| *rev <= applied) {
+            wrong = Some(("I1", format!("accepted at {applied}, although {} is dead since {rev}", fact.key)));
+        }
         let (ended, stale) = self.truth.verdict(&fact.claims, applied);
         // What it knew and forgot is told as that, though it may break a promise of time as well.
         if let Some(rev) = ended.or(stale)
@@ -526,6 +544,13 @@ impl World {
             Reason::Stale { .. } => {
                 self.counts.add("refused: stale");
                 stale.is_none() && ended.is_none()
+            }
+            // In every life of a verifier the list comes no later than the entry, perhaps earlier: then the key is unknown.
+            Reason::KeyDead | Reason::UnknownKey => {
+                self.counts.add(if reason == Reason::KeyDead { "refused: key dead" } else { "refused: unknown key" });
+                // Or F has passed it: that it has ended may reach a verifier later than that its key is gone.
+                let passed = fact.claims.expires_at() <= self.disk.durable.stamp(Time::ZERO).floor;
+                self.truth.death(fact.key).is_none() && !(passed && reason == Reason::UnknownKey)
             }
             Reason::Expired => {
                 self.counts.add("refused: expired");

@@ -12,10 +12,10 @@ use crate::verifiers::Judged;
 use crate::world::{Event, World, tell};
 use portcullis_domain::account::{self, Email};
 use portcullis_domain::kernel::{By, Door, Scope};
-use portcullis_domain::model::{Account, Status};
+use portcullis_domain::model::{Account, KeyPurpose, Status};
 use portcullis_domain::sign_in::Issued;
 use portcullis_verify::Reason;
-use portcullis_wire::{AccountId, GrantId, SecretString, SessionId};
+use portcullis_wire::{AccountId, GrantId, KeyId, SecretString, SessionId};
 use std::collections::BTreeMap;
 
 const AGENTS: [&str; 3] = [
@@ -166,7 +166,8 @@ impl World {
         }
         let judged = self.judge(verifier, held.token);
         self.check_judged(verifier, held.token, judged);
-        if let Judged::Refused(Reason::Stale { .. } | Reason::Ended { .. } | Reason::Expired) = judged {
+        if let Judged::Refused(Reason::Stale { .. } | Reason::Ended { .. } | Reason::Expired | Reason::KeyDead) = judged
+        {
             let earliest = held.last_sent + self.settings.rules.retry_window;
             if let Some(held) = &mut self.devices[device].held {
                 held.refresh_at = held.refresh_at.min(earliest.max(self.now));
@@ -390,6 +391,7 @@ impl World {
             (_, 4) if slot > 1 => Request::Delete { account, key },
             (_, 5 | 6) => Request::AdminEnd { door: Door::AdminEndAccount, scope: Scope::Account(account), key },
             (_, 7) if self.rng.chance(400) => Request::AdminEnd { door: Door::Everyone, scope: Scope::All, key },
+            (_, 11) if self.rng.chance(800) => return self.admin_of_keys(key),
             (_, 8..=10) => {
                 let admin = !view.account.has_role(portcullis_domain::model::ADMIN);
                 Request::Roles { account, admin }
@@ -404,6 +406,22 @@ impl World {
             }
         };
         self.admin_calls(request, 0);
+    }
+
+    /// An administrator rotates, or revokes a key, often several: whoever has one may have more.
+    fn admin_of_keys(&mut self, key: String) {
+        if self.rng.chance(350) {
+            return self.admin_calls(Request::RotateKeys, 0);
+        }
+        let rows = self.disk.visible.list_keys();
+        let signing: Vec<KeyId> = rows.iter().filter(|row| row.purpose != KeyPurpose::Mac).map(|row| row.id).collect();
+        let newest = signing.len() - 1;
+        let first = if self.rng.chance(700) { newest.saturating_sub(1) } else { self.rng.index(signing.len()) };
+        self.admin_calls(Request::RevokeKey { id: signing[first], key }, 0);
+        if self.rng.chance(700) {
+            let key = format!("k{}", self.fresh());
+            self.admin_calls(Request::RevokeKey { id: signing[newest], key }, 0);
+        }
     }
 
     fn admin_calls(&mut self, request: Request, tries: u32) {

@@ -8,7 +8,8 @@ use portcullis_domain::changes::{Change, Changes, Expect, Idempotency};
 use portcullis_domain::event::Actor;
 use portcullis_domain::family::Presented;
 use portcullis_domain::kernel::{self, By, Door, Scope};
-use portcullis_domain::model::{ADMIN, SessionKind};
+use portcullis_domain::keys::{self, Revocation, Wanted};
+use portcullis_domain::model::{ADMIN, Key, SessionKind};
 use portcullis_domain::refresh::{How, Outcome as Judged, outcome, refresh};
 use portcullis_domain::refused::Refused;
 use portcullis_domain::sign_in::{Issued, SignIn, sign_in};
@@ -24,6 +25,7 @@ pub enum Facts {
     Refresh(Box<RefreshView>, Presented),
     Session(SessionView),
     Account(AccountView),
+    Keys(Stamp, Vec<Key>),
     /// Only where the log stands.
     Nothing,
 }
@@ -87,7 +89,11 @@ impl World {
                 self.remembered(key)?;
                 self.disk.visible.load_account(*account, now).map(Facts::Account).ok_or_else(missing)
             }
-            Request::Create { .. } => Ok(Facts::Nothing),
+            Request::RevokeKey { key, .. } => {
+                self.remembered(key)?;
+                Ok(Facts::Keys(self.stamp(), self.disk.visible.list_keys()))
+            }
+            Request::Create { .. } | Request::RotateKeys => Ok(Facts::Nothing),
             Request::Unblock { account } | Request::Roles { account, .. } => {
                 db.load_account(*account, now).map(Facts::Account).ok_or_else(missing)
             }
@@ -154,6 +160,21 @@ impl World {
             }
             (Request::Block { .. }, Facts::Account(view)) => {
                 ended(account::block(view, "an exercise", None, &admin(None), &mut self.rng))
+            }
+            (Request::RevokeKey { id, .. }, Facts::Keys(stamp, rows)) => {
+                match keys::revoke(rows, *id, stamp, &self.key_rules()) {
+                    Err(refused) => Decision::refuse(refused),
+                    Ok(Revocation::Before(rev)) => Decision::answer(Outcome::Before(rev)),
+                    Ok(Revocation::Now(plan)) => {
+                        let changes = self.changes_of_revocation(plan, *id, &admin(Some("an exercise")), stamp.now);
+                        Decision { outcome: Ok(Outcome::Ended), changes }
+                    }
+                }
+            }
+            (Request::RotateKeys, _) => {
+                self.load_keys();
+                self.rotate_keys(Wanted { signing: true, mac: false });
+                Decision::answer(Outcome::Done)
             }
             (Request::Unblock { .. }, Facts::Account(view)) => {
                 done(account::unblock(view, &admin(None), &mut self.rng))
@@ -324,6 +345,7 @@ impl World {
                 Some(rev) => Reply::Revoked { rev },
                 None => Reply::Done,
             },
+            Ok(Outcome::Issued(_)) if !self.may_sign() => Reply::Unavailable,
             Ok(Outcome::Issued(issued)) => {
                 let token = self.register_token(&issued, op.facts_head);
                 let (grant, counter) = issued.current;
@@ -367,7 +389,10 @@ fn stamp_of(facts: &mut Facts) -> Option<&mut Stamp> {
 
 fn key_of(request: &Request) -> Option<&str> {
     match request {
-        Request::AdminEnd { key, .. } | Request::Block { key, .. } | Request::Delete { key, .. } => Some(key),
+        Request::AdminEnd { key, .. }
+        | Request::Block { key, .. }
+        | Request::Delete { key, .. }
+        | Request::RevokeKey { key, .. } => Some(key),
         _ => None,
     }
 }
@@ -387,6 +412,7 @@ pub fn act_of(op: &Op) -> Option<Act> {
             act(*door, scope, except_self.then_some(actor.1))
         }
         (Request::AdminEnd { door, scope, .. }, Ok(Outcome::Ended)) => act(*door, *scope, None),
+        (Request::RevokeKey { id, .. }, Ok(Outcome::Ended)) => act(Door::KeyRevoked, Scope::Key(*id), None),
         (Request::Block { account, .. }, Ok(Outcome::Ended)) => act(Door::Block, Scope::Account(*account), None),
         (Request::Delete { account, .. }, Ok(Outcome::Ended)) => act(Door::Delete, Scope::Account(*account), None),
         (Request::Refresh { .. }, Err(Refused::RefreshReused)) => match op.facts.as_ref()? {

@@ -22,6 +22,8 @@ pub enum Owner {
     Take(u64),
     /// Nobody waits for it.
     Nobody,
+    /// The task that looks after keys.
+    Keys,
     /// A verifier that opens a stream.
     Opening(u64),
 }
@@ -227,6 +229,7 @@ impl World {
             Owner::Take(op) => self.attempt_taken(op, result),
             Owner::Nobody => {}
             Owner::House => self.house_kept(result.is_ok()),
+            Owner::Keys => self.keys_written(&result),
             Owner::Opening(opening) => self.opening_committed(opening, result),
         }
         self.maybe_crash("crash: commit replied");

@@ -14,6 +14,7 @@ use portcullis_feed::subscriber::{Ask, Frame};
 use portcullis_feed::{Mono, Policies};
 use portcullis_store::{CommitError, LogRead};
 use portcullis_wire::frame::{AckAnswer, Entries, Hello, Snapshot, VERSION};
+use portcullis_wire::jws::Jwk;
 use portcullis_wire::{ClientId, Digest, Entry, Epoch, InstanceId, Rev, SecretString, Verb, b64};
 use std::collections::BTreeMap;
 
@@ -35,6 +36,8 @@ pub struct Hub {
     due: u64,
     last_read: Mono,
     asks: BTreeMap<u64, Waiting>,
+    /// Grows whenever the list of keys becomes another.
+    keys_version: u64,
     /// Acts whose enforcement somebody waits for: the act and its rev.
     waits: Vec<(usize, Rev)>,
     /// When this life began, and the head then.
@@ -47,6 +50,7 @@ struct Stream {
     verifier: usize,
     instance: InstanceId,
     at: Rev,
+    keys_version: u64,
     prompted: Rev,
     /// Frames arrive in order, unless the network misbehaves.
     arrives: At,
@@ -124,6 +128,7 @@ impl World {
             due: 0,
             last_read: now,
             asks: BTreeMap::new(),
+            keys_version: 0,
             waits: Vec::new(),
             prompt: Rev::ZERO,
         });
@@ -190,11 +195,20 @@ impl World {
         let Some(hub) = self.node.hub.as_mut() else { return };
         let Some(Read { number, began, result: Some(read) }) = hub.reading.take() else { return };
         let planted = self.mutant == Some(Mutant::PublishBeforeCommit);
+        let about_keys = !read.complete || read.entries.iter().any(|entry| entry.verb == Verb::Key);
+        let keys = about_keys.then(|| self.listed_keys());
+        let Some(hub) = self.node.hub.as_mut() else { return };
         let entries: Vec<Entry> = read.entries.iter().filter(|e| e.rev > hub.publisher.head()).cloned().collect();
+        if let Some(keys) = keys
+            && hub.publisher.set_keys(keys)
+        {
+            hub.keys_version += 1;
+        }
         if !read.complete {
-            let fresh = load(self);
+            let mut fresh = load(self);
             if let Some(hub) = self.hub() {
                 hub.fleet.committed(fresh.head(), now);
+                fresh.set_keys(hub.publisher.keys().to_vec());
                 hub.publisher = fresh;
             }
         } else if let Some(last) = entries.last() {
@@ -306,8 +320,8 @@ impl World {
         let at = match resume {
             Resume::Entries(entries) => {
                 self.counts.add("resumes");
-                frames.push((Frame::Entries(Entries { entries, ack: false }), name(head)));
                 frames.push((Frame::Keys(hub.publisher.keys_frame()), None));
+                frames.push((Frame::Entries(Entries { entries, ack: false }), name(head)));
                 head
             }
             Resume::Snapshot => {
@@ -328,7 +342,8 @@ impl World {
                 return self.violate("I4", format!("verifier {verifier} proves a position beyond the log"));
             }
         };
-        let stream = Stream { verifier, instance, at, prompted: Rev::ZERO, arrives: self.now };
+        let keys_version = self.node.hub.as_ref().map_or(0, |hub| hub.keys_version);
+        let stream = Stream { verifier, instance, at, keys_version, prompted: Rev::ZERO, arrives: self.now };
         if let Some(hub) = self.hub() {
             hub.streams.insert(conn, stream);
         }
@@ -365,6 +380,10 @@ impl World {
             if stale {
                 out.push((*conn, Frame::Bye, None));
                 continue;
+            }
+            if stream.keys_version != hub.keys_version {
+                stream.keys_version = hub.keys_version;
+                out.push((*conn, Frame::Keys(hub.publisher.keys_frame()), None));
             }
             if stream.at < head {
                 match hub.publisher.resume(epoch, stream.at, MAX_RESUME) {
@@ -525,7 +544,8 @@ impl World {
         let gone = Reach::AskFailed { nonce: ask.nonce.clone(), gone: true };
         let known = hub.fleet.may_lease(instance, began) && {
             let at_head = ask.epoch == read.stamp.epoch && ask.applied <= read.stamp.head;
-            !at_head || hub.fleet.ack(instance, ask.applied, now).is_ok()
+            let confirmed = hub.publisher.confirmed(ask.applied, Some(&ask.keys));
+            !at_head || hub.fleet.ack(instance, confirmed, now).is_ok()
         };
         let too_late = self.mutant == Some(Mutant::LeaseCountedAfterRead);
         if !known || too_late && !count_lease(hub, instance, arrived.min(began), now) {
@@ -543,7 +563,7 @@ impl World {
             time: Some(read.stamp.now),
             position: Some(format!("{}.{}", publisher.epoch(), publisher.head())),
             entries: publisher.tail(ask.epoch, ask.applied, MAX_TAIL),
-            keys: publisher.keys_unless(Some(&ask.keys)),
+            keys: publisher.keys_unless(Some(&ask.keys)).filter(|_| self.mutant != Some(Mutant::LeaseWithoutKeys)),
         };
         self.counts.add("leases granted");
         let head = answer.head;
@@ -552,7 +572,26 @@ impl World {
         self.probe_enforced_after(head);
     }
 
+    /// Another list of keys.
+    pub fn publish_keys(&mut self, keys: Vec<Jwk>) {
+        if let Some(hub) = self.hub()
+            && hub.publisher.set_keys(keys)
+        {
+            hub.keys_version += 1;
+            self.feed_streams();
+        }
+    }
+
     // ---- enforcement ----
+
+    /// Whether an entry is in force at every verifier that may be fresh.
+    pub fn is_enforced(&self, rev: Rev) -> bool {
+        let now = self.node_now();
+        let Some(hub) = self.node.hub.as_ref() else { return false };
+        let earlier = (rev <= hub.started.1).then_some(hub.started.0);
+        let committed = earlier.or(hub.fleet.committed_at(rev)).unwrap_or(now);
+        hub.fleet.enforcement(rev, committed, now).complete
+    }
 
     /// Somebody waits until this act is true everywhere.
     pub fn wait_enforced(&mut self, act: usize, rev: Rev) {

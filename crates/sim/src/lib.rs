@@ -24,6 +24,7 @@ mod hub;
 pub mod mutant;
 mod net;
 pub mod rng;
+mod rota;
 mod server;
 pub mod truth;
 mod verifiers;

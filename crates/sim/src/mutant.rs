@@ -69,6 +69,14 @@ mutants! {
     BudgetsForgottenAtRestart = "budgets-forgotten-at-restart" breaks "I12";
     /// A known device is charged like a stranger.
     StrangersChargeTheDevice = "strangers-charge-the-device" breaks "I11";
+    /// A key signs although verifiers may not have heard of it.
+    KeyBeforePublished = "key-before-published" breaks "I11";
+    /// A lease brings no keys: who hears of them by the stream only may be fresh without.
+    LeaseWithoutKeys = "lease-without-keys" breaks "I11";
+    /// A dead key is listed again once its entry is forgotten.
+    DeadKeyListed = "dead-key-listed" breaks "I1";
+    /// An old key is dropped while tokens that it signed live.
+    KeyRetiredEarly = "key-retired-early" breaks "I11";
     /// Tokens may outlive the horizon of their snapshot.
     BeyondHorizon = "beyond-horizon" breaks "I16";
 }

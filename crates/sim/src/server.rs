@@ -16,7 +16,7 @@ use portcullis_domain::throttle::{Attempt, Verdict};
 use portcullis_domain::{time_rules, view::Stamp};
 use portcullis_feed::Mono;
 use portcullis_store::CommitError;
-use portcullis_wire::{AccountId, Code, Rev, SecretString, SessionId, Time};
+use portcullis_wire::{AccountId, Code, KeyId, Rev, SecretString, SessionId, Time};
 
 /// What clients ask for.
 #[derive(Debug, Clone)]
@@ -60,6 +60,13 @@ pub enum Request {
         account: AccountId,
         admin: bool,
     },
+    /// An administrator revokes a signing key.
+    RevokeKey {
+        id: KeyId,
+        key: String,
+    },
+    /// An administrator rotates the signing key now.
+    RotateKeys,
     /// An administrator makes an account with this address.
     Create {
         email: String,
@@ -135,6 +142,8 @@ pub struct Node {
     pub paused_until: i64,
     pub horizon: Time,
     pub hub: Option<Hub>,
+    /// Its keys.
+    pub rota: crate::rota::Rota,
     /// Moves F in this life.
     pub floor: time_rules::FloorClock,
     /// For the bug that watches F anew after each raise: where it was watched.
@@ -152,6 +161,7 @@ impl Node {
             paused_until: 0,
             horizon: Time::ZERO,
             hub: None,
+            rota: crate::rota::Rota::default(),
             floor: time_rules::FloorClock::default(),
             floor_seen: None,
             rounds: 0,
@@ -204,11 +214,13 @@ impl World {
             self.forget_budgets();
         }
         self.start_hub();
+        self.keys_at_start();
         self.counts.add("restarts");
         tell!(self, "server: starts at head {}", self.truth.head());
         let life = self.node.life;
         self.after(0, Event::ReadDue { life, seq: 0 });
         self.after(crate::house::ROUND, Event::House { life });
+        self.after(500, Event::Keys { life });
     }
 
     /// A message reaches the server.
@@ -279,6 +291,9 @@ impl World {
 
     fn ensure_horizon(&mut self, id: u64) {
         let issues = matches!(self.ops[&id].request, Request::SignIn { .. } | Request::Refresh { .. });
+        if issues && !self.may_sign() {
+            return self.op_fails(id);
+        }
         let floor = self.node.hub.as_ref().map_or(Time::ZERO, |hub| hub.publisher.floor());
         let now = time_rules::issue_time(self.database.now(self.now), floor);
         let next = time_rules::raise_horizon(self.node.horizon, now, self.settings.rules.max_life());

@@ -1,7 +1,7 @@
 //! What really happened, kept apart from what anybody in the world believes. Checks read this and nothing else.
 use crate::clock::At;
 use portcullis_domain::kernel::{Door, Scope};
-use portcullis_wire::{AccessClaims, AccountId, Entry, GrantId, Rev, SessionId, Target, Time, Verb};
+use portcullis_wire::{AccessClaims, AccountId, Entry, GrantId, KeyId, Rev, SessionId, Target, Time, Verb};
 use std::collections::BTreeMap;
 
 /// A session, and the head of the snapshot that its proof (the password's hash) was read from.
@@ -23,6 +23,8 @@ pub struct TokenFact {
     pub grant: GrantId,
     /// The proof of its session.
     pub proof: Rev,
+    /// The key that signed it.
+    pub key: KeyId,
 }
 
 /// An act that takes access away.
@@ -53,7 +55,10 @@ impl Act {
     }
     /// Whether it kills this token: its facts, or the proof of its session, are older.
     pub fn kills(&self, token: &TokenFact) -> bool {
-        self.is_about(token.account, token.session, token.grant) && (self.rev > token.facts || self.rev > token.proof)
+        // The end of a key compares no rev: whoever has it writes any.
+        self.scope == Scope::Key(token.key)
+            || self.is_about(token.account, token.session, token.grant)
+                && (self.rev > token.facts || self.rev > token.proof)
     }
     /// Whether a blocked or deleted account is behind it.
     pub fn is_block(&self) -> bool {
@@ -106,6 +111,11 @@ impl Truth {
     /// The entry at a position.
     pub fn entry(&self, rev: Rev) -> Option<&Entry> {
         self.log.get(usize::try_from(rev.0).ok()?.checked_sub(1)?)
+    }
+    /// The entry that killed a key.
+    pub fn death(&self, key: KeyId) -> Option<Rev> {
+        let entry = self.log.iter().find(|entry| entry.target == Target::Key(key));
+        entry.map(|entry| entry.rev)
     }
     /// What the log up to `applied` says of a token by its claims: the newest `end`, the newest `stale`.
     pub fn verdict(&self, claims: &AccessClaims, applied: Rev) -> (Option<Rev>, Option<Rev>) {

@@ -8,9 +8,10 @@ use portcullis_feed::knowledge::{Knowledge, Lease};
 use portcullis_feed::mono::shortened;
 use portcullis_feed::subscriber::{Action, Config, Frame, Input, Now, Subscriber, Trouble};
 use portcullis_feed::{Mono, Policy};
-use portcullis_verify::{AheadRecord, Authentic, Decision, Expect, Reason, View, judge_claims};
+use portcullis_verify::{AheadRecord, Authentic, Decision, Expect, Reason, View, judge_claims, unauthentic};
 use portcullis_wire::frame::{AckAnswer, Snapshot};
-use portcullis_wire::{AccessClaims, Rev, Time};
+use portcullis_wire::jws::{ACCESS_TOKEN_TYP, Algorithm, assemble, signing_input};
+use portcullis_wire::{AccessClaims, KeyId, Rev, Time};
 
 /// What reaches a verifier.
 #[derive(Debug, Clone)]
@@ -346,9 +347,7 @@ impl World {
 
     /// Judges as a request would be judged.
     pub fn judge(&mut self, verifier: usize, token: usize) -> Judged {
-        let claims = self.truth.tokens[token].claims.clone();
-        let expect =
-            Expect { issuer: self.settings.rules.issuer.clone(), audience: self.settings.rules.audience.clone() };
+        let (claims, key) = (self.truth.tokens[token].claims.clone(), self.truth.tokens[token].key);
         let (mono, wall) = {
             let v = &self.verifiers[verifier];
             (v.clock.now(self.now), v.wall.now(self.now))
@@ -356,9 +355,22 @@ impl World {
         if self.has(Mutant::IatInsteadOfRev) {
             return self.judge_by_iat(verifier, &claims, mono, wall);
         }
+        self.judge_signed(verifier, claims, key)
+    }
+
+    /// A token by this key. Whether the signature is right is no question here; whether the key is known is.
+    pub fn judge_signed(&mut self, verifier: usize, claims: AccessClaims, key: KeyId) -> Judged {
+        let expect =
+            Expect { issuer: self.settings.rules.issuer.clone(), audience: self.settings.rules.audience.clone() };
         let v = &mut self.verifiers[verifier];
-        let token = Authentic::insecure_without_signature(claims, None);
-        let verdict = judge_claims(&v.shown, &token, &expect, Policy::Closed, mono, wall);
+        let (mono, wall) = (v.clock.now(self.now), v.wall.now(self.now));
+        let verdict = if v.shown.known.keys.iter().any(|jwk| jwk.kid == key) {
+            let token = Authentic::insecure_without_signature(claims, Some(key));
+            judge_claims(&v.shown, &token, &expect, Policy::Closed, mono, wall)
+        } else {
+            let input = signing_input(Algorithm::Es256, key, ACCESS_TOKEN_TYP, &claims).unwrap_or_default();
+            unauthentic(&v.shown, &assemble(&input, &[0; 64]), Reason::UnknownKey, Policy::Closed, mono, wall)
+        };
         let judged = match (verdict.decision, verdict.ahead) {
             (Decision::Accept, Some(rev)) => {
                 self.counts.add("tokens ahead of the verifier");

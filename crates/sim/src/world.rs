@@ -115,6 +115,12 @@ pub enum Event {
     },
     /// F is looked at.
     WatchFloor,
+    /// The keys are looked after.
+    Keys {
+        life: u32,
+    },
+    /// A thief uses a key that was revoked.
+    Forge,
     /// Something goes wrong.
     Chaos,
 }
@@ -151,6 +157,8 @@ pub struct Settings {
     pub length: At,
     /// Whether lives are as long as real ones.
     pub slow: bool,
+    /// After how long keys are replaced.
+    pub key_rotation: Option<i64>,
 }
 
 impl Settings {
@@ -169,7 +177,9 @@ impl Settings {
             late_retry: rng.pick(&[45_000, 60_000]) * factor,
         };
         let length = if slow { 900_000 } else { 150_000 };
-        Self { rules, bound: rng.pick(&[2_000, 3_000, 5_000]), length, slow }
+        let bound = rng.pick(&[2_000, 3_000, 5_000]);
+        let key_rotation = rng.pick(&[None, Some(8_000 * factor), Some(15_000 * factor)]);
+        Self { rules, bound, length, slow, key_rotation }
     }
     /// What `hello` says.
     pub fn max_life_s(&self) -> u64 {
@@ -262,6 +272,7 @@ impl World {
 
     fn populate(&mut self) {
         self.make_accounts(5);
+        self.make_first_keys();
         for account in [0, 0, 0, 1, 1, 2, 3, 4] {
             self.add_device(account);
         }
@@ -283,6 +294,7 @@ impl World {
         self.at(guesser, Event::Guesser);
         self.at(chaos, Event::Chaos);
         self.at(0, Event::WatchFloor);
+        self.at(10_000, Event::Forge);
     }
 
     /// Until the end, or the first violation.
@@ -329,6 +341,7 @@ impl World {
                 | Event::ReadDue { .. }
                 | Event::House { .. }
                 | Event::LeaseTimeout { .. }
+                | Event::Keys { .. }
                 | Event::AtServer(_)
         )
     }
@@ -345,6 +358,7 @@ impl World {
             Event::ReadDue { life: of, seq } if of == life => self.read_due(seq),
             Event::House { life: of } if of == life => self.keep_house(),
             Event::LeaseTimeout { life: of, ask } if of == life => self.lease_timeout(ask),
+            Event::Keys { life: of } if of == life => self.tend_keys(),
             Event::Op { .. }
             | Event::Durable { .. }
             | Event::Visible { .. }
@@ -353,7 +367,8 @@ impl World {
             | Event::ReadDone { .. }
             | Event::ReadDue { .. }
             | Event::House { .. }
-            | Event::LeaseTimeout { .. } => {}
+            | Event::LeaseTimeout { .. }
+            | Event::Keys { .. } => {}
             Event::Restart => self.restart(),
             Event::AtServer(message) => self.at_server(*message),
             Event::AtClient(message) => self.at_client(*message),
@@ -371,6 +386,7 @@ impl World {
             Event::Resume { verifier } => self.verifier_resumes(verifier),
             Event::VerifierRestart { verifier } => self.verifier_restarts(verifier),
             Event::WatchFloor => self.watch_floor(),
+            Event::Forge => self.forge(),
             Event::Chaos => self.chaos(),
         }
     }
