@@ -63,6 +63,7 @@ impl World {
             }
         }
         self.truth_of_attempts(changes, committed);
+        self.truth_of_imports(changes);
         if let (Some(mut act), Some(rev)) = (about.act, committed.rev) {
             self.counts.add(end_kind(act.door));
             act.rev = rev;
@@ -107,6 +108,7 @@ impl World {
                 _ => {}
             },
             Reply::Unauthenticated { code } => self.check_unauthenticated(op, *code),
+            Reply::Imported(lines) => self.check_imported(lines),
             Reply::Unavailable => {}
         }
     }

@@ -26,6 +26,7 @@ pub enum Facts {
     Session(SessionView),
     Account(AccountView),
     Keys(Stamp, Vec<Key>),
+    Import(Vec<(portcullis_domain::import::Checked, portcullis_wire::AccountId, portcullis_domain::import::Found)>),
     /// Only where the log stands.
     Nothing,
 }
@@ -37,6 +38,7 @@ pub enum Outcome {
     Ended,
     /// It had been ended before, by this entry.
     Before(Rev),
+    Imported(Vec<(Email, portcullis_domain::import::Fate)>),
     Done,
 }
 
@@ -94,6 +96,7 @@ impl World {
                 Ok(Facts::Keys(self.stamp(), self.disk.visible.list_keys()))
             }
             Request::Create { .. } | Request::RotateKeys => Ok(Facts::Nothing),
+            Request::Import { emails } => Ok(self.load_import(emails)),
             Request::Unblock { account } | Request::Roles { account, .. } => {
                 db.load_account(*account, now).map(Facts::Account).ok_or_else(missing)
             }
@@ -187,6 +190,7 @@ impl World {
                 let roles = if *make { vec![ADMIN.to_owned()] } else { vec![] };
                 done(account::change(view, None, Some(roles), &admin(None), &mut self.rng))
             }
+            (Request::Import { .. }, Facts::Import(found)) => self.decide_import(found, &admin(None)),
             (Request::Create { email }, _) => match Email::parse(email) {
                 Ok(email) => done(account::create(&fresh, new_account(email), &admin(None), &mut self.rng)),
                 Err(refused) => Decision::refuse(refused),
@@ -340,6 +344,7 @@ impl World {
         match outcome {
             Err(refused) => Reply::Refused(refused),
             Ok(Outcome::Done) => Reply::Done,
+            Ok(Outcome::Imported(lines)) => Reply::Imported(lines),
             Ok(Outcome::Before(rev)) => Reply::Revoked { rev },
             Ok(Outcome::Ended) => match op.committed.and_then(|committed| committed.rev) {
                 Some(rev) => Reply::Revoked { rev },

@@ -21,6 +21,7 @@ mod disk;
 mod guesses;
 mod house;
 mod hub;
+mod imports;
 pub mod mutant;
 mod net;
 pub mod rng;

@@ -77,6 +77,10 @@ mutants! {
     DeadKeyListed = "dead-key-listed" breaks "I1";
     /// An old key is dropped while tokens that it signed live.
     KeyRetiredEarly = "key-retired-early" breaks "I11";
+    /// An imported line gets an id by chance.
+    ImportIdsByChance = "import-ids-by-chance" breaks "I9";
+    /// A better hash is written whatever became of the account meanwhile.
+    UpgradeUnchecked = "upgrade-unchecked" breaks "I10";
     /// Tokens may outlive the horizon of their snapshot.
     BeyondHorizon = "beyond-horizon" breaks "I16";
 }

@@ -67,6 +67,10 @@ pub enum Request {
     },
     /// An administrator rotates the signing key now.
     RotateKeys,
+    /// An administrator imports accounts with these addresses.
+    Import {
+        emails: Vec<String>,
+    },
     /// An administrator makes an account with this address.
     Create {
         email: String,
@@ -84,6 +88,7 @@ pub enum Reply {
     Revoked {
         rev: Rev,
     },
+    Imported(Vec<(portcullis_domain::account::Email, portcullis_domain::import::Fate)>),
     Done,
     Refused(Refused),
     /// 401 about the access token that acts.
@@ -419,6 +424,8 @@ impl World {
         let refused = |refused| Some(Reply::Refused(refused));
         op.reply = match conflict {
             Conflict::Moved | Conflict::Repeated if op.tries < 64 => None,
+            // Somebody has made one of them meanwhile.
+            Conflict::EmailTaken if op.tries < 16 && matches!(op.request, Request::Import { .. }) => None,
             // Ending row by row: somebody else ended that row.
             _ if !op.rest.is_empty() => None,
             Conflict::Moved | Conflict::Repeated => Some(Reply::Unavailable),
@@ -453,6 +460,9 @@ impl World {
         tell!(self, "server: answers {:?} {:?} with {}", op.from, op.request, brief(&reply));
         if matches!(reply, Reply::Unavailable) {
             self.counts.add("answers: unavailable");
+        }
+        if let Reply::Tokens { issued, .. } = &reply {
+            self.maybe_upgrade(&op.request, &issued.account);
         }
         self.check_reply(&op, &reply);
         self.reply_to(op.from, op.call, reply);

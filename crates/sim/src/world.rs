@@ -54,6 +54,11 @@ pub enum Event {
     House {
         life: u32,
     },
+    /// A better hash is there for an account that signed in.
+    Upgrade {
+        life: u32,
+        account: Box<portcullis_domain::model::Account>,
+    },
     /// A lease that waited too long.
     LeaseTimeout {
         life: u32,
@@ -207,6 +212,7 @@ pub struct World {
     pub thieves: Vec<Thief>,
     pub admin: crate::clients::Admin,
     pub guesses: crate::guesses::Guesses,
+    pub imports: crate::imports::Imports,
     pub accounts: Vec<(AccountId, String)>,
     pub verifiers: Vec<Verifier>,
     /// What was seen, folded into one number: the same seed gives the same.
@@ -257,6 +263,7 @@ impl World {
             thieves: Vec::new(),
             admin: crate::clients::Admin::default(),
             guesses: crate::guesses::Guesses::default(),
+            imports: crate::imports::Imports::default(),
             accounts: Vec::new(),
             verifiers: Vec::new(),
             hash: seed,
@@ -340,6 +347,7 @@ impl World {
                 | Event::ReadDone { .. }
                 | Event::ReadDue { .. }
                 | Event::House { .. }
+                | Event::Upgrade { .. }
                 | Event::LeaseTimeout { .. }
                 | Event::Keys { .. }
                 | Event::AtServer(_)
@@ -357,6 +365,7 @@ impl World {
             Event::ReadDone { life: of } if of == life => self.read_done(),
             Event::ReadDue { life: of, seq } if of == life => self.read_due(seq),
             Event::House { life: of } if of == life => self.keep_house(),
+            Event::Upgrade { life: of, account } if of == life => self.upgrade(&account),
             Event::LeaseTimeout { life: of, ask } if of == life => self.lease_timeout(ask),
             Event::Keys { life: of } if of == life => self.tend_keys(),
             Event::Op { .. }
@@ -367,6 +376,7 @@ impl World {
             | Event::ReadDone { .. }
             | Event::ReadDue { .. }
             | Event::House { .. }
+            | Event::Upgrade { .. }
             | Event::LeaseTimeout { .. }
             | Event::Keys { .. } => {}
             Event::Restart => self.restart(),

@@ -230,3 +230,25 @@ async fn a_database_that_cannot_be_written_is_503_and_no_guess() {
     server.store.never_fail();
     try_as(&server, ADA, PASSWORD, 1, None).await.expect(201);
 }
+
+#[tokio::test]
+async fn budgets_that_are_full_again_are_forgotten() {
+    let server = server().await;
+    for n in 0..60u8 {
+        try_as(&server, &format!("nobody{}@example.test", n % 7), "a guess", n, None).await;
+    }
+    use portcullis_store::Store as _;
+    let count = async || server.store.count_attempts().await.unwrap();
+    assert!(count().await.buckets >= 60 + 7);
+    try_as(&server, ADA, PASSWORD, 1, None).await.expect(201);
+    assert_eq!(count().await.networks, 1);
+    server.advance(ACCOUNT.burst * ACCOUNT.every);
+    // The chore comes every few seconds.
+    for _ in 0..6000 {
+        if count().await.buckets == 0 {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    assert_eq!((count().await.buckets, count().await.networks), (0, 1));
+}
