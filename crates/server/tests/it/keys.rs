@@ -1,4 +1,6 @@
 //! Keys as an operator meets them: by command, across restarts, and when the server is killed while all of them are sealed anew.
+mod services;
+
 use crate::support::{ADMIN, Dir, PATIENCE, Ran, Server, run};
 use rustix::process::Signal;
 use serde_json::Value;

@@ -4,4 +4,5 @@ mod answers;
 mod encrypted;
 mod following;
 mod guarding;
+mod keys;
 mod server;
