@@ -121,6 +121,8 @@ pub struct Plan {
     pub held: Option<Held>,
     steps: Vec<Change>,
     told: Vec<(EventKind, KeyId)>,
+    /// How many numbers are left out before the next ones.
+    jump: u32,
     /// No number is left.
     exhausted: bool,
 }
@@ -134,7 +136,8 @@ impl Plan {
     fn make(&mut self, keys: &[Key], purpose: KeyPurpose, active_from: Option<Time>) {
         let newest = keys.iter().map(|key| key.id.0).max().unwrap_or(0);
         let ahead = u32::try_from(self.make.len()).unwrap_or(u32::MAX);
-        match newest.checked_add(1).and_then(|next| next.checked_add(ahead)) {
+        let next = newest.checked_add(1).and_then(|next| next.checked_add(self.jump));
+        match next.and_then(|next| next.checked_add(ahead)) {
             Some(id) => self.make.push(Make { id: KeyId(id), purpose, active_from }),
             None => self.exhausted = true,
         }
@@ -297,6 +300,32 @@ fn plan_macs(plan: &mut Plan, keys: &[Key], stamp: &Stamp, rules: &KeyRules, wan
             plan.steps.push(Change::SetKeyTimes { key, active_from, retired_at: Some(until) });
         }
     }
+}
+
+/// How many numbers a refounding leaves out: far more keys than can have been made after a backup.
+pub const REFOUND_JUMP: u32 = 1 << 16;
+
+/// The keys of a log that is founded anew after a rollback (DESIGN §4.5): all that the database knows die or go, and new ones are
+/// made. Keys made after the backup are not known here, but to verifiers, some as dead for good: so the new numbers begin far
+/// beyond. The first commit of the new epoch carries this; no token of it was signed before, so nothing waits for B.
+pub fn refound(keys: &[Key], stamp: &Stamp, rules: &KeyRules, chance: &mut dyn Chance) -> Plan {
+    let mut plan = Plan { jump: REFOUND_JUMP, ..Plan::default() };
+    for key in keys {
+        match key.purpose.algorithm() {
+            Some(_) if key.dead.is_none() => {
+                plan.steps.extend(kernel::end(Door::KeyRevoked, Scope::Key(key.id), None, &By::SYSTEM, chance).steps);
+            }
+            Some(_) => {}
+            None if state(key, stamp.floor).is_listed() => plan.retire(key, Time::ZERO), // refresh tokens are void
+            None => {}
+        }
+        plan.forget(key);
+    }
+    let purpose = KeyPurpose::signing(rules.algorithm);
+    plan.make(keys, purpose, Some(stamp.now));
+    plan.make(keys, purpose, None);
+    plan.make(keys, KeyPurpose::Mac, Some(stamp.now));
+    plan
 }
 
 /// What revoking a key comes to.

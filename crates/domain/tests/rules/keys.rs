@@ -345,6 +345,48 @@ fn a_clock_from_the_future_does_not_keep_a_key_for_ever() {
     assert_ne!(keys::signing(&world.keys, world.floor).unwrap().id, before);
 }
 
+/// A backup knows less than verifiers do: what they know as dead, or as listed, must never be a number of the new epoch.
+#[test]
+fn a_log_founded_anew_has_keys_that_nobody_knows() {
+    for seed in 0..200 {
+        let mut world = World::new(seed);
+        for _ in 0..world.rng.below(30) {
+            match world.rng.below(4) {
+                0 => world.revokes(),
+                1 => world.issues(),
+                2 => world.passes(BOUND + 1_000),
+                _ => world.plan(Wanted { signing: true, mac: true }),
+            }
+        }
+        let backup = world.keys.clone();
+        // What was lost: more keys, and more deaths.
+        for _ in 0..20 {
+            world.passes(BOUND + 1_000);
+            world.plan(Wanted { signing: true, mac: true });
+            world.revokes();
+        }
+        let known: BTreeSet<KeyId> = world.keys.iter().map(|key| key.id).collect();
+        world.keys = backup.clone();
+        world.dead = backup.iter().filter(|key| key.dead.is_some()).map(|key| key.id).collect();
+        let (stamp, rules) = (world.stamp(), world.rules);
+        let plan = keys::refound(&world.keys, &stamp, &rules, &mut world.rng);
+        let made = world.made(&plan);
+        assert!(made.iter().all(|key| !known.contains(&key.id)), "seed {seed}");
+        let changes = plan.changes(made, &By::SYSTEM, &mut world.rng).unwrap();
+        assert!(world.commit(&changes));
+        world.tokens.clear(); // of an older epoch
+        world.refreshes.clear();
+        for key in &world.keys {
+            let gone = backup.iter().any(|old| old.id == key.id);
+            assert!(!gone || (!keys::state(key, world.floor).is_listed() && key.sealed.expose().is_empty()), "{key:?}");
+            assert!(!gone || key.purpose == KeyPurpose::Mac || key.dead.is_some());
+        }
+        world.check();
+        world.plan(Wanted::default());
+        world.check();
+    }
+}
+
 #[test]
 fn what_was_made_is_what_was_asked_for() {
     let world = World::new(1);
