@@ -70,7 +70,7 @@ fn also_with_long_reads_on_other_threads() {
 #[test]
 fn random_histories_end_as_in_memory() {
     let mut seen = histories::Counts::default();
-    for seed in 1..=6 {
+    for seed in 1..=9 {
         seen.join(histories::compare(&InMemory, &Files::default(), seed, 1_000));
     }
     println!("{seen:?}");
