@@ -2,15 +2,17 @@
 use crate::world::{Held, PASSWORD, World, bearer, memory, settings};
 use portcullis_app::hub::subscription::Opening;
 use portcullis_app::keys::MasterKey;
-use portcullis_app::{App, AppError, KeySettings, RepeatKey, Settings, Tokens};
+use portcullis_app::{App, AppError, KeySettings, RepeatKey, Settings, Tokens, real};
 use portcullis_domain::keys::{State, Wanted, state};
 use portcullis_domain::model::{ClientKind, Key, KeyPurpose};
 use portcullis_store::EventFilter;
 use portcullis_store::faulty::{Faulty, Mode};
+use portcullis_store::memory::MemoryStore;
 use portcullis_verify::Authentic;
 use portcullis_wire::jws::{Algorithm, Compact};
-use portcullis_wire::{Code, Digest, KeyId, Rev, SecretString};
+use portcullis_wire::{Code, Digest, KeyId, LogId, Rev, SecretString};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 use tokio::task::JoinSet;
 
@@ -362,5 +364,87 @@ async fn at_every_operation_of_a_revocation() {
             assert!(app.refresh(&tokens.refresh_token, bearer()).await.is_ok());
         }
         assert!(failed_somewhere >= 3, "{mode:?}: the faults must have happened");
+    }
+}
+
+/// A repeat key makes one rotation of however many tries, also when the outcome of one is not known.
+#[tokio::test]
+async fn at_every_operation_of_a_rotation() {
+    for mode in [Mode::Before, Mode::After] {
+        let mut failed_somewhere = 0;
+        for n in 1..=8u64 {
+            let store = Arc::new(Faulty::new(memory()));
+            let mut tasks = JoinSet::new();
+            let app = App::start(store.clone(), settings(), MasterKey::generate(), &mut tasks).await.unwrap();
+            tasks.abort_all();
+            let admin = portcullis_app::Admin::operator();
+            let repeat = RepeatKey { key: "k".into(), request: Digest::of(b"call") };
+            store.fail_at(n, mode);
+            let done = app.admin_rotate_keys(&admin, MAC, Some(&repeat)).await;
+            store.never_fail();
+            if let Err(error) = done {
+                failed_somewhere += 1;
+                assert!(matches!(error.code(), Code::Unavailable | Code::Overloaded), "{mode:?} {n}: {error}");
+                app.admin_rotate_keys(&admin, MAC, Some(&repeat)).await.unwrap();
+            }
+            use {KeyPurpose::*, State::*};
+            let all = [(1, Es256, Active), (2, Es256, Waiting), (3, Mac, Verifying), (4, Mac, Active)];
+            assert_eq!(rows(&app).await, all, "{mode:?} {n}");
+            assert_eq!(app.keys().mac().id, KeyId(4));
+        }
+        assert!(failed_somewhere >= 3, "{mode:?}: the faults must have happened");
+    }
+}
+
+/// The database's clock goes on by a hundred days, and back by more: a rotation comes early, and nobody loses anything.
+#[tokio::test]
+async fn a_clock_that_is_set_costs_a_rotation_at_most() {
+    let ahead = Arc::new(AtomicI64::new(0));
+    let clock = {
+        let ahead = ahead.clone();
+        Arc::new(move || real::wall().plus(ahead.load(Ordering::SeqCst)))
+    };
+    let store = Arc::new(MemoryStore::new(LogId::from_bits(7), clock));
+    let mut tasks = JoinSet::new();
+    let settings = Settings { bound: 1_000, ..settings() };
+    let app = App::start(store, settings, MasterKey::generate(), &mut tasks).await.unwrap();
+    let ada = app.sign_up("ada@example.org", SecretString::new(PASSWORD), None, None).await.unwrap();
+    let signs = async || {
+        // While the clock is being set, an answer may be 503; nothing else may happen.
+        let mut signed = None;
+        until("a sign-in", async || {
+            signed = match crate::world::sign_in(&app, &ada, false).await {
+                Ok(tokens) => Some(tokens),
+                Err(error) => {
+                    assert!(matches!(error.code(), Code::Unavailable | Code::Overloaded), "{error}");
+                    None
+                }
+            };
+            signed.is_some()
+        })
+        .await;
+        let tokens = signed.unwrap();
+        // What time it is reaches the judge with the next read of the log.
+        until("a verdict", async || app.caller(Some(tokens.access_token.expose()), None).await.is_ok()).await;
+        kid(&tokens)
+    };
+    assert_eq!(signs().await, KeyId(1));
+    // A start takes the clock as found; what comes later moves F slowly.
+    until("F", async || {
+        let stamp = app.store().stamp().await.unwrap();
+        stamp.now.since(stamp.floor) < 60_000
+    })
+    .await;
+    const DAY: i64 = 86_400_000;
+    for (days, rotations) in [(100, 1), (-3, 1), (-100, 2), (0, 2)] {
+        ahead.store(days * DAY, Ordering::SeqCst);
+        let active =
+            async || rows(&app).await.iter().filter(|row| row.1 == KeyPurpose::Es256 && row.2 == State::Active).count();
+        until("a rotation", async || {
+            rows(&app).await.iter().filter(|row| row.1 == KeyPurpose::Es256).count() == 2 + rotations
+        })
+        .await;
+        assert_eq!(active().await, 1);
+        until("the key", async || signs().await == app.keys().signs_with()).await;
     }
 }

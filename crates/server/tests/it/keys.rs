@@ -146,3 +146,40 @@ async fn killed_while_the_master_key_is_replaced() {
     }
     println!("{replaced} of 16 were answered");
 }
+
+/// kill -9 while keys are revoked, again and again, beside a verifier that lives through it: every start signs with a key that is
+/// not dead and that the verifier knows, and what was said to be dead is dead.
+#[tokio::test]
+async fn killed_while_keys_are_revoked() {
+    use crate::kept::{insist, lasting_address, serve, sign_in, turn, verifier};
+    let _turn = turn().await;
+    let dir = Dir::new();
+    let to = lasting_address();
+    let start = async || serve(&dir, to, &["--bound", "1s"]).await;
+    let mut server = start().await;
+    let verifier = verifier(to, &Server::verifier_client(&dir), "v");
+    let mut said = 0;
+    for round in 0..12u64 {
+        let session = sign_in(to, ADMIN.0).await;
+        services::takes(&verifier, &session.access).await;
+        let dead = kid(&session.access);
+        let args = ["keys", "revoke", &dead, "--reason", "a test", "--data-dir", "data"];
+        let mut command = crate::support::portcullis(&dir.0, &args);
+        let child = command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn();
+        tokio::time::sleep(Duration::from_micros(3_000 + round * 900)).await;
+        server.process.signal(Signal::KILL);
+        let was_said = child.unwrap().wait().unwrap().success();
+        said += u32::from(was_said);
+        server.process.ended().await;
+        server = start().await;
+        let me = insist(to, "GET", "/v1/me", Some(&session.access), None).await;
+        assert!(!was_said || me.code() == "token_revoked", "round {round}: {}", me.body);
+        if me.status == 401 {
+            services::refuses(&verifier, &session.access).await;
+        }
+        let next = sign_in(to, ADMIN.0).await;
+        assert_eq!(kid(&next.access) == dead, me.status == 200, "round {round}");
+        services::takes(&verifier, &next.access).await;
+    }
+    println!("{said} of 12 were answered");
+}

@@ -153,3 +153,19 @@ async fn services_accept_each_algorithm() {
         }
     }
 }
+
+/// It must be taken, once this verifier is fresh; never called unknown.
+pub async fn takes(verifier: &Verifier, token: &str) {
+    let verdict = tokio::time::timeout(PATIENCE, verdict(verifier, token)).await;
+    assert_eq!(verdict.unwrap(), Ok(()));
+}
+
+/// It must be refused once the news has come.
+pub async fn refuses(verifier: &Verifier, token: &str) {
+    let refused = async {
+        while verdict(verifier, token).await != Err(Code::TokenRevoked) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, refused).await.unwrap();
+}
