@@ -178,6 +178,7 @@ fn aad(id: KeyId, purpose: KeyPurpose, log: LogId) -> Vec<u8> {
 #[derive(Debug)]
 pub struct KeyRing {
     signer: (KeyId, Pair),
+    signs_since: Time,
     macs: Vec<MacKey>,
     public: Vec<Jwk>,
     dead: BTreeSet<KeyId>,
@@ -202,7 +203,8 @@ impl KeyRing {
     /// none to sign or to make MACs with.
     pub fn open(rows: &[Key], master: &MasterKey, log: LogId, floor: Time) -> Result<Self, KeyError> {
         let (mut macs, mut signer) = (Vec::new(), None);
-        let signs = keys::signing(rows, floor).map(|key| key.id);
+        let signing = keys::signing(rows, floor);
+        let (signs, signs_since) = (signing.map(|key| key.id), signing.and_then(|key| key.active_from));
         for row in rows.iter().filter(|row| keys::state(row, floor).is_listed() && !row.sealed.expose().is_empty()) {
             let plain = master.open(row, log)?;
             let Some(algorithm) = row.purpose.algorithm() else {
@@ -220,7 +222,8 @@ impl KeyRing {
         }
         let dead = rows.iter().filter(|row| row.dead.is_some()).map(|row| row.id).collect();
         let (signer, public) = (signer.ok_or(KeyError::Library)?, public(rows, floor)?);
-        Ok(Self { signer, macs, public, dead, seen: seen(rows, floor) })
+        let signs_since = signs_since.ok_or(KeyError::Library)?;
+        Ok(Self { signer, signs_since, macs, public, dead, seen: seen(rows, floor) })
     }
 
     /// Whether these rows would make the same ring.
@@ -251,6 +254,11 @@ impl KeyRing {
     /// The key that signs.
     pub fn signs_with(&self) -> KeyId {
         self.signer.0
+    }
+
+    /// Since when it does.
+    pub fn signs_since(&self) -> Time {
+        self.signs_since
     }
 
     /// The algorithms of tokens that may be out, and of the next ones.

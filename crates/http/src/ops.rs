@@ -113,6 +113,12 @@ fn text(ctx: &Ctx) -> String {
         out.one(&format!("portcullis_{name}_total"), "counter", help, value);
     }
 
+    let keys = app.keys();
+    out.one("portcullis_signing_keys", "gauge", "Signing keys in the feed and the JWKS.", keys.public().len());
+    let help =
+        "Since when the key that signs does, in seconds since 1970: one that is older than key_rotation is stuck.";
+    out.one("portcullis_signing_key_since_timestamp_seconds", "gauge", help, keys.signs_since().secs());
+
     let (head, instances) = app.hub().instances();
     let count = |what: fn(&portcullis_feed::fleet::Listed) -> bool| instances.iter().filter(|one| what(one)).count();
     let behind = instances.iter().filter(|one| one.connected).filter_map(|one| one.applied);
