@@ -24,7 +24,7 @@ use portcullis_store::{Store, StoreError};
 use portcullis_verify::{Authentic, Decision, Expect, View};
 use portcullis_wire::frame::Entries;
 use portcullis_wire::jws::Jwk;
-use portcullis_wire::{ClientId, Code, Digest, Epoch, InstanceId, LogId, Rev, SecretString, Time, Verb, b64};
+use portcullis_wire::{ClientId, Code, Digest, Epoch, InstanceId, KeyId, LogId, Rev, SecretString, Time, Verb, b64};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -99,7 +99,14 @@ pub struct Stats {
 }
 
 impl State {
+    /// Another list of keys, unless it is older than the one that is there: it may come by two ways. The newest key has the
+    /// highest number, and there is always one that was never listed before.
     fn set_keys(&mut self, keys: Vec<Jwk>) {
+        let newest = keys.iter().map(|jwk| jwk.kid).max();
+        if newest < self.newest_key {
+            return;
+        }
+        self.newest_key = newest;
         if self.publisher.set_keys(keys) {
             self.keys_version += 1;
             self.snapshots.clear();
@@ -113,6 +120,7 @@ struct State {
     secrets: BTreeMap<InstanceId, (ClientId, Digest)>,
     batches: VecDeque<Batch>,
     keys_version: u64,
+    newest_key: Option<KeyId>,
     closed_clients: BTreeSet<ClientId>,
     /// The newest snapshots, newest last: who pulls pages of one finishes it while the log goes on.
     snapshots: VecDeque<Made>,
@@ -184,6 +192,7 @@ impl Hub {
                 secrets,
                 batches: VecDeque::new(),
                 keys_version: 0,
+                newest_key: None,
                 closed_clients: BTreeSet::new(),
                 snapshots: VecDeque::new(),
             }),
@@ -440,11 +449,16 @@ impl Hub {
     /// Starts over from a snapshot, when entries were forgotten before this node had read them.
     fn replace(&self, mut publisher: Publisher, keys: Option<Vec<Jwk>>) {
         let mut state = self.state();
-        publisher.set_keys(keys.unwrap_or_else(|| state.publisher.keys().to_vec()));
-        state.keys_version += 1;
+        // Set once, for what is set first is what goes with the newest entry about a key.
+        let newest = |keys: &Vec<Jwk>| keys.iter().map(|jwk| jwk.kid).max();
+        let keys = keys.filter(|keys| newest(keys) >= state.newest_key);
+        let keys = keys.unwrap_or_else(|| state.publisher.keys().to_vec());
+        state.newest_key = state.newest_key.max(newest(&keys));
+        publisher.set_keys(keys);
         state.fleet.committed(publisher.head(), real::mono());
         state.publisher = publisher;
         state.batches.clear();
+        state.keys_version += 1;
         drop(state);
         self.bump();
     }

@@ -52,6 +52,9 @@ pub(crate) struct Rota {
     spare: Mutex<Option<Material>>,
     /// Who changes keys does it alone: one that is made under a master key which is just being replaced would never open again.
     turn: tokio::sync::Mutex<()>,
+    /// Keys are read by one at a time: what an older read saw must not take the place of what a younger one did, or a key
+    /// that died in between would sign again.
+    reading: tokio::sync::Mutex<()>,
 }
 
 impl Rota {
@@ -64,6 +67,7 @@ impl Rota {
             ready: AtomicU32::new(0),
             spare: Mutex::default(),
             turn: tokio::sync::Mutex::default(),
+            reading: tokio::sync::Mutex::default(),
         }
     }
 
@@ -144,9 +148,9 @@ impl App {
 
     // ---- what tokens are signed with ----
 
-    /// Whether every verifier that may be fresh knows the key that signs. Nearly always one comparison.
-    pub(crate) fn may_sign(&self) -> bool {
-        let (rota, key) = (&self.inner.rota, self.keys().signs_with());
+    /// Whether every verifier that may be fresh knows the key that signs in `ring`. Nearly always one comparison.
+    pub(crate) fn may_sign(&self, ring: &KeyRing) -> bool {
+        let (rota, key) = (&self.inner.rota, ring.signs_with());
         if rota.ready.load(Ordering::Acquire) == key.0 {
             return true;
         }
@@ -161,7 +165,7 @@ impl App {
 
     /// Waits a moment until tokens may be signed, if they may not.
     pub(crate) async fn ensure_may_sign(&self) -> Result<(), AppError> {
-        if self.may_sign() {
+        if self.may_sign(&self.keys()) {
             return Ok(());
         }
         let key = self.keys().signs_with();
@@ -169,7 +173,7 @@ impl App {
         if let Some((_, revoked)) = emergency {
             self.hub().wait_enforced(&revoked, PATIENCE).await;
         }
-        if self.may_sign() { Ok(()) } else { Err(AppError::Overloaded) }
+        if self.may_sign(&self.keys()) { Ok(()) } else { Err(AppError::Overloaded) }
     }
 
     /// At a start: the key that signs was published for long enough by an earlier run, or is the first one ever. Unless an
@@ -213,6 +217,7 @@ impl App {
     /// Reads the keys; when they are not as this node has them, the new ones take their place. Verifiers are told first: then no
     /// token is signed with a key that is not on its way to them.
     async fn load_keys(&self) -> Result<(Stamp, Vec<Key>), AppError> {
+        let _reading = self.inner.rota.reading.lock().await;
         let stamp = self.store().stamp().await.map_err(|e| self.fault(e.into()))?;
         let rows = self.store().list_keys().await.map_err(|e| self.fault(e.into()))?;
         if !self.keys().is_of(&rows, stamp.floor) {

@@ -303,11 +303,11 @@ impl App {
         page_cookie: Option<SecretString>,
         device: Option<SecretString>,
     ) -> Result<Tokens, AppError> {
-        if !self.may_sign() {
+        let keys = self.keys();
+        if !self.may_sign(&keys) {
             return Err(AppError::Overloaded); // a key was revoked this very moment; the client repeats
         }
-        let access_token =
-            self.keys().sign(&issued.claims).map_err(|error| self.fault(AppError::Fault(error.to_string())))?;
+        let access_token = keys.sign(&issued.claims).map_err(|error| self.fault(AppError::Fault(error.to_string())))?;
         Ok(Tokens {
             session: issued.session,
             account: issued.account,

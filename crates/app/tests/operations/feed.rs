@@ -52,6 +52,11 @@ impl Verifier {
         Self { client, applied, instance, secret, bound_ms: hello["bound_ms"].as_u64().unwrap(), stream }
     }
 
+    /// The next event of its stream, as text.
+    pub async fn next_event(&mut self) -> String {
+        String::from_utf8(self.stream.next().await.unwrap().to_vec()).unwrap()
+    }
+
     pub fn question(&self) -> AckRequest {
         AckRequest {
             instance: self.instance,

@@ -10,7 +10,7 @@ use portcullis_store::faulty::{Faulty, Mode};
 use portcullis_store::memory::MemoryStore;
 use portcullis_verify::Authentic;
 use portcullis_wire::jws::{Algorithm, Compact};
-use portcullis_wire::{Code, Digest, KeyId, LogId, Rev, SecretString};
+use portcullis_wire::{Code, Digest, KeyId, LogId, Rev, SecretString, b64};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -215,6 +215,45 @@ async fn every_key_can_be_revoked_and_the_server_still_signs() {
     assert!(mac.code() == Code::InvalidValue && mac.detail().unwrap().contains("sign everyone out"), "{mac:?}");
     assert_eq!(refused(99).await.code(), Code::NotFound);
     assert!(world.app.admin_revoke_key(&world.admin, KeyId(9), "", None).await.is_err(), "a reason is needed");
+}
+
+/// A read of the keys that was held up ends after a key has died: what it saw is old, and must not come back.
+#[tokio::test]
+async fn an_old_read_does_not_revive_a_dead_key() {
+    let world = World::start().await;
+    let tokens = world.sign_in(&world.ada, false).await.unwrap();
+    // A refresh token that names a key which nobody knows makes this node read its keys anew.
+    let mut strange = b64::decode(tokens.refresh_token.expose().strip_prefix("pcr_").unwrap()).unwrap();
+    strange[1..5].copy_from_slice(&99u32.to_be_bytes());
+    let strange = SecretString::new(format!("pcr_{}", b64::encode(&strange)));
+    for key in [1, 2] {
+        assert_eq!(world.app.keys().signs_with(), KeyId(key));
+        tokio::time::sleep(Duration::from_millis(1_100)).await; // once a second at most
+        world.held.hold_keys.store(true, Ordering::SeqCst);
+        let (app, token) = (world.app.clone(), strange.clone());
+        let reading = tokio::spawn(async move { app.refresh(&token, bearer()).await });
+        world.held.reached.notified().await;
+        let (app, admin) = (world.app.clone(), world.admin.clone());
+        let revoked = tokio::spawn(async move { app.admin_revoke_key(&admin, KeyId(key), "leaked", None).await });
+        // Long enough for it to pass by, if it could.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        world.held.release.notify_one();
+        revoked.await.unwrap().unwrap();
+        assert_eq!(reading.await.unwrap().unwrap_err().code(), Code::RefreshInvalid);
+        let rows = world.app.store().list_keys().await.unwrap();
+        let signs = rows.iter().find(|row| row.id == world.app.keys().signs_with()).unwrap();
+        assert!(signs.dead.is_none() && world.app.keys().is_dead(KeyId(key)), "{} signs", signs.id);
+        assert!(kid(&world.refresh(&tokens.refresh_token).await.unwrap()) > KeyId(key));
+    }
+    // And the list that verifiers get has the newest.
+    until("the list", async || {
+        let client = world.app.admin_create_client(&world.admin, "orders", ClientKind::Verifier).await.unwrap().client;
+        let mut stream = crate::feed::Verifier::of_client(&world.app, client).await;
+        let told = stream.next_event().await;
+        let lists = |kid| told.contains(&format!("\"kid\":\"{kid}\""));
+        lists("key_4") && lists("key_5") && !lists("key_1") && !lists("key_2")
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -39,11 +39,12 @@ pub fn settings() -> Settings {
 }
 
 /// A store that can hold back the commit of a new session or account, of a rotated refresh token or of a client's switch, or
-/// the end of a read of the log, to put something in between.
+/// the end of a read of the log or of the keys, to put something in between.
 pub struct Held<S> {
     pub store: S,
     pub hold: AtomicBool,
     pub hold_read: AtomicBool,
+    pub hold_keys: AtomicBool,
     pub reached: Notify,
     pub release: Notify,
 }
@@ -54,6 +55,7 @@ impl<S> Held<S> {
             store,
             hold: AtomicBool::new(false),
             hold_read: AtomicBool::new(false),
+            hold_keys: AtomicBool::new(false),
             reached: Notify::new(),
             release: Notify::new(),
         })
@@ -98,7 +100,6 @@ impl<S: Store> Store for Held<S> {
         load_client(client: ClientId) -> Result<Option<ClientView>, StoreError>;
         list_clients(cursor: Option<ClientId>, limit: u32) -> Result<Page<Client>, StoreError>;
         list_instances() -> Result<Vec<Instance>, StoreError>;
-        list_keys() -> Result<Vec<Key>, StoreError>;
         load_bound() -> Result<Option<BoundRow>, StoreError>;
         load_revocation(rev: Rev) -> Result<Option<EventRow>, StoreError>;
         count_live() -> Result<LiveCount, StoreError>;
@@ -128,6 +129,16 @@ impl<S: Store> Store for Held<S> {
                 self.release.notified().await;
             }
             read
+        })
+    }
+    fn list_keys(&self) -> Fut<'_, Result<Vec<Key>, StoreError>> {
+        Box::pin(async move {
+            let keys = self.store.list_keys().await;
+            if self.hold_keys.swap(false, Ordering::SeqCst) {
+                self.reached.notify_one();
+                self.release.notified().await;
+            }
+            keys
         })
     }
     fn now(&self) -> Time {
