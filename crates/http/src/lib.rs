@@ -36,7 +36,7 @@ mod ops;
 mod render;
 mod revoking;
 
-pub use accept::{Limits, Listener, serve};
+pub use accept::{Limits, Listener, Tls, serve};
 pub use config::HttpConfig;
 pub use traffic::Traffic;
 

@@ -108,6 +108,7 @@ fn text(ctx: &Ctx) -> String {
         ("connections", "Connections accepted.", read(&traffic.accepted)),
         ("connections_stalled", "Connections dropped because they took no bytes for too long.", read(&traffic.stalled)),
         ("connections_silent", "Connections dropped because no request came in time.", read(&traffic.silent)),
+        ("tls_handshakes_failed", "TLS handshakes that failed or took too long.", read(&traffic.handshakes_failed)),
         ("panics", "Handlers that panicked.", read(&traffic.panics)),
     ] {
         out.one(&format!("portcullis_{name}_total"), "counter", help, value);
@@ -139,6 +140,11 @@ fn text(ctx: &Ctx) -> String {
     let ready = u8::from(app.hub().why_not_ready().is_none());
     out.one("portcullis_ready", "gauge", "1 while this node may serve.", ready);
     out.one("portcullis_connections_open", "gauge", "Connections open now.", read(&traffic.open));
+    let expires_at_s = traffic.certificate_expires_at_s.load(Ordering::Relaxed);
+    if expires_at_s > 0 {
+        let help = "When the TLS certificate expires, in seconds since 1970.";
+        out.one("portcullis_tls_certificate_expiry_timestamp_seconds", "gauge", help, expires_at_s);
+    }
     requests(ctx, &mut out);
     out.0
 }

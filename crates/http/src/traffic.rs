@@ -1,7 +1,7 @@
 //! Counters of the surface: connections, requests, how long answers took.
 use http::Method;
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 /// Counters of the accept loops.
 #[derive(Debug, Default)]
@@ -14,6 +14,10 @@ pub struct Traffic {
     pub stalled: AtomicU64,
     /// Connections dropped because the first request did not come in time.
     pub silent: AtomicU64,
+    /// TLS handshakes that failed or took too long.
+    pub handshakes_failed: AtomicU64,
+    /// When the TLS certificate in force expires, in seconds since 1970; 0 without one.
+    pub certificate_expires_at_s: AtomicI64,
     /// Handlers that panicked; each answered 503.
     pub panics: AtomicU64,
 }

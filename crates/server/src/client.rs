@@ -10,13 +10,14 @@ use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
 use portcullis_wire::SecretString;
 use serde_json::Value;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::pki_types::ServerName;
+use tokio_rustls::rustls::pki_types::pem::PemObject as _;
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto};
 
 /// The largest answer that is read.
@@ -67,6 +68,7 @@ impl Answer {
 pub struct Client {
     target: Target,
     token: Option<SecretString>,
+    trust: Trust,
     sender: Option<SendRequest<Full<Bytes>>>,
 }
 
@@ -79,12 +81,17 @@ impl std::fmt::Debug for Client {
 impl Client {
     /// A client that connects at its first call.
     pub fn new(target: Target) -> Self {
-        Self { target, token: None, sender: None }
+        Self { target, token: None, trust: Trust::default(), sender: None }
     }
 
     /// As the holder of this token.
     pub fn with_token(self, token: Option<SecretString>) -> Self {
         Self { token, ..self }
+    }
+
+    /// Believing whom this says about who the server is.
+    pub fn trusting(self, trust: Trust) -> Self {
+        Self { trust, ..self }
     }
 
     /// Who is talked to, for messages.
@@ -168,7 +175,7 @@ impl Client {
         };
         if !open {
             let whom = self.whom();
-            let sender = tokio::time::timeout(CONNECT, connect(&self.target)).await;
+            let sender = tokio::time::timeout(CONNECT, connect(&self.target, &self.trust)).await;
             let sender = sender.map_err(|_| Unreachable(format!("{whom}: no connection in time")))?;
             self.sender = Some(sender.map_err(|why| Unreachable(format!("{whom}: {why}")))?);
         }
@@ -179,7 +186,7 @@ impl Client {
 /// How we introduce ourselves; it becomes the name of the device of sessions that a command starts.
 const AGENT: &str = concat!("portcullis/", env!("CARGO_PKG_VERSION"));
 
-async fn connect(target: &Target) -> Result<SendRequest<Full<Bytes>>, String> {
+async fn connect(target: &Target, trust: &Trust) -> Result<SendRequest<Full<Bytes>>, String> {
     let text = |error: std::io::Error| error.to_string();
     let uri = match target {
         Target::Socket(path) => {
@@ -197,7 +204,7 @@ async fn connect(target: &Target) -> Result<SendRequest<Full<Bytes>>, String> {
         return drive(stream).await;
     }
     let name = ServerName::try_from(host.to_owned()).map_err(|error| error.to_string())?;
-    drive(tls()?.connect(name, stream).await.map_err(text)?).await
+    drive(tls(trust)?.connect(name, stream).await.map_err(text)?).await
 }
 
 async fn drive<T>(stream: T) -> Result<SendRequest<Full<Bytes>>, String>
@@ -211,11 +218,43 @@ where
     Ok(sender)
 }
 
-/// TLS with the roots that browsers trust.
-fn tls() -> Result<TlsConnector, String> {
-    let provider = Arc::new(crypto::aws_lc_rs::default_provider());
-    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    let roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
-    let config = config.map_err(|error| error.to_string())?.with_root_certificates(roots).with_no_client_auth();
-    Ok(TlsConnector::from(Arc::new(config)))
+/// Whose word counts about who a server is: the roots that browsers trust, or these instead.
+#[derive(Debug, Clone, Default)]
+pub struct Trust {
+    roots: Option<Arc<RootCertStore>>,
+}
+
+impl Trust {
+    /// Only the authorities in this PEM file, when one is named.
+    ///
+    /// # Errors
+    /// What is wrong with the file, in words.
+    pub fn of(file: Option<&Path>) -> Result<Self, String> {
+        let Some(file) = file else { return Ok(Self::default()) };
+        let wrong = |why: &dyn std::fmt::Display| format!("--ca-file {}: {why}", file.display());
+        let mut roots = RootCertStore::empty();
+        let certificates = CertificateDer::pem_file_iter(file).map_err(|error| wrong(&error))?;
+        for certificate in certificates {
+            let certificate = certificate.map_err(|error| wrong(&error))?;
+            roots.add(certificate).map_err(|error| wrong(&error))?;
+        }
+        if roots.is_empty() {
+            return Err(wrong(&"there is no certificate in it; PEM is expected"));
+        }
+        Ok(Self { roots: Some(Arc::new(roots)) })
+    }
+
+    /// What a TLS client of ours is set to.
+    pub fn client_config(&self) -> Result<Arc<ClientConfig>, String> {
+        let provider = Arc::new(crypto::aws_lc_rs::default_provider());
+        let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let browsers = || Arc::new(RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() });
+        let roots = self.roots.clone().unwrap_or_else(browsers);
+        let config = config.map_err(|error| error.to_string())?.with_root_certificates(roots).with_no_client_auth();
+        Ok(Arc::new(config))
+    }
+}
+
+fn tls(trust: &Trust) -> Result<TlsConnector, String> {
+    Ok(TlsConnector::from(trust.client_config()?))
 }

@@ -10,6 +10,7 @@ mod files;
 mod master;
 mod settings;
 mod telemetry;
+mod tls;
 
 fn main() -> std::process::ExitCode {
     cli::run()

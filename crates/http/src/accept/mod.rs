@@ -2,9 +2,11 @@
 //!
 //! Limits (what happens at each is in brackets): connections [the next ones wait in the system's queue], the time until a
 //! first request has come [dropped, counted], time for headers between requests [dropped], size and number of headers [431],
-//! streams per HTTP/2 connection [refused by the protocol], time during which a socket takes no bytes [dropped, counted].
-//! Bodies are limited in [`mod@crate::request`].
+//! streams per HTTP/2 connection [refused by the protocol], time during which a socket takes no bytes [dropped, counted], time
+//! for a TLS handshake, and handshakes in progress with one address [dropped, counted]. Bodies are limited in
+//! [`mod@crate::request`].
 mod guarded;
+mod tls;
 
 use crate::request::Peer;
 use crate::traffic::Traffic;
@@ -27,11 +29,15 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tower::Service as _;
 
+pub use tls::Tls;
+
 /// What is listened on.
 #[derive(Debug)]
 pub enum Listener {
     /// A port.
     Tcp(TcpListener),
+    /// A port on which TLS is spoken.
+    Tls(TcpListener, Tls),
     /// A Unix socket.
     Unix(UnixListener),
 }
@@ -49,6 +55,10 @@ pub struct Limits {
     pub head_bytes: usize,
     /// For how long a socket may take no bytes.
     pub stall_time: Duration,
+    /// Time for a TLS handshake.
+    pub handshake_time: Duration,
+    /// TLS handshakes in progress with one address, or with one IPv6 network of 64 bits.
+    pub handshakes: usize,
     /// HTTP/2 streams at once per connection.
     pub streams: u32,
     /// How long requests in flight may go on once the server is told to end.
@@ -63,6 +73,8 @@ impl Default for Limits {
             headers: 64,
             head_bytes: 32 * 1024,
             stall_time: Duration::from_secs(10),
+            handshake_time: Duration::from_secs(5),
+            handshakes: 256,
             streams: 200,
             drain_time: Duration::from_secs(10),
         }
@@ -108,6 +120,11 @@ pub async fn serve(
             let traffic = connection.traffic.clone();
             match socket {
                 Socket::Tcp(stream, peer) => connection.run(stream, Some(peer)).await,
+                Socket::Tls(stream, peer, tls) => {
+                    if let Some(stream) = tls.accept(stream, peer, &limits, &traffic).await {
+                        connection.run(stream, Some(peer)).await;
+                    }
+                }
                 Socket::Unix(stream) => connection.run(stream, None).await,
             }
             traffic.open.fetch_sub(1, Ordering::Relaxed);
@@ -129,17 +146,23 @@ pub async fn serve(
 
 enum Socket {
     Tcp(tokio::net::TcpStream, IpAddr),
+    Tls(tokio::net::TcpStream, IpAddr, Tls),
     Unix(tokio::net::UnixStream),
 }
 
 /// The next connection; `None` after an error that may pass (no more descriptors, a connection that went away meanwhile).
 async fn accept(listener: &Listener) -> Option<Socket> {
+    let tcp = async |listener: &TcpListener| {
+        let (stream, peer) = listener.accept().await?;
+        // An answer is written whole; waiting for more to send with it only adds time.
+        let _ = stream.set_nodelay(true);
+        Ok((stream, peer.ip()))
+    };
     let accepted = match listener {
-        Listener::Tcp(listener) => listener.accept().await.map(|(stream, peer)| {
-            // An answer is written whole; waiting for more to send with it only adds time.
-            let _ = stream.set_nodelay(true);
-            Socket::Tcp(stream, peer.ip())
-        }),
+        Listener::Tcp(listener) => tcp(listener).await.map(|(stream, peer)| Socket::Tcp(stream, peer)),
+        Listener::Tls(listener, tls) => {
+            tcp(listener).await.map(|(stream, peer)| Socket::Tls(stream, peer, tls.clone()))
+        }
         Listener::Unix(listener) => listener.accept().await.map(|(stream, _)| Socket::Unix(stream)),
     };
     match accepted {

@@ -91,6 +91,9 @@ pub struct DemoArgs {
     /// A shorter bound than the server's, such as 2s.
     #[arg(long, value_name = "SPAN")]
     pub bound: Option<String>,
+    /// Trust these authorities (PEM) about the server, instead of those that browsers trust.
+    #[arg(long, value_name = "FILE")]
+    pub ca_file: Option<PathBuf>,
 }
 
 /// How a command reaches the server that it operates.
@@ -102,6 +105,9 @@ pub struct Reach {
     /// An administrator's access token [environment: PORTCULLIS_TOKEN, or PORTCULLIS_TOKEN_FILE names a file].
     #[arg(long, global = true, value_name = "TOKEN")]
     pub token: Option<String>,
+    /// Trust these authorities (PEM) about the server, instead of those that browsers trust.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub ca_file: Option<PathBuf>,
     /// The data directory, in which the admin socket is [environment: PORTCULLIS_DATA_DIR].
     #[arg(long, global = true, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,

@@ -4,6 +4,7 @@ use super::remote;
 use super::serve::{Signals, block_on};
 use crate::cli::DemoArgs;
 use crate::cli::exit::{Exit, Failure, Outcome};
+use crate::client::Trust;
 use crate::settings::address;
 use crate::telemetry;
 use axum::response::sse::{Event, Sse};
@@ -55,6 +56,10 @@ fn config(args: &DemoArgs) -> Result<(Config, Policy), Failure> {
         let ms =
             ms.ok_or_else(|| Failure::config(format!("--bound {bound:?}: a duration needs a unit, such as 2s")))?;
         config = config.bound(Duration::from_millis(ms));
+    }
+    if args.ca_file.is_some() {
+        let trust = Trust::of(args.ca_file.as_deref()).and_then(|trust| trust.client_config());
+        config = config.tls(trust.map_err(Failure::config)?);
     }
     let policy = args.policy.parse().map_err(|error| Failure::config(format!("--policy: {error}")))?;
     Ok((config, policy))

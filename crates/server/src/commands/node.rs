@@ -4,7 +4,7 @@ use crate::settings::Settings;
 use crate::{files, master};
 use portcullis_app::{App, AppError, real};
 use portcullis_domain::Chance as _;
-use portcullis_http::{HttpConfig, Limits, Listener, operator_router, ops_router, router, serve};
+use portcullis_http::{HttpConfig, Limits, Listener, Traffic, operator_router, ops_router, router, serve};
 use portcullis_store_sqlite::{OpenOptions, SqliteStore};
 use portcullis_wire::LogId;
 use std::net::SocketAddr;
@@ -49,6 +49,11 @@ impl Node {
             Some(address) => Some(bind("ops_listen", address).await?),
             None => None,
         };
+        let traffic = Arc::new(Traffic::default());
+        let certificate = match &settings.tls {
+            Some(files) => Some((files.clone(), files.load().map_err(Failure::config)?.begin(&traffic))),
+            None => None,
+        };
         let socket = Settings::admin_socket(&settings.data_dir);
         let admin = files::admin_listener(&socket)?;
 
@@ -68,6 +73,7 @@ impl Node {
             allowed_origins: settings.allowed_origins.clone(),
             trusted_proxies: settings.trusted_proxies.clone(),
             ops: ops.is_none(),
+            traffic: traffic.clone(),
             ..HttpConfig::new(issuer.clone())
         };
         let (ending, _) = watch::channel(false);
@@ -78,7 +84,14 @@ impl Node {
             let (hub, traffic) = (app.hub().clone(), config.traffic.clone());
             listeners.spawn(serve(listener, router, hub, Limits::default(), traffic, end));
         };
-        open(Listener::Tcp(listener), router(app.clone(), config.clone()));
+        let listener = match certificate {
+            Some((files, (tls, digest, expires))) => {
+                background.spawn(files.follow(tls.clone(), digest, expires, traffic));
+                Listener::Tls(listener, tls)
+            }
+            None => Listener::Tcp(listener),
+        };
+        open(listener, router(app.clone(), config.clone()));
         open(Listener::Unix(admin), operator_router(app.clone(), config.clone()));
         if let Some(listener) = ops {
             open(Listener::Tcp(listener), ops_router(app.clone(), config.clone()));

@@ -2,7 +2,7 @@
 //! the data directory; never past the server into its database.
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::{Reach, out};
-use crate::client::{Answer, Client, Target};
+use crate::client::{Answer, Client, Target, Trust};
 use crate::settings::sources::{Environment, Flags};
 use crate::settings::{Settings, is_loopback_url};
 use http::{Method, Uri};
@@ -64,7 +64,9 @@ impl Remote {
                 "--server needs an administrator's access token: --token, PORTCULLIS_TOKEN or PORTCULLIS_TOKEN_FILE";
             return Err(Failure::config(message));
         };
-        Ok(Self { client: Client::new(Target::Url(uri)).with_token(Some(token)), by_socket: false, json: reach.json })
+        let trust = Trust::of(reach.ca_file.as_deref()).map_err(Failure::config)?;
+        let client = Client::new(Target::Url(uri)).with_token(Some(token)).trusting(trust);
+        Ok(Self { client, by_socket: false, json: reach.json })
     }
 
     /// Calls, and takes anything but success as a failure in words.

@@ -33,6 +33,8 @@ pub fn block_on<T>(future: impl Future<Output = Result<T, Failure>>) -> Result<T
 
 async fn until_told(settings: Settings) -> Outcome {
     let mut signals = Signals::listen()?;
+    // It means "read your files again" (see `tls`), and never the end, also where there is nothing to read again.
+    let _hangup = signal(SignalKind::hangup());
     let mut node = Node::start(&settings).await?;
     tracing::info!(
         address = %node.address, issuer = %node.issuer, database = %settings.database_path().display(),

@@ -9,6 +9,7 @@ mod values;
 
 use self::sources::{Environment, Flags, Found, Gathered, Source};
 use self::table::{Kind, SETTINGS, Setting};
+use crate::tls;
 use ipnet::IpNet;
 use portcullis_app::keys::MasterKey;
 use portcullis_app::{Hashing, KeySettings, Settings as AppSettings};
@@ -58,6 +59,8 @@ pub struct Settings {
     pub trusted_proxies: Vec<IpNet>,
     /// Where operations are served alone.
     pub ops_listen: Option<SocketAddr>,
+    /// The certificate and its key, when TLS is spoken.
+    pub tls: Option<tls::Files>,
     /// The first administrator.
     pub bootstrap_admin: Option<(String, SecretString)>,
     /// Whether people may sign up.
@@ -212,6 +215,15 @@ impl Settings {
         if r.problems.is_empty() && u64::from(hashing.memory_kib) < 8 * u64::from(hashing.lanes) {
             r.wrong("argon2_memory", "must be at least 8 KiB for each of argon2_lanes");
         }
+        let (cert, key) = (r.get("tls_cert", values::file), r.get("tls_key", values::file));
+        if cert.is_some() != key.is_some() {
+            let missing = if cert.is_some() { "tls_key" } else { "tls_cert" };
+            r.wrong(missing, "must be set too: TLS needs a certificate and its key");
+        }
+        let tls = cert.zip(key).map(|(cert, key)| tls::Files { cert, key });
+        if tls.is_some() && issuer.as_ref().is_some_and(|issuer| issuer.starts_with("http://")) {
+            r.wrong("issuer", "must be https when tls_cert is set");
+        }
         let settings = Self {
             listen,
             issuer,
@@ -231,6 +243,7 @@ impl Settings {
             allowed_origins: r.list("allowed_origins", values::origin),
             trusted_proxies: r.list("trusted_proxies", values::network),
             ops_listen: r.get("ops_listen", values::address),
+            tls,
             bootstrap_admin: r.get("bootstrap_admin", values::bootstrap_admin),
             sign_up: r.get("sign_up", values::switch).unwrap_or(false),
             hashing,
@@ -269,6 +282,13 @@ impl Settings {
         if self.idle_ttl > self.absolute_ttl {
             odd.push("idle_ttl is longer than absolute_ttl and so has no effect".into());
         }
+        if self.tls.is_none() && !self.listen.ip().is_loopback() && self.trusted_proxies.is_empty() {
+            odd.push(format!(
+                "PASSWORDS AND TOKENS IN THE CLEAR: listen = {} is reachable from other machines, and neither tls_cert nor \
+                 trusted_proxies is set; set tls_cert and tls_key, or put a proxy that speaks TLS in front and name it",
+                self.listen
+            ));
+        }
         if self.trusted_proxies.iter().any(|net| net.prefix_len() == 0) {
             odd.push("trusted_proxies holds every address: anybody can claim to call from anywhere".into());
         }
@@ -293,7 +313,8 @@ impl Settings {
 
     /// `iss`, given the address that is really listened on.
     pub fn issuer_at(&self, bound: SocketAddr) -> String {
-        self.issuer.clone().unwrap_or_else(|| format!("http://{bound}"))
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        self.issuer.clone().unwrap_or_else(|| format!("{scheme}://{bound}"))
     }
 
     /// The database file.

@@ -78,7 +78,7 @@ pub const SETTINGS: &[Setting] = &[
     text(
         "issuer",
         None,
-        "http://LISTEN, when that is a loopback address",
+        "http://LISTEN (https with tls_cert), when that is a loopback address",
         "public address of this server, https unless loopback; `iss` of every token",
     ),
     text("audience", None, "the issuer", "`aud` of access tokens"),
@@ -119,6 +119,13 @@ pub const SETTINGS: &[Setting] = &[
         "operations are served on LISTEN",
         "address and port for /healthz, /readyz and /metrics alone",
     ),
+    text(
+        "tls_cert",
+        None,
+        "no TLS: a proxy speaks it, or LISTEN is loopback",
+        "PEM file with the certificate and its chain, to speak TLS on LISTEN; read again when it changes and on SIGHUP",
+    ),
+    text("tls_key", None, "none", "PEM file with the private key of tls_cert"),
     secret("bootstrap_admin", "none", "email:password of the first administrator, used on an empty database"),
     of("sign_up", Kind::Switch, "on", "whether people may make accounts themselves"),
     of("argon2_memory", Kind::Text, "19MiB", "memory of one password hash (KiB, or with a unit)"),

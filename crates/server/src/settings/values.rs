@@ -61,6 +61,11 @@ pub(super) fn database(text: &str) -> Result<PathBuf, String> {
     }
 }
 
+/// A file that is read when it is needed.
+pub(super) fn file(text: &str) -> Result<PathBuf, String> {
+    if text.is_empty() { Err("must name a file".into()) } else { Ok(PathBuf::from(text)) }
+}
+
 pub(super) fn directory(text: &str) -> Result<PathBuf, String> {
     if text.is_empty() { Err("must be a directory".into()) } else { Ok(PathBuf::from(text)) }
 }

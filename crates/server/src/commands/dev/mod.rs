@@ -23,7 +23,17 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// What `dev` decides by itself. All other settings may come from the environment, or from a file in its data directory.
-const OURS: [&str; 7] = ["issuer", "audience", "database_url", "ops_listen", "bootstrap_admin", "data_dir", "listen"];
+const OURS: [&str; 9] = [
+    "issuer",
+    "audience",
+    "database_url",
+    "ops_listen",
+    "bootstrap_admin",
+    "data_dir",
+    "listen",
+    "tls_cert",
+    "tls_key",
+];
 /// How long the demo API may take to become fresh.
 const FRESH: Duration = Duration::from_secs(20);
 
