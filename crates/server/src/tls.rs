@@ -174,8 +174,13 @@ impl Loaded {
     }
 }
 
+/// Whether a certificate that ends then is to be warned of now, in this round.
+fn ends_soon(expires: Time, now: Time, rounds: u32) -> bool {
+    rounds.is_multiple_of(WARN_ROUNDS) && expires.since(now) < WARN_BEFORE
+}
+
 fn warn_of_end(expires: Time, rounds: u32) {
-    if rounds.is_multiple_of(WARN_ROUNDS) && expires.since(real::wall()) < WARN_BEFORE {
+    if ends_soon(expires, real::wall(), rounds) {
         tracing::warn!(%expires, "the TLS certificate expires soon: renew it; the files are looked at every 30 s");
     }
 }
@@ -209,10 +214,45 @@ mod tests {
     }
 
     #[test]
+    fn an_end_is_warned_of_for_two_weeks_and_not_every_time() {
+        let (now, day) = (Time(1_800_000_000_000), 86_400_000);
+        for (days, soon) in [(-1, true), (0, true), (13, true), (14, false), (90, false)] {
+            assert_eq!(ends_soon(now.plus(days * day), now, 0), soon, "{days}");
+        }
+        assert_eq!((0..1441).filter(|round| ends_soon(now, now, *round)).count(), 3, "every six hours of rounds");
+    }
+
+    /// What a renewal does, step by step: the look that comes every 30 s is this one.
+    #[tokio::test]
+    async fn a_look_takes_what_is_new_and_good() {
+        let dir = std::env::temp_dir().join(format!("portcullis-tls-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let files = Files { cert: dir.join("cert.pem"), key: dir.join("key.pem") };
+        let put = |cert: &str, key: &str| {
+            std::fs::copy(fixture(cert), &files.cert).unwrap();
+            std::fs::copy(fixture(key), &files.key).unwrap();
+        };
+        put("one.pem", "one.key");
+        let traffic = Traffic::default();
+        let (tls, first, expires) = files.load().unwrap().begin(&traffic);
+        assert_eq!(files.look(&tls, first, expires, &traffic, false).await, (first, expires), "nothing is new");
+        put("two.pem", "one.key");
+        assert_eq!(files.look(&tls, first, expires, &traffic, false).await, (first, expires), "half-way");
+        put("expired.pem", "one.key");
+        assert_eq!(files.look(&tls, first, expires, &traffic, false).await, (first, expires), "expired");
+        put("two.pem", "two.key");
+        let (second, expires) = files.look(&tls, first, expires, &traffic, false).await;
+        assert_ne!(second, first);
+        assert_eq!(traffic.certificate_expires_at_s.load(Ordering::Relaxed), expires.secs());
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
     fn every_way_to_be_wrong_has_its_words() {
         let files = |cert: &str, key: &str| Files { cert: fixture(cert), key: fixture(key) };
         assert!(files("one.pem", "one.key").load().unwrap().expires > Time(4_000_000_000_000));
         assert!(files("two.pem", "two.key").load().is_ok(), "an RSA key, PKCS#1");
+        assert!(files("one.pem", "one-sec1.key").load().is_ok(), "the same key, SEC1");
         for (cert, key, words) in [
             ("nothing.pem", "one.key", "tls_cert = "),
             ("one.pem", "nothing.key", "cannot be read"),

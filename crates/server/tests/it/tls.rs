@@ -256,3 +256,33 @@ async fn a_reload_without_tls_is_no_end() {
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
 }
+
+/// A client that is not ours: signs in, is refused without the authority, and follows the feed.
+#[tokio::test]
+async fn curl() {
+    let dir = Dir::new();
+    let server = start(&dir).await;
+    let url = format!("https://localhost:{}", server.address.port());
+    let ca = fixture("ca.pem").display().to_string();
+    let curl = |args: Vec<String>| {
+        let ran = std::process::Command::new("curl").args(["-sS", "--max-time", "30"]).args(args).output();
+        let ran = ran.expect("this test uses curl: install the package `curl`");
+        (ran.status.success(), String::from_utf8_lossy(&ran.stdout).into_owned())
+    };
+    let args = |list: &[&str]| list.iter().map(|arg| (*arg).to_owned()).collect::<Vec<_>>();
+    let credentials = json!({ "identifier": ADMIN.0, "password": ADMIN.1 }).to_string();
+    let sessions = format!("{url}/v1/sessions");
+    let sign_in = ["--cacert", &ca, "-H", "content-type: application/json", "-d", &credentials, &sessions];
+    let (done, body) = curl(args(&sign_in));
+    let body: Value = serde_json::from_str(&body).unwrap_or_else(|_| panic!("{body}"));
+    assert!(done && body["access_token"].is_string(), "{body}");
+    assert!(!curl(args(&[&sessions])).0, "nobody vouches for it");
+    let (id, secret) = Server::verifier_client(&dir);
+    let mut feed = std::process::Command::new("curl");
+    feed.args(["-sS", "-N", "--cacert", &ca, "-u", &format!("{id}:{secret}"), &format!("{url}/v1/feed")]);
+    let mut feed = Running::start(feed);
+    let events = feed.out.clone();
+    for name in ["event: hello", "event: snapshot"] {
+        feed.line(&events, &[name]).await;
+    }
+}
