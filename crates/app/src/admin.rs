@@ -431,6 +431,6 @@ impl App {
     }
 }
 
-fn not_alive(field: &'static str) -> AppError {
+pub(crate) fn not_alive(field: &'static str) -> AppError {
     Refused::InvalidValue { field, detail: "this session is not alive, so it cannot be spared".into() }.into()
 }

@@ -4,6 +4,7 @@
 //! them: what is true in the database counts at once, whatever the feed's state.
 use crate::{App, AppError};
 use portcullis_domain::family::Presented;
+use portcullis_domain::kernel::Door;
 use portcullis_domain::model::ADMIN;
 use portcullis_domain::view::{Dead, SessionView, session_dead};
 use portcullis_domain::{Actor, Refused};
@@ -100,6 +101,7 @@ impl App {
             let reason = match dead {
                 Dead::Ended { reason, .. } => reason,
                 Dead::Cut { above, .. } => above.into(),
+                Dead::Standing { .. } => Door::Filter.as_str().into(),
                 Dead::Account => "account".into(),
                 Dead::OldEpoch | Dead::Expired => "expired".into(),
             };
@@ -136,7 +138,7 @@ impl App {
         let used_at = family.handed_at.max(family.made_at);
         let idle_ttl = self.settings().rules.idle_ttl;
         view.grant.ended.is_some()
-            || session_dead(&view.stamp, &view.session, &view.account, used_at, idle_ttl).is_some()
+            || session_dead(&view.stamp, &view.standing, &view.session, &view.account, used_at, idle_ttl).is_some()
     }
 
     /// The claims of an access token that lives, by the rows and the log (RFC 7662 §2.2); `None` for anything else, whatever

@@ -13,6 +13,7 @@ pub mod guessing;
 pub mod hub;
 pub mod import;
 pub mod keys;
+pub mod mass;
 pub mod password;
 pub mod real;
 pub mod rotation;
@@ -66,6 +67,8 @@ struct Inner {
     /// When sessions were last seen without a refresh, to be written from time to time.
     seen: Mutex<BTreeMap<SessionId, Time>>,
     counts: Counts,
+    /// A revocation by filter was asked for.
+    jobs: tokio::sync::Notify,
     rota: rotation::Rota,
     bound: portcullis_domain::changes::BoundRow,
     /// When keys were last read anew, by the monotonic clock.
@@ -334,6 +337,10 @@ fn again_after(conflict: Conflict) -> Result<(), AppError> {
         Conflict::Missing => Err(Refused::NotFound.into()),
         // The actor or the spared session died meanwhile: the token that named it is revoked.
         Conflict::NotAlive(_) => Err(AppError::Unauthenticated(Code::TokenRevoked)),
+        Conflict::TooMany => {
+            let detail = "as many revocations by filter are under way as may be; wait until one is done".into();
+            Err(Refused::Conflict { detail }.into())
+        }
         Conflict::BornDead => {
             let detail = "access was taken away while this sign-in was under way; sign in again".into();
             Err(Refused::Conflict { detail }.into())

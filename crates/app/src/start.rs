@@ -66,6 +66,7 @@ impl App {
             horizon: AtomicI64::new(0),
             seen: Mutex::new(BTreeMap::new()),
             counts: Counts::default(),
+            jobs: tokio::sync::Notify::new(),
             rota: Rota::new(master, home),
             bound,
             reloaded: AtomicI64::new(i64::MIN),
@@ -75,6 +76,7 @@ impl App {
         tasks.spawn(hub.follow());
         tasks.spawn(app.clone().keep_keys());
         tasks.spawn(app.clone().keep_house());
+        tasks.spawn(app.clone().work_off_jobs());
         tasks.spawn(app.clone().prune_attempts());
         Ok(app)
     }

@@ -4,6 +4,7 @@
 //! [`Conflict`], never ignored: the caller loads a new view and decides again.
 use crate::event::NewEvent;
 use crate::family::Family;
+use crate::mass::{Job, JobStep};
 use crate::model::{Account, Client, Grant, Instance, Key, Session, Status};
 use crate::throttle::{Attempt, BucketKey, Verdict};
 use alloc::{string::String, vec::Vec};
@@ -103,6 +104,8 @@ pub enum Expect {
     EmailFree(String),
     /// There is no account at all (for the first administrator).
     NoAccounts,
+    /// Fewer rules of revocations by filter stand than this.
+    StandingBelow(u32),
 }
 
 /// Something to write.
@@ -136,7 +139,8 @@ pub enum Change {
         /// Whether it is the same password under better parameters.
         rehash: bool,
     },
-    /// A new session.
+    /// A new session. It is born dead when the rule of a revocation by filter that stands kills it; a Conflict (`Moved`) when it
+    /// was born below such a rule that stood and was worked off meanwhile (see [`crate::mass`]).
     InsertSession(Session),
     /// A new name for a device.
     RenameSession {
@@ -212,6 +216,10 @@ pub enum Change {
         /// How it is sealed from now on.
         sealed: SecretBytes,
     },
+    /// A revocation by filter; the rev of its rule is that of the last entry of the same changes.
+    InsertJob(Job),
+    /// A revocation by filter goes on. A Conflict when it is not where the step was read.
+    StepJob(JobStep),
     /// The bound B in milliseconds, as all nodes use it: `current` from now on, `next` from `at`.
     SetBound(BoundRow),
     /// Forget remembered results older than this.
@@ -304,4 +312,6 @@ pub enum Conflict {
     Repeated,
     /// A token's or session's row does not exist.
     Missing,
+    /// As many as there may be are there already.
+    TooMany,
 }

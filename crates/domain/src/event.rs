@@ -45,6 +45,10 @@ kinds! {
     SessionsEnded = "sessions.ended";
     /// Every session was ended, or all but one.
     EveryoneEnded = "everyone.ended";
+    /// Sessions that a filter matches were revoked, by a rule and a job.
+    SessionsRevoked = "sessions.revoked";
+    /// A job was done.
+    JobFinished = "job.finished";
     /// A refresh token was presented that only a copy explains; its session or grant was ended.
     RefreshReused = "refresh.reused";
     /// A predecessor came back late: a new successor was made, the unused one is dead.

@@ -37,6 +37,8 @@ pub enum Door {
     Replay,
     /// A client is switched off.
     ClientOff,
+    /// Sessions that a filter matches are ended.
+    Filter,
     /// A signing key is dead: whoever holds it signs nothing that is accepted any more.
     KeyRevoked,
 }
@@ -55,6 +57,7 @@ impl Door {
         Self::Everyone,
         Self::Replay,
         Self::ClientOff,
+        Self::Filter,
         Self::KeyRevoked,
     ];
 
@@ -72,6 +75,7 @@ impl Door {
             Self::Everyone => "everyone",
             Self::Replay => "refresh_reused",
             Self::ClientOff => "client_disabled",
+            Self::Filter => "revoked_by_filter",
             Self::KeyRevoked => "key_revoked",
         }
     }
@@ -85,6 +89,7 @@ impl Door {
             Self::Everyone => EventKind::EveryoneEnded,
             Self::Replay => EventKind::RefreshReused,
             Self::ClientOff => EventKind::ClientDisabled,
+            Self::Filter => EventKind::SessionsRevoked,
             Self::KeyRevoked => EventKind::KeyRevoked,
         }
     }

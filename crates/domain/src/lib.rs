@@ -23,6 +23,7 @@ pub mod issue;
 pub mod kernel;
 pub mod keys;
 pub mod known_device;
+pub mod mass;
 pub mod model;
 pub mod refresh;
 pub mod refused;

@@ -172,9 +172,10 @@ fn why_dead(view: &RefreshView, rules: &Rules) -> Option<Refused> {
     let (grant, session, stamp) = (&view.grant, &view.session, &view.stamp);
     let ended = |reason: &str| Some(Refused::SessionEnded { reason: reason.into() });
     let used_at = grant.family.handed_at.max(grant.family.made_at);
-    match session_dead(stamp, session, &view.account, used_at, rules.idle_ttl) {
+    match session_dead(stamp, &view.standing, session, &view.account, used_at, rules.idle_ttl) {
         Some(Dead::Ended { reason, .. }) => return ended(&reason),
         Some(Dead::Cut { above, .. }) => return ended(above),
+        Some(Dead::Standing { .. }) => return ended(Door::Filter.as_str()),
         Some(Dead::Account) => return ended("account"),
         Some(Dead::Expired | Dead::OldEpoch) => return Some(Refused::RefreshExpired),
         None => {}

@@ -1,5 +1,6 @@
 //! Views: the facts that a decision rests on, all of one database snapshot, with the head of the same snapshot (I3).
 use crate::cut::Cut;
+use crate::mass;
 use crate::model::{Account, Client, Grant, Session};
 use alloc::string::String;
 use portcullis_wire::{Chain, Epoch, LogId, Rev, Time};
@@ -51,6 +52,8 @@ pub struct RefreshView {
     pub client_cut: Cut,
     /// Whether its client is switched off.
     pub client_disabled: bool,
+    /// The rules of revocations by filter that stand.
+    pub standing: mass::Rules,
 }
 
 /// A session with its account, and when its family was last used.
@@ -64,6 +67,8 @@ pub struct SessionView {
     pub account: Account,
     /// The latest use of a refresh token under it, if one was used.
     pub refreshed_at: Option<Time>,
+    /// The rules of revocations by filter that stand.
+    pub standing: mass::Rules,
 }
 
 /// An account by itself.
@@ -101,6 +106,11 @@ pub enum Dead {
         /// `account`, `client` or `everyone`.
         above: &'static str,
     },
+    /// Killed by the rule of a revocation by filter whose job has not marked it yet: services may not know of it.
+    Standing {
+        /// The rule's entry.
+        rev: Rev,
+    },
     /// Its account is blocked or deleted.
     Account,
     /// Made in an older generation.
@@ -113,7 +123,14 @@ pub enum Dead {
 ///
 /// `used_at` is when it was last used, as far as is known (`last_seen_at`, or the use of its refresh token); `idle_ttl` in
 /// milliseconds.
-pub fn session_dead(stamp: &Stamp, session: &Session, account: &Account, used_at: Time, idle_ttl: i64) -> Option<Dead> {
+pub fn session_dead(
+    stamp: &Stamp,
+    standing: &mass::Rules,
+    session: &Session,
+    account: &Account,
+    used_at: Time,
+    idle_ttl: i64,
+) -> Option<Dead> {
     if let Some(ended) = &session.ended {
         return Some(Dead::Ended { rev: ended.rev, reason: ended.reason.clone() });
     }
@@ -124,6 +141,9 @@ pub fn session_dead(stamp: &Stamp, session: &Session, account: &Account, used_at
         if cut.kills(session.born, session.id) {
             return Some(Dead::Cut { rev: cut.rev, above });
         }
+    }
+    if let Some(rule) = mass::killed_by(standing, session) {
+        return Some(Dead::Standing { rev: rule.rev });
     }
     if !account.usable_at(stamp.now) {
         return Some(Dead::Account);
@@ -138,7 +158,7 @@ pub fn session_dead(stamp: &Stamp, session: &Session, account: &Account, used_at
 impl SessionView {
     /// Whether and why the session is dead.
     pub fn dead(&self, idle_ttl: i64) -> Option<Dead> {
-        session_dead(&self.stamp, &self.session, &self.account, self.used_at(), idle_ttl)
+        session_dead(&self.stamp, &self.standing, &self.session, &self.account, self.used_at(), idle_ttl)
     }
     /// When it was last used, as far as is known.
     pub fn used_at(&self) -> Time {

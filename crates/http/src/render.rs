@@ -5,12 +5,13 @@ use axum::response::{IntoResponse as _, Response};
 use http::{HeaderValue, StatusCode, header};
 use portcullis_app::EventRow;
 use portcullis_domain::keys::{self, State};
+use portcullis_domain::mass::Job;
 use portcullis_domain::model::{Account, Client, Key, Session, Status};
 use portcullis_domain::view::SessionView;
 use portcullis_feed::fleet::Listed;
 use portcullis_wire::{AccountId, Code, Rev, SessionId, Time};
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::net::IpAddr;
 
 /// An answer with a JSON body.
@@ -148,6 +149,29 @@ pub(crate) fn revocation(row: &EventRow) -> Value {
         members.insert("event_id".into(), id.unwrap_or_default());
     }
     out
+}
+
+/// A revocation by filter, without its enforcement.
+pub(crate) fn job(job: &Job) -> Value {
+    let filter = &job.rule.filter;
+    let mut named = Map::new();
+    if !filter.accounts.is_empty() {
+        named.insert("account_ids".into(), json!(filter.accounts));
+    }
+    if !filter.clients.is_empty() {
+        named.insert("client_ids".into(), json!(filter.clients));
+    }
+    if let Some(before) = filter.created_before {
+        named.insert("created_before".into(), json!(before));
+    }
+    if let Some(network) = filter.network {
+        named.insert("address_range".into(), network.to_string().into());
+    }
+    json!({
+        "job": job.id, "rev": job.rule.rev, "state": if job.finished_at.is_some() { "done" } else { "running" },
+        "filter": named, "except": job.rule.except, "now": job.now, "reason": job.reason, "actor": job.actor,
+        "created_at": job.created_at, "finished_at": job.finished_at, "scanned": job.scanned, "ended": job.ended,
+    })
 }
 
 pub(crate) fn verifier(listed: &Listed, head: Rev) -> Value {

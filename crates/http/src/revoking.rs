@@ -17,7 +17,7 @@ const MAX_WAIT_MS: u64 = 60_000;
 
 /// Whether, and how long, a call waits until it is enforced.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Wait(Option<Duration>);
+pub(crate) struct Wait(pub(crate) Option<Duration>);
 
 impl Wait {
     /// `?wait=enforced&timeout_ms=`; 2B unless given, at most 60,000 ms.

@@ -611,6 +611,7 @@ fn end_kind(door: portcullis_domain::kernel::Door) -> &'static str {
         Door::Everyone => "end: everyone",
         Door::Replay => "end: refresh_reused",
         Door::ClientOff => "end: client_disabled",
+        Door::Filter => "end: revoked_by_filter",
         Door::KeyRevoked => "end: key_revoked",
     }
 }

@@ -18,6 +18,7 @@ mod attempts;
 mod cells;
 mod checkpoint;
 mod connect;
+mod jobs;
 mod lock;
 mod open;
 mod readers;
@@ -31,12 +32,13 @@ use crate::lock::Lock;
 use crate::readers::Readers;
 use crate::writer::{Job, Writer};
 use portcullis_domain::changes::{BoundRow, Changes, Committed};
+use portcullis_domain::mass::{self, Batch, Filter};
 use portcullis_domain::model::{Account, Client, Instance, Key};
 use portcullis_domain::view::{AccountView, ClientView, RefreshView, SessionView, SignInView, Stamp};
 use portcullis_store::{
     AttemptCount, CommitError, EventFilter, EventRow, Fut, LiveCount, LogRead, Page, Remembered, Store, StoreError,
 };
-use portcullis_wire::{AccountId, ClientId, Entry, EventId, GrantId, Rev, SessionId, Time};
+use portcullis_wire::{AccountId, ClientId, Entry, EventId, GrantId, JobId, Rev, SessionId, Time};
 use rusqlite::Connection;
 use std::fmt;
 use std::path::Path;
@@ -218,6 +220,24 @@ impl Store for SqliteStore {
     }
     fn count_live(&self) -> Fut<'_, Result<LiveCount, StoreError>> {
         self.long(reads::live_count)
+    }
+    fn count_matching<'a>(
+        &'a self,
+        filter: &'a Filter,
+        except: Option<SessionId>,
+    ) -> Fut<'a, Result<LiveCount, StoreError>> {
+        let filter = filter.clone();
+        self.long(move |db, now| jobs::count_matching(db, &filter, except, now))
+    }
+    fn read_job_batch<'a>(&'a self, job: &'a mass::Job, look: u32, most: u32) -> Fut<'a, Result<Batch, StoreError>> {
+        let (rule, cursor) = (job.rule.clone(), job.cursor);
+        self.long(move |db, _| jobs::batch(db, &rule, cursor, look, most))
+    }
+    fn load_job(&self, job: JobId) -> Fut<'_, Result<Option<mass::Job>, StoreError>> {
+        self.point(move |db, _| jobs::job(db, job))
+    }
+    fn list_running_jobs(&self) -> Fut<'_, Result<Vec<mass::Job>, StoreError>> {
+        self.point(|db, _| jobs::running(db))
     }
     fn read_log(&self, after: Rev, limit: u32) -> Fut<'_, Result<LogRead, StoreError>> {
         // The node's tail asks for this all the time, and nearly always for a few entries.

@@ -17,7 +17,11 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 /// Forward only; `user_version` counts those that were done.
-const MIGRATIONS: &[&str] = &[include_str!("migrations/0001_first.sql"), include_str!("migrations/0002_guessing.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("migrations/0001_first.sql"),
+    include_str!("migrations/0002_guessing.sql"),
+    include_str!("migrations/0003_mass.sql"),
+];
 /// `application_id` of our files: "Port".
 const APPLICATION: i32 = 0x506f_7274;
 /// Up to this size a file is checked as a whole when it is opened; above, its structure is only read on use.
@@ -327,6 +331,8 @@ fn nothing_yet(log: LogId, now: Time) -> (Meta, Client) {
         all: Cut::default(),
         forgotten: Rev::ZERO,
         bound: None,
+        standing: 0,
+        worked_off: Rev::ZERO,
     };
     let first_party = Client {
         id: ClientId::FIRST_PARTY,

@@ -1,11 +1,13 @@
 //! What is read, each in one statement or one read transaction, so that stamp and facts are of one snapshot (I3).
 use crate::cells::{Cells, Fault, Id, Int, all, any, one, rev};
+use crate::jobs;
 use crate::rows::{
     self, Meta, account_columns, client_columns, entry_columns, event_columns, grant_columns, instance_columns,
     key_columns, meta_columns, session_columns,
 };
 use portcullis_domain::Cut;
 use portcullis_domain::changes::BoundRow;
+use portcullis_domain::mass;
 use portcullis_domain::model::{Account, Client, Instance, Key};
 use portcullis_domain::view::{AccountView, ClientView, RefreshView, SessionView, SignInView, Stamp};
 use portcullis_store::{EventFilter, EventRow, LiveCount, LogRead, Page, Remembered};
@@ -64,13 +66,16 @@ pub(crate) fn refresh(db: &Connection, grant: GrantId, now: Time) -> Result<Opti
         " FROM grants g CROSS JOIN sessions s ON s.id = g.session CROSS JOIN accounts a ON a.id = s.account \
           CROSS JOIN clients c ON c.id = g.client CROSS JOIN meta m ON m.one = 1 WHERE g.id = ?1"
     );
-    one(db, SQL, [grant.blob()], |cells| {
-        let (grant, session, account) = (rows::grant(cells)?, rows::session(cells)?, rows::account(cells)?);
-        cells.table("clients").id::<ClientId>()?;
-        let (client_cut, client_disabled) = (cells.cut()?, cells.get()?);
-        let stamp = Meta::read(cells)?.stamp(now);
-        Ok(RefreshView { stamp, grant, session, account, client_cut, client_disabled })
-    })
+    with_rules(db, |db, standing| one(db, SQL, [grant.blob()], |cells| refresh_view(cells, standing, now)))
+}
+
+fn refresh_view(cells: &mut Cells<'_, '_>, standing: &mass::Rules, now: Time) -> Result<(RefreshView, u32), Fault> {
+    let (grant, session, account) = (rows::grant(cells)?, rows::session(cells)?, rows::account(cells)?);
+    cells.table("clients").id::<ClientId>()?;
+    let (client_cut, client_disabled) = (cells.cut()?, cells.get()?);
+    let meta = Meta::read(cells)?;
+    let (stamp, standing) = (meta.stamp(now), standing.clone());
+    Ok((RefreshView { stamp, grant, session, account, client_cut, client_disabled, standing }, meta.standing))
 }
 
 pub(crate) fn session(db: &Connection, session: SessionId, now: Time) -> Result<Option<SessionView>, Fault> {
@@ -85,9 +90,13 @@ pub(crate) fn session(db: &Connection, session: SessionId, now: Time) -> Result<
         meta_columns!(),
         " FROM sessions s CROSS JOIN accounts a ON a.id = s.account CROSS JOIN meta m ON m.one = 1 WHERE s.id = ?1"
     );
-    one(db, SQL, [session.blob()], |cells| {
-        let (session, refreshed_at, account) = (rows::session(cells)?, cells.time_if()?, rows::account(cells)?);
-        Ok(SessionView { stamp: Meta::read(cells)?.stamp(now), session, account, refreshed_at })
+    with_rules(db, |db, standing| {
+        one(db, SQL, [session.blob()], |cells| {
+            let (session, refreshed_at, account) = (rows::session(cells)?, cells.time_if()?, rows::account(cells)?);
+            let meta = Meta::read(cells)?;
+            let standing = standing.clone();
+            Ok((SessionView { stamp: meta.stamp(now), session, account, refreshed_at, standing }, meta.standing))
+        })
     })
 }
 
@@ -129,11 +138,13 @@ pub(crate) fn sessions(db: &Connection, account: AccountId, limit: u32, now: Tim
         " FROM sessions s WHERE s.account = ?1 AND s.ended_rev IS NULL ORDER BY s.created_at DESC, s.id DESC LIMIT ?2"
     );
     snapshot(db, |db| {
-        let stamp = stamp(db, now)?;
+        let meta = meta(db)?;
+        let (stamp, standing) = (meta.stamp(now), jobs::standing(db, &meta)?);
         let Some(account) = one(db, ACCOUNT, [account.blob()], rows::account)? else { return Ok(Vec::new()) };
         all(db, SESSIONS, params![account.id.blob(), limit], |cells| {
             let (session, refreshed_at) = (rows::session(cells)?, cells.time_if()?);
-            Ok(SessionView { stamp, session, account: account.clone(), refreshed_at })
+            let (account, standing) = (account.clone(), standing.clone());
+            Ok(SessionView { stamp, session, account, refreshed_at, standing })
         })
     })
 }
@@ -255,6 +266,9 @@ pub(crate) fn live_count(db: &Connection, now: Time) -> Result<LiveCount, Fault>
     const SQL: &str = "SELECT count(*), count(DISTINCT s.account) FROM meta m CROSS JOIN sessions s CROSS JOIN accounts a ON a.id = s.account \
          WHERE m.one = 1 AND s.ended_rev IS NULL AND s.absolute_expires_at > ?1 \
          AND (s.born >= a.cut_rev OR s.id IS a.cut_except) AND (s.born >= m.cut_rev OR s.id IS m.cut_except)";
+    if meta(db)?.standing > 0 {
+        return jobs::count_matching(db, &mass::Filter::default(), None, now);
+    }
     let count = one(db, SQL, [now.0], |cells| Ok(LiveCount { sessions: cells.u64()?, accounts: cells.u64()? }))?;
     Ok(count.unwrap_or_default())
 }
@@ -283,8 +297,28 @@ pub(crate) fn remembered(db: &Connection, actor: &str, key: &str) -> Result<Opti
     one(db, SQL, [actor, key], rows::remembered)
 }
 
+/// A view by one statement, which also tells how many rules stand. Nearly always none; else the view is read again together
+/// with the rules, on one snapshot.
+fn with_rules<T>(
+    db: &Connection,
+    read: impl Fn(&Connection, &mass::Rules) -> Result<Option<(T, u32)>, Fault>,
+) -> Result<Option<T>, Fault> {
+    match read(db, &None)? {
+        Some((view, 0)) => Ok(Some(view)),
+        None => Ok(None),
+        Some(_) if !db.is_autocommit() => {
+            let rules = jobs::rules(db)?; // the caller's transaction is the snapshot
+            Ok(read(db, &rules)?.map(|(view, _)| view))
+        }
+        Some(_) => snapshot(db, |db| {
+            let rules = jobs::rules(db)?;
+            Ok(read(db, &rules)?.map(|(view, _)| view))
+        }),
+    }
+}
+
 /// Several statements on one snapshot.
-fn snapshot<T>(db: &Connection, read: impl FnOnce(&Connection) -> Result<T, Fault>) -> Result<T, Fault> {
+pub(crate) fn snapshot<T>(db: &Connection, read: impl FnOnce(&Connection) -> Result<T, Fault>) -> Result<T, Fault> {
     let transaction = db.unchecked_transaction()?;
     let out = read(&transaction)?;
     transaction.finish()?;

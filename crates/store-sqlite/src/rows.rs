@@ -23,12 +23,16 @@ pub(crate) struct Meta {
     pub(crate) all: Cut,
     pub(crate) forgotten: Rev,
     pub(crate) bound: Option<BoundRow>,
+    /// How many rules of revocations by filter stand.
+    pub(crate) standing: u32,
+    /// The newest such rule that was worked off and taken away.
+    pub(crate) worked_off: Rev,
 }
 
 macro_rules! meta_columns {
     () => {
         "m.one, m.log, m.epoch, m.head, m.chain, m.horizon, m.floor, m.cut_rev, m.cut_except, \
-         m.forgotten, m.bound_now_ms, m.bound_next_ms, m.bound_next_from"
+         m.forgotten, m.bound_now_ms, m.bound_next_ms, m.bound_next_from, m.standing, m.worked_off"
     };
 }
 pub(crate) use meta_columns;
@@ -44,7 +48,8 @@ impl Meta {
             (None, None, None) => None,
             _ => return Err(cells.wrong("the bound has only some of its three columns")),
         };
-        Ok(Self { log, epoch, head, chain, horizon, floor, all, forgotten, bound })
+        let (standing, worked_off) = (cells.get()?, cells.rev()?);
+        Ok(Self { log, epoch, head, chain, horizon, floor, all, forgotten, bound, standing, worked_off })
     }
 
     pub(crate) fn stamp(&self, now: Time) -> Stamp {

@@ -6,9 +6,10 @@ use crate::{
     AttemptCount, CommitError, EventFilter, EventRow, Fut, LiveCount, LogRead, Page, Remembered, Store, StoreError,
 };
 use portcullis_domain::changes::{BoundRow, Changes, Committed};
+use portcullis_domain::mass::{Batch, Filter, Job};
 use portcullis_domain::model::{Account, Client, Instance, Key};
 use portcullis_domain::view::{AccountView, ClientView, RefreshView, SessionView, SignInView, Stamp};
-use portcullis_wire::{AccountId, ClientId, Entry, EventId, GrantId, Rev, SessionId, Time};
+use portcullis_wire::{AccountId, ClientId, Entry, EventId, GrantId, JobId, Rev, SessionId, Time};
 use std::ops::Deref;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -179,6 +180,22 @@ impl<S: Store> Store for Faulty<S> {
     }
     fn count_live(&self) -> Fut<'_, Result<LiveCount, StoreError>> {
         self.load(|s| s.count_live())
+    }
+    fn count_matching<'a>(
+        &'a self,
+        filter: &'a Filter,
+        except: Option<SessionId>,
+    ) -> Fut<'a, Result<LiveCount, StoreError>> {
+        self.load(move |s| s.count_matching(filter, except))
+    }
+    fn read_job_batch<'a>(&'a self, job: &'a Job, look: u32, most: u32) -> Fut<'a, Result<Batch, StoreError>> {
+        self.load(move |s| s.read_job_batch(job, look, most))
+    }
+    fn load_job(&self, job: JobId) -> Fut<'_, Result<Option<Job>, StoreError>> {
+        self.load(move |s| s.load_job(job))
+    }
+    fn list_running_jobs(&self) -> Fut<'_, Result<Vec<Job>, StoreError>> {
+        self.load(|s| s.list_running_jobs())
     }
     fn read_log(&self, after: Rev, limit: u32) -> Fut<'_, Result<LogRead, StoreError>> {
         self.load(move |s| s.read_log(after, limit))

@@ -12,9 +12,10 @@ pub mod memory;
 pub mod rows;
 
 use portcullis_domain::changes::{BoundRow, Changes, Committed, Conflict};
+use portcullis_domain::mass::{Batch, Filter, Job};
 use portcullis_domain::model::{Account, Client, Instance, Key};
 use portcullis_domain::view::{AccountView, ClientView, RefreshView, SessionView, SignInView, Stamp};
-use portcullis_wire::{AccountId, ClientId, Entry, EventId, GrantId, Rev, SessionId, Time};
+use portcullis_wire::{AccountId, ClientId, Entry, EventId, GrantId, JobId, Rev, SessionId, Time};
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -114,6 +115,20 @@ pub trait Store: Send + Sync + 'static {
     /// How many live sessions there are by the rows alone (not ended, not cut, not past their absolute end), and how many
     /// accounts have one.
     fn count_live(&self) -> Fut<'_, Result<LiveCount, StoreError>>;
+    /// How many live sessions a revocation with this filter would end if it were made now, by the rows alone as
+    /// [`count_live`](Self::count_live) counts, and of how many accounts.
+    fn count_matching<'a>(
+        &'a self,
+        filter: &'a Filter,
+        except: Option<SessionId>,
+    ) -> Fut<'a, Result<LiveCount, StoreError>>;
+    /// The next rows that a job looks at: those after its cursor in the order of ids, until `look` were looked at or `most`
+    /// were found that its rule kills.
+    fn read_job_batch<'a>(&'a self, job: &'a Job, look: u32, most: u32) -> Fut<'a, Result<Batch, StoreError>>;
+    /// A revocation by filter.
+    fn load_job(&self, job: JobId) -> Fut<'_, Result<Option<Job>, StoreError>>;
+    /// Revocations by filter that are not done, oldest first.
+    fn list_running_jobs(&self) -> Fut<'_, Result<Vec<Job>, StoreError>>;
     /// The log after `after`, in order, at most `limit` entries, with the head of the same snapshot. `complete` is false when
     /// entries after `after` were forgotten already: a snapshot is needed.
     fn read_log(&self, after: Rev, limit: u32) -> Fut<'_, Result<LogRead, StoreError>>;

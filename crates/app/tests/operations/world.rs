@@ -3,6 +3,7 @@ use portcullis_app::keys::MasterKey;
 use portcullis_app::sessions::Credentials;
 use portcullis_app::{Admin, App, AppError, Caller, Hashing, KeySettings, Settings, Tokens, real};
 use portcullis_domain::changes::{Change, Changes, Committed};
+use portcullis_domain::mass::{Batch, Filter, Job};
 use portcullis_domain::model::{Account, Client, Instance, Key, SessionKind};
 use portcullis_domain::refresh::How;
 use portcullis_domain::sign_in::SignIn;
@@ -104,6 +105,22 @@ impl<S: Store> Store for Held<S> {
         load_revocation(rev: Rev) -> Result<Option<EventRow>, StoreError>;
         count_live() -> Result<LiveCount, StoreError>;
         read_live() -> Result<(Stamp, Vec<Entry>), StoreError>;
+    }
+    fn count_matching<'a>(
+        &'a self,
+        filter: &'a Filter,
+        except: Option<SessionId>,
+    ) -> Fut<'a, Result<LiveCount, StoreError>> {
+        self.store.count_matching(filter, except)
+    }
+    fn read_job_batch<'a>(&'a self, job: &'a Job, look: u32, most: u32) -> Fut<'a, Result<Batch, StoreError>> {
+        self.store.read_job_batch(job, look, most)
+    }
+    fn load_job(&self, job: JobId) -> Fut<'_, Result<Option<Job>, StoreError>> {
+        self.store.load_job(job)
+    }
+    fn list_running_jobs(&self) -> Fut<'_, Result<Vec<Job>, StoreError>> {
+        self.store.list_running_jobs()
     }
     fn count_attempts(&self) -> Fut<'_, Result<portcullis_store::AttemptCount, StoreError>> {
         self.store.count_attempts()

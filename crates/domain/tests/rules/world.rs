@@ -109,6 +109,7 @@ pub fn view(now: Time) -> RefreshView {
         account: account(),
         client_cut: Cut::default(),
         client_disabled: false,
+        standing: None,
     }
 }
 

@@ -1,6 +1,6 @@
 //! What each change writes.
 use super::check::{holds, session_with_account};
-use super::{Act, Stop, insert};
+use super::{Act, Stop, insert, jobs};
 use crate::cells::{Fault, Id, Int, any, rev, roles};
 use crate::{attempts, reads};
 use portcullis_domain::Cut;
@@ -54,6 +54,8 @@ pub(super) fn apply(act: &mut Act<'_>, step: &Change) -> Result<(), Stop> {
             }
             Ok(())
         }
+        Change::InsertJob(job) => jobs::insert(act, job),
+        Change::StepJob(step) => jobs::step(act, step),
         Change::InsertKey(row) => insert::key(act, row),
         Change::SetKeyTimes { key, active_from, retired_at } => set_key_times(act, *key, *active_from, *retired_at),
         Change::SetKeySealed { key, before, sealed } => set_key_sealed(act, *key, before, sealed),
@@ -223,11 +225,11 @@ fn set_bound(act: &mut Act<'_>, row: &BoundRow) -> Result<(), Stop> {
 /// Appends one entry and writes its rev where it belongs. Rev, `until` and chain are computed from the counter's row as this
 /// transaction has it; the one writer thread is the counter's lock.
 fn revoke(act: &mut Act<'_>, what: &Revoke) -> Result<(), Stop> {
-    let next = act.meta.head.next().filter(|next| i64::try_from(next.0).is_ok());
-    let end = next.ok_or_else(|| Fault::Row("the log is at the end of numbers".into()))?;
+    let end = next_rev(act)?;
     let Revoke { verb, target, except, spread_ms, reason } = what;
     let mut written = (verb.clone(), target.clone());
     let cut = Cut { rev: end, except: *except };
+    let before = act.ended;
     act.ended = match (verb, target) {
         (Verb::End, Target::Session(session)) => {
             let (ended, owner) = end_session(act, *session, end, reason)?;
@@ -256,6 +258,8 @@ fn revoke(act: &mut Act<'_>, what: &Revoke) -> Result<(), Stop> {
         }
         _ => None,
     };
+    // Several ends in one commit are counted together.
+    act.ended = act.ended.map(|ended| ended + before.unwrap_or(0));
     let (verb, target) = written;
     let entry = Entry { rev: end, verb, target, except: *except, spread_ms: *spread_ms, until: act.meta.horizon };
     insert::entry(act, &entry)?;
@@ -264,13 +268,18 @@ fn revoke(act: &mut Act<'_>, what: &Revoke) -> Result<(), Stop> {
     Ok(())
 }
 
+pub(super) fn next_rev(act: &Act<'_>) -> Result<Rev, Stop> {
+    let next = act.meta.head.next().filter(|next| i64::try_from(next.0).is_ok());
+    Ok(next.ok_or_else(|| Fault::Row("the log is at the end of numbers".into()))?)
+}
+
 /// How many live sessions that ended (1, or 0 when a cut or time had done it already), and whose it was.
 fn end_session(act: &Act<'_>, session: SessionId, end: Rev, reason: &str) -> Result<(u64, AccountId), Stop> {
     const SQL: &str = "UPDATE sessions SET ended_rev = ?2, ended_reason = ?3, ended_at = ?4 \
          WHERE id = ?1 AND ended_rev IS NULL";
     let found = session_with_account(act, session)?;
-    let (row, account, used_at) = found.ok_or(Stop::Conflict(Conflict::Missing))?;
-    let alive = act.alive(&row, &account, used_at);
+    let view = found.ok_or(Stop::Conflict(Conflict::Missing))?;
+    let (account, alive) = (&view.account, act.alive(&view.session, &view.account, view.refreshed_at, &view.standing));
     if run(act, SQL, params![session.blob(), rev(end), reason, act.now.0])? == 1 {
         return Ok((u64::from(alive), account.id));
     }
@@ -281,7 +290,8 @@ fn end_session(act: &Act<'_>, session: SessionId, end: Rev, reason: &str) -> Res
 fn cut_account(act: &Act<'_>, account: AccountId, cut: Cut) -> Result<u64, Stop> {
     let row = reads::account_row(act.db, account)?.ok_or(Stop::Conflict(Conflict::Missing))?;
     let ended = if row.usable_at(act.now) {
-        reads::dying_sessions(act.db, &act.meta, &row, cut.except, act.idle_ttl, act.now)?
+        let all = reads::dying_sessions(act.db, &act.meta, &row, cut.except, act.idle_ttl, act.now)?;
+        all - jobs::dying_by_rules(act, &row, cut.except)?
     } else {
         0
     };

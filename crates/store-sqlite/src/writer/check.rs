@@ -4,8 +4,9 @@ use crate::cells::any;
 use crate::{cells::Id, reads};
 use portcullis_domain::Expect;
 use portcullis_domain::changes::Conflict;
+use portcullis_domain::mass;
 use portcullis_domain::model::{Account, Session};
-use portcullis_domain::view::session_dead;
+use portcullis_domain::view::{SessionView, session_dead};
 use portcullis_wire::{AccountId, ClientId, Rev, SessionId};
 
 /// The first expectation that does not hold stops the act.
@@ -14,8 +15,9 @@ pub(super) fn check(act: &Act<'_>, expect: &Expect) -> Result<(), Stop> {
     match expect {
         Expect::Alive { session, role } => {
             let alive = match session_with_account(act, *session)? {
-                Some((session, account, used_at)) => {
-                    role.is_none_or(|role| account.has_role(role)) && act.alive(&session, &account, used_at)
+                Some(view) => {
+                    role.is_none_or(|role| view.account.has_role(role))
+                        && act.alive(&view.session, &view.account, view.refreshed_at, &view.standing)
                 }
                 None => false,
             };
@@ -53,6 +55,7 @@ pub(super) fn check(act: &Act<'_>, expect: &Expect) -> Result<(), Stop> {
             Err(Stop::Conflict(if there { Conflict::Moved } else { Conflict::Missing }))
         }
         Expect::EmailFree(email) => holds(!reads::email_taken(db, email)?, Conflict::EmailTaken),
+        Expect::StandingBelow(limit) => holds(act.meta.standing < *limit, Conflict::TooMany),
         Expect::NoAccounts => holds(!any(db, "SELECT 1 FROM accounts LIMIT 1", [])?, Conflict::Moved),
     }
 }
@@ -63,21 +66,28 @@ pub(super) fn holds(held: bool, otherwise: Conflict) -> Result<(), Stop> {
     if held { Ok(()) } else { Err(Stop::Conflict(otherwise)) }
 }
 
-/// A session with its account, and when its family was last used.
-pub(super) fn session_with_account(
-    act: &Act<'_>,
-    session: SessionId,
-) -> Result<Option<(Session, Account, Option<portcullis_wire::Time>)>, Stop> {
-    let view = reads::session(act.db, session, act.now)?;
-    Ok(view.map(|view| (view.session, view.account, view.refreshed_at)))
+/// A session with its account, when its family was last used, and the rules that stand.
+pub(super) fn session_with_account(act: &Act<'_>, session: SessionId) -> Result<Option<SessionView>, Stop> {
+    // The counter's row is written last: what this transaction changed of the rules is told by `jobs` alone.
+    let mut view = reads::session(act.db, session, act.now)?;
+    if let Some(view) = &mut view {
+        view.standing = crate::jobs::standing(act.db, &act.meta)?;
+    }
+    Ok(view)
 }
 
 impl Act<'_> {
     /// Whether a session is alive: the rule that every way in asks, under the counter's row as this transaction has it.
-    pub(super) fn alive(&self, session: &Session, account: &Account, used_at: Option<portcullis_wire::Time>) -> bool {
+    pub(super) fn alive(
+        &self,
+        session: &Session,
+        account: &Account,
+        used_at: Option<portcullis_wire::Time>,
+        standing: &mass::Rules,
+    ) -> bool {
         let used_at = used_at.unwrap_or(session.last_seen_at);
         let idle_ttl = self.idle_ttl.unwrap_or(i64::MAX);
-        session_dead(&self.meta.stamp(self.now), session, account, used_at, idle_ttl).is_none()
+        session_dead(&self.meta.stamp(self.now), standing, session, account, used_at, idle_ttl).is_none()
     }
 }
 

@@ -96,7 +96,10 @@ pub(super) fn session(act: &mut Act<'_>, row: &Session) -> Result<(), Stop> {
         ended.map(|Ended { at, .. }| at.0),
     ];
     insert(act, SQL, params, Conflict::Moved)?;
-    holds(any(act.db, "SELECT 1 FROM accounts WHERE id = ?1", [row.account.blob()])?, Conflict::Missing)
+    holds(any(act.db, "SELECT 1 FROM accounts WHERE id = ?1", [row.account.blob()])?, Conflict::Missing)?;
+    let standing = crate::jobs::standing(act.db, &act.meta)?;
+    holds(portcullis_domain::mass::killed_by(&standing, row).is_none(), Conflict::BornDead)?;
+    holds(row.born >= act.meta.worked_off, Conflict::Moved)
 }
 
 pub(super) fn grant(act: &mut Act<'_>, row: &Grant) -> Result<(), Stop> {
@@ -225,14 +228,15 @@ pub(crate) fn found(db: &Connection, meta: &Meta, first_party: &Client) -> rusql
     db.execute(CLIENT, client_params!(first_party))?;
     let sql = "INSERT INTO meta (one, log, epoch, head, chain, horizon, floor, cut_rev, forgotten) \
          VALUES (1, ?1, ?2, 0, ?3, 0, 0, 0, 0)";
-    db.execute(sql, params![meta.log.blob(), meta.epoch.0, meta.chain.0])?;
-    write_meta(db, meta)
+    db.execute(sql, params![meta.log.blob(), meta.epoch.0, meta.chain.0])?; // all else is nothing yet
+    Ok(())
 }
 
 /// The counter's row, last in each transaction that changed it.
 pub(crate) fn write_meta(db: &Connection, meta: &Meta) -> rusqlite::Result<()> {
     const SQL: &str = "UPDATE meta SET epoch = ?1, head = ?2, chain = ?3, horizon = ?4, floor = ?5, cut_rev = ?6, \
-         cut_except = ?7, forgotten = ?8, bound_now_ms = ?9, bound_next_ms = ?10, bound_next_from = ?11 WHERE one = 1";
+         cut_except = ?7, forgotten = ?8, bound_now_ms = ?9, bound_next_ms = ?10, bound_next_from = ?11, \
+         standing = ?12, worked_off = ?13 WHERE one = 1";
     let bound = meta.bound;
     let changed = db.prepare_cached(SQL)?.execute(params![
         meta.epoch.0,
@@ -246,6 +250,8 @@ pub(crate) fn write_meta(db: &Connection, meta: &Meta) -> rusqlite::Result<()> {
         bound.map(|bound| Int(bound.current_ms)),
         bound.map(|bound| Int(bound.next_ms)),
         bound.map(|bound| bound.next_from.0),
+        meta.standing,
+        rev(meta.worked_off),
     ])?;
     if changed == 1 { Ok(()) } else { Err(rusqlite::Error::QueryReturnedNoRows) }
 }

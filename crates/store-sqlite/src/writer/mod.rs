@@ -11,6 +11,7 @@
 mod apply;
 mod check;
 mod insert;
+mod jobs;
 
 pub(crate) use insert::found;
 

@@ -95,6 +95,7 @@ pub(super) fn a_refused_commit_leaves_nothing_behind(backend: &dyn Backend) {
     let none = Known { accounts: vec![ada.id], sessions: vec![ses.id], grants: vec![gra.id], ..Known::default() };
     let first = |all: &Known| Known {
         accounts: all.accounts[..2].to_vec(),
+        jobs: all.jobs.clone(),
         sessions: all.sessions[..2].to_vec(),
         grants: all.grants[..2].to_vec(),
         emails: all.emails[..1].to_vec(),

@@ -8,14 +8,15 @@ use crate::CommitError;
 use portcullis_domain::changes::{BoundRow, Change, Changes, Committed, Conflict, Expect, Idempotency, Revoke};
 use portcullis_domain::event::{EventKind, NewEvent};
 use portcullis_domain::family::Family;
+use portcullis_domain::mass::{Filter, Job, JobStep, Standing};
 use portcullis_domain::model::{
     Account, Block, Client, ClientKind, Grant, Instance, Key, KeyPurpose, Session, SessionKind, Status,
 };
 use portcullis_domain::throttle::{Attempt, BucketKey, Verdict};
 use portcullis_domain::{Actor, Cut};
 use portcullis_wire::{
-    AccountId, ClientId, Digest, Epoch, EventId, GrantId, InstanceId, KeyId, Rev, SecretBytes, SessionId, Target, Time,
-    TokenId, Verb,
+    AccountId, ClientId, Digest, Epoch, EventId, GrantId, InstanceId, JobId, KeyId, Rev, SecretBytes, SessionId,
+    Target, Time, TokenId, Verb,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -55,7 +56,8 @@ impl Counts {
     }
     /// Whether everything that can come out did, often.
     pub fn is_varied(&self) -> bool {
-        let words = ["committed", "NotAlive", "BornDead", "Moved", "EmailTaken", "Repeated", "Missing", "failed"];
+        let words =
+            ["committed", "NotAlive", "BornDead", "Moved", "EmailTaken", "Repeated", "Missing", "TooMany", "failed"];
         words.iter().all(|word| self.results.get(*word).is_some_and(|n| *n >= 10))
             && self.revs > 100
             && self.ended > 50
@@ -168,6 +170,7 @@ impl Dice {
             grants: there(GRANTS, SESSION_EVERY).map(GrantId::from_bits).collect(),
             accounts: there(ACCOUNTS, ACCOUNT_EVERY).map(AccountId::from_bits).collect(),
             emails: there(EMAILS.into(), ACCOUNT_EVERY).map(|n| email(n as u64)).collect(),
+            jobs: (0..FEW).map(JobId::from_bits).collect(),
             calls: (0..FEW).flat_map(|a| (0..FEW).map(move |k| (format!("actor{a}"), format!("key{k}")))).collect(),
         }
     }
@@ -204,6 +207,9 @@ impl Dice {
         if self.one_in(4) {
             return self.sign_in(now, head);
         }
+        if self.one_in(16) {
+            return self.mass(now);
+        }
         let mut times = |few: &[usize]| few[self.below(few.len() as u64) as usize];
         let (expects, steps, events) =
             (times(&[0, 0, 0, 0, 0, 1, 1, 2]), times(&[0, 1, 1, 1, 1, 2, 3]), times(&[0, 0, 1, 2]));
@@ -234,6 +240,50 @@ impl Dice {
         }
         let steps = vec![Change::InsertSession(session), Change::InsertGrant(grant)];
         Changes { expects, steps, ..Changes::default() }
+    }
+
+    /// A revocation by filter: made, or gone on with.
+    fn mass(&mut self, now: Time) -> Changes {
+        let id = JobId::from_bits(self.id(FEW));
+        if self.one_in(3) {
+            let network = ["10.0.0.0/8", "10.0.0.1", "::/0"][self.below(3) as usize].parse().ok();
+            let filter = Filter {
+                accounts: if self.one_in(3) { vec![self.account()] } else { vec![] },
+                clients: if self.one_in(9) { vec![self.client()] } else { vec![] },
+                created_before: self.time_if(now),
+                network: network.filter(|_| self.one_in(2)),
+            };
+            let job = Job {
+                id,
+                rule: Standing { rev: Rev::ZERO, filter, except: self.session_if() },
+                now: self.one_in(2),
+                actor: "system".into(),
+                reason: "r".into(),
+                created_at: now,
+                finished_at: None,
+                cursor: None,
+                scanned: 0,
+                ended: 0,
+                entries: 0,
+                silent: false,
+                last: Rev::ZERO,
+            };
+            let stale = Revoke { verb: Verb::Stale, target: Target::All, ..self.revoke() };
+            let expects = vec![Expect::StandingBelow(self.below(4) as u32)];
+            let steps = if self.one_in(9) { vec![] } else { vec![Change::Revoke(stale)] };
+            return Changes { expects, steps: [steps, vec![Change::InsertJob(job)]].concat(), ..Changes::default() };
+        }
+        let from = if self.one_in(2) { None } else { self.session_if() };
+        let step = JobStep {
+            job: id,
+            from,
+            to: if self.one_in(2) { None } else { Some(self.session()) },
+            scanned: self.below(9),
+            sessions: (0..self.below(4)).map(|_| self.session()).collect(),
+            log: self.one_in(2),
+            silent: self.one_in(2),
+        };
+        Changes { steps: vec![Change::StepJob(step)], ..Changes::default() }
     }
 
     fn event(&mut self, id: EventId) -> NewEvent {
@@ -399,7 +449,7 @@ impl Dice {
             kind: SessionKind::App,
             device_name: "d".into(),
             agent: "a".into(),
-            ip: None,
+            ip: self.one_in(2).then(|| std::net::IpAddr::from([10, 0, 0, self.below(3) as u8])),
             created_at: now,
             auth_time: now,
             last_seen_at: self.time(now),

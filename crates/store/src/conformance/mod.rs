@@ -13,6 +13,7 @@ mod expectations;
 pub mod histories;
 mod lists;
 mod log;
+mod mass;
 mod parallel;
 mod rest;
 mod revocation;
@@ -133,6 +134,10 @@ cases! {
         a_refused_commit_leaves_nothing_behind
         nothing_is_a_commit_too
         all_is_there_after_opening_again;
+    mass:
+        a_rule_kills_from_its_commit_on_and_a_job_marks
+        nothing_in_flight_slips_past_a_rule
+        rules_are_bounded;
     attempts:
         attempts_are_taken_from_the_budget
         a_known_device_or_network_has_its_own

@@ -140,12 +140,12 @@ pub(super) fn several_ends_in_one_commit(backend: &dyn Backend) {
     let steps =
         vec![end(Target::Session(ses.id), None), end(Target::Grant(gra.id), None), end(Target::Account(ada.id), None)];
     let done = w.commit(Changes { steps, events: events.to_vec(), ..Changes::default() }).unwrap();
-    assert_eq!((done.rev, done.ended), (Some(Rev(3)), Some(0)));
+    assert_eq!((done.rev, done.ended), (Some(Rev(3)), Some(1)), "counted together");
     assert_eq!(w.session(ses.id).ended.map(|e| e.rev), Some(Rev(1)));
     assert_eq!((w.grant(gra.id).ended, w.account(ada.id).cut.rev), (Some(Rev(2)), Rev(3)));
     // The records carry the last one.
     let row = wait(w.store.load_revocation(Rev(3))).unwrap().unwrap();
-    assert_eq!((row.event, row.rev, row.ended, row.at), (events[0].clone(), Some(Rev(3)), Some(0), START));
+    assert_eq!((row.event, row.rev, row.ended, row.at), (events[0].clone(), Some(Rev(3)), Some(1), START));
     assert!(wait(w.store.load_revocation(Rev(1))).unwrap().is_none());
     assert_eq!(w.end(Target::All).rev, Some(Rev(4)));
 }

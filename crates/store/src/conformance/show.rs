@@ -3,7 +3,7 @@ use super::wait;
 use crate::{EventFilter, Store};
 use portcullis_domain::model::{Client, Grant, Instance, Key};
 use portcullis_domain::view::{RefreshView, SessionView};
-use portcullis_wire::{AccountId, ClientId, GrantId, Rev, SessionId};
+use portcullis_wire::{AccountId, ClientId, GrantId, JobId, Rev, SessionId};
 use std::fmt::Write as _;
 
 /// What is asked for by id, since no list has it.
@@ -17,6 +17,8 @@ pub struct Known {
     pub accounts: Vec<AccountId>,
     /// Addresses.
     pub emails: Vec<String>,
+    /// Revocations by filter.
+    pub jobs: Vec<JobId>,
     /// Repeated calls: actor and key.
     pub calls: Vec<(String, String)>,
 }
@@ -30,6 +32,11 @@ pub fn show(store: &dyn Store, known: &Known) -> String {
     line!("{:?}", wait(store.stamp()).unwrap());
     line!("{:?}", wait(store.load_bound()).unwrap());
     line!("{:?}", wait(store.count_attempts()).unwrap());
+    for job in wait(store.list_running_jobs()).unwrap() {
+        line!("{job:?} {:?}", wait(store.read_job_batch(&job, 7, 3)).unwrap());
+        line!("{:?}", wait(store.count_matching(&job.rule.filter, job.rule.except)).unwrap());
+    }
+    known.jobs.iter().for_each(|job| line!("{:?}", wait(store.load_job(*job)).unwrap()));
     line!("live {:?}", wait(store.count_live()).unwrap());
     for account in wait(store.list_accounts(None, None, 1000)).unwrap().rows {
         line!("{account:?}");
@@ -76,7 +83,10 @@ pub fn show(store: &dyn Store, known: &Known) -> String {
 
 fn show_session(view: &SessionView) -> String {
     let cookie = view.session.cookie.map(|digest| digest.0);
-    format!("{:?} {:?} {:?} {:?} {cookie:?}", view.stamp, view.session, view.account, view.refreshed_at)
+    format!(
+        "{:?} {:?} {:?} {:?} {cookie:?} {:?}",
+        view.stamp, view.session, view.account, view.refreshed_at, view.standing
+    )
 }
 
 fn show_grant(grant: &Grant) -> String {
@@ -86,8 +96,8 @@ fn show_grant(grant: &Grant) -> String {
 }
 
 fn show_refresh(view: &RefreshView) -> String {
-    let RefreshView { stamp, grant, session, account, client_cut, client_disabled } = view;
-    format!("{stamp:?} {} {session:?} {account:?} {client_cut:?} {client_disabled}", show_grant(grant))
+    let RefreshView { stamp, grant, session, account, client_cut, client_disabled, standing } = view;
+    format!("{stamp:?} {} {session:?} {account:?} {client_cut:?} {client_disabled} {standing:?}", show_grant(grant))
 }
 
 fn show_client(client: &Client) -> String {

@@ -3,8 +3,8 @@ use super::{Memory, attempts};
 use crate::{CommitError, EventRow, Remembered, StoreError};
 use portcullis_domain::Cut;
 use portcullis_domain::changes::{Change, Changes, Committed, Conflict, Expect, Revoke};
-use portcullis_domain::kernel;
-use portcullis_domain::model::{Account, Ended, Grant, Session, Status};
+use portcullis_domain::model::{Account, Ended, Grant, Status};
+use portcullis_domain::{kernel, mass};
 use portcullis_wire::{AccountId, ClientId, Entry, GrantId, Millis, Rev, Target, Time, Verb};
 
 /// What the changes have come to so far.
@@ -94,6 +94,7 @@ fn check(db: &Memory, expect: &Expect, idle_ttl: Option<Millis>, now: Time) -> R
             holds(row.ended.is_none(), Conflict::Moved)
         }
         Expect::EmailFree(email) => holds(!db.emails.has(email), Conflict::EmailTaken),
+        Expect::StandingBelow(limit) => holds(db.list_running_jobs().len() < *limit as usize, Conflict::TooMany),
         Expect::NoAccounts => holds(db.accounts.len() == 0, Conflict::Moved),
     }
 }
@@ -127,6 +128,8 @@ fn apply(db: &mut Memory, step: Change, so_far: &mut Progress) -> Result<(), Com
         Change::InsertSession(row) => {
             require(!db.sessions.has(&row.id), Conflict::Moved)?;
             require(db.accounts.has(&row.account), Conflict::Missing)?;
+            require(mass::killed_by(&db.standing(), &row).is_none(), Conflict::BornDead)?;
+            require(row.born >= db.meta.worked_off, Conflict::Moved)?;
             db.sessions_of.put((row.account, row.id), ());
             db.sessions.put(row.id, row);
         }
@@ -167,6 +170,8 @@ fn apply(db: &mut Memory, step: Change, so_far: &mut Progress) -> Result<(), Com
         Change::GiveBack { attempt, verdict } => attempts::give_back(db, &attempt, verdict, so_far.now),
         Change::KnowNetwork { account, network } => attempts::know(db, account, network, so_far.now),
         Change::PruneAttempts { keep, most } => attempts::prune(db, keep, most, so_far.now),
+        Change::InsertJob(job) => db.insert_job(job, so_far.rev)?,
+        Change::StepJob(step) => db.step_job(step, &mut so_far.rev, so_far.idle_ttl, so_far.now)?,
         other => apply_rare(db, other)?,
     }
     Ok(())
@@ -258,10 +263,9 @@ fn raise_floor(db: &mut Memory, to: Time) {
 
 /// Appends one entry and writes its rev where it belongs.
 fn revoke(db: &mut Memory, what: Revoke, so_far: &mut Progress) -> Result<(), CommitError> {
-    let Some(rev) = db.meta.head.next() else {
-        return Err(CommitError::Failed(StoreError::new("the log is at the end of numbers")));
-    };
+    let rev = db.next_rev()?;
     let Revoke { mut verb, mut target, except, spread_ms, reason } = what;
+    let before = so_far.ended;
     so_far.ended = match (&verb, &target) {
         (Verb::End, Target::Session(id)) => {
             let mut row = db.sessions.get(id).cloned().ok_or(CommitError::Conflict(Conflict::Missing))?;
@@ -270,9 +274,7 @@ fn revoke(db: &mut Memory, what: Revoke, so_far: &mut Progress) -> Result<(), Co
             row.ended = Some(Ended { rev, reason, at: so_far.now });
             let (id, owner) = (*id, row.account);
             db.sessions.put(id, row);
-            let in_log = |s: &&Session| s.ended.as_ref().is_some_and(|ended| ended.rev > db.meta.forgotten);
-            let unforgotten = db.sessions_of(owner).filter(in_log).count() as u64;
-            (verb, target) = kernel::entry_for_session(id, owner, unforgotten);
+            (verb, target) = kernel::entry_for_session(id, owner, db.unforgotten_ends(owner));
             Some(u64::from(alive))
         }
         (Verb::End, Target::Grant(id)) => {
@@ -304,9 +306,9 @@ fn revoke(db: &mut Memory, what: Revoke, so_far: &mut Progress) -> Result<(), Co
         }
         _ => None,
     };
-    let entry = Entry { rev, verb, target, except, spread_ms, until: db.meta.horizon };
-    (db.meta.head, db.meta.chain) = (rev, db.meta.chain.after(&entry));
-    db.log.put(rev, entry);
+    // Several ends in one commit are counted together.
+    so_far.ended = so_far.ended.map(|ended| ended + before.unwrap_or(0));
+    db.append(Entry { rev, verb, target, except, spread_ms, until: db.meta.horizon });
     so_far.rev = Some(rev);
     Ok(())
 }

@@ -5,6 +5,7 @@
 //! (`apply`); it is not made to be fast with many rows. [`MemoryStore`] puts it behind the [`Store`](crate::Store) trait.
 mod apply;
 mod attempts;
+mod jobs;
 mod store;
 mod table;
 #[cfg(test)]
@@ -12,14 +13,16 @@ mod tests;
 
 pub use store::{Clock, MemoryStore};
 
-use crate::{AttemptCount, CommitError, EventFilter, EventRow, LiveCount, LogRead, Page, Remembered};
+use crate::{AttemptCount, CommitError, EventFilter, EventRow, LiveCount, LogRead, Page, Remembered, StoreError};
 use portcullis_domain::Cut;
 use portcullis_domain::changes::{BoundRow, Changes, Committed};
+use portcullis_domain::mass::{self, Job};
 use portcullis_domain::model::{Account, Client, ClientKind, Grant, Instance, Key, Session};
 use portcullis_domain::throttle::{Bucket, BucketKey};
 use portcullis_domain::view::{AccountView, ClientView, RefreshView, SessionView, SignInView, Stamp};
 use portcullis_wire::{
-    AccountId, Chain, ClientId, Entry, Epoch, EventId, GrantId, InstanceId, KeyId, LogId, Millis, Rev, SessionId, Time,
+    AccountId, Chain, ClientId, Entry, Epoch, EventId, GrantId, InstanceId, JobId, KeyId, LogId, Millis, Rev,
+    SessionId, Time,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound::{Excluded, Unbounded};
@@ -39,6 +42,8 @@ struct Meta {
     /// is a prefix of the log.
     forgotten: Rev,
     bound: Option<BoundRow>,
+    /// The newest rule of a revocation by filter that was worked off and taken away.
+    worked_off: Rev,
 }
 
 /// A database as a value. See the [module](self).
@@ -56,6 +61,7 @@ pub struct Memory {
     instances: Table<InstanceId, Instance>,
     keys: Table<KeyId, Key>,
     remembered: Table<(String, String), Remembered>,
+    jobs: Table<JobId, Job>,
     buckets: Table<BucketKey, Bucket>,
     networks: Table<(BucketKey, BucketKey), Time>,
     /// Oldest first.
@@ -76,6 +82,7 @@ impl Memory {
             all: Cut::default(),
             forgotten: Rev::ZERO,
             bound: None,
+            worked_off: Rev::ZERO,
         };
         let first_party = Client {
             id: ClientId::FIRST_PARTY,
@@ -102,6 +109,7 @@ impl Memory {
             instances: Table::default(),
             keys: Table::default(),
             remembered: Table::default(),
+            jobs: Table::default(),
             buckets: Table::default(),
             networks: Table::default(),
             events: Vec::new(),
@@ -123,7 +131,7 @@ impl Memory {
         macro_rules! settle {
             ($($table:ident)*) => {$( if kept { self.$table.keep() } else { self.$table.take_back() } )*};
         }
-        settle!(log accounts emails sessions sessions_of grants grants_of clients instances keys remembered buckets networks);
+        settle!(log accounts emails sessions sessions_of grants grants_of clients instances keys remembered buckets networks jobs);
         result
     }
 
@@ -146,8 +154,8 @@ impl Memory {
         let session = self.sessions.get(&grant.session)?.clone();
         let account = self.accounts.get(&session.account)?.clone();
         let client = self.clients.get(&grant.client)?;
-        let (client_cut, client_disabled) = (client.cut, client.disabled);
-        Some(RefreshView { stamp: self.stamp(now), grant, session, account, client_cut, client_disabled })
+        let (client_cut, client_disabled, standing) = (client.cut, client.disabled, self.standing());
+        Some(RefreshView { stamp: self.stamp(now), grant, session, account, client_cut, client_disabled, standing })
     }
 
     /// As [`Store::load_session`](crate::Store::load_session).
@@ -155,7 +163,7 @@ impl Memory {
         let session = self.sessions.get(&session)?.clone();
         let account = self.accounts.get(&session.account)?.clone();
         let refreshed_at = self.refreshed_at(session.id);
-        Some(SessionView { stamp: self.stamp(now), session, account, refreshed_at })
+        Some(SessionView { stamp: self.stamp(now), session, account, refreshed_at, standing: self.standing() })
     }
 
     /// As [`Store::load_account`](crate::Store::load_account).
@@ -226,20 +234,42 @@ impl Memory {
 
     /// As [`Store::count_live`](crate::Store::count_live).
     pub fn count_live(&self, now: Time) -> LiveCount {
-        let live = |session: &Session| {
+        let (mut sessions, mut accounts) = (0, BTreeSet::new());
+        for session in self.live(now) {
+            sessions += 1;
+            accounts.insert(session.account);
+        }
+        LiveCount { sessions, accounts: accounts.len() as u64 }
+    }
+
+    /// Sessions that live by the rows alone.
+    fn live(&self, now: Time) -> impl Iterator<Item = &Session> {
+        let standing = self.standing();
+        let live = move |session: &&Session| {
             let cut = self.accounts.get(&session.account).map(|account| account.cut).unwrap_or_default();
             session.ended.is_none()
                 && !cut.kills(session.born, session.id)
                 && !self.meta.all.kills(session.born, session.id)
+                && mass::killed_by(&standing, session).is_none()
                 && session.absolute_expires_at > now
         };
-        let live = self.sessions.rows().filter(|(_, session)| live(session)).map(|(_, session)| session.account);
-        let (mut sessions, mut accounts) = (0, BTreeSet::new());
-        for account in live {
-            sessions += 1;
-            accounts.insert(account);
-        }
-        LiveCount { sessions, accounts: accounts.len() as u64 }
+        self.sessions.rows().map(|(_, session)| session).filter(live)
+    }
+
+    /// How many ends of single sessions of an account stand in the log and are not forgotten.
+    fn unforgotten_ends(&self, account: AccountId) -> u64 {
+        let in_log = |s: &&Session| s.ended.as_ref().is_some_and(|ended| ended.rev > self.meta.forgotten);
+        self.sessions_of(account).filter(in_log).count() as u64
+    }
+
+    fn next_rev(&self) -> Result<Rev, CommitError> {
+        let at_the_end = || CommitError::Failed(StoreError::new("the log is at the end of numbers"));
+        self.meta.head.next().ok_or_else(at_the_end)
+    }
+
+    fn append(&mut self, entry: Entry) {
+        (self.meta.head, self.meta.chain) = (entry.rev, self.meta.chain.after(&entry));
+        self.log.put(entry.rev, entry);
     }
 
     /// As [`Store::read_log`](crate::Store::read_log).
@@ -280,6 +310,11 @@ impl Memory {
 
     /// Whether a session is alive by [`Expect::Alive`](portcullis_domain::Expect::Alive)'s rule, without a role.
     fn alive(&self, session: &Session, idle_ttl: Option<Millis>, now: Time) -> bool {
+        mass::killed_by(&self.standing(), session).is_none() && self.alive_but_for_rules(session, idle_ttl, now)
+    }
+
+    /// The same, the rules of revocations by filter set aside.
+    fn alive_but_for_rules(&self, session: &Session, idle_ttl: Option<Millis>, now: Time) -> bool {
         let Some(account) = self.accounts.get(&session.account) else { return false };
         let used_at = self.refreshed_at(session.id).unwrap_or(session.last_seen_at).max(session.last_seen_at);
         session.ended.is_none()

@@ -4,9 +4,10 @@ use crate::{
     AttemptCount, CommitError, EventFilter, EventRow, Fut, LiveCount, LogRead, Page, Remembered, Store, StoreError,
 };
 use portcullis_domain::changes::{BoundRow, Changes, Committed};
+use portcullis_domain::mass::{Batch, Filter, Job};
 use portcullis_domain::model::{Account, Client, Instance, Key};
 use portcullis_domain::view::{AccountView, ClientView, RefreshView, SessionView, SignInView, Stamp};
-use portcullis_wire::{AccountId, ClientId, Entry, EventId, GrantId, LogId, Rev, SessionId, Time};
+use portcullis_wire::{AccountId, ClientId, Entry, EventId, GrantId, JobId, LogId, Rev, SessionId, Time};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -110,6 +111,22 @@ impl Store for MemoryStore {
     }
     fn count_live(&self) -> Fut<'_, Result<LiveCount, StoreError>> {
         self.read(Memory::count_live)
+    }
+    fn count_matching<'a>(
+        &'a self,
+        filter: &'a Filter,
+        except: Option<SessionId>,
+    ) -> Fut<'a, Result<LiveCount, StoreError>> {
+        self.read(|m, now| m.count_matching(filter, except, now))
+    }
+    fn read_job_batch<'a>(&'a self, job: &'a Job, look: u32, most: u32) -> Fut<'a, Result<Batch, StoreError>> {
+        self.read(|m, _| m.read_job_batch(job, look, most))
+    }
+    fn load_job(&self, job: JobId) -> Fut<'_, Result<Option<Job>, StoreError>> {
+        self.read(|m, _| m.load_job(job))
+    }
+    fn list_running_jobs(&self) -> Fut<'_, Result<Vec<Job>, StoreError>> {
+        self.read(|m, _| m.list_running_jobs())
     }
     fn read_log(&self, after: Rev, limit: u32) -> Fut<'_, Result<LogRead, StoreError>> {
         self.read(|m, now| m.read_log(after, limit, now))

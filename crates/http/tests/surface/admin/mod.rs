@@ -1,6 +1,7 @@
 //! `/v1/admin`.
 mod accounts;
 mod clients;
+mod filters;
 mod keys;
 mod revocations;
 mod transfer;
