@@ -58,6 +58,8 @@ pub struct AccountPatch {
     pub name: Option<Option<String>>,
     /// New roles.
     pub roles: Option<Vec<String>>,
+    /// Over how many milliseconds the refreshes that new roles cause are spread.
+    pub spread_ms: Option<u64>,
 }
 
 impl App {
@@ -69,7 +71,7 @@ impl App {
         if alive { Ok(()) } else { Err(AppError::Unauthenticated(portcullis_wire::Code::TokenRevoked)) }
     }
 
-    async fn account_view(&self, id: AccountId) -> Result<AccountView, AppError> {
+    pub(crate) async fn account_view(&self, id: AccountId) -> Result<AccountView, AppError> {
         let view = self.store().load_account(id).await.map_err(|e| self.fault(e.into()))?;
         view.ok_or_else(|| Refused::NotFound.into())
     }
@@ -118,12 +120,14 @@ impl App {
             Some(Some(name)) => Some(Some(account::check_text("name", &name)?)),
             other => other,
         };
+        account::check_spread(patch.spread_ms)?;
         let by = admin.by(None);
+        let roles = patch.roles.map_or(account::Roles::Same, account::Roles::Set);
         self.act(
             "",
             None,
             || self.account_view(id),
-            |view, chance| account::change(view, name.clone(), patch.roles.clone(), &by, chance),
+            |view, chance| account::change(view, name.clone(), &roles, patch.spread_ms, &by, chance),
         )
         .await?;
         let view = self.account_view(id).await?;
@@ -172,13 +176,13 @@ impl App {
         id: AccountId,
         repeat: Option<&RepeatKey>,
     ) -> Result<Revoked, AppError> {
-        let by = admin.by(None);
+        let (by, grace) = (admin.by(None), self.settings().policy.deletion_grace);
         let acted = self
             .act(
                 &admin.actor.text(),
                 repeat,
                 || self.account_view(id),
-                |view, chance| account::delete(view, &by, chance),
+                |view, chance| account::delete(view, grace, &by, chance),
             )
             .await?;
         self.still_admin(admin).await?;

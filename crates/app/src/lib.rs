@@ -14,8 +14,11 @@ pub mod hub;
 pub mod import;
 pub mod keys;
 pub mod mass;
+pub mod own_account;
 pub mod password;
+mod pruning;
 pub mod real;
+pub mod roles;
 pub mod rotation;
 pub mod sessions;
 pub mod settings;
@@ -25,7 +28,7 @@ pub use admin::Admin;
 pub use callers::Caller;
 pub use error::AppError;
 pub use sessions::{Revoked, Tokens};
-pub use settings::{Hashing, KeySettings, Settings};
+pub use settings::{Hashing, KeySettings, PolicySettings, Settings};
 
 // What reads return: callers need no store of their own to name it.
 pub use portcullis_store::{EventFilter, EventRow, Page};
@@ -94,6 +97,14 @@ pub struct Counts {
     pub refreshes_refused: AtomicU64,
     /// Refresh tokens that only a copy explains.
     pub thefts: AtomicU64,
+    /// Sessions deleted because nothing can ask for them any more.
+    pub sessions_pruned: AtomicU64,
+    /// Audit records deleted because of their age.
+    pub events_pruned: AtomicU64,
+    /// Addresses deleted because of their age.
+    pub addresses_forgotten: AtomicU64,
+    /// Blocks that lifted themselves, and accounts whose grace period passed.
+    pub accounts_due: AtomicU64,
     /// Ends committed.
     pub revocations: AtomicU64,
     /// Decisions taken anew because rows had moved.

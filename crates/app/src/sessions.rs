@@ -12,7 +12,7 @@ use portcullis_domain::model::{ADMIN, Account, Session};
 use portcullis_domain::refresh::{How, refresh};
 use portcullis_domain::sign_in::{Issued, SignIn, sign_in};
 use portcullis_domain::view::{Dead, SessionView};
-use portcullis_domain::{Chance as _, Decision, Refused, device, stored_hash};
+use portcullis_domain::{Chance as _, Decision, Refused, device, session_limit, stored_hash};
 use portcullis_store::Remembered;
 use portcullis_wire::{ClientId, Code, Digest, GrantId, Rev, SecretString, SessionId, Time};
 use std::net::IpAddr;
@@ -191,10 +191,22 @@ impl App {
             return Err(Refused::InvalidCredentials.into());
         }
         let (keys, proven) = (self.keys(), view.account.as_ref().map(|account| (account.id, account.password_version)));
-        for _ in 0..4 {
+        let limit = self.settings().policy.session_limit;
+        for _ in 0..crate::MAX_TRIES {
             let rules = &self.settings().rules;
+            // Only who gave the right password makes the server look.
+            let live = match (limit, &view.account) {
+                (Some(_), Some(account)) if matches => {
+                    let listed = self.store().list_sessions(account.id, session_limit::MAX_LOOKED_AT).await;
+                    listed.map_err(|e| self.fault(e.into()))?
+                }
+                _ => vec![],
+            };
             let decide = |view: &_, chance: &mut dyn portcullis_domain::Chance| {
                 let mut decision = sign_in(view, matches, &request, rules, keys.mac(), chance);
+                if let Some(limit) = limit {
+                    decision = session_limit::apply(decision, &live, limit, rules.idle_ttl, chance);
+                }
                 if decision.outcome.is_ok() {
                     decision.changes.steps.extend(ours.succeeded());
                 }
@@ -277,10 +289,9 @@ impl App {
         let load = || async {
             in_time()?;
             let view = self.store().load_refresh(presented.grant()).await.map_err(|e| self.fault(e.into()))?;
-            // The MAC is ours and the row is not there: the database may be older than the token.
-            view.ok_or_else(|| {
-                self.fault(AppError::Fault("a refresh token of ours names a grant that is not there".into()))
-            })
+            // The MAC is ours and the row is not there: its session ended long ago and was forgotten. It may also be that the
+            // database is older than the token, so this clears no cookie.
+            view.ok_or_else(|| Refused::RefreshForgotten.into())
         };
         let rules = &self.settings().rules;
         let acted = self

@@ -1,6 +1,8 @@
 //! The settings of a running server, already checked. Where they come from is `server`'s business.
 use portcullis_domain::Rules;
 use portcullis_domain::keys::KeyRules;
+use portcullis_domain::retention::Retention;
+use portcullis_domain::session_limit::SessionLimit;
 use portcullis_wire::Millis;
 use portcullis_wire::jws::Algorithm;
 
@@ -19,9 +21,18 @@ pub struct Settings {
     pub hashing: Hashing,
     /// How keys live.
     pub keys: KeySettings,
+    /// What accounts may and how long things are kept.
+    pub policy: PolicySettings,
 }
 
 impl Settings {
+    /// For how long what is kept.
+    pub fn retention(&self) -> Retention {
+        let PolicySettings { ended_retention, event_retention, address_retention, .. } = self.policy;
+        let idle_ttl = self.rules.idle_ttl;
+        Retention { ended: ended_retention, addresses: address_retention, events: event_retention, idle_ttl }
+    }
+
     /// What the life of keys depends on.
     pub fn key_rules(&self) -> KeyRules {
         let rules = &self.rules;
@@ -31,6 +42,37 @@ impl Settings {
             max_life: rules.max_life(),
             // As long as a session made today can live without a refresh, and then a predecessor can come late.
             mac_kept: rules.absolute_ttl.max(rules.idle_ttl).saturating_add(rules.late_retry),
+        }
+    }
+}
+
+/// What accounts may, and for how long things are kept. Spans in milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PolicySettings {
+    /// How many sessions an account may have; `None`: as many as it likes.
+    pub session_limit: Option<SessionLimit>,
+    /// How old a sign-in may be for acts that need a fresh one.
+    pub step_up_max_age: Millis,
+    /// How long a deletion can be taken back; 0: not at all.
+    pub deletion_grace: Millis,
+    /// How long sessions are kept after their end.
+    pub ended_retention: Millis,
+    /// How long audit records are kept; `None`: for ever.
+    pub event_retention: Option<Millis>,
+    /// How long addresses are kept.
+    pub address_retention: Millis,
+}
+
+impl Default for PolicySettings {
+    fn default() -> Self {
+        const DAY: Millis = 86_400_000;
+        Self {
+            session_limit: None,
+            step_up_max_age: 3_600_000,
+            deletion_grace: 0,
+            ended_retention: 30 * DAY,
+            event_retention: Some(365 * DAY),
+            address_retention: 90 * DAY,
         }
     }
 }

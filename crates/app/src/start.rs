@@ -78,6 +78,7 @@ impl App {
         tasks.spawn(app.clone().keep_house());
         tasks.spawn(app.clone().work_off_jobs());
         tasks.spawn(app.clone().prune_attempts());
+        tasks.spawn(app.clone().prune());
         Ok(app)
     }
 

@@ -6,7 +6,7 @@ use crate::model::{Account, Block, Status};
 use crate::view::{AccountView, Stamp};
 use crate::{Chance, Cut, Decision, Refused};
 use alloc::{borrow::ToOwned, format, string::String, vec, vec::Vec};
-use portcullis_wire::{AccountId, EventId, Rev, Target, Time, Verb};
+use portcullis_wire::{AccountId, EventId, Millis, Rev, Target, Time, Verb};
 
 /// Longest address, in bytes (RFC 5321 §4.5.3.1.3).
 pub const MAX_EMAIL: usize = 254;
@@ -145,6 +145,10 @@ pub fn block(
     if deleted(account) {
         return Decision::refuse(Refused::NotFound);
     }
+    if matches!(account.status, Status::Deleting { .. }) {
+        let detail = "this account is being deleted, and nothing can sign in to it; to keep it, lift that first".into();
+        return Decision::refuse(Refused::Conflict { detail });
+    }
     if matches!(by.actor, crate::Actor::Account { account: own, .. } if own == account.id) {
         let detail = "an administrator cannot block their own account; another one can".into();
         return Decision::refuse(Refused::InvalidValue { field: "id", detail });
@@ -164,14 +168,16 @@ pub fn block(
     Decision { outcome: Ok(()), changes }
 }
 
-/// Lifts a block. Revives nothing: what the block ended stays ended (I10).
+/// Lifts a block, or takes a deletion back that has not become final. Revives nothing: what the block ended stays ended (I10).
 pub fn unblock(view: &AccountView, by: &By<'_>, chance: &mut dyn Chance) -> Decision<()> {
     let account = &view.account;
     match &account.status {
         Status::Deleted { .. } => Decision::refuse(Refused::NotFound),
         Status::Active => Decision::answer(()),
-        Status::Blocked(_) => {
-            let event = NewEvent::new(EventId::from_bits(chance.bits()), EventKind::AccountUnblocked, &by.actor)
+        Status::Blocked(_) | Status::Deleting { .. } => {
+            let restored = matches!(account.status, Status::Deleting { .. });
+            let kind = if restored { EventKind::AccountRestored } else { EventKind::AccountUnblocked };
+            let event = NewEvent::new(EventId::from_bits(chance.bits()), kind, &by.actor)
                 .account(account.id)
                 .ip(by.ip);
             let event = match by.reason {
@@ -190,10 +196,35 @@ pub fn unblock(view: &AccountView, by: &By<'_>, chance: &mut dyn Chance) -> Deci
     }
 }
 
-/// Deletes an account: a tombstone stays, the address becomes free, everything it has ends. Repeated: the old rev, no change.
-pub fn delete(view: &AccountView, by: &By<'_>, chance: &mut dyn Chance) -> Decision<Option<Rev>> {
+/// Does what has become due: lifts a block whose end has passed, makes a tombstone of an account whose grace period has. By the
+/// server itself, some time after that moment; the block is not in force since then.
+pub fn due(view: &AccountView, chance: &mut dyn Chance) -> Decision<()> {
+    let (account, now) = (&view.account, view.stamp.now);
+    let (kind, status, reason) = match &account.status {
+        Status::Blocked(Block { until: Some(until), .. }) if *until <= now => {
+            (EventKind::AccountUnblocked, Status::Active, "the block's end has passed")
+        }
+        Status::Deleting { until, rev, .. } if *until <= now => {
+            (EventKind::AccountDeleted, Status::Deleted { at: now, rev: *rev }, "the grace period has passed")
+        }
+        _ => return Decision::answer(()),
+    };
+    let id = EventId::from_bits(chance.bits());
+    let event = NewEvent::new(id, kind, &crate::Actor::System).account(account.id).reason(reason);
+    let changes = Changes {
+        expects: vec![Expect::AccountVersion { account: account.id, version: account.version }],
+        steps: vec![Change::SetStatus { account: account.id, status }],
+        events: vec![event],
+        ..Changes::default()
+    };
+    Decision { outcome: Ok(()), changes }
+}
+
+/// Deletes an account, at once or, with a grace period (milliseconds), when it has passed: everything it has ends now, and
+/// nothing can sign in. A tombstone stays, and the address becomes free. Repeated: the old rev, no change.
+pub fn delete(view: &AccountView, grace: Millis, by: &By<'_>, chance: &mut dyn Chance) -> Decision<Option<Rev>> {
     let account = &view.account;
-    if let Status::Deleted { rev, .. } = account.status {
+    if let Status::Deleted { rev, .. } | Status::Deleting { rev, .. } = account.status {
         return Decision::answer(Some(rev));
     }
     if matches!(by.actor, crate::Actor::Account { account: own, .. } if own == account.id && by.role.is_some()) {
@@ -202,16 +233,65 @@ pub fn delete(view: &AccountView, by: &By<'_>, chance: &mut dyn Chance) -> Decis
     }
     let mut changes = kernel::end(Door::Delete, Scope::Account(account.id), None, by, chance);
     changes.expects.push(Expect::AccountVersion { account: account.id, version: account.version });
-    let status = Status::Deleted { at: view.stamp.now, rev: Rev::ZERO };
+    let (at, rev) = (view.stamp.now, Rev::ZERO);
+    let status = if grace > 0 {
+        changes.events.iter_mut().for_each(|event| event.kind = EventKind::AccountDeleting);
+        Status::Deleting { at, until: at.plus(grace), rev }
+    } else {
+        Status::Deleted { at, rev }
+    };
     changes.steps.push(Change::SetStatus { account: account.id, status });
     Decision { outcome: Ok(None), changes }
 }
 
-/// New name and roles. When roles change, tokens that carry the old ones become `stale`: their holders refresh and go on.
+/// Over how long a `stale` may be spread, in milliseconds.
+pub const MAX_SPREAD_MS: u64 = 3_600_000;
+
+/// What is to become of an account's roles.
+#[derive(Debug, Clone, Default)]
+pub enum Roles {
+    /// They stay.
+    #[default]
+    Same,
+    /// These, and no others.
+    Set(Vec<String>),
+    /// Those it has, with some more and without some; what stands in both goes.
+    Alter {
+        /// More.
+        add: Vec<String>,
+        /// Fewer.
+        remove: Vec<String>,
+    },
+}
+
+impl Roles {
+    fn of(&self, account: &Account) -> Vec<String> {
+        match self {
+            Self::Same => account.roles.clone(),
+            Self::Set(roles) => roles.clone(),
+            Self::Alter { add, remove } => {
+                account.roles.iter().chain(add).filter(|role| !remove.contains(role)).cloned().collect()
+            }
+        }
+    }
+}
+
+/// Whether a `stale` may be spread over so long.
+pub fn check_spread(spread_ms: Option<u64>) -> Result<(), Refused> {
+    if spread_ms.is_some_and(|spread| spread > MAX_SPREAD_MS) {
+        let detail = format!("must be at most {MAX_SPREAD_MS} (an hour)");
+        return Err(Refused::InvalidValue { field: "spread_ms", detail });
+    }
+    Ok(())
+}
+
+/// New name and roles. When roles change, tokens that carry the old ones become `stale`: their holders refresh and go on, at
+/// once or spread over `spread_ms`.
 pub fn change(
     view: &AccountView,
     name: Option<Option<String>>,
-    roles: Option<Vec<String>>,
+    roles: &Roles,
+    spread_ms: Option<u64>,
     by: &By<'_>,
     chance: &mut dyn Chance,
 ) -> Decision<()> {
@@ -219,8 +299,8 @@ pub fn change(
     if deleted(account) {
         return Decision::refuse(Refused::NotFound);
     }
-    let roles = match roles.map(check_roles).transpose() {
-        Ok(roles) => roles.unwrap_or_else(|| account.roles.clone()),
+    let roles = match check_spread(spread_ms).and_then(|()| check_roles(roles.of(account))) {
+        Ok(roles) => roles,
         Err(refused) => return Decision::refuse(refused),
     };
     let name = name.unwrap_or_else(|| account.name.clone());
@@ -230,13 +310,17 @@ pub fn change(
     let event = NewEvent::new(EventId::from_bits(chance.bits()), EventKind::AccountChanged, &by.actor)
         .account(account.id)
         .ip(by.ip);
+    let event = match by.reason {
+        Some(reason) => event.reason(reason),
+        None => event,
+    };
     let mut steps = vec![];
     if roles != account.roles {
         steps.push(Change::Revoke(Revoke {
             verb: Verb::Stale,
             target: Target::Account(account.id),
             except: None,
-            spread_ms: None,
+            spread_ms: spread_ms.filter(|spread| *spread > 0),
             reason: "roles".into(),
         }));
     }

@@ -6,6 +6,7 @@ use crate::event::NewEvent;
 use crate::family::Family;
 use crate::mass::{Job, JobStep};
 use crate::model::{Account, Client, Grant, Instance, Key, Session, Status};
+use crate::retention::Retention;
 use crate::throttle::{Attempt, BucketKey, Verdict};
 use alloc::{string::String, vec::Vec};
 use portcullis_wire::{
@@ -100,6 +101,15 @@ pub enum Expect {
     },
     /// The session has not been ended by itself.
     SessionNotEnded(SessionId),
+    /// No more than `at_most` sessions of the account live, besides these; by the rule of [`Expect::Alive`].
+    LiveSessions {
+        /// The account.
+        account: AccountId,
+        /// Not counted: they end in the same changes.
+        besides: Vec<SessionId>,
+        /// How many others may live.
+        at_most: u64,
+    },
     /// No account has this address.
     EmailFree(String),
     /// There is no account at all (for the first administrator).
@@ -117,8 +127,8 @@ pub enum Change {
     SetStatus {
         /// The account.
         account: AccountId,
-        /// The new status. `Deleted` also clears address, name, password and roles; its `rev` is filled in by the store with
-        /// the rev of the `End` in the same changes.
+        /// The new status. `Deleted` also clears address, name, password, roles, and the addresses of its sessions. Its `rev`,
+        /// and that of `Deleting`, is filled in by the store with the rev of the `End` in the same changes, if there is one.
         status: Status,
     },
     /// New name and roles; raises the version.
@@ -222,6 +232,35 @@ pub enum Change {
     StepJob(JobStep),
     /// The bound B in milliseconds, as all nodes use it: `current` from now on, `next` from `at`.
     SetBound(BoundRow),
+    /// Deletes those of these sessions, with their grants, that may go by [`crate::retention::may_go`]; counted in
+    /// [`Committed::pruned`].
+    PruneSessions {
+        /// The sessions.
+        sessions: Vec<SessionId>,
+        /// For how long what is kept.
+        keep: Retention,
+    },
+    /// Deletes the addresses of those of these sessions where [`crate::retention::address_may_go`]; counted.
+    ForgetSessionAddresses {
+        /// The sessions.
+        sessions: Vec<SessionId>,
+        /// For how long what is kept.
+        keep: Retention,
+    },
+    /// Deletes of the `most` oldest audit records those from before this time; counted.
+    PruneEvents {
+        /// The time.
+        before: Time,
+        /// How many at most.
+        most: u64,
+    },
+    /// Deletes the addresses of at most `most` audit records from before this time, oldest first; counted.
+    ForgetEventAddresses {
+        /// The time.
+        before: Time,
+        /// How many at most.
+        most: u64,
+    },
     /// Forget remembered results older than this.
     ForgetIdempotency(Time),
     /// Takes an attempt to sign in from its budgets by [`crate::throttle::take`], or does not; the verdict is
@@ -293,6 +332,8 @@ pub struct Committed {
     pub ended: Option<u64>,
     /// Whether the attempt that it took may be checked, when it took one (the last one, when several).
     pub attempt: Option<Verdict>,
+    /// How many rows or addresses it deleted, of those that are counted.
+    pub pruned: u64,
     /// The database's time at the commit.
     pub at: Time,
 }

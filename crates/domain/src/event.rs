@@ -31,6 +31,10 @@ kinds! {
     AccountBlocked = "account.blocked";
     /// A block was lifted.
     AccountUnblocked = "account.unblocked";
+    /// An account is to be deleted: nothing can sign in, and at the end of the grace period nothing is left of it.
+    AccountDeleting = "account.deleting";
+    /// The deletion of an account was taken back.
+    AccountRestored = "account.restored";
     /// An account was deleted.
     AccountDeleted = "account.deleted";
     /// Accounts were imported.

@@ -35,6 +35,8 @@ pub enum Door {
     Everyone,
     /// A refresh token came back that only a copy explains.
     Replay,
+    /// A sign-in beyond the limit of sessions ends the oldest.
+    SessionLimit,
     /// A client is switched off.
     ClientOff,
     /// Sessions that a filter matches are ended.
@@ -56,6 +58,7 @@ impl Door {
         Self::Delete,
         Self::Everyone,
         Self::Replay,
+        Self::SessionLimit,
         Self::ClientOff,
         Self::Filter,
         Self::KeyRevoked,
@@ -74,6 +77,7 @@ impl Door {
             Self::Delete => "deleted",
             Self::Everyone => "everyone",
             Self::Replay => "refresh_reused",
+            Self::SessionLimit => "session_limit",
             Self::ClientOff => "client_disabled",
             Self::Filter => "revoked_by_filter",
             Self::KeyRevoked => "key_revoked",
@@ -82,7 +86,7 @@ impl Door {
 
     const fn event(self) -> EventKind {
         match self {
-            Self::SignOut | Self::EndOne | Self::AdminEndSession => EventKind::SessionEnded,
+            Self::SignOut | Self::EndOne | Self::AdminEndSession | Self::SessionLimit => EventKind::SessionEnded,
             Self::EndOthers | Self::EndAll | Self::AdminEndAccount => EventKind::SessionsEnded,
             Self::Block => EventKind::AccountBlocked,
             Self::Delete => EventKind::AccountDeleted,

@@ -8,12 +8,13 @@
 //! Where to look: [`cut`] (what is dead), [`kernel`] (the one function behind every way of taking access away), [`mod@issue`]
 //! (the one function behind every access token), [`family`] and [`refresh`] (refresh tokens), [`sign_in`], [`throttle`]
 //! (how many passwords may be guessed), [`account`], [`time_rules`] (horizon and floor), [`keys`] (the life of signing and MAC
-//! keys). [`changes`] is the language in which decisions speak to a store.
+//! keys), [`session_limit`], [`retention`] (how long what has ended is kept). [`changes`] is the language in which decisions speak to a store.
 #![no_std]
 extern crate alloc;
 
 pub mod account;
 pub mod changes;
+pub mod client_hints;
 pub mod cut;
 pub mod device;
 pub mod event;
@@ -27,6 +28,8 @@ pub mod mass;
 pub mod model;
 pub mod refresh;
 pub mod refused;
+pub mod retention;
+pub mod session_limit;
 pub mod sign_in;
 pub mod stored_hash;
 pub mod throttle;

@@ -43,6 +43,15 @@ pub enum Status {
     Active,
     /// It may not until somebody lifts it, or until `until`.
     Blocked(Block),
+    /// It may not, and becomes a tombstone at `until`; an administrator can restore it before.
+    Deleting {
+        /// Since when.
+        at: Time,
+        /// When nothing is left of it.
+        until: Time,
+        /// The end that went with it.
+        rev: Rev,
+    },
     /// Never again.
     Deleted {
         /// Since when.
@@ -75,7 +84,7 @@ impl Account {
     }
     /// Whether it may be used at `now`.
     pub fn usable_at(&self, now: Time) -> bool {
-        !matches!(self.status, Status::Deleted { .. }) && self.block_at(now).is_none()
+        !matches!(self.status, Status::Deleted { .. } | Status::Deleting { .. }) && self.block_at(now).is_none()
     }
     /// Whether it has this role.
     pub fn has_role(&self, role: &str) -> bool {

@@ -18,6 +18,14 @@ pub enum Refused {
     RefreshExpired,
     /// It was used before and only a copy explains that.
     RefreshReused,
+    /// A refresh token of ours whose grant is not there: its session ended so long ago that it was forgotten. What is not there
+    /// proves nothing, so it is no certain end.
+    RefreshForgotten,
+    /// The act needs a proof of who acts that is no older than this.
+    StepUpRequired {
+        /// In seconds.
+        max_age_s: i64,
+    },
     /// The session was ended.
     SessionEnded {
         /// The door.
@@ -55,7 +63,8 @@ impl Refused {
             Self::InvalidCredentials => Code::InvalidCredentials,
             Self::AccountBlocked { .. } => Code::AccountBlocked,
             Self::RefreshInvalid => Code::RefreshInvalid,
-            Self::RefreshExpired => Code::RefreshExpired,
+            Self::RefreshExpired | Self::RefreshForgotten => Code::RefreshExpired,
+            Self::StepUpRequired { .. } => Code::StepUpRequired,
             Self::RefreshReused => Code::RefreshReused,
             Self::SessionEnded { .. } => Code::SessionEnded,
             Self::NotFound => Code::NotFound,

@@ -7,10 +7,10 @@
 use crate::changes::{Changes, Expect};
 use crate::event::{Actor, EventKind, NewEvent};
 use crate::family::{Family, MacKey};
-use crate::model::{ADMIN, Account, Grant, Session, SessionKind};
+use crate::model::{ADMIN, Account, Grant, Session, SessionKind, Status};
 use crate::view::SignInView;
 use crate::{Chance, Change, Decision, Refused, Rules, device, issue::issue};
-use alloc::{string::String, vec};
+use alloc::{format, string::String, vec};
 use core::net::IpAddr;
 use portcullis_wire::{AccessClaims, ClientId, Digest, EventId, GrantId, SecretString, SessionId};
 
@@ -65,6 +65,10 @@ pub fn sign_in(
     };
     if let Some(block) = account.block_at(view.stamp.now) {
         return Decision::refuse(Refused::AccountBlocked { reason: block.reason.clone() });
+    }
+    if let Status::Deleting { until, .. } = account.status {
+        let reason = format!("it is being deleted, and will be gone at {until}; until then an administrator can restore it");
+        return Decision::refuse(Refused::AccountBlocked { reason });
     }
     if !account.usable_at(view.stamp.now) {
         return Decision::refuse(Refused::InvalidCredentials);

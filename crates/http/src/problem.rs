@@ -133,6 +133,7 @@ impl From<AppError> for Problem {
             problem.detail = detail;
         }
         match error {
+            AppError::Refused(Refused::StepUpRequired { max_age_s }) => problem.with("max_age_s", max_age_s),
             AppError::Refused(Refused::AccountBlocked { reason } | Refused::SessionEnded { reason }) => {
                 problem.with("reason", reason)
             }

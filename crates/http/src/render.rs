@@ -52,6 +52,10 @@ pub(crate) fn account(account: &Account, now: Time) -> Value {
         out["status"] = "deleted".into();
         out["deleted_at"] = json!(at);
         out["rev"] = json!(rev);
+    } else if let Status::Deleting { at, until, rev } = &account.status {
+        out["status"] = "deleting".into();
+        out["deletion"] = json!({ "at": at, "until": until });
+        out["rev"] = json!(rev);
     } else if let Some(block) = account.block_at(now) {
         out["status"] = "blocked".into();
         out["block"] = json!({ "reason": block.reason, "actor": block.actor, "at": block.at, "until": block.until });

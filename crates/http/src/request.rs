@@ -11,6 +11,7 @@ use http::request::Parts;
 use http::{HeaderMap, Method, Uri, header};
 use http_body_util::{BodyExt as _, Limited};
 use portcullis_app::{Admin, App, Caller, RepeatKey};
+use portcullis_domain::client_hints::{self, Hints};
 use portcullis_wire::{Code, Digest, SecretString, b64, json};
 use serde::de::DeserializeOwned;
 use std::collections::BTreeSet;
@@ -104,6 +105,24 @@ impl Ctx {
         let value = self.headers.get(header::USER_AGENT)?;
         let text = String::from_utf8_lossy(value.as_bytes());
         Some(text.chars().take(512).collect())
+    }
+
+    /// What client hints name the device, when they say enough.
+    pub(crate) fn hinted_name(&self) -> Option<String> {
+        let text = |name| self.header_once(name);
+        client_hints::name(&Hints {
+            brands: text("sec-ch-ua"),
+            platform: text("sec-ch-ua-platform"),
+            mobile: text("sec-ch-ua-mobile"),
+            model: text("sec-ch-ua-model"),
+        })
+    }
+
+    /// A header that came once and is text.
+    fn header_once(&self, name: &str) -> Option<&str> {
+        let mut values = self.headers.get_all(name).iter();
+        let only = values.next().filter(|_| values.next().is_none())?;
+        only.to_str().ok()
     }
 
     /// The access token of `Authorization: Bearer …` (RFC 6750 §2.1).

@@ -64,6 +64,7 @@ impl World {
         }
         self.truth_of_attempts(changes, committed);
         self.truth_of_imports(changes);
+        self.truth_of_limit(changes, committed);
         if let (Some(mut act), Some(rev)) = (about.act, committed.rev) {
             self.counts.add(end_kind(act.door));
             act.rev = rev;
@@ -257,8 +258,14 @@ impl World {
     fn check_refused(&mut self, op: &Op, refused: &Refused) {
         match (&op.request, refused) {
             (Request::SignIn { .. }, Refused::AccountBlocked { .. }) => self.counts.add("sign-ins refused: blocked"),
+            (Request::End { actor, session: Some(session), .. }, Refused::NotFound) if actor.1 == *session => {
+                self.check_found(*session);
+            }
             (Request::Refresh { token, .. }, refused) => {
                 let Some(presented) = Presented::parse(token) else { return };
+                if *refused == Refused::RefreshForgotten {
+                    return self.check_forgotten(&presented);
+                }
                 self.check_refresh_refused(op, &presented, refused);
             }
             _ => {}
@@ -613,5 +620,6 @@ fn end_kind(door: portcullis_domain::kernel::Door) -> &'static str {
         Door::ClientOff => "end: client_disabled",
         Door::Filter => "end: revoked_by_filter",
         Door::KeyRevoked => "end: key_revoked",
+        Door::SessionLimit => "end: session_limit",
     }
 }

@@ -386,6 +386,8 @@ impl World {
                 self.accounts[slot].1.clone_from(&email);
                 Request::Create { email }
             }
+            (Status::Deleting { .. }, 0..=5) => Request::Unblock { account },
+            (Status::Deleting { .. }, _) => return,
             (Status::Blocked(_), 0..=15) => Request::Unblock { account },
             (_, 0..=3) => Request::Block { account, key },
             (_, 4) if slot > 1 => Request::Delete { account, key },

@@ -57,7 +57,7 @@ impl World {
                 let presented = presented.ok_or(Reply::Refused(Refused::RefreshInvalid))?;
                 match db.load_refresh(presented.grant(), now) {
                     Some(view) => Ok(Facts::Refresh(Box::new(view), presented)),
-                    None => Err(Reply::Unavailable), // ours, and not there: the database may be older than the token
+                    None => Err(Reply::Refused(Refused::RefreshForgotten)),
                 }
             }
             Request::End { actor, session, door, .. } => {
@@ -162,7 +162,9 @@ impl World {
                 self.decide_end(*door, *scope, None, facts, &admin(reason))
             }
             (Request::Block { .. }, Facts::Account(view)) => {
-                ended(account::block(view, "an exercise", None, &admin(None), &mut self.rng))
+                // Some lift themselves.
+                let until = self.rng.chance(400).then(|| view.stamp.now.plus(6_000));
+                ended(account::block(view, "an exercise", until, &admin(None), &mut self.rng))
             }
             (Request::RevokeKey { id, .. }, Facts::Keys(stamp, rows)) => {
                 match keys::revoke(rows, *id, stamp, &self.key_rules()) {
@@ -183,12 +185,12 @@ impl World {
                 done(account::unblock(view, &admin(None), &mut self.rng))
             }
             (Request::Delete { .. }, Facts::Account(view)) => {
-                let Decision { outcome, changes } = account::delete(view, &admin(None), &mut self.rng);
+                let Decision { outcome, changes } = account::delete(view, self.settings.policy.grace, &admin(None), &mut self.rng);
                 Decision { outcome: outcome.map(|before| before.map_or(Outcome::Ended, Outcome::Before)), changes }
             }
             (Request::Roles { admin: make, .. }, Facts::Account(view)) => {
                 let roles = if *make { vec![ADMIN.to_owned()] } else { vec![] };
-                done(account::change(view, None, Some(roles), &admin(None), &mut self.rng))
+                done(account::change(view, None, &account::Roles::Set(roles), None, &admin(None), &mut self.rng))
             }
             (Request::Import { .. }, Facts::Import(found)) => self.decide_import(found, &admin(None)),
             (Request::Create { email }, _) => match Email::parse(email) {
@@ -232,6 +234,9 @@ impl World {
                     _ => {}
                 }
             }
+        }
+        if let Some(account) = &view.account {
+            decision = self.limited(account.id, decision);
         }
         issued(decision)
     }

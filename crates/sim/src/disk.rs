@@ -128,6 +128,7 @@ impl World {
                 rev: self.truth.head().next(),
                 ended: Some(0),
                 attempt: None,
+                pruned: 0,
                 at: self.database.now(self.now),
             };
             self.op_committed(op, Ok(committed));

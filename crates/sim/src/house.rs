@@ -79,6 +79,7 @@ impl World {
             None => self.next_round(),
         }
         self.look_at_enforcement();
+        self.keep_policy();
     }
 
     fn next_round(&mut self) {

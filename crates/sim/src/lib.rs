@@ -24,6 +24,7 @@ mod hub;
 mod imports;
 pub mod mutant;
 mod net;
+mod policy;
 pub mod rng;
 mod rota;
 mod server;

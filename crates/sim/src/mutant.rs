@@ -81,6 +81,10 @@ mutants! {
     ImportIdsByChance = "import-ids-by-chance" breaks "I9";
     /// A better hash is written whatever became of the account meanwhile.
     UpgradeUnchecked = "upgrade-unchecked" breaks "I10";
+    /// How many sessions live is seen before the commit, and not counted in it.
+    LimitUncounted = "limit-uncounted" breaks "I12";
+    /// What a cut killed is deleted at once: a sign-out repeated with the dead token finds nothing.
+    PruneWhatIsCut = "prune-what-is-cut" breaks "I6 I9";
     /// Tokens may outlive the horizon of their snapshot.
     BeyondHorizon = "beyond-horizon" breaks "I16";
 }

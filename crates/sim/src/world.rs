@@ -164,6 +164,8 @@ pub struct Settings {
     pub slow: bool,
     /// After how long keys are replaced.
     pub key_rotation: Option<i64>,
+    /// What accounts may, and how long things are kept.
+    pub policy: crate::policy::Policy,
 }
 
 impl Settings {
@@ -184,7 +186,8 @@ impl Settings {
         let length = if slow { 900_000 } else { 150_000 };
         let bound = rng.pick(&[2_000, 3_000, 5_000]);
         let key_rotation = rng.pick(&[None, Some(8_000 * factor), Some(15_000 * factor)]);
-        Self { rules, bound, length, slow, key_rotation }
+        let policy = crate::policy::Policy::choose(rng, rules.idle_ttl);
+        Self { rules, bound, length, slow, key_rotation, policy }
     }
     /// What `hello` says.
     pub fn max_life_s(&self) -> u64 {

@@ -21,6 +21,7 @@ mod connect;
 mod jobs;
 mod lock;
 mod open;
+mod prune;
 mod readers;
 mod reads;
 mod rows;
@@ -34,9 +35,11 @@ use crate::writer::{Job, Writer};
 use portcullis_domain::changes::{BoundRow, Changes, Committed};
 use portcullis_domain::mass::{self, Batch, Filter};
 use portcullis_domain::model::{Account, Client, Instance, Key};
+use portcullis_domain::retention::Retention;
 use portcullis_domain::view::{AccountView, ClientView, RefreshView, SessionView, SignInView, Stamp};
 use portcullis_store::{
-    AttemptCount, CommitError, EventFilter, EventRow, Fut, LiveCount, LogRead, Page, Remembered, Store, StoreError,
+    AttemptCount, CommitError, EventFilter, EventRow, Fut, LiveCount, LogRead, Page, Prunable, Remembered, RowCount,
+    Store, StoreError,
 };
 use portcullis_wire::{AccountId, ClientId, Entry, EventId, GrantId, JobId, Rev, SessionId, Time};
 use rusqlite::Connection;
@@ -181,6 +184,21 @@ impl Store for SqliteStore {
     }
     fn list_sessions(&self, account: AccountId, limit: u32) -> Fut<'_, Result<Vec<SessionView>, StoreError>> {
         self.long(move |db, now| reads::sessions(db, account, limit, now))
+    }
+    fn list_prunable(
+        &self,
+        keep: Retention,
+        cursor: Option<SessionId>,
+        look_at: u32,
+    ) -> Fut<'_, Result<Prunable, StoreError>> {
+        // What the counter's row says is only a first look: the writer asks again.
+        self.long(move |db, now| prune::prunable(db, &reads::meta(db)?, &keep, cursor, look_at, now))
+    }
+    fn list_due_accounts(&self, limit: u32) -> Fut<'_, Result<Vec<AccountId>, StoreError>> {
+        self.long(move |db, now| prune::due(db, limit, now))
+    }
+    fn count_rows(&self) -> Fut<'_, Result<RowCount, StoreError>> {
+        self.long(|db, _| prune::count(db))
     }
     fn list_accounts<'a>(
         &'a self,

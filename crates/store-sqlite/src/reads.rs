@@ -8,7 +8,7 @@ use crate::rows::{
 use portcullis_domain::Cut;
 use portcullis_domain::changes::BoundRow;
 use portcullis_domain::mass;
-use portcullis_domain::model::{Account, Client, Instance, Key};
+use portcullis_domain::model::{Account, Client, Instance, Key, Session};
 use portcullis_domain::view::{AccountView, ClientView, RefreshView, SessionView, SignInView, Stamp};
 use portcullis_store::{EventFilter, EventRow, LiveCount, LogRead, Page, Remembered};
 use portcullis_wire::{AccountId, ClientId, Entry, EventId, GrantId, Rev, SessionId, Time};
@@ -135,13 +135,25 @@ pub(crate) fn sessions(db: &Connection, account: AccountId, limit: u32, now: Tim
         session_columns!(),
         ", ",
         refreshed_at!(),
-        " FROM sessions s WHERE s.account = ?1 AND s.ended_rev IS NULL ORDER BY s.created_at DESC, s.id DESC LIMIT ?2"
+        " FROM sessions s WHERE s.account = ?1 AND s.ended_rev IS NULL AND s.epoch = ?3 AND s.absolute_expires_at > ?4 \
+         AND (s.born >= ?5 OR s.id IS ?6) AND (s.born >= ?7 OR s.id IS ?8) ORDER BY s.created_at DESC, s.id DESC LIMIT ?2"
     );
     snapshot(db, |db| {
         let meta = meta(db)?;
         let (stamp, standing) = (meta.stamp(now), jobs::standing(db, &meta)?);
         let Some(account) = one(db, ACCOUNT, [account.blob()], rows::account)? else { return Ok(Vec::new()) };
-        all(db, SESSIONS, params![account.id.blob(), limit], |cells| {
+        let (own, whole) = (account.cut, stamp.all);
+        let params = params![
+            account.id.blob(),
+            limit,
+            stamp.epoch.0,
+            now.0,
+            rev(own.rev),
+            own.except.map(Id::blob),
+            rev(whole.rev),
+            whole.except.map(Id::blob),
+        ];
+        all(db, SESSIONS, params, |cells| {
             let (session, refreshed_at) = (rows::session(cells)?, cells.time_if()?);
             let (account, standing) = (account.clone(), standing.clone());
             Ok(SessionView { stamp, session, account, refreshed_at, standing })
@@ -362,6 +374,19 @@ pub(crate) fn unforgotten_ends(db: &Connection, meta: &Meta, account: AccountId)
     const SQL: &str = "SELECT count(*) FROM sessions WHERE account = ?1 AND ended_rev > ?2";
     let params = params![account.blob(), Int(meta.forgotten.0)];
     Ok(one(db, SQL, params, |cells| cells.u64())?.unwrap_or_default())
+}
+
+/// The sessions of `account` that were not ended, each with the latest use of a refresh token under it: for the writer, which
+/// knows what of them lives.
+pub(crate) fn unended_sessions(db: &Connection, account: AccountId) -> Result<Vec<(Session, Option<Time>)>, Fault> {
+    const SQL: &str = concat!(
+        "SELECT ",
+        session_columns!(),
+        ", ",
+        refreshed_at!(),
+        " FROM sessions s WHERE s.account = ?1 AND s.ended_rev IS NULL"
+    );
+    all(db, SQL, [account.blob()], |cells| Ok((rows::session(cells)?, cells.time_if()?)))
 }
 
 /// How many live sessions of `account` an end of it ends, by the rule of `Expect::Alive`; the account itself is usable.

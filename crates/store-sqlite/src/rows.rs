@@ -85,10 +85,13 @@ fn status(cells: &mut Cells<'_, '_>) -> Result<Status, Fault> {
     let word: String = cells.get()?;
     let (reason, actor) = (cells.get::<Option<String>>()?, cells.get::<Option<String>>()?);
     let (at, until, rev) = (cells.time_if()?, cells.time_if()?, cells.rev_if()?);
-    match (word.as_str(), reason, actor, at, rev) {
+    match (word.as_str(), reason, actor, at, until, rev) {
         ("active", ..) => Ok(Status::Active),
-        ("blocked", Some(reason), Some(actor), Some(at), _) => Ok(Status::Blocked(Block { reason, actor, at, until })),
-        ("deleted", _, _, Some(at), Some(rev)) => Ok(Status::Deleted { at, rev }),
+        ("blocked", Some(reason), Some(actor), Some(at), until, _) => {
+            Ok(Status::Blocked(Block { reason, actor, at, until }))
+        }
+        ("deleting", _, _, Some(at), Some(until), Some(rev)) => Ok(Status::Deleting { at, until, rev }),
+        ("deleted", _, _, Some(at), _, Some(rev)) => Ok(Status::Deleted { at, rev }),
         _ => Err(cells.wrong(format_args!("the status {word:?} is not known to this program, or lacks its columns"))),
     }
 }

@@ -3,11 +3,13 @@
 //! Operations are counted in the order in which they begin (loads, lists and commits alike; `now` is none). The n-th fails, once;
 //! or all from the n-th on, for an outage.
 use crate::{
-    AttemptCount, CommitError, EventFilter, EventRow, Fut, LiveCount, LogRead, Page, Remembered, Store, StoreError,
+    AttemptCount, CommitError, EventFilter, EventRow, Fut, LiveCount, LogRead, Page, Prunable, Remembered, RowCount,
+    Store, StoreError,
 };
 use portcullis_domain::changes::{BoundRow, Changes, Committed};
 use portcullis_domain::mass::{Batch, Filter, Job};
 use portcullis_domain::model::{Account, Client, Instance, Key};
+use portcullis_domain::retention::Retention;
 use portcullis_domain::view::{AccountView, ClientView, RefreshView, SessionView, SignInView, Stamp};
 use portcullis_wire::{AccountId, ClientId, Entry, EventId, GrantId, JobId, Rev, SessionId, Time};
 use std::ops::Deref;
@@ -143,6 +145,20 @@ impl<S: Store> Store for Faulty<S> {
     }
     fn list_sessions(&self, account: AccountId, limit: u32) -> Fut<'_, Result<Vec<SessionView>, StoreError>> {
         self.load(move |s| s.list_sessions(account, limit))
+    }
+    fn list_prunable(
+        &self,
+        keep: Retention,
+        cursor: Option<SessionId>,
+        look_at: u32,
+    ) -> Fut<'_, Result<Prunable, StoreError>> {
+        self.load(move |s| s.list_prunable(keep, cursor, look_at))
+    }
+    fn list_due_accounts(&self, limit: u32) -> Fut<'_, Result<Vec<AccountId>, StoreError>> {
+        self.load(move |s| s.list_due_accounts(limit))
+    }
+    fn count_rows(&self) -> Fut<'_, Result<RowCount, StoreError>> {
+        self.load(|s| s.count_rows())
     }
     fn list_accounts<'a>(
         &'a self,

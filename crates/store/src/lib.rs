@@ -14,13 +14,14 @@ pub mod rows;
 use portcullis_domain::changes::{BoundRow, Changes, Committed, Conflict};
 use portcullis_domain::mass::{Batch, Filter, Job};
 use portcullis_domain::model::{Account, Client, Instance, Key};
+use portcullis_domain::retention::Retention;
 use portcullis_domain::view::{AccountView, ClientView, RefreshView, SessionView, SignInView, Stamp};
 use portcullis_wire::{AccountId, ClientId, Entry, EventId, GrantId, JobId, Rev, SessionId, Time};
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 
-pub use rows::{AttemptCount, EventFilter, EventRow, LiveCount, LogRead, Page, Remembered};
+pub use rows::{AttemptCount, EventFilter, EventRow, LiveCount, LogRead, Page, Prunable, Remembered, RowCount};
 
 /// What a store's calls return.
 pub type Fut<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -83,9 +84,20 @@ pub trait Store: Send + Sync + 'static {
     fn load_session(&self, session: SessionId) -> Fut<'_, Result<Option<SessionView>, StoreError>>;
     /// An account.
     fn load_account(&self, account: AccountId) -> Fut<'_, Result<Option<AccountView>, StoreError>>;
-    /// The newest sessions of an account that were not ended by themselves, newest first, at most `limit`. The caller sorts
-    /// out those that a cut killed or that expired (`SessionView::dead`).
+    /// The newest sessions of an account that live by the rows alone (not ended, not cut, of this epoch, not past their absolute
+    /// end), newest first, at most `limit`. The caller sorts out those that are dead for other reasons (`SessionView::dead`).
     fn list_sessions(&self, account: AccountId, limit: u32) -> Fut<'_, Result<Vec<SessionView>, StoreError>>;
+    /// Which of the `look_at` sessions after `cursor`, by id, may be deleted, and which may lose their address.
+    fn list_prunable(
+        &self,
+        keep: Retention,
+        cursor: Option<SessionId>,
+        look_at: u32,
+    ) -> Fut<'_, Result<Prunable, StoreError>>;
+    /// Accounts whose block or grace period has passed, those first that did so first; at most `limit`.
+    fn list_due_accounts(&self, limit: u32) -> Fut<'_, Result<Vec<AccountId>, StoreError>>;
+    /// How many rows there are. Reads every table: not for the way of a request.
+    fn count_rows(&self) -> Fut<'_, Result<RowCount, StoreError>>;
     /// Accounts by id, after `cursor`; only those whose address starts with `prefix` when one is given.
     fn list_accounts<'a>(
         &'a self,

@@ -1,7 +1,7 @@
 //! What lists and reads return besides the views of `domain`.
 use portcullis_domain::event::NewEvent;
 use portcullis_domain::view::Stamp;
-use portcullis_wire::{AccountId, Digest, Entry, Rev, Time};
+use portcullis_wire::{AccountId, Digest, Entry, Rev, SessionId, Time};
 
 /// A page of a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +28,36 @@ pub struct AttemptCount {
     pub buckets: u64,
     /// Networks that accounts signed in from.
     pub networks: u64,
+}
+
+/// What a look at some sessions found.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Prunable {
+    /// May be deleted.
+    pub sessions: Vec<SessionId>,
+    /// May lose their address.
+    pub addresses: Vec<SessionId>,
+    /// Where to look on; `None` at the end.
+    pub next: Option<SessionId>,
+}
+
+/// How many rows the tables have that grow with use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RowCount {
+    /// Accounts, tombstones too.
+    pub accounts: u64,
+    /// Sessions.
+    pub sessions: u64,
+    /// Grants.
+    pub grants: u64,
+    /// Audit records.
+    pub events: u64,
+    /// Entries of the log that are not forgotten.
+    pub entries: u64,
+    /// Results under repeated-call keys.
+    pub remembered: u64,
+    /// Verifier instances.
+    pub instances: u64,
 }
 
 /// An audit record as kept.

@@ -1,10 +1,11 @@
 //! The table door × credential (I8). A door without a row does not compile: the match below has no default arm.
-use crate::world::World;
+use crate::world::{World, settings};
 use portcullis_app::mass::Filtered;
 use portcullis_app::{Revoked, Tokens};
 use portcullis_domain::kernel::Door;
 use portcullis_domain::mass::Filter;
 use portcullis_domain::model::ClientKind;
+use portcullis_domain::session_limit::{AtLimit, SessionLimit};
 use portcullis_wire::{Code, Rev};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -51,7 +52,7 @@ fn expected(door: Door) -> Row {
     };
     let account = Row { other_session: Ends, sign_in_in_progress: Ends, ..all_of(Ends) };
     match door {
-        Door::SignOut | Door::EndOne | Door::AdminEndSession | Door::Replay => one,
+        Door::SignOut | Door::EndOne | Door::AdminEndSession | Door::Replay | Door::SessionLimit => one,
         // The session that the row is about is the one that is ended: an other one calls.
         Door::EndOthers => Row { other_session: Lives, bystander: Lives, ..all_of(Ends) },
         Door::EndAll | Door::AdminEndAccount | Door::Block | Door::Delete => Row { bystander: Lives, ..account },
@@ -106,6 +107,15 @@ async fn go_through(door: Door, world: &World, mine: &Tokens, other: &Tokens) ->
             }
             return Some(revoked);
         }
+        Door::SessionLimit => {
+            // The fourth one is one too many; and then there is room again for the one that is in progress.
+            let third = world.sign_in(&world.ada, false).await.unwrap();
+            let fourth = world.sign_in(&world.ada, false).await.unwrap();
+            for more in [third, fourth] {
+                app.admin_end_session(admin, more.session.id, None).await.unwrap();
+            }
+            return None;
+        }
         Door::Replay => {
             let second = world.refresh(&mine.refresh_token).await.unwrap();
             world.refresh(&second.refresh_token).await.unwrap();
@@ -124,9 +134,14 @@ async fn go_through(door: Door, world: &World, mine: &Tokens, other: &Tokens) ->
 }
 
 async fn row_of(door: Door) -> Row {
-    let world = World::start().await;
+    let mut settings = settings();
+    if door == Door::SessionLimit {
+        settings.policy.session_limit = Some(SessionLimit { most: 3, at_limit: AtLimit::EndOldest });
+    }
+    let world = World::with(settings).await;
     // A page session, so that it has every credential that a session can have.
     let mine = world.sign_in(&world.ada, true).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(5)).await; // the oldest is told by milliseconds
     let other = world.sign_in(&world.ada, false).await.unwrap();
     let bystander = world.sign_in(&world.eve, false).await.unwrap();
     let claims = at_services(&world, &mine);

@@ -1,11 +1,12 @@
 //! An App on the memory store, and a store wrapper that can hold a commit back.
 use portcullis_app::keys::MasterKey;
 use portcullis_app::sessions::Credentials;
-use portcullis_app::{Admin, App, AppError, Caller, Hashing, KeySettings, Settings, Tokens, real};
+use portcullis_app::{Admin, App, AppError, Caller, Hashing, KeySettings, PolicySettings, Settings, Tokens, real};
 use portcullis_domain::changes::{Change, Changes, Committed};
 use portcullis_domain::mass::{Batch, Filter, Job};
 use portcullis_domain::model::{Account, Client, Instance, Key, SessionKind};
 use portcullis_domain::refresh::How;
+use portcullis_domain::retention::Retention;
 use portcullis_domain::sign_in::SignIn;
 use portcullis_domain::view::*;
 use portcullis_domain::{Rules, changes::BoundRow};
@@ -36,6 +37,7 @@ pub fn settings() -> Settings {
         sign_up: true,
         hashing: Hashing { memory_kib: 64, passes: 1, lanes: 1, threads: 1, queue: 64 },
         keys: KeySettings::default(),
+        policy: PolicySettings::default(),
     }
 }
 
@@ -98,6 +100,9 @@ impl<S: Store> Store for Held<S> {
         load_session(session: SessionId) -> Result<Option<SessionView>, StoreError>;
         load_account(account: AccountId) -> Result<Option<AccountView>, StoreError>;
         list_sessions(account: AccountId, limit: u32) -> Result<Vec<SessionView>, StoreError>;
+        list_prunable(keep: Retention, cursor: Option<SessionId>, look_at: u32) -> Result<Prunable, StoreError>;
+        list_due_accounts(limit: u32) -> Result<Vec<AccountId>, StoreError>;
+        count_rows() -> Result<RowCount, StoreError>;
         load_client(client: ClientId) -> Result<Option<ClientView>, StoreError>;
         list_clients(cursor: Option<ClientId>, limit: u32) -> Result<Page<Client>, StoreError>;
         list_instances() -> Result<Vec<Instance>, StoreError>;

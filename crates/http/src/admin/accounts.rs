@@ -58,6 +58,8 @@ pub(super) struct Patch {
     #[serde(default, deserialize_with = "given")]
     name: Option<Option<String>>,
     roles: Option<Vec<String>>,
+    /// Over how long the refreshes that new roles cause are spread.
+    spread_ms: Option<u64>,
 }
 
 /// Tells a member that is `null` from one that is missing.
@@ -72,7 +74,8 @@ pub(super) async fn change(
     body: Json<Patch>,
 ) -> Result<Response, Problem> {
     ctx.params(&[])?;
-    let patch = AccountPatch { name: body.value.name, roles: body.value.roles };
+    let Patch { name, roles, spread_ms } = body.value;
+    let patch = AccountPatch { name, roles, spread_ms };
     let account = ctx.app().admin_change_account(&admin, id, patch).await?;
     Ok(render::ok(&render::account(&account, ctx.app().now())))
 }

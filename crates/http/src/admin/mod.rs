@@ -5,6 +5,7 @@ mod clients;
 mod keys;
 mod reads;
 mod revocations;
+mod roles;
 mod transfer;
 
 use crate::table::Table;
@@ -13,6 +14,7 @@ pub(crate) fn routes(table: Table) -> Table {
     table
         .get("/v1/admin/accounts", accounts::list)
         .post("/v1/admin/accounts", accounts::create)
+        .post("/v1/admin/roles", roles::change)
         .post("/v1/admin/import", transfer::import)
         .get("/v1/admin/export", transfer::export)
         .get("/v1/admin/accounts/{id}", accounts::get)

@@ -83,7 +83,7 @@ pub(super) async fn end_current(ctx: Ctx, DeadOrAlive(caller): DeadOrAlive) -> R
 }
 
 /// The answer to an end of own sessions; it also takes away the cookies of what has ended.
-async fn ended(ctx: &Ctx, revoked: &Revoked, wait: Wait) -> Response {
+pub(super) async fn ended(ctx: &Ctx, revoked: &Revoked, wait: Wait) -> Response {
     let gone = cookies::clear_dead(ctx.app(), &ctx.headers).await;
     let mut response = revoking::reply(ctx, revoked, wait).await;
     for cookie in gone {

@@ -1,6 +1,7 @@
 //! What people's own programs call: sign up, sign in, refresh, look at the own devices, end them.
 mod accounts;
 mod me;
+mod own;
 mod sessions;
 
 use crate::table::Table;
@@ -11,6 +12,9 @@ pub(crate) fn routes(table: Table) -> Table {
         .post("/v1/sessions", sessions::sign_in)
         .post("/v1/sessions/refresh", sessions::refresh)
         .get("/v1/me", me::me)
+        .patch("/v1/me", own::change)
+        .delete("/v1/me", own::delete)
+        .get("/v1/me/events", own::events)
         .get("/v1/me/sessions", me::sessions)
         .delete("/v1/me/sessions", me::end_all)
         .delete("/v1/me/sessions/current", me::end_current)

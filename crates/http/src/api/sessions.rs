@@ -55,7 +55,7 @@ pub(super) async fn sign_in(ctx: Ctx, body: Json<Body>) -> Result<Response, Prob
     }
     let request = SignIn {
         kind: if transport == Transport::Cookie { SessionKind::Browser } else { SessionKind::App },
-        device_name: body.device_name.as_deref().and_then(device::clean_name),
+        device_name: body.device_name.as_deref().and_then(device::clean_name).or_else(|| ctx.hinted_name()),
         user_agent: ctx.user_agent(),
         ip: ctx.ip,
         cookie: None,

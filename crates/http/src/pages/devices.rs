@@ -15,8 +15,8 @@ use portcullis_wire::{Code, SessionId, Time};
 pub(super) const PATH: &str = "/account/devices";
 
 /// What an act tells on the page after it, as a word in `?done=`.
-const DONE: [(&str, &str); 2] =
-    [("one", "That session has ended."), ("others", "All other sessions have ended. You are signed in here only.")];
+const DONE: [(&str, &str); 3] =
+    [("one", "That session has ended."), ("renamed", "The device has its new name."), ("others", "All other sessions have ended. You are signed in here only.")];
 
 /// The most sessions that the page shows.
 const MAX_SHOWN: usize = 200;
@@ -90,6 +90,20 @@ pub(super) async fn end_one(ctx: Ctx, body: FormBytes) -> Result<Response, Probl
         params.take("session").and_then(|id| id.parse().ok()).ok_or_else(|| Problem::new(Code::NotFound))?;
     ctx.app().end_mine(&caller, session, None).await?;
     Ok(if session == caller.view.session.id { left("signed-out") } else { go("/account/devices?done=one", vec![]) })
+}
+
+pub(super) async fn rename(ctx: Ctx, body: FormBytes) -> Result<Response, Problem> {
+    let caller = match actor(&ctx).await? {
+        Ok(caller) => caller,
+        Err(elsewhere) => return Ok(elsewhere),
+    };
+    let body = body.0.ok_or_else(|| Problem::new(Code::UnsupportedMediaType))?;
+    let mut params = Params::oauth(&body).map_err(|_| Problem::new(Code::Malformed))?;
+    let session: SessionId =
+        params.take("session").and_then(|id| id.parse().ok()).ok_or_else(|| Problem::new(Code::NotFound))?;
+    let name = params.take("device_name").unwrap_or_default();
+    ctx.app().rename_mine(&caller, session, &name).await?;
+    Ok(go("/account/devices?done=renamed", vec![]))
 }
 
 pub(super) async fn end_others(ctx: Ctx) -> Result<Response, Problem> {

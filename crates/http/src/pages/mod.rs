@@ -106,6 +106,7 @@ pub(crate) fn routes(table: Table) -> Table {
         .get("/account", devices::index)
         .get("/account/devices", devices::show)
         .post("/account/devices/end", devices::end_one)
+        .post("/account/devices/rename", devices::rename)
         .post("/account/devices/end-others", devices::end_others)
         .post("/account/devices/end-all", devices::end_all)
         .get("/assets/app.css", css)

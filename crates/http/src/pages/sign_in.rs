@@ -5,11 +5,11 @@ use crate::problem::Problem;
 use crate::request::{Ctx, FormBytes, Params};
 use crate::{cookies, origin};
 use axum::response::Response;
-use http::StatusCode;
+use http::{HeaderValue, StatusCode};
 use minijinja::context;
 use portcullis_app::AppError;
 use portcullis_app::sessions::Credentials;
-use portcullis_domain::Refused;
+use portcullis_domain::{Refused, client_hints};
 use portcullis_domain::model::SessionKind;
 use portcullis_domain::sign_in::SignIn;
 use portcullis_wire::{Code, SecretString};
@@ -57,7 +57,11 @@ fn form(
     notice: Option<&str>,
     error: Option<String>,
 ) -> Result<Response, Problem> {
-    page(ctx, status, "sign_in.html", context! { return_to, identifier, notice, error })
+    let mut response = page(ctx, status, "sign_in.html", context! { return_to, identifier, notice, error })?;
+    // What comes with the next request: the form, which names the device.
+    let headers = response.headers_mut();
+    headers.insert("accept-ch", HeaderValue::from_static(client_hints::asked_for()));
+    Ok(response)
 }
 
 pub(super) async fn submit(ctx: Ctx, body: FormBytes) -> Result<Response, Problem> {
@@ -72,7 +76,7 @@ pub(super) async fn submit(ctx: Ctx, body: FormBytes) -> Result<Response, Proble
     let password = SecretString::new(params.take("password").unwrap_or_default());
     let request = SignIn {
         kind: SessionKind::Browser,
-        device_name: None,
+        device_name: ctx.hinted_name(),
         user_agent: ctx.user_agent(),
         ip: ctx.ip,
         cookie: None,

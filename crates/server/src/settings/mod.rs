@@ -12,8 +12,9 @@ use self::table::{Kind, SETTINGS, Setting};
 use crate::tls;
 use ipnet::IpNet;
 use portcullis_app::keys::MasterKey;
-use portcullis_app::{Hashing, KeySettings, Settings as AppSettings};
+use portcullis_app::{Hashing, KeySettings, PolicySettings, Settings as AppSettings};
 use portcullis_domain::Rules;
+use portcullis_domain::session_limit::{AtLimit, SessionLimit};
 use portcullis_wire::jws::Algorithm;
 use portcullis_wire::{Millis, SecretString, time};
 use serde_json::json;
@@ -69,6 +70,8 @@ pub struct Settings {
     pub hashing: Hashing,
     /// How keys live.
     pub keys: KeySettings,
+    /// What accounts may, and how long things are kept.
+    pub policy: PolicySettings,
     /// Log lines for programs.
     pub log_json: bool,
     /// What is logged.
@@ -251,6 +254,18 @@ impl Settings {
                 rotate_every: r.get("key_rotation", values::rotation).flatten(),
                 algorithm: Algorithm::parse(&r.word("token_algorithm")).unwrap_or(Algorithm::Es256),
             },
+            policy: PolicySettings {
+                session_limit: r.count("max_sessions").and_then(|n| u32::try_from(n).ok()).filter(|n| *n > 0).map(|most| {
+                    let refuse = r.word("max_sessions_policy") == "refuse";
+                    let at_limit = if refuse { AtLimit::Refuse } else { AtLimit::EndOldest };
+                    SessionLimit { most, at_limit }
+                }),
+                step_up_max_age: r.span("step_up_max_age"),
+                deletion_grace: r.span("deletion_grace"),
+                ended_retention: r.span("ended_retention"),
+                event_retention: Some(r.span("event_retention")).filter(|span| *span > 0),
+                address_retention: r.span("address_retention"),
+            },
             log_json: r.word("log_format") == "json",
             log_level: r.get("log_level", values::log_level).unwrap_or_default(),
             shown: SETTINGS.iter().map(|setting| shown(&r, setting)).collect(),
@@ -340,6 +355,7 @@ impl Settings {
             sign_up: self.sign_up,
             hashing: self.hashing,
             keys: self.keys,
+            policy: self.policy,
         }
     }
 

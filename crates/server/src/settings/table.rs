@@ -111,6 +111,23 @@ pub const SETTINGS: &[Setting] = &[
     ),
     of("bound", Kind::Span(200, HOUR), "5s", "B: how long a lease of a verifier lasts"),
     of("stream_grace", Kind::Span(0, HOUR), "0s", "how long open streams may outlive a lost lease"),
+    of(
+        "max_sessions",
+        Kind::Count(0, 1000),
+        "0",
+        "how many sessions an account may have at once; 0 is no limit",
+    ),
+    of(
+        "max_sessions_policy",
+        Kind::Word(&["end_oldest", "refuse"]),
+        "end_oldest",
+        "at max_sessions, a sign-in ends the session that was not used for longest, or is refused",
+    ),
+    of("step_up_max_age", Kind::Span(SECOND, 366 * DAY), "1h", "how old a sign-in may be for acts that need a fresh one"),
+    of("deletion_grace", Kind::Span(0, 366 * DAY), "0s", "how long the deletion of an account can be taken back"),
+    of("ended_retention", Kind::Span(0, 3660 * DAY), "30d", "how long sessions are kept after their end"),
+    of("event_retention", Kind::Span(0, 36_600 * DAY), "365d", "how long audit records are kept; 0s is for ever"),
+    of("address_retention", Kind::Span(0, 3660 * DAY), "90d", "how long sessions and audit records keep addresses"),
     list("allowed_origins", "origins, besides the issuer's, whose pages may call with cookies (also CORS)"),
     list("trusted_proxies", "addresses or networks whose forwarding headers are believed"),
     text(
@@ -162,7 +179,7 @@ pub const SETTINGS: &[Setting] = &[
 ];
 
 /// Names that DESIGN fixes for later releases. Said apart from typing errors, so that nobody believes them to be in force.
-pub const LATER: &[&str] = &["max_sessions", "step_up_max_age", "require_verified_email"];
+pub const LATER: &[&str] = &["require_verified_email"];
 
 /// The setting of this name.
 pub fn by_name(name: &str) -> Option<&'static Setting> {

@@ -59,20 +59,20 @@ fn defaults_are_complete_and_strong() {
 #[test]
 fn all_problems_at_once_each_with_its_place() {
     let file =
-        "acess_ttl = \"5m\"\nbound = 5\n\nmax_sessions = 3\nidle_ttl = \"5\"\nlog_format = \"xml\"\nsign_up = 1\n";
+        "acess_ttl = \"5m\"\nbound = 5\n\nrequire_verified_email = 3\nidle_ttl = \"5\"\nlog_format = \"xml\"\nsign_up = 1\n";
     let dir = Dir::new("wrong", file);
     let env = env(&[
         ("PORTCULLIS_ISSUER", "http://id.example.org"),
         ("PORTCULLIS_DATABASE_URL", "postgres://u:p@db/x"),
         ("PORTCULLIS_MASTER_KEY", "hush-hush-hush"),
-        ("PORTCULLIS_STEP_UP_MAX_AGE", "1h"),
+        ("PORTCULLIS_REQUIRE_VERIFIED_EMAIL", "on"),
     ]);
     let Err(Problems(problems)) = read(&flags(&[("hash_queue", "0")]), &env, &dir.0) else { panic!("accepted") };
     let all = problems.join("\n");
     for expected in [
         "portcullis.toml:1: unknown key acess_ttl; did you mean access_ttl?",
         "portcullis.toml:2: bound must be a string with a unit",
-        "portcullis.toml:4: max_sessions is not available in this release",
+        "portcullis.toml:4: require_verified_email is not available in this release",
         "idle_ttl = \"5\": a duration needs a number and a unit",
         "(from portcullis.toml:5)",
         "log_format = \"xml\": must be one of text, json (from portcullis.toml:6)",
@@ -80,7 +80,7 @@ fn all_problems_at_once_each_with_its_place() {
         "issuer = \"http://id.example.org\": must be https; http is for loopback addresses only (from PORTCULLIS_ISSUER)",
         "PostgreSQL is not available in this release",
         "master_key must be 32 bytes in base64 (from PORTCULLIS_MASTER_KEY)",
-        "PORTCULLIS_STEP_UP_MAX_AGE: step_up_max_age is not available in this release",
+        "PORTCULLIS_REQUIRE_VERIFIED_EMAIL: require_verified_email is not available in this release",
         "hash_queue = \"0\": must be a whole number between 1 and 1000000 (from --hash-queue)",
     ] {
         assert!(all.contains(expected), "missing: {expected}\nin:\n{all}");

@@ -2,7 +2,7 @@
 use super::check::{holds, session_with_account};
 use super::{Act, Stop, insert, jobs};
 use crate::cells::{Fault, Id, Int, any, rev, roles};
-use crate::{attempts, reads};
+use crate::{attempts, prune, reads};
 use portcullis_domain::Cut;
 use portcullis_domain::changes::{BoundRow, Change, Conflict, Revoke};
 use portcullis_domain::family::Family;
@@ -71,7 +71,28 @@ pub(super) fn apply(act: &mut Act<'_>, step: &Change) -> Result<(), Stop> {
         Change::GiveBack { attempt, verdict } => Ok(attempts::give_back(act.db, attempt, *verdict, act.now)?),
         Change::KnowNetwork { account, network } => Ok(attempts::know(act.db, *account, *network, act.now)?),
         Change::PruneAttempts { keep, most } => Ok(attempts::prune(act.db, *keep, *most, act.now)?),
+        Change::PruneSessions { sessions, keep } => {
+            act.pruned += prune::sessions(act.db, &act.meta, sessions, keep, act.now)?;
+            Ok(())
+        }
+        Change::ForgetSessionAddresses { sessions, keep } => {
+            act.pruned += prune::session_addresses(act.db, sessions, keep, act.now)?;
+            Ok(())
+        }
+        Change::PruneEvents { .. } | Change::ForgetEventAddresses { .. } => Ok(()), // see `prune_events`
     }
+}
+
+/// Old audit records go when everything else of the changes is written.
+pub(super) fn prune_events(act: &mut Act<'_>, steps: &[Change]) -> Result<(), Stop> {
+    for step in steps {
+        act.pruned += match step {
+            Change::PruneEvents { before, most } => prune::events(act.db, *before, *most)?,
+            Change::ForgetEventAddresses { before, most } => prune::event_addresses(act.db, *before, *most)?,
+            _ => 0,
+        };
+    }
+    Ok(())
 }
 
 /// Runs a statement; how many rows it changed.
@@ -130,6 +151,8 @@ fn set_status(act: &mut Act<'_>, account: AccountId, status: &Status) -> Result<
     const DELETED: &str = "UPDATE accounts SET version = version + 1, status = 'deleted', status_reason = NULL, \
          status_actor = NULL, status_at = ?2, status_until = NULL, status_rev = ?3, email = NULL, name = NULL, \
          password_hash = NULL, roles = '[]' WHERE id = ?1";
+    const DELETING: &str = "UPDATE accounts SET version = version + 1, status = 'deleting', status_reason = NULL, \
+         status_actor = NULL, status_at = ?2, status_until = ?3, status_rev = ?4 WHERE id = ?1";
     let id = account.blob();
     match status {
         Status::Active => {
@@ -140,9 +163,14 @@ fn set_status(act: &mut Act<'_>, account: AccountId, status: &Status) -> Result<
             let until = block.until.map(|until| until.0);
             must_change(act, SET, params![id, "blocked", block.reason, block.actor, block.at.0, until])
         }
+        Status::Deleting { at, until, rev: end } => {
+            act.deleted.push((account, Some(*until)));
+            must_change(act, DELETING, params![id, at.0, until.0, rev(*end)])
+        }
         Status::Deleted { at, rev: end } => {
-            act.deleted.push(account);
-            must_change(act, DELETED, params![id, at.0, rev(*end)])
+            act.deleted.push((account, None));
+            must_change(act, DELETED, params![id, at.0, rev(*end)])?;
+            Ok(prune::addresses_of(act.db, account)?)
         }
     }
 }
@@ -150,11 +178,12 @@ fn set_status(act: &mut Act<'_>, account: AccountId, status: &Status) -> Result<
 /// A deleted account keeps the rev of the end that went with it, wherever that stood among the steps.
 pub(super) fn settle_deleted(act: &Act<'_>) -> Result<(), Stop> {
     let Some(end) = act.rev else { return Ok(()) };
-    for account in &act.deleted {
+    for (account, grace) in &act.deleted {
         // What a later step made of it is overwritten too: deleted it is, and stays.
-        let sql = "UPDATE accounts SET status = 'deleted', status_reason = NULL, status_actor = NULL, status_at = ?2, \
-             status_until = NULL, status_rev = ?3 WHERE id = ?1";
-        run(act, sql, params![account.blob(), act.now.0, rev(end)])?;
+        let sql = "UPDATE accounts SET status = ?4, status_reason = NULL, status_actor = NULL, status_at = ?2, \
+             status_until = ?5, status_rev = ?3 WHERE id = ?1";
+        let word = if grace.is_some() { "deleting" } else { "deleted" };
+        run(act, sql, params![account.blob(), act.now.0, rev(end), word, grace.map(|until| until.0)])?;
     }
     Ok(())
 }

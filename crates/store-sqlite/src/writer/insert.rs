@@ -40,6 +40,7 @@ pub(super) fn account(act: &mut Act<'_>, row: &Account) -> Result<(), Stop> {
     let (word, reason, actor, at, until, end) = match &row.status {
         Status::Active => ("active", None, None, None, None, None),
         Status::Blocked(b) => ("blocked", Some(&b.reason), Some(&b.actor), Some(b.at), b.until, None),
+        Status::Deleting { at, until, rev } => ("deleting", None, None, Some(*at), Some(*until), Some(*rev)),
         Status::Deleted { at, rev } => ("deleted", None, None, Some(*at), None, Some(*rev)),
     };
     let Cut { rev: cut, except } = row.cut;

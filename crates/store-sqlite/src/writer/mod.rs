@@ -68,7 +68,9 @@ struct Act<'a> {
     idle_ttl: Option<Millis>,
     rev: Option<Rev>,
     ended: Option<u64>,
-    deleted: Vec<AccountId>,
+    /// With the end of the grace period, when there is one.
+    deleted: Vec<(AccountId, Option<Time>)>,
+    pruned: u64,
     attempt: Option<Verdict>,
 }
 
@@ -220,6 +222,7 @@ fn act(db: &Connection, meta: &mut Meta, changes: &Changes, now: Time) -> Result
         rev: None,
         ended: None,
         deleted: Vec::new(),
+        pruned: 0,
         attempt: None,
     };
     for expect in &changes.expects {
@@ -242,7 +245,7 @@ fn act(db: &Connection, meta: &mut Meta, changes: &Changes, now: Time) -> Result
     };
     done?;
     *meta = act.meta;
-    Ok(Committed { rev: act.rev, ended: act.ended, attempt: act.attempt, at: now })
+    Ok(Committed { rev: act.rev, ended: act.ended, attempt: act.attempt, pruned: act.pruned, at: now })
 }
 
 fn savepoint(db: &Connection, sql: &str) -> Result<(), Stop> {
@@ -267,5 +270,5 @@ fn write(act: &mut Act<'_>, changes: &Changes) -> Result<(), Stop> {
     for event in &changes.events {
         insert::event(act, event)?;
     }
-    Ok(())
+    apply::prune_events(act, &changes.steps)
 }

@@ -116,7 +116,7 @@ pub(super) fn a_refused_commit_leaves_nothing_behind(backend: &dyn Backend) {
 pub(super) fn nothing_is_a_commit_too(backend: &dyn Backend) {
     let w = World::new(backend);
     w.set(START.plus(4));
-    assert_eq!(w.ok([]), Committed { rev: None, ended: None, attempt: None, at: START.plus(4) });
+    assert_eq!(w.ok([]), Committed { rev: None, ended: None, attempt: None, pruned: 0, at: START.plus(4) });
 }
 
 pub(super) fn all_is_there_after_opening_again(backend: &dyn Backend) {

@@ -2,7 +2,7 @@
 //!
 //! The world is small (a few ids of each kind at a time, wrong and right versions), so that things collide, and moves on, so that
 //! there is always something alive. The seed decides everything, and a difference is told with seed and step.
-use super::show::{Known, show};
+use super::show::{KEPT, Known, show};
 use super::{Backend, LOG, START, clock_of, wait};
 use crate::CommitError;
 use portcullis_domain::changes::{BoundRow, Change, Changes, Committed, Conflict, Expect, Idempotency, Revoke};
@@ -289,11 +289,13 @@ impl Dice {
     fn event(&mut self, id: EventId) -> NewEvent {
         let kind = EventKind::ALL[self.below(EventKind::ALL.len() as u64) as usize];
         let event = NewEvent::new(id, kind, &Actor::System).reason(format!("r{}", self.below(9)));
+        let event = event.ip(self.one_in(2).then(|| [192, 0, 2, 2].into()));
         if self.one_in(3) { event } else { event.account(self.account()) }
     }
 
     fn expect(&mut self, head: Rev) -> Expect {
-        match self.below(8) {
+        match self.below(9) {
+            8 => Expect::LiveSessions { account: self.account(), besides: vec![self.session()], at_most: self.below(4) },
             0 | 1 => Expect::Alive { session: self.session(), role: self.role() },
             2 => Expect::Unborn { account: self.account(), client: self.client(), born: self.some_born(head) },
             3 => Expect::AccountVersion { account: self.account(), version: 1 + self.below(3) as u32 },
@@ -334,6 +336,9 @@ impl Dice {
             3 | 4 => {
                 let until = self.time_if(now);
                 Status::Blocked(Block { reason: "r".into(), actor: "system".into(), at: now, until })
+            }
+            _ if self.one_in(2) => {
+                Status::Deleting { at: now, until: self.time(now), rev: Rev(self.below(9)) }
             }
             _ => Status::Deleted { at: now, rev: Rev(self.below(9)) },
         }
@@ -381,9 +386,23 @@ impl Dice {
         }
     }
 
+    fn prune(&mut self, now: Time) -> Change {
+        let keep = KEPT[self.below(2) as usize];
+        let (before, most) = (self.time(now).minus(2_000), self.below(6));
+        match self.below(5) {
+            0 | 1 => Change::PruneSessions { sessions: (0..5).map(|_| self.session()).collect(), keep },
+            2 => Change::ForgetSessionAddresses { sessions: (0..3).map(|_| self.session()).collect(), keep },
+            3 => Change::PruneEvents { before, most },
+            _ => Change::ForgetEventAddresses { before, most },
+        }
+    }
+
     fn rare(&mut self, now: Time) -> Change {
         if self.one_in(2) {
             return self.attempt();
+        }
+        if self.one_in(3) {
+            return self.prune(now);
         }
         match self.below(8) {
             0 => Change::InsertClient(Client {

@@ -15,6 +15,7 @@ mod lists;
 mod log;
 mod mass;
 mod parallel;
+mod prune;
 mod rest;
 mod revocation;
 mod sessions;
@@ -145,6 +146,13 @@ cases! {
         networks_are_bounded
         buckets_are_bounded
         budgets_are_there_after_opening_again;
+    prune:
+        a_session_goes_when_the_log_has_forgotten_it
+        sessions_are_looked_at_in_pieces
+        addresses_are_forgotten
+        old_records_go_oldest_first
+        accounts_become_due
+        live_sessions_are_counted_under_the_lock;
     parallel:
         one_budget_for_many_at_once
         one_of_many_moves_a_family

@@ -98,10 +98,16 @@ pub(super) fn the_list_of_an_accounts_sessions(backend: &dyn Backend) {
         assert_eq!((&view.session, &view.account, view.stamp), (&single.session, &single.account, single.stamp));
         assert_eq!(view.refreshed_at, single.refreshed_at);
     }
-    // A cut leaves the rows: the caller sorts them out.
+    // What is dead hides nothing that lives: not what a cut killed, not what is past its end, not what an older epoch made.
     w.end(Target::Account(ada.id));
-    assert_eq!(listed(10).len(), 5);
-    assert!(listed(10).iter().all(|view| view.dead(1_000_000).is_some()));
+    assert!(listed(10).is_empty());
+    let (spared, _) = w.new_session(&ada);
+    let old = Session { epoch: Epoch(0), ..session(SessionId::from_bits(2), ada.id, w.now().plus(5), Rev(9)) };
+    let over = Session { absolute_expires_at: w.now(), ..session(SessionId::from_bits(3), ada.id, w.now(), Rev(9)) };
+    w.ok([Change::InsertSession(old), Change::InsertSession(over)]);
+    assert_eq!(listed(1).iter().map(|v| v.session.id).collect::<Vec<_>>(), [spared.id]);
+    w.ok([end(Target::All, Some(spared.id))]);
+    assert_eq!(listed(10).len(), 1);
 }
 
 fn set(grant: GrantId, counter: u64, predecessor: Option<u64>, family: &Family) -> Change {

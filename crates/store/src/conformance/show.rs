@@ -2,6 +2,7 @@
 use super::wait;
 use crate::{EventFilter, Store};
 use portcullis_domain::model::{Client, Grant, Instance, Key};
+use portcullis_domain::retention::Retention;
 use portcullis_domain::view::{RefreshView, SessionView};
 use portcullis_wire::{AccountId, ClientId, GrantId, JobId, Rev, SessionId};
 use std::fmt::Write as _;
@@ -23,6 +24,12 @@ pub struct Known {
     pub calls: Vec<(String, String)>,
 }
 
+/// Rules for what may go: nothing is kept, and not much.
+pub(super) const KEPT: [Retention; 2] = [
+    Retention { ended: 0, addresses: 0, events: None, idle_ttl: 2_000 },
+    Retention { ended: 3_000, addresses: 2_000, events: None, idle_ttl: 1_000 },
+];
+
 /// All that `store` shows by its views and lists. Secrets are shown in the clear: they are those of tests.
 pub fn show(store: &dyn Store, known: &Known) -> String {
     let mut out = String::new();
@@ -37,6 +44,11 @@ pub fn show(store: &dyn Store, known: &Known) -> String {
         line!("{:?}", wait(store.count_matching(&job.rule.filter, job.rule.except)).unwrap());
     }
     known.jobs.iter().for_each(|job| line!("{:?}", wait(store.load_job(*job)).unwrap()));
+    line!("{:?}", wait(store.list_due_accounts(1000)).unwrap());
+    line!("{:?}", wait(store.count_rows()).unwrap());
+    for keep in KEPT {
+        line!("{:?}", wait(store.list_prunable(keep, None, 1000)).unwrap());
+    }
     line!("live {:?}", wait(store.count_live()).unwrap());
     for account in wait(store.list_accounts(None, None, 1000)).unwrap().rows {
         line!("{account:?}");

@@ -1,4 +1,5 @@
 //! What each expectation and each change means.
+use super::prune::{self, OfEvents};
 use super::{Memory, attempts};
 use crate::{CommitError, EventRow, Remembered, StoreError};
 use portcullis_domain::Cut;
@@ -13,7 +14,10 @@ struct Progress {
     idle_ttl: Option<Millis>,
     rev: Option<Rev>,
     ended: Option<u64>,
-    deleted: Vec<AccountId>,
+    /// With the end of the grace period, when there is one.
+    deleted: Vec<(AccountId, Option<Time>)>,
+    of_events: Vec<OfEvents>,
+    pruned: u64,
     attempt: Option<portcullis_domain::throttle::Verdict>,
 }
 
@@ -22,18 +26,30 @@ pub(super) fn commit(db: &mut Memory, changes: Changes, now: Time) -> Result<Com
         check(db, expect, changes.idle_ttl, now).map_err(CommitError::Conflict)?;
     }
     let mut so_far =
-        Progress { now, idle_ttl: changes.idle_ttl, rev: None, ended: None, deleted: Vec::new(), attempt: None };
+        Progress {
+            now,
+            idle_ttl: changes.idle_ttl,
+            rev: None,
+            ended: None,
+            deleted: Vec::new(),
+            of_events: Vec::new(),
+            pruned: 0,
+            attempt: None,
+        };
     for step in changes.steps {
         apply(db, step, &mut so_far)?;
     }
     if let Some(rev) = so_far.rev {
-        for id in &so_far.deleted {
+        for (id, grace) in &so_far.deleted {
             let mut account = account(db, *id)?;
-            account.status = Status::Deleted { at: now, rev };
+            account.status = match grace {
+                Some(until) => Status::Deleting { at: now, until: *until, rev },
+                None => Status::Deleted { at: now, rev },
+            };
             db.accounts.put(*id, account);
         }
     }
-    let Progress { rev, ended, attempt, .. } = so_far;
+    let Progress { rev, ended, attempt, mut pruned, of_events, .. } = so_far;
     if let Some(key) = changes.idempotency {
         let at = (key.actor, key.key);
         if db.remembered.has(&at) {
@@ -48,7 +64,10 @@ pub(super) fn commit(db: &mut Memory, changes: Changes, now: Time) -> Result<Com
         db.event_at.insert(event.id, db.events.len());
         db.events.push(EventRow { event, at: now, rev, ended });
     }
-    Ok(Committed { rev, ended, attempt, at: now })
+    for what in of_events {
+        pruned += prune::events(db, what);
+    }
+    Ok(Committed { rev, ended, attempt, pruned, at: now })
 }
 
 fn holds(held: bool, otherwise: Conflict) -> Result<(), Conflict> {
@@ -92,6 +111,11 @@ fn check(db: &Memory, expect: &Expect, idle_ttl: Option<Millis>, now: Time) -> R
         Expect::SessionNotEnded(session) => {
             let row = db.sessions.get(session).ok_or(Conflict::Missing)?;
             holds(row.ended.is_none(), Conflict::Moved)
+        }
+        Expect::LiveSessions { account, besides, at_most } => {
+            let alive = db.sessions_of(*account).filter(|row| db.alive(row, idle_ttl, now));
+            let others = alive.filter(|row| !besides.contains(&row.id)).count() as u64;
+            holds(others <= *at_most, Conflict::Moved)
         }
         Expect::EmailFree(email) => holds(!db.emails.has(email), Conflict::EmailTaken),
         Expect::StandingBelow(limit) => holds(db.list_running_jobs().len() < *limit as usize, Conflict::TooMany),
@@ -172,6 +196,14 @@ fn apply(db: &mut Memory, step: Change, so_far: &mut Progress) -> Result<(), Com
         Change::PruneAttempts { keep, most } => attempts::prune(db, keep, most, so_far.now),
         Change::InsertJob(job) => db.insert_job(job, so_far.rev)?,
         Change::StepJob(step) => db.step_job(step, &mut so_far.rev, so_far.idle_ttl, so_far.now)?,
+        Change::PruneSessions { sessions, keep } => so_far.pruned += prune::sessions(db, &sessions, &keep, so_far.now),
+        Change::ForgetSessionAddresses { sessions, keep } => {
+            so_far.pruned += prune::session_addresses(db, &sessions, &keep, so_far.now);
+        }
+        Change::PruneEvents { before, most } => so_far.of_events.push(OfEvents::Delete { before, most }),
+        Change::ForgetEventAddresses { before, most } => {
+            so_far.of_events.push(OfEvents::ForgetAddresses { before, most });
+        }
         other => apply_rare(db, other)?,
     }
     Ok(())
@@ -237,13 +269,17 @@ fn insert_account(db: &mut Memory, row: Account) -> Result<(), CommitError> {
 fn set_status(db: &mut Memory, id: AccountId, status: Status, so_far: &mut Progress) -> Result<(), CommitError> {
     let mut row = account(db, id)?;
     row.version += 1;
+    if let Status::Deleting { until, .. } = &status {
+        so_far.deleted.push((id, Some(*until)));
+    }
     if matches!(status, Status::Deleted { .. }) {
         if let Some(email) = row.email.take() {
             db.emails.remove(&email);
         }
         (row.name, row.password_hash) = (None, None);
         row.roles.clear();
-        so_far.deleted.push(id);
+        so_far.deleted.push((id, None));
+        prune::addresses_of(db, id);
     }
     row.status = status;
     db.accounts.put(id, row);

@@ -6,6 +6,7 @@
 mod apply;
 mod attempts;
 mod jobs;
+mod prune;
 mod store;
 mod table;
 #[cfg(test)]
@@ -176,7 +177,7 @@ impl Memory {
     pub fn list_sessions(&self, account: AccountId, limit: u32, now: Time) -> Vec<SessionView> {
         let mut sessions: Vec<SessionView> = self
             .sessions_of(account)
-            .filter(|session| session.ended.is_none())
+            .filter(|session| self.lives(session, now))
             .filter_map(|session| self.load_session(session.id, now))
             .collect();
         sessions.sort_by_key(|view| std::cmp::Reverse((view.session.created_at, view.session.id)));
@@ -292,6 +293,16 @@ impl Memory {
     /// As [`Store::count_attempts`](crate::Store::count_attempts).
     pub fn count_attempts(&self) -> AttemptCount {
         AttemptCount { buckets: self.buckets.len() as u64, networks: self.networks.len() as u64 }
+    }
+
+    /// Whether a session lives by the rows alone, its account's status aside.
+    fn lives(&self, session: &Session, now: Time) -> bool {
+        let cut = self.accounts.get(&session.account).map(|account| account.cut).unwrap_or_default();
+        session.ended.is_none()
+            && session.epoch == self.meta.epoch
+            && !cut.kills(session.born, session.id)
+            && !self.meta.all.kills(session.born, session.id)
+            && session.absolute_expires_at > now
     }
 
     fn sessions_of(&self, account: AccountId) -> impl Iterator<Item = &Session> {

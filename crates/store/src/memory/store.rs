@@ -1,11 +1,13 @@
 //! [`Memory`] behind the [`Store`] trait.
 use super::Memory;
 use crate::{
-    AttemptCount, CommitError, EventFilter, EventRow, Fut, LiveCount, LogRead, Page, Remembered, Store, StoreError,
+    AttemptCount, CommitError, EventFilter, EventRow, Fut, LiveCount, LogRead, Page, Prunable, Remembered, RowCount,
+    Store, StoreError,
 };
 use portcullis_domain::changes::{BoundRow, Changes, Committed};
 use portcullis_domain::mass::{Batch, Filter, Job};
 use portcullis_domain::model::{Account, Client, Instance, Key};
+use portcullis_domain::retention::Retention;
 use portcullis_domain::view::{AccountView, ClientView, RefreshView, SessionView, SignInView, Stamp};
 use portcullis_wire::{AccountId, ClientId, Entry, EventId, GrantId, JobId, LogId, Rev, SessionId, Time};
 use std::fmt;
@@ -74,6 +76,20 @@ impl Store for MemoryStore {
     }
     fn list_sessions(&self, account: AccountId, limit: u32) -> Fut<'_, Result<Vec<SessionView>, StoreError>> {
         self.read(|m, now| m.list_sessions(account, limit, now))
+    }
+    fn list_prunable(
+        &self,
+        keep: Retention,
+        cursor: Option<SessionId>,
+        look_at: u32,
+    ) -> Fut<'_, Result<Prunable, StoreError>> {
+        self.read(|m, now| m.list_prunable(&keep, cursor, look_at, now))
+    }
+    fn list_due_accounts(&self, limit: u32) -> Fut<'_, Result<Vec<AccountId>, StoreError>> {
+        self.read(|m, now| m.list_due_accounts(limit, now))
+    }
+    fn count_rows(&self) -> Fut<'_, Result<RowCount, StoreError>> {
+        self.read(|m, _| m.count_rows())
     }
     fn list_accounts<'a>(
         &'a self,

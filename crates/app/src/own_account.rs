@@ -1,0 +1,101 @@
+//! What people do with their own account besides its sessions: another name, its deletion, its audit records.
+use crate::callers::Caller;
+use crate::guessing::Taken;
+use crate::sessions::pool_error;
+use crate::{Acted, App, AppError, RepeatKey, Revoked};
+use portcullis_domain::account::{self, MAX_PASSWORD, Roles};
+use portcullis_domain::changes::Expect;
+use portcullis_domain::kernel::By;
+use portcullis_domain::model::{Account, Status};
+use portcullis_domain::view::AccountView;
+use portcullis_domain::{Decision, Refused};
+use portcullis_store::{EventFilter, EventRow, Page};
+use portcullis_wire::{EventId, SecretString};
+
+impl App {
+    async fn own_view(&self, caller: &Caller) -> Result<AccountView, AppError> {
+        let view = self.store().load_account(caller.view.account.id).await.map_err(|e| self.fault(e.into()))?;
+        view.ok_or_else(|| Refused::NotFound.into())
+    }
+
+    /// Gives the caller's account another name, or none.
+    pub async fn rename_me(&self, caller: &Caller, name: Option<&str>) -> Result<Account, AppError> {
+        let name = name.map(|name| account::check_text("name", name)).transpose()?;
+        let by = By { actor: caller.actor(), role: None, ip: caller.ip, reason: None };
+        let load = || self.own_view(caller);
+        self.act("", None, load, |view, chance| {
+            account::change(view, Some(name.clone()), &Roles::Same, None, &by, chance)
+        })
+        .await?;
+        Ok(self.own_view(caller).await?.account)
+    }
+
+    /// Deletes the caller's account. It needs a sign-in that is not older than `step_up_max_age`, or the password. Repeated: the
+    /// old rev.
+    pub async fn delete_me(
+        &self,
+        caller: &Caller,
+        password: Option<SecretString>,
+        repeat: Option<&RepeatKey>,
+    ) -> Result<Revoked, AppError> {
+        if let Status::Deleted { rev, .. } | Status::Deleting { rev, .. } = caller.view.account.status {
+            return Ok(Revoked { rev, ended: Some(0), at: self.now() });
+        }
+        let (max_age, grace) = (self.settings().policy.step_up_max_age, self.settings().policy.deletion_grace);
+        let proven = match password {
+            Some(password) => Some(self.prove(caller, password).await?),
+            None if self.now().since(caller.view.session.auth_time) <= max_age => None,
+            None => return Err(Refused::StepUpRequired { max_age_s: max_age.div_euclid(1000) }.into()),
+        };
+        let by = By { actor: caller.actor(), role: None, ip: caller.ip, reason: None };
+        let load = || self.own_view(caller);
+        let decide = |view: &AccountView, chance: &mut dyn portcullis_domain::Chance| {
+            let mut decision: Decision<_> = account::delete(view, grace, &by, chance);
+            if let Some(version) = proven {
+                // The proof is of one password.
+                let expect = Expect::PasswordVersion { account: view.account.id, version };
+                decision.changes.expects.push(expect);
+            }
+            decision
+        };
+        match self.act(&by.actor.text(), repeat, load, decide).await? {
+            Acted::Done(_, committed) => Revoked::of(committed),
+            Acted::Answered(Some(rev)) => Ok(Revoked { rev, ended: Some(0), at: self.now() }),
+            Acted::Answered(None) => Err(AppError::Fault("a deletion without changes".into())),
+            Acted::Before(before) => Revoked::remembered(&before),
+        }
+    }
+
+    /// Whether this is the caller's password: a guess like any other, paid for from the same budgets. The version that was
+    /// right.
+    async fn prove(&self, caller: &Caller, password: SecretString) -> Result<u32, AppError> {
+        let account = &caller.view.account;
+        let identifier = account.email.clone().unwrap_or_default();
+        let Taken { place, ours } = self.take_attempt(&identifier, caller.ip, None).await?;
+        let compare = ours.verdict.is_checked() && password.expose().len() <= MAX_PASSWORD;
+        let password = if compare { password } else { SecretString::new("") };
+        let checked = self.passwords().check(place, password, account.password_hash.clone(), compare).await;
+        match checked {
+            Ok(true) if compare => {
+                self.untake(ours.attempt, ours.verdict).await;
+                Ok(account.password_version)
+            }
+            Ok(_) => Err(Refused::InvalidCredentials.into()),
+            Err(error) => {
+                self.untake(ours.attempt, ours.verdict).await;
+                Err(pool_error(error))
+            }
+        }
+    }
+
+    /// Audit records about the caller's account, newest first.
+    pub async fn my_events(
+        &self,
+        caller: &Caller,
+        cursor: Option<EventId>,
+        limit: u32,
+    ) -> Result<Page<EventRow>, AppError> {
+        let filter = EventFilter { account: Some(caller.view.account.id), ..EventFilter::default() };
+        self.store().list_events(&filter, cursor, limit).await.map_err(|e| self.fault(e.into()))
+    }
+}

@@ -1,0 +1,112 @@
+//! The chore that keeps tables small: what has ended goes once nothing can ask for it any more, addresses and audit records go
+//! when their time has passed, blocks lift themselves, and accounts whose grace period has passed become tombstones.
+//!
+//! Everything goes in small commits on a task of its own, which share the writer's transactions with everybody else's; between
+//! two of them the chore sleeps. What may go is decided in `domain::retention`, under the store's lock.
+use crate::{App, AppError};
+use portcullis_domain::account;
+use portcullis_domain::changes::{Change, Changes};
+use portcullis_domain::retention::Retention;
+use portcullis_wire::SessionId;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// How many sessions one step looks at: a read of some milliseconds.
+const LOOK_AT: u32 = 1000;
+/// How many rows one commit deletes at most: some milliseconds of the writer.
+const AT_ONCE: usize = 100;
+/// How long the chore sleeps between two steps, and after it has seen everything once.
+const BETWEEN_STEPS: Duration = Duration::from_millis(200);
+const BETWEEN_ROUNDS: Duration = Duration::from_secs(20);
+/// How many accounts are looked after in one step.
+const DUE_AT_ONCE: u32 = 100;
+
+/// What one step came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Step {
+    /// Where the next one looks on; `None`: all sessions were seen.
+    next: Option<SessionId>,
+    /// Whether there is more to do of the rest.
+    more: bool,
+}
+
+impl App {
+    /// For ever.
+    pub(crate) async fn prune(self) {
+        let mut cursor = None;
+        loop {
+            let pause = match self.prune_step(cursor).await {
+                Ok(Step { next, more }) => {
+                    cursor = next;
+                    if next.is_some() || more { BETWEEN_STEPS } else { BETWEEN_ROUNDS }
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "what is old could not be deleted; it is tried again");
+                    BETWEEN_ROUNDS
+                }
+            };
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// Deletes everything that may go now, without pauses. For tests and for tools that have the database to themselves.
+    ///
+    /// # Errors
+    /// Faults of the database; what was deleted until then stays deleted.
+    pub async fn prune_all(&self) -> Result<(), AppError> {
+        let mut cursor = None;
+        loop {
+            let Step { next, more } = self.prune_step(cursor).await?;
+            cursor = next;
+            if next.is_none() && !more {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn prune_step(&self, cursor: Option<SessionId>) -> Result<Step, AppError> {
+        let keep = self.settings().retention();
+        let found = self.store().list_prunable(keep, cursor, LOOK_AT).await?;
+        let counts = self.counts();
+        for part in found.sessions.chunks(AT_ONCE) {
+            let gone = self.delete(Change::PruneSessions { sessions: part.to_vec(), keep }).await?;
+            counts.sessions_pruned.fetch_add(gone, Ordering::Relaxed);
+        }
+        for part in found.addresses.chunks(AT_ONCE) {
+            let gone = self.delete(Change::ForgetSessionAddresses { sessions: part.to_vec(), keep }).await?;
+            counts.addresses_forgotten.fetch_add(gone, Ordering::Relaxed);
+        }
+        // Once a round: the rest has indexes of its own.
+        let more = found.next.is_none() && self.prune_events(&keep).await? | self.see_to_due_accounts().await?;
+        Ok(Step { next: found.next, more })
+    }
+
+    /// Whether there may be more.
+    async fn prune_events(&self, keep: &Retention) -> Result<bool, AppError> {
+        let (now, most, counts) = (self.now(), AT_ONCE as u64, self.counts());
+        let mut full = false;
+        if let Some(events) = keep.events {
+            let gone = self.delete(Change::PruneEvents { before: now.minus(events), most }).await?;
+            counts.events_pruned.fetch_add(gone, Ordering::Relaxed);
+            full |= gone == most;
+        }
+        let gone = self.delete(Change::ForgetEventAddresses { before: now.minus(keep.addresses), most }).await?;
+        counts.addresses_forgotten.fetch_add(gone, Ordering::Relaxed);
+        Ok(full | (gone == most))
+    }
+
+    async fn see_to_due_accounts(&self) -> Result<bool, AppError> {
+        let due = self.store().list_due_accounts(DUE_AT_ONCE).await?;
+        for id in &due {
+            let load = || async { self.store().load_account(*id).await?.ok_or(AppError::from(portcullis_domain::Refused::NotFound)) };
+            self.act("", None, load, account::due).await?;
+            self.counts().accounts_due.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(due.len() == DUE_AT_ONCE as usize)
+    }
+
+    /// One small commit; how many rows it deleted.
+    async fn delete(&self, what: Change) -> Result<u64, AppError> {
+        Ok(self.store().commit(Changes { steps: vec![what], ..Changes::default() }).await?.pruned)
+    }
+}

@@ -1,0 +1,110 @@
+//! Roles of many accounts at once.
+//!
+//! Each account is a commit of its own, some of them under way at the same time, so that they share transactions and nobody waits
+//! for long: the roles and the one `stale` entry that tells services. What somebody else does to an account meanwhile is a
+//! conflict for that account alone, and is decided anew on what is there then: nothing is lost.
+use crate::{Acted, Admin, App, AppError};
+use portcullis_domain::account::{self, Roles};
+use portcullis_domain::Refused;
+use portcullis_wire::{AccountId, Rev};
+use tokio::task::JoinSet;
+
+/// How many accounts one call may name.
+pub const MAX_ACCOUNTS: usize = 1000;
+/// How many commits are under way at once.
+const AT_ONCE: usize = 16;
+
+/// A change of roles, already parsed.
+#[derive(Debug, Clone)]
+pub struct RoleChange {
+    /// Whose.
+    pub accounts: Vec<AccountId>,
+    /// Roles that they get.
+    pub add: Vec<String>,
+    /// Roles that they lose.
+    pub remove: Vec<String>,
+    /// Over how many milliseconds the refreshes that follow are spread.
+    pub spread_ms: Option<u64>,
+    /// Why, in words.
+    pub reason: Option<String>,
+}
+
+/// What came of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RolesChanged {
+    /// How many accounts were changed.
+    pub changed: u64,
+    /// How many had the wanted roles already.
+    pub unchanged: u64,
+    /// Accounts that do not exist any more, or never did.
+    pub missing: Vec<AccountId>,
+    /// The newest entry that was written.
+    pub rev: Option<Rev>,
+}
+
+impl App {
+    /// Changes the roles of many accounts. When it stops midway, repeating it does the rest: who is changed already stays so.
+    pub async fn admin_change_roles(&self, admin: &Admin, change: RoleChange) -> Result<RolesChanged, AppError> {
+        let wrong = |field, detail: &str| AppError::from(Refused::InvalidValue { field, detail: detail.into() });
+        let RoleChange { mut accounts, add, remove, spread_ms, reason } = change;
+        accounts.sort();
+        accounts.dedup();
+        if accounts.is_empty() || accounts.len() > MAX_ACCOUNTS {
+            return Err(wrong("account_ids", "must name 1 to 1000 accounts"));
+        }
+        let (add, remove) = (account::check_roles(add)?, account::check_roles(remove)?);
+        if add.is_empty() && remove.is_empty() {
+            return Err(wrong("add", "give at least one role in add or in remove"));
+        }
+        if add.iter().any(|role| remove.contains(role)) {
+            return Err(wrong("remove", "a role stands in add and in remove"));
+        }
+        account::check_spread(spread_ms)?;
+        let reason = reason.map(|reason| account::check_text("reason", &reason)).transpose()?;
+        let roles = Roles::Alter { add, remove };
+        let (mut out, mut waiting, mut under_way) = (RolesChanged::default(), accounts.into_iter(), JoinSet::new());
+        let mut failed = None;
+        loop {
+            while failed.is_none() && under_way.len() < AT_ONCE {
+                let Some(id) = waiting.next() else { break };
+                let (app, admin, roles, reason) = (self.clone(), admin.clone(), roles.clone(), reason.clone());
+                under_way.spawn(async move {
+                    (id, app.change_roles_of(&admin, id, &roles, spread_ms, reason.as_deref()).await)
+                });
+            }
+            match under_way.join_next().await {
+                None => break,
+                Some(Ok((_, Ok(None)))) => out.unchanged += 1,
+                Some(Ok((_, Ok(Some(rev))))) => {
+                    out.changed += 1;
+                    out.rev = out.rev.max(Some(rev));
+                }
+                Some(Ok((id, Err(AppError::Refused(Refused::NotFound))))) => out.missing.push(id),
+                Some(Ok((_, Err(error)))) => failed = failed.or(Some(error)),
+                Some(Err(error)) => failed = Some(self.fault(AppError::Fault(error.to_string()))),
+            }
+        }
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        out.missing.sort();
+        self.still_admin(admin).await?;
+        Ok(out)
+    }
+
+    async fn change_roles_of(
+        &self,
+        admin: &Admin,
+        id: AccountId,
+        roles: &Roles,
+        spread_ms: Option<u64>,
+        reason: Option<&str>,
+    ) -> Result<Option<Rev>, AppError> {
+        let by = admin.by(reason);
+        let load = || self.account_view(id);
+        match self.act("", None, load, |view, chance| account::change(view, None, roles, spread_ms, &by, chance)).await? {
+            Acted::Done((), committed) => Ok(committed.rev),
+            Acted::Answered(()) | Acted::Before(_) => Ok(None),
+        }
+    }
+}

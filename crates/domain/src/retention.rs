@@ -1,0 +1,55 @@
+//! How long what has ended is kept, and when it may be deleted.
+//!
+//! A session's row is asked for after its end: by a sign-out that is repeated with the dead token, by a client that comes back
+//! with its refresh token and is told why it is signed out, by the rule that counts how many ends of an account stand in the log.
+//! It may go when none of them can come any more: when its tokens have expired everywhere (F has passed its end), when the log
+//! has forgotten every entry about it, and when the time has passed for which answers were promised.
+use crate::model::Session;
+use portcullis_wire::{Millis, Rev, Time};
+
+/// For how long what is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retention {
+    /// Sessions after their end, in milliseconds.
+    pub ended: Millis,
+    /// Addresses in sessions and audit records, in milliseconds.
+    pub addresses: Millis,
+    /// Audit records, in milliseconds; `None`: for ever.
+    pub events: Option<Millis>,
+    /// Sessions unused for so long are dead, in milliseconds.
+    pub idle_ttl: Millis,
+}
+
+/// Where the database stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// The highest rev whose entry was forgotten.
+    pub forgotten: Rev,
+    /// F.
+    pub floor: Time,
+    /// The database's time.
+    pub now: Time,
+}
+
+/// Since when a session is dead at the latest, by itself: its own end, or the end that time brings. One that a cut above it
+/// killed is not used any more, and so reaches its idle end.
+pub fn dead_since(session: &Session, used_at: Time, idle_ttl: Millis) -> Time {
+    let idle_end = used_at.max(session.last_seen_at).plus(idle_ttl);
+    let by_time = session.absolute_expires_at.min(idle_end);
+    session.ended.as_ref().map_or(by_time, |ended| by_time.min(ended.at))
+}
+
+/// Whether a session's row and those of its grants may be deleted. One that time ended has no living token: none outlives the
+/// idle or the absolute end (only a database clock that was set back by most of `idle_ttl` could make one do so). `used_at` is the latest use of a refresh token under it,
+/// `grant_end` the newest end of a grant of it.
+pub fn may_go(session: &Session, used_at: Time, grant_end: Option<Rev>, at: &Standing, keep: &Retention) -> bool {
+    let since = dead_since(session, used_at, keep.idle_ttl);
+    let own_end = session.ended.as_ref().map(|ended| ended.rev);
+    let forgotten = own_end.max(grant_end).is_none_or(|rev| rev <= at.forgotten);
+    forgotten && since < at.floor && since.plus(keep.ended) <= at.now
+}
+
+/// Whether the address that a session signed in from may be deleted.
+pub fn address_may_go(session: &Session, now: Time, keep: &Retention) -> bool {
+    session.ip.is_some() && session.created_at.plus(keep.addresses) <= now
+}

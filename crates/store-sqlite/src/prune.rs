@@ -1,0 +1,149 @@
+//! What goes when its time has passed. Whether it may stands in `domain::retention`.
+use crate::cells::{Fault, Id, Int, all, one};
+use crate::rows::{self, Meta, session_columns};
+use portcullis_domain::retention::{self, Retention, Standing};
+use portcullis_store::{Prunable, RowCount};
+use portcullis_wire::{AccountId, Rev, SessionId, Time};
+use rusqlite::{Connection, params};
+
+/// A session, the latest use of a refresh token under it, and the newest end of a grant of it.
+macro_rules! traces {
+    () => {
+        concat!(
+            "SELECT ",
+            session_columns!(),
+            ", (SELECT max(max(g.handed_at, g.made_at)) FROM grants g WHERE g.session = s.id), \
+              (SELECT max(g.ended_rev) FROM grants g WHERE g.session = s.id) FROM sessions s"
+        )
+    };
+}
+
+struct Traces {
+    session: portcullis_domain::model::Session,
+    used_at: Option<Time>,
+    grant_end: Option<Rev>,
+}
+
+impl Traces {
+    fn read(cells: &mut crate::cells::Cells<'_, '_>) -> Result<Self, Fault> {
+        Ok(Self { session: rows::session(cells)?, used_at: cells.time_if()?, grant_end: cells.rev_if()? })
+    }
+    fn may_go(&self, meta: &Meta, now: Time, keep: &Retention) -> bool {
+        let at = Standing { forgotten: meta.forgotten, floor: meta.floor, now };
+        let used_at = self.used_at.unwrap_or(self.session.last_seen_at);
+        retention::may_go(&self.session, used_at, self.grant_end, &at, keep)
+    }
+}
+
+pub(crate) fn prunable(
+    db: &Connection,
+    meta: &Meta,
+    keep: &Retention,
+    cursor: Option<SessionId>,
+    look_at: u32,
+    now: Time,
+) -> Result<Prunable, Fault> {
+    const FIRST: &str = concat!(traces!(), " ORDER BY s.id LIMIT ?1");
+    const AFTER: &str = concat!(traces!(), " WHERE s.id > ?2 ORDER BY s.id LIMIT ?1");
+    let rows = match cursor {
+        None => all(db, FIRST, [look_at], Traces::read)?,
+        Some(cursor) => all(db, AFTER, params![look_at, cursor.blob()], Traces::read)?,
+    };
+    let full = rows.len() == look_at as usize;
+    let next = rows.last().filter(|_| full).map(|row| row.session.id);
+    let mut out = Prunable { next, ..Prunable::default() };
+    for row in rows {
+        if row.may_go(meta, now, keep) {
+            out.sessions.push(row.session.id);
+        } else if retention::address_may_go(&row.session, now, keep) {
+            out.addresses.push(row.session.id);
+        }
+    }
+    Ok(out)
+}
+
+fn traces_of(db: &Connection, session: SessionId) -> Result<Option<Traces>, Fault> {
+    const SQL: &str = concat!(traces!(), " WHERE s.id = ?1");
+    one(db, SQL, [session.blob()], Traces::read)
+}
+
+pub(crate) fn sessions(
+    db: &Connection,
+    meta: &Meta,
+    ids: &[SessionId],
+    keep: &Retention,
+    now: Time,
+) -> Result<u64, Fault> {
+    let mut gone = 0;
+    for id in ids {
+        if traces_of(db, *id)?.is_some_and(|row| row.may_go(meta, now, keep)) {
+            db.prepare_cached("DELETE FROM grants WHERE session = ?1")?.execute([id.blob()])?;
+            db.prepare_cached("DELETE FROM sessions WHERE id = ?1")?.execute([id.blob()])?;
+            gone += 1;
+        }
+    }
+    Ok(gone)
+}
+
+pub(crate) fn session_addresses(
+    db: &Connection,
+    ids: &[SessionId],
+    keep: &Retention,
+    now: Time,
+) -> Result<u64, Fault> {
+    let mut gone = 0;
+    for id in ids {
+        if traces_of(db, *id)?.is_some_and(|row| retention::address_may_go(&row.session, now, keep)) {
+            db.prepare_cached("UPDATE sessions SET ip = NULL WHERE id = ?1")?.execute([id.blob()])?;
+            gone += 1;
+        }
+    }
+    Ok(gone)
+}
+
+/// The addresses of a tombstone's sessions. Two statements, so that each has its index.
+pub(crate) fn addresses_of(db: &Connection, account: AccountId) -> Result<(), Fault> {
+    const OPEN: &str = "UPDATE sessions SET ip = NULL WHERE account = ?1 AND ended_rev IS NULL AND ip IS NOT NULL";
+    const ENDED: &str = "UPDATE sessions SET ip = NULL WHERE account = ?1 AND ended_rev IS NOT NULL AND ip IS NOT NULL";
+    for sql in [OPEN, ENDED] {
+        db.prepare_cached(sql)?.execute([account.blob()])?;
+    }
+    Ok(())
+}
+
+pub(crate) fn events(db: &Connection, before: Time, most: u64) -> Result<u64, Fault> {
+    const SQL: &str = "DELETE FROM events WHERE seq IN (SELECT e.seq FROM events e ORDER BY e.seq LIMIT ?2) AND at < ?1";
+    let most = most.min(i64::MAX.unsigned_abs());
+    Ok(db.prepare_cached(SQL)?.execute(params![before.0, Int(most)])? as u64)
+}
+
+pub(crate) fn event_addresses(db: &Connection, before: Time, most: u64) -> Result<u64, Fault> {
+    const SQL: &str = "UPDATE events SET ip = NULL WHERE seq IN \
+         (SELECT e.seq FROM events e WHERE e.ip IS NOT NULL AND e.at < ?1 ORDER BY e.at, e.seq LIMIT ?2)";
+    let most = most.min(i64::MAX.unsigned_abs());
+    Ok(db.prepare_cached(SQL)?.execute(params![before.0, Int(most)])? as u64)
+}
+
+pub(crate) fn due(db: &Connection, limit: u32, now: Time) -> Result<Vec<AccountId>, Fault> {
+    const SQL: &str = "SELECT a.id FROM accounts a WHERE a.status_until IS NOT NULL AND a.status_until <= ?1 \
+         ORDER BY a.status_until, a.id LIMIT ?2";
+    all(db, SQL, params![now.0, limit], |cells| cells.table("accounts").id())
+}
+
+pub(crate) fn count(db: &Connection) -> Result<RowCount, Fault> {
+    const SQL: &str = "SELECT (SELECT count(*) FROM accounts), (SELECT count(*) FROM sessions), \
+         (SELECT count(*) FROM grants), (SELECT count(*) FROM events), (SELECT count(*) FROM log), \
+         (SELECT count(*) FROM remembered), (SELECT count(*) FROM instances)";
+    let count = one(db, SQL, [], |cells| {
+        Ok(RowCount {
+            accounts: cells.u64()?,
+            sessions: cells.u64()?,
+            grants: cells.u64()?,
+            events: cells.u64()?,
+            entries: cells.u64()?,
+            remembered: cells.u64()?,
+            instances: cells.u64()?,
+        })
+    })?;
+    Ok(count.unwrap_or_default())
+}

@@ -1,0 +1,173 @@
+//! What goes when its time has passed, what becomes due, and how many sessions live.
+use super::{Backend, HORIZON, START, World, account, session, wait};
+use crate::EventFilter;
+use portcullis_domain::changes::{Change, Changes, Conflict, Expect};
+use portcullis_domain::event::EventKind;
+use portcullis_domain::model::{Block, Session, Status};
+use portcullis_domain::retention::Retention;
+use portcullis_wire::{AccountId, Rev, SessionId, Target};
+
+const KEEP: Retention = Retention { ended: 1_000, addresses: 500, events: None, idle_ttl: 50_000 };
+
+fn prune(w: &World<'_>, sessions: &[SessionId]) -> u64 {
+    w.ok([Change::PruneSessions { sessions: sessions.to_vec(), keep: KEEP }]).pruned
+}
+
+pub(super) fn a_session_goes_when_the_log_has_forgotten_it(backend: &dyn Backend) {
+    let (w, ada, ses, gra) = World::peopled(backend);
+    let (lives, _) = w.new_session(&ada);
+    w.end(Target::Session(ses.id));
+    w.set(START.plus(10_000));
+    w.ok([Change::Seen(vec![(lives.id, w.now())])]);
+    let may_go = || wait(w.store.list_prunable(KEEP, None, 10)).unwrap().sessions;
+    // The end is in the log: its row stays, however old it is.
+    w.ok([Change::RaiseFloor(START.plus(9_000))]);
+    assert!(may_go().is_empty());
+    assert_eq!(prune(&w, &[ses.id, lives.id]), 0);
+    // Past its `until` it is forgotten; and the time that was promised has passed.
+    w.set(HORIZON.plus(60_000));
+    w.ok([Change::Seen(vec![(lives.id, w.now())]), Change::RaiseFloor(HORIZON.plus(1))]);
+    assert_eq!(may_go(), [ses.id]);
+    assert_eq!(prune(&w, &[ses.id, lives.id]), 1);
+    assert!(wait(w.store.load_session(ses.id)).unwrap().is_none());
+    assert!(wait(w.store.load_refresh(gra.id)).unwrap().is_none());
+    assert!(w.alive(lives.id));
+    assert_eq!(prune(&w, &[ses.id]), 0);
+    let rows = wait(w.store.count_rows()).unwrap();
+    assert_eq!((rows.accounts, rows.sessions, rows.grants, rows.entries), (1, 1, 1, 0));
+    // A session that nobody used for long goes without an end, once F has passed that.
+    w.set(w.now().plus(KEEP.idle_ttl + KEEP.ended));
+    assert!(may_go().is_empty());
+    w.ok([Change::RaiseFloor(w.now().minus(10))]);
+    assert_eq!((may_go(), prune(&w, &[lives.id])), (vec![lives.id], 1));
+}
+
+pub(super) fn sessions_are_looked_at_in_pieces(backend: &dyn Backend) {
+    let (w, ada, ..) = World::peopled(backend);
+    for _ in 0..6 {
+        w.new_session(&ada);
+    }
+    w.set(START.plus(2_000_000));
+    w.ok([Change::RaiseFloor(w.now())]);
+    let (mut cursor, mut found) = (None, Vec::new());
+    loop {
+        let part = wait(w.store.list_prunable(KEEP, cursor, 3)).unwrap();
+        found.extend(part.sessions);
+        cursor = part.next;
+        if cursor.is_none() {
+            break;
+        }
+    }
+    let mut sorted = found.clone();
+    sorted.sort();
+    sorted.dedup();
+    assert_eq!((found.len(), &found), (7, &sorted));
+}
+
+pub(super) fn addresses_are_forgotten(backend: &dyn Backend) {
+    let (w, ada, ..) = World::peopled(backend);
+    let ip = Some("192.0.2.1".parse().unwrap());
+    let with = |id: u128, at| Session { ip, ..session(SessionId::from_bits(id), ada.id, at, Rev::ZERO) };
+    let (old, new) = (with(1, START), with(2, START.plus(900)));
+    w.ok([Change::InsertSession(old.clone()), Change::InsertSession(new.clone())]);
+    let event = |n: i64| {
+        w.set(START.plus(n));
+        let events = vec![w.event(EventKind::SessionStarted).ip(ip)];
+        w.commit(Changes { events, ..Changes::default() }).unwrap();
+    };
+    (0..5).for_each(event);
+    w.set(START.plus(1_000));
+    let found = wait(w.store.list_prunable(KEEP, None, 10)).unwrap();
+    assert_eq!((found.addresses, found.sessions.len()), (vec![old.id], 0));
+    let forget = Change::ForgetSessionAddresses { sessions: vec![old.id, new.id], keep: KEEP };
+    assert_eq!((w.ok([forget.clone()]).pruned, w.ok([forget]).pruned), (1, 0));
+    assert_eq!((w.session(old.id).ip, w.session(new.id).ip), (None, ip));
+    let events = |before: i64, most| {
+        w.ok([Change::ForgetEventAddresses { before: START.plus(before), most }]).pruned
+    };
+    assert_eq!((events(4, 3), events(4, 3), events(4, 3)), (3, 1, 0));
+    let rows = wait(w.store.list_events(&EventFilter::default(), None, 10)).unwrap().rows;
+    assert_eq!(rows.iter().map(|row| row.event.ip.is_some()).collect::<Vec<_>>(), [true, false, false, false, false]);
+    // A tombstone's sessions have none.
+    w.ok([Change::SetStatus { account: ada.id, status: Status::Deleted { at: START, rev: Rev(1) } }]);
+    assert_eq!(w.session(new.id).ip, None);
+}
+
+pub(super) fn old_records_go_oldest_first(backend: &dyn Backend) {
+    let (w, ..) = World::peopled(backend);
+    for n in 0..6 {
+        w.set(START.plus(n));
+        let event = w.event(EventKind::SessionStarted);
+        w.commit(Changes { events: vec![event], ..Changes::default() }).unwrap();
+    }
+    let prune = |before: i64, most| w.ok([Change::PruneEvents { before: START.plus(before), most }]).pruned;
+    assert_eq!((prune(4, 3), prune(4, 3), prune(4, 3)), (3, 1, 0));
+    let rows = wait(w.store.list_events(&EventFilter::default(), None, 10)).unwrap().rows;
+    assert_eq!(rows.iter().map(|row| row.at).collect::<Vec<_>>(), [START.plus(5), START.plus(4)]);
+    // What follows is found as before.
+    let event = w.event(EventKind::SessionEnded);
+    w.commit(Changes { events: vec![event.clone()], ..Changes::default() }).unwrap();
+    let page = wait(w.store.list_events(&EventFilter::default(), Some(event.id), 10)).unwrap();
+    assert_eq!(page.rows.len(), 2);
+    // A commit that fails leaves them alone.
+    let refused = Changes {
+        expects: vec![Expect::NoAccounts],
+        steps: vec![Change::PruneEvents { before: START.plus(9), most: 9 }],
+        ..Changes::default()
+    };
+    assert!(w.commit(refused).is_err());
+    assert_eq!(wait(w.store.count_rows()).unwrap().events, 3);
+}
+
+pub(super) fn accounts_become_due(backend: &dyn Backend) {
+    let w = World::new(backend);
+    let until = |n: i64| Some(START.plus(n));
+    let block = |n| Status::Blocked(Block { reason: "r".into(), actor: "a".into(), at: START, until: n });
+    let states = [
+        Status::Active,
+        block(None),
+        block(until(20)),
+        Status::Deleting { at: START, until: START.plus(10), rev: Rev(0) },
+        Status::Deleted { at: START, rev: Rev(1) },
+    ];
+    let ids: Vec<AccountId> = (1..=5).map(AccountId::from_bits).collect();
+    for (id, status) in ids.iter().zip(states) {
+        w.ok([Change::InsertAccount(account(*id, &format!("{id}@example.org")))]);
+        w.ok([Change::SetStatus { account: *id, status: status.clone() }]);
+        assert_eq!(w.account(*id).status, status);
+    }
+    let due = |limit| wait(w.store.list_due_accounts(limit)).unwrap();
+    assert!(due(9).is_empty());
+    w.set(START.plus(10));
+    assert_eq!(due(9), [ids[3]]);
+    w.set(START.plus(20));
+    assert_eq!((due(9), due(1)), (vec![ids[3], ids[2]], vec![ids[3]]));
+    // A deletion with a grace period has the rev of the end that went with it, and keeps its address until it is final.
+    let deleting = Status::Deleting { at: START, until: START.plus(90), rev: Rev::ZERO };
+    let done = w.ok([super::end(Target::Account(ids[0]), None), Change::SetStatus { account: ids[0], status: deleting }]);
+    let rev = done.rev.unwrap();
+    assert_eq!(w.account(ids[0]).status, Status::Deleting { at: w.now(), until: START.plus(90), rev });
+    assert!(w.account(ids[0]).email.is_some() && !w.account(ids[0]).usable_at(w.now()));
+    w.ok([Change::SetStatus { account: ids[0], status: Status::Deleted { at: w.now(), rev } }]);
+    assert_eq!((w.account(ids[0]).status, w.account(ids[0]).email), (Status::Deleted { at: w.now(), rev }, None));
+}
+
+pub(super) fn live_sessions_are_counted_under_the_lock(backend: &dyn Backend) {
+    let (w, ada, first, _) = World::peopled(backend);
+    let (second, _) = w.new_session(&ada);
+    let (third, _) = w.new_session(&ada);
+    let holds = |besides: &[SessionId], at_most, idle| {
+        w.expects(Expect::LiveSessions { account: ada.id, besides: besides.to_vec(), at_most }, idle)
+    };
+    assert_eq!((holds(&[], 3, None), holds(&[], 2, None)), (Ok(()), Err(Conflict::Moved)));
+    assert_eq!(holds(&[first.id], 2, None), Ok(()));
+    w.end(Target::Session(first.id));
+    assert_eq!((holds(&[], 2, None), holds(&[first.id], 1, None)), (Ok(()), Err(Conflict::Moved)));
+    w.set(START.plus(5_000));
+    w.ok([Change::Seen(vec![(third.id, w.now())])]);
+    assert_eq!((holds(&[], 1, Some(4_000)), holds(&[], 1, None)), (Ok(()), Err(Conflict::Moved)));
+    w.ok([super::end(Target::Account(ada.id), Some(second.id))]);
+    assert_eq!((holds(&[], 0, None), holds(&[second.id], 0, None)), (Err(Conflict::Moved), Ok(())));
+    w.ok([Change::SetStatus { account: ada.id, status: Status::Deleted { at: START, rev: Rev(1) } }]);
+    assert_eq!(holds(&[], 0, None), Ok(()));
+}

@@ -1,0 +1,135 @@
+//! What goes when its time has passed. Whether it may stands in `domain::retention`.
+use super::Memory;
+use crate::{EventRow, Prunable, RowCount};
+use portcullis_domain::model::{Session, Status};
+use portcullis_domain::retention::{self, Retention, Standing};
+use portcullis_wire::{AccountId, GrantId, Rev, SessionId, Time};
+use std::ops::Bound::{Excluded, Unbounded};
+
+/// What happens to audit records at the end of a commit, when nothing can fail any more.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum OfEvents {
+    Delete { before: Time, most: u64 },
+    ForgetAddresses { before: Time, most: u64 },
+}
+
+impl Memory {
+    fn stands_at(&self, now: Time) -> Standing {
+        Standing { forgotten: self.meta.forgotten, floor: self.meta.floor, now }
+    }
+
+    fn grants_of(&self, session: SessionId) -> Vec<GrantId> {
+        let (first, last) = (GrantId::from_bits(0), GrantId::from_bits(u128::MAX));
+        self.grants_of.range((session, first)..=(session, last)).map(|((_, id), ())| *id).collect()
+    }
+
+    fn may_go(&self, session: &Session, keep: &Retention, now: Time) -> bool {
+        let used_at = self.refreshed_at(session.id).unwrap_or(session.last_seen_at);
+        let grant_end: Option<Rev> =
+            self.grants_of(session.id).iter().filter_map(|id| self.grants.get(id)?.ended).max();
+        retention::may_go(session, used_at, grant_end, &self.stands_at(now), keep)
+    }
+
+    /// As [`Store::list_prunable`](crate::Store::list_prunable).
+    pub fn list_prunable(&self, keep: &Retention, cursor: Option<SessionId>, look_at: u32, now: Time) -> Prunable {
+        let mut rows = self.sessions.range((cursor.map_or(Unbounded, Excluded), Unbounded));
+        let mut out = Prunable::default();
+        for (id, session) in rows.by_ref().take(look_at as usize) {
+            if self.may_go(session, keep, now) {
+                out.sessions.push(*id);
+            } else if retention::address_may_go(session, now, keep) {
+                out.addresses.push(*id);
+            }
+            out.next = Some(*id);
+        }
+        if rows.next().is_none() {
+            out.next = None;
+        }
+        out
+    }
+
+    /// As [`Store::list_due_accounts`](crate::Store::list_due_accounts).
+    pub fn list_due_accounts(&self, limit: u32, now: Time) -> Vec<AccountId> {
+        let until = |status: &Status| match status {
+            Status::Blocked(block) => block.until,
+            Status::Deleting { until, .. } => Some(*until),
+            Status::Active | Status::Deleted { .. } => None,
+        };
+        let rows = self.accounts.rows().filter_map(|(id, row)| Some((until(&row.status)?, *id)));
+        let mut due: Vec<_> = rows.filter(|(until, _)| *until <= now).collect();
+        due.sort();
+        due.into_iter().take(limit as usize).map(|(_, id)| id).collect()
+    }
+
+    /// As [`Store::count_rows`](crate::Store::count_rows).
+    pub fn count_rows(&self) -> RowCount {
+        RowCount {
+            accounts: self.accounts.len() as u64,
+            sessions: self.sessions.len() as u64,
+            grants: self.grants.len() as u64,
+            events: self.events.len() as u64,
+            entries: self.log.len() as u64,
+            remembered: self.remembered.len() as u64,
+            instances: self.instances.len() as u64,
+        }
+    }
+}
+
+pub(super) fn sessions(db: &mut Memory, sessions: &[SessionId], keep: &Retention, now: Time) -> u64 {
+    let mut gone = 0;
+    for id in sessions {
+        let Some(row) = db.sessions.get(id).cloned().filter(|row| db.may_go(row, keep, now)) else { continue };
+        for grant in db.grants_of(*id) {
+            db.grants.remove(&grant);
+            db.grants_of.remove(&(*id, grant));
+        }
+        db.sessions.remove(id);
+        db.sessions_of.remove(&(row.account, *id));
+        gone += 1;
+    }
+    gone
+}
+
+pub(super) fn session_addresses(db: &mut Memory, sessions: &[SessionId], keep: &Retention, now: Time) -> u64 {
+    let mut gone = 0;
+    for id in sessions {
+        let row = db.sessions.get(id).filter(|row| retention::address_may_go(row, now, keep));
+        if let Some(row) = row.cloned() {
+            db.sessions.put(*id, Session { ip: None, ..row });
+            gone += 1;
+        }
+    }
+    gone
+}
+
+/// The addresses of a tombstone's sessions.
+pub(super) fn addresses_of(db: &mut Memory, account: AccountId) {
+    let rows: Vec<Session> = db.sessions_of(account).filter(|row| row.ip.is_some()).cloned().collect();
+    for row in rows {
+        db.sessions.put(row.id, Session { ip: None, ..row });
+    }
+}
+
+pub(super) fn events(db: &mut Memory, what: OfEvents) -> u64 {
+    let limit = |most| usize::try_from(most).unwrap_or(usize::MAX);
+    match what {
+        OfEvents::Delete { before, most } => {
+            let all = db.events.len();
+            let oldest = all.min(limit(most));
+            let kept: Vec<EventRow> = db.events.drain(..oldest).filter(|row| row.at >= before).collect();
+            db.events.splice(0..0, kept);
+            if db.events.len() < all {
+                db.event_at = db.events.iter().enumerate().map(|(n, row)| (row.event.id, n)).collect();
+            }
+            (all - db.events.len()) as u64
+        }
+        OfEvents::ForgetAddresses { before, most } => {
+            let with = db.events.iter().enumerate().filter(|(_, row)| row.event.ip.is_some() && row.at < before);
+            let mut with: Vec<(Time, usize)> = with.map(|(n, row)| (row.at, n)).collect();
+            with.sort();
+            with.truncate(limit(most));
+            with.iter().for_each(|(_, n)| db.events[*n].event.ip = None);
+            with.len() as u64
+        }
+    }
+}
