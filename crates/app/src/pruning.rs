@@ -98,7 +98,9 @@ impl App {
     async fn see_to_due_accounts(&self) -> Result<bool, AppError> {
         let due = self.store().list_due_accounts(DUE_AT_ONCE).await?;
         for id in &due {
-            let load = || async { self.store().load_account(*id).await?.ok_or(AppError::from(portcullis_domain::Refused::NotFound)) };
+            let load = || async {
+                self.store().load_account(*id).await?.ok_or(AppError::from(portcullis_domain::Refused::NotFound))
+            };
             self.act("", None, load, account::due).await?;
             self.counts().accounts_due.fetch_add(1, Ordering::Relaxed);
         }

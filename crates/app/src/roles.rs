@@ -4,8 +4,8 @@
 //! for long: the roles and the one `stale` entry that tells services. What somebody else does to an account meanwhile is a
 //! conflict for that account alone, and is decided anew on what is there then: nothing is lost.
 use crate::{Acted, Admin, App, AppError};
-use portcullis_domain::account::{self, Roles};
 use portcullis_domain::Refused;
+use portcullis_domain::account::{self, Roles};
 use portcullis_wire::{AccountId, Rev};
 use tokio::task::JoinSet;
 
@@ -102,7 +102,10 @@ impl App {
     ) -> Result<Option<Rev>, AppError> {
         let by = admin.by(reason);
         let load = || self.account_view(id);
-        match self.act("", None, load, |view, chance| account::change(view, None, roles, spread_ms, &by, chance)).await? {
+        match self
+            .act("", None, load, |view, chance| account::change(view, None, roles, spread_ms, &by, chance))
+            .await?
+        {
             Acted::Done((), committed) => Ok(committed.rev),
             Acted::Answered(()) | Acted::Before(_) => Ok(None),
         }

@@ -177,9 +177,7 @@ pub fn unblock(view: &AccountView, by: &By<'_>, chance: &mut dyn Chance) -> Deci
         Status::Blocked(_) | Status::Deleting { .. } => {
             let restored = matches!(account.status, Status::Deleting { .. });
             let kind = if restored { EventKind::AccountRestored } else { EventKind::AccountUnblocked };
-            let event = NewEvent::new(EventId::from_bits(chance.bits()), kind, &by.actor)
-                .account(account.id)
-                .ip(by.ip);
+            let event = NewEvent::new(EventId::from_bits(chance.bits()), kind, &by.actor).account(account.id).ip(by.ip);
             let event = match by.reason {
                 Some(reason) => event.reason(reason),
                 None => event,

@@ -175,7 +175,13 @@ mod tests {
             (CHROME, r#""Android""#, "?1", r#""Pixel 9""#, Some("Chrome on Pixel 9")),
             (CHROME, r#""Android""#, "?1", "", Some("Chrome on an Android phone")),
             (CHROME, r#""Android""#, "?0", "", Some("Chrome on Android")),
-            (r#""Not)A;Brand";v="99", "Microsoft Edge";v="141", "Chromium";v="141""#, r#""Windows""#, "?0", "", Some("Edge on Windows")),
+            (
+                r#""Not)A;Brand";v="99", "Microsoft Edge";v="141", "Chromium";v="141""#,
+                r#""Windows""#,
+                "?0",
+                "",
+                Some("Edge on Windows"),
+            ),
             (r#""Brave";v="1", "Not A Brand";v="8", "Chromium";v="1""#, r#""Linux""#, "?0", "", Some("Brave on Linux")),
             (r#""Chromium";v="1""#, r#""Linux""#, "?0", "", Some("Chromium on Linux")),
             // too little, or not what it should be

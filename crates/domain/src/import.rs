@@ -331,7 +331,10 @@ fn account(stamp: &Stamp, line: &Checked, id: AccountId, by: &By<'_>) -> Account
 
 /// A line for an account, as [`Line`] reads it; `None` for tombstones and what is to become one.
 pub fn line_of(account: &Account, with_hash: bool, now: Time) -> Option<serde_json::Value> {
-    let email = account.email.as_ref().filter(|_| !matches!(account.status, Status::Deleted { .. } | Status::Deleting { .. }))?;
+    let email = account
+        .email
+        .as_ref()
+        .filter(|_| !matches!(account.status, Status::Deleted { .. } | Status::Deleting { .. }))?;
     let mut out = serde_json::Map::new();
     out.insert("id".into(), account.id.to_string().into());
     out.insert("email".into(), email.as_str().into());

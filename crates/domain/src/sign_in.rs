@@ -67,7 +67,8 @@ pub fn sign_in(
         return Decision::refuse(Refused::AccountBlocked { reason: block.reason.clone() });
     }
     if let Status::Deleting { until, .. } = account.status {
-        let reason = format!("it is being deleted, and will be gone at {until}; until then an administrator can restore it");
+        let reason =
+            format!("it is being deleted, and will be gone at {until}; until then an administrator can restore it");
         return Decision::refuse(Refused::AccountBlocked { reason });
     }
     if !account.usable_at(view.stamp.now) {

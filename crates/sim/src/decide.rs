@@ -185,7 +185,8 @@ impl World {
                 done(account::unblock(view, &admin(None), &mut self.rng))
             }
             (Request::Delete { .. }, Facts::Account(view)) => {
-                let Decision { outcome, changes } = account::delete(view, self.settings.policy.grace, &admin(None), &mut self.rng);
+                let Decision { outcome, changes } =
+                    account::delete(view, self.settings.policy.grace, &admin(None), &mut self.rng);
                 Decision { outcome: outcome.map(|before| before.map_or(Outcome::Ended, Outcome::Before)), changes }
             }
             (Request::Roles { admin: make, .. }, Facts::Account(view)) => {

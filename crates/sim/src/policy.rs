@@ -59,11 +59,13 @@ impl World {
 
     /// I12: no more sessions of an account live than it may have. And what the limit ended is an act like any other.
     pub fn truth_of_limit(&mut self, changes: &Changes, committed: Committed) {
-        let ends: Vec<(SessionId, AccountId)> = changes.steps.iter().filter_map(|step| limit_end(step, changes)).collect();
+        let ends: Vec<(SessionId, AccountId)> =
+            changes.steps.iter().filter_map(|step| limit_end(step, changes)).collect();
         for (n, (session, account)) in ends.iter().rev().enumerate() {
             let Some(rev) = committed.rev.map(|rev| Rev(rev.0 - n as u64)) else { continue };
             let scope = Scope::Session { account: *account, session: *session };
-            let act = Act { door: Door::SessionLimit, scope, except: None, rev, key: None, acked: None, enforced: None };
+            let act =
+                Act { door: Door::SessionLimit, scope, except: None, rev, key: None, acked: None, enforced: None };
             self.counts.add("end: session_limit");
             self.truth.by_rev.insert(rev, self.truth.acts.len());
             self.truth.acts.push(act);
@@ -136,7 +138,8 @@ impl World {
         // By true time, as far as the database's clock was not set.
         let too_soon = self.now - last_left + self.database.forwarded() < kept;
         if lives || too_soon {
-            let detail = format!("the session of {grant} is forgotten; a token of it lives: {lives}, too soon: {too_soon}");
+            let detail =
+                format!("the session of {grant} is forgotten; a token of it lives: {lives}, too soon: {too_soon}");
             self.violate("I6", detail);
         }
     }

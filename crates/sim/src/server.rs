@@ -400,7 +400,8 @@ impl World {
             Err(CommitError::Conflict(conflict)) => self.op_conflicts(id, conflict),
             Err(_) if self.mutant == Some(Mutant::ErrorAsSuccess) => {
                 let rev = self.disk.visible.stamp(Time::ZERO).head;
-                op.committed = Some(Committed { rev: Some(rev), ended: Some(0), attempt: None, pruned: 0, at: Time::ZERO });
+                op.committed =
+                    Some(Committed { rev: Some(rev), ended: Some(0), attempt: None, pruned: 0, at: Time::ZERO });
                 self.next(id, Stage::Reply, 1);
             }
             Err(_) => {

@@ -85,12 +85,7 @@ pub(crate) fn sessions(
     Ok(gone)
 }
 
-pub(crate) fn session_addresses(
-    db: &Connection,
-    ids: &[SessionId],
-    keep: &Retention,
-    now: Time,
-) -> Result<u64, Fault> {
+pub(crate) fn session_addresses(db: &Connection, ids: &[SessionId], keep: &Retention, now: Time) -> Result<u64, Fault> {
     let mut gone = 0;
     for id in ids {
         if traces_of(db, *id)?.is_some_and(|row| retention::address_may_go(&row.session, now, keep)) {
@@ -112,7 +107,8 @@ pub(crate) fn addresses_of(db: &Connection, account: AccountId) -> Result<(), Fa
 }
 
 pub(crate) fn events(db: &Connection, before: Time, most: u64) -> Result<u64, Fault> {
-    const SQL: &str = "DELETE FROM events WHERE seq IN (SELECT e.seq FROM events e ORDER BY e.seq LIMIT ?2) AND at < ?1";
+    const SQL: &str =
+        "DELETE FROM events WHERE seq IN (SELECT e.seq FROM events e ORDER BY e.seq LIMIT ?2) AND at < ?1";
     let most = most.min(i64::MAX.unsigned_abs());
     Ok(db.prepare_cached(SQL)?.execute(params![before.0, Int(most)])? as u64)
 }

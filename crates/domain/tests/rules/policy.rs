@@ -54,7 +54,11 @@ fn decided(live: &[SessionView], limit: SessionLimit, right: bool) -> portcullis
 fn a_sign_in_at_the_limit() {
     let live = |n: u128| -> Vec<SessionView> {
         let one = |id| SessionView {
-            session: Session { id: SessionId::from_bits(id), last_seen_at: START.minus(id as i64), ..view(START).session },
+            session: Session {
+                id: SessionId::from_bits(id),
+                last_seen_at: START.minus(id as i64),
+                ..view(START).session
+            },
             stamp: stamp(START),
             account: account(),
             refreshed_at: None,

@@ -1,8 +1,8 @@
 //! `PATCH, DELETE /v1/me`, `GET /v1/me/events`: the own account besides its sessions.
 use crate::problem::Problem;
+use crate::render;
 use crate::request::{AsCaller, Ctx, DeadOrAlive, Json, MaybeJson};
 use crate::revoking::Wait;
-use crate::render;
 use axum::response::Response;
 use portcullis_app::EventRow;
 use portcullis_domain::model::Status;

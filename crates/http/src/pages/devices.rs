@@ -15,8 +15,11 @@ use portcullis_wire::{Code, SessionId, Time};
 pub(super) const PATH: &str = "/account/devices";
 
 /// What an act tells on the page after it, as a word in `?done=`.
-const DONE: [(&str, &str); 3] =
-    [("one", "That session has ended."), ("renamed", "The device has its new name."), ("others", "All other sessions have ended. You are signed in here only.")];
+const DONE: [(&str, &str); 3] = [
+    ("one", "That session has ended."),
+    ("renamed", "The device has its new name."),
+    ("others", "All other sessions have ended. You are signed in here only."),
+];
 
 /// The most sessions that the page shows.
 const MAX_SHOWN: usize = 200;

@@ -9,9 +9,9 @@ use http::{HeaderValue, StatusCode};
 use minijinja::context;
 use portcullis_app::AppError;
 use portcullis_app::sessions::Credentials;
-use portcullis_domain::{Refused, client_hints};
 use portcullis_domain::model::SessionKind;
 use portcullis_domain::sign_in::SignIn;
+use portcullis_domain::{Refused, client_hints};
 use portcullis_wire::{Code, SecretString};
 
 /// What a redirect to this page may say, as a word in `?notice=`: nothing of the address itself reaches the page.

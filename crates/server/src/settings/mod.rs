@@ -255,11 +255,13 @@ impl Settings {
                 algorithm: Algorithm::parse(&r.word("token_algorithm")).unwrap_or(Algorithm::Es256),
             },
             policy: PolicySettings {
-                session_limit: r.count("max_sessions").and_then(|n| u32::try_from(n).ok()).filter(|n| *n > 0).map(|most| {
-                    let refuse = r.word("max_sessions_policy") == "refuse";
-                    let at_limit = if refuse { AtLimit::Refuse } else { AtLimit::EndOldest };
-                    SessionLimit { most, at_limit }
-                }),
+                session_limit: r.count("max_sessions").and_then(|n| u32::try_from(n).ok()).filter(|n| *n > 0).map(
+                    |most| {
+                        let refuse = r.word("max_sessions_policy") == "refuse";
+                        let at_limit = if refuse { AtLimit::Refuse } else { AtLimit::EndOldest };
+                        SessionLimit { most, at_limit }
+                    },
+                ),
                 step_up_max_age: r.span("step_up_max_age"),
                 deletion_grace: r.span("deletion_grace"),
                 ended_retention: r.span("ended_retention"),

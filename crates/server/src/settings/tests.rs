@@ -58,8 +58,7 @@ fn defaults_are_complete_and_strong() {
 
 #[test]
 fn all_problems_at_once_each_with_its_place() {
-    let file =
-        "acess_ttl = \"5m\"\nbound = 5\n\nrequire_verified_email = 3\nidle_ttl = \"5\"\nlog_format = \"xml\"\nsign_up = 1\n";
+    let file = "acess_ttl = \"5m\"\nbound = 5\n\nrequire_verified_email = 3\nidle_ttl = \"5\"\nlog_format = \"xml\"\nsign_up = 1\n";
     let dir = Dir::new("wrong", file);
     let env = env(&[
         ("PORTCULLIS_ISSUER", "http://id.example.org"),

@@ -295,7 +295,9 @@ impl Dice {
 
     fn expect(&mut self, head: Rev) -> Expect {
         match self.below(9) {
-            8 => Expect::LiveSessions { account: self.account(), besides: vec![self.session()], at_most: self.below(4) },
+            8 => {
+                Expect::LiveSessions { account: self.account(), besides: vec![self.session()], at_most: self.below(4) }
+            }
             0 | 1 => Expect::Alive { session: self.session(), role: self.role() },
             2 => Expect::Unborn { account: self.account(), client: self.client(), born: self.some_born(head) },
             3 => Expect::AccountVersion { account: self.account(), version: 1 + self.below(3) as u32 },
@@ -337,9 +339,7 @@ impl Dice {
                 let until = self.time_if(now);
                 Status::Blocked(Block { reason: "r".into(), actor: "system".into(), at: now, until })
             }
-            _ if self.one_in(2) => {
-                Status::Deleting { at: now, until: self.time(now), rev: Rev(self.below(9)) }
-            }
+            _ if self.one_in(2) => Status::Deleting { at: now, until: self.time(now), rev: Rev(self.below(9)) },
             _ => Status::Deleted { at: now, rev: Rev(self.below(9)) },
         }
     }

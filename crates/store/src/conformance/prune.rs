@@ -82,9 +82,7 @@ pub(super) fn addresses_are_forgotten(backend: &dyn Backend) {
     let forget = Change::ForgetSessionAddresses { sessions: vec![old.id, new.id], keep: KEEP };
     assert_eq!((w.ok([forget.clone()]).pruned, w.ok([forget]).pruned), (1, 0));
     assert_eq!((w.session(old.id).ip, w.session(new.id).ip), (None, ip));
-    let events = |before: i64, most| {
-        w.ok([Change::ForgetEventAddresses { before: START.plus(before), most }]).pruned
-    };
+    let events = |before: i64, most| w.ok([Change::ForgetEventAddresses { before: START.plus(before), most }]).pruned;
     assert_eq!((events(4, 3), events(4, 3), events(4, 3)), (3, 1, 0));
     let rows = wait(w.store.list_events(&EventFilter::default(), None, 10)).unwrap().rows;
     assert_eq!(rows.iter().map(|row| row.event.ip.is_some()).collect::<Vec<_>>(), [true, false, false, false, false]);
@@ -144,7 +142,8 @@ pub(super) fn accounts_become_due(backend: &dyn Backend) {
     assert_eq!((due(9), due(1)), (vec![ids[3], ids[2]], vec![ids[3]]));
     // A deletion with a grace period has the rev of the end that went with it, and keeps its address until it is final.
     let deleting = Status::Deleting { at: START, until: START.plus(90), rev: Rev::ZERO };
-    let done = w.ok([super::end(Target::Account(ids[0]), None), Change::SetStatus { account: ids[0], status: deleting }]);
+    let done =
+        w.ok([super::end(Target::Account(ids[0]), None), Change::SetStatus { account: ids[0], status: deleting }]);
     let rev = done.rev.unwrap();
     assert_eq!(w.account(ids[0]).status, Status::Deleting { at: w.now(), until: START.plus(90), rev });
     assert!(w.account(ids[0]).email.is_some() && !w.account(ids[0]).usable_at(w.now()));

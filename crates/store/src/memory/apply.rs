@@ -25,17 +25,16 @@ pub(super) fn commit(db: &mut Memory, changes: Changes, now: Time) -> Result<Com
     for expect in &changes.expects {
         check(db, expect, changes.idle_ttl, now).map_err(CommitError::Conflict)?;
     }
-    let mut so_far =
-        Progress {
-            now,
-            idle_ttl: changes.idle_ttl,
-            rev: None,
-            ended: None,
-            deleted: Vec::new(),
-            of_events: Vec::new(),
-            pruned: 0,
-            attempt: None,
-        };
+    let mut so_far = Progress {
+        now,
+        idle_ttl: changes.idle_ttl,
+        rev: None,
+        ended: None,
+        deleted: Vec::new(),
+        of_events: Vec::new(),
+        pruned: 0,
+        attempt: None,
+    };
     for step in changes.steps {
         apply(db, step, &mut so_far)?;
     }
