@@ -8,7 +8,7 @@ use crate::verifiers::Judged;
 use crate::world::{Event, World, tell};
 use portcullis_domain::changes::{Change, Changes, Committed};
 use portcullis_domain::family::Presented;
-use portcullis_domain::kernel::Scope;
+use portcullis_domain::kernel::{Door, Scope};
 use portcullis_domain::refresh::Outcome as Move;
 use portcullis_domain::refused::Refused;
 use portcullis_domain::sign_in::Issued;
@@ -65,7 +65,9 @@ impl World {
         self.truth_of_attempts(changes, committed);
         self.truth_of_imports(changes);
         self.truth_of_limit(changes, committed);
-        if let (Some(mut act), Some(rev)) = (about.act, committed.rev) {
+        let mut act = about.act;
+        self.truth_of_filters(changes, act.as_mut(), committed.rev);
+        if let (Some(mut act), Some(rev)) = (act, committed.rev) {
             self.counts.add(end_kind(act.door));
             act.rev = rev;
             self.truth.by_rev.insert(rev, self.truth.acts.len());
@@ -230,6 +232,7 @@ impl World {
                         .is_some_and(|account| act.is_about(account, session, portcullis_wire::GrantId::from_bits(0)))
                 }
                 (Request::AdminEnd { scope, .. }, None) => act.scope == *scope,
+                (Request::Filter { key, .. }, None) => act.door == Door::Filter && act.key.as_ref() == Some(key),
                 (Request::RevokeKey { id, .. }, None) => act.scope == Scope::Key(*id),
                 (Request::End { actor, .. }, None) => act.scope == Scope::Account(actor.0),
                 (Request::Block { account, .. } | Request::Delete { account, .. }, None) => {
@@ -605,7 +608,6 @@ fn asked_session(request: &Request) -> Option<SessionId> {
 }
 
 fn end_kind(door: portcullis_domain::kernel::Door) -> &'static str {
-    use portcullis_domain::kernel::Door;
     match door {
         Door::SignOut => "end: signed_out",
         Door::EndOne => "end: ended_by_user",

@@ -393,6 +393,7 @@ impl World {
             (_, 4) if slot > 1 => Request::Delete { account, key },
             (_, 5 | 6) => Request::AdminEnd { door: Door::AdminEndAccount, scope: Scope::Account(account), key },
             (_, 7) if self.rng.chance(400) => Request::AdminEnd { door: Door::Everyone, scope: Scope::All, key },
+            (_, 14) => self.some_filter(key),
             (_, 11) if self.rng.chance(800) => return self.admin_of_keys(key),
             (_, 12 | 13) => Request::Import { emails: self.lines_to_import() },
             (_, 8..=10) => {

@@ -56,7 +56,12 @@ impl World {
                 let presented = Presented::parse(token).filter(|p| p.is_ours(&self.mac));
                 let presented = presented.ok_or(Reply::Refused(Refused::RefreshInvalid))?;
                 match db.load_refresh(presented.grant(), now) {
-                    Some(view) => Ok(Facts::Refresh(Box::new(view), presented)),
+                    Some(mut view) => {
+                        if self.mutant == Some(Mutant::RuleUncheckedAtRefresh) {
+                            view.standing = None;
+                        }
+                        Ok(Facts::Refresh(Box::new(view), presented))
+                    }
                     None => Err(Reply::Refused(Refused::RefreshForgotten)),
                 }
             }
@@ -96,6 +101,11 @@ impl World {
                 Ok(Facts::Keys(self.stamp(), self.disk.visible.list_keys()))
             }
             Request::Create { .. } | Request::RotateKeys => Ok(Facts::Nothing),
+            Request::Filter { now, key, .. } => match self.remembered(key) {
+                Err(Reply::Revoked { .. }) if !now => Err(Reply::Done),
+                Err(reply) => Err(reply),
+                Ok(()) => Ok(Facts::Nothing),
+            },
             Request::Import { emails } => Ok(self.load_import(emails)),
             Request::Unblock { account } | Request::Roles { account, .. } => {
                 db.load_account(*account, now).map(Facts::Account).ok_or_else(missing)
@@ -176,6 +186,12 @@ impl World {
                     }
                 }
             }
+            (Request::Filter { filter, now, .. }, _) => {
+                let Decision { outcome, changes } = self.decide_filter(filter, *now, &admin(Some("an exercise")));
+                // Only with `now` the answer says that access is gone.
+                let told = if *now { Outcome::Ended } else { Outcome::Done };
+                Decision { outcome: outcome.map(|()| told), changes }
+            }
             (Request::RotateKeys, _) => {
                 self.load_keys();
                 self.rotate_keys(Wanted { signing: true, mac: false });
@@ -221,7 +237,7 @@ impl World {
             kind: if cookie { SessionKind::Browser } else { SessionKind::App },
             device_name: None,
             user_agent: Some(agent.to_owned()),
-            ip: None,
+            ip: self.some_address(),
             cookie: None,
         };
         let mut decision = sign_in(view, right, &request, &self.settings.rules, &self.mac, &mut self.rng);
@@ -403,7 +419,8 @@ fn key_of(request: &Request) -> Option<&str> {
         Request::AdminEnd { key, .. }
         | Request::Block { key, .. }
         | Request::Delete { key, .. }
-        | Request::RevokeKey { key, .. } => Some(key),
+        | Request::RevokeKey { key, .. }
+        | Request::Filter { key, .. } => Some(key),
         _ => None,
     }
 }
@@ -412,7 +429,7 @@ fn key_of(request: &Request) -> Option<&str> {
 pub fn act_of(op: &Op) -> Option<Act> {
     let act = |door, scope, except| {
         let key = key_of(&op.request).map(str::to_owned);
-        Some(Act { door, scope, except, rev: Rev::ZERO, key, acked: None, enforced: None })
+        Some(Act { door, scope, except, only: None, asked: None, rev: Rev::ZERO, key, acked: None, enforced: None })
     };
     match (&op.request, op.outcome.as_ref()?) {
         (Request::End { door, actor, session, except_self }, Ok(Outcome::Ended)) => {
@@ -423,6 +440,7 @@ pub fn act_of(op: &Op) -> Option<Act> {
             act(*door, scope, except_self.then_some(actor.1))
         }
         (Request::AdminEnd { door, scope, .. }, Ok(Outcome::Ended)) => act(*door, *scope, None),
+        (Request::Filter { filter, key, .. }, Ok(_)) => Some(crate::filters::act(filter, key)),
         (Request::RevokeKey { id, .. }, Ok(Outcome::Ended)) => act(Door::KeyRevoked, Scope::Key(*id), None),
         (Request::Block { account, .. }, Ok(Outcome::Ended)) => act(Door::Block, Scope::Account(*account), None),
         (Request::Delete { account, .. }, Ok(Outcome::Ended)) => act(Door::Delete, Scope::Account(*account), None),
@@ -444,7 +462,17 @@ pub fn act_on_row(changes: &Changes) -> Option<Act> {
         Change::Revoke(revoke) => match revoke.target {
             Target::Session(session) => {
                 let scope = Scope::Session { account: event.account?, session };
-                Some(Act { door, scope, except: None, rev: Rev::ZERO, key: None, acked: None, enforced: None })
+                Some(Act {
+                    door,
+                    scope,
+                    except: None,
+                    only: None,
+                    asked: None,
+                    rev: Rev::ZERO,
+                    key: None,
+                    acked: None,
+                    enforced: None,
+                })
             }
             _ => None,
         },

@@ -18,6 +18,7 @@ pub mod clock;
 pub mod counts;
 mod decide;
 mod disk;
+mod filters;
 mod guesses;
 mod house;
 mod hub;

@@ -85,6 +85,12 @@ mutants! {
     LimitUncounted = "limit-uncounted" breaks "I12";
     /// What a cut killed is deleted at once: a sign-out repeated with the dead token finds nothing.
     PruneWhatIsCut = "prune-what-is-cut" breaks "I6 I9";
+    /// A refresh does not look at the rules of revocations by filter.
+    RuleUncheckedAtRefresh = "rule-unchecked-at-refresh" breaks "I1";
+    /// A rule is taken away by its job's first step.
+    RuleTakenAwayEarly = "rule-taken-away-early" breaks "I1 I7";
+    /// Of a filter with two members one is forgotten.
+    FilterLosesAMember = "filter-loses-a-member" breaks "I6 I11";
     /// Tokens may outlive the horizon of their snapshot.
     BeyondHorizon = "beyond-horizon" breaks "I16";
 }

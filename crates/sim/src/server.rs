@@ -67,6 +67,12 @@ pub enum Request {
     },
     /// An administrator rotates the signing key now.
     RotateKeys,
+    /// An administrator ends whom a filter matches.
+    Filter {
+        filter: portcullis_domain::mass::Filter,
+        now: bool,
+        key: String,
+    },
     /// An administrator imports accounts with these addresses.
     Import {
         emails: Vec<String>,
@@ -226,6 +232,7 @@ impl World {
         self.after(0, Event::ReadDue { life, seq: 0 });
         self.after(crate::house::ROUND, Event::House { life });
         self.after(500, Event::Keys { life });
+        self.after(100, Event::Jobs { life });
     }
 
     /// A message reaches the server.

@@ -1,8 +1,9 @@
 //! What really happened, kept apart from what anybody in the world believes. Checks read this and nothing else.
 use crate::clock::At;
 use portcullis_domain::kernel::{Door, Scope};
+use portcullis_domain::mass::{Filter, Standing};
 use portcullis_wire::{AccessClaims, AccountId, Entry, GrantId, KeyId, Rev, SessionId, Target, Time, Verb};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A session, and the head of the snapshot that its proof (the password's hash) was read from.
 #[derive(Debug, Clone)]
@@ -33,6 +34,10 @@ pub struct Act {
     pub door: Door,
     pub scope: Scope,
     pub except: Option<SessionId>,
+    /// Only these, when a filter matched them.
+    pub only: Option<BTreeSet<SessionId>>,
+    /// The filter that was asked for.
+    pub asked: Option<Filter>,
     pub rev: Rev,
     pub key: Option<String>,
     /// When the success answer left.
@@ -45,6 +50,7 @@ impl Act {
     /// Whether it is about this session of this account.
     pub fn is_about(&self, account: AccountId, session: SessionId, grant: GrantId) -> bool {
         self.except != Some(session)
+            && self.only.as_ref().is_none_or(|only| only.contains(&session))
             && match self.scope {
                 Scope::Session { session: ended, .. } => ended == session,
                 Scope::Grant { grant: ended, .. } => ended == grant,
@@ -90,6 +96,8 @@ pub struct Truth {
     pub sessions: BTreeMap<SessionId, SessionFact>,
     pub tokens: Vec<TokenFact>,
     pub acts: Vec<Act>,
+    /// The rules of revocations by filter, also those that were taken away.
+    pub rules: Vec<Standing>,
     pub by_rev: BTreeMap<Rev, usize>,
     pub families: BTreeMap<GrantId, FamilyFact>,
     /// When the committed head that readers see became which.

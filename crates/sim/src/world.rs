@@ -59,6 +59,10 @@ pub enum Event {
         life: u32,
         account: Box<portcullis_domain::model::Account>,
     },
+    /// Revocations by filter are worked off at the server.
+    Jobs {
+        life: u32,
+    },
     /// A lease that waited too long.
     LeaseTimeout {
         life: u32,
@@ -353,6 +357,7 @@ impl World {
                 | Event::Upgrade { .. }
                 | Event::LeaseTimeout { .. }
                 | Event::Keys { .. }
+                | Event::Jobs { .. }
                 | Event::AtServer(_)
         )
     }
@@ -371,6 +376,7 @@ impl World {
             Event::Upgrade { life: of, account } if of == life => self.upgrade(&account),
             Event::LeaseTimeout { life: of, ask } if of == life => self.lease_timeout(ask),
             Event::Keys { life: of } if of == life => self.tend_keys(),
+            Event::Jobs { life: of } if of == life => self.work_off(),
             Event::Op { .. }
             | Event::Durable { .. }
             | Event::Visible { .. }
@@ -381,7 +387,8 @@ impl World {
             | Event::House { .. }
             | Event::Upgrade { .. }
             | Event::LeaseTimeout { .. }
-            | Event::Keys { .. } => {}
+            | Event::Keys { .. }
+            | Event::Jobs { .. } => {}
             Event::Restart => self.restart(),
             Event::AtServer(message) => self.at_server(*message),
             Event::AtClient(message) => self.at_client(*message),
