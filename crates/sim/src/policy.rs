@@ -64,8 +64,17 @@ impl World {
         for (n, (session, account)) in ends.iter().rev().enumerate() {
             let Some(rev) = committed.rev.map(|rev| Rev(rev.0 - n as u64)) else { continue };
             let scope = Scope::Session { account: *account, session: *session };
-            let act =
-                Act { door: Door::SessionLimit, scope, except: None, rev, key: None, acked: None, enforced: None };
+            let act = Act {
+                door: Door::SessionLimit,
+                scope,
+                except: None,
+                only: None,
+                asked: None,
+                rev,
+                key: None,
+                acked: None,
+                enforced: None,
+            };
             self.counts.add("end: session_limit");
             self.truth.by_rev.insert(rev, self.truth.acts.len());
             self.truth.acts.push(act);
