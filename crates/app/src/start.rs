@@ -110,6 +110,7 @@ impl App {
             }
             if rounds.is_multiple_of(300) {
                 steps.push(Change::ForgetIdempotency(now.minus(REMEMBER)));
+                steps.push(Change::ForgetJobs(now.minus(self.settings().retention().ended)));
                 let quiet = self.settings().bound.max(self.settings().rules.max_life()).saturating_mul(10).max(600_000);
                 let gone = self.hub().prune_instances(quiet);
                 if !gone.is_empty() {

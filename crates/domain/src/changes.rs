@@ -261,6 +261,8 @@ pub enum Change {
         /// How many at most.
         most: u64,
     },
+    /// Forgets revocations by filter that were done before this.
+    ForgetJobs(Time),
     /// Forget remembered results older than this.
     ForgetIdempotency(Time),
     /// Takes an attempt to sign in from its budgets by [`crate::throttle::take`], or does not; the verdict is

@@ -2,6 +2,7 @@
 pub mod exit;
 pub mod keys;
 pub mod out;
+pub mod revoke;
 pub mod table;
 pub mod transfer;
 
@@ -35,6 +36,8 @@ enum Command {
     Clients(ClientsArgs),
     /// List, rotate and revoke keys; replace the master key.
     Keys(keys::KeysArgs),
+    /// End everyone's sessions, or those that a filter matches.
+    Revoke(revoke::RevokeArgs),
     /// Import accounts from a file, with the hashes of their passwords.
     Import(transfer::ImportArgs),
     /// Export accounts as lines that `import` reads.
@@ -312,6 +315,7 @@ pub fn run() -> ExitCode {
         Command::Accounts(args) => commands::accounts::run(&args),
         Command::Clients(args) => commands::clients::run(&args),
         Command::Keys(args) => commands::keys::run(&args),
+        Command::Revoke(args) => commands::revoke::run(&args),
         Command::Import(args) => commands::import::run(&args),
         Command::Export(args) => commands::export::run(&args),
         Command::Config(ConfigArgs { act: ConfigAct::Check { flags, json } }) => commands::config::check(&flags, json),

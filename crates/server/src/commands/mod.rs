@@ -9,4 +9,5 @@ pub mod import;
 pub mod keys;
 pub mod node;
 pub mod remote;
+pub mod revoke;
 pub mod serve;

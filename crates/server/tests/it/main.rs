@@ -17,6 +17,7 @@ mod guessing;
 mod kept;
 mod keys;
 mod killed;
+mod mass;
 mod packaging;
 mod refresh;
 mod serve;

@@ -442,6 +442,7 @@ impl Dice {
                 let (current_ms, next_ms) = (self.below(9000), self.below(9000));
                 Change::SetBound(BoundRow { current_ms, next_ms, next_from: self.time(now) })
             }
+            _ if self.one_in(2) => Change::ForgetJobs(self.time(now)),
             _ => Change::ForgetIdempotency(self.time(now)),
         }
     }

@@ -145,6 +145,14 @@ pub(super) fn nothing_in_flight_slips_past_a_rule(backend: &dyn Backend) {
     w.commit(stepped(step(None, None))).unwrap();
     assert_eq!(conflict(in_flight(903, "10.7.7.7", seen)), Conflict::Moved);
     assert!(in_flight(904, "10.7.7.7", rule).is_ok());
+    // Forgotten is what was done, and only that.
+    w.commit(asked(&job(2, from("10.0.0.0/8"), None))).unwrap();
+    w.ok([Change::ForgetJobs(w.now().plus(1))]);
+    let there = [1, 2].map(|id| wait(w.store.load_job(JobId::from_bits(id))).unwrap().is_some());
+    assert_eq!(there, [false, true]);
+    assert_eq!(conflict(in_flight(905, "192.0.2.7", seen)), Conflict::Moved, "what was worked off stays so");
+    let step = |to, from| JobStep { job: JobId::from_bits(2), ..step(to, from) };
+    w.commit(stepped(step(None, None))).unwrap();
     // What is done is not gone on with.
     assert_eq!(conflict(w.commit(stepped(step(None, None)))), Conflict::Moved);
 }

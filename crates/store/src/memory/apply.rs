@@ -246,6 +246,7 @@ fn apply_rare(db: &mut Memory, step: Change) -> Result<(), CommitError> {
             db.keys.put(key, row);
         }
         Change::SetBound(row) => db.meta.bound = Some(row),
+        Change::ForgetJobs(before) => db.forget_jobs(before),
         Change::ForgetIdempotency(before) => {
             let old = db.remembered.rows().filter(|(_, r)| r.at < before).map(|(key, _)| key.clone());
             old.collect::<Vec<_>>().iter().for_each(|key| db.remembered.remove(key));

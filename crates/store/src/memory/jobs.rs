@@ -58,6 +58,12 @@ impl Memory {
         batch
     }
 
+    pub(super) fn forget_jobs(&mut self, before: Time) {
+        let old = |(_, job): &(&JobId, &Job)| job.finished_at.is_some_and(|at| at < before);
+        let old: Vec<JobId> = self.jobs.rows().filter(old).map(|(id, _)| *id).collect();
+        old.iter().for_each(|id| self.jobs.remove(id));
+    }
+
     pub(super) fn insert_job(&mut self, mut job: Job, rev: Option<Rev>) -> Result<(), CommitError> {
         if self.jobs.has(&job.id) {
             return Err(CommitError::Conflict(Conflict::Moved));
