@@ -4,6 +4,7 @@
 mod doors;
 mod faults;
 mod feed;
+mod housekeeping;
 mod keys;
 mod master;
 mod races;

@@ -177,6 +177,31 @@ fn spread_takes_each_session_at_its_own_time_and_never_delays_an_older_one() {
 }
 
 #[test]
+fn a_spread_change_of_roles_takes_nothing_back_that_stands_for_ends() {
+    // Many ends of one account have become one `stale` of it; then its roles change, spread over an hour.
+    let of = |rev, spread_ms| Entry { verb: Verb::Stale, spread_ms, ..end(rev, Target::Account(acc(1))) };
+    let sessions = || (0..600u64).map(|n| SessionId::from_bits(u128::from(n) << 70));
+    let refused = |set: &RevokedSet, rev, at| {
+        let tokens = sessions().map(|session| Subject { session, ..token(0, 1, rev) });
+        tokens.filter(|s| set.verdict(s, Mono(at)) != Verdict::Live).count()
+    };
+    let mut set = RevokedSet::default();
+    set.apply(&of(5, None), Mono(0));
+    set.apply(&of(9, Some(3_600_000)), Mono(1000));
+    assert_eq!(refused(&set, 4, 1000), 600, "made before the ends: refused at once, whatever came later");
+    // Made between the two: refused bit by bit, each tenth of the time about a tenth of them, and all in the end.
+    let mut before = refused(&set, 7, 1000);
+    assert!(before < 12, "{before} at once");
+    for tenth in 1..=10 {
+        let now = refused(&set, 7, 1000 + tenth * 360_000);
+        assert!((30..=90).contains(&(now - before)), "{} in the {tenth}. tenth", now - before);
+        before = now;
+    }
+    assert_eq!(before, 600);
+    assert_eq!(refused(&set, 9, i64::MAX / 2), 0, "made after it");
+}
+
+#[test]
 fn what_is_not_understood_makes_everything_stale() {
     let other = Target::Other { scope: "tenant".into(), id: "x".into() };
     for strange in [

@@ -12,5 +12,6 @@ mod me;
 mod oauth;
 mod ops;
 mod pages;
+mod policy;
 mod problems;
 mod sessions;

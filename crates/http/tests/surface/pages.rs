@@ -84,7 +84,7 @@ async fn forms_of_other_origins_are_refused_as_a_page() {
     server.sign_up("ada@example.test").await;
     let cookie = sign_in(&server, "").await.cookie(SESSION).unwrap();
     for path in
-        ["/sign-in", "/sign-out", "/account/devices/end", "/account/devices/end-others", "/account/devices/end-all"]
+        ["/sign-in", "/sign-out", "/account/devices/end", "/account/devices/rename", "/account/devices/end-others", "/account/devices/end-all"]
     {
         for origin in [Some("https://evil.example"), Some("null"), None] {
             let mut call = with_cookie(server.client.post(path), &cookie).form("session=x&identifier=a&password=b");
@@ -101,6 +101,26 @@ async fn forms_of_other_origins_are_refused_as_a_page() {
         }
     }
     with_cookie(server.client.get("/account/devices"), &cookie).send().await.expect(200);
+}
+
+#[tokio::test]
+async fn a_device_is_renamed_by_a_plain_form() {
+    let server = TestServer::usual().await;
+    server.sign_up("ada@example.test").await;
+    server.sign_up("eve@example.test").await;
+    let (phone, eve) = (server.sign_in("ada@example.test").await, server.sign_in("eve@example.test").await);
+    let cookie = sign_in(&server, "").await.cookie(SESSION).unwrap();
+    let rename = |session: &str, name: &str| {
+        let body = format!("session={session}&device_name={name}");
+        with_cookie(form(&server, "/account/devices/rename"), &cookie).form(&body).send()
+    };
+    let done = rename(&phone.sid, "Ada%27s+%3Cb%3Ephone").await.expect(303);
+    assert_eq!(done.header("location"), "/account/devices?done=renamed");
+    let page = with_cookie(server.client.get("/account/devices?done=renamed"), &cookie).send().await.expect(200).text();
+    assert!(page.contains("Ada&#x27;s &lt;b&gt;phone") && page.contains("has its new name"), "{page}");
+    assert_eq!(rename(&phone.sid, "").await.status, 422);
+    assert_eq!(rename(&eve.sid, "mine").await.status, 404);
+    assert_eq!(rename("x", "mine").await.status, 404);
 }
 
 #[tokio::test]

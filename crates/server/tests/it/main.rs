@@ -19,6 +19,7 @@ mod keys;
 mod killed;
 mod mass;
 mod packaging;
+mod policy;
 mod refresh;
 mod serve;
 mod stopped;

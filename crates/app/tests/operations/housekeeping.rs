@@ -1,0 +1,87 @@
+//! Weeks of use against the memory store, with a clock that the test moves; and what a chore does when the database fails.
+use crate::world::{Held, PASSWORD, bearer, settings, sign_in};
+use portcullis_app::keys::MasterKey;
+use portcullis_app::{Admin, App};
+use portcullis_domain::{Change, Changes};
+use portcullis_store::Store as _;
+use portcullis_store::faulty::{Faulty, Mode};
+use portcullis_store::memory::MemoryStore;
+use portcullis_wire::{LogId, SecretString, Time};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering::SeqCst};
+use tokio::task::JoinSet;
+
+const DAY: i64 = 86_400_000;
+
+fn memory(clock: &Arc<AtomicI64>) -> MemoryStore {
+    let clock = clock.clone();
+    MemoryStore::new(LogId::from_bits(7), Arc::new(move || Time(clock.load(SeqCst))))
+}
+
+/// A day passes; F is where it is after a day.
+async fn a_day_passes(app: &App, clock: &AtomicI64) {
+    clock.fetch_add(DAY, SeqCst);
+    let steps = vec![Change::RaiseFloor(app.now().minus(10_000))];
+    app.store().commit(Changes { steps, ..Changes::default() }).await.unwrap();
+}
+
+#[tokio::test]
+async fn no_table_grows_over_weeks() {
+    let mut settings = settings();
+    settings.rules.idle_ttl = 5 * DAY;
+    let policy = &mut settings.policy;
+    (policy.ended_retention, policy.event_retention) = (2 * DAY, Some(4 * DAY));
+    let clock = Arc::new(AtomicI64::new(1_800_000_000_000));
+    let mut tasks = JoinSet::new();
+    let store = Held::new(memory(&clock));
+    let app = App::start(store, settings, MasterKey::generate(), &mut tasks).await.unwrap();
+    let ada = app.sign_up("ada@example.org", SecretString::new(PASSWORD), None, None).await.unwrap();
+    let eve = app.sign_up("eve@example.org", SecretString::new(PASSWORD), None, None).await.unwrap();
+    // Somebody who comes every day, and is still there in the end.
+    let mut faithful = sign_in(&app, &ada, false).await.unwrap();
+    let mut most = 0;
+    for day in 0..40 {
+        for _ in 0..4 {
+            let one = sign_in(&app, &ada, false).await.unwrap();
+            app.admin_end_session(&Admin::operator(), one.session.id, None).await.unwrap();
+            sign_in(&app, &eve, true).await.unwrap();
+        }
+        faithful = app.refresh(&faithful.refresh_token, bearer()).await.unwrap();
+        a_day_passes(&app, &clock).await;
+        app.prune_all().await.unwrap();
+        let rows = app.store().count_rows().await.unwrap();
+        assert_eq!((rows.sessions, rows.accounts), (rows.grants, 2));
+        assert!(rows.sessions <= 8 * 8 && rows.events <= 12 * 6 && rows.entries <= 8, "day {day}: {rows:?}");
+        most = most.max(rows.sessions);
+    }
+    assert_eq!(most, 29, "24 of eve, 4 of ada, and the faithful one");
+    app.refresh(&faithful.refresh_token, bearer()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_chore_that_meets_a_fault_does_the_rest_later() {
+    let mut settings = settings();
+    settings.policy.ended_retention = 0;
+    let clock = Arc::new(AtomicI64::new(1_800_000_000_000));
+    for mode in [Mode::Before, Mode::After, Mode::Lost] {
+        for fails in 1..=6 {
+            let mut tasks = JoinSet::new();
+            let store = Arc::new(Faulty::new(memory(&clock)));
+            let app = App::start(store.clone(), settings.clone(), MasterKey::generate(), &mut tasks).await.unwrap();
+            tasks.abort_all(); // only the test's own calls are counted
+            while tasks.join_next().await.is_some() {}
+            let ada = app.sign_up("ada@example.org", SecretString::new(PASSWORD), None, None).await.unwrap();
+            let dead = sign_in(&app, &ada, false).await.unwrap();
+            let alive = sign_in(&app, &ada, false).await.unwrap();
+            app.admin_end_session(&Admin::operator(), dead.session.id, None).await.unwrap();
+            a_day_passes(&app, &clock).await;
+            store.fail_at(fails, mode);
+            let first = app.prune_all().await;
+            store.never_fail();
+            app.prune_all().await.unwrap();
+            let left = app.store().count_rows().await.unwrap();
+            assert_eq!(left.sessions, 1, "{mode:?} at {fails}: {first:?}");
+            app.refresh(&alive.refresh_token, bearer()).await.unwrap();
+        }
+    }
+}
