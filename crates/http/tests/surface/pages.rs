@@ -83,9 +83,14 @@ async fn forms_of_other_origins_are_refused_as_a_page() {
     let server = TestServer::usual().await;
     server.sign_up("ada@example.test").await;
     let cookie = sign_in(&server, "").await.cookie(SESSION).unwrap();
-    for path in
-        ["/sign-in", "/sign-out", "/account/devices/end", "/account/devices/rename", "/account/devices/end-others", "/account/devices/end-all"]
-    {
+    for path in [
+        "/sign-in",
+        "/sign-out",
+        "/account/devices/end",
+        "/account/devices/rename",
+        "/account/devices/end-others",
+        "/account/devices/end-all",
+    ] {
         for origin in [Some("https://evil.example"), Some("null"), None] {
             let mut call = with_cookie(server.client.post(path), &cookie).form("session=x&identifier=a&password=b");
             if let Some(origin) = origin {

@@ -391,7 +391,9 @@ async fn tables_stay_small_over_weeks_and_live_sessions_are_found_behind_dead_on
     let told = call.send().await.expect_problem("refresh_expired");
     assert!(told.set_cookies().is_empty(), "what is not there proves nothing");
     let metrics = server.client.get("/metrics").send().await.expect(200).text();
-    assert!(metrics.contains("portcullis_sessions_pruned_total") && metrics.contains("portcullis_accounts_due_total 0"));
+    assert!(
+        metrics.contains("portcullis_sessions_pruned_total") && metrics.contains("portcullis_accounts_due_total 0")
+    );
 }
 
 #[tokio::test]
