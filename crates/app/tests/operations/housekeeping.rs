@@ -3,7 +3,6 @@ use crate::world::{Held, PASSWORD, bearer, settings, sign_in};
 use portcullis_app::keys::MasterKey;
 use portcullis_app::{Admin, App};
 use portcullis_domain::{Change, Changes};
-use portcullis_store::Store as _;
 use portcullis_store::faulty::{Faulty, Mode};
 use portcullis_store::memory::MemoryStore;
 use portcullis_wire::{LogId, SecretString, Time};
