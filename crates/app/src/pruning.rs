@@ -18,6 +18,8 @@ const AT_ONCE: usize = 100;
 /// How long the chore sleeps between two steps, and after it has seen everything once.
 const BETWEEN_STEPS: Duration = Duration::from_millis(200);
 const BETWEEN_ROUNDS: Duration = Duration::from_secs(20);
+/// After how many steps the rest is looked at, when there are so many sessions that a round takes long.
+const REST_EVERY: u32 = 100;
 /// How many accounts are looked after in one step.
 const DUE_AT_ONCE: u32 = 100;
 
@@ -33,9 +35,10 @@ struct Step {
 impl App {
     /// For ever.
     pub(crate) async fn prune(self) {
-        let mut cursor = None;
+        let (mut cursor, mut steps) = (None, 0_u32);
         loop {
-            let pause = match self.prune_step(cursor).await {
+            steps = steps.wrapping_add(1);
+            let pause = match self.prune_step(cursor, steps.is_multiple_of(REST_EVERY)).await {
                 Ok(Step { next, more }) => {
                     cursor = next;
                     if next.is_some() || more { BETWEEN_STEPS } else { BETWEEN_ROUNDS }
@@ -56,7 +59,7 @@ impl App {
     pub async fn prune_all(&self) -> Result<(), AppError> {
         let mut cursor = None;
         loop {
-            let Step { next, more } = self.prune_step(cursor).await?;
+            let Step { next, more } = self.prune_step(cursor, false).await?;
             cursor = next;
             if next.is_none() && !more {
                 return Ok(());
@@ -64,7 +67,8 @@ impl App {
         }
     }
 
-    async fn prune_step(&self, cursor: Option<SessionId>) -> Result<Step, AppError> {
+    /// Looks at some sessions; and, when they are the last ones or `rest` says so, at everything else.
+    async fn prune_step(&self, cursor: Option<SessionId>, rest: bool) -> Result<Step, AppError> {
         let keep = self.settings().retention();
         let found = self.store().list_prunable(keep, cursor, LOOK_AT).await?;
         let counts = self.counts();
@@ -76,8 +80,9 @@ impl App {
             let gone = self.delete(Change::ForgetSessionAddresses { sessions: part.to_vec(), keep }).await?;
             counts.addresses_forgotten.fetch_add(gone, Ordering::Relaxed);
         }
-        // Once a round: the rest has indexes of its own.
-        let more = found.next.is_none() && self.prune_events(&keep).await? | self.see_to_due_accounts().await?;
+        // The rest has indexes of its own.
+        let rest = rest || found.next.is_none();
+        let more = rest && self.prune_events(&keep).await? | self.see_to_due_accounts().await?;
         Ok(Step { next: found.next, more })
     }
 

@@ -4,5 +4,6 @@ mod faults;
 mod killed;
 mod opening;
 mod promises;
+mod reuse;
 mod smoke;
 mod support;
