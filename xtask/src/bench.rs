@@ -3,6 +3,8 @@
 //! Absolute numbers belong to one machine on one day; the ratio does not. So both programs run at the same time in the same
 //! run, take turns under the same load, and share nothing: the server and the floor on one half of the cores, the load on the
 //! other. The floor (bench/floor) has the same HTTP stack, one signature and one grouped one-row update, and no rules.
+pub mod mass;
+
 use crate::workspace::Workspace;
 use crate::{Failure, mini_http, process, tidy, workspace};
 use serde_json::{Value, json};

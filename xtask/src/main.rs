@@ -28,6 +28,9 @@ cargo xtask COMMAND
                          axum only above `app`, crate budgets, clocks and randomness, file lengths, links
   test [RING...]         format, tidy, lints, one build, then every ring of tests with its minutes:
                          rules, stores, surface, world, house (only those named, when any are named)
+  bench mass [--sessions N]
+                         revocation among 2,000,000 sessions: everyone by one entry, by filter as a job; time until enforced,
+                         and how refreshes fare meanwhile
   bench smoke            refreshes per second of the server beside its floor program, in the same run; memory, start, size
   soak [--seeds N] [--from M]
                          the simulator over many more seeds (default: 20000 from 1000000)
@@ -65,7 +68,8 @@ fn main() -> ExitCode {
         ["tidy"] => tidy::command(),
         ["test", rings @ ..] => rings::command(rings),
         ["bench", "smoke"] => bench::command(),
-        ["bench", ..] => Err(Failure::Usage("`bench` has one form: bench smoke".into())),
+        ["bench", "mass", rest @ ..] => bench::mass::command(rest),
+        ["bench", ..] => Err(Failure::Usage("`bench` has two forms: bench smoke, bench mass [--sessions N]".into())),
         ["soak", rest @ ..] => soak::command(rest),
         [unknown, ..] => Err(Failure::Usage(format!("no command like `{unknown}`, or it takes no arguments"))),
     };

@@ -17,10 +17,25 @@ pub struct Answer {
 
 /// Sends `body` (JSON, when there is one) and reads the whole answer.
 pub fn request(address: SocketAddr, method: &str, path: &str, body: Option<&str>, limit: Duration) -> Result<Answer> {
+    request_as(address, method, path, None, body, limit)
+}
+
+/// As [`request`], with a bearer token.
+pub fn request_as(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    token: Option<&str>,
+    body: Option<&str>,
+    limit: Duration,
+) -> Result<Answer> {
     let mut stream = TcpStream::connect_timeout(&address, limit)?;
     stream.set_read_timeout(Some(limit))?;
     stream.set_write_timeout(Some(limit))?;
     let mut text = format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n");
+    if let Some(token) = token {
+        text += &format!("Authorization: Bearer {token}\r\n");
+    }
     if let Some(body) = body {
         text += &format!("Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}", body.len());
     } else {

@@ -4,6 +4,7 @@
 mod hashes;
 mod import;
 mod keys;
+mod mass;
 mod policy;
 mod refresh;
 mod sign_in;
