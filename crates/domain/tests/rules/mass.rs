@@ -22,7 +22,18 @@ fn a_range_holds_what_its_prefix_says() {
         assert!(network.contains(ip(inside)) && !network.contains(ip(outside)), "{range}");
         assert_eq!(network.to_string().parse::<Network>(), Ok(network));
     }
-    let wrong = ["", "10.0.0.0/33", "10.0.0.1/8", "::1/127", "10.0.0.0/", "10.0.0.0/+8", "10.0.0.0/8/8", "x", "10.0.0/8", " 10.0.0.0"];
+    let wrong = [
+        "",
+        "10.0.0.0/33",
+        "10.0.0.1/8",
+        "::1/127",
+        "10.0.0.0/",
+        "10.0.0.0/+8",
+        "10.0.0.0/8/8",
+        "x",
+        "10.0.0/8",
+        " 10.0.0.0",
+    ];
     for text in wrong {
         assert!(text.parse::<Network>().is_err(), "{text:?}");
     }
