@@ -1,9 +1,8 @@
 //! Puts many accounts and sessions into the database of a server that is stopped, through the same writer as every commit:
-//! `cargo run --release -p portcullis-store-sqlite --example fill -- DATABASE SESSIONS`.
+//! `cargo run --release -p portcullis-store-sqlite --example fill -- DATABASE SESSIONS NOW_MS`.
 //!
 //! Every account has four sessions with a grant each; half of the sessions come from 10.1.0.0/16, the others from 10.0.0.0/16.
 //! Prints one line of JSON: `{"sessions", "accounts", "bytes"}`, the last one of the file.
-#![allow(clippy::disallowed_methods, reason = "a tool apart from the product")]
 use portcullis_domain::Cut;
 use portcullis_domain::changes::{Change, Changes};
 use portcullis_domain::family::Family;
@@ -16,7 +15,6 @@ use std::error::Error;
 use std::io::Write as _;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 const PER_ACCOUNT: u64 = 4;
 const PER_COMMIT: u64 = 400;
@@ -82,9 +80,9 @@ fn rows(n: u64, stamp: &Stamp) -> Vec<Change> {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [path, sessions] = arguments.as_slice() else { return Err("usage: fill DATABASE SESSIONS".into()) };
+    let [path, sessions, now] = arguments.as_slice() else { return Err("usage: fill DATABASE SESSIONS NOW_MS".into()) };
     let sessions: u64 = sessions.parse()?;
-    let now = Time(i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis())?);
+    let now = Time(now.parse()?);
     let store = SqliteStore::open(Path::new(path), OpenOptions::new(LogId::from_bits(0), Arc::new(move || now)))?;
     let stamp = store.stamp().await?;
     for from in (0..sessions).step_by(PER_COMMIT as usize) {

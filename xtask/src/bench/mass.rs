@@ -7,7 +7,7 @@ use crate::{Failure, mini_http, process, workspace};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Sessions unless told otherwise.
 const SESSIONS: u64 = 2_000_000;
@@ -44,8 +44,9 @@ fn run(bench: &Bench, sessions: u64) -> Result<(), Failure> {
     let address = free_address()?;
     bench.start_server(address)?.0.stop()?;
     let begun = Instant::now();
+    let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
     let mut fill = Command::new(bench.programs.join("examples/fill"));
-    fill.args([&path(&bench.folder.join("data/portcullis.db")), &sessions.to_string()]);
+    fill.args([&path(&bench.folder.join("data/portcullis.db")), &sessions.to_string(), &now_ms.to_string()]);
     let filled: Value = serde_json::from_str(&process::output(&mut fill)?).unwrap_or_default();
     let bytes = filled["bytes"].as_u64().unwrap_or(0);
     println!(
