@@ -2,6 +2,7 @@
 //!
 //! The server judges its own tokens by the code that every verifier uses, and then looks at the rows besides, since it has
 //! them: what is true in the database counts at once, whatever the feed's state.
+use crate::high_water::Proof;
 use crate::{App, AppError};
 use portcullis_domain::family::Presented;
 use portcullis_domain::kernel::Door;
@@ -48,6 +49,7 @@ impl App {
     pub async fn caller(&self, token: Option<&str>, ip: Option<IpAddr>) -> Result<Caller, AppError> {
         let token = self.authentic(token)?;
         let claims = token.claims();
+        self.not_ahead(claims).await?;
         let view = self.token_session(claims).await?;
         // The rows first: what is true in the database counts at once, and a refusal that is certain needs no freshness.
         if view.account.id != claims.sub || view.session.born > claims.rev || claims.rev > view.stamp.head {
@@ -178,6 +180,24 @@ impl App {
             return Err(AppError::Unauthenticated(Code::TokenRevoked));
         }
         Ok(token)
+    }
+
+    /// A token of ours that is stamped beyond the head proves that the database is older than it was (or that a signing key is
+    /// stolen). Nearly always one comparison with what this node knows of the log.
+    async fn not_ahead(&self, claims: &AccessClaims) -> Result<(), AppError> {
+        if claims.rev <= self.hub().head() {
+            return Ok(());
+        }
+        let stamp = self.store().stamp().await.map_err(|e| self.fault(e.into()))?;
+        if (claims.epoch, claims.rev) > (stamp.epoch, stamp.head) {
+            let what = format!(
+                "a token with our signature is stamped {}.{} (or the signing key is stolen: then revoke it first)",
+                claims.epoch, claims.rev
+            );
+            self.hub().prove(Proof { what, epoch: claims.epoch, rev: claims.rev, at: stamp.now });
+            return Err(AppError::Fault("a token is ahead of the log".into()));
+        }
+        Ok(())
     }
 
     async fn token_session(&self, claims: &AccessClaims) -> Result<SessionView, AppError> {

@@ -10,6 +10,7 @@ pub mod enforcement;
 pub mod leases;
 pub mod subscription;
 
+use crate::high_water::Proof;
 use crate::keys::{self, KeyRing};
 use crate::real;
 use crate::{AppError, hub::enforcement::Waits};
@@ -77,6 +78,8 @@ struct Inner {
     bound_ms: AtomicI64,
     /// Why nothing is served any more: the log does not continue.
     broken: ArcSwapOption<String>,
+    /// What proves that the database is older than what it has said.
+    rolled_back: ArcSwapOption<Proof>,
     waits: Waits,
     pub(crate) stats: Stats,
 }
@@ -209,6 +212,7 @@ impl Hub {
             last_read_began: AtomicI64::new(now.0),
             bound_ms: AtomicI64::new(settings.bound_ms),
             broken: ArcSwapOption::empty(),
+            rolled_back: ArcSwapOption::empty(),
             waits: Waits::default(),
             stats: Stats::default(),
         };
@@ -268,6 +272,12 @@ impl Hub {
         self.state().publisher.head()
     }
 
+    /// Epoch and position of the newest entry that this node knows.
+    pub(crate) fn at(&self) -> (Epoch, Rev) {
+        let state = self.state();
+        (state.publisher.epoch(), state.publisher.head())
+    }
+
     /// F, as this node knows it.
     pub fn floor(&self) -> Time {
         self.inner.view.load().known.floor.map_or(Time::ZERO, |floor| floor.time)
@@ -278,8 +288,40 @@ impl Hub {
         &self.inner.stats
     }
 
+    /// The database is older than what it has said already: from now on nothing is served (DESIGN §4.5). The proof that reaches
+    /// furthest is kept.
+    pub fn prove(&self, proof: Proof) {
+        let known = self.inner.rolled_back.load_full();
+        if known.as_ref().is_none_or(|known| (known.epoch, known.rev) < (proof.epoch, proof.rev)) {
+            tracing::error!(
+                proof = %proof.what, position = %format_args!("{}.{}", proof.epoch, proof.rev),
+                "ROLLED BACK: the database is older than what it has said already. Nothing is served or issued. Put the right \
+                 database back and start again; or restore a backup (portcullis restore); or found the log anew \
+                 (portcullis refound), which signs everyone out"
+            );
+            self.inner.rolled_back.store(Some(Arc::new(proof)));
+        }
+        self.bump();
+    }
+
+    /// The proof, when this node is rolled back.
+    pub fn rolled_back(&self) -> Option<Arc<Proof>> {
+        self.inner.rolled_back.load_full()
+    }
+
+    /// The log was founded anew: what was proven before is void with the rest.
+    pub(crate) fn founded_anew(&self) {
+        self.inner.broken.store(None);
+        self.inner.rolled_back.store(None);
+        self.wake();
+        self.bump();
+    }
+
     /// Why this node must not serve, if so: its reads of the log are too old, or the log is broken.
     pub fn why_not_ready(&self) -> Option<String> {
+        if let Some(proof) = &*self.inner.rolled_back.load() {
+            return Some(format!("rolled back: {}", proof.what));
+        }
         if let Some(broken) = &*self.inner.broken.load() {
             return Some((**broken).clone());
         }
@@ -363,6 +405,8 @@ impl Hub {
                     read.stamp.head
                 );
                 self.inner.broken.store(Some(Arc::new(why.clone())));
+                let (epoch, at) = (self.state().publisher.epoch(), read.stamp.now);
+                self.prove(Proof { what: why.clone(), epoch, rev: after, at });
                 return Err(StoreError::new(why));
             }
             if !read.complete {
@@ -458,6 +502,7 @@ impl Hub {
         state.fleet.committed(publisher.head(), real::mono());
         state.publisher = publisher;
         state.batches.clear();
+        state.snapshots.clear();
         state.keys_version += 1;
         drop(state);
         self.bump();

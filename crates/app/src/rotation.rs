@@ -71,7 +71,11 @@ impl Rota {
         }
     }
 
-    fn master(&self) -> MasterKey {
+    pub(crate) async fn turn(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.turn.lock().await
+    }
+
+    pub(crate) fn master(&self) -> MasterKey {
         locked(&self.masters)[0].clone() // never empty
     }
 }
@@ -98,6 +102,15 @@ pub async fn is_sealed_under(store: &dyn Store, next: &MasterKey, present: &Mast
     Ok(present.opens(&rows, log) == Some(false) && next.opens(&rows, log) == Some(true))
 }
 
+/// Makes what a plan asks for, for a database that nobody serves, or that is founded anew.
+pub(crate) async fn make_all(master: &MasterKey, makes: &[Make], log: LogId, now: Time) -> Result<Vec<Key>, AppError> {
+    let mut made = Vec::with_capacity(makes.len());
+    for make in makes {
+        made.push(master.new_key(*make, &generate(make.purpose).await?, log, now).map_err(fault)?);
+    }
+    Ok(made)
+}
+
 /// The stored keys, opened. What is due is made first: on a new database one that signs, the next one, and a MAC key.
 pub(crate) async fn ensure_keys(
     store: &dyn Store,
@@ -111,10 +124,7 @@ pub(crate) async fn ensure_keys(
     }
     let plan = keys::plan(&rows, &stamp, rules, Wanted::default(), &|_| false);
     if !plan.is_empty() {
-        let mut made = Vec::new();
-        for make in &plan.make {
-            made.push(master.new_key(*make, &generate(make.purpose).await?, log, stamp.now).map_err(fault)?);
-        }
+        let made = make_all(master, &plan.make, log, stamp.now).await?;
         let changes = plan.changes(made, &By::SYSTEM, &mut real::RealChance)?;
         match store.commit(changes).await {
             Ok(_) | Err(CommitError::Conflict(_)) => {}
@@ -235,6 +245,11 @@ impl App {
             self.settle_master(master);
         }
         Ok((stamp, rows))
+    }
+
+    /// Reads the keys now.
+    pub(crate) async fn read_keys(&self) -> Result<(), AppError> {
+        self.load_keys().await.map(drop)
     }
 
     /// Opens the rows by the master key in use, or by the one whose commit has an unknown outcome.

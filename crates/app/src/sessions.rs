@@ -299,6 +299,7 @@ impl App {
             .await;
         if let Err(AppError::Refused(Refused::Unavailable { detail })) = &acted {
             tracing::error!(%detail, grant = %presented.grant(), "refresh refused for now");
+            self.refresh_ahead(&presented).await?;
         }
         let acted = acted?;
         in_time()?; // it is committed; the client repeats and gets the same successor
@@ -306,6 +307,21 @@ impl App {
             Acted::Done(issued, _) | Acted::Answered(issued) => self.tokens(issued, None, None),
             Acted::Before(_) => Err(AppError::Fault("a refresh has no repeat key".into())),
         }
+    }
+
+    /// A refresh token of ours that is ahead of its row proves that the database is older than it was.
+    async fn refresh_ahead(&self, presented: &Presented) -> Result<(), AppError> {
+        let view = self.store().load_refresh(presented.grant()).await.map_err(|e| self.fault(e.into()))?;
+        if let Some(view) = view
+            && presented.epoch() == view.stamp.epoch
+            && presented.counter() > view.grant.family.counter
+        {
+            let (grant, shown, row) = (presented.grant(), presented.counter(), view.grant.family.counter);
+            let what = format!("a refresh token of {grant} has the number {shown}, its row {row}");
+            let (epoch, rev, at) = (view.stamp.epoch, view.stamp.head, view.stamp.now);
+            self.hub().prove(crate::high_water::Proof { what, epoch, rev, at });
+        }
+        Ok(())
     }
 
     fn tokens(

@@ -10,7 +10,7 @@ use crate::retention::Retention;
 use crate::throttle::{Attempt, BucketKey, Verdict};
 use alloc::{string::String, vec::Vec};
 use portcullis_wire::{
-    AccountId, ClientId, Digest, GrantId, InstanceId, KeyId, Rev, SecretBytes, SessionId, Target, Time, Verb,
+    AccountId, ClientId, Digest, Epoch, GrantId, InstanceId, KeyId, Rev, SecretBytes, SessionId, Target, Time, Verb,
 };
 
 /// What to commit: all or nothing.
@@ -225,6 +225,14 @@ pub enum Change {
         before: SecretBytes,
         /// How it is sealed from now on.
         sealed: SecretBytes,
+    },
+    /// The log begins a new epoch after this position; entries of the old one go, and no rule of a revocation by filter stands any
+    /// more. A Conflict (`Moved`) unless both lie beyond what is there. See [`crate::refound`].
+    Refound {
+        /// The new epoch.
+        epoch: Epoch,
+        /// The position before its first entry.
+        base: Rev,
     },
     /// A revocation by filter; the rev of its rule is that of the last entry of the same changes.
     InsertJob(Job),

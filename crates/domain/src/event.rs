@@ -51,6 +51,8 @@ kinds! {
     EveryoneEnded = "everyone.ended";
     /// Sessions that a filter matches were revoked, by a rule and a job.
     SessionsRevoked = "sessions.revoked";
+    /// The log was founded anew after a rollback: everything before it is void.
+    LogRefounded = "log.refounded";
     /// A job was done.
     JobFinished = "job.finished";
     /// A refresh token was presented that only a copy explains; its session or grant was ended.

@@ -41,6 +41,8 @@ pub enum Door {
     ClientOff,
     /// Sessions that a filter matches are ended.
     Filter,
+    /// The log is founded anew after a rollback.
+    Refound,
     /// A signing key is dead: whoever holds it signs nothing that is accepted any more.
     KeyRevoked,
 }
@@ -61,6 +63,7 @@ impl Door {
         Self::SessionLimit,
         Self::ClientOff,
         Self::Filter,
+        Self::Refound,
         Self::KeyRevoked,
     ];
 
@@ -80,6 +83,7 @@ impl Door {
             Self::SessionLimit => "session_limit",
             Self::ClientOff => "client_disabled",
             Self::Filter => "revoked_by_filter",
+            Self::Refound => "refounded",
             Self::KeyRevoked => "key_revoked",
         }
     }
@@ -94,6 +98,7 @@ impl Door {
             Self::Replay => EventKind::RefreshReused,
             Self::ClientOff => EventKind::ClientDisabled,
             Self::Filter => EventKind::SessionsRevoked,
+            Self::Refound => EventKind::LogRefounded,
             Self::KeyRevoked => EventKind::KeyRevoked,
         }
     }

@@ -26,6 +26,7 @@ pub mod keys;
 pub mod known_device;
 pub mod mass;
 pub mod model;
+pub mod refound;
 pub mod refresh;
 pub mod refused;
 pub mod retention;

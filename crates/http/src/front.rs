@@ -44,10 +44,12 @@ pub(crate) async fn front(State(shared): State<Shared>, mut request: Request, ne
     }
 
     let route_name = route.as_ref().map(MatchedPath::as_str);
+    let shut = shared.is_shut() && !matches!(route_name, Some("/healthz" | "/readyz" | "/metrics" | "/openapi.json"));
     let span = tracing::info_span!("request", id = %id, %method, route = route_name.unwrap_or("-"));
     let handled = async {
         match origin::preflight(&shared, &method, &path, request.headers()) {
             Some(response) => response,
+            None if shut => Problem::new(Code::Unavailable).into_response(),
             None => match AssertUnwindSafe(next.run(request)).catch_unwind().await {
                 Ok(response) => response,
                 Err(_) => {

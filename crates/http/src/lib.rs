@@ -51,7 +51,8 @@ pub fn router(app: App, config: HttpConfig) -> axum::Router {
 
 /// The admin API for whoever can reach the admin socket: no token, the actor is `operator`.
 pub fn operator_router(app: App, config: HttpConfig) -> axum::Router {
-    finish(ops::description(ops::routes(admin::routes(Table::new()))), app, config, true)
+    let table = admin::operator_routes(admin::routes(Table::new()));
+    finish(ops::description(ops::routes(table)), app, config, true)
 }
 
 /// `/healthz`, `/readyz` and `/metrics` alone, for a listener of their own.

@@ -46,6 +46,10 @@ impl Shared {
     pub(crate) fn config(&self) -> &HttpConfig {
         &self.inner.config
     }
+    /// Whether nothing is served but to operators: the database is older than what it has said (DESIGN §4.5).
+    pub(crate) fn is_shut(&self) -> bool {
+        !self.inner.operator && self.inner.app.hub().rolled_back().is_some()
+    }
     /// The issuer's origin.
     pub(crate) fn origin(&self) -> &str {
         &self.inner.origin

@@ -621,6 +621,7 @@ fn end_kind(door: portcullis_domain::kernel::Door) -> &'static str {
         Door::Replay => "end: refresh_reused",
         Door::ClientOff => "end: client_disabled",
         Door::Filter => "end: revoked_by_filter",
+        Door::Refound => "end: refounded",
         Door::KeyRevoked => "end: key_revoked",
         Door::SessionLimit => "end: session_limit",
     }

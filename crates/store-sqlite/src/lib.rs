@@ -15,6 +15,7 @@
 //! What may not happen: SQL anywhere else; a row that does not read becoming a default instead of an error; a panic; a success
 //! before the disk has it.
 mod attempts;
+mod backup;
 mod cells;
 mod checkpoint;
 mod connect;
@@ -27,6 +28,7 @@ mod reads;
 mod rows;
 mod writer;
 
+pub use backup::{Replaced, replace};
 pub use open::{OpenError, OpenOptions};
 
 use crate::lock::Lock;
@@ -57,6 +59,7 @@ pub type Clock = Arc<dyn Fn() -> Time + Send + Sync>;
 /// A database in one file. Closing it (dropping) waits for the commits that were sent, and gives the file back.
 pub struct SqliteStore {
     clock: Clock,
+    connector: connect::Connector,
     readers: Arc<Readers>,
     /// `None` only while closing.
     writer: Option<SyncSender<Job>>,
@@ -107,6 +110,7 @@ impl SqliteStore {
         let (sender, waiting) = sync_channel(options.queue.max(1));
         let (checkpointer, checkpoints) = checkpoint::pair(connector.clone());
         let counters = Arc::new(Counters::default());
+        let copies = connector.clone();
         let writer = Writer {
             connector,
             clock: options.clock.clone(),
@@ -122,7 +126,7 @@ impl SqliteStore {
         let threads: Result<Vec<_>, _> = threads.into_iter().collect();
         let threads = threads.map_err(|error| OpenError::from_io(&path, &error))?;
         let (writer, clock) = (Some(sender), options.clock);
-        Ok(Self { clock, readers: Arc::new(readers), writer, threads, counters, _lock: opened.lock })
+        Ok(Self { clock, connector: copies, readers: Arc::new(readers), writer, threads, counters, _lock: opened.lock })
     }
 
     /// What the writer did so far.
@@ -238,6 +242,14 @@ impl Store for SqliteStore {
     }
     fn count_live(&self) -> Fut<'_, Result<LiveCount, StoreError>> {
         self.long(reads::live_count)
+    }
+    fn backup(&self, to: std::path::PathBuf) -> Fut<'_, Result<Stamp, StoreError>> {
+        let (connector, now) = (self.connector.clone(), (self.clock)());
+        Box::pin(async move {
+            let copied = tokio::task::spawn_blocking(move || backup::copy(&connector, &to)).await;
+            let copied = copied.unwrap_or_else(|error| Err(error.to_string()));
+            copied.map(|meta| meta.stamp(now)).map_err(StoreError::new)
+        })
     }
     fn count_matching<'a>(
         &'a self,

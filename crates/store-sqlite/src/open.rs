@@ -176,6 +176,21 @@ impl fmt::Display for OpenError {
 impl std::error::Error for OpenError {}
 
 impl OpenError {
+    /// The same about another file: the one that it was copied from.
+    pub(crate) fn about(self, file: &Path) -> Self {
+        let path = file.to_owned();
+        match self {
+            Self::InUse { pid, .. } => Self::InUse { path, pid },
+            Self::Newer { found, known, .. } => Self::Newer { path, found, known },
+            Self::NotADatabase { .. } => Self::NotADatabase { path },
+            Self::Foreign { .. } => Self::Foreign { path },
+            Self::Corrupted { detail, .. } => Self::Corrupted { path, detail },
+            Self::Other { detail, .. } => Self::Other { path, detail },
+            // These are about the place where it is put.
+            Self::NotWritable { .. } | Self::NoDirectory { .. } | Self::DiskFull { .. } => self,
+        }
+    }
+
     pub(crate) fn from_io(path: &Path, error: &io::Error) -> Self {
         let (path, detail) = (path.to_owned(), error.to_string());
         match error.kind() {
@@ -230,7 +245,7 @@ pub(crate) fn open(path: &Path, options: &OpenOptions) -> Result<Opened, OpenErr
 }
 
 /// Links resolved, so that two names of one file have one lock.
-fn real_path(path: &Path) -> Result<PathBuf, OpenError> {
+pub(crate) fn real_path(path: &Path) -> Result<PathBuf, OpenError> {
     if let Ok(real) = path.canonicalize() {
         return Ok(real);
     }

@@ -197,6 +197,9 @@ impl<S: Store> Store for Faulty<S> {
     fn count_live(&self) -> Fut<'_, Result<LiveCount, StoreError>> {
         self.load(|s| s.count_live())
     }
+    fn backup(&self, to: std::path::PathBuf) -> Fut<'_, Result<Stamp, StoreError>> {
+        self.load(move |s| s.backup(to))
+    }
     fn count_matching<'a>(
         &'a self,
         filter: &'a Filter,

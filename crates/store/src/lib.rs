@@ -127,6 +127,9 @@ pub trait Store: Send + Sync + 'static {
     /// How many live sessions there are by the rows alone (not ended, not cut, not past their absolute end), and how many
     /// accounts have one.
     fn count_live(&self) -> Fut<'_, Result<LiveCount, StoreError>>;
+    /// Copies the whole database to a file that must not exist yet, while it is in use; where the log stood in the copy. An error
+    /// where the database has better tools of its own.
+    fn backup(&self, to: std::path::PathBuf) -> Fut<'_, Result<Stamp, StoreError>>;
     /// How many live sessions a revocation with this filter would end if it were made now, by the rows alone as
     /// [`count_live`](Self::count_live) counts, and of how many accounts.
     fn count_matching<'a>(

@@ -1,5 +1,6 @@
 //! Leases: proof of freshness by a round trip (DESIGN §4.4).
 use super::Hub;
+use crate::high_water::Proof;
 use crate::{AppError, real};
 use portcullis_domain::view::Stamp;
 use portcullis_feed::Mono;
@@ -62,9 +63,13 @@ impl Hub {
             state.fleet.lease_granted(request.instance, arrived, real::mono()).map_err(|_| gone())?;
         }
         let (stamp, began) = self.read_after_now().await?;
-        if witness.is_some_and(|(epoch, rev)| (epoch, rev) > (stamp.epoch, stamp.head)) {
-            tracing::error!(instance = %request.instance, "a verifier proves a position that the log does not have: was the database rolled back?");
-            return Err(AppError::Fault("a verifier is ahead of the log".into()));
+        if let Some((epoch, rev)) = witness.filter(|witness| *witness > (stamp.epoch, stamp.head)) {
+            let what =
+                format!("the verifier {} shows the position {epoch}.{rev}, which this server signed", request.instance);
+            self.prove(Proof { what, epoch, rev, at: stamp.now });
+        }
+        if let Some(why) = self.rolled_back() {
+            return Err(AppError::Fault(format!("rolled back: {}", why.what)));
         }
         let now = real::mono();
         let mut state = self.state();

@@ -3,6 +3,7 @@
 //! A stream holds a position, not a queue: when it can write, it takes what comes after its position. One that falls behind
 //! what is kept is dropped and counted; it comes back and gets a snapshot. So a slow or stuck subscriber costs nothing.
 use super::{Hub, new_secret};
+use crate::high_water::Proof;
 use crate::{AppError, real};
 use bytes::Bytes;
 use portcullis_domain::Chance as _;
@@ -79,7 +80,13 @@ impl Hub {
         if let Some(why) = self.why_not_ready() {
             return Err(AppError::Fault(why));
         }
+        let from = opening.last_event_id.as_deref().and_then(|text| self.parse_position(text));
         let (id, secret) = self.introduce(client, &opening).await?;
+        if let Some((epoch, rev)) = from
+            && (epoch, rev) > self.at()
+        {
+            self.ahead(id, epoch, rev).await?;
+        }
         let version = self.inner.version.subscribe();
         let mut state = self.state();
         if state.closed_clients.contains(&client.id) {
@@ -95,7 +102,6 @@ impl Hub {
             "bound_ms": state.fleet.bound_ms(), "max_life_s": self.inner.max_life_s,
         });
         let mut first = VecDeque::from([First::Event(self.event("hello", None, &hello))]);
-        let from = opening.last_event_id.as_deref().and_then(|text| self.parse_position(text));
         let resume = from.map_or(Resume::Snapshot, |(epoch, rev)| publisher.resume(epoch, rev, MAX_RESUME));
         let at = match resume {
             Resume::Entries(entries) => {
@@ -114,7 +120,6 @@ impl Hub {
                 parts[0].rev // there is always one
             }
             Resume::Ahead => {
-                tracing::error!(instance = %id, "a verifier proves a position that the log does not have: was the database rolled back?");
                 self.inner.stats.streams.fetch_sub(1, Ordering::Relaxed);
                 state.fleet.stream_closed(id);
                 return Err(AppError::Fault("a verifier is ahead of the log".into()));
@@ -134,6 +139,16 @@ impl Hub {
             version,
             ended: false,
         })
+    }
+
+    /// A position of ours beyond what this node knows: it may only lag; a read that begins now tells.
+    async fn ahead(&self, id: InstanceId, epoch: Epoch, rev: Rev) -> Result<(), AppError> {
+        let (stamp, _) = self.read_after_now().await?;
+        if (epoch, rev) > (stamp.epoch, stamp.head) {
+            let what = format!("the verifier {id} shows the position {epoch}.{rev}, which this server signed");
+            self.prove(Proof { what, epoch, rev, at: stamp.now });
+        }
+        Ok(())
     }
 
     /// The instance that it was, when it proves it; else a new one, committed before anything else.

@@ -59,6 +59,7 @@ fn expected(door: Door) -> Row {
         Door::Everyone => all_of(Ends),
         // By a rule and a job, waited for. The sign-in that is under way is decided anew, above the rule: it was not there yet.
         Door::Filter => Row { bystander: Lives, sign_in_in_progress: Lives, ..account },
+        Door::Refound => all_of(Ends),
         // No session is a client's yet: switching a verifier off ends its feed, and no user's session.
         Door::ClientOff => all_of(Lives),
         // Every access token that the key signed, whoever's; no session: all refresh, and go on under another key.
@@ -95,6 +96,10 @@ async fn go_through(door: Door, world: &World, mine: &Tokens, other: &Tokens) ->
         Door::Delete => app.admin_delete(admin, world.ada.id, None).await,
         Door::Everyone => app.admin_end_everyone(admin, None, "test", None).await,
         Door::KeyRevoked => app.admin_revoke_key(admin, app.keys().signs_with(), "test", None).await,
+        Door::Refound => {
+            app.admin_refound(admin, "test").await.unwrap();
+            return None;
+        }
         Door::Filter => {
             let created_before = Some(app.now().plus(3_600_000));
             let filter = Filter { accounts: vec![world.ada.id], created_before, ..Filter::default() };

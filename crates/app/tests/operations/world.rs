@@ -111,6 +111,9 @@ impl<S: Store> Store for Held<S> {
         count_live() -> Result<LiveCount, StoreError>;
         read_live() -> Result<(Stamp, Vec<Entry>), StoreError>;
     }
+    fn backup(&self, to: std::path::PathBuf) -> Fut<'_, Result<Stamp, StoreError>> {
+        self.store.backup(to)
+    }
     fn count_matching<'a>(
         &'a self,
         filter: &'a Filter,

@@ -8,7 +8,17 @@ mod revocations;
 mod roles;
 mod transfer;
 
+mod upkeep;
+
 use crate::table::Table;
+
+/// Besides, on the admin socket.
+pub(crate) fn operator_routes(table: Table) -> Table {
+    table
+        .post("/v1/admin/backup", upkeep::backup)
+        .post("/v1/admin/refound", upkeep::refound)
+        .get("/v1/admin/rollback", upkeep::rollback)
+}
 
 pub(crate) fn routes(table: Table) -> Table {
     table

@@ -5,6 +5,7 @@ pub mod out;
 pub mod revoke;
 pub mod table;
 pub mod transfer;
+pub mod upkeep;
 
 use crate::commands;
 use crate::settings::sources::Flags;
@@ -38,6 +39,12 @@ enum Command {
     Keys(keys::KeysArgs),
     /// End everyone's sessions, or those that a filter matches.
     Revoke(revoke::RevokeArgs),
+    /// Copy the database of a running server.
+    Backup(upkeep::BackupArgs),
+    /// Put a backup in the place of the database of a server that is stopped.
+    Restore(upkeep::RestoreArgs),
+    /// Found the log anew after a rollback: everyone signs in again.
+    Refound(upkeep::RefoundArgs),
     /// Import accounts from a file, with the hashes of their passwords.
     Import(transfer::ImportArgs),
     /// Export accounts as lines that `import` reads.
@@ -316,6 +323,9 @@ pub fn run() -> ExitCode {
         Command::Clients(args) => commands::clients::run(&args),
         Command::Keys(args) => commands::keys::run(&args),
         Command::Revoke(args) => commands::revoke::run(&args),
+        Command::Backup(args) => commands::upkeep::backup(&args),
+        Command::Restore(args) => commands::upkeep::restore(&args),
+        Command::Refound(args) => commands::upkeep::refound(&args),
         Command::Import(args) => commands::import::run(&args),
         Command::Export(args) => commands::export::run(&args),
         Command::Config(ConfigArgs { act: ConfigAct::Check { flags, json } }) => commands::config::check(&flags, json),

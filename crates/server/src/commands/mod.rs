@@ -11,3 +11,4 @@ pub mod node;
 pub mod remote;
 pub mod revoke;
 pub mod serve;
+pub mod upkeep;

@@ -38,6 +38,8 @@ pub struct Settings {
     pub database: Option<PathBuf>,
     /// The data directory.
     pub data_dir: PathBuf,
+    /// Where it is written down how far the log has come, when that was given.
+    pub high_water: Option<PathBuf>,
     /// The master key, when it was given.
     pub master_key: Option<MasterKey>,
     /// Life of an access token.
@@ -233,6 +235,7 @@ impl Settings {
             audience: r.get("audience", values::audience),
             database: r.get("database_url", values::database),
             data_dir: r.get("data_dir", values::directory).unwrap_or_default(),
+            high_water: r.get("high_water_file", values::file),
             master_key: r.get("master_key", |text| {
                 MasterKey::parse(&SecretString::new(text)).ok_or_else(|| "must be 32 bytes in base64".to_owned())
             }),
@@ -332,6 +335,11 @@ impl Settings {
     pub fn issuer_at(&self, bound: SocketAddr) -> String {
         let scheme = if self.tls.is_some() { "https" } else { "http" };
         self.issuer.clone().unwrap_or_else(|| format!("{scheme}://{bound}"))
+    }
+
+    /// Where it is written down how far the log has come.
+    pub fn high_water_path(&self) -> PathBuf {
+        self.high_water.clone().unwrap_or_else(|| self.data_dir.join("high-water.json"))
     }
 
     /// The database file.

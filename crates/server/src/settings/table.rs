@@ -89,6 +89,12 @@ pub const SETTINGS: &[Setting] = &[
         "",
         "directory for the database, the master key and the admin socket; made with mode 0700",
     ),
+    text(
+        "high_water_file",
+        None,
+        "DATA_DIR/high-water.json",
+        "says how far the log has come, best on another volume; an older or an empty database is noticed by it",
+    ),
     secret(
         "master_key",
         "DATA_DIR/master.key, made at first start",

@@ -8,7 +8,7 @@ use portcullis_domain::changes::{BoundRow, Change, Conflict, Revoke};
 use portcullis_domain::family::Family;
 use portcullis_domain::kernel;
 use portcullis_domain::model::{Instance, Status};
-use portcullis_wire::{AccountId, Entry, GrantId, KeyId, Rev, SecretBytes, SessionId, Target, Time, Verb};
+use portcullis_wire::{AccountId, Entry, Epoch, GrantId, KeyId, Rev, SecretBytes, SessionId, Target, Time, Verb};
 use rusqlite::{Params, params};
 
 pub(super) fn apply(act: &mut Act<'_>, step: &Change) -> Result<(), Stop> {
@@ -54,6 +54,7 @@ pub(super) fn apply(act: &mut Act<'_>, step: &Change) -> Result<(), Stop> {
             }
             Ok(())
         }
+        Change::Refound { epoch, base } => refound(act, *epoch, *base),
         Change::InsertJob(job) => jobs::insert(act, job),
         Change::StepJob(step) => jobs::step(act, step),
         Change::InsertKey(row) => insert::key(act, row),
@@ -298,6 +299,17 @@ fn revoke(act: &mut Act<'_>, what: &Revoke) -> Result<(), Stop> {
     insert::entry(act, &entry)?;
     (act.meta.head, act.meta.chain) = (end, act.meta.chain.after(&entry));
     act.rev = Some(end);
+    Ok(())
+}
+
+/// A new epoch, after this position.
+fn refound(act: &mut Act<'_>, epoch: Epoch, base: Rev) -> Result<(), Stop> {
+    holds(epoch > act.meta.epoch && base > act.meta.head, Conflict::Moved)?;
+    run(act, "DELETE FROM log", [])?;
+    run(act, "UPDATE jobs SET finished_at = ?1 WHERE finished_at IS NULL", [act.now.0])?;
+    act.meta.epoch = epoch;
+    act.meta.standing = 0;
+    (act.meta.head, act.meta.forgotten, act.meta.worked_off) = (base, base, base);
     Ok(())
 }
 

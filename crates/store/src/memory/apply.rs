@@ -6,7 +6,7 @@ use portcullis_domain::Cut;
 use portcullis_domain::changes::{Change, Changes, Committed, Conflict, Expect, Revoke};
 use portcullis_domain::model::{Account, Ended, Grant, Status};
 use portcullis_domain::{kernel, mass};
-use portcullis_wire::{AccountId, ClientId, Entry, GrantId, Millis, Rev, Target, Time, Verb};
+use portcullis_wire::{AccountId, ClientId, Entry, Epoch, GrantId, Millis, Rev, Target, Time, Verb};
 
 /// What the changes have come to so far.
 struct Progress {
@@ -193,6 +193,7 @@ fn apply(db: &mut Memory, step: Change, so_far: &mut Progress) -> Result<(), Com
         Change::GiveBack { attempt, verdict } => attempts::give_back(db, &attempt, verdict, so_far.now),
         Change::KnowNetwork { account, network } => attempts::know(db, account, network, so_far.now),
         Change::PruneAttempts { keep, most } => attempts::prune(db, keep, most, so_far.now),
+        Change::Refound { epoch, base } => refound(db, epoch, base, so_far.now)?,
         Change::InsertJob(job) => db.insert_job(job, so_far.rev)?,
         Change::StepJob(step) => db.step_job(step, &mut so_far.rev, so_far.idle_ttl, so_far.now)?,
         Change::PruneSessions { sessions, keep } => so_far.pruned += prune::sessions(db, &sessions, &keep, so_far.now),
@@ -346,6 +347,16 @@ fn revoke(db: &mut Memory, what: Revoke, so_far: &mut Progress) -> Result<(), Co
     so_far.ended = so_far.ended.map(|ended| ended + before.unwrap_or(0));
     db.append(Entry { rev, verb, target, except, spread_ms, until: db.meta.horizon });
     so_far.rev = Some(rev);
+    Ok(())
+}
+
+fn refound(db: &mut Memory, epoch: Epoch, base: Rev, now: Time) -> Result<(), CommitError> {
+    require(epoch > db.meta.epoch && base > db.meta.head, Conflict::Moved)?;
+    let old: Vec<Rev> = db.log.rows().map(|(rev, _)| *rev).collect();
+    old.iter().for_each(|rev| db.log.remove(rev));
+    db.end_jobs(now);
+    db.meta.epoch = epoch;
+    (db.meta.head, db.meta.forgotten, db.meta.worked_off) = (base, base, base);
     Ok(())
 }
 

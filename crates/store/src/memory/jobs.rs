@@ -58,6 +58,13 @@ impl Memory {
         batch
     }
 
+    /// None runs any more: what they were about is void.
+    pub(super) fn end_jobs(&mut self, now: Time) {
+        for job in self.list_running_jobs() {
+            self.jobs.put(job.id, Job { finished_at: Some(now), ..job });
+        }
+    }
+
     pub(super) fn forget_jobs(&mut self, before: Time) {
         let old = |(_, job): &(&JobId, &Job)| job.finished_at.is_some_and(|at| at < before);
         let old: Vec<JobId> = self.jobs.rows().filter(old).map(|(id, _)| *id).collect();

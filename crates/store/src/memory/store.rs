@@ -128,6 +128,11 @@ impl Store for MemoryStore {
     fn count_live(&self) -> Fut<'_, Result<LiveCount, StoreError>> {
         self.read(Memory::count_live)
     }
+    fn backup(&self, _to: std::path::PathBuf) -> Fut<'_, Result<Stamp, StoreError>> {
+        Box::pin(std::future::ready(Err(StoreError::new(
+            "a database in memory is gone with its process; it has no copies",
+        ))))
+    }
     fn count_matching<'a>(
         &'a self,
         filter: &'a Filter,

@@ -1,0 +1,226 @@
+//! How far the log has come, kept apart from the database; and what is done when the database is behind it (DESIGN §4.5).
+//!
+//! A database that was replaced by an older copy cannot tell by itself. So a small file, best on another volume, says how far
+//! the log was; it is compared at the start. While the server runs, others bring proofs too: a verifier that shows a position
+//! of ours beyond the head, a token of ours that is stamped beyond it, a refresh token that is ahead of its row. Any proof puts
+//! this node into the state `rolled_back`: nothing is served or issued until an operator founds the log anew, restores a
+//! backup, or puts the right database back. The state is written down beside the file, so that a restart does not forget it.
+use crate::{App, AppError};
+use portcullis_domain::view::Stamp;
+use portcullis_wire::{Chain, Epoch, LogId, Rev, Time};
+use serde::{Deserialize, Serialize};
+use std::io::{ErrorKind, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How often the file is brought up to date, when the log has grown.
+const ROUND: Duration = Duration::from_secs(1);
+
+/// How far the log was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Mark {
+    /// The log.
+    pub log: LogId,
+    /// Its generation.
+    pub epoch: Epoch,
+    /// Its newest position.
+    pub rev: Rev,
+    /// The chain link there.
+    pub chain: Chain,
+    /// When that was written down, by the database's clock.
+    pub at: Time,
+}
+
+/// What proves that the database is older than what it has said already.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Proof {
+    /// In words, for operators.
+    pub what: String,
+    /// A position that the lost part had: its epoch,
+    pub epoch: Epoch,
+    /// and its rev.
+    pub rev: Rev,
+    /// When it was brought.
+    pub at: Time,
+}
+
+impl Mark {
+    fn of(stamp: &Stamp) -> Self {
+        Self { log: stamp.log, epoch: stamp.epoch, rev: stamp.head, chain: stamp.chain, at: stamp.now }
+    }
+}
+
+/// What a mark says about the database that is found.
+#[derive(Debug, PartialEq, Eq)]
+enum Compared {
+    /// It has come as far, or further.
+    Fits,
+    /// It is another log altogether.
+    OtherLog,
+    /// It is behind, or another history.
+    Behind(String),
+}
+
+/// The rule.
+fn compare(mark: &Mark, stamp: &Stamp) -> Compared {
+    if mark.log != stamp.log {
+        return Compared::OtherLog;
+    }
+    let (was, is) = ((mark.epoch, mark.rev), (stamp.epoch, stamp.head));
+    if was > is {
+        return Compared::Behind(format!("the log had come to {}.{}, and is at {}.{}", was.0, was.1, is.0, is.1));
+    }
+    if was == is && mark.chain != stamp.chain {
+        return Compared::Behind(format!("the log has another history at {}.{} than it had", was.0, was.1));
+    }
+    Compared::Fits
+}
+
+/// The file with the proof, beside the one with the mark.
+pub fn proof_path(high_water: &Path) -> PathBuf {
+    high_water.with_extension("rolled-back.json")
+}
+
+/// What a file holds; `None` when there is none.
+///
+/// # Errors
+/// In words: it cannot be read, or holds something else.
+pub fn read<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<Option<T>, String> {
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(format!("{} cannot be read: {error}", path.display())),
+    };
+    let parsed = serde_json::from_str(&text);
+    parsed.map(Some).map_err(|error| format!("{} is damaged ({error}); look at it, and move it away", path.display()))
+}
+
+/// Writes a file whole, or not at all.
+fn write(path: &Path, value: &impl Serialize) -> std::io::Result<()> {
+    let draft = path.with_extension("draft");
+    let mut file = std::fs::File::create(&draft)?;
+    file.write_all(serde_json::to_string(value)?.as_bytes())?;
+    file.sync_data()?;
+    std::fs::rename(&draft, path)
+}
+
+impl App {
+    /// Compares the database with the file, and keeps the file up to date from then on, in `tasks`. To be called before anything
+    /// is served.
+    ///
+    /// # Errors
+    /// Another log than the file names: an empty or foreign database stands where ours should. Nothing was changed.
+    pub async fn guard_log(&self, path: PathBuf, tasks: &mut tokio::task::JoinSet<()>) -> Result<(), AppError> {
+        let stamp = self.store().stamp().await.map_err(|e| self.fault(e.into()))?;
+        let mark: Option<Mark> = read(&path).map_err(AppError::Fault)?;
+        match mark.map(|mark| (compare(&mark, &stamp), mark)) {
+            None | Some((Compared::Fits, _)) => {}
+            Some((Compared::OtherLog, mark)) => return Err(AppError::Fault(other_log(&path, &mark, stamp.log))),
+            Some((Compared::Behind(what), mark)) => {
+                let what = format!("{what} (by {})", path.display());
+                self.hub().prove(Proof { what, epoch: mark.epoch, rev: mark.rev, at: stamp.now });
+            }
+        }
+        let proof: Option<Proof> = read(&proof_path(&path)).map_err(AppError::Fault)?;
+        if let Some(proof) = proof {
+            if (stamp.epoch, stamp.head) > (proof.epoch, proof.rev) {
+                tracing::info!(was = %proof.what, "the database has what was missing: it is served again");
+                let _ = std::fs::remove_file(proof_path(&path)); // or at the next start
+            } else {
+                self.hub().prove(proof);
+            }
+        }
+        tasks.spawn(self.clone().keep_mark(path));
+        Ok(())
+    }
+
+    /// For ever.
+    async fn keep_mark(self, path: PathBuf) {
+        let (mut written, mut noted): (Option<Mark>, Option<Arc<Proof>>) = (None, None);
+        loop {
+            let proof = self.hub().rolled_back();
+            let job: Option<Box<dyn FnOnce() -> std::io::Result<()> + Send>> = if proof != noted {
+                noted = proof.clone();
+                let at = proof_path(&path);
+                Some(Box::new(move || match proof {
+                    Some(proof) => write(&at, &*proof),
+                    None => match std::fs::remove_file(&at) {
+                        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+                        _ => Ok(()),
+                    },
+                }))
+            } else if noted.is_none()
+                && let Ok(stamp) = self.store().stamp().await
+                && written.is_none_or(|mark| (mark.epoch, mark.rev) != (stamp.epoch, stamp.head))
+            {
+                let (mark, at) = (Mark::of(&stamp), path.clone());
+                written = Some(mark);
+                Some(Box::new(move || write(&at, &mark)))
+            } else {
+                None
+            };
+            if let Some(job) = job {
+                match tokio::task::spawn_blocking(job).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => {
+                        written = None;
+                        tracing::warn!(%error, path = %path.display(), "how far the log has come could not be written down");
+                    }
+                    Err(error) => tracing::warn!(%error, "how far the log has come could not be written down"),
+                }
+            }
+            tokio::time::sleep(ROUND).await;
+        }
+    }
+}
+
+/// What to say when a database of another log is found.
+pub fn other_log(path: &Path, mark: &Mark, found: LogId) -> String {
+    format!(
+        "the database holds {found}, and {} says that it should hold {} (at {}.{}).\n\
+         Was an empty or a foreign volume mounted? Put the right database back, or restore a backup of it. To begin a new \
+         log on purpose, move {} away.",
+        path.display(),
+        mark.log,
+        mark.epoch,
+        mark.rev,
+        path.display()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use portcullis_domain::Cut;
+
+    #[test]
+    fn only_a_log_that_has_come_as_far_fits() {
+        let log = LogId::from_bits(1);
+        let stamp = |epoch, rev, link: u8| Stamp {
+            log,
+            epoch: Epoch(epoch),
+            head: Rev(rev),
+            chain: Chain([link; 32]),
+            horizon: Time(0),
+            floor: Time(0),
+            all: Cut::default(),
+            now: Time(0),
+        };
+        let mark = Mark::of(&stamp(2, 10, 1));
+        for (epoch, rev, link, fits) in [
+            (2, 10, 1, true),
+            (2, 11, 9, true),
+            (3, 1, 9, true),
+            (2, 9, 1, false),
+            (1, 99, 1, false),
+            (2, 10, 2, false),
+        ] {
+            assert_eq!(compare(&mark, &stamp(epoch, rev, link)) == Compared::Fits, fits, "{epoch}.{rev} {link}");
+        }
+        let other = Stamp { log: LogId::from_bits(2), ..stamp(2, 10, 1) };
+        assert_eq!(compare(&mark, &other), Compared::OtherLog);
+    }
+}
