@@ -45,6 +45,9 @@ pub struct Proof {
     pub rev: Rev,
     /// When it was brought.
     pub at: Time,
+    /// Whether a database that has come as far as that position has what was lost. A refresh token that is ahead of its row tells
+    /// of no position: then only a person can say that the right database is back.
+    pub told_by_position: bool,
 }
 
 impl Mark {
@@ -77,6 +80,11 @@ fn compare(mark: &Mark, stamp: &Stamp) -> Compared {
         return Compared::Behind(format!("the log has another history at {}.{} than it had", was.0, was.1));
     }
     Compared::Fits
+}
+
+/// Whether a database that comes back may be served again by itself.
+fn has_what_was_lost(proof: &Proof, stamp: &Stamp) -> bool {
+    stamp.epoch > proof.epoch || proof.told_by_position && (stamp.epoch, stamp.head) >= (proof.epoch, proof.rev)
 }
 
 /// The file with the proof, beside the one with the mark.
@@ -121,12 +129,18 @@ impl App {
             Some((Compared::OtherLog, mark)) => return Err(AppError::Fault(other_log(&path, &mark, stamp.log))),
             Some((Compared::Behind(what), mark)) => {
                 let what = format!("{what} (by {})", path.display());
-                self.hub().prove(Proof { what, epoch: mark.epoch, rev: mark.rev, at: stamp.now });
+                self.hub().prove(Proof {
+                    what,
+                    epoch: mark.epoch,
+                    rev: mark.rev,
+                    at: stamp.now,
+                    told_by_position: true,
+                });
             }
         }
         let proof: Option<Proof> = read(&proof_path(&path)).map_err(AppError::Fault)?;
         if let Some(proof) = proof {
-            if (stamp.epoch, stamp.head) > (proof.epoch, proof.rev) {
+            if has_what_was_lost(&proof, &stamp) {
                 tracing::info!(was = %proof.what, "the database has what was missing: it is served again");
                 let _ = std::fs::remove_file(proof_path(&path)); // or at the next start
             } else {

@@ -406,7 +406,7 @@ impl Hub {
                 );
                 self.inner.broken.store(Some(Arc::new(why.clone())));
                 let (epoch, at) = (self.state().publisher.epoch(), read.stamp.now);
-                self.prove(Proof { what: why.clone(), epoch, rev: after, at });
+                self.prove(Proof { what: why.clone(), epoch, rev: after, at, told_by_position: true });
                 return Err(StoreError::new(why));
             }
             if !read.complete {

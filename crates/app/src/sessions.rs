@@ -280,6 +280,9 @@ impl App {
             keys = self.keys();
         }
         let Some(key) = keys.mac_by_id(presented.key()) else {
+            if presented.epoch() < self.hub().at().0 {
+                return Err(Refused::RefreshExpired.into()); // its key went with its epoch, and so would it
+            }
             return Err(invalid()); // no key of ours, and the list was read just now
         };
         if !presented.is_ours(key) {
@@ -319,7 +322,7 @@ impl App {
             let (grant, shown, row) = (presented.grant(), presented.counter(), view.grant.family.counter);
             let what = format!("a refresh token of {grant} has the number {shown}, its row {row}");
             let (epoch, rev, at) = (view.stamp.epoch, view.stamp.head, view.stamp.now);
-            self.hub().prove(crate::high_water::Proof { what, epoch, rev, at });
+            self.hub().prove(crate::high_water::Proof { what, epoch, rev, at, told_by_position: false });
         }
         Ok(())
     }

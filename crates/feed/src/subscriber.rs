@@ -80,6 +80,13 @@ struct Partial {
     progressed: Mono,
 }
 
+/// What a hash of the server's has confirmed: where a follower goes back to when what came after it turns out to be a fork.
+#[derive(Debug)]
+struct Confirmed {
+    rev: Rev,
+    set: RevokedSet,
+}
+
 /// The follower; see the [module](self).
 #[derive(Debug)]
 pub struct Subscriber {
@@ -89,6 +96,7 @@ pub struct Subscriber {
     position: Option<String>,
     server_bound_ms: Millis,
     links: VecDeque<(Rev, Chain)>,
+    confirmed: Option<Confirmed>,
     keys_rev: Rev,
     stream: Stream,
     failures: u32,
@@ -114,6 +122,7 @@ impl Subscriber {
             position: None,
             server_bound_ms: 0,
             links: VecDeque::new(),
+            confirmed: None,
             keys_rev: Rev::ZERO,
             stream: Stream::Waiting(Mono(i64::MIN)),
             failures: 0,
@@ -203,16 +212,39 @@ impl Subscriber {
                     self.position = id.or(self.position.take());
                 }
             }
-            (Frame::Entries(frame), Stream::Open) => self.stream_entries(&frame, id, now),
+            (Frame::Entries(frame), Stream::Open) => self.stream_entries(&frame, now),
             (Frame::Keys(keys), Stream::Open) => self.take_keys(keys, now),
         }
     }
 
     fn refuse_stream(&mut self, trouble: Trouble, now: Now) {
+        if trouble == Trouble::Fork {
+            self.leave_fork();
+        }
         self.report(trouble);
         self.out.push(Action::Disconnect);
         self.failures = self.failures.max(4);
         self.stream_ended(now);
+    }
+
+    /// Entries of a stream are in force before a hash has confirmed them, for an end must not wait. Of a fork nothing may stay:
+    /// else the right log would look as if it had been rolled back when it comes again.
+    fn leave_fork(&mut self) {
+        let Some(Confirmed { rev, set }) = &self.confirmed else { return };
+        let (rev, mut set) = (*rev, set.clone());
+        if let Some(floor) = self.known.floor {
+            set.forget(floor.time);
+        }
+        self.known.set = set;
+        self.known.applied = rev;
+        self.links.retain(|(at, _)| *at <= rev);
+        self.pending.clear();
+        self.asks.clear();
+        self.dirty = true;
+    }
+
+    fn confirm(&mut self) {
+        self.confirmed = Some(Confirmed { rev: self.known.applied, set: self.known.set.clone() });
     }
 
     fn stream_ended(&mut self, now: Now) {
@@ -268,6 +300,7 @@ impl Subscriber {
         (self.known.floor, self.known.time) = (old.floor, old.time);
         (self.known.max_life_s, self.known.bound_ms) = (old.max_life_s, old.bound_ms);
         self.links.clear();
+        self.confirmed = None;
         self.pending.clear();
         self.asks.clear();
         self.partial = None;
@@ -276,15 +309,10 @@ impl Subscriber {
         self.dirty = true;
     }
 
-    fn stream_entries(&mut self, frame: &frame::Entries, id: Option<String>, now: Now) {
+    fn stream_entries(&mut self, frame: &frame::Entries, now: Now) {
         if self.known.synced {
             match self.extend(&frame.entries, None, now) {
                 Ok(true) => {
-                    // The id stands for the last entry; a frame without entries stands for what was applied already.
-                    let last = frame.entries.last().map_or(self.known.applied, |e| e.rev);
-                    if last == self.known.applied {
-                        self.position = id.or(self.position.take());
-                    }
                     if !frame.entries.is_empty() {
                         self.ask_gently(now);
                     }
@@ -458,6 +486,7 @@ impl Subscriber {
         self.keys_rev = partial.rev;
         self.links.clear();
         self.remember(partial.rev, partial.chain);
+        self.confirm();
         self.raise_floor(partial.floor, now.mono);
         self.dirty = true;
         self.promote();
@@ -590,8 +619,10 @@ impl Subscriber {
         if let Some(time) = answer.time {
             self.set_time(Anchor { time, at: now.mono });
         }
-        if answer.head == self.known.applied && answer.position.is_some() {
-            self.position = answer.position;
+        if answer.head == self.known.applied && self.link_at(answer.head) == Some(answer.chain) {
+            self.confirm();
+            // Only what is confirmed is shown to a server as ours to come back to.
+            self.position = answer.position.or(self.position.take());
         }
         if answer.head < asked.applied {
             self.report(if answer.age_ms == 0 { Trouble::Rollback } else { Trouble::Lagging });

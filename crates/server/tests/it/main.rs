@@ -21,6 +21,7 @@ mod mass;
 mod packaging;
 mod policy;
 mod refresh;
+mod rollback;
 mod serve;
 mod stopped;
 mod support;

@@ -16,6 +16,7 @@ mod log;
 mod mass;
 mod parallel;
 mod prune;
+mod refound;
 mod rest;
 mod revocation;
 mod sessions;
@@ -135,6 +136,8 @@ cases! {
         a_refused_commit_leaves_nothing_behind
         nothing_is_a_commit_too
         all_is_there_after_opening_again;
+    refound:
+        a_new_epoch_voids_what_was_before;
     mass:
         a_rule_kills_from_its_commit_on_and_a_job_marks
         nothing_in_flight_slips_past_a_rule

@@ -1,0 +1,339 @@
+//! A database that is older than what it has said already: restored, copied back, forked, or empty. Verifiers that follow
+//! throughout and ones that start anew accept no token that was ended, no superseded refresh token counts again, and the right
+//! database is followed again (I10).
+use crate::kept::{Session, insist, lasting_address, refresh, serve, sign_in, sign_up, turn, verifier};
+use crate::support::{ADMIN, Dir, PATIENCE, Server, run};
+use portcullis_tower::{Rule, Verifier};
+use rustix::process::Signal;
+use serde_json::json;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+const SETTINGS: [&str; 4] = ["--bound", "1s", "--access-ttl", "30m"];
+const FILES: [&str; 2] = ["portcullis.db", "portcullis.db-wal"];
+
+/// A server, people, and what a copy of its database does not know.
+struct Story {
+    dir: Dir,
+    at: SocketAddr,
+    server: Option<Server>,
+    client: (String, String),
+    /// Follows from before the copy was made.
+    through: Verifier,
+    email: String,
+    /// Lives throughout.
+    kept: Session,
+    /// Ended after the copy was made.
+    ended: Session,
+    /// A refresh token that was superseded after the copy was made.
+    superseded: String,
+}
+
+impl Story {
+    /// Up to the moment after the copy: `copy` is called with the server stopped, or running.
+    async fn tell(more: &[&str], backup: bool) -> Self {
+        let (dir, at) = (Dir::new(), lasting_address());
+        let all = [&SETTINGS[..], more].concat();
+        let server = serve(&dir, at, &all).await;
+        let client = Server::verifier_client(&dir);
+        let through = verifier(at, &client, "throughout");
+        let email = sign_up(at, "ada").await;
+        let (kept, ended) = (sign_in(at, &email).await, sign_in(at, &email).await);
+        let mut story = Self {
+            superseded: kept.refresh.clone(),
+            dir,
+            at,
+            server: Some(server),
+            client,
+            through,
+            email,
+            kept,
+            ended,
+        };
+        story.fresh(&story.through).await;
+        assert!(story.accepts(&story.through, &story.kept).await && story.accepts(&story.through, &story.ended).await);
+        if backup {
+            run(&story.dir.0, &["backup", "--out", "copy.db", "--data-dir", "data"])
+                .must(0, "The master key is not in it");
+        } else {
+            story.stop().await;
+            copy(&story.dir.path("data"), &story.dir.path("copy"));
+            story.start(more).await;
+            story.fresh(&story.through).await;
+        }
+        let next = Session::from(&refresh(at, &story.superseded).await.must(200));
+        story.kept = Session { access: story.kept.access.clone(), ..next };
+        let path = format!("/v1/me/sessions/{}?wait=enforced", story.ended.sid);
+        let done = insist(at, "DELETE", &path, Some(&story.kept.access), None).await.must(200);
+        assert_eq!(done.body["enforcement"]["complete"], true);
+        assert!(!story.accepts(&story.through, &story.ended).await);
+        // The mark is written within a second.
+        let mark = story.high_water(more);
+        let rev = done.body["rev"].as_u64().unwrap();
+        wait_for("the mark", || {
+            std::fs::read_to_string(&mark).is_ok_and(|text| text.contains(&format!("\"rev\":{rev}")))
+        })
+        .await;
+        story
+    }
+
+    fn high_water(&self, more: &[&str]) -> PathBuf {
+        let given = more.iter().position(|word| *word == "--high-water-file").map(|at| more[at + 1]);
+        self.dir.path(given.unwrap_or("data/high-water.json"))
+    }
+
+    async fn start(&mut self, more: &[&str]) {
+        self.server = Some(serve(&self.dir, self.at, &[&SETTINGS[..], more].concat()).await);
+    }
+
+    async fn stop(&mut self) {
+        if let Some(mut server) = self.server.take() {
+            server.process.signal(Signal::TERM);
+            server.process.ended().await;
+        }
+    }
+
+    async fn fresh(&self, verifier: &Verifier) {
+        assert!(verifier.wait_fresh(PATIENCE).await, "no verifier becomes fresh");
+    }
+
+    /// A verifier that knows nothing yet, as after a restart of its service.
+    fn restarted(&self) -> Verifier {
+        verifier(self.at, &self.client, "restarted")
+    }
+
+    async fn accepts(&self, verifier: &Verifier, session: &Session) -> bool {
+        verifier.verify(&session.access, &Rule::default()).await.is_ok()
+    }
+
+    /// Nobody accepts what was ended, for longer than the bound, and however often it is asked.
+    async fn nobody_accepts_the_dead(&self, verifiers: &[&Verifier]) {
+        for _ in 0..150 {
+            for verifier in verifiers {
+                assert!(!self.accepts(verifier, &self.ended).await, "a dead token was accepted again");
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// The state in which nothing is served.
+    async fn shut(&self) {
+        let readyz = || async { crate::support::call(self.at, "GET", "/readyz", None, None).await.0 };
+        let until = async {
+            while readyz().await != 503 {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, until).await.expect("it notices");
+        let login = json!({ "identifier": self.email, "password": "a good long password" });
+        let token = json!({ "refresh_token": self.superseded });
+        for (method, path, body) in [
+            ("POST", "/v1/sessions", Some(login)),
+            ("POST", "/v1/sessions/refresh", Some(token)),
+            ("GET", "/v1/me", None),
+        ] {
+            let (status, answer) = crate::support::call(self.at, method, path, Some(&self.kept.access), body).await;
+            assert_eq!((status, answer["code"].as_str()), (503, Some("unavailable")), "{method} {path}: {answer}");
+        }
+        let log = self.server.as_ref().unwrap().process.log();
+        assert!(log.contains("ROLLED BACK") && log.contains("portcullis refound"), "{log}");
+    }
+
+    /// Everything of before is void, and one goes on with what is new.
+    async fn a_new_epoch(&self, verifiers: &[&Verifier]) {
+        let new = sign_in(self.at, &self.email).await;
+        for token in [&self.superseded, &self.kept.refresh] {
+            assert_eq!(refresh(self.at, token).await.must(401).code(), "refresh_expired");
+        }
+        for verifier in verifiers {
+            self.fresh(verifier).await;
+            wait_until("the new epoch is followed", async || self.accepts(verifier, &new).await).await;
+            assert!(!self.accepts(verifier, &self.ended).await && !self.accepts(verifier, &self.kept).await);
+        }
+    }
+}
+
+async fn wait_for(what: &str, mut so: impl FnMut() -> bool) {
+    wait_until(what, async || so()).await;
+}
+
+async fn wait_until(what: &str, mut so: impl AsyncFnMut() -> bool) {
+    let until = async {
+        while !so().await {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, until).await.unwrap_or_else(|_| panic!("it never came: {what}"));
+}
+
+/// The database files of a stopped server.
+fn copy(from: &Path, to: &Path) {
+    let _ = std::fs::create_dir(to);
+    for name in FILES {
+        let _ = std::fs::remove_file(to.join(name));
+        if from.join(name).exists() {
+            std::fs::copy(from.join(name), to.join(name)).unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_plain_copy_of_an_old_file_is_noticed_at_the_start() {
+    let _turn = turn().await;
+    let mut story = Story::tell(&[], false).await;
+    story.stop().await;
+    copy(&story.dir.path("copy"), &story.dir.path("data"));
+    story.start(&[]).await;
+    story.shut().await;
+    let restarted = story.restarted();
+    story.nobody_accepts_the_dead(&[&story.through, &restarted]).await;
+    // It is not forgotten by another start.
+    story.stop().await;
+    story.start(&[]).await;
+    story.shut().await;
+    let refounded = run(&story.dir.0, &["refound", "--reason", "an old volume", "--data-dir", "data"]);
+    refounded.must(0, "What cannot be known");
+    story.a_new_epoch(&[&story.through, &restarted, &story.restarted()]).await;
+    story.nobody_accepts_the_dead(&[&story.through, &restarted]).await;
+    story.stop().await;
+    story.start(&[]).await;
+    story.a_new_epoch(&[&story.restarted()]).await;
+}
+
+#[tokio::test]
+async fn a_verifier_proves_it_where_no_mark_is_left_and_the_right_database_is_followed_again() {
+    let _turn = turn().await;
+    let mut story = Story::tell(&[], false).await;
+    story.stop().await;
+    copy(&story.dir.path("data"), &story.dir.path("right"));
+    copy(&story.dir.path("copy"), &story.dir.path("data"));
+    std::fs::remove_file(story.dir.path("data/high-water.json")).unwrap();
+    story.start(&[]).await;
+    story.shut().await;
+    story.nobody_accepts_the_dead(&[&story.through]).await;
+    let restarted = story.restarted();
+    story.nobody_accepts_the_dead(&[&story.through, &restarted]).await;
+    // The right one comes back: all is as it was, by itself.
+    story.stop().await;
+    copy(&story.dir.path("right"), &story.dir.path("data"));
+    story.start(&[]).await;
+    for verifier in [&story.through, &restarted] {
+        story.fresh(verifier).await;
+        wait_until("the living are accepted", async || story.accepts(verifier, &story.kept).await).await;
+    }
+    story.nobody_accepts_the_dead(&[&story.through, &restarted]).await;
+    refresh(story.at, &story.kept.refresh).await.must(200);
+}
+
+#[tokio::test]
+async fn a_backup_is_restored_and_what_it_had_forgotten_stays_dead() {
+    let _turn = turn().await;
+    let mut story = Story::tell(&[], true).await;
+    let dir = story.dir.0.clone();
+    let restore = |args: &[&str]| run(&dir, &[&["restore", "--data-dir", "data"], args].concat());
+    restore(&["copy.db"]).must(1, "in use by another server (process");
+    run(&dir, &["backup", "--out", "copy.db", "--data-dir", "data"]).must(1, "exists already");
+    story.stop().await;
+    run(&dir, &["backup", "--out", "late.db", "--data-dir", "data"]).must(3, "Is the server running");
+    // What is no backup of this database changes nothing.
+    let whole = std::fs::read(dir.join("copy.db")).unwrap();
+    let before = std::fs::read(dir.join("data/portcullis.db")).unwrap();
+    std::fs::write(dir.join("cut.db"), &whole[..whole.len() / 2]).unwrap();
+    std::fs::write(dir.join("text.db"), "no database at all, but long enough to be looked at").unwrap();
+    std::fs::write(dir.join("nothing.db"), "").unwrap();
+    let mut holed = whole.clone();
+    holed[4096 * 3..4096 * 4].fill(0xa5);
+    std::fs::write(dir.join("holed.db"), holed).unwrap();
+    for (file, words) in [
+        ("cut.db", "is damaged"),
+        ("text.db", "is not a database"),
+        ("nothing.db", "is not a database"),
+        ("holed.db", "is damaged"),
+        ("missing.db", "it is no file"),
+        (".", "it is no file"),
+    ] {
+        restore(&[file]).must(1, words);
+        assert_eq!(std::fs::read(dir.join("data/portcullis.db")).unwrap(), before, "{file}");
+    }
+    let done = restore(&["copy.db", "--json"]).must(0, "").json();
+    assert_eq!((done["epoch"].as_u64(), done["old_epoch"].as_u64()), (Some(2), Some(1)), "{done}");
+    assert!(done["rev"].as_u64() > Some(1 << 32) && done["proven"].as_u64() >= Some(1), "{done}");
+    assert!(Path::new(done["kept"][0].as_str().unwrap()).exists());
+    story.start(&[]).await;
+    story.a_new_epoch(&[&story.through, &story.restarted()]).await;
+    story.nobody_accepts_the_dead(&[&story.through]).await;
+}
+
+#[tokio::test]
+async fn an_empty_volume_poisons_nobody() {
+    let _turn = turn().await;
+    let mark = "mark.json"; // beside the data directory, as on another volume
+    let mut story = Story::tell(&["--high-water-file", mark], false).await;
+    story.stop().await;
+    std::fs::rename(story.dir.path("data"), story.dir.path("aside")).unwrap();
+    // With the mark on another volume the mistake is told at once, and nothing is made.
+    let listen = story.at.to_string();
+    let args = ["serve", "--listen", &listen, "--data-dir", "data", "--high-water-file", mark];
+    run(&story.dir.0, &args).must(2, "Was an empty volume mounted?");
+    assert!(!story.dir.path("data/portcullis.db").exists());
+    // Without it an empty server comes up. Nobody follows it.
+    story.start(&[]).await;
+    let restarted = story.restarted();
+    story.nobody_accepts_the_dead(&[&story.through, &restarted]).await;
+    let stranger = sign_in(story.at, ADMIN.0).await;
+    for verifier in [&story.through, &restarted] {
+        assert!(!story.accepts(verifier, &stranger).await && !story.accepts(verifier, &story.kept).await);
+    }
+    story.stop().await;
+    std::fs::remove_dir_all(story.dir.path("data")).unwrap();
+    std::fs::rename(story.dir.path("aside"), story.dir.path("data")).unwrap();
+    story.start(&["--high-water-file", mark]).await;
+    for verifier in [&story.through, &restarted] {
+        wait_until("the living are accepted", async || story.accepts(verifier, &story.kept).await).await;
+    }
+    story.nobody_accepts_the_dead(&[&story.through, &restarted]).await;
+}
+
+#[tokio::test]
+async fn a_fork_is_followed_by_nobody_who_knew_the_log() {
+    let _turn = turn().await;
+    let mut story = Story::tell(&[], false).await;
+    story.stop().await;
+    copy(&story.dir.path("data"), &story.dir.path("right"));
+    // The copy goes on by itself, as on a machine where nobody knew better: as many entries, others.
+    copy(&story.dir.path("copy"), &story.dir.path("data"));
+    std::fs::remove_file(story.dir.path("data/high-water.json")).unwrap();
+    let other = lasting_address();
+    let at = other.to_string();
+    let settings = [&SETTINGS[..], &["--listen", &at]].concat();
+    let mut fork = {
+        let args = ["serve", "--issuer", crate::support::ISSUER, "--data-dir", "data", "--log-format", "json"];
+        Server::run(crate::support::portcullis(&story.dir.0, &[&args, &settings[..]].concat())).await
+    };
+    let eve = sign_up(other, "eve").await;
+    for _ in 0..3 {
+        let session = sign_in(other, &eve).await;
+        insist(other, "DELETE", "/v1/me/sessions/current", Some(&session.access), None).await.must(200);
+    }
+    let living = sign_in(other, &eve).await;
+    fork.process.signal(Signal::TERM);
+    fork.process.ended().await;
+    drop(fork);
+    // Now it comes up where the verifiers look for the log.
+    story.start(&[]).await;
+    // The lease that the right server gave lasts for the bound, whatever stands at its address now.
+    wait_until("the lease ends", async || !story.through.readiness().fresh).await;
+    for _ in 0..150 {
+        assert!(!story.accepts(&story.through, &story.ended).await, "a dead token was accepted again");
+        assert!(!story.accepts(&story.through, &living).await, "the fork was followed");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    story.stop().await;
+    copy(&story.dir.path("right"), &story.dir.path("data"));
+    let _ = std::fs::remove_file(story.dir.path("data/high-water.json"));
+    let _ = std::fs::remove_file(story.dir.path("data/high-water.rolled-back.json"));
+    story.start(&[]).await;
+    wait_until("the living are accepted", async || story.accepts(&story.through, &story.kept).await).await;
+    story.nobody_accepts_the_dead(&[&story.through]).await;
+}
