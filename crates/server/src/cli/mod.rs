@@ -1,6 +1,7 @@
 //! The command line: what can be asked for, and how an answer leaves the process.
 pub mod exit;
 pub mod keys;
+pub mod look;
 pub mod out;
 pub mod revoke;
 pub mod table;
@@ -33,10 +34,14 @@ enum Command {
     DemoApi(DemoArgs),
     /// List, make, block and delete accounts, and end their sessions.
     Accounts(AccountsArgs),
+    /// List and end sessions.
+    Sessions(look::SessionsArgs),
     /// List, register, enable and disable clients.
     Clients(ClientsArgs),
     /// List, rotate and revoke keys; replace the master key.
     Keys(keys::KeysArgs),
+    /// Who follows the feed, and how far behind each is.
+    Feed(look::FeedArgs),
     /// End everyone's sessions, or those that a filter matches.
     Revoke(revoke::RevokeArgs),
     /// Copy the database of a running server.
@@ -49,6 +54,8 @@ enum Command {
     Import(transfer::ImportArgs),
     /// Export accounts as lines that `import` reads.
     Export(transfer::ExportArgs),
+    /// Look for what is wrong with an installation; exit code 4 when something is.
+    Doctor(Box<look::DoctorArgs>),
     /// Look at the configuration.
     Config(ConfigArgs),
 }
@@ -295,7 +302,8 @@ pub struct ConfigArgs {
 
 #[derive(Debug, Subcommand)]
 pub enum ConfigAct {
-    /// Read the settings as `serve` would, and show each with where it came from.
+    /// Read the settings as `serve` would, and show each with where it came from, secrets masked.
+    #[command(visible_alias = "show")]
     Check {
         #[command(flatten)]
         flags: Flags,
@@ -320,6 +328,9 @@ pub fn run() -> ExitCode {
         Command::Serve(args) => commands::serve::run(&args.flags),
         Command::DemoApi(args) => commands::demo_api::run(&args),
         Command::Accounts(args) => commands::accounts::run(&args),
+        Command::Sessions(args) => commands::sessions::run(&args),
+        Command::Feed(args) => commands::feed::run(&args),
+        Command::Doctor(args) => commands::doctor::run(&args),
         Command::Clients(args) => commands::clients::run(&args),
         Command::Keys(args) => commands::keys::run(&args),
         Command::Revoke(args) => commands::revoke::run(&args),

@@ -3,7 +3,7 @@ use super::remote::{Remote, block_on, cell, escaped};
 use crate::cli::exit::{Exit, Failure, Outcome};
 use crate::cli::out;
 use crate::cli::table::render;
-use crate::cli::{AccountsAct, AccountsArgs, Page};
+use crate::cli::{AccountsAct, AccountsArgs, Page, Wait};
 use http::Method;
 use portcullis_wire::{AccountId, SecretString};
 use serde_json::{Value, json};
@@ -64,21 +64,8 @@ async fn act(args: &AccountsArgs) -> Outcome {
             let account = remote.call(Method::POST, &path(account, "/unblock"), Some(&body)).await?;
             show(json, &account, || account_table(&account));
         }
-        AccountsAct::Sessions { account, page } => {
-            let account = find(&mut remote, account).await?;
-            let listed = remote.call(Method::GET, &path(account, &format!("/sessions?{}", query(page))), None).await?;
-            show(json, &listed, || {
-                let columns = ["id", "device_name", "kind", "ip", "created_at", "last_seen_at"];
-                let row = |session| columns.iter().map(|column| cell(session, column)).collect();
-                let rows: Vec<Vec<_>> = items(&listed, "sessions").map(row).collect();
-                render(&["ID", "DEVICE", "KIND", "IP", "SIGNED IN", "LAST SEEN"], &rows) + &more(&listed)
-            });
-        }
-        AccountsAct::EndSessions { account, wait } => {
-            let account = find(&mut remote, account).await?;
-            let path = path(account, &format!("/sessions{}", wait.query()));
-            return revoking(&mut remote, Method::DELETE, &path, None, json, wait.wait).await;
-        }
+        AccountsAct::Sessions { account, page } => return list_sessions(&mut remote, account, page, json).await,
+        AccountsAct::EndSessions { account, wait } => return end_sessions(&mut remote, account, wait, json).await,
         AccountsAct::Delete { account, wait } => {
             let account = find(&mut remote, account).await?;
             let path = path(account, &wait.query());
@@ -86,6 +73,26 @@ async fn act(args: &AccountsArgs) -> Outcome {
         }
     }
     Ok(Exit::Done)
+}
+
+/// The living sessions of an account.
+pub(super) async fn list_sessions(remote: &mut Remote, account: &str, page: &Page, as_json: bool) -> Outcome {
+    let account = find(remote, account).await?;
+    let listed = remote.call(Method::GET, &path(account, &format!("/sessions?{}", query(page))), None).await?;
+    show(as_json, &listed, || {
+        let columns = ["id", "device_name", "kind", "ip", "created_at", "last_seen_at"];
+        let row = |session| columns.iter().map(|column| cell(session, column)).collect();
+        let rows: Vec<Vec<_>> = items(&listed, "sessions").map(row).collect();
+        render(&["ID", "DEVICE", "KIND", "IP", "SIGNED IN", "LAST SEEN"], &rows) + &more(&listed)
+    });
+    Ok(Exit::Done)
+}
+
+/// Ends all sessions of an account.
+pub(super) async fn end_sessions(remote: &mut Remote, account: &str, wait: &Wait, as_json: bool) -> Outcome {
+    let account = find(remote, account).await?;
+    let path = path(account, &format!("/sessions{}", wait.query()));
+    revoking(remote, Method::DELETE, &path, None, as_json, wait.wait).await
 }
 
 const ACCOUNT_HEADS: [&str; 6] = ["ID", "EMAIL", "NAME", "STATUS", "ROLES", "CREATED"];

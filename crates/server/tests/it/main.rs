@@ -12,6 +12,7 @@ mod config;
 mod databases;
 mod demo_api;
 mod dev;
+mod doctor;
 mod fleet;
 mod guessing;
 mod kept;

@@ -1,0 +1,78 @@
+//! `portcullis feed`: who follows the feed, and how far behind each is.
+use super::accounts::{items, more, query, show};
+use super::remote::{Remote, block_on, cell};
+use crate::cli::exit::{Exit, Outcome};
+use crate::cli::look::FeedArgs;
+use crate::cli::table::render;
+use http::Method;
+use serde_json::Value;
+
+/// Lists the running copies of verifiers.
+pub fn run(args: &FeedArgs) -> Outcome {
+    block_on(async {
+        let mut remote = Remote::of(&args.reach)?;
+        let path = format!("/v1/admin/verifiers?{}", query(&args.page));
+        let listed = remote.call(Method::GET, &path, None).await?;
+        show(args.reach.json, &listed, || table(&listed));
+        let late = items(&listed, "verifiers").any(is_late);
+        Ok(if args.check && late { Exit::CheckFailed } else { Exit::Done })
+    })
+}
+
+fn table(listed: &Value) -> String {
+    let row = |one: &Value| {
+        let heard = one.get("heard_ms_ago").and_then(Value::as_u64).map_or(String::new(), |ms| format!("{ms} ms ago"));
+        let member = |name| cell(one, name);
+        vec![
+            member("name"),
+            member("id"),
+            state(one).into(),
+            member("policy"),
+            member("applied"),
+            member("behind"),
+            heard,
+        ]
+    };
+    let rows: Vec<_> = items(listed, "verifiers").map(row).collect();
+    let heads = ["NAME", "ID", "STATE", "POLICY", "APPLIED", "BEHIND", "HEARD"];
+    let head = cell(listed, "head");
+    match rows.is_empty() {
+        true => format!("nobody follows the feed; the log is at rev {head}"),
+        false => format!("{}\nthe log is at rev {head}{}", render(&heads, &rows), more(listed)),
+    }
+}
+
+/// In one word. `away` still holds a lease: until that ends it must be waited for.
+fn state(one: &Value) -> &'static str {
+    let is = |member: &str| one.get(member).and_then(Value::as_bool).unwrap_or(false);
+    match (is("connected"), is("leased")) {
+        (true, true) => "fresh",
+        (true, false) => "connecting",
+        (false, true) => "away",
+        (false, false) => "gone",
+    }
+}
+
+/// Whether one that may still accept tokens does not know all that is committed. Whoever holds no lease accepts nothing.
+pub(super) fn is_late(one: &Value) -> bool {
+    let behind = one.get("behind").and_then(Value::as_u64);
+    match state(one) {
+        "fresh" => behind != Some(0),
+        state => state == "away",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn who_is_late() {
+        let one = |connected, leased, behind: Option<u64>| {
+            is_late(&json!({ "connected": connected, "leased": leased, "behind": behind }))
+        };
+        assert!(!one(true, true, Some(0)) && one(true, true, Some(1)) && one(true, true, None));
+        assert!(one(false, true, Some(0)) && !one(false, false, Some(9)) && !one(true, false, None));
+    }
+}

@@ -1,0 +1,109 @@
+//! `sessions`, `feed` and `doctor`: what an operator sees of a server.
+use crate::support::{ADMIN, Dir, Ran, Server, basic, open, read_until, read_until_so, run};
+use std::os::unix::fs::PermissionsExt as _;
+
+fn on(dir: &Dir, args: &[&str]) -> Ran {
+    run(&dir.0, &[args, &["--data-dir", "data"]].concat())
+}
+
+/// The states of the checks with this name.
+fn states(report: &serde_json::Value, name: &str) -> Vec<String> {
+    let checks = report["checks"].as_array().unwrap().iter();
+    checks.filter(|check| check["name"] == name).map(|check| check["state"].as_str().unwrap().to_owned()).collect()
+}
+
+#[tokio::test]
+async fn one_session_and_all_of_an_account() {
+    let dir = Dir::new();
+    let server = Server::start(&dir).await;
+    let first = server.access_token(ADMIN).await;
+    let second = server.access_token(ADMIN).await;
+    let listed = on(&dir, &["sessions", "list", ADMIN.0, "--json"]).must(0, "").json();
+    let sessions = listed["sessions"].as_array().unwrap();
+    assert_eq!(sessions.len(), 2);
+    let mine = server.call("GET", "/v1/me/sessions", Some(&first), None).await.1;
+    let first_id =
+        mine["sessions"].as_array().unwrap().iter().find(|one| one["current"] == true).unwrap()["id"].clone();
+    on(&dir, &["sessions", "list", ADMIN.0]).must(0, first_id.as_str().unwrap());
+    let end = ["sessions", "end", first_id.as_str().unwrap(), "--wait"];
+    on(&dir, &end).must(0, "1 session ended (rev 1); enforced everywhere");
+    on(&dir, &end).must(0, "0 sessions ended");
+    assert_eq!(server.call("GET", "/v1/me", Some(&first), None).await.0, 401);
+    assert_eq!(server.call("GET", "/v1/me", Some(&second), None).await.0, 200);
+    on(&dir, &["sessions", "end-all", ADMIN.0]).must(0, "1 session ended (rev 2)");
+    assert_eq!(server.call("GET", "/v1/me", Some(&second), None).await.0, 401);
+    on(&dir, &["sessions", "end", "ses_"]).must(2, "is no session's id");
+    on(&dir, &["sessions", "end", "ses_00000000000000000000000000"]).must(1, "not_found");
+}
+
+#[tokio::test]
+async fn who_follows_the_feed() {
+    let dir = Dir::new();
+    let server = Server::start_with(&dir, &["--bound", "2s"]).await;
+    on(&dir, &["feed", "--check"]).must(0, "nobody follows the feed; the log is at rev 0");
+    let (id, secret) = Server::verifier_client(&dir);
+    let auth = || Some(basic((&id, &secret)));
+    let mut feed = open(server.address, "GET", "/v1/feed?name=orders&policy=closed", auth(), None).await;
+    let begun =
+        read_until_so(&mut feed, |text| text.split("\nid: ").nth(1).is_some_and(|rest| rest.contains("\n\n"))).await;
+    on(&dir, &["feed"]).must(0, "orders");
+    // It gets a lease by an acknowledgement, and then it is asked to know what is committed.
+    let position = begun.lines().find_map(|line| line.strip_prefix("id: ")).unwrap();
+    let hello = begun.lines().find_map(|line| line.strip_prefix("data: {")).unwrap();
+    let hello: serde_json::Value = serde_json::from_str(&format!("{{{hello}")).unwrap();
+    let ack = serde_json::json!({
+        "instance": hello["instance"], "instance_secret": hello["instance_secret"], "epoch": hello["epoch"],
+        "applied": 0, "position": position, "nonce": "n",
+    });
+    let mut request = open(server.address, "POST", "/v1/feed/acks", auth(), Some(ack)).await;
+    assert!(read_until(&mut request, "no such mark").await.starts_with("HTTP/1.1 200"));
+    on(&dir, &["feed", "--check"]).must(0, "fresh");
+    server.access_token(ADMIN).await;
+    on(&dir, &["sessions", "end-all", ADMIN.0]).must(0, "rev 1");
+    let listed = on(&dir, &["feed", "--check", "--json"]).must(4, "").json();
+    assert_eq!((listed["head"].as_u64(), listed["verifiers"][0]["behind"].as_u64()), (Some(1), Some(1)));
+    let report = on(&dir, &["doctor", "--json"]).must(0, "").json();
+    assert_eq!(states(&report, "feed"), ["warning"]);
+}
+
+#[tokio::test]
+async fn a_sound_installation_passes_and_each_fault_is_named() {
+    let dir = Dir::new();
+    on(&dir, &["doctor", "--offline"]).must(0, "the first start makes it");
+    on(&dir, &["doctor"]).must(4, "is it running? --offline leaves it out");
+    let server = Server::start(&dir).await;
+    server.access_token(ADMIN).await;
+    let report = on(&dir, &["doctor", "--json"]).must(0, "").json();
+    assert_eq!(states(&report, "settings"), ["ok", "warning"], "the tests hash weakly, and that is said");
+    for name in ["data directory", "database", "master key", "server", "keys", "feed", "rollback"] {
+        assert_eq!(states(&report, name), ["ok"], "{name}: {report}");
+    }
+    on(&dir, &["doctor", "--bound", "5"]).must(4, "a duration needs a number and a unit");
+    let other = on(&dir, &["doctor", "--issuer", "http://127.0.0.1:9", "--json"]).must(4, "").json();
+    assert_eq!(
+        (states(&other, "issuer"), states(&other, "public address")),
+        (vec!["ok".to_owned(), "failed".to_owned()], vec!["failed".to_owned()],)
+    );
+    let mode = |name: &str, mode| {
+        std::fs::set_permissions(dir.path(name), std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    for (name, check, right, wrong) in
+        [("data", "data directory", 0o700, 0o755), ("data/master.key", "master key", 0o600, 0o644)]
+    {
+        mode(name, wrong);
+        let report = on(&dir, &["doctor", "--offline", "--json"]).must(4, "").json();
+        assert_eq!(states(&report, check), ["failed"], "{report}");
+        mode(name, right);
+    }
+    on(&dir, &["doctor", "--tls-cert", "none.pem", "--tls-key", "none.key", "--offline"]).must(4, "cannot be read");
+    // A mark of tomorrow: the clock was set back.
+    let mark = dir.path("data/high-water.json");
+    let text = std::fs::read_to_string(&mark).unwrap();
+    let mut tomorrow: serde_json::Value = serde_json::from_str(&text).unwrap();
+    tomorrow["at"] = "2999-01-01T00:00:00.000Z".into();
+    dir.write("mark.json", &tomorrow.to_string());
+    on(&dir, &["doctor", "--offline", "--high-water-file", "mark.json"]).must(4, "it was set back by");
+    dir.write("mark.json", "{");
+    on(&dir, &["doctor", "--offline", "--high-water-file", "mark.json"]).must(4, "is damaged");
+    on(&dir, &["doctor"]).must(0, "runs, and the database answers");
+}
