@@ -34,6 +34,8 @@ cargo xtask COMMAND
   bench smoke            refreshes per second of the server beside its floor program, in the same run; memory, start, size
   soak [--seeds N] [--from M]
                          the simulator over many more seeds (default: 20000 from 1000000)
+  soak kills [--points N]
+                         kill -9 of a server under load, so many times (default: 300)
   help                   this page
 ";
 

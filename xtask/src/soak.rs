@@ -1,8 +1,27 @@
-//! The simulator over many more seeds than the test run takes.
+//! The long tiers: the simulator over many more seeds than the test run takes, and many more kills of a real server.
 use crate::{Failure, process, workspace};
+
+/// `soak kills [--points N]`: a server under load is killed that often; a journal of what was answered is held against it.
+fn kills(words: &[&str]) -> Result<(), Failure> {
+    let points = match words {
+        [] => "300",
+        ["--points", n] if n.parse::<u32>().is_ok_and(|n| n > 0) => n,
+        _ => return Err(Failure::Usage("soak kills knows --points and a number".into())),
+    };
+    process::run(
+        process::cargo()
+            .args(["test", "--release", "--locked", "-p", "portcullis-server", "--test", "it"])
+            .args(["--", "--nocapture", "killed::it_costs_nobody"])
+            .env("PORTCULLIS_TEST_KILLS", points)
+            .current_dir(workspace::root()),
+    )
+}
 
 /// `soak [--seeds N] [--from M]`.
 pub fn command(words: &[&str]) -> Result<(), Failure> {
+    if let ["kills", rest @ ..] = words {
+        return kills(rest);
+    }
     let (mut seeds, mut from) = ("20000".to_owned(), "1000000".to_owned());
     let mut rest = words.iter();
     while let Some(flag) = rest.next() {

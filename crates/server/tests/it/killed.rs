@@ -19,8 +19,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
 
-/// At least so many kills, and until so many refreshes were committed without their answer.
+/// At least so many kills (`cargo xtask soak kills` asks for more), and until so many refreshes were committed without their
+/// answer.
 const ROUNDS: usize = 15;
+const ASKED: &str = "PORTCULLIS_TEST_KILLS";
 const UNHEARD: usize = 3;
 const MOST_ROUNDS: usize = 80;
 const CHAINS: usize = 6;
@@ -196,8 +198,10 @@ async fn it_costs_nobody_a_session_and_brings_nothing_back() {
     let life = Life::new(journal.clone(), living, BOUND_US);
     let judging: Vec<_> = verifiers.iter().map(|one| tokio::spawn(judge(one.clone(), life.clone()))).collect();
 
+    let asked = std::env::var(ASKED).map(|text| text.parse().expect("PORTCULLIS_TEST_KILLS is a number"));
+    let least: usize = asked.unwrap_or(ROUNDS);
     let (mut rounds, mut unheard_in_all, mut repeated) = (0, 0, 0);
-    while rounds < ROUNDS || (unheard_in_all < UNHEARD && rounds < MOST_ROUNDS) {
+    while rounds < least || (unheard_in_all < UNHEARD && rounds < MOST_ROUNDS) {
         rounds += 1;
         let before = journal.ended().len();
         let doomed = doomed(at, &admin, rounds).await;

@@ -14,6 +14,7 @@ mod demo_api;
 mod dev;
 mod doctor;
 mod fleet;
+mod full;
 mod guessing;
 mod kept;
 mod keys;
