@@ -1,4 +1,4 @@
-//! The words of `portcullis sessions`, `feed` and `doctor`: looking at a server, and ending one session.
+//! The words of `portcullis sessions`, `feed`, `audit` and `doctor`: looking at a server, and ending one session.
 use super::{Page, Reach, Wait};
 use crate::settings::sources::Flags;
 use clap::{Args, Subcommand};
@@ -47,6 +47,21 @@ pub struct FeedArgs {
     /// Exit code 4 unless everyone who holds a lease is connected and has applied all that is committed.
     #[arg(long)]
     pub check: bool,
+}
+
+/// The audit records of acts by people, operators and the server itself.
+#[derive(Debug, Args)]
+pub struct AuditArgs {
+    #[command(flatten)]
+    pub reach: Reach,
+    /// Only those about this account: id or address.
+    #[arg(long, value_name = "ACCOUNT")]
+    pub account: Option<String>,
+    /// Only this kind; a wrong one is answered with all that there are.
+    #[arg(long, value_name = "KIND")]
+    pub kind: Option<String>,
+    #[command(flatten)]
+    pub page: Page,
 }
 
 /// Looks for what is wrong with an installation, on the server's machine.

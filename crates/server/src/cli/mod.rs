@@ -42,6 +42,8 @@ enum Command {
     Keys(keys::KeysArgs),
     /// Who follows the feed, and how far behind each is.
     Feed(look::FeedArgs),
+    /// Who did what, newest first.
+    Audit(look::AuditArgs),
     /// End everyone's sessions, or those that a filter matches.
     Revoke(revoke::RevokeArgs),
     /// Copy the database of a running server.
@@ -330,6 +332,7 @@ pub fn run() -> ExitCode {
         Command::Accounts(args) => commands::accounts::run(&args),
         Command::Sessions(args) => commands::sessions::run(&args),
         Command::Feed(args) => commands::feed::run(&args),
+        Command::Audit(args) => commands::audit::run(&args),
         Command::Doctor(args) => commands::doctor::run(&args),
         Command::Clients(args) => commands::clients::run(&args),
         Command::Keys(args) => commands::keys::run(&args),
@@ -358,5 +361,27 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    /// docs/commands.md tells of every command, and of no flag that there is not.
+    #[test]
+    fn the_page_about_commands_is_true() {
+        const PAGE: &str = include_str!("../../../../docs/commands.md");
+        let mut flags = vec!["--help".to_owned()];
+        let cli = Cli::command();
+        let mut left: Vec<_> = cli.get_subcommands().collect();
+        for command in &left {
+            let name = command.get_name();
+            let told = [format!("`{name}`"), format!("`{name} ")].iter().any(|text| PAGE.contains(text.as_str()));
+            assert!(told, "docs/commands.md does not tell of `{name}`");
+        }
+        while let Some(command) = left.pop() {
+            flags.extend(command.get_arguments().filter_map(|flag| Some(format!("--{}", flag.get_long()?))));
+            left.extend(command.get_subcommands());
+        }
+        for word in PAGE.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-')) {
+            let is_flag = word.strip_prefix("--").is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_alphabetic()));
+            assert!(!is_flag || flags.iter().any(|flag| flag == word), "docs/commands.md speaks of {word}");
+        }
     }
 }

@@ -141,7 +141,7 @@ fn path(account: AccountId, rest: &str) -> String {
 }
 
 /// An account by its id, or by its exact address.
-async fn find(remote: &mut Remote, text: &str) -> Result<AccountId, Failure> {
+pub(super) async fn find(remote: &mut Remote, text: &str) -> Result<AccountId, Failure> {
     if let Ok(id) = text.parse() {
         return Ok(id);
     }

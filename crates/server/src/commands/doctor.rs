@@ -63,7 +63,10 @@ impl Report {
 pub fn run(args: &DoctorArgs) -> Outcome {
     let mut report = Report::default();
     match Settings::load(&args.flags) {
-        Err(problems) => problems.0.into_iter().for_each(|problem| report.add("settings", Failed, problem)),
+        Err(problems) => {
+            problems.0.into_iter().for_each(|problem| report.add("settings", Failed, problem));
+            report.add("the rest", Warning, "not looked at: first mend the settings");
+        }
         Ok(settings) => {
             look_at_settings(&mut report, &settings);
             look_at_files(&mut report, &settings, real::wall());
@@ -228,10 +231,16 @@ const fn space_state(free: u64) -> State {
 /// What the running server says of itself, by its admin socket.
 async fn look_at_server(report: &mut Report, settings: &Settings) {
     let socket = Settings::admin_socket(&settings.data_dir);
+    if socket.exists() {
+        private(report, "admin socket", &socket, "600");
+    }
     let mut server = Client::new(Target::Socket(socket));
     let ready = match server.call(Method::GET, "/readyz", None).await {
         Ok(answer) => answer,
-        Err(why) => return report.add("server", Failed, format!("{}; is it running? --offline leaves it out", why.0)),
+        Err(why) => {
+            report.add("server", Failed, format!("{}; is it running? --offline leaves it out", why.0));
+            return report.add("keys, feed", Warning, "not looked at: that takes a running server");
+        }
     };
     match ready.is_success() {
         true => report.add("server", Good, "runs, and the database answers"),
@@ -304,8 +313,13 @@ fn feed_state(listed: &Value) -> (State, String) {
 
 /// The server as its users reach it: by the issuer, through whatever stands in front of it.
 async fn look_from_outside(report: &mut Report, settings: &Settings, trust: Trust) {
-    let Some(issuer) = &settings.issuer else { return };
-    let Ok(uri) = base_url(issuer) else { return };
+    let Some(issuer) = &settings.issuer else {
+        return report.add("public address", Good, "none is set: the server is for this machine alone");
+    };
+    let uri = match base_url(issuer) {
+        Ok(uri) => uri,
+        Err(why) => return report.add("public address", Failed, why.message),
+    };
     let path = "/.well-known/oauth-authorization-server";
     let mut outside = Client::new(Target::Url(uri)).trusting(trust);
     let answer = outside.call(Method::GET, path, None).await;

@@ -1,5 +1,6 @@
 //! One file per command.
 pub mod accounts;
+pub mod audit;
 pub mod clients;
 pub mod config;
 pub mod demo_api;

@@ -1,4 +1,4 @@
-//! `sessions`, `feed` and `doctor`: what an operator sees of a server.
+//! `sessions`, `feed`, `audit` and `doctor`: what an operator sees of a server.
 use crate::support::{ADMIN, Dir, Ran, Server, basic, open, read_until, read_until_so, run};
 use std::os::unix::fs::PermissionsExt as _;
 
@@ -32,6 +32,10 @@ async fn one_session_and_all_of_an_account() {
     assert_eq!(server.call("GET", "/v1/me", Some(&second), None).await.0, 200);
     on(&dir, &["sessions", "end-all", ADMIN.0]).must(0, "1 session ended (rev 2)");
     assert_eq!(server.call("GET", "/v1/me", Some(&second), None).await.0, 401);
+    let audit = on(&dir, &["audit", "--account", ADMIN.0, "--limit", "1"]).must(0, "more: --cursor ").out;
+    assert!(audit.contains("operator") && audit.lines().count() == 3, "{audit}");
+    on(&dir, &["audit", "--kind", "nonsense"]).must(1, "must be one of");
+    on(&dir, &["config", "show"]).must(0, "data_dir");
     on(&dir, &["sessions", "end", "ses_"]).must(2, "is no session's id");
     on(&dir, &["sessions", "end", "ses_00000000000000000000000000"]).must(1, "not_found");
 }
