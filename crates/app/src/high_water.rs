@@ -112,7 +112,9 @@ fn write(path: &Path, value: &impl Serialize) -> std::io::Result<()> {
     let mut file = std::fs::File::create(&draft)?;
     file.write_all(serde_json::to_string(value)?.as_bytes())?;
     file.sync_data()?;
-    std::fs::rename(&draft, path)
+    std::fs::rename(&draft, path)?;
+    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::fs::File::open(folder)?.sync_all()
 }
 
 impl App {
@@ -151,44 +153,46 @@ impl App {
         Ok(())
     }
 
-    /// For ever.
+    /// For ever. What could not be written is tried again in the next round, and the mark never goes back.
     async fn keep_mark(self, path: PathBuf) {
         let (mut written, mut noted): (Option<Mark>, Option<Arc<Proof>>) = (None, None);
         loop {
             let proof = self.hub().rolled_back();
-            let job: Option<Box<dyn FnOnce() -> std::io::Result<()> + Send>> = if proof != noted {
-                noted = proof.clone();
-                let at = proof_path(&path);
-                Some(Box::new(move || match proof {
-                    Some(proof) => write(&at, &*proof),
-                    None => match std::fs::remove_file(&at) {
-                        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
-                        _ => Ok(()),
-                    },
-                }))
+            let result = if proof != noted {
+                let (at, what) = (proof_path(&path), proof.clone());
+                let result = off_thread(move || what.map_or_else(|| remove(&at), |proof| write(&at, &*proof))).await;
+                result.map(|()| noted = proof)
             } else if noted.is_none()
                 && let Ok(stamp) = self.store().stamp().await
-                && written.is_none_or(|mark| (mark.epoch, mark.rev) != (stamp.epoch, stamp.head))
+                && written.is_none_or(|mark| is_further(&mark, &stamp))
             {
                 let (mark, at) = (Mark::of(&stamp), path.clone());
-                written = Some(mark);
-                Some(Box::new(move || write(&at, &mark)))
+                off_thread(move || write(&at, &mark)).await.map(|()| written = Some(mark))
             } else {
-                None
+                Ok(())
             };
-            if let Some(job) = job {
-                match tokio::task::spawn_blocking(job).await {
-                    Ok(Ok(())) => {}
-                    Ok(Err(error)) => {
-                        written = None;
-                        tracing::warn!(%error, path = %path.display(), "how far the log has come could not be written down");
-                    }
-                    Err(error) => tracing::warn!(%error, "how far the log has come could not be written down"),
-                }
+            if let Err(error) = result {
+                tracing::warn!(%error, path = %path.display(), "how far the log has come could not be written down");
             }
             tokio::time::sleep(ROUND).await;
         }
     }
+}
+
+/// Whether the log is beyond a mark. One that went back is none of the mark's business: the mark is what proves it.
+fn is_further(mark: &Mark, stamp: &Stamp) -> bool {
+    (stamp.epoch, stamp.head) > (mark.epoch, mark.rev)
+}
+
+fn remove(path: &Path) -> std::io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+async fn off_thread(work: impl FnOnce() -> std::io::Result<()> + Send + 'static) -> std::io::Result<()> {
+    tokio::task::spawn_blocking(work).await.map_err(std::io::Error::other)?
 }
 
 /// What to say when a database of another log is found.
@@ -224,6 +228,12 @@ mod tests {
             now: Time(0),
         };
         let mark = Mark::of(&stamp(2, 10, 1));
+        assert!(is_further(&mark, &stamp(2, 11, 1)) && is_further(&mark, &stamp(3, 0, 1)));
+        assert!(
+            !is_further(&mark, &stamp(2, 10, 1))
+                && !is_further(&mark, &stamp(2, 9, 1))
+                && !is_further(&mark, &stamp(1, 99, 1))
+        );
         for (epoch, rev, link, fits) in [
             (2, 10, 1, true),
             (2, 11, 9, true),

@@ -27,7 +27,7 @@ pub(crate) fn copy(connector: &Connector, to: &Path) -> Result<Meta, String> {
     if to.exists() {
         return Err(format!("{} exists already; name another file", to.display()));
     }
-    let draft = to.with_extension("draft");
+    let draft = beside(to, ".draft");
     let _ = fs::remove_file(&draft); // what an interrupted backup left
     let made = (|| {
         let db = connector.reader().map_err(|fault| wrong("the database cannot be read", &fault))?;
@@ -57,45 +57,48 @@ fn look_through(path: &Path) -> Result<Meta, String> {
     reads::meta(&db).map_err(|fault| fault.to_string())
 }
 
-/// Puts the copy `from` in the place of the database at `path`, which nobody may have open. The files that were there are kept
-/// beside it under names that end in `suffix`. What is wrong with the copy is found before anything is changed.
-///
-/// # Errors
-/// As for opening; `accept` may refuse, too, for what it finds in the copy, with its words.
-pub fn replace(
-    path: &Path,
-    from: &Path,
-    suffix: &str,
-    options: &OpenOptions,
-    accept: impl FnOnce(&portcullis_domain::view::Stamp) -> Result<(), String>,
-) -> Result<Replaced, OpenError> {
-    let path = open::real_path(path)?;
-    let lock = Lock::take(&path)?;
-    let other = |path: &Path, detail: String| OpenError::Other { path: path.to_owned(), detail };
-    if !from.is_file() {
-        return Err(other(from, "it is no file".into()));
-    }
-    let draft = beside(&path, ".restoring");
-    let clean = || {
-        for end in ["", "-wal", "-shm", ".lock"] {
-            let _ = fs::remove_file(beside(&draft, end));
+/// A copy that is on its way into the place of a database. Until [`Restoring::finish`] the database is untouched, and nobody
+/// else can open it; what is dropped before leaves nothing behind.
+#[derive(Debug)]
+pub struct Restoring {
+    path: PathBuf,
+    draft: PathBuf,
+    _lock: Lock,
+}
+
+impl Restoring {
+    /// Takes the copy `from`, which is to take the place of the database at `path`; nobody may have that open. What is wrong
+    /// with the copy is found here.
+    ///
+    /// # Errors
+    /// As for opening; `accept` may refuse, too, for what it finds in the copy, with its words.
+    pub fn begin(
+        path: &Path,
+        from: &Path,
+        options: &OpenOptions,
+        accept: impl FnOnce(&portcullis_domain::view::Stamp) -> Result<(), String>,
+    ) -> Result<Self, OpenError> {
+        let path = open::real_path(path)?;
+        let lock = Lock::take(&path)?;
+        let other = |path: &Path, detail: String| OpenError::Other { path: path.to_owned(), detail };
+        if !from.is_file() {
+            return Err(other(from, "it is no file".into()));
         }
-    };
-    clean();
-    let checked = (|| {
-        fs::copy(from, &draft).map_err(|error| OpenError::from_io(&draft, &error))?;
+        let new = Self { draft: beside(&path, ".restoring"), path, _lock: lock };
+        new.clean(); // what an interrupted restore left
+        let draft = &new.draft;
+        fs::copy(from, draft).map_err(|error| OpenError::from_io(draft, &error))?;
         // A plain copy of files may have its log beside it.
-        match fs::copy(beside(from, "-wal"), beside(&draft, "-wal")) {
+        match fs::copy(beside(from, "-wal"), beside(draft, "-wal")) {
             Err(error) if error.kind() != ErrorKind::NotFound => return Err(OpenError::from_io(from, &error)),
             _ => {}
         }
-        fs::set_permissions(&draft, fs::Permissions::from_mode(0o600)).map_err(|e| OpenError::from_io(&draft, &e))?;
-        let named = |error: OpenError| error.about(from);
-        if fs::metadata(&draft).is_ok_and(|meta| meta.len() == 0) {
+        fs::set_permissions(draft, fs::Permissions::from_mode(0o600)).map_err(|e| OpenError::from_io(draft, &e))?;
+        if fs::metadata(draft).is_ok_and(|meta| meta.len() == 0) {
             return Err(OpenError::NotADatabase { path: from.to_owned() });
         }
         // Opening migrates an older schema, refuses a newer, a foreign or a damaged one, and takes the log in.
-        let opened = open::open(&draft, options).map_err(named)?;
+        let opened = open::open(draft, options).map_err(|error| error.about(from))?;
         let stamp = opened.meta.stamp((options.clock)());
         let found: String = opened
             .db
@@ -106,27 +109,57 @@ pub fn replace(
         }
         accept(&stamp).map_err(|why| other(from, why))?;
         opened.db.close().map_err(|(_, error)| other(from, error.to_string()))?;
-        File::open(&draft).and_then(|file| file.sync_all()).map_err(|error| OpenError::from_io(&draft, &error))
-    })();
-    if let Err(error) = checked {
-        clean();
-        return Err(error);
+        Ok(new)
     }
-    let mut kept = Vec::new();
-    for end in ["", "-wal", "-shm"] {
-        let (old, aside) = (beside(&path, end), beside(&path, &format!("{suffix}{end}")));
-        match fs::rename(&old, &aside) {
-            Ok(()) => kept.push(aside),
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(error) => return Err(OpenError::from_io(&old, &error)),
+
+    /// The copy, a database of its own, in which what must be done can be done before it is in place.
+    pub fn draft(&self) -> &Path {
+        &self.draft
+    }
+
+    /// Puts the copy, which nobody may have open any more, in its place by one rename. The files that were there are kept
+    /// beside it under names that end in `suffix`.
+    ///
+    /// # Errors
+    /// The copy is still in use, or a file cannot be moved.
+    pub fn finish(self, suffix: &str) -> Result<Replaced, OpenError> {
+        let (path, draft) = (&self.path, &self.draft);
+        let in_use = Lock::take(draft)?;
+        let whole = |error: rusqlite::Error| OpenError::Other { path: draft.clone(), detail: error.to_string() };
+        let db = Connection::open(draft).map_err(whole)?;
+        let busy: i64 = db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0)).map_err(whole)?;
+        db.close().map_err(|(_, error)| whole(error))?;
+        if busy != 0 || fs::metadata(beside(draft, "-wal")).is_ok_and(|meta| meta.len() > 0) {
+            return Err(OpenError::Other { path: draft.clone(), detail: "its log could not be taken in".into() });
+        }
+        drop(in_use);
+        File::open(draft).and_then(|file| file.sync_all()).map_err(|error| OpenError::from_io(draft, &error))?;
+        let mut kept = Vec::new();
+        for end in ["", "-wal", "-shm"] {
+            let (old, aside) = (beside(path, end), beside(path, &format!("{suffix}{end}")));
+            match fs::rename(&old, &aside) {
+                Ok(()) => kept.push(aside),
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => return Err(OpenError::from_io(&old, &error)),
+            }
+        }
+        fs::rename(draft, path).map_err(|error| OpenError::from_io(path, &error))?;
+        let folder = path.parent().unwrap_or(Path::new("/"));
+        File::open(folder).and_then(|folder| folder.sync_all()).map_err(|error| OpenError::from_io(folder, &error))?;
+        Ok(Replaced { kept })
+    }
+
+    fn clean(&self) {
+        for end in ["", "-wal", "-shm", ".lock"] {
+            let _ = fs::remove_file(beside(&self.draft, end));
         }
     }
-    fs::rename(&draft, &path).map_err(|error| OpenError::from_io(&path, &error))?;
-    let folder = path.parent().unwrap_or(Path::new("/"));
-    File::open(folder).and_then(|folder| folder.sync_all()).map_err(|error| OpenError::from_io(folder, &error))?;
-    clean();
-    drop(lock);
-    Ok(Replaced { kept })
+}
+
+impl Drop for Restoring {
+    fn drop(&mut self) {
+        self.clean();
+    }
 }
 
 /// `a.db` → `a.db-wal`.

@@ -28,7 +28,7 @@ mod reads;
 mod rows;
 mod writer;
 
-pub use backup::{Replaced, replace};
+pub use backup::{Replaced, Restoring};
 pub use open::{OpenError, OpenOptions};
 
 use crate::lock::Lock;

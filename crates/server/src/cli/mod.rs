@@ -380,7 +380,8 @@ mod tests {
             left.extend(command.get_subcommands());
         }
         for word in PAGE.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-')) {
-            let is_flag = word.strip_prefix("--").is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_alphabetic()));
+            let is_flag =
+                word.strip_prefix("--").is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_alphabetic()));
             assert!(!is_flag || flags.iter().any(|flag| flag == word), "docs/commands.md speaks of {word}");
         }
     }

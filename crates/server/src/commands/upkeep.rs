@@ -12,7 +12,7 @@ use portcullis_app::{AppError, real};
 use portcullis_domain::kernel::By;
 use portcullis_domain::view::Stamp;
 use portcullis_domain::{Actor, Chance as _};
-use portcullis_store_sqlite::{OpenOptions, SqliteStore, replace};
+use portcullis_store_sqlite::{OpenOptions, Restoring, SqliteStore};
 use portcullis_wire::{Epoch, LogId, Rev};
 use serde_json::{Value, json};
 use std::path::Path;
@@ -89,8 +89,9 @@ async fn put_back(args: &RestoreArgs, settings: &Settings) -> Outcome {
     };
     let moment: String = real::wall().to_string().chars().filter(char::is_ascii_digit).take(14).collect();
     let suffix = format!(".before-{moment}");
-    let replaced = replace(&database, &args.file, &suffix, &options(), accept).map_err(Failure::refused)?;
-    let store = SqliteStore::open(&database, options()).map_err(Failure::config)?;
+    let restoring = Restoring::begin(&database, &args.file, &options(), accept).map_err(Failure::refused)?;
+    // Founded anew before it is in place: whenever this ends early, no older copy is there that could be served.
+    let store = SqliteStore::open(restoring.draft(), options()).map_err(Failure::config)?;
     let restored = refounding::where_it_stands(&store).await.map_err(Failure::refused)?;
     let positions = [
         mark.map(|mark| (mark.epoch, mark.rev)),
@@ -105,11 +106,10 @@ async fn put_back(args: &RestoreArgs, settings: &Settings) -> Outcome {
             AppError::Fault(why) => why,
             other => other.to_string(),
         };
-        let kept =
-            replaced.kept.first().map_or(String::new(), |kept| format!("; the old database is {}", kept.display()));
-        Failure::refused(format!("the backup is in place, but its log could not be founded anew: {why}{kept}"))
+        Failure::refused(format!("nothing was changed, for the backup's log could not be founded anew: {why}"))
     })?;
     drop(store);
+    let replaced = restoring.finish(&suffix).map_err(Failure::refused)?;
     // The mark is of the old log; the next start writes the new one.
     let _ = std::fs::remove_file(&high_water);
     let _ = std::fs::remove_file(high_water::proof_path(&high_water));

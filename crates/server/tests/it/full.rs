@@ -1,5 +1,6 @@
-//! A full disk under a server that serves: every write answers 503 and is not done, reads and verifiers go on, and with space
-//! again the server goes on without a hand. The disk is a limit on the size of files, which is set on the running process.
+//! Files that cannot grow any more under a server that serves: every write answers 503 and is not done, reads and verifiers go
+//! on, and with space again the server goes on without a hand. The limit is one on the size of files, set on the running
+//! process: writes fail with EFBIG. That SQLite's own word for a full disk is taken in the same way is tested in `store-sqlite`.
 use crate::kept::{Answer, Kept, insist, lasting_address, sign_in, sign_up, turn, verifier};
 use crate::support::{ADMIN, Dir, ISSUER, Server, portcullis};
 use portcullis_tower::wire::Code;
@@ -104,6 +105,9 @@ async fn nothing_is_claimed_that_is_not_on_disk_and_nobody_is_signed_out() {
     }
 
     limit(&server, None);
+    // Nothing of what was refused was done: the address is free, and the account is not blocked.
+    sign_up(at, "b").await;
+    sign_in(at, &email).await;
     insist(at, "POST", "/v1/sessions/refresh", None, refreshing().as_ref()).await.must(200);
     let done = insist(at, "DELETE", &format!("{ending}?wait=enforced"), Some(&phone.access), None).await.must(200);
     assert_eq!((&done.body["rev"], &done.body["enforcement"]["complete"]), (&json!(1), &json!(true)), "{}", done.body);

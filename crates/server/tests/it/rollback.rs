@@ -256,6 +256,13 @@ async fn a_backup_is_restored_and_what_it_had_forgotten_stays_dead() {
         restore(&[file]).must(1, words);
         assert_eq!(std::fs::read(dir.join("data/portcullis.db")).unwrap(), before, "{file}");
     }
+    // Nor does a sound one whose log cannot be founded anew: the old copy must never be in place as it is.
+    let other_key = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+    restore(&["copy.db", "--master-key", other_key]).must(1, "nothing was changed");
+    assert_eq!(std::fs::read(dir.join("data/portcullis.db")).unwrap(), before);
+    let left = std::fs::read_dir(dir.join("data")).unwrap().map(|entry| entry.unwrap().file_name());
+    let left: Vec<_> = left.filter(|name| name.to_string_lossy().contains("restoring")).collect();
+    assert!(left.is_empty(), "{left:?}");
     let done = restore(&["copy.db", "--json"]).must(0, "").json();
     assert_eq!((done["epoch"].as_u64(), done["old_epoch"].as_u64()), (Some(2), Some(1)), "{done}");
     assert!(done["rev"].as_u64() > Some(1 << 32) && done["proven"].as_u64() >= Some(1), "{done}");
