@@ -7,6 +7,7 @@
 //! backup, or puts the right database back. The state is written down beside the file, so that a restart does not forget it.
 use crate::{App, AppError};
 use portcullis_domain::view::Stamp;
+use portcullis_store::{Store, StoreError};
 use portcullis_wire::{Chain, Epoch, LogId, Rev, Time};
 use serde::{Deserialize, Serialize};
 use std::io::{ErrorKind, Write as _};
@@ -67,7 +68,7 @@ enum Compared {
     Behind(String),
 }
 
-/// The rule.
+/// The rule, as far as numbers tell; [`goes_on_from`] looks at what was written.
 fn compare(mark: &Mark, stamp: &Stamp) -> Compared {
     if mark.log != stamp.log {
         return Compared::OtherLog;
@@ -76,10 +77,25 @@ fn compare(mark: &Mark, stamp: &Stamp) -> Compared {
     if was > is {
         return Compared::Behind(format!("the log had come to {}.{}, and is at {}.{}", was.0, was.1, is.0, is.1));
     }
-    if was == is && mark.chain != stamp.chain {
-        return Compared::Behind(format!("the log has another history at {}.{} than it had", was.0, was.1));
-    }
     Compared::Fits
+}
+
+/// Whether the log is the one that a mark of the same epoch was made of: what was written since leads from its link to the newest.
+/// A copy that went on by itself has other entries, however many. Where some of them are forgotten, nothing speaks against it.
+async fn goes_on_from(store: &dyn Store, mark: &Mark) -> Result<bool, StoreError> {
+    const AT_ONCE: u32 = 10_000;
+    let (mut rev, mut chain) = (mark.rev, mark.chain);
+    loop {
+        let read = store.read_log(rev, AT_ONCE).await?;
+        if !read.complete {
+            return Ok(true);
+        }
+        chain = read.entries.iter().fold(chain, |chain, entry| chain.after(entry));
+        match read.entries.last() {
+            Some(last) if last.rev < read.stamp.head => rev = last.rev,
+            _ => return Ok(chain == read.stamp.chain),
+        }
+    }
 }
 
 /// Whether a database that comes back may be served again by itself.
@@ -126,23 +142,25 @@ impl App {
     pub async fn guard_log(&self, path: PathBuf, tasks: &mut tokio::task::JoinSet<()>) -> Result<(), AppError> {
         let stamp = self.store().stamp().await.map_err(|e| self.fault(e.into()))?;
         let mark: Option<Mark> = read(&path).map_err(AppError::Fault)?;
-        match mark.map(|mark| (compare(&mark, &stamp), mark)) {
-            None | Some((Compared::Fits, _)) => {}
-            Some((Compared::OtherLog, mark)) => return Err(AppError::Fault(other_log(&path, &mark, stamp.log))),
-            Some((Compared::Behind(what), mark)) => {
+        if let Some(mark) = mark {
+            let behind = match compare(&mark, &stamp) {
+                Compared::OtherLog => return Err(AppError::Fault(other_log(&path, &mark, stamp.log))),
+                Compared::Behind(what) => Some(what),
+                Compared::Fits if mark.epoch < stamp.epoch => None, // founded anew since
+                Compared::Fits => {
+                    let same = goes_on_from(self.store(), &mark).await.map_err(|e| self.fault(e.into()))?;
+                    (!same).then(|| format!("the log has another history at {}.{} than it had", mark.epoch, mark.rev))
+                }
+            };
+            if let Some(what) = behind {
                 let what = format!("{what} (by {})", path.display());
-                self.hub().prove(Proof {
-                    what,
-                    epoch: mark.epoch,
-                    rev: mark.rev,
-                    at: stamp.now,
-                    told_by_position: true,
-                });
+                let (epoch, rev, at) = (mark.epoch, mark.rev, stamp.now);
+                self.hub().prove(Proof { what, epoch, rev, at, told_by_position: true });
             }
         }
         let proof: Option<Proof> = read(&proof_path(&path)).map_err(AppError::Fault)?;
         if let Some(proof) = proof {
-            if has_what_was_lost(&proof, &stamp) {
+            if has_what_was_lost(&proof, &stamp) && self.hub().rolled_back().is_none() {
                 tracing::info!(was = %proof.what, "the database has what was missing: it is served again");
                 let _ = std::fs::remove_file(proof_path(&path)); // or at the next start
             } else {
@@ -234,14 +252,9 @@ mod tests {
                 && !is_further(&mark, &stamp(2, 9, 1))
                 && !is_further(&mark, &stamp(1, 99, 1))
         );
-        for (epoch, rev, link, fits) in [
-            (2, 10, 1, true),
-            (2, 11, 9, true),
-            (3, 1, 9, true),
-            (2, 9, 1, false),
-            (1, 99, 1, false),
-            (2, 10, 2, false),
-        ] {
+        for (epoch, rev, link, fits) in
+            [(2, 10, 1, true), (2, 11, 9, true), (3, 1, 9, true), (2, 9, 1, false), (1, 99, 1, false)]
+        {
             assert_eq!(compare(&mark, &stamp(epoch, rev, link)) == Compared::Fits, fits, "{epoch}.{rev} {link}");
         }
         let other = Stamp { log: LogId::from_bits(2), ..stamp(2, 10, 1) };

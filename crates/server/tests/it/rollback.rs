@@ -83,6 +83,24 @@ impl Story {
         self.dir.path(given.unwrap_or("data/high-water.json"))
     }
 
+    /// The copy takes the place of the database and goes on by itself, as on a machine where nobody knew better, and further than
+    /// the right one; a session that it began and that lives there.
+    async fn a_fork(&self) -> Session {
+        copy(&self.dir.path("copy"), &self.dir.path("data"));
+        std::fs::remove_file(self.dir.path("data/high-water.json")).unwrap();
+        let at = lasting_address();
+        let mut fork = serve(&self.dir, at, &SETTINGS).await;
+        let eve = sign_up(at, "eve").await;
+        for _ in 0..3 {
+            let session = sign_in(at, &eve).await;
+            insist(at, "DELETE", "/v1/me/sessions/current", Some(&session.access), None).await.must(200);
+        }
+        let living = sign_in(at, &eve).await;
+        fork.process.signal(Signal::TERM);
+        fork.process.ended().await;
+        living
+    }
+
     async fn start(&mut self, more: &[&str]) {
         self.server = Some(serve(&self.dir, self.at, &[&SETTINGS[..], more].concat()).await);
     }
@@ -308,25 +326,7 @@ async fn a_fork_is_followed_by_nobody_who_knew_the_log() {
     let mut story = Story::tell(&[], false).await;
     story.stop().await;
     copy(&story.dir.path("data"), &story.dir.path("right"));
-    // The copy goes on by itself, as on a machine where nobody knew better: as many entries, others.
-    copy(&story.dir.path("copy"), &story.dir.path("data"));
-    std::fs::remove_file(story.dir.path("data/high-water.json")).unwrap();
-    let other = lasting_address();
-    let at = other.to_string();
-    let settings = [&SETTINGS[..], &["--listen", &at]].concat();
-    let mut fork = {
-        let args = ["serve", "--issuer", crate::support::ISSUER, "--data-dir", "data", "--log-format", "json"];
-        Server::run(crate::support::portcullis(&story.dir.0, &[&args, &settings[..]].concat())).await
-    };
-    let eve = sign_up(other, "eve").await;
-    for _ in 0..3 {
-        let session = sign_in(other, &eve).await;
-        insist(other, "DELETE", "/v1/me/sessions/current", Some(&session.access), None).await.must(200);
-    }
-    let living = sign_in(other, &eve).await;
-    fork.process.signal(Signal::TERM);
-    fork.process.ended().await;
-    drop(fork);
+    let living = story.a_fork().await;
     // Now it comes up where the verifiers look for the log.
     story.start(&[]).await;
     // The lease that the right server gave lasts for the bound, whatever stands at its address now.
@@ -343,4 +343,36 @@ async fn a_fork_is_followed_by_nobody_who_knew_the_log() {
     story.start(&[]).await;
     wait_until("the living are accepted", async || story.accepts(&story.through, &story.kept).await).await;
     story.nobody_accepts_the_dead(&[&story.through]).await;
+}
+
+#[tokio::test]
+async fn a_mark_tells_a_fork_however_far_it_has_come() {
+    let _turn = turn().await;
+    let mut story = Story::tell(&[], false).await;
+    story.stop().await;
+    let mark = story.dir.path("data/high-water.json");
+    let right = std::fs::read(&mark).unwrap();
+    copy(&story.dir.path("data"), &story.dir.path("right"));
+    story.a_fork().await;
+    std::fs::write(&mark, &right).unwrap();
+    story.start(&[]).await;
+    story.shut().await;
+    let log = story.server.as_ref().unwrap().process.log();
+    assert!(log.contains("the log has another history at 1.1 than it had"), "{log}");
+    let restarted = story.restarted();
+    story.nobody_accepts_the_dead(&[&story.through, &restarted]).await;
+    // Another start does not take the fork for what was lost, though it has come further than that.
+    story.stop().await;
+    story.start(&[]).await;
+    story.shut().await;
+    assert_eq!(std::fs::read(&mark).unwrap(), right, "the mark is not the fork's now");
+    // The right one comes back: all is as it was, by itself.
+    story.stop().await;
+    copy(&story.dir.path("right"), &story.dir.path("data"));
+    story.start(&[]).await;
+    for verifier in [&story.through, &restarted] {
+        story.fresh(verifier).await;
+        wait_until("the living are accepted", async || story.accepts(verifier, &story.kept).await).await;
+    }
+    story.nobody_accepts_the_dead(&[&story.through, &restarted]).await;
 }
