@@ -291,15 +291,21 @@ impl Hub {
     /// The database is older than what it has said already: from now on nothing is served (DESIGN §4.5). The proof that reaches
     /// furthest is kept.
     pub fn prove(&self, proof: Proof) {
-        let known = self.inner.rolled_back.load_full();
-        if known.as_ref().is_none_or(|known| (known.epoch, known.rev) < (proof.epoch, proof.rev)) {
+        let proof = Arc::new(proof);
+        let further = |known: &Option<Arc<Proof>>| {
+            known.as_ref().is_none_or(|known| (known.epoch, known.rev) < (proof.epoch, proof.rev))
+        };
+        let before = self.inner.rolled_back.rcu(|known| match further(known) {
+            true => Some(proof.clone()),
+            false => known.clone(),
+        });
+        if further(&before) {
             tracing::error!(
                 proof = %proof.what, position = %format_args!("{}.{}", proof.epoch, proof.rev),
                 "ROLLED BACK: the database is older than what it has said already. Nothing is served or issued. Put the right \
                  database back and start again; or restore a backup (portcullis restore); or found the log anew \
                  (portcullis refound), which signs everyone out"
             );
-            self.inner.rolled_back.store(Some(Arc::new(proof)));
         }
         self.bump();
     }

@@ -69,11 +69,16 @@ impl App {
     /// Founds the log anew while this server runs: everyone signs in again, verifiers follow into the new epoch, and the state
     /// `rolled_back` ends.
     pub async fn admin_refound(&self, admin: &Admin, reason: &str) -> Result<Refounded, AppError> {
-        let reason = account::check_text("reason", reason)?;
+        let (app, admin, reason) = (self.clone(), admin.clone(), account::check_text("reason", reason)?);
+        // To its end even if the caller hangs up: what is founded anew in the database must not stay shut here.
+        self.to_its_end(async move { app.found_anew(&admin, &reason).await }).await
+    }
+
+    async fn found_anew(&self, admin: &Admin, reason: &str) -> Result<Refounded, AppError> {
         let proof = self.hub().rolled_back();
         let proven = proof.map_or((Epoch::default(), Rev::ZERO), |proof| (proof.epoch, proof.rev));
         let _turn = self.inner.rota.turn().await;
-        let (master, rules, by) = (self.inner.rota.master(), self.settings().key_rules(), admin.by(Some(&reason)));
+        let (master, rules, by) = (self.inner.rota.master(), self.settings().key_rules(), admin.by(Some(reason)));
         let done = refound(self.store(), &master, &rules, proven, &by).await.map_err(|error| self.fault(error))?;
         self.hub().wake();
         self.read_keys().await?;

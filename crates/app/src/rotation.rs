@@ -498,7 +498,7 @@ impl App {
     }
 
     /// Runs `work` to its end, also when who asked for it has gone.
-    async fn to_its_end<T: Send + 'static>(
+    pub(crate) async fn to_its_end<T: Send + 'static>(
         &self,
         work: impl Future<Output = Result<T, AppError>> + Send + 'static,
     ) -> Result<T, AppError> {
