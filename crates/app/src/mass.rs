@@ -53,12 +53,10 @@ impl App {
                 let mut all = Changes::default();
                 for scope in scopes {
                     let one = kernel::end(Door::Filter, *scope, except, &by, chance);
-                    all.expects.extend(one.expects);
+                    all.expects = one.expects; // the same for each: the actor, and the spared session
                     all.steps.extend(one.steps);
                     all.events.extend(one.events);
                 }
-                // The same for each: the actor, and the spared session.
-                all.expects.truncate(all.expects.len() / scopes.len().max(1));
                 Decision { outcome: Ok(None), changes: all }
             }
             None => {

@@ -205,6 +205,27 @@ pub struct Job {
     pub last: Rev,
 }
 
+impl Job {
+    /// One that was just asked for. With `now` it writes no entries of its own: the `stale` of everything says it all.
+    pub fn new(id: JobId, rule: Standing, now: bool, actor: String, reason: &str, created_at: Time) -> Self {
+        Self {
+            id,
+            rule,
+            now,
+            actor,
+            reason: reason.to_owned(),
+            created_at,
+            finished_at: None,
+            cursor: None,
+            scanned: 0,
+            ended: 0,
+            entries: 0,
+            silent: now,
+            last: Rev::ZERO,
+        }
+    }
+}
+
 /// One step of a job: rows looked at, and those among them that its rule kills.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JobStep {
@@ -255,21 +276,8 @@ pub fn create(
         false => (Verb::End, Target::Token(TokenId::from_bits(chance.bits()))),
     };
     let entry = Revoke { verb, target, except: None, spread_ms: None, reason: Door::Filter.as_str().into() };
-    let job = Job {
-        id,
-        rule: Standing { rev: Rev::ZERO, filter: filter.clone(), except },
-        now,
-        actor: by.actor.text(),
-        reason: reason.to_owned(),
-        created_at: stamp.now,
-        finished_at: None,
-        cursor: None,
-        scanned: 0,
-        ended: 0,
-        entries: 0,
-        silent: now,
-        last: Rev::ZERO,
-    };
+    let rule = Standing { rev: Rev::ZERO, filter: filter.clone(), except };
+    let job = Job::new(id, rule, now, by.actor.text(), reason, stamp.now);
     let event = NewEvent::new(EventId::from_bits(chance.bits()), EventKind::SessionsRevoked, &by.actor);
     let spared = except.map(|session| crate::Expect::Alive { session, role: None });
     let changes = Changes {

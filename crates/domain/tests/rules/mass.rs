@@ -86,21 +86,8 @@ fn a_rule_kills_whom_every_member_matches_and_who_was_there() {
 
 #[test]
 fn a_job_falls_silent_before_it_writes_too_many_entries() {
-    let mut job = Job {
-        id: JobId::from_bits(1),
-        rule: Standing { rev: Rev(1), filter: Filter::default(), except: None },
-        now: false,
-        actor: "operator".into(),
-        reason: "x".into(),
-        created_at: Time(0),
-        finished_at: None,
-        cursor: None,
-        scanned: 0,
-        ended: 0,
-        entries: 0,
-        silent: false,
-        last: Rev(1),
-    };
+    let rule = Standing { rev: Rev(1), filter: Filter::default(), except: None };
+    let mut job = Job { last: Rev(1), ..Job::new(JobId::from_bits(1), rule, false, "operator".into(), "x", Time(0)) };
     let (mut stale, mut chance) = (0, Seeded(1));
     for n in 0..100u64 {
         let sessions: Vec<_> = (0..250).map(|k| SessionId::from_bits((n * 250 + k).into())).collect();

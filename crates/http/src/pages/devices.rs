@@ -82,15 +82,20 @@ async fn actor(ctx: &Ctx) -> Result<Result<Caller, Response>, Problem> {
     caller(ctx).await
 }
 
+/// The session that a form is about, and what else it holds.
+fn named(body: FormBytes) -> Result<(SessionId, Params), Problem> {
+    let body = body.0.ok_or_else(|| Problem::new(Code::UnsupportedMediaType))?;
+    let mut params = Params::oauth(&body).map_err(|_| Problem::new(Code::Malformed))?;
+    let session = params.take("session").and_then(|id| id.parse().ok()).ok_or_else(|| Problem::new(Code::NotFound))?;
+    Ok((session, params))
+}
+
 pub(super) async fn end_one(ctx: Ctx, body: FormBytes) -> Result<Response, Problem> {
     let caller = match actor(&ctx).await? {
         Ok(caller) => caller,
         Err(elsewhere) => return Ok(elsewhere),
     };
-    let body = body.0.ok_or_else(|| Problem::new(Code::UnsupportedMediaType))?;
-    let mut params = Params::oauth(&body).map_err(|_| Problem::new(Code::Malformed))?;
-    let session: SessionId =
-        params.take("session").and_then(|id| id.parse().ok()).ok_or_else(|| Problem::new(Code::NotFound))?;
+    let (session, _) = named(body)?;
     ctx.app().end_mine(&caller, session, None).await?;
     Ok(if session == caller.view.session.id { left("signed-out") } else { go("/account/devices?done=one", vec![]) })
 }
@@ -100,10 +105,7 @@ pub(super) async fn rename(ctx: Ctx, body: FormBytes) -> Result<Response, Proble
         Ok(caller) => caller,
         Err(elsewhere) => return Ok(elsewhere),
     };
-    let body = body.0.ok_or_else(|| Problem::new(Code::UnsupportedMediaType))?;
-    let mut params = Params::oauth(&body).map_err(|_| Problem::new(Code::Malformed))?;
-    let session: SessionId =
-        params.take("session").and_then(|id| id.parse().ok()).ok_or_else(|| Problem::new(Code::NotFound))?;
+    let (session, mut params) = named(body)?;
     let name = params.take("device_name").unwrap_or_default();
     ctx.app().rename_mine(&caller, session, &name).await?;
     Ok(go("/account/devices?done=renamed", vec![]))

@@ -253,21 +253,8 @@ impl Dice {
                 created_before: self.time_if(now),
                 network: network.filter(|_| self.one_in(2)),
             };
-            let job = Job {
-                id,
-                rule: Standing { rev: Rev::ZERO, filter, except: self.session_if() },
-                now: self.one_in(2),
-                actor: "system".into(),
-                reason: "r".into(),
-                created_at: now,
-                finished_at: None,
-                cursor: None,
-                scanned: 0,
-                ended: 0,
-                entries: 0,
-                silent: false,
-                last: Rev::ZERO,
-            };
+            let rule = Standing { rev: Rev::ZERO, filter, except: self.session_if() };
+            let job = Job::new(id, rule, self.one_in(2), "system".into(), "r", now);
             let stale = Revoke { verb: Verb::Stale, target: Target::All, ..self.revoke() };
             let expects = vec![Expect::StandingBelow(self.below(4) as u32)];
             let steps = if self.one_in(9) { vec![] } else { vec![Change::Revoke(stale)] };

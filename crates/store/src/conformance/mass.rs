@@ -9,21 +9,8 @@ use portcullis_wire::{JobId, Rev, SessionId, Target, Time, TokenId, Verb};
 use std::net::IpAddr;
 
 fn job(id: u128, filter: Filter, except: Option<SessionId>) -> Job {
-    Job {
-        id: JobId::from_bits(id),
-        rule: Standing { rev: Rev::ZERO, filter, except },
-        now: false,
-        actor: "operator".into(),
-        reason: "a leak".into(),
-        created_at: Time(7),
-        finished_at: None,
-        cursor: None,
-        scanned: 0,
-        ended: 0,
-        entries: 0,
-        silent: false,
-        last: Rev::ZERO,
-    }
+    let rule = Standing { rev: Rev::ZERO, filter, except };
+    Job::new(JobId::from_bits(id), rule, false, "operator".into(), "a leak", Time(7))
 }
 
 fn asked(job: &Job) -> Changes {
