@@ -50,7 +50,7 @@ impl App {
         accounts.sort();
         accounts.dedup();
         if accounts.is_empty() || accounts.len() > MAX_ACCOUNTS {
-            return Err(wrong("account_ids", "must name 1 to 1000 accounts"));
+            return Err(wrong("account_ids", &format!("must name 1 to {MAX_ACCOUNTS} accounts")));
         }
         let (add, remove) = (account::check_roles(add)?, account::check_roles(remove)?);
         if add.is_empty() && remove.is_empty() {
