@@ -81,7 +81,7 @@ impl App {
         let (master, rules, by) = (self.inner.rota.master(), self.settings().key_rules(), admin.by(Some(reason)));
         let done = refound(self.store(), &master, &rules, proven, &by).await.map_err(|error| self.fault(error))?;
         self.hub().wake();
-        self.read_keys().await?;
+        self.load_keys().await?;
         self.hub().founded_anew();
         tracing::warn!(epoch = %done.epoch, rev = %done.rev, "the log was founded anew: everything before it is void");
         Ok(done)

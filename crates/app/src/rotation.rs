@@ -226,7 +226,7 @@ impl App {
 
     /// Reads the keys; when they are not as this node has them, the new ones take their place. Verifiers are told first: then no
     /// token is signed with a key that is not on its way to them.
-    async fn load_keys(&self) -> Result<(Stamp, Vec<Key>), AppError> {
+    pub(crate) async fn load_keys(&self) -> Result<(Stamp, Vec<Key>), AppError> {
         let _reading = self.inner.rota.reading.lock().await;
         let stamp = self.store().stamp().await.map_err(|e| self.fault(e.into()))?;
         let rows = self.store().list_keys().await.map_err(|e| self.fault(e.into()))?;
@@ -245,11 +245,6 @@ impl App {
             self.settle_master(master);
         }
         Ok((stamp, rows))
-    }
-
-    /// Reads the keys now.
-    pub(crate) async fn read_keys(&self) -> Result<(), AppError> {
-        self.load_keys().await.map(drop)
     }
 
     /// Opens the rows by the master key in use, or by the one whose commit has an unknown outcome.

@@ -376,3 +376,30 @@ async fn a_mark_tells_a_fork_however_far_it_has_come() {
     }
     story.nobody_accepts_the_dead(&[&story.through, &restarted]).await;
 }
+
+/// SQLite drops what follows the first frame of its log whose checksum is wrong, without a word.
+#[tokio::test]
+async fn a_damaged_write_ahead_log_is_noticed_at_the_start() {
+    let _turn = turn().await;
+    let mut story = Story::tell(&[], false).await;
+    let mut server = story.server.take().unwrap();
+    server.process.signal(Signal::KILL);
+    server.process.ended().await;
+    drop(server);
+    copy(&story.dir.path("data"), &story.dir.path("right"));
+    let log = story.dir.path("data/portcullis.db-wal");
+    let mut bytes = std::fs::read(&log).unwrap();
+    let frame = 24 + 4096;
+    assert!(bytes.len() > 32 + frame, "the log holds commits");
+    bytes[32 + 24 + 100] ^= 1; // in the page of the first frame
+    std::fs::write(&log, &bytes).unwrap();
+    story.start(&[]).await;
+    story.shut().await;
+    let restarted = story.restarted();
+    story.nobody_accepts_the_dead(&[&story.through, &restarted]).await;
+    story.stop().await;
+    copy(&story.dir.path("right"), &story.dir.path("data"));
+    story.start(&[]).await;
+    wait_until("the living are accepted", async || story.accepts(&story.through, &story.kept).await).await;
+    story.nobody_accepts_the_dead(&[&story.through, &restarted]).await;
+}
