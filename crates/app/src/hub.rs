@@ -292,9 +292,7 @@ impl Hub {
     /// furthest is kept.
     pub fn prove(&self, proof: Proof) {
         let proof = Arc::new(proof);
-        let further = |known: &Option<Arc<Proof>>| {
-            known.as_ref().is_none_or(|known| (known.epoch, known.rev) < (proof.epoch, proof.rev))
-        };
+        let further = |known: &Option<Arc<Proof>>| known.as_ref().is_none_or(|known| proof.reaches_beyond(known));
         let before = self.inner.rolled_back.rcu(|known| match further(known) {
             true => Some(proof.clone()),
             false => known.clone(),
@@ -412,7 +410,7 @@ impl Hub {
                 );
                 self.inner.broken.store(Some(Arc::new(why.clone())));
                 let (epoch, at) = (self.state().publisher.epoch(), read.stamp.now);
-                self.prove(Proof { what: why.clone(), epoch, rev: after, at, told_by_position: true });
+                self.prove(Proof::by_position(why.clone(), (epoch, after), at));
                 return Err(StoreError::new(why));
             }
             if !read.complete {

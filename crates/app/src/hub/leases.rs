@@ -66,7 +66,7 @@ impl Hub {
         if let Some((epoch, rev)) = witness.filter(|witness| *witness > (stamp.epoch, stamp.head)) {
             let what =
                 format!("the verifier {} shows the position {epoch}.{rev}, which this server signed", request.instance);
-            self.prove(Proof { what, epoch, rev, at: stamp.now, told_by_position: true });
+            self.prove(Proof::by_position(what, (epoch, rev), stamp.now));
         }
         if let Some(why) = self.rolled_back() {
             return Err(AppError::Fault(format!("rolled back: {}", why.what)));

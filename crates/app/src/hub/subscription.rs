@@ -146,7 +146,7 @@ impl Hub {
         let (stamp, _) = self.read_after_now().await?;
         if (epoch, rev) > (stamp.epoch, stamp.head) {
             let what = format!("the verifier {id} shows the position {epoch}.{rev}, which this server signed");
-            self.prove(Proof { what, epoch, rev, at: stamp.now, told_by_position: true });
+            self.prove(Proof::by_position(what, (epoch, rev), stamp.now));
         }
         Ok(())
     }
