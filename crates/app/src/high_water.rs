@@ -10,7 +10,7 @@ use crate::{App, AppError};
 use portcullis_domain::rollback::Compared;
 pub use portcullis_domain::rollback::{Mark, Proof};
 use portcullis_store::{Store, StoreError};
-use portcullis_wire::LogId;
+use portcullis_wire::{Entry, LogId, Rev};
 use serde::{Deserialize, Serialize};
 use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
@@ -20,19 +20,20 @@ use std::time::Duration;
 /// How often the file is brought up to date, when the log has grown.
 const ROUND: Duration = Duration::from_secs(1);
 
-/// Whether the log is the one that a mark of the same epoch was made of. Where entries since then are forgotten, nothing speaks
-/// against it.
-async fn goes_on_from(store: &dyn Store, mark: Mark) -> Result<bool, StoreError> {
+/// Everything that the log has written after `rev`; `None` when some of it is forgotten.
+pub(crate) async fn written_since(store: &dyn Store, rev: Rev) -> Result<Option<Vec<Entry>>, StoreError> {
     const AT_ONCE: u32 = 10_000;
-    let mut mark = mark;
+    let mut all: Vec<Entry> = Vec::new();
     loop {
-        let read = store.read_log(mark.rev, AT_ONCE).await?;
+        let after = all.last().map_or(rev, |entry| entry.rev);
+        let read = store.read_log(after, AT_ONCE).await?;
         if !read.complete {
-            return Ok(true);
+            return Ok(None);
         }
-        mark = mark.after(&read.entries);
-        if read.entries.is_empty() || mark.rev >= read.stamp.head {
-            return Ok(mark.chain == read.stamp.chain);
+        let done = read.entries.is_empty() || read.entries.last().is_some_and(|last| last.rev >= read.stamp.head);
+        all.extend(read.entries);
+        if done {
+            return Ok(Some(all));
         }
     }
 }
@@ -82,7 +83,9 @@ impl App {
                 Compared::Behind(what) => Some(what),
                 Compared::Refounded => None,
                 Compared::Fits => {
-                    let same = goes_on_from(self.store(), mark).await.map_err(|e| self.fault(e.into()))?;
+                    let since = written_since(self.store(), mark.rev).await.map_err(|e| self.fault(e.into()))?;
+                    // Where some of it is forgotten, nothing speaks against the log.
+                    let same = since.is_none_or(|since| mark.after(&since).chain == stamp.chain);
                     (!same).then(|| format!("the log has another history at {}.{} than it had", mark.epoch, mark.rev))
                 }
             };
@@ -92,7 +95,8 @@ impl App {
         }
         let proof: Option<Proof> = read(&proof_path(&path)).map_err(AppError::Fault)?;
         if let Some(proof) = proof {
-            if proof.is_met_by(&stamp) && self.hub().rolled_back().is_none() {
+            let since = written_since(self.store(), proof.rev).await.map_err(|e| self.fault(e.into()))?;
+            if proof.is_met_by(&stamp, since.as_deref()) && self.hub().rolled_back().is_none() {
                 tracing::info!(was = %proof.what, "the database has what was missing: it is served again");
                 let _ = std::fs::remove_file(proof_path(&path)); // or at the next start
             } else {

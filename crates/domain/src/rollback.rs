@@ -38,6 +38,9 @@ pub struct Proof {
     pub epoch: Epoch,
     /// and its rev.
     pub rev: Rev,
+    /// The chain link there, where the proof tells it: it tells the log that was lost from one that only came as far.
+    #[serde(default)]
+    pub chain: Option<Chain>,
     /// F, where the proof tells it; else zero.
     #[serde(default)]
     pub floor: Time,
@@ -91,11 +94,9 @@ impl Mark {
 
     /// Where the log of this mark stands after these entries. A copy that went on by itself has other ones, however many, and
     /// then another link at its newest position.
-    pub fn after(mut self, entries: &[Entry]) -> Self {
-        for entry in entries {
-            (self.rev, self.chain) = (entry.rev, self.chain.after(entry));
-        }
-        self
+    pub fn after(self, entries: &[Entry]) -> Self {
+        let rev = entries.last().map_or(self.rev, |entry| entry.rev);
+        Self { rev, chain: link_after(self.chain, entries), ..self }
     }
 
     /// Whether a database has come further than this. One that went back is none of the mark's business: the mark proves it.
@@ -106,20 +107,25 @@ impl Mark {
 
     /// The proof that this mark gives.
     pub fn proof(&self, what: String, now: Time) -> Proof {
-        Proof { what, epoch: self.epoch, rev: self.rev, floor: self.floor, at: now, told_by_position: true }
+        let (epoch, rev, chain) = (self.epoch, self.rev, Some(self.chain));
+        Proof { what, epoch, rev, chain, floor: self.floor, at: now, told_by_position: true }
     }
 }
 
+fn link_after(link: Chain, entries: &[Entry]) -> Chain {
+    entries.iter().fold(link, |link, entry| link.after(entry))
+}
+
 impl Proof {
-    /// Somebody shows a position that the lost part had.
-    pub fn by_position(what: String, (epoch, rev): (Epoch, Rev), now: Time) -> Self {
-        Self { what, epoch, rev, floor: Time::ZERO, at: now, told_by_position: true }
+    /// Somebody shows a position that the lost part had, and perhaps its link.
+    pub fn by_position(what: String, (epoch, rev): (Epoch, Rev), chain: Option<Chain>, now: Time) -> Self {
+        Self { what, epoch, rev, chain, floor: Time::ZERO, at: now, told_by_position: true }
     }
 
     /// Somebody shows what the database made and no longer knows, without a position of the lost part.
     pub fn by_other_means(what: String, stamp: &Stamp) -> Self {
         let (epoch, rev) = (stamp.epoch, stamp.head);
-        Self { what, epoch, rev, floor: Time::ZERO, at: stamp.now, told_by_position: false }
+        Self { what, epoch, rev, chain: None, floor: Time::ZERO, at: stamp.now, told_by_position: false }
     }
 
     /// Whether it reaches further than another one: the furthest is the one that a database must satisfy.
@@ -127,10 +133,12 @@ impl Proof {
         (self.epoch, self.rev, self.floor) > (other.epoch, other.rev, other.floor)
     }
 
-    /// Whether a database that comes back has what was lost, and may be served again by itself.
-    pub fn is_met_by(&self, stamp: &Stamp) -> bool {
+    /// Whether a database that comes back has what was lost, and may be served again by itself. `since`: its entries after the
+    /// proof's position, none left out; `None` where some are forgotten, and nobody can tell.
+    pub fn is_met_by(&self, stamp: &Stamp, since: Option<&[Entry]>) -> bool {
         let as_far = (stamp.epoch, stamp.head) >= (self.epoch, self.rev) && stamp.floor >= self.floor;
-        stamp.epoch > self.epoch || self.told_by_position && as_far
+        let same = self.chain.is_none_or(|link| since.is_some_and(|since| link_after(link, since) == stamp.chain));
+        stamp.epoch > self.epoch || self.told_by_position && as_far && same
     }
 }
 
@@ -169,12 +177,13 @@ mod tests {
             assert_eq!(mark.compare(&found) == Compared::Fits, fits, "{epoch}.{rev} {floor}");
             assert_eq!(mark.is_behind(&found), behind, "{epoch}.{rev} {floor}");
             let proof = mark.proof("a mark".into(), Time(0));
-            assert_eq!(proof.is_met_by(&found), fits, "{epoch}.{rev} {floor}");
-            assert!(!Proof { told_by_position: false, ..proof }.is_met_by(&found));
+            let proof = Proof { chain: None, ..proof };
+            assert_eq!(proof.is_met_by(&found, None), fits, "{epoch}.{rev} {floor}");
+            assert!(!Proof { told_by_position: false, ..proof }.is_met_by(&found, None));
         }
         let anew = stamp(3, 1, 0);
         assert_eq!(mark.compare(&anew), Compared::Refounded);
-        assert!(mark.is_behind(&anew) && mark.proof(String::new(), Time(0)).is_met_by(&anew));
+        assert!(mark.is_behind(&anew) && mark.proof(String::new(), Time(0)).is_met_by(&anew, None));
         let other = Stamp { log: LogId::from_bits(2), ..stamp(2, 10, 100) };
         assert_eq!(mark.compare(&other), Compared::OtherLog);
     }
@@ -201,5 +210,8 @@ mod tests {
         let newest = mark.chain.after(&ours[0]).after(&ours[1]);
         assert_eq!(mark.after(&ours), Mark { rev: Rev(12), chain: newest, ..mark });
         assert!(mark.after(&theirs).chain != newest && mark.after(&[]) == mark);
+        let (proof, found) = (mark.proof(String::new(), Time(0)), Stamp { chain: newest, ..stamp(1, 12, 0) });
+        assert!(proof.is_met_by(&found, Some(&ours)));
+        assert!(!proof.is_met_by(&found, Some(&theirs)) && !proof.is_met_by(&found, None));
     }
 }

@@ -331,6 +331,10 @@ async fn a_fork_is_followed_by_nobody_who_knew_the_log() {
     story.start(&[]).await;
     // The lease that the right server gave lasts for the bound, whatever stands at its address now.
     wait_until("the lease ends", async || !story.through.readiness().fresh).await;
+    // The verifier shows where it was, and by the link there the server tells that its own history is another one.
+    story.shut().await;
+    let log = story.server.as_ref().unwrap().process.log();
+    assert!(log.contains("and the log has another history there"), "{log}");
     for _ in 0..150 {
         assert!(!story.accepts(&story.through, &story.ended).await, "a dead token was accepted again");
         assert!(!story.accepts(&story.through, &living).await, "the fork was followed");
