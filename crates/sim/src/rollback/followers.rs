@@ -158,9 +158,21 @@ impl World {
         let read = self.volume.db.read_log(rev, 10_000, self.time());
         let other = epoch == stamp.epoch
             && read.complete
-            && read.entries.iter().fold(chain, |link, entry| link.after(entry)) != stamp.chain
-            && !self.has(Lapse::LinkIgnored);
-        if (beyond || other) && self.node.is_some() && !self.has(Lapse::PositionIgnored) {
+            && read.entries.iter().fold(chain, |link, entry| link.after(entry)) != stamp.chain;
+        if !(beyond || other) || self.node.is_none() {
+            return self.serves();
+        }
+        let ignored = match self.lapse {
+            Some(Lapse::PositionIgnored) => true,
+            Some(Lapse::LinkIgnored) => other,
+            // That a verifier refuses by itself is the second line: it shows where the first does not stand.
+            Some(Lapse::FollowAnything) => true,
+            _ => false,
+        };
+        if !self.has(Lapse::FollowAnything) {
+            self.shown_at.get_or_insert(self.now);
+        }
+        if !ignored {
             let what = format!("a verifier shows the position {epoch}.{rev}");
             self.counts.add(if beyond { "rollback: positions shown" } else { "rollback: other histories shown" });
             self.prove(Proof::by_position(what, (epoch, rev), Some(chain), stamp.now));

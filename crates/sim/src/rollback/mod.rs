@@ -100,6 +100,8 @@ pub struct World {
     excused_until: i64,
     /// Somebody showed this database a refresh token that it cannot have made.
     ahead_shown: bool,
+    /// When a verifier showed a position that this database never had.
+    shown_at: Option<i64>,
     troubles: u32,
     counts: Counts,
     violation: Option<Violation>,
@@ -154,6 +156,7 @@ impl World {
             told: true,
             excused_until: 0,
             ahead_shown: false,
+            shown_at: None,
             troubles: 0,
             counts: Counts::default(),
             violation: None,
@@ -219,14 +222,18 @@ impl World {
             }
         }
         if self.rng.chance(30) {
-            let (which, now) = (self.rng.index(self.followers.len()), self.now);
-            tell!(self, "verifier {which} starts anew");
-            self.counts.add("rollback: verifiers started anew");
-            self.leaves(which);
-            self.followers[which] = Follower::new(now);
+            let which = self.rng.index(self.followers.len());
+            self.starts_anew(which);
         }
         self.probe_all();
         self.phase_goes_on();
+    }
+
+    fn starts_anew(&mut self, which: usize) {
+        tell!(self, "verifier {which} starts anew");
+        self.counts.add("rollback: verifiers started anew");
+        self.leaves(which);
+        self.followers[which] = Follower::new(self.now);
     }
 
     fn copy(&mut self) {
@@ -249,6 +256,10 @@ impl World {
                     tell!(self, "the server is started again");
                     self.phase = Phase::Wrong { kind, until, restart_at: i64::MAX };
                     self.restart_node();
+                    if self.rng.chance(300) {
+                        // The services, too: nobody is left who knew.
+                        (0..self.followers.len()).for_each(|which| self.starts_anew(which));
+                    }
                 }
             }
             Phase::Healing { until, contested: true } if self.now > until && self.is_contested() => {
@@ -298,7 +309,7 @@ impl World {
         });
         self.stop_node();
         self.right = Some(Right { volume: self.volume.clone(), people: self.people.clone() });
-        (self.replaced_at, self.ahead_shown) = (self.now, false);
+        (self.replaced_at, self.ahead_shown, self.shown_at) = (self.now, false, None);
         // A fork that lost nothing but refreshes goes on from where the mark is, as the right one would: only who has the newer
         // refresh tokens tells it.
         let lost_entries = self.volume.mark.is_some_and(|mark| mark.rev > copy.stamp(self.time()).head);
@@ -380,7 +391,7 @@ impl World {
                 self.start_node();
             }
         }
-        self.ahead_shown = false;
+        (self.ahead_shown, self.shown_at) = (false, None);
         let contested = !std::mem::replace(&mut self.told, true);
         if contested {
             self.excused_until = self.now + BOUND;
@@ -447,8 +458,10 @@ impl World {
                 let Some(at) = dead_since.filter(|at| accepted && self.now > at + BOUND) else { continue };
                 // Where the mark is lost too, a verifier that knows nothing has only the server's word.
                 let since = self.followers[which].since;
-                let knew_nothing = since + TOLD_AFTER > self.replaced_at;
-                let excused = knew_nothing && (!self.told || self.now <= self.excused_until);
+                // So does one that the end had not reached when it was lost.
+                let knew_nothing = since + TOLD_AFTER > self.replaced_at || at + BOUND > self.replaced_at;
+                let untold = !self.told && self.shown_at.is_none_or(|at| self.now <= at + BOUND);
+                let excused = knew_nothing && (untold || self.now <= self.excused_until);
                 if !excused {
                     let late = self.now - at;
                     self.violate(format!(
