@@ -66,6 +66,7 @@ impl App {
             horizon: AtomicI64::new(0),
             seen: Mutex::new(BTreeMap::new()),
             counts: Counts::default(),
+            acts: crate::act_journal::Pending::default(),
             jobs: tokio::sync::Notify::new(),
             rota: Rota::new(master, home),
             bound,
