@@ -4,7 +4,7 @@ use portcullis_app::act_journal;
 use portcullis_domain::replay::{Line, Word};
 use portcullis_wire::LogId;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::task::JoinSet;
 
 struct Dir(PathBuf);
@@ -23,15 +23,15 @@ impl Drop for Dir {
 
 /// Waits until the newest line says this.
 async fn until(path: &Path, word: Word) -> Vec<Line> {
-    let begun = Instant::now();
-    loop {
-        let lines = act_journal::read(path).unwrap().unwrap().lines;
-        if lines.last().is_some_and(|line| line.status == Some(word)) {
-            return lines;
+    let lines = || act_journal::read(path).unwrap().unwrap().lines;
+    let said = async {
+        while lines().last().is_none_or(|line| line.status != Some(word)) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        assert!(begun.elapsed() < Duration::from_secs(20), "{word:?} never came: {lines:?}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    };
+    let came = tokio::time::timeout(Duration::from_secs(20), said).await;
+    came.unwrap_or_else(|_| panic!("{word:?} never came: {:?}", lines()));
+    lines()
 }
 
 #[tokio::test]
