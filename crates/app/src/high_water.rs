@@ -141,10 +141,10 @@ impl App {
     /// Another log than the file names: an empty or foreign database stands where ours should. Nothing was changed.
     pub async fn guard_log(&self, path: PathBuf, tasks: &mut tokio::task::JoinSet<()>) -> Result<(), AppError> {
         let stamp = self.store().stamp().await.map_err(|e| self.fault(e.into()))?;
-        let mark: Option<Mark> = read(&path).map_err(AppError::Fault)?;
+        let mark: Option<Mark> = read(&path).map_err(|what| AppError::Fault(what.into()))?;
         if let Some(mark) = mark {
             let behind = match compare(&mark, &stamp) {
-                Compared::OtherLog => return Err(AppError::Fault(other_log(&path, &mark, stamp.log))),
+                Compared::OtherLog => return Err(AppError::Fault(other_log(&path, &mark, stamp.log).into())),
                 Compared::Behind(what) => Some(what),
                 Compared::Fits if mark.epoch < stamp.epoch => None, // founded anew since
                 Compared::Fits => {
@@ -158,7 +158,7 @@ impl App {
                 self.hub().prove(Proof { what, epoch, rev, at, told_by_position: true });
             }
         }
-        let proof: Option<Proof> = read(&proof_path(&path)).map_err(AppError::Fault)?;
+        let proof: Option<Proof> = read(&proof_path(&path)).map_err(|what| AppError::Fault(what.into()))?;
         if let Some(proof) = proof {
             if has_what_was_lost(&proof, &stamp) && self.hub().rolled_back().is_none() {
                 tracing::info!(was = %proof.what, "the database has what was missing: it is served again");

@@ -43,6 +43,7 @@ impl Connector {
     /// For the writer: full sync, no checkpoints of its own.
     pub(crate) fn writer(&self) -> Result<Connection, Fault> {
         let db = self.open(OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        keep_log(&db)?;
         let mode: String = db.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
         if mode != "wal" {
             return Err(Fault::Row(format!("the file system does not allow a write-ahead log (journal mode {mode})")));
@@ -72,9 +73,16 @@ impl Connector {
     /// For checkpoints.
     pub(crate) fn checkpointer(&self) -> Result<Connection, Fault> {
         let db = self.open(OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        keep_log(&db)?;
         db.busy_timeout(BUSY_CHECKPOINT)?;
         db.pragma_update(None, "synchronous", "FULL")?;
         db.pragma_update(None, "wal_autocheckpoint", 0)?;
         Ok(db)
     }
+}
+
+/// The last connection that is closed usually moves the log into the database file, and removes it. Not this one: it may be
+/// closed because something failed.
+pub(crate) fn keep_log(db: &Connection) -> rusqlite::Result<()> {
+    db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map(|_| ())
 }

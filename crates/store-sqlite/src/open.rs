@@ -5,6 +5,7 @@ use crate::connect::Connector;
 use crate::lock::Lock;
 use crate::reads;
 use crate::rows::Meta;
+use crate::settle;
 use crate::writer;
 use portcullis_domain::Cut;
 use portcullis_domain::model::{Client, ClientKind};
@@ -200,6 +201,18 @@ impl OpenError {
         }
     }
 
+    /// The write-ahead log could not be written over itself.
+    fn from_log(path: &Path, error: &io::Error) -> Self {
+        match Self::from_io(path, error) {
+            Self::Other { path, detail } => {
+                let detail =
+                    format!("its write-ahead log does not reach the disk ({detail}); mend the disk, start again");
+                Self::Other { path, detail }
+            }
+            other => other,
+        }
+    }
+
     pub(crate) fn from_fault(path: &Path, fault: &Fault) -> Self {
         let (path, detail) = (path.to_owned(), fault.to_string());
         let code = match fault {
@@ -235,6 +248,7 @@ pub(crate) fn open(path: &Path, options: &OpenOptions) -> Result<Opened, OpenErr
     let path = real_path(path)?;
     let lock = Lock::take(&path)?;
     look_at(&path)?;
+    settle::log(&path).map_err(|error| OpenError::from_log(&path, &error))?;
     let fault = |fault: Fault| OpenError::from_fault(&path, &fault);
     let connector = Connector { path: path.clone(), max_pages: options.max_pages };
     let mut db = connector.writer().map_err(fault)?;

@@ -150,7 +150,7 @@ async fn bind(setting: &str, address: SocketAddr) -> Result<TcpListener, Failure
 /// At a start the operator may read what is kept from callers.
 fn start_error(error: AppError) -> Failure {
     match error {
-        AppError::Fault(detail) => Failure::config(detail),
+        AppError::Fault(fault) => Failure::config(fault.detail),
         other => Failure::config(other.detail().unwrap_or_else(|| other.to_string())),
     }
 }
