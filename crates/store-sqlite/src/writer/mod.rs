@@ -170,9 +170,10 @@ impl Writer {
     fn renew(&mut self, open: Option<Open>) -> Option<Open> {
         let now = (self.clock)();
         let soon = |last: Time| (0..RENEW_EVERY).contains(&now.since(last));
-        if self.troubles.renewed.replace(now).is_some_and(soon) {
+        if self.troubles.renewed.is_some_and(soon) {
             return open;
         }
+        self.troubles.renewed = Some(now);
         if let Err(error) = settle::log(&self.connector.path) {
             tracing::warn!(%error, "the write-ahead log does not reach the disk; no checkpoint runs until it does");
             return open;
