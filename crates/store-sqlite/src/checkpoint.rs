@@ -174,6 +174,14 @@ impl Checkpoints {
     }
 }
 
+/// Moves all of the log, and cuts its file to nothing.
+pub(crate) fn at_the_end(connector: &Connector) {
+    let moved = connector.checkpointer().and_then(|db| Ok(pass(&db, "PRAGMA wal_checkpoint(TRUNCATE)")?));
+    if let Err(fault) = moved {
+        tracing::warn!(%fault, "the write-ahead log was not moved at the end; the next start reads it");
+    }
+}
+
 /// Moves what the passive pass left over, and waits a moment for readers, so that the log starts anew. Where a long read stands
 /// in the way it is tried again after the next pass.
 fn restart(db: &Connection) -> rusqlite::Result<()> {

@@ -37,13 +37,15 @@ impl Connector {
         // A schema from a foreign hand must not run functions; a double-quoted typo must not become a text.
         db.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
         db.set_db_config(DbConfig::SQLITE_DBCONFIG_DQS_DML, false)?;
+        // Else the last one that is closed moves the log into the database file, also where the start was refused because it is
+        // the wrong log, or a sync had failed. Who ends in order moves it himself ([`crate::checkpoint::at_the_end`]).
+        db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
         Ok(db)
     }
 
     /// For the writer: full sync, no checkpoints of its own.
     pub(crate) fn writer(&self) -> Result<Connection, Fault> {
         let db = self.open(OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-        keep_log(&db)?;
         let mode: String = db.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
         if mode != "wal" {
             return Err(Fault::Row(format!("the file system does not allow a write-ahead log (journal mode {mode})")));
@@ -73,16 +75,9 @@ impl Connector {
     /// For checkpoints.
     pub(crate) fn checkpointer(&self) -> Result<Connection, Fault> {
         let db = self.open(OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-        keep_log(&db)?;
         db.busy_timeout(BUSY_CHECKPOINT)?;
         db.pragma_update(None, "synchronous", "FULL")?;
         db.pragma_update(None, "wal_autocheckpoint", 0)?;
         Ok(db)
     }
-}
-
-/// The last connection that is closed usually moves the log into the database file, and removes it. Not this one: it may be
-/// closed because something failed.
-pub(crate) fn keep_log(db: &Connection) -> rusqlite::Result<()> {
-    db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map(|_| ())
 }

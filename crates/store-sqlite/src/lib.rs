@@ -172,8 +172,9 @@ impl Drop for SqliteStore {
         for thread in self.threads.drain(..) {
             let _ = thread.join(); // a panic was told by the panic hook
         }
-        if self.checkpointing.is_suspect() {
-            drop(self.readers.closed()); // the log stays, for the next start to move it from its first page
+        // A start that was refused leaves the log as it found it.
+        if self.stats().commits > 0 && !self.checkpointing.is_suspect() {
+            checkpoint::at_the_end(&self.connector);
         }
     }
 }

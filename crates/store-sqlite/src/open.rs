@@ -278,6 +278,13 @@ pub(crate) fn real_path(path: &Path) -> Result<PathBuf, OpenError> {
 /// Makes the file when there is none, for this user only (SQLite gives `-wal` and `-shm` the same mode); else sees to it that
 /// it may be written and begins like a database.
 fn look_at(path: &Path) -> Result<(), OpenError> {
+    // SQLite removes the log of a database that is empty, and with it what might still be read from there.
+    let log = settle::log_of(path).metadata().map_or(0, |log| log.len());
+    let lost =
+        |what: &str| OpenError::Corrupted { path: path.to_owned(), detail: format!("{what}, and its log is not") };
+    if log > 0 && !path.exists() {
+        return Err(lost("it is gone"));
+    }
     match FileOptions::new().write(true).create_new(true).mode(0o600).open(path) {
         Ok(_) => return Ok(()),
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
@@ -290,6 +297,9 @@ fn look_at(path: &Path) -> Result<(), OpenError> {
         FileOptions::new().read(true).write(true).open(path).map_err(|error| OpenError::from_io(path, &error))?;
     let mut head = Vec::new();
     File::take(file, 16).read_to_end(&mut head).map_err(|error| OpenError::from_io(path, &error))?;
+    if head.is_empty() && log > 0 {
+        return Err(lost("it is empty"));
+    }
     // A file of no bytes is a new database: so SQLite sees it, and so a crash while it was made leaves it.
     if head.is_empty() || head == b"SQLite format 3\0" {
         Ok(())

@@ -5,7 +5,7 @@
 //! connections of its own, so that a long list neither stalls other tasks nor keeps a point read waiting; a semaphore lets as
 //! many in as there are such connections, and the others wait without a thread.
 use crate::cells::Fault;
-use crate::connect::{Connector, keep_log};
+use crate::connect::Connector;
 use portcullis_store::StoreError;
 use rusqlite::Connection;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -97,9 +97,7 @@ fn free(slots: &[Slot], first: usize) -> MutexGuard<'_, Option<Connection>> {
 
 fn close(slot: &Slot) -> MutexGuard<'_, Option<Connection>> {
     let mut slot = slot.lock().unwrap_or_else(|poisoned| emptied(poisoned.into_inner()));
-    if let Some(db) = slot.take() {
-        let _ = keep_log(&db); // refused by nothing that is open
-    }
+    *slot = None;
     slot
 }
 

@@ -32,7 +32,7 @@ pub(crate) fn log(path: &Path) -> io::Result<()> {
 }
 
 /// `portcullis.db` → `portcullis.db-wal`.
-fn log_of(path: &Path) -> PathBuf {
+pub(crate) fn log_of(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push("-wal");
     PathBuf::from(name)

@@ -3,7 +3,7 @@ use crate::support::{ADMIN, Dir, ISSUER, Running, Server, portcullis};
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write as _};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 const NEEDS: &str = "these tests need a mount namespace of their own: `unshare`, `nsenter` and `mount` (util-linux), and a \
@@ -122,8 +122,14 @@ pub struct Injected(Running);
 
 impl Injected {
     pub async fn into(server: &Server, inject: &str) -> Self {
+        Self::written(server, inject, Path::new("/dev/null")).await
+    }
+
+    /// With a line in this file for each.
+    pub async fn written(server: &Server, inject: &str, to: &Path) -> Self {
         let mut command = Command::new("strace");
-        command.args(["-f", "-o", "/dev/null", "-e", &format!("inject={inject}")]);
+        let calls = inject.split(':').next().unwrap();
+        command.args(["-f", "-y", "-e", &format!("trace={calls}"), "-e", &format!("inject={inject}"), "-o"]).arg(to);
         command.args(["-p", &server.process.id().as_raw_nonzero().to_string()]).stdin(Stdio::null());
         assert!(Command::new("strace").arg("-V").output().is_ok(), "{STRACE}");
         let mut strace = Running::start(command);

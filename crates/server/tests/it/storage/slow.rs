@@ -25,7 +25,8 @@ async fn callers_share_slow_syncs_and_verifiers_keep_their_leases() {
     for _ in 0..CALLERS {
         callers.push(sign_in(at, "alice@example.org").await);
     }
-    let slow = Injected::into(&server, SLOW).await;
+    let calls_made = dir.path("calls");
+    let slow = Injected::written(&server, SLOW, &calls_made).await;
     let watch = Watch::over(&acts);
     let mut calls = JoinSet::new();
     for session in callers {
@@ -42,7 +43,11 @@ async fn callers_share_slow_syncs_and_verifiers_keep_their_leases() {
     let looked = watch.end().await;
     assert!(looked > 0, "the verifier was looked at meanwhile");
     assert!(acts.metric("portcullis_refreshes_total").await >= CALLERS as u64);
-    // In the order in which they came each would have waited for its own sync. Killed, nothing that was answered is lost.
+    let made = std::fs::read_to_string(&calls_made).unwrap();
+    let syncs = made.lines().filter(|line| line.contains("portcullis.db-wal>") && line.contains("sync(")).count();
+    // Each by itself would have been a sync for a refresh and one for an end.
+    assert!((1..CALLERS).contains(&syncs), "{syncs} syncs for {} commits", 2 * CALLERS);
+    // Killed, nothing that was answered is lost.
     server.process.signal(Signal::KILL);
     server.process.ended().await;
     drop(slow);
