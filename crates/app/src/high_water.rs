@@ -7,7 +7,7 @@
 //! backup, or puts the right database back. The state is written down beside the file, so that a restart does not forget it.
 use crate::{App, AppError};
 use portcullis_domain::view::Stamp;
-use portcullis_store::{Store, StoreError};
+use portcullis_store::{FaultKind, Flood, Store, StoreError};
 use portcullis_wire::{Chain, Epoch, LogId, Rev, Time};
 use serde::{Deserialize, Serialize};
 use std::io::{ErrorKind, Write as _};
@@ -174,6 +174,7 @@ impl App {
     /// For ever. What could not be written is tried again in the next round, and the mark never goes back.
     async fn keep_mark(self, path: PathBuf) {
         let (mut written, mut noted): (Option<Mark>, Option<Arc<Proof>>) = (None, None);
+        let mut flood = Flood::default();
         loop {
             let proof = self.hub().rolled_back();
             let result = if proof != noted {
@@ -189,8 +190,10 @@ impl App {
             } else {
                 Ok(())
             };
-            if let Err(error) = result {
-                tracing::warn!(%error, path = %path.display(), "how far the log has come could not be written down");
+            if let Err(error) = result
+                && let Some(times) = flood.note(FaultKind::of_io(&error), self.store().now())
+            {
+                tracing::warn!(%error, times, path = %path.display(), "how far the log has come could not be written down");
             }
             tokio::time::sleep(ROUND).await;
         }

@@ -1,5 +1,6 @@
 //! Of what kind a fault is, and how often one is worth a line in the log.
 use portcullis_wire::{Millis, Time};
+use std::io::{self, ErrorKind};
 
 /// Between two lines about faults of one kind, while they go on.
 const QUIET: Millis = 10_000;
@@ -27,6 +28,15 @@ impl FaultKind {
     /// All of them, each at its own index.
     pub const ALL: [Self; 7] =
         [Self::Full, Self::ReadOnly, Self::Io, Self::Busy, Self::Damaged, Self::Overloaded, Self::Other];
+
+    /// Of a file beside the database.
+    pub fn of_io(error: &io::Error) -> Self {
+        match error.kind() {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Self::Full,
+            ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied => Self::ReadOnly,
+            _ => Self::Io,
+        }
+    }
 
     /// The word for logs and metrics.
     pub const fn name(self) -> &'static str {
