@@ -176,8 +176,7 @@ async fn a_full_queue_of_commits_is_overloaded_and_takes_nothing_in() {
     // The writer asks for the time in each commit: there it is held.
     let held = Arc::new(AtomicBool::new(false));
     let hold = held.clone();
-    let mut options = Options::default();
-    options.database = Box::new(move |database| {
+    let database = Box::new(move |database: &mut portcullis_store_sqlite::OpenOptions| {
         let clock = database.clock.clone();
         (database.queue, database.group) = (2, 1);
         database.clock = Arc::new(move || {
@@ -187,6 +186,7 @@ async fn a_full_queue_of_commits_is_overloaded_and_takes_nothing_in() {
             clock()
         });
     });
+    let options = Options { database, ..Options::default() };
     let server = TestServer::start(options).await;
     server.sign_up("ada@example.test").await;
     let mut sessions = Vec::new();
