@@ -1,7 +1,7 @@
 //! A fault is 503: never 401, never a cleared cookie, never a false success.
 use portcullis_store::faulty::Mode;
 use portcullis_testkit::server::PASSWORD;
-use portcullis_testkit::{Options, TestServer};
+use portcullis_testkit::{OpenOptions, Options, TestServer};
 use serde_json::json;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -170,13 +170,22 @@ async fn an_unknown_outcome_is_found_out_by_repeating_the_call() {
     assert!(unknown > 0 && before > 0, "{unknown} {before}: no commit was hit");
 }
 
+/// Lets the writer go on when the test ends, however it does.
+struct Release(Arc<AtomicBool>);
+
+impl Drop for Release {
+    fn drop(&mut self) {
+        self.0.store(false, SeqCst);
+    }
+}
+
 /// A disk so slow that nothing comes back: as many wait as may, the others are told to come again, and reads do not wait.
 #[tokio::test]
 async fn a_full_queue_of_commits_is_overloaded_and_takes_nothing_in() {
     // The writer asks for the time in each commit: there it is held.
     let held = Arc::new(AtomicBool::new(false));
     let hold = held.clone();
-    let database = Box::new(move |database: &mut portcullis_store_sqlite::OpenOptions| {
+    let database = Box::new(move |database: &mut OpenOptions| {
         let clock = database.clock.clone();
         (database.queue, database.group) = (2, 1);
         database.clock = Arc::new(move || {
@@ -194,6 +203,7 @@ async fn a_full_queue_of_commits_is_overloaded_and_takes_nothing_in() {
         sessions.push(server.sign_in("ada@example.test").await);
     }
     let end = |access: &str| server.client.delete("/v1/me/sessions/current").bearer(access).send();
+    let release = Release(held.clone());
     held.store(true, SeqCst);
     let mut calls = tokio::task::JoinSet::new();
     for session in &sessions {
@@ -214,7 +224,7 @@ async fn a_full_queue_of_commits_is_overloaded_and_takes_nothing_in() {
     let metrics = server.client.get("/metrics").send().await.expect(200).text();
     let count = metrics.lines().find_map(|line| line.strip_prefix("portcullis_faults_total{kind=\"overloaded\"} "));
     assert!(count.unwrap().parse::<usize>().unwrap() >= refused.len(), "{metrics}");
-    held.store(false, SeqCst);
+    drop(release);
     while let Some(call) = calls.join_next().await {
         let (answer, access) = call.unwrap();
         if answer.status == 503 {
