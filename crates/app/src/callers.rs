@@ -194,13 +194,7 @@ impl App {
                 "a token with our signature is stamped {}.{} (or the signing key is stolen: then revoke it first)",
                 claims.epoch, claims.rev
             );
-            self.hub().prove(Proof {
-                what,
-                epoch: claims.epoch,
-                rev: claims.rev,
-                at: stamp.now,
-                told_by_position: true,
-            });
+            self.hub().prove(Proof::by_position(what, (claims.epoch, claims.rev), None, stamp.now));
             return Err(AppError::Fault("a token is ahead of the log".into()));
         }
         Ok(())

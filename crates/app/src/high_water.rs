@@ -1,14 +1,16 @@
-//! How far the log has come, kept apart from the database; and what is done when the database is behind it (DESIGN §4.5).
+//! How far the database has come, kept apart from it; and what is done when it is behind that (DESIGN §4.5). The rules are in
+//! `domain::rollback`.
 //!
 //! A database that was replaced by an older copy cannot tell by itself. So a small file, best on another volume, says how far
-//! the log was; it is compared at the start. While the server runs, others bring proofs too: a verifier that shows a position
+//! it was; it is compared at the start. While the server runs, others bring proofs too: a verifier that shows a position
 //! of ours beyond the head, a token of ours that is stamped beyond it, a refresh token that is ahead of its row. Any proof puts
 //! this node into the state `rolled_back`: nothing is served or issued until an operator founds the log anew, restores a
 //! backup, or puts the right database back. The state is written down beside the file, so that a restart does not forget it.
 use crate::{App, AppError};
-use portcullis_domain::view::Stamp;
+use portcullis_domain::rollback::Compared;
+pub use portcullis_domain::rollback::{Mark, Proof};
 use portcullis_store::{FaultKind, Flood, Store, StoreError};
-use portcullis_wire::{Chain, Epoch, LogId, Rev, Time};
+use portcullis_wire::{Entry, LogId, Rev};
 use serde::{Deserialize, Serialize};
 use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
@@ -18,89 +20,22 @@ use std::time::Duration;
 /// How often the file is brought up to date, when the log has grown.
 const ROUND: Duration = Duration::from_secs(1);
 
-/// How far the log was.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Mark {
-    /// The log.
-    pub log: LogId,
-    /// Its generation.
-    pub epoch: Epoch,
-    /// Its newest position.
-    pub rev: Rev,
-    /// The chain link there.
-    pub chain: Chain,
-    /// When that was written down, by the database's clock.
-    pub at: Time,
-}
-
-/// What proves that the database is older than what it has said already.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Proof {
-    /// In words, for operators.
-    pub what: String,
-    /// A position that the lost part had: its epoch,
-    pub epoch: Epoch,
-    /// and its rev.
-    pub rev: Rev,
-    /// When it was brought.
-    pub at: Time,
-    /// Whether a database that has come as far as that position has what was lost. A refresh token that is ahead of its row tells
-    /// of no position: then only a person can say that the right database is back.
-    pub told_by_position: bool,
-}
-
-impl Mark {
-    fn of(stamp: &Stamp) -> Self {
-        Self { log: stamp.log, epoch: stamp.epoch, rev: stamp.head, chain: stamp.chain, at: stamp.now }
-    }
-}
-
-/// What a mark says about the database that is found.
-#[derive(Debug, PartialEq, Eq)]
-enum Compared {
-    /// It has come as far, or further.
-    Fits,
-    /// It is another log altogether.
-    OtherLog,
-    /// It is behind, or another history.
-    Behind(String),
-}
-
-/// The rule, as far as numbers tell; [`goes_on_from`] looks at what was written.
-fn compare(mark: &Mark, stamp: &Stamp) -> Compared {
-    if mark.log != stamp.log {
-        return Compared::OtherLog;
-    }
-    let (was, is) = ((mark.epoch, mark.rev), (stamp.epoch, stamp.head));
-    if was > is {
-        return Compared::Behind(format!("the log had come to {}.{}, and is at {}.{}", was.0, was.1, is.0, is.1));
-    }
-    Compared::Fits
-}
-
-/// Whether the log is the one that a mark of the same epoch was made of: what was written since leads from its link to the newest.
-/// A copy that went on by itself has other entries, however many. Where some of them are forgotten, nothing speaks against it.
-async fn goes_on_from(store: &dyn Store, mark: &Mark) -> Result<bool, StoreError> {
+/// Everything that the log has written after `rev`; `None` when some of it is forgotten.
+pub(crate) async fn written_since(store: &dyn Store, rev: Rev) -> Result<Option<Vec<Entry>>, StoreError> {
     const AT_ONCE: u32 = 10_000;
-    let (mut rev, mut chain) = (mark.rev, mark.chain);
+    let mut all: Vec<Entry> = Vec::new();
     loop {
-        let read = store.read_log(rev, AT_ONCE).await?;
+        let after = all.last().map_or(rev, |entry| entry.rev);
+        let read = store.read_log(after, AT_ONCE).await?;
         if !read.complete {
-            return Ok(true);
+            return Ok(None);
         }
-        chain = read.entries.iter().fold(chain, |chain, entry| chain.after(entry));
-        match read.entries.last() {
-            Some(last) if last.rev < read.stamp.head => rev = last.rev,
-            _ => return Ok(chain == read.stamp.chain),
+        let done = read.entries.is_empty() || read.entries.last().is_some_and(|last| last.rev >= read.stamp.head);
+        all.extend(read.entries);
+        if done {
+            return Ok(Some(all));
         }
     }
-}
-
-/// Whether a database that comes back may be served again by itself.
-fn has_what_was_lost(proof: &Proof, stamp: &Stamp) -> bool {
-    stamp.epoch > proof.epoch || proof.told_by_position && (stamp.epoch, stamp.head) >= (proof.epoch, proof.rev)
 }
 
 /// The file with the proof, beside the one with the mark.
@@ -143,24 +78,25 @@ impl App {
         let stamp = self.store().stamp().await.map_err(|e| self.fault(e.into()))?;
         let mark: Option<Mark> = read(&path).map_err(|what| AppError::Fault(what.into()))?;
         if let Some(mark) = mark {
-            let behind = match compare(&mark, &stamp) {
+            let behind = match mark.compare(&stamp) {
                 Compared::OtherLog => return Err(AppError::Fault(other_log(&path, &mark, stamp.log).into())),
                 Compared::Behind(what) => Some(what),
-                Compared::Fits if mark.epoch < stamp.epoch => None, // founded anew since
+                Compared::Refounded => None,
                 Compared::Fits => {
-                    let same = goes_on_from(self.store(), &mark).await.map_err(|e| self.fault(e.into()))?;
+                    let since = written_since(self.store(), mark.rev).await.map_err(|e| self.fault(e.into()))?;
+                    // Where some of it is forgotten, nothing speaks against the log.
+                    let same = since.is_none_or(|since| mark.after(&since).chain == stamp.chain);
                     (!same).then(|| format!("the log has another history at {}.{} than it had", mark.epoch, mark.rev))
                 }
             };
             if let Some(what) = behind {
-                let what = format!("{what} (by {})", path.display());
-                let (epoch, rev, at) = (mark.epoch, mark.rev, stamp.now);
-                self.hub().prove(Proof { what, epoch, rev, at, told_by_position: true });
+                self.hub().prove(mark.proof(format!("{what} (by {})", path.display()), stamp.now));
             }
         }
         let proof: Option<Proof> = read(&proof_path(&path)).map_err(|what| AppError::Fault(what.into()))?;
         if let Some(proof) = proof {
-            if has_what_was_lost(&proof, &stamp) && self.hub().rolled_back().is_none() {
+            let since = written_since(self.store(), proof.rev).await.map_err(|e| self.fault(e.into()))?;
+            if proof.is_met_by(&stamp, since.as_deref()) && self.hub().rolled_back().is_none() {
                 tracing::info!(was = %proof.what, "the database has what was missing: it is served again");
                 let _ = std::fs::remove_file(proof_path(&path)); // or at the next start
             } else {
@@ -171,19 +107,26 @@ impl App {
         Ok(())
     }
 
-    /// For ever. What could not be written is tried again in the next round, and the mark never goes back.
+    /// For ever. What could not be written is tried again in the next round, and the mark never goes back: a database that does
+    /// while it is served is a proof like any other.
     async fn keep_mark(self, path: PathBuf) {
         let (mut written, mut noted): (Option<Mark>, Option<Arc<Proof>>) = (None, None);
         let mut flood = Flood::default();
         loop {
+            let stamp = self.store().stamp().await.ok();
+            if let (Some(mark), Some(stamp)) = (&written, &stamp)
+                && let Compared::Behind(what) = mark.compare(stamp)
+            {
+                self.hub().prove(mark.proof(what, stamp.now));
+            }
             let proof = self.hub().rolled_back();
             let result = if proof != noted {
                 let (at, what) = (proof_path(&path), proof.clone());
                 let result = off_thread(move || what.map_or_else(|| remove(&at), |proof| write(&at, &*proof))).await;
                 result.map(|()| noted = proof)
             } else if noted.is_none()
-                && let Ok(stamp) = self.store().stamp().await
-                && written.is_none_or(|mark| is_further(&mark, &stamp))
+                && let Some(stamp) = stamp
+                && written.is_none_or(|mark| mark.is_behind(&stamp))
             {
                 let (mark, at) = (Mark::of(&stamp), path.clone());
                 off_thread(move || write(&at, &mark)).await.map(|()| written = Some(mark))
@@ -193,16 +136,12 @@ impl App {
             if let Err(error) = result
                 && let Some(times) = flood.note(FaultKind::of_io(&error), self.store().now())
             {
-                tracing::warn!(%error, times, path = %path.display(), "how far the log has come could not be written down");
+                let path = path.display();
+                tracing::warn!(%error, times, %path, "how far the database has come could not be written down");
             }
             tokio::time::sleep(ROUND).await;
         }
     }
-}
-
-/// Whether the log is beyond a mark. One that went back is none of the mark's business: the mark is what proves it.
-fn is_further(mark: &Mark, stamp: &Stamp) -> bool {
-    (stamp.epoch, stamp.head) > (mark.epoch, mark.rev)
 }
 
 fn remove(path: &Path) -> std::io::Result<()> {
@@ -228,39 +167,4 @@ pub fn other_log(path: &Path, mark: &Mark, found: LogId) -> String {
         mark.rev,
         path.display()
     )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use portcullis_domain::Cut;
-
-    #[test]
-    fn only_a_log_that_has_come_as_far_fits() {
-        let log = LogId::from_bits(1);
-        let stamp = |epoch, rev, link: u8| Stamp {
-            log,
-            epoch: Epoch(epoch),
-            head: Rev(rev),
-            chain: Chain([link; 32]),
-            horizon: Time(0),
-            floor: Time(0),
-            all: Cut::default(),
-            now: Time(0),
-        };
-        let mark = Mark::of(&stamp(2, 10, 1));
-        assert!(is_further(&mark, &stamp(2, 11, 1)) && is_further(&mark, &stamp(3, 0, 1)));
-        assert!(
-            !is_further(&mark, &stamp(2, 10, 1))
-                && !is_further(&mark, &stamp(2, 9, 1))
-                && !is_further(&mark, &stamp(1, 99, 1))
-        );
-        for (epoch, rev, link, fits) in
-            [(2, 10, 1, true), (2, 11, 9, true), (3, 1, 9, true), (2, 9, 1, false), (1, 99, 1, false)]
-        {
-            assert_eq!(compare(&mark, &stamp(epoch, rev, link)) == Compared::Fits, fits, "{epoch}.{rev} {link}");
-        }
-        let other = Stamp { log: LogId::from_bits(2), ..stamp(2, 10, 1) };
-        assert_eq!(compare(&mark, &other), Compared::OtherLog);
-    }
 }

@@ -25,7 +25,9 @@ use portcullis_store::{Store, StoreError};
 use portcullis_verify::{Authentic, Decision, Expect, View};
 use portcullis_wire::frame::Entries;
 use portcullis_wire::jws::Jwk;
-use portcullis_wire::{ClientId, Code, Digest, Epoch, InstanceId, KeyId, LogId, Rev, SecretString, Time, Verb, b64};
+use portcullis_wire::{
+    Chain, ClientId, Code, Digest, Epoch, InstanceId, KeyId, LogId, Rev, SecretString, Time, Verb, b64,
+};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -292,9 +294,7 @@ impl Hub {
     /// furthest is kept.
     pub fn prove(&self, proof: Proof) {
         let proof = Arc::new(proof);
-        let further = |known: &Option<Arc<Proof>>| {
-            known.as_ref().is_none_or(|known| (known.epoch, known.rev) < (proof.epoch, proof.rev))
-        };
+        let further = |known: &Option<Arc<Proof>>| known.as_ref().is_none_or(|known| proof.reaches_beyond(known));
         let before = self.inner.rolled_back.rcu(|known| match further(known) {
             true => Some(proof.clone()),
             false => known.clone(),
@@ -412,7 +412,7 @@ impl Hub {
                 );
                 self.inner.broken.store(Some(Arc::new(why.clone())));
                 let (epoch, at) = (self.state().publisher.epoch(), read.stamp.now);
-                self.prove(Proof { what: why.clone(), epoch, rev: after, at, told_by_position: true });
+                self.prove(Proof::by_position(why.clone(), (epoch, after), None, at));
                 return Err(StoreError::new(why));
             }
             if !read.complete {
@@ -482,7 +482,7 @@ impl Hub {
                 state.fleet.committed(entry.rev, now);
             }
             let frame = Entries { entries: read.entries.clone(), ack: false };
-            let event = self.event("entries", Some((state.publisher.epoch(), last)), &frame);
+            let event = self.event("entries", Some(Position::of(&state.publisher)), &frame);
             state.batches.push_back(Batch { after, last, event });
             if state.batches.len() > BATCHES {
                 state.batches.pop_front();
@@ -573,32 +573,35 @@ impl Hub {
         gone
     }
 
-    /// The `id` of an event: `EPOCH.REV.MAC`.
-    fn position(&self, epoch: Epoch, rev: Rev) -> String {
+    /// The `id` of an event: `EPOCH.REV.MAC`. What is called MAC carries the chain link there, too: so a server that comes to have
+    /// another history is told by who knows this one.
+    fn position(&self, at: &Position) -> String {
         let macs = self.inner.macs.load();
-        let tag = macs.last().map(|mac| self.position_tag(mac, epoch, rev)).unwrap_or_default();
-        format!("{epoch}.{rev}.{}", b64::encode(&tag))
+        let tag = macs.last().map(|mac| self.position_tag(mac, at)).unwrap_or_default();
+        format!("{}.{}.{}", at.epoch, at.rev, b64::encode(&[&at.chain.0[..], &tag[..]].concat()))
     }
 
-    fn position_tag(&self, mac: &MacKey, epoch: Epoch, rev: Rev) -> [u8; 16] {
+    fn position_tag(&self, mac: &MacKey, at: &Position) -> [u8; 16] {
         let log = self.inner.log.bits().to_be_bytes();
-        mac.tag(b"feed position", &[&log, &epoch.0.to_be_bytes(), &rev.0.to_be_bytes()])
+        mac.tag(b"feed position", &[&log, &at.epoch.0.to_be_bytes(), &at.rev.0.to_be_bytes(), &at.chain.0])
     }
 
     /// Reads an `id` that came back; `None` when it is not one of ours.
-    fn parse_position(&self, text: &str) -> Option<(Epoch, Rev)> {
+    fn parse_position(&self, text: &str) -> Option<Position> {
         let mut parts = text.splitn(3, '.');
         let epoch = Epoch(parts.next()?.parse().ok()?);
         let rev = Rev(parts.next()?.parse().ok()?);
-        let tag: [u8; 16] = b64::decode_array(parts.next()?)?;
+        let signed: [u8; 48] = b64::decode_array(parts.next()?)?;
+        let (link, tag) = signed.split_at(32);
+        let at = Position { epoch, rev, chain: Chain(link.try_into().ok()?) };
         // Compared as digests, in constant time.
-        let ours = |mac: &MacKey| Digest::of(&tag) == Digest::of(&self.position_tag(mac, epoch, rev));
-        self.inner.macs.load().iter().any(ours).then_some((epoch, rev))
+        let ours = |mac: &MacKey| Digest::of(tag) == Digest::of(&self.position_tag(mac, &at));
+        self.inner.macs.load().iter().any(ours).then_some(at)
     }
 
-    fn event(&self, name: &str, position: Option<(Epoch, Rev)>, data: &impl serde::Serialize) -> Bytes {
+    fn event(&self, name: &str, position: Option<Position>, data: &impl serde::Serialize) -> Bytes {
         let data = serde_json::to_string(data).unwrap_or_else(|_| "{}".into());
-        let id = position.map(|(epoch, rev)| format!("id: {}\n", self.position(epoch, rev))).unwrap_or_default();
+        let id = position.map(|at| format!("id: {}\n", self.position(&at))).unwrap_or_default();
         Bytes::from(format!("{id}event: {name}\ndata: {data}\n\n"))
     }
 }
@@ -610,6 +613,21 @@ fn instance(row: &portcullis_domain::model::Instance) -> fleet::Instance {
         client: row.client,
         policies: row.policy.parse().unwrap_or_default(),
         bound_ms: i64::try_from(row.bound_ms).ok(),
+    }
+}
+
+/// A point of the log, as a verifier shows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Position {
+    epoch: Epoch,
+    rev: Rev,
+    /// The link there.
+    chain: Chain,
+}
+
+impl Position {
+    fn of(publisher: &Publisher) -> Self {
+        Self { epoch: publisher.epoch(), rev: publisher.head(), chain: publisher.chain() }
     }
 }
 

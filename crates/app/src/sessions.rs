@@ -321,8 +321,7 @@ impl App {
         {
             let (grant, shown, row) = (presented.grant(), presented.counter(), view.grant.family.counter);
             let what = format!("a refresh token of {grant} has the number {shown}, its row {row}");
-            let (epoch, rev, at) = (view.stamp.epoch, view.stamp.head, view.stamp.now);
-            self.hub().prove(crate::high_water::Proof { what, epoch, rev, at, told_by_position: false });
+            self.hub().prove(crate::high_water::Proof::by_other_means(what, &view.stamp));
         }
         Ok(())
     }

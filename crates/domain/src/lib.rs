@@ -30,6 +30,7 @@ pub mod refound;
 pub mod refresh;
 pub mod refused;
 pub mod retention;
+pub mod rollback;
 pub mod session_limit;
 pub mod sign_in;
 pub mod stored_hash;

@@ -232,6 +232,17 @@ impl Publisher {
         Resume::Entries(self.recent.iter().skip(self.recent.len() - behind).cloned().collect())
     }
 
+    /// Whether the log has this link at `rev` of its epoch, when what it wrote since then is at hand and is no more than `max`
+    /// entries.
+    pub fn agrees(&self, rev: Rev, link: Chain, max: usize) -> Option<bool> {
+        let behind = self.head.0.checked_sub(rev.0).and_then(|behind| usize::try_from(behind).ok())?;
+        if behind > max {
+            return None;
+        }
+        let skip = self.recent.len().checked_sub(behind)?;
+        Some(self.recent.iter().skip(skip).fold(link, |link, entry| link.after(entry)) == self.chain)
+    }
+
     /// As [`Publisher::resume`], in the form of an acknowledgement's answer. A verifier that is ahead gets no entries.
     pub fn tail(&self, epoch: Epoch, from: Rev, max: usize) -> Tail {
         match self.resume(epoch, from, max) {

@@ -101,6 +101,9 @@ impl Disk {
 impl World {
     /// Hands changes to the writer.
     pub fn submit(&mut self, owner: Owner, changes: Changes, about: About) {
+        if !self.node.up {
+            return; // it has just died in the middle of something
+        }
         let fate = match self.rng.range(0, 999) {
             0..=3 => Fate::Fails,
             4..=6 => Fate::WrittenButUnknown,

@@ -8,7 +8,7 @@
 //!
 //! The checks of [`checks`] read the truth, which the world keeps apart ([`truth`]), and hold the invariants of DESIGN §3
 //! against it. A run is a function of its seed; a failing seed is replayed by its number, with the story of its last events.
-//! [`mutant`] plants bugs to prove that the checks would notice.
+//! [`run_rollback`] is a second world, in which databases are replaced by older ones. [`mutant`] plants bugs to prove that the checks would notice.
 #![allow(missing_docs)]
 
 mod chaos;
@@ -27,6 +27,7 @@ pub mod mutant;
 mod net;
 mod policy;
 pub mod rng;
+mod rollback;
 mod rota;
 mod server;
 pub mod truth;
@@ -35,7 +36,8 @@ mod world;
 
 pub use checks::Violation;
 pub use counts::Counts;
-pub use mutant::Mutant;
+pub use mutant::{Lapse, Mutant};
+pub use rollback::run as run_rollback;
 
 /// What a run came to.
 #[derive(Debug)]

@@ -1,11 +1,11 @@
 //! Planted bugs: wrong steps that the simulator puts in place of right ones. The product has none of this code.
 
 macro_rules! mutants {
-    ($($(#[$doc:meta])* $name:ident = $text:literal breaks $breaks:literal;)*) => {
-        /// A planted bug.
+    ($(#[$what:meta])* $kind:ident: $($(#[$doc:meta])* $name:ident = $text:literal breaks $breaks:literal;)*) => {
+        $(#[$what])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        pub enum Mutant { $($(#[$doc])* $name,)* }
-        impl Mutant {
+        pub enum $kind { $($(#[$doc])* $name,)* }
+        impl $kind {
             /// All of them.
             pub const ALL: &'static [Self] = &[$(Self::$name),*];
             /// Its name for `--mutant`.
@@ -19,6 +19,8 @@ macro_rules! mutants {
 }
 
 mutants! {
+    /// A planted bug in the world of one database.
+    Mutant:
     /// The hub sends an entry when its commit is submitted.
     PublishBeforeCommit = "publish-before-commit" breaks "I4 I11";
     /// A verifier compares the entry's time with `iat`.
@@ -93,4 +95,33 @@ mutants! {
     FilterLosesAMember = "filter-loses-a-member" breaks "I6 I11";
     /// Tokens may outlive the horizon of their snapshot.
     BeyondHorizon = "beyond-horizon" breaks "I16";
+}
+
+mutants! {
+    /// A planted bug in the world of replaced databases.
+    Lapse:
+    /// A start looks at no mark.
+    MarkIgnored = "mark-ignored" breaks "I10";
+    /// A start compares positions, and not F.
+    MarkWithoutFloor = "mark-without-floor" breaks "I10";
+    /// A start compares numbers, and not what was written since.
+    MarkWithoutChain = "mark-without-chain" breaks "I10";
+    /// The mark is written for whatever database is found.
+    MarkGoesBack = "mark-goes-back" breaks "I10";
+    /// A start forgets that the database was proven to be old.
+    ProofForgotten = "proof-forgotten" breaks "I10";
+    /// A verifier's position beyond the head proves nothing.
+    PositionIgnored = "position-ignored" breaks "I10";
+    /// Another history at a verifier's position proves nothing.
+    LinkIgnored = "link-ignored" breaks "I10";
+    /// A refresh token ahead of its row proves nothing.
+    AheadIgnored = "ahead-ignored" breaks "I10";
+    /// A database that has what was lost stays shut.
+    RightOneShut = "right-one-shut" breaks "I10";
+    /// Founding anew keeps the epoch, and only ends everything.
+    RefoundInTheSameEpoch = "refound-in-the-same-epoch" breaks "I10";
+    /// A restored copy is served as it is.
+    RestoreAsItIs = "restore-as-it-is" breaks "I10";
+    /// A verifier that meets another log, epoch or history begins anew with it.
+    FollowAnything = "follow-anything" breaks "I10";
 }

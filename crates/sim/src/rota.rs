@@ -38,6 +38,30 @@ fn jwk(id: KeyId) -> Option<Jwk> {
     Jwk::es256(id, &[4; 65])
 }
 
+/// The rows of the keys that a plan asks for.
+pub fn rows_of(plan: &Plan, now: Time) -> Vec<Key> {
+    let row = |make: &keys::Make| Key {
+        id: make.id,
+        purpose: make.purpose,
+        public_jwk: String::new(),
+        sealed: SecretBytes::new([1]),
+        created_at: now,
+        active_from: make.active_from,
+        retired_at: None,
+        dead: None,
+    };
+    plan.make.iter().map(row).collect()
+}
+
+/// The public halves of what may have signed a token that lives, and of the waiting one.
+pub fn listed(rows: &[Key], floor: Time, dead_too: bool) -> Vec<Jwk> {
+    let listed = rows.iter().filter(|row| {
+        let state = keys::state(row, floor);
+        row.purpose != KeyPurpose::Mac && (state.is_listed() || dead_too && state == keys::State::Dead)
+    });
+    listed.filter_map(|row| jwk(row.id)).collect()
+}
+
 impl World {
     pub fn key_rules(&self) -> KeyRules {
         let (max_life, mac_kept) = (self.settings.rules.max_life(), self.settings.rules.absolute_ttl);
@@ -53,28 +77,14 @@ impl World {
         self.disk.set_up(changes, now);
     }
 
-    fn made(plan: &Plan, now: Time) -> Vec<Key> {
-        let row = |make: &keys::Make| Key {
-            id: make.id,
-            purpose: make.purpose,
-            public_jwk: String::new(),
-            sealed: SecretBytes::new([1]),
-            created_at: now,
-            active_from: make.active_from,
-            retired_at: None,
-            dead: None,
-        };
-        plan.make.iter().map(row).collect()
-    }
-
     fn changes_of(&mut self, plan: Plan, now: Time) -> Changes {
-        let made = Self::made(&plan, now);
+        let made = rows_of(&plan, now);
         plan.changes(made, &By::SYSTEM, &mut self.rng).unwrap_or_default()
     }
 
     /// The changes of a revocation, as an operation commits them.
     pub fn changes_of_revocation(&mut self, plan: Plan, key: KeyId, by: &By<'_>, now: Time) -> Changes {
-        let made = Self::made(&plan, now);
+        let made = rows_of(&plan, now);
         plan.revoking(key, made, by, &mut self.rng).unwrap_or_default()
     }
 
@@ -110,16 +120,9 @@ impl World {
 
     // ---- rows and lists ----
 
-    /// The public halves of what may have signed a token that lives, and of the waiting one.
+    /// What verifiers are told of keys.
     pub fn listed_keys(&self) -> Vec<Jwk> {
-        let floor = self.stamp().floor;
-        let rows = self.disk.visible.list_keys();
-        let dead_too = self.has(Mutant::DeadKeyListed);
-        let listed = rows.iter().filter(|row| {
-            let state = keys::state(row, floor);
-            row.purpose != KeyPurpose::Mac && (state.is_listed() || dead_too && state == keys::State::Dead)
-        });
-        listed.filter_map(|row| jwk(row.id)).collect()
+        listed(&self.disk.visible.list_keys(), self.stamp().floor, self.has(Mutant::DeadKeyListed))
     }
 
     /// Reads the keys; verifiers are told before anything is signed with a new one.

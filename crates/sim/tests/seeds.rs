@@ -1,5 +1,5 @@
 //! Many worlds, planted bugs, and that a seed is a world.
-use portcullis_sim::{Counts, Mutant, run};
+use portcullis_sim::{Counts, Lapse, Mutant, run, run_rollback};
 
 /// A debug build is some twenty times slower.
 const SEEDS: u64 = if cfg!(debug_assertions) { 100 } else { 1000 };
@@ -54,4 +54,39 @@ fn a_seed_is_a_world() {
     hashes.sort();
     hashes.dedup();
     assert_eq!(hashes.len(), 50);
+}
+
+#[test]
+fn no_replaced_database_brings_anything_back() {
+    let mut counts = Counts::default();
+    for seed in 0..SEEDS {
+        let outcome = run_rollback(seed, None, false);
+        if let Some(violation) = &outcome.violation {
+            let story = run_rollback(seed, None, true).story;
+            let last = story[story.len().saturating_sub(40)..].join("\n");
+            panic!("seed {seed}: {} does not hold: {}\n{last}", violation.invariant, violation.detail);
+        }
+        counts.merge(&outcome.counts);
+    }
+    let happened: Vec<_> = counts.rows().filter(|(kind, n)| kind.starts_with("rollback") && *n > 0).collect();
+    for (kind, n) in &happened {
+        println!("{n:>12}  {kind}");
+    }
+    assert!(happened.len() >= 22, "what never happened proves nothing");
+}
+
+#[test]
+fn every_planted_lapse_is_caught() {
+    let mut missed = Vec::new();
+    for lapse in Lapse::ALL {
+        let caught =
+            (0..CAUGHT_WITHIN).find_map(|seed| run_rollback(seed, Some(*lapse), false).violation.map(|v| (seed, v)));
+        match caught {
+            Some((seed, violation)) if violation.invariant == lapse.breaks() => {
+                println!("{:30} seed {seed}: {}", lapse.name(), violation.detail);
+            }
+            other => missed.push(format!("{}: {other:?}", lapse.name())),
+        }
+    }
+    assert!(missed.is_empty(), "not caught:\n{}", missed.join("\n"));
 }

@@ -1,6 +1,5 @@
 //! Leases: proof of freshness by a round trip (DESIGN §4.4).
 use super::Hub;
-use crate::high_water::Proof;
 use crate::{AppError, real};
 use portcullis_domain::view::Stamp;
 use portcullis_feed::Mono;
@@ -63,10 +62,11 @@ impl Hub {
             state.fleet.lease_granted(request.instance, arrived, real::mono()).map_err(|_| gone())?;
         }
         let (stamp, began) = self.read_after_now().await?;
-        if let Some((epoch, rev)) = witness.filter(|witness| *witness > (stamp.epoch, stamp.head)) {
-            let what =
-                format!("the verifier {} shows the position {epoch}.{rev}, which this server signed", request.instance);
-            self.prove(Proof { what, epoch, rev, at: stamp.now, told_by_position: true });
+        if let Some(at) = witness {
+            let beyond = (at.epoch, at.rev) > (stamp.epoch, stamp.head);
+            if beyond || self.agrees(&at, MAX_TAIL) == Some(false) {
+                self.prove_by(request.instance, &at, stamp.now);
+            }
         }
         if let Some(why) = self.rolled_back() {
             return Err(AppError::Fault(format!("rolled back: {}", why.what).into()));
@@ -89,7 +89,7 @@ impl Hub {
             self.inner.acks.send_modify(|n| *n += 1);
         }
         // The publisher has applied at least what the read saw; its head is committed too.
-        let position = Some(self.position(epoch, head));
+        let position = Some(self.position(&super::Position { epoch, rev: head, chain }));
         Ok(AckAnswer {
             nonce: request.nonce.clone(),
             epoch,

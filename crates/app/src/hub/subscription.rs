@@ -2,8 +2,9 @@
 //!
 //! A stream holds a position, not a queue: when it can write, it takes what comes after its position. One that falls behind
 //! what is kept is dropped and counted; it comes back and gets a snapshot. So a slow or stuck subscriber costs nothing.
+use super::Position;
 use super::{Hub, new_secret};
-use crate::high_water::Proof;
+use crate::high_water::{self, Proof};
 use crate::{AppError, real};
 use bytes::Bytes;
 use portcullis_domain::Chance as _;
@@ -12,7 +13,7 @@ use portcullis_domain::model::{Client, Instance};
 use portcullis_feed::Policies;
 use portcullis_feed::publisher::Resume;
 use portcullis_wire::frame::{Entries, Snapshot, VERSION};
-use portcullis_wire::{ClientId, Code, Epoch, InstanceId, Rev, SecretString};
+use portcullis_wire::{ClientId, Code, Epoch, InstanceId, Rev, SecretString, Time};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -82,10 +83,8 @@ impl Hub {
         }
         let from = opening.last_event_id.as_deref().and_then(|text| self.parse_position(text));
         let (id, secret) = self.introduce(client, &opening).await?;
-        if let Some((epoch, rev)) = from
-            && (epoch, rev) > self.at()
-        {
-            self.ahead(id, epoch, rev).await?;
+        if let Some(shown) = &from {
+            self.shown(id, shown).await?;
         }
         let version = self.inner.version.subscribe();
         let mut state = self.state();
@@ -102,14 +101,14 @@ impl Hub {
             "bound_ms": state.fleet.bound_ms(), "max_life_s": self.inner.max_life_s,
         });
         let mut first = VecDeque::from([First::Event(self.event("hello", None, &hello))]);
-        let resume = from.map_or(Resume::Snapshot, |(epoch, rev)| publisher.resume(epoch, rev, MAX_RESUME));
+        let resume = from.map_or(Resume::Snapshot, |at| publisher.resume(at.epoch, at.rev, MAX_RESUME));
         let at = match resume {
             Resume::Entries(entries) => {
                 // The keys first: who has applied an entry knows the keys of its commit.
                 first.push_back(First::Event(self.event("keys", None, &publisher.keys_frame())));
                 if !entries.is_empty() {
                     let entries = Entries { entries, ack: false };
-                    first.push_back(First::Event(self.event("entries", Some((epoch, head)), &entries)));
+                    first.push_back(First::Event(self.event("entries", Some(Position::of(publisher)), &entries)));
                 }
                 head
             }
@@ -141,14 +140,54 @@ impl Hub {
         })
     }
 
-    /// A position of ours beyond what this node knows: it may only lag; a read that begins now tells.
-    async fn ahead(&self, id: InstanceId, epoch: Epoch, rev: Rev) -> Result<(), AppError> {
-        let (stamp, _) = self.read_after_now().await?;
-        if (epoch, rev) > (stamp.epoch, stamp.head) {
-            let what = format!("the verifier {id} shows the position {epoch}.{rev}, which this server signed");
-            self.prove(Proof { what, epoch, rev, at: stamp.now, told_by_position: true });
+    /// What a position of ours proves. One beyond what this node knows: it may only lag; a read that begins now tells. One that
+    /// this log was at: whether it had the same history then; without that, a snapshot of a fork would be taken for the right one.
+    async fn shown(&self, id: InstanceId, at: &Position) -> Result<(), AppError> {
+        if (at.epoch, at.rev) > self.at() {
+            let (stamp, _) = self.read_after_now().await?;
+            if (at.epoch, at.rev) > (stamp.epoch, stamp.head) {
+                self.prove_by(id, at, stamp.now);
+            }
+            return Ok(());
         }
-        Ok(())
+        let near = self.agrees(at, MAX_RESUME);
+        let same = match near {
+            Some(same) => same,
+            None if at.epoch == self.at().0 => {
+                let since = high_water::written_since(&*self.inner.store, at.rev).await?;
+                let newest = self.inner.store.stamp().await?;
+                let last = since.as_ref().and_then(|since| since.last()).map_or(at.rev, |entry| entry.rev);
+                let chain = since.map(|since| since.iter().fold(at.chain, |link, entry| link.after(entry)));
+                // What was written between the two reads is left for the next time.
+                chain.is_none_or(|chain| chain == newest.chain || last != newest.head)
+            }
+            None => true,
+        };
+        if !same {
+            self.prove_by(id, at, self.inner.store.now());
+        }
+        match self.rolled_back() {
+            Some(why) => Err(AppError::Fault(format!("rolled back: {}", why.what).into())),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether the log had this link at this position, as far as this node knows by heart.
+    pub(super) fn agrees(&self, at: &Position, max: usize) -> Option<bool> {
+        let state = self.state();
+        if at.epoch != state.publisher.epoch() {
+            return None;
+        }
+        state.publisher.agrees(at.rev, at.chain, max)
+    }
+
+    /// A verifier shows a position that this server signed, and that the log does not have.
+    pub(super) fn prove_by(&self, id: InstanceId, at: &Position, now: Time) {
+        let Position { epoch, rev, chain } = *at;
+        let what = format!("the verifier {id} shows the position {epoch}.{rev}, which this server signed");
+        let what =
+            if (epoch, rev) > self.at() { what } else { format!("{what}, and the log has another history there") };
+        self.prove(Proof::by_position(what, (epoch, rev), Some(chain), now));
     }
 
     /// The instance that it was, when it proves it; else a new one, committed before anything else.
@@ -267,7 +306,10 @@ impl Subscription {
                 Some(First::Event(bytes)) => return Some(bytes),
                 Some(First::Part(parts, n)) => {
                     // Only the last part gives a position: what is half received is not resumed.
-                    let position = (n + 1 == parts.len()).then_some((parts[n].epoch, parts[n].rev));
+                    let position = (n + 1 == parts.len()).then(|| {
+                        let Snapshot { epoch, rev, chain, .. } = parts[n];
+                        Position { epoch, rev, chain }
+                    });
                     return Some(self.hub.event("snapshot", position, &parts[n]));
                 }
                 None => {}
@@ -311,7 +353,7 @@ impl Subscription {
             return match state.publisher.resume(self.epoch, self.at, MAX_RESUME) {
                 Resume::Entries(entries) => {
                     self.at = state.publisher.head();
-                    Some(hub.event("entries", Some((self.epoch, self.at)), &Entries { entries, ack: false }))
+                    Some(hub.event("entries", Some(Position::of(&state.publisher)), &Entries { entries, ack: false }))
                 }
                 Resume::Snapshot | Resume::Ahead => {
                     drop(state);

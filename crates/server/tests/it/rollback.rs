@@ -331,6 +331,10 @@ async fn a_fork_is_followed_by_nobody_who_knew_the_log() {
     story.start(&[]).await;
     // The lease that the right server gave lasts for the bound, whatever stands at its address now.
     wait_until("the lease ends", async || !story.through.readiness().fresh).await;
+    // The verifier shows where it was, and by the link there the server tells that its own history is another one.
+    story.shut().await;
+    let log = story.server.as_ref().unwrap().process.log();
+    assert!(log.contains("and the log has another history there"), "{log}");
     for _ in 0..150 {
         assert!(!story.accepts(&story.through, &story.ended).await, "a dead token was accepted again");
         assert!(!story.accepts(&story.through, &living).await, "the fork was followed");
@@ -375,6 +379,45 @@ async fn a_mark_tells_a_fork_however_far_it_has_come() {
         wait_until("the living are accepted", async || story.accepts(verifier, &story.kept).await).await;
     }
     story.nobody_accepts_the_dead(&[&story.through, &restarted]).await;
+}
+
+/// A refresh writes no entry, so the copy's log is as long as the right one's; F tells that it is older all the same.
+#[tokio::test]
+async fn a_copy_that_lost_nothing_but_refreshes_is_noticed_too() {
+    let _turn = turn().await;
+    let mut story = Story::tell(&[], false).await;
+    story.stop().await;
+    copy(&story.dir.path("data"), &story.dir.path("copy"));
+    let path = story.dir.path("data/high-water.json");
+    let mark = || {
+        let text = std::fs::read_to_string(&path).unwrap();
+        let mark: serde_json::Value = serde_json::from_str(&text).unwrap();
+        (mark["rev"].clone(), mark["floor"].clone())
+    };
+    let before = mark();
+    story.start(&[]).await;
+    story.superseded = story.kept.refresh.clone();
+    story.kept = Session {
+        access: story.kept.access.clone(),
+        ..Session::from(&refresh(story.at, &story.superseded).await.must(200))
+    };
+    let next = refresh(story.at, &story.kept.refresh).await.must(200);
+    story.kept = Session { access: story.kept.access.clone(), ..Session::from(&next) };
+    // The copy may be a step further than the mark was then.
+    for _ in 0..3 {
+        let now = mark();
+        wait_for("F moves", || mark() != now).await;
+    }
+    assert_eq!(mark().0, before.0, "no entry was written");
+    story.stop().await;
+    copy(&story.dir.path("data"), &story.dir.path("right"));
+    copy(&story.dir.path("copy"), &story.dir.path("data"));
+    story.start(&[]).await;
+    story.shut().await; // also for the superseded refresh token, which is the current one in this copy
+    story.stop().await;
+    copy(&story.dir.path("right"), &story.dir.path("data"));
+    story.start(&[]).await;
+    refresh(story.at, &story.kept.refresh).await.must(200);
 }
 
 /// SQLite drops what follows the first frame of its log whose checksum is wrong, without a word.

@@ -1,0 +1,217 @@
+//! How a database that is older than what it has said already is told (DESIGN §4.5).
+//!
+//! It cannot tell by itself. So how far it had come is written down elsewhere, in a [`Mark`], and is compared at the start; and
+//! whoever holds something that the database has made and no longer knows brings a [`Proof`]. The mark has the position of the
+//! log with its link, which tells lost ends and forks, and F, which moves with time: it tells that a copy is old even when only
+//! refreshes were lost, which write no entries.
+use crate::view::Stamp;
+use alloc::{format, string::String};
+use portcullis_wire::{Chain, Entry, Epoch, LogId, Rev, Time};
+use serde::{Deserialize, Serialize};
+
+/// How far a database had come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Mark {
+    /// The log.
+    pub log: LogId,
+    /// Its generation.
+    pub epoch: Epoch,
+    /// Its newest position.
+    pub rev: Rev,
+    /// The chain link there.
+    pub chain: Chain,
+    /// F, which never goes back.
+    #[serde(default)]
+    pub floor: Time,
+    /// When that was written down, by the database's clock.
+    pub at: Time,
+}
+
+/// What proves that the database is older than what it has said already.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Proof {
+    /// In words, for operators.
+    pub what: String,
+    /// A position that the lost part had: its epoch,
+    pub epoch: Epoch,
+    /// and its rev.
+    pub rev: Rev,
+    /// The chain link there, where the proof tells it: it tells the log that was lost from one that only came as far.
+    #[serde(default)]
+    pub chain: Option<Chain>,
+    /// F, where the proof tells it; else zero.
+    #[serde(default)]
+    pub floor: Time,
+    /// When it was brought.
+    pub at: Time,
+    /// Whether a database that has come as far as that position has what was lost. A refresh token that is ahead of its row tells
+    /// of no position: then only a person can say that the right database is back.
+    pub told_by_position: bool,
+}
+
+/// What a mark says about the database that is found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Compared {
+    /// It has come as far, or further; whether it is the same history, its entries tell: [`Mark::after`].
+    Fits,
+    /// It is of a later epoch: founded anew since, and what the mark says is void.
+    Refounded,
+    /// It is another log altogether.
+    OtherLog,
+    /// It is behind: in words.
+    Behind(String),
+}
+
+impl Mark {
+    /// How far a database has come now.
+    pub fn of(stamp: &Stamp) -> Self {
+        let (log, epoch, rev, chain) = (stamp.log, stamp.epoch, stamp.head, stamp.chain);
+        Self { log, epoch, rev, chain, floor: stamp.floor, at: stamp.now }
+    }
+
+    /// The rule, as far as numbers tell.
+    pub fn compare(&self, stamp: &Stamp) -> Compared {
+        if self.log != stamp.log {
+            return Compared::OtherLog;
+        }
+        if self.epoch < stamp.epoch {
+            return Compared::Refounded;
+        }
+        if (self.epoch, self.rev) > (stamp.epoch, stamp.head) {
+            let (was, is) = (format!("{}.{}", self.epoch, self.rev), format!("{}.{}", stamp.epoch, stamp.head));
+            return Compared::Behind(format!("the log had come to {was}, and is at {is}"));
+        }
+        if self.floor > stamp.floor {
+            let (was, is) = (self.floor, stamp.floor);
+            return Compared::Behind(format!(
+                "what can expire no more had come to {was}, and is at {is}: an older copy"
+            ));
+        }
+        Compared::Fits
+    }
+
+    /// Where the log of this mark stands after these entries. A copy that went on by itself has other ones, however many, and
+    /// then another link at its newest position.
+    pub fn after(self, entries: &[Entry]) -> Self {
+        let rev = entries.last().map_or(self.rev, |entry| entry.rev);
+        Self { rev, chain: link_after(self.chain, entries), ..self }
+    }
+
+    /// Whether a database has come further than this. One that went back is none of the mark's business: the mark proves it.
+    pub fn is_behind(&self, stamp: &Stamp) -> bool {
+        let newer = (self.epoch, self.rev, self.floor) < (stamp.epoch, stamp.head, stamp.floor);
+        newer && (self.epoch < stamp.epoch || self.floor <= stamp.floor)
+    }
+
+    /// The proof that this mark gives.
+    pub fn proof(&self, what: String, now: Time) -> Proof {
+        let (epoch, rev, chain) = (self.epoch, self.rev, Some(self.chain));
+        Proof { what, epoch, rev, chain, floor: self.floor, at: now, told_by_position: true }
+    }
+}
+
+fn link_after(link: Chain, entries: &[Entry]) -> Chain {
+    entries.iter().fold(link, |link, entry| link.after(entry))
+}
+
+impl Proof {
+    /// Somebody shows a position that the lost part had, and perhaps its link.
+    pub fn by_position(what: String, (epoch, rev): (Epoch, Rev), chain: Option<Chain>, now: Time) -> Self {
+        Self { what, epoch, rev, chain, floor: Time::ZERO, at: now, told_by_position: true }
+    }
+
+    /// Somebody shows what the database made and no longer knows, without a position of the lost part.
+    pub fn by_other_means(what: String, stamp: &Stamp) -> Self {
+        let (epoch, rev) = (stamp.epoch, stamp.head);
+        Self { what, epoch, rev, chain: None, floor: Time::ZERO, at: stamp.now, told_by_position: false }
+    }
+
+    /// Whether it reaches further than another one: the furthest is the one that a database must satisfy.
+    pub fn reaches_beyond(&self, other: &Self) -> bool {
+        (self.epoch, self.rev, self.floor) > (other.epoch, other.rev, other.floor)
+    }
+
+    /// Whether a database that comes back has what was lost, and may be served again by itself. `since`: its entries after the
+    /// proof's position, none left out; `None` where some are forgotten, and nobody can tell.
+    pub fn is_met_by(&self, stamp: &Stamp, since: Option<&[Entry]>) -> bool {
+        let as_far = (stamp.epoch, stamp.head) >= (self.epoch, self.rev) && stamp.floor >= self.floor;
+        let same = self.chain.is_none_or(|link| since.is_some_and(|since| link_after(link, since) == stamp.chain));
+        stamp.epoch > self.epoch || self.told_by_position && as_far && same
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Cut;
+    use portcullis_wire::{AccountId, Target, Verb};
+
+    fn stamp(epoch: u32, rev: u64, floor: i64) -> Stamp {
+        Stamp {
+            log: LogId::from_bits(1),
+            epoch: Epoch(epoch),
+            head: Rev(rev),
+            chain: Chain([1; 32]),
+            horizon: Time(0),
+            floor: Time(floor),
+            all: Cut::default(),
+            now: Time(0),
+        }
+    }
+
+    #[test]
+    fn only_a_database_that_has_come_as_far_fits() {
+        let mark = Mark::of(&stamp(2, 10, 100));
+        for (epoch, rev, floor, fits, behind) in [
+            (2, 10, 100, true, false),
+            (2, 10, 101, true, true),
+            (2, 11, 100, true, true),
+            (2, 11, 99, false, false), // it went on by itself, from an older copy
+            (2, 10, 99, false, false), // only refreshes were lost
+            (2, 9, 101, false, false),
+            (1, 99, 200, false, false),
+        ] {
+            let found = stamp(epoch, rev, floor);
+            assert_eq!(mark.compare(&found) == Compared::Fits, fits, "{epoch}.{rev} {floor}");
+            assert_eq!(mark.is_behind(&found), behind, "{epoch}.{rev} {floor}");
+            let proof = mark.proof("a mark".into(), Time(0));
+            let proof = Proof { chain: None, ..proof };
+            assert_eq!(proof.is_met_by(&found, None), fits, "{epoch}.{rev} {floor}");
+            assert!(!Proof { told_by_position: false, ..proof }.is_met_by(&found, None));
+        }
+        let anew = stamp(3, 1, 0);
+        assert_eq!(mark.compare(&anew), Compared::Refounded);
+        assert!(mark.is_behind(&anew) && mark.proof(String::new(), Time(0)).is_met_by(&anew, None));
+        let other = Stamp { log: LogId::from_bits(2), ..stamp(2, 10, 100) };
+        assert_eq!(mark.compare(&other), Compared::OtherLog);
+    }
+
+    #[test]
+    fn the_furthest_proof_counts() {
+        let proof = |epoch, rev, floor| Mark::of(&stamp(epoch, rev, floor)).proof(String::new(), Time(0));
+        assert!(proof(2, 1, 0).reaches_beyond(&proof(1, 9, 9)) && proof(1, 2, 0).reaches_beyond(&proof(1, 1, 9)));
+        assert!(proof(1, 1, 2).reaches_beyond(&proof(1, 1, 1)) && !proof(1, 1, 1).reaches_beyond(&proof(1, 1, 1)));
+    }
+
+    #[test]
+    fn another_history_leads_elsewhere() {
+        let entry = |rev, account| Entry {
+            rev: Rev(rev),
+            verb: Verb::End,
+            target: Target::Account(AccountId::from_bits(account)),
+            except: None,
+            spread_ms: None,
+            until: Time(9),
+        };
+        let mark = Mark::of(&stamp(1, 10, 0));
+        let (ours, theirs) = ([entry(11, 1), entry(12, 2)], [entry(11, 1), entry(12, 3)]);
+        let newest = mark.chain.after(&ours[0]).after(&ours[1]);
+        assert_eq!(mark.after(&ours), Mark { rev: Rev(12), chain: newest, ..mark });
+        assert!(mark.after(&theirs).chain != newest && mark.after(&[]) == mark);
+        let (proof, found) = (mark.proof(String::new(), Time(0)), Stamp { chain: newest, ..stamp(1, 12, 0) });
+        assert!(proof.is_met_by(&found, Some(&ours)));
+        assert!(!proof.is_met_by(&found, Some(&theirs)) && !proof.is_met_by(&found, None));
+    }
+}
