@@ -8,6 +8,7 @@
 //! keep up, the writer moves everything itself at [`LIMIT`], and its callers wait: the log has a limit. When nothing was
 //! written for a while, the log file is cut to nothing.
 use crate::connect::{BUSY, BUSY_CHECKPOINT, Connector};
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -43,6 +44,13 @@ impl Shared {
         if error.sqlite_error_code() == Some(ErrorCode::SystemIoFailure) {
             self.suspect.store(true, SeqCst);
         }
+    }
+
+    /// Closes the thread's connection, and keeps it from opening another as long as the result lives.
+    pub(crate) fn closed(&self) -> MutexGuard<'_, Option<Connection>> {
+        let mut db = self.connection();
+        *db = None;
+        db
     }
 
     fn connection(&self) -> MutexGuard<'_, Option<Connection>> {
@@ -84,11 +92,9 @@ impl Checkpointer {
         self.shared.is_suspect()
     }
 
-    /// Closes the thread's connection, and keeps it from opening another as long as the result lives.
+    /// As [`Shared::closed`].
     pub(crate) fn closed(&self) -> MutexGuard<'_, Option<Connection>> {
-        let mut db = self.shared.connection();
-        *db = None;
-        db
+        self.shared.closed()
     }
 
     /// Whether SQLite, asked by the only connection that is open, will move the log from its first page on; then checkpoints
@@ -174,9 +180,13 @@ impl Checkpoints {
     }
 }
 
-/// Moves all of the log, and cuts its file to nothing.
+/// Moves all of the log, and removes its file: the database file alone is then the database. No other connection is open.
 pub(crate) fn at_the_end(connector: &Connector) {
-    let moved = connector.checkpointer().and_then(|db| Ok(pass(&db, "PRAGMA wal_checkpoint(TRUNCATE)")?));
+    let moved = connector.checkpointer().and_then(|db| {
+        pass(&db, "PRAGMA wal_checkpoint(TRUNCATE)")?;
+        db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
+        db.close().map_err(|(_, error)| error.into())
+    });
     if let Err(fault) = moved {
         tracing::warn!(%fault, "the write-ahead log was not moved at the end; the next start reads it");
     }

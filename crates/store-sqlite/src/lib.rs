@@ -174,6 +174,7 @@ impl Drop for SqliteStore {
         }
         // A start that was refused leaves the log as it found it.
         if self.stats().commits > 0 && !self.checkpointing.is_suspect() {
+            let _closed = (self.readers.closed(), self.checkpointing.closed());
             checkpoint::at_the_end(&self.connector);
         }
     }

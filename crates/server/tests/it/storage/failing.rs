@@ -1,6 +1,6 @@
 //! System calls that fail under a running server: syncs and writes (docs/decisions/0019-failed-sync.md).
 use super::acts::{Acts, until};
-use super::place::{Injected, injected, serving};
+use super::place::{Injected, injected, needs_strace, serving};
 use crate::kept::{lasting_address, turn};
 use crate::support::{Dir, Ran, Server};
 use rustix::process::Signal;
@@ -83,6 +83,30 @@ async fn killed_after_a_failed_sync_the_next_start_decides_and_stays_with_it() {
     drop(server);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn syncs_that_fail_now_and_then_are_told_apart() {
+    let _turn = turn().await;
+    let (dir, at) = (Dir::new(), lasting_address());
+    let mut server = serve(&dir, at).await;
+    let mut acts = Acts::begin(at, 30).await;
+    let (mut done, mut refused) = (0, 0);
+    for often in ["1+2", "2+3", "1+5"] {
+        let failing = Injected::into(&server, &format!("{SYNC}:when={often}")).await;
+        for _ in 0..6 {
+            let round = acts.round().await;
+            refused += round.iter().filter(|status| **status == 503).count();
+            done += round.iter().filter(|status| **status != 503).count();
+        }
+        killed(server).await;
+        drop(failing);
+        server = serve(&dir, at).await;
+        acts.agrees().await;
+    }
+    assert!(done > 5 && refused > 5, "{done} done, {refused} refused");
+    acts.catch_up().await;
+    drop(server);
+}
+
 /// Before a recovery relies on the log it is written over itself: else what it finds may be in memory alone.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_start_writes_and_syncs_the_log_before_it_relies_on_it() {
@@ -96,6 +120,7 @@ async fn a_start_writes_and_syncs_the_log_before_it_relies_on_it() {
     let before = fs::read(&log_file).unwrap();
     assert!(before.len() > 4096, "the log holds commits");
     let trace = dir.path("trace");
+    needs_strace();
     let mut traced = std::process::Command::new("strace");
     traced.args(["-f", "-qq", "-y", "-e", "trace=pwrite64,fdatasync,fsync,mmap", "-o"]).arg(&trace);
     let plain = serving(&dir, at);

@@ -23,7 +23,9 @@ impl Volume {
         let mount = "mount -t tmpfs -o size=$1,mode=700 portcullis \"$0\" && echo mounted && exec cat";
         let mut command = Command::new("unshare");
         command.args(["-rm", "sh", "-c", mount]).arg(&at).arg(size).stdin(Stdio::piped());
-        assert!(command.get_program() == "unshare" && Command::new("nsenter").arg("-V").output().is_ok(), "{NEEDS}");
+        for program in ["unshare", "nsenter", "mount"] {
+            assert!(Command::new(program).arg("-V").output().is_ok(), "no `{program}`: {NEEDS}");
+        }
         let mut holder = Running::start(command);
         let out = holder.out.clone();
         let mounted = async {
@@ -102,8 +104,14 @@ pub fn serving(dir: &Dir, at: SocketAddr) -> Command {
 const STRACE: &str = "these tests need `strace`, and the right to trace a process of this user (`cargo xtask test` \
                       installs it where it can)";
 
+/// Says what is missing where it is.
+pub fn needs_strace() {
+    assert!(Command::new("strace").arg("-V").output().is_ok(), "{STRACE}");
+}
+
 /// The same command with system calls that fail from its start, as `strace -e inject=` takes it.
 pub fn injected(command: &Command, inject: &str) -> Command {
+    needs_strace();
     let mut traced = Command::new("strace");
     traced.args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("inject={inject}"), "--"]);
     traced.arg(command.get_program()).args(command.get_args()).stdin(Stdio::null()).env_clear();
@@ -131,7 +139,7 @@ impl Injected {
         let calls = inject.split(':').next().unwrap();
         command.args(["-f", "-y", "-e", &format!("trace={calls}"), "-e", &format!("inject={inject}"), "-o"]).arg(to);
         command.args(["-p", &server.process.id().as_raw_nonzero().to_string()]).stdin(Stdio::null());
-        assert!(Command::new("strace").arg("-V").output().is_ok(), "{STRACE}");
+        needs_strace();
         let mut strace = Running::start(command);
         let attached = async {
             // One line for all threads that there are.
