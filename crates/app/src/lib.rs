@@ -6,6 +6,7 @@
 //! view and a new decision, and no token leaves before the commit that it rests on is on disk.
 //!
 //! The real clock and the real randomness are made in `real.rs` and nowhere else.
+pub mod act_journal;
 pub mod admin;
 pub mod callers;
 pub mod error;
@@ -75,6 +76,7 @@ struct Inner {
     counts: Counts,
     /// Which faults are told in the log.
     flood: Mutex<Flood>,
+    acts: act_journal::Pending,
     /// A revocation by filter was asked for.
     jobs: tokio::sync::Notify,
     rota: rotation::Rota,
@@ -249,9 +251,11 @@ impl App {
             {
                 changes.idempotency = Some(self.remember(actor, repeat));
             }
+            let touched = Self::touched(&changes);
             match self.inner.store.commit(changes).await {
                 Ok(committed) => {
                     self.committed(&committed);
+                    self.inner.acts.add(touched);
                     return outcome.map(|value| Acted::Done(value, committed)).map_err(AppError::from);
                 }
                 Err(CommitError::Conflict(conflict)) => {
@@ -265,7 +269,10 @@ impl App {
                         return before.map(Acted::Before).ok_or(refused);
                     }
                 }
-                Err(error) => return Err(self.fault(error.into())),
+                Err(error) => {
+                    self.inner.acts.add(touched); // it may be written all the same
+                    return Err(self.fault(error.into()));
+                }
             }
         }
         Err(AppError::Overloaded)

@@ -67,6 +67,7 @@ impl App {
             seen: Mutex::new(BTreeMap::new()),
             counts: Counts::default(),
             flood: Mutex::default(),
+            acts: crate::act_journal::Pending::default(),
             jobs: tokio::sync::Notify::new(),
             rota: Rota::new(master, home),
             bound,

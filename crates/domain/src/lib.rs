@@ -29,6 +29,7 @@ pub mod model;
 pub mod refound;
 pub mod refresh;
 pub mod refused;
+pub mod replay;
 pub mod retention;
 pub mod rollback;
 pub mod session_limit;

@@ -120,6 +120,10 @@ mutants! {
     RightOneShut = "right-one-shut" breaks "I10";
     /// Founding anew keeps the epoch, and only ends everything.
     RefoundInTheSameEpoch = "refound-in-the-same-epoch" breaks "I10";
+    /// A restored copy hears of no block that came after it.
+    ReplayForgotten = "replay-forgotten" breaks "I10";
+    /// Of an account's lines in the journal the first one counts.
+    ReplayFirstLine = "replay-first-line" breaks "I10";
     /// A restored copy is served as it is.
     RestoreAsItIs = "restore-as-it-is" breaks "I10";
     /// A verifier that meets another log, epoch or history begins anew with it.

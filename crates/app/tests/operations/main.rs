@@ -1,6 +1,7 @@
 //! Operations on a real store, without HTTP: every door against every credential, faults at every operation, races.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on stops")]
 
+mod acts;
 mod doors;
 mod every_act;
 mod faults;

@@ -175,6 +175,7 @@ impl<S: Store> Store for Held<S> {
 pub struct World {
     pub app: App,
     pub held: Arc<Held<MemoryStore>>,
+    master: MasterKey,
     pub admin: Admin,
     pub ada: Account,
     pub eve: Account,
@@ -193,10 +194,17 @@ impl World {
     pub async fn with(settings: Settings) -> Self {
         let held = Held::new(memory());
         let mut tasks = JoinSet::new();
-        let app = App::start(held.clone(), settings, MasterKey::generate(), &mut tasks).await.unwrap();
+        let master = MasterKey::generate();
+        let app = App::start(held.clone(), settings, master.clone(), &mut tasks).await.unwrap();
         let ada = app.sign_up("ada@example.org", SecretString::new(PASSWORD), Some("Ada"), None).await.unwrap();
         let eve = app.sign_up("eve@example.org", SecretString::new(PASSWORD), None, None).await.unwrap();
-        Self { app, held, admin: Admin::operator(), ada, eve, _tasks: tasks }
+        Self { app, held, master, admin: Admin::operator(), ada, eve, _tasks: tasks }
+    }
+
+    /// Another start on the same database.
+    pub async fn over(before: &Self) -> App {
+        let (store, master) = (before.held.clone(), before.master.clone());
+        App::start(store, settings(), master, &mut JoinSet::new()).await.unwrap()
     }
 
     pub async fn sign_in(&self, account: &Account, page: bool) -> Result<Tokens, AppError> {

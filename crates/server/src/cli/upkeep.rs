@@ -22,6 +22,9 @@ pub struct RestoreArgs {
     /// Restore it although it is of another log than the database that it replaces.
     #[arg(long)]
     pub force_other_log: bool,
+    /// The journal of acts (acts_file): blocks and deletions after the backup are done again.
+    #[arg(long, value_name = "FILE")]
+    pub replay: Option<PathBuf>,
     /// Why, for the audit record.
     #[arg(long, default_value = "restored from a backup")]
     pub reason: String,

@@ -10,6 +10,7 @@ use crate::cli::{out, table};
 use crate::client::{Client, Target, Trust};
 use crate::settings::Settings;
 use http::{Method, header};
+use portcullis_app::act_journal;
 use portcullis_app::high_water::{self, Mark, Proof};
 use portcullis_app::real;
 use portcullis_wire::{Time, time};
@@ -160,6 +161,15 @@ fn look_at_files(report: &mut Report, settings: &Settings, now: Time) {
         (false, false) => report.add("master key", Good, "made by the first start"),
     }
     look_at_mark(report, settings, now);
+    let acts = settings.acts_path();
+    match act_journal::read(&acts) {
+        Err(why) => report.add("journal of acts", Failed, why),
+        Ok(None) => report.add("journal of acts", Warning, format!("{} is not there yet", acts.display())),
+        Ok(Some(journal)) => {
+            let newest = journal.lines.last().map_or("it is empty".into(), |line| format!("written to at {}", line.at));
+            report.add("journal of acts", Good, newest);
+        }
+    }
 }
 
 /// How far the log had come, and whether that is in the past.

@@ -65,6 +65,7 @@ impl Node {
         let app = App::start_with(Arc::new(store), app_settings, master, home, &mut background);
         let app = app.await.map_err(start_error)?;
         app.guard_log(settings.high_water_path(), &mut background).await.map_err(start_error)?;
+        app.keep_acts(settings.acts_path(), &mut background).await.map_err(start_error)?;
         if let Some((email, password)) = &settings.bootstrap_admin {
             let made = app.bootstrap_admin(email, password.clone()).await;
             if made.map_err(start_error)? {

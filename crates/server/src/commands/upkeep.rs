@@ -6,10 +6,12 @@ use crate::cli::upkeep::{BackupArgs, RefoundArgs, RestoreArgs};
 use crate::files;
 use crate::settings::Settings;
 use http::Method;
+use portcullis_app::act_journal::{self, Replayed};
 use portcullis_app::high_water::{self, Mark, Proof};
 use portcullis_app::refounding::{self, Refounded};
 use portcullis_app::{AppError, real};
 use portcullis_domain::kernel::By;
+use portcullis_domain::replay::Journal;
 use portcullis_domain::view::Stamp;
 use portcullis_domain::{Actor, Chance as _};
 use portcullis_store_sqlite::{OpenOptions, Restoring, SqliteStore};
@@ -87,12 +89,19 @@ async fn put_back(args: &RestoreArgs, settings: &Settings) -> Outcome {
         )),
         _ => Ok(()),
     };
+    let journal = args.replay.as_deref().map(journal_of).transpose()?;
     let moment: String = real::wall().to_string().chars().filter(char::is_ascii_digit).take(14).collect();
     let suffix = format!(".before-{moment}");
     let restoring = Restoring::begin(&database, &args.file, &options(), accept).map_err(Failure::refused)?;
     // Founded anew before it is in place: whenever this ends early, no older copy is there that could be served.
     let store = SqliteStore::open(restoring.draft(), options()).map_err(Failure::config)?;
     let restored = refounding::where_it_stands(&store).await.map_err(Failure::refused)?;
+    if let Some(Some(log)) = journal.as_ref().map(|journal| journal.log().ok().flatten())
+        && log != restored.log
+    {
+        let why = format!("nothing was changed: the journal is of {log}, and the backup of {}", restored.log);
+        return Err(Failure::refused(why));
+    }
     let positions = [
         mark.map(|mark| (mark.epoch, mark.rev)),
         proof.map(|proof| (proof.epoch, proof.rev)),
@@ -108,6 +117,12 @@ async fn put_back(args: &RestoreArgs, settings: &Settings) -> Outcome {
         };
         Failure::refused(format!("nothing was changed, for the backup's log could not be founded anew: {why}"))
     })?;
+    let replayed = match &journal {
+        Some(journal) => Some(act_journal::replay(&store, journal, &restored, &by).await.map_err(|error| {
+            Failure::refused(format!("nothing was changed, for the journal could not be replayed: {error}"))
+        })?),
+        None => None,
+    };
     drop(store);
     let replaced = restoring.finish(&suffix).map_err(Failure::refused)?;
     // The mark is of the old log; the next start writes the new one.
@@ -117,13 +132,46 @@ async fn put_back(args: &RestoreArgs, settings: &Settings) -> Outcome {
     let out = json!({
         "restored": args.file, "kept": replaced.kept, "log": restored.log,
         "epoch": done.epoch, "rev": done.rev, "old_epoch": done.old_epoch, "old_head": done.old_head, "proven": done.proven,
+        "replayed": replayed.as_ref().map(|replayed| json!({
+            "done": replayed.done, "already": replayed.already, "unknown": replayed.unknown, "complete": replayed.reaches,
+        })),
     });
     show(args.json, &out, || {
         let kept = replaced.kept.iter().map(|path| format!("\n  {}", path.display())).collect::<String>();
         let kept = if kept.is_empty() { String::new() } else { format!("What it replaced is kept:{kept}\n") };
-        format!("{} is in place.\n{kept}{}", args.file.display(), words(&done, Some(lost_since)))
+        format!(
+            "{} is in place.\n{kept}{}{}",
+            args.file.display(),
+            words(&done, Some(lost_since)),
+            replayed.as_ref().map(told).unwrap_or_default()
+        )
     });
     Ok(Exit::Done)
+}
+
+/// The journal that is to be replayed; what is wrong with it is told before anything is touched.
+fn journal_of(path: &Path) -> Result<Journal, Failure> {
+    match act_journal::read(path) {
+        Ok(Some(journal)) => Ok(journal),
+        Ok(None) => Err(Failure::refused(format!("--replay: {} is not there", path.display()))),
+        Err(why) => Err(Failure::refused(format!("nothing was changed: {why}"))),
+    }
+}
+
+/// What a replay came to.
+fn told(replayed: &Replayed) -> String {
+    let Replayed { done, already, unknown, reaches } = replayed;
+    let mut out = format!(
+        "\nReplayed from the journal: {done} blocked, unblocked or deleted again, {already} were so already, {} unknown here.",
+        unknown.len()
+    );
+    for id in unknown {
+        out += &format!("\n  {id} signed up after the copy");
+    }
+    if !reaches {
+        out += "\nThe journal begins after the copy: blocks and deletions between the two are not in it.";
+    }
+    out
 }
 
 fn restored_at(stamp: &Stamp) -> (Epoch, Rev) {

@@ -40,6 +40,8 @@ pub struct Settings {
     pub data_dir: PathBuf,
     /// Where it is written down how far the log has come, when that was given.
     pub high_water: Option<PathBuf>,
+    /// The journal of blocks and deletions, when it is told.
+    pub acts: Option<PathBuf>,
     /// The master key, when it was given.
     pub master_key: Option<MasterKey>,
     /// Life of an access token.
@@ -236,6 +238,7 @@ impl Settings {
             database: r.get("database_url", values::database),
             data_dir: r.get("data_dir", values::directory).unwrap_or_default(),
             high_water: r.get("high_water_file", values::file),
+            acts: r.get("acts_file", values::file),
             master_key: r.get("master_key", |text| {
                 MasterKey::parse(&SecretString::new(text)).ok_or_else(|| "must be 32 bytes in base64".to_owned())
             }),
@@ -340,6 +343,11 @@ impl Settings {
     /// Where it is written down how far the log has come.
     pub fn high_water_path(&self) -> PathBuf {
         self.high_water.clone().unwrap_or_else(|| self.data_dir.join("high-water.json"))
+    }
+
+    /// Where blocks and deletions are written down.
+    pub fn acts_path(&self) -> PathBuf {
+        self.acts.clone().unwrap_or_else(|| self.data_dir.join("acts.jsonl"))
     }
 
     /// The database file.

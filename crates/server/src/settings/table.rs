@@ -95,6 +95,12 @@ pub const SETTINGS: &[Setting] = &[
         "DATA_DIR/high-water.json",
         "says how far the log has come, best on another volume; an older or an empty database is noticed by it",
     ),
+    text(
+        "acts_file",
+        None,
+        "DATA_DIR/acts.jsonl",
+        "journal of blocks and deletions, best on another volume: `restore --replay` does them again",
+    ),
     secret(
         "master_key",
         "DATA_DIR/master.key, made at first start",

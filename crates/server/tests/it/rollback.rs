@@ -290,6 +290,72 @@ async fn a_backup_is_restored_and_what_it_had_forgotten_stays_dead() {
     story.nobody_accepts_the_dead(&[&story.through]).await;
 }
 
+/// Blocks and deletions after the backup are written down apart from it, and done again before anybody is served.
+#[tokio::test]
+async fn what_was_blocked_or_deleted_after_the_backup_is_so_again() {
+    let _turn = turn().await;
+    let acts = "acts.jsonl"; // beside the data directory, as on another volume
+    let with = ["--acts-file", acts];
+    let mut story = Story::tell(&with, true).await;
+    let (dir, at) = (story.dir.0.clone(), story.at);
+    let [bob, carl] = [sign_up(at, "bob").await, sign_up(at, "carl").await];
+    let [eve, dora] = [sign_up(at, "eve").await, sign_up(at, "dora").await];
+    run(&dir, &["accounts", "block", &dora, "--reason", "early", "--data-dir", "data"]).must(0, "");
+    run(&dir, &["backup", "--out", "late.db", "--data-dir", "data"]).must(0, "");
+    let late = sign_up(at, "late").await;
+    for (word, who) in [("block", &bob), ("block", &late), ("delete", &carl), ("unblock", &dora), ("block", &eve)] {
+        let reason: &[&str] = if word == "block" { &["--reason", "a spammer"] } else { &[] };
+        run(&dir, &[&["accounts", word, who, "--data-dir", "data"], reason].concat()).must(0, "");
+    }
+    run(&dir, &["accounts", "unblock", &eve, "--data-dir", "data"]).must(0, "");
+    let lines = || std::fs::read_to_string(dir.join(acts)).unwrap();
+    wait_for("the journal", || lines().contains("\"active\"") && lines().contains("\"delet")).await;
+    // The journal's last line is cut off by the crash that made the restore necessary.
+    let mut server = story.server.take().unwrap();
+    server.process.signal(Signal::KILL);
+    server.process.ended().await;
+    drop(server);
+    let whole = lines();
+    std::fs::write(dir.join("cut.jsonl"), format!("{whole}{}", "{\"v\":1,\"log")).unwrap();
+
+    let restore = |args: &[&str]| run(&dir, &[&["restore", "late.db", "--data-dir", "data"], args].concat());
+    let log = whole.split('"').find(|word| word.starts_with("log_")).unwrap();
+    let other = whole.replace(log, "log_00000000000000000000000001");
+    std::fs::write(dir.join("other.jsonl"), other).unwrap();
+    std::fs::write(dir.join("broken.jsonl"), whole.replacen("blocked", "stopped", 1)).unwrap();
+    for (file, words) in [
+        ("broken.jsonl", "broken.jsonl, line "),
+        ("other.jsonl", "the journal is of log_00000000000000000000000001"),
+        ("missing.jsonl", "is not there"),
+    ] {
+        restore(&["--replay", file]).must(1, words);
+        let names = std::fs::read_dir(dir.join("data")).unwrap().map(|entry| entry.unwrap().file_name());
+        let moved = names.filter(|name| name.to_string_lossy().contains(".before-")).count();
+        assert_eq!(moved, 0, "{file}: nothing was put in place");
+    }
+    let done = restore(&["--replay", "cut.jsonl", "--json"]).must(0, "").json();
+    let replayed = &done["replayed"];
+    assert_eq!((replayed["done"].as_u64(), replayed["complete"].as_bool()), (Some(3), Some(true)), "{done}");
+    assert_eq!(
+        (replayed["already"].as_u64(), replayed["unknown"].as_array().map(Vec::len)),
+        (Some(1), Some(1)),
+        "{done}"
+    );
+    story.start(&with).await;
+    let status = |email: &str| {
+        let body = json!({ "identifier": email, "password": "a good long password" });
+        async move { insist(at, "POST", "/v1/sessions", None, Some(&body)).await }
+    };
+    assert_eq!(status(&bob).await.must(403).code(), "account_blocked");
+    assert_eq!(status(&carl).await.must(401).code(), "invalid_credentials");
+    status(&dora).await.must(201);
+    status(&eve).await.must(201);
+    story.a_new_epoch(&[&story.through, &story.restarted()]).await;
+    // The journal goes on in the new epoch.
+    run(&dir, &["accounts", "unblock", &bob, "--data-dir", "data"]).must(0, "");
+    wait_for("the journal", || lines().lines().last().is_some_and(|line| line.contains("\"epoch\":2"))).await;
+}
+
 #[tokio::test]
 async fn an_empty_volume_poisons_nobody() {
     let _turn = turn().await;

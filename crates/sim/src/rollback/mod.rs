@@ -14,6 +14,7 @@ use people::Person;
 use portcullis_domain::Rules;
 use portcullis_domain::family::MacKey;
 use portcullis_domain::model::KeyPurpose;
+use portcullis_domain::replay::Journal;
 use portcullis_domain::{keys, keys::KeyRules};
 use portcullis_store::memory::Memory;
 use portcullis_wire::jws::Algorithm;
@@ -78,6 +79,10 @@ enum Phase {
 struct Right {
     volume: Volume,
     people: Vec<Person>,
+    blocked: bool,
+    journal: Journal,
+    /// The backup.
+    copy: Memory,
 }
 
 pub struct World {
@@ -89,6 +94,10 @@ pub struct World {
     node: Option<Node>,
     followers: Vec<Follower>,
     people: Vec<Person>,
+    /// Whether the first account is blocked, in truth.
+    blocked: bool,
+    /// What is kept of blocks apart from the database.
+    journal: Journal,
     macs: BTreeMap<KeyId, MacKey>,
     copies: Vec<(i64, Memory)>,
     right: Option<Right>,
@@ -148,6 +157,8 @@ impl World {
             node: None,
             followers: Vec::new(),
             people: Vec::new(),
+            blocked: false,
+            journal: Journal::default(),
             macs: BTreeMap::new(),
             copies: Vec::new(),
             right: None,
@@ -215,6 +226,7 @@ impl World {
             match self.rng.range(0, 9) {
                 0 | 1 => self.somebody_signs_in(),
                 2..=4 => self.somebody_refreshes(),
+                5 if self.rng.chance(200) => self.somebody_is_blocked(),
                 5 => self.somebody_is_ended(),
                 6 | 7 => self.a_thief_refreshes(),
                 8 if matches!(self.phase, Phase::Calm { .. }) => self.copy(),
@@ -308,7 +320,13 @@ impl World {
             Restore => "rollback: a backup restored",
         });
         self.stop_node();
-        self.right = Some(Right { volume: self.volume.clone(), people: self.people.clone() });
+        self.right = Some(Right {
+            volume: self.volume.clone(),
+            people: self.people.clone(),
+            blocked: self.blocked,
+            journal: self.journal.clone(),
+            copy: copy.clone(),
+        });
         (self.replaced_at, self.ahead_shown, self.shown_at) = (self.now, false, None);
         // A fork that lost nothing but refreshes goes on from where the mark is, as the right one would: only who has the newer
         // refresh tokens tells it.
@@ -353,6 +371,7 @@ impl World {
     fn goes_on_elsewhere(&mut self) {
         let (mark, proof) = (self.volume.mark.take(), self.volume.proof.take());
         let (people, told) = (self.people.clone(), std::mem::take(&mut self.told));
+        let (blocked, journal) = (self.blocked, self.journal.clone());
         self.start_node();
         for _ in 0..self.rng.range(3, 12) {
             self.now += 700;
@@ -361,7 +380,7 @@ impl World {
             self.somebody_is_ended();
         }
         self.stop_node();
-        (self.people, self.told) = (people, told);
+        (self.people, self.told, self.blocked, self.journal) = (people, told, blocked, journal);
         (self.volume.mark, self.volume.proof) = (mark, proof);
     }
 
@@ -386,8 +405,8 @@ impl World {
             Way::Restore => {
                 self.counts.add("rollback: a backup restored");
                 self.stop_node();
-                let db = self.volume.db.clone();
-                self.restore(db);
+                (self.blocked, self.journal) = (right.blocked, right.journal);
+                self.restore(right.copy);
                 self.start_node();
             }
         }
@@ -403,7 +422,7 @@ impl World {
     /// proof that tells of no position, or of one that only a fork had.
     fn right_one_back(&mut self, right: Right) {
         self.volume.db = right.volume.db;
-        self.people = right.people;
+        (self.people, self.blocked, self.journal) = (right.people, right.blocked, right.journal);
         let by_person = self.volume.proof.as_ref().is_some_and(|proof| !proof.told_by_position);
         if !self.told {
             (self.volume.mark, self.volume.proof) = (None, None);
@@ -438,6 +457,7 @@ impl World {
                 ));
             }
         }
+        self.check_block();
         self.counts.add("rollback: healed");
     }
 

@@ -236,6 +236,7 @@ impl World {
             let streams: Vec<usize> = std::mem::take(&mut node.streams).into_keys().collect();
             streams.into_iter().for_each(|which| self.followers[which].stream_ends());
         }
+        self.blocks_as_they_are();
         self.follow_log();
     }
 
@@ -247,7 +248,11 @@ impl World {
             (self.volume.db, self.volume.mark, self.volume.proof) = (copy, Some(mark), None);
             return;
         }
+        let stood = copy.stamp(self.time());
         self.found_anew(&mut copy, proven);
+        if !self.has(Lapse::ReplayForgotten) {
+            self.replay(&mut copy, &stood);
+        }
         (self.volume.db, self.volume.proof) = (copy, None);
     }
 

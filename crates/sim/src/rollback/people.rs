@@ -1,12 +1,14 @@
 //! People, what they hold, and who steals it.
-use super::{World, tell};
+use super::{Lapse, World, tell};
 use portcullis_domain::account::{self, Email};
 use portcullis_domain::changes::{Change, Changes};
 use portcullis_domain::family::{MacKey, Presented};
 use portcullis_domain::kernel::{self, By, Door, Scope};
-use portcullis_domain::model::{KeyPurpose, SessionKind};
+use portcullis_domain::model::{KeyPurpose, SessionKind, Status};
 use portcullis_domain::refresh::{How, refresh};
+use portcullis_domain::replay::{self, Line};
 use portcullis_domain::sign_in::{Issued, SignIn, sign_in};
+use portcullis_domain::view::{AccountView, Stamp};
 use portcullis_domain::{Decision, Refused, keys, time_rules};
 use portcullis_store::memory::Memory;
 use portcullis_wire::{AccessClaims, AccountId, ClientId, KeyId, SecretString, SessionId, Time};
@@ -94,7 +96,7 @@ impl World {
         }
         self.see_to_horizon();
         let (mac, signs) = (self.mac()?, self.key_that(KeyPurpose::Es256)?);
-        let who = email(self.rng.word() % 3);
+        let who = email(self.rng.word() % if self.blocked { 2 } else { 3 } + u64::from(self.blocked));
         let view = self.volume.db.load_sign_in(&who, ClientId::FIRST_PARTY, self.time());
         let request = SignIn { kind: SessionKind::App, device_name: None, user_agent: None, ip: None, cookie: None };
         let Decision { outcome, changes } = sign_in(&view, true, &request, &self.rules, &mac, &mut self.rng);
@@ -157,6 +159,68 @@ impl World {
         let successor = std::mem::replace(&mut person.current, issued.refresh);
         person.used.extend(person.before.replace(successor));
         true
+    }
+
+    /// The first account is blocked, or its block is lifted; the journal hears of it.
+    pub fn somebody_is_blocked(&mut self) {
+        let Some(view) = self.first_account().filter(|_| self.serves()) else { return };
+        let decision = match view.account.status {
+            Status::Active => account::block(&view, "in this world", None, &By::SYSTEM, &mut self.rng),
+            _ => account::unblock(&view, &By::SYSTEM, &mut self.rng),
+        };
+        if !self.commit(decision.changes) {
+            return;
+        }
+        self.blocked = view.account.status == Status::Active;
+        tell!(self, "the first account is blocked: {}; {}", self.blocked, self.place());
+        self.counts.add(if self.blocked { "rollback: blocks" } else { "rollback: blocks lifted" });
+        if self.blocked {
+            let (account, now) = (view.account.id, self.now);
+            let theirs = self.people.iter_mut().filter(|person| person.account == account && person.lives());
+            theirs.for_each(|person| person.ended = Some(now));
+        }
+        let line = self.first_account().as_ref().map(Line::of);
+        self.journal.lines.extend(line);
+    }
+
+    fn first_account(&self) -> Option<AccountView> {
+        let found = self.volume.db.load_sign_in(&email(0), ClientId::FIRST_PARTY, self.time()).account?;
+        self.volume.db.load_account(found.id, self.time())
+    }
+
+    /// Whoever is blocked in truth cannot sign in, and nobody else is blocked.
+    pub fn check_block(&mut self) {
+        let now = self.time();
+        let is = self.first_account().is_some_and(|view| view.account.block_at(now).is_some());
+        if is != self.blocked {
+            self.violate(format!("the first account is blocked: {is}, and should be: {}", self.blocked));
+        }
+    }
+
+    /// What a refounding without a journal has lost is lost: the operator is told to do it again, and does not here.
+    pub fn blocks_as_they_are(&mut self) {
+        let now = self.time();
+        self.blocked = self.first_account().is_some_and(|view| view.account.block_at(now).is_some());
+        let line = self.first_account().as_ref().map(Line::of);
+        self.journal.lines.extend(line);
+    }
+
+    /// `restore --replay`: into a copy that stood at `copy` before its log was founded anew.
+    pub fn replay(&mut self, db: &mut Memory, copy: &Stamp) {
+        let now = self.time();
+        let mut journal = self.journal.clone();
+        if self.has(Lapse::ReplayFirstLine) {
+            journal.lines.reverse();
+        }
+        let due: Vec<(AccountId, Line)> =
+            journal.unknown_to(copy).into_iter().map(|(id, line)| (id, line.clone())).collect();
+        for (id, line) in due {
+            let Some(view) = db.load_account(id, now) else { continue };
+            let decision = replay::decide(&view, &line, &By::SYSTEM, &mut self.rng);
+            if !decision.changes.is_empty() && db.commit(decision.changes, now).is_ok() {
+                self.counts.add("rollback: acts replayed");
+            }
+        }
     }
 
     pub fn somebody_is_ended(&mut self) {

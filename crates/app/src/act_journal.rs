@@ -1,0 +1,249 @@
+//! The journal of blocks and deletions, a file apart from the database, for the day on which an older copy is restored
+//! (DESIGN §4.5). The rules are in `domain::replay`.
+//!
+//! An act is committed first and written down a moment later, by a task of its own: a full or slow volume holds nobody up, and
+//! what could not be written is tried again. What was committed just before a crash is found by the next start, in the audit
+//! records of the entries that came after the newest line.
+use crate::{App, AppError, high_water, real};
+use portcullis_domain::changes::Changes;
+use portcullis_domain::event::EventKind;
+use portcullis_domain::kernel::By;
+use portcullis_domain::replay::{self, Fate, Journal, Line};
+use portcullis_domain::view::Stamp;
+use portcullis_store::{CommitError, EventFilter, Store};
+use portcullis_wire::{AccountId, Rev};
+use std::collections::BTreeSet;
+use std::io::{ErrorKind, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::Notify;
+
+/// How often it is written down how far the log has come, when that is far.
+const ROUND: Duration = Duration::from_secs(60);
+const FAR: u64 = 10_000;
+/// What could not be written is tried again after as long.
+const AGAIN: Duration = Duration::from_secs(1);
+/// Records that the search after a crash reads at a time.
+const AT_ONCE: u32 = 500;
+/// How often a step is decided anew while a draft is replayed into; nobody else writes there.
+const MAX_STEPS: u32 = 8;
+
+/// Accounts whose lines are still to be written.
+#[derive(Debug, Default)]
+pub(crate) struct Pending {
+    accounts: Mutex<BTreeSet<AccountId>>,
+    news: Notify,
+}
+
+impl Pending {
+    /// These were committed, or may have been. Bounded by the number of accounts.
+    pub(crate) fn add(&self, accounts: impl IntoIterator<Item = AccountId>) {
+        let mut waiting = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = waiting.len();
+        waiting.extend(accounts);
+        if waiting.len() > before {
+            self.news.notify_one();
+        }
+    }
+
+    fn take(&self) -> BTreeSet<AccountId> {
+        std::mem::take(&mut *self.accounts.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// What came of a replay.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Replayed {
+    /// Accounts that are now what the journal says.
+    pub done: u64,
+    /// Accounts that were so already.
+    pub already: u64,
+    /// Accounts that the copy does not know: they signed up later.
+    pub unknown: Vec<AccountId>,
+    /// Whether the journal reaches back to the copy.
+    pub reaches: bool,
+}
+
+/// Reads a journal; `None` when there is none.
+///
+/// # Errors
+/// In words: it cannot be read, or is damaged, and where.
+pub fn read(path: &Path) -> Result<Option<Journal>, String> {
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(format!("{} cannot be read: {error}", path.display())),
+    };
+    let wrong = |wrong: replay::Wrong| format!("{}, line {}: {}", path.display(), wrong.line, wrong.detail);
+    let journal = replay::parse(&text).map_err(wrong)?;
+    journal.log().map_err(wrong)?;
+    Ok(Some(journal))
+}
+
+/// Does again, in a database that nobody serves, what the journal knows and the copy did not. `copy` is where that stood before
+/// anything else was done to it.
+///
+/// # Errors
+/// Faults. What was done until then stays done, and doing it again changes nothing.
+pub async fn replay(store: &dyn Store, journal: &Journal, copy: &Stamp, by: &By<'_>) -> Result<Replayed, AppError> {
+    let mut out = Replayed { reaches: journal.reaches(copy), ..Replayed::default() };
+    for (id, line) in journal.unknown_to(copy) {
+        match replay_one(store, id, line, by).await? {
+            None => out.unknown.push(id),
+            Some(true) => out.done += 1,
+            Some(false) => out.already += 1,
+        }
+    }
+    Ok(out)
+}
+
+/// Whether something had to be done; `None`: there is no such account.
+async fn replay_one(store: &dyn Store, id: AccountId, line: &Line, by: &By<'_>) -> Result<Option<bool>, AppError> {
+    let mut changed = false;
+    for _ in 0..MAX_STEPS {
+        let Some(view) = store.load_account(id).await? else { return Ok(None) };
+        let decision = replay::decide(&view, line, by, &mut real::RealChance);
+        let fate = decision.outcome?;
+        if !decision.changes.is_empty() {
+            match store.commit(decision.changes).await {
+                Ok(_) => changed = true,
+                Err(CommitError::Conflict(_)) => continue,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        if fate != Fate::More {
+            return Ok(Some(changed));
+        }
+    }
+    Err(AppError::Overloaded)
+}
+
+impl App {
+    /// Writes blocks and deletions down in `path` from now on, in `tasks`.
+    ///
+    /// # Errors
+    /// The file is damaged, or of another log: nothing was changed.
+    pub async fn keep_acts(&self, path: PathBuf, tasks: &mut tokio::task::JoinSet<()>) -> Result<(), AppError> {
+        let stamp = self.store().stamp().await.map_err(|e| self.fault(e.into()))?;
+        let at = path.clone();
+        let begun = high_water::off_thread(move || Ok(begin(&at, &stamp))).await;
+        let last = begun
+            .map_err(|error| AppError::Fault(error.to_string().into()))?
+            .map_err(|what| AppError::Fault(what.into()))?;
+        tasks.spawn(self.clone().write_acts(path, last));
+        Ok(())
+    }
+
+    /// What a commit did that the journal must hear of.
+    pub(crate) fn touched(changes: &Changes) -> Vec<AccountId> {
+        replay::touched(changes).collect()
+    }
+
+    async fn write_acts(self, path: PathBuf, last: Rev) {
+        let mut last = last;
+        while let Err(error) = self.find_missed(last).await {
+            tracing::warn!(%error, "the journal of acts is not complete yet; it is tried again");
+            tokio::time::sleep(AGAIN).await;
+        }
+        loop {
+            let accounts = self.inner.acts.take();
+            if let Err(error) = self.write_down(&path, &accounts, &mut last).await {
+                tracing::warn!(%error, path = %path.display(), "the journal of acts could not be written; it is tried again");
+                self.inner.acts.add(accounts);
+                tokio::time::sleep(AGAIN).await;
+                continue;
+            }
+            let _ = tokio::time::timeout(ROUND, self.inner.acts.news.notified()).await;
+        }
+    }
+
+    /// Acts that were committed after the newest line was written: by the records of the entries since then.
+    async fn find_missed(&self, last: Rev) -> Result<(), AppError> {
+        const KINDS: [EventKind; 3] =
+            [EventKind::AccountBlocked, EventKind::AccountDeleting, EventKind::AccountDeleted];
+        let filter = EventFilter { revocations: true, ..EventFilter::default() };
+        let mut cursor = None;
+        loop {
+            let page = self.store().list_events(&filter, cursor, AT_ONCE).await?;
+            let newer = page.rows.iter().take_while(|row| row.rev > Some(last));
+            self.inner
+                .acts
+                .add(newer.filter(|row| KINDS.contains(&row.event.kind)).filter_map(|row| row.event.account));
+            let reached = page.rows.last().is_none_or(|row| row.rev <= Some(last));
+            match page.rows.last() {
+                Some(row) if page.more && !reached => cursor = Some(row.event.id),
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    async fn write_down(&self, path: &Path, accounts: &BTreeSet<AccountId>, last: &mut Rev) -> Result<(), AppError> {
+        let mut lines = Vec::new();
+        for id in accounts {
+            lines.extend(self.store().load_account(*id).await?.as_ref().map(Line::of));
+        }
+        if lines.is_empty() {
+            let stamp = self.store().stamp().await?;
+            if stamp.head.0 < last.0 + FAR {
+                return Ok(());
+            }
+            lines.push(Line::begin(&stamp)); // so that the next start need not look so far
+        }
+        let newest = lines.iter().map(|line| line.rev).max().unwrap_or_default();
+        let path = path.to_owned();
+        let written = high_water::off_thread(move || append(&path, &lines)).await;
+        written.map_err(|error| AppError::Fault(error.to_string().into()))?;
+        *last = newest.max(*last);
+        Ok(())
+    }
+}
+
+/// Makes the file ready to be appended to; the position of its newest line.
+fn begin(path: &Path, stamp: &Stamp) -> Result<Rev, String> {
+    let journal = read(path).map_err(|why| format!("{why}\nLook at it, and move it away: a new one begins then."))?;
+    let unwritable = |error: std::io::Error| format!("{} cannot be written: {error}", path.display());
+    let Some(journal) = journal.filter(|journal| journal.torn || !journal.lines.is_empty()) else {
+        append(path, &[Line::begin(stamp)]).map_err(unwritable)?;
+        return Ok(stamp.head);
+    };
+    if let Ok(Some(log)) = journal.log()
+        && log != stamp.log
+    {
+        let (path, found) = (path.display(), stamp.log);
+        return Err(format!(
+            "{path} is the journal of {log}, and the database holds {found}. Put the right one of the two back; to begin a \
+             new journal, move {path} away."
+        ));
+    }
+    if journal.torn {
+        let text = std::fs::read(path).map_err(unwritable)?;
+        let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+        let file = std::fs::OpenOptions::new().write(true).open(path).map_err(unwritable)?;
+        file.set_len(whole as u64).and_then(|()| file.sync_all()).map_err(unwritable)?;
+    }
+    match journal.lines.iter().map(|line| line.rev).max() {
+        Some(last) => Ok(last),
+        None => {
+            append(path, &[Line::begin(stamp)]).map_err(unwritable)?;
+            Ok(stamp.head)
+        }
+    }
+}
+
+fn append(path: &Path, lines: &[Line]) -> std::io::Result<()> {
+    let mut text = String::new();
+    for line in lines {
+        text += &serde_json::to_string(line)?;
+        text.push('\n');
+    }
+    let mut file = std::fs::OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
+    let before = file.metadata()?.len();
+    // Whole, or not at all: half a line in the middle would make the file unreadable.
+    let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_data());
+    if written.is_err() {
+        let _ = file.set_len(before);
+    }
+    written
+}
