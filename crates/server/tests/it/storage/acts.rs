@@ -133,6 +133,7 @@ impl Acts {
         once(self.at, "GET", path, Some(&self.admin.access), None).await.must(200);
         let granted = self.leases().await;
         until("another lease", async || self.leases().await > granted).await;
+        assert!(self.library.wait_fresh(PATIENCE).await);
         assert!(self.library.verify(&self.living.access, &Rule::default()).await.is_ok(), "the living are refused");
         for victim in self.victims.iter().filter(|victim| victim.asked) {
             let at_server = once(self.at, "GET", "/v1/me", Some(&victim.session.access), None).await;

@@ -127,6 +127,7 @@ async fn a_start_writes_and_syncs_the_log_before_it_relies_on_it() {
     traced.arg(plain.get_program()).args(plain.get_args()).current_dir(&dir.0);
     traced.envs(plain.get_envs().filter_map(|(name, value)| Some((name, value?))));
     let server = Server::run(traced).await;
+    let below = Below(&trace);
     acts.agrees().await;
     let text = fs::read_to_string(&trace).unwrap();
     let place = |what: &str, file: &str| {
@@ -135,15 +136,21 @@ async fn a_start_writes_and_syncs_the_log_before_it_relies_on_it() {
     };
     let (written, synced) = (place("pwrite64(", "portcullis.db-wal>"), place("fdatasync(", "portcullis.db-wal>"));
     assert!(written < synced && synced < place("mmap(", "portcullis.db-shm>"), "{text}");
-    end_traced(server, &trace).await;
+    drop(below);
+    drop(server);
 }
 
-/// The server below `strace`, which does not pass signals on.
-async fn end_traced(mut server: Server, trace: &Path) {
-    let text = fs::read_to_string(trace).unwrap();
-    let first = text.split_whitespace().next().unwrap().parse().unwrap();
-    rustix::process::kill_process(rustix::process::Pid::from_raw(first).unwrap(), Signal::KILL).unwrap();
-    server.process.ended().await;
+/// The server below `strace`, which does not pass its own end on: killed when the test ends, however it does.
+struct Below<'a>(&'a Path);
+
+impl Drop for Below<'_> {
+    fn drop(&mut self) {
+        let first = fs::read_to_string(self.0).unwrap_or_default();
+        let first = first.split_whitespace().next().and_then(|id| rustix::process::Pid::from_raw(id.parse().ok()?));
+        if let Some(server) = first {
+            let _ = rustix::process::kill_process(server, Signal::KILL); // or it has ended already
+        }
+    }
 }
 
 /// What a file system does when it makes itself read-only under open files, and a disk that takes no writes. (`mount -o
