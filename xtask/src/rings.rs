@@ -25,6 +25,15 @@ const PROGRAM_LIMIT: Duration = Duration::from_secs(20 * 60);
 /// Lines of a failing program's log that are shown.
 const SHOWN_LINES: usize = 120;
 
+/// What tests start, with the package that has it, and why.
+const PROGRAMS: [(&str, &str, &str); 5] = [
+    ("curl", "curl", "the tests run the commands that `dev` prints"),
+    ("strace", "strace", "the tests of failing disks inject errors into system calls"),
+    ("unshare", "util-linux", "the tests of full disks mount a small file system in a namespace of their own"),
+    ("nsenter", "util-linux", "the tests of full disks start servers in that namespace"),
+    ("mount", "mount", "the tests of full disks mount a small file system"),
+];
+
 /// What tests read to find the browser.
 const BROWSER_VARIABLE: &str = "PORTCULLIS_TEST_CHROMIUM";
 
@@ -38,7 +47,9 @@ pub fn command(wanted: &[&str]) -> Result<(), Failure> {
     let workspace = workspace::load()?;
     every_package_has_a_ring(&workspace.packages)?;
     let browser = browser(&workspace)?;
-    found_or_installed(&["curl"], "curl", "the tests run the commands that `dev` prints: install the package `curl`")?;
+    for (program, package, why) in PROGRAMS {
+        found_or_installed(&[program], package, &format!("{why}: install the package `{package}`"))?;
+    }
 
     let mut failed_steps = 0;
     for (name, step) in

@@ -372,7 +372,7 @@ impl App {
         // To its end even if the caller hangs up: what is committed must also close the client's streams.
         let (app, admin) = (self.clone(), admin.clone());
         let done = tokio::spawn(async move { app.set_client_disabled(&admin, id, disabled).await });
-        done.await.unwrap_or_else(|error| Err(self.fault(AppError::Fault(error.to_string()))))
+        done.await.unwrap_or_else(|error| Err(self.fault(AppError::Fault(error.to_string().into()))))
     }
 
     async fn set_client_disabled(

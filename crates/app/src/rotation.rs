@@ -86,13 +86,13 @@ fn locked<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 fn fault(error: KeyError) -> AppError {
-    AppError::Fault(error.to_string())
+    AppError::Fault(error.to_string().into())
 }
 
 /// A new private key. On a thread that may be busy for a while.
 async fn generate(purpose: KeyPurpose) -> Result<Material, AppError> {
     let made = tokio::task::spawn_blocking(move || Material::generate(purpose)).await;
-    made.map_err(|error| AppError::Fault(error.to_string()))?.map_err(fault)
+    made.map_err(|error| AppError::Fault(error.to_string().into()))?.map_err(fault)
 }
 
 /// Whether `next` opens the stored keys and `present` does not: the server died between the commit that sealed them anew and the
@@ -415,7 +415,7 @@ impl App {
         };
         let (_, rows) = self.load_keys().await?;
         if !rows.iter().any(|row| row.id == id && row.dead.is_some()) {
-            return Err(self.fault(AppError::Fault(format!("{id} was revoked and is not dead"))));
+            return Err(self.fault(AppError::Fault(format!("{id} was revoked and is not dead").into())));
         }
         self.still_admin(admin).await?; // what was only answered was not checked by a commit
         Ok(revoked)
@@ -442,7 +442,7 @@ impl App {
         }
         if let Some(home) = &rota.home {
             let prepared = home.prepare(&next);
-            prepared.map_err(|error| self.fault(AppError::Fault(format!("the next master key: {error}"))))?;
+            prepared.map_err(|error| self.fault(AppError::Fault(format!("the next master key: {error}").into())))?;
         }
         locked(&rota.masters).truncate(1);
         locked(&rota.masters).push(next.clone());
@@ -498,7 +498,7 @@ impl App {
         work: impl Future<Output = Result<T, AppError>> + Send + 'static,
     ) -> Result<T, AppError> {
         let done = tokio::spawn(work).await;
-        done.unwrap_or_else(|error| Err(self.fault(AppError::Fault(error.to_string()))))
+        done.unwrap_or_else(|error| Err(self.fault(AppError::Fault(error.to_string().into()))))
     }
 }
 

@@ -10,7 +10,7 @@ use portcullis_domain::time_rules;
 use portcullis_store::Store;
 use portcullis_verify::Expect;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::task::JoinSet;
@@ -66,6 +66,7 @@ impl App {
             horizon: AtomicI64::new(0),
             seen: Mutex::new(BTreeMap::new()),
             counts: Counts::default(),
+            flood: Mutex::default(),
             acts: crate::act_journal::Pending::default(),
             jobs: tokio::sync::Notify::new(),
             rota: Rota::new(master, home),
@@ -90,6 +91,7 @@ impl App {
         loop {
             tokio::time::sleep(HOUSEKEEPING).await;
             rounds = rounds.wrapping_add(1);
+            self.tell_faults();
             let mut steps = Vec::new();
             let now = self.store().now();
             let bound_ms = i64::try_from(self.inner.bound.at(now)).unwrap_or(i64::MAX);
@@ -122,8 +124,8 @@ impl App {
                 continue;
             }
             if let Err(error) = self.inner.store.commit(Changes { steps, ..Changes::default() }).await {
-                tracing::warn!(%error, "housekeeping could not be written; it is tried again");
-                self.counts().faults.fetch_add(1, Ordering::Relaxed);
+                // Tried again in a later round.
+                self.fault(error.into());
             }
         }
     }

@@ -5,8 +5,10 @@
 //! row, and returns only after it is on disk (I9). Nothing here decides anything: rules stand in `domain`.
 //!
 //! The memory store ([`memory`]) is the reference: small, pure, used by the simulator. [`conformance`] is the suite that every
-//! backend runs. [`faulty`] wraps any store and fails the n-th operation.
+//! backend runs. [`faulty`] wraps any store and fails the n-th operation. [`fault`] says of what kind faults are,
+//! and keeps a log from being flooded with them.
 pub mod conformance;
+pub mod fault;
 pub mod faulty;
 pub mod memory;
 pub mod rows;
@@ -21,6 +23,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 
+pub use fault::{FaultKind, Flood};
 pub use rows::{AttemptCount, EventFilter, EventRow, LiveCount, LogRead, Page, Prunable, Remembered, RowCount};
 
 /// What a store's calls return.
@@ -29,14 +32,20 @@ pub type Fut<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// A fault of the database: nothing is known to be wrong with the request.
 #[derive(Debug, Clone)]
 pub struct StoreError {
+    /// What kind it is.
+    pub kind: FaultKind,
     /// What happened, for operators; never shown to callers.
     pub detail: String,
 }
 
 impl StoreError {
-    /// A fault with this explanation.
+    /// A fault of no particular kind, with this explanation.
     pub fn new(detail: impl fmt::Display) -> Self {
-        Self { detail: detail.to_string() }
+        Self::of(FaultKind::Other, detail)
+    }
+    /// A fault of this kind.
+    pub fn of(kind: FaultKind, detail: impl fmt::Display) -> Self {
+        Self { kind, detail: detail.to_string() }
     }
 }
 impl fmt::Display for StoreError {

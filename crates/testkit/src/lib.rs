@@ -10,5 +10,6 @@ pub mod temp;
 
 pub use browser::Browser;
 pub use client::{Answer, Client, Events};
+pub use portcullis_store_sqlite::OpenOptions;
 pub use server::{Options, SignedIn, TestServer};
 pub use temp::TempDir;

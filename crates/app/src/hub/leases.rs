@@ -69,7 +69,7 @@ impl Hub {
             }
         }
         if let Some(why) = self.rolled_back() {
-            return Err(AppError::Fault(format!("rolled back: {}", why.what)));
+            return Err(AppError::Fault(format!("rolled back: {}", why.what).into()));
         }
         let now = real::mono();
         let mut state = self.state();

@@ -79,7 +79,7 @@ impl Hub {
     /// Opens a stream for an authenticated verifier client. Its instance is in the database before it can get a lease.
     pub async fn open(&self, client: &Client, opening: Opening) -> Result<Subscription, AppError> {
         if let Some(why) = self.why_not_ready() {
-            return Err(AppError::Fault(why));
+            return Err(AppError::Fault(why.into()));
         }
         let from = opening.last_event_id.as_deref().and_then(|text| self.parse_position(text));
         let (id, secret) = self.introduce(client, &opening).await?;
@@ -167,7 +167,7 @@ impl Hub {
             self.prove_by(id, at, self.inner.store.now());
         }
         match self.rolled_back() {
-            Some(why) => Err(AppError::Fault(format!("rolled back: {}", why.what))),
+            Some(why) => Err(AppError::Fault(format!("rolled back: {}", why.what).into())),
             None => Ok(()),
         }
     }
@@ -223,7 +223,7 @@ impl Hub {
         // To its end even if the verifier hangs up: a row that is not counted here would be nobody's to remove.
         let (hub, id) = (self.clone(), row.id);
         let settled = tokio::spawn(async move { hub.settle(row, steps).await }).await;
-        settled.unwrap_or_else(|error| Err(AppError::Fault(error.to_string())))?;
+        settled.unwrap_or_else(|error| Err(AppError::Fault(error.to_string().into())))?;
         Ok((id, secret))
     }
 
@@ -276,7 +276,7 @@ impl Hub {
     /// A page of the snapshot. `rev`: the position of the pages pulled so far; when it has passed, the caller starts over.
     pub fn snapshot_page(&self, part: u32, rev: Option<Rev>) -> Result<Snapshot, AppError> {
         if let Some(why) = self.why_not_ready() {
-            return Err(AppError::Fault(why));
+            return Err(AppError::Fault(why.into()));
         }
         let mut state = self.state();
         let parts = match rev {

@@ -2,7 +2,7 @@
 use crate::cli::exit::Failure;
 use crate::settings::Settings;
 use crate::{files, master};
-use portcullis_app::{App, AppError, high_water, real};
+use portcullis_app::{App, AppError, high_water, real, refounding};
 use portcullis_domain::Chance as _;
 use portcullis_http::{HttpConfig, Limits, Listener, Traffic, operator_router, ops_router, router, serve};
 use portcullis_store_sqlite::{OpenOptions, SqliteStore};
@@ -42,6 +42,7 @@ impl Node {
         let options = OpenOptions::new(LogId::from_bits(real::RealChance.bits()), Arc::new(real::wall));
         let store = SqliteStore::open(&database, options).map_err(Failure::config)?;
         // From here on this process holds the database's lock.
+        right_log(&store, &settings.high_water_path()).await?;
         let given = settings.master_key.as_ref();
         let (master, home) = master::settle(given, master, &settings.data_dir, &store).await?;
         let listener = bind("listen", settings.listen).await?;
@@ -143,6 +144,16 @@ fn not_empty_by_mistake(database: &Path, high_water: &Path) -> Result<(), Failur
     }
 }
 
+/// Another log than the one that was served: told before its keys do not open and before anything is written into it.
+async fn right_log(store: &SqliteStore, high_water: &Path) -> Result<(), Failure> {
+    let mark: Option<high_water::Mark> = high_water::read(high_water).map_err(Failure::config)?;
+    let found = refounding::where_it_stands(store).await.map_err(start_error)?.log;
+    match mark {
+        Some(mark) if mark.log != found => Err(Failure::config(high_water::other_log(high_water, &mark, found))),
+        _ => Ok(()),
+    }
+}
+
 async fn bind(setting: &str, address: SocketAddr) -> Result<TcpListener, Failure> {
     let bound = TcpListener::bind(address).await;
     bound.map_err(|error| Failure::config(format!("{setting} = {address}: cannot listen there: {error}")))
@@ -151,7 +162,7 @@ async fn bind(setting: &str, address: SocketAddr) -> Result<TcpListener, Failure
 /// At a start the operator may read what is kept from callers.
 fn start_error(error: AppError) -> Failure {
     match error {
-        AppError::Fault(detail) => Failure::config(detail),
+        AppError::Fault(fault) => Failure::config(fault.detail),
         other => Failure::config(other.detail().unwrap_or_else(|| other.to_string())),
     }
 }
