@@ -1,7 +1,7 @@
 //! Renewal inside an open connection (I14): docs/decisions/0018.
 use crate::guarding::open;
 use crate::server::{Server, soon, unix_ms};
-use axum::body::{Body, to_bytes};
+use axum::body::{Body, BodyDataStream, to_bytes};
 use axum::http::{Request, StatusCode};
 use futures_util::{StreamExt as _, stream};
 use portcullis_tower::wire::{AccessClaims, AccountId, ClientId, Code, SessionId, Target, Verb};
@@ -190,6 +190,11 @@ async fn status_of(app: &axum::Router, token: &str, path: &str) -> (StatusCode, 
     (status, String::from_utf8(to_bytes(response.into_body(), 10_000).await.unwrap().to_vec()).unwrap())
 }
 
+async fn next(body: &mut BodyDataStream) -> Option<String> {
+    let bytes = timeout(PATIENCE, body.next()).await.unwrap();
+    bytes.map(|bytes| String::from_utf8(bytes.unwrap().to_vec()).unwrap())
+}
+
 /// The documented example: events of one stream, renewed by another request.
 #[tokio::test]
 async fn the_example_of_events() {
@@ -201,28 +206,20 @@ async fn the_example_of_events() {
         .body(Body::empty())
         .unwrap();
     let mut body = app.clone().oneshot(request).await.unwrap().into_body().into_data_stream();
-    let mut next = async || {
-        let bytes = timeout(PATIENCE, body.next()).await.unwrap();
-        bytes.map(|bytes| String::from_utf8(bytes.unwrap().to_vec()).unwrap())
-    };
-    assert_eq!(next().await.unwrap(), "event: hello\ndata: 0\n\n");
+    assert_eq!(next(&mut body).await.unwrap(), "event: hello\ndata: 0\n\n");
     assert_eq!(status_of(&app, &server.token(2), "/clock/0").await, (StatusCode::FORBIDDEN, "forbidden".into()));
     assert_eq!(status_of(&app, &server.token(1), "/clock/7").await.0, StatusCode::NOT_FOUND);
     assert_eq!(status_of(&app, &server.token(1), "/clock/0").await.0, StatusCode::NO_CONTENT);
     past(&first).await;
     for _ in 0..20 {
-        assert!(next().await.unwrap().starts_with("event: tick\n"));
+        assert!(next(&mut body).await.unwrap().starts_with("event: tick\n"));
     }
     server.end(Target::Session(SessionId::from_bits(1)));
-    let last = async {
-        let mut last = String::new();
-        while let Some(event) = next().await {
-            last = event;
-        }
-        last
-    };
-    assert_eq!(last.await, "event: ended\ndata: token_revoked\n\n");
-    drop(next);
+    let mut last = String::new();
+    while let Some(event) = next(&mut body).await {
+        last = event;
+    }
+    assert_eq!(last, "event: ended\ndata: token_revoked\n\n");
     drop(body);
     assert_eq!(status_of(&app, &server.token(2), "/clock/0").await.0, StatusCode::NOT_FOUND, "no guard is left behind");
 }
