@@ -211,8 +211,10 @@ impl World {
         }
         let c = &self.streams.all[connection];
         let (v, now, bound) = (&self.verifiers[c.verifier], self.now, self.settings.bound);
-        let newest = c.shown.iter().max_by_key(|token| (self.truth.tokens[**token].claims.iat, **token));
-        let Some(fact) = newest.map(|token| &self.truth.tokens[*token]) else { return };
+        let shown = || c.shown.iter().map(|token| &self.truth.tokens[*token]);
+        // Of those made in one second nothing tells which is newer.
+        let newest = shown().max_by_key(|token| (token.claims.iat, token.claims.exp));
+        let (Some(fact), Some(first)) = (newest, shown().map(|token| token.left).min()) else { return };
         if now <= v.resumed + turn {
             return;
         }
@@ -223,9 +225,10 @@ impl World {
                 wrong = Some(format!("open {late} ms after {door:?} at {rev} was acknowledged; B is {bound}"));
             }
         }
-        // How far a verifier's clock may be off: see the check of refusals.
-        let drift = (now - v.answered + 60_000) / 100 + 50 + turn;
-        let clocks_stood = !self.database.was_set_since(fact.left - 5_000);
+        // How far a verifier's clock may be behind: by its drift, see the check of refusals; and by how long the answer was on its
+        // way, after which nobody would have waited for it.
+        let drift = (now - v.answered + 60_000) / 100 + bound / 2 + turn;
+        let clocks_stood = !self.database.was_set_since(first - 5_000);
         if clocks_stood && fact.claims.expires_at() < self.database.now(now).plus(-drift) {
             wrong = Some(format!("open at {}, its newest token's exp is {}", self.database.now(now), fact.claims.exp));
         }
