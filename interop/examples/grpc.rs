@@ -28,7 +28,8 @@ use tonic::{Request, Response, Status, Streaming};
 use tonic_prost::ProstCodec;
 use tower::layer::util::{Identity, Stack};
 
-const TICK: Duration = Duration::from_millis(100);
+/// The pause between two messages.
+pub const TICK: Duration = Duration::from_millis(100);
 
 /// What a client says.
 #[derive(Clone, PartialEq, prost::Message)]

@@ -8,7 +8,7 @@ use serde_json::json;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tonic::client::Grpc;
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Channel, Endpoint};
@@ -112,13 +112,14 @@ async fn next(stream: &mut Streaming<Tick>) -> Result<Option<Tick>, Status> {
     timeout(PATIENCE, stream.message()).await.expect("a message in time")
 }
 
-/// The end of a stream: what its client is told.
-async fn end(stream: &mut Streaming<Tick>) -> Option<Status> {
+/// Reads until the end: how many messages came, and what the client is told.
+async fn end(stream: &mut Streaming<Tick>) -> (u128, Option<Status>) {
+    let mut messages = 0;
     loop {
         match next(stream).await {
-            Ok(Some(_)) => {}
-            Ok(None) => return None,
-            Err(status) => return Some(status),
+            Ok(Some(_)) => messages += 1,
+            Ok(None) => return (messages, None),
+            Err(status) => return (messages, Some(status)),
         }
     }
 }
@@ -133,16 +134,18 @@ async fn answer(stream: &mut Streaming<Tick>) -> Tick {
     }
 }
 
-fn is(status: &Status, code: Code, word: &str) {
-    assert_eq!((status.code(), status.message()), (code, word), "{status:?}");
+fn is(status: Option<Status>, word: &str) {
+    let status = status.expect("an end with a status");
+    assert_eq!((status.code(), status.message()), (Code::Unauthenticated, word), "{status:?}");
 }
 
 #[tokio::test]
 async fn a_stream_ends_with_its_session_and_says_why() {
     let world = World::start(300_000).await;
     let (mine, other) = (world.sign_in().await, world.sign_in().await);
-    is(&world.watch(None).await.expect_err("refused"), Code::Unauthenticated, "token_missing");
-    is(&world.watch(Some("garbage")).await.expect_err("refused"), Code::Unauthenticated, "token_malformed");
+    is(world.watch(None).await.err(), "token_missing");
+    is(world.watch(Some("garbage")).await.err(), "token_malformed");
+    let opened = Instant::now();
     let mut watched = world.watch(Some(&mine.access)).await.expect("a stream");
     let (_say, mut talked) = world.talk(&mine.access).await;
     let mut others = world.watch(Some(&other.access)).await.expect("a stream");
@@ -153,11 +156,15 @@ async fn a_stream_ends_with_its_session_and_says_why() {
     let path = format!("/v1/me/sessions/{}?wait=enforced", mine.sid);
     let ended = world.portcullis.client.delete(path).bearer(&other.access).send().await.expect(200).json();
     assert_eq!(ended["enforcement"]["complete"], true, "{ended}");
-    // It is enforced: no verdict after this is the old one, and nothing more was sent since. What was sent before may still come.
-    is(&end(&mut watched).await.expect("a status"), Code::Unauthenticated, "token_revoked");
-    is(&end(&mut talked).await.expect("a status"), Code::Unauthenticated, "token_revoked");
+    // It is enforced: no verdict after this is the old one, so nothing was sent since; what was sent before may still come.
+    let most = opened.elapsed().as_millis() / example::TICK.as_millis() + 1;
+    for stream in [&mut watched, &mut talked] {
+        let (messages, told) = end(stream).await;
+        is(told, "token_revoked");
+        assert!(messages <= most, "{messages} messages where {most} had their time");
+    }
     assert!(next(&mut others).await.expect("open").is_some());
-    is(&world.watch(Some(&mine.access)).await.expect_err("refused"), Code::Unauthenticated, "token_revoked");
+    is(world.watch(Some(&mine.access)).await.err(), "token_revoked");
 }
 
 #[tokio::test]
@@ -181,9 +188,9 @@ async fn a_stream_goes_on_with_a_token_said_on_it() {
     let taken = answer(&mut renewed).await;
     assert_eq!((taken.refused.as_str(), taken.until), ("", second));
 
-    is(&end(&mut left_alone).await.expect("a status"), Code::Unauthenticated, "token_expired");
+    is(end(&mut left_alone).await.1, "token_expired");
     assert!(unix_ms() >= first * 1000);
     assert!(next(&mut renewed).await.expect("open").is_some(), "past the first token's end");
-    is(&end(&mut renewed).await.expect("a status"), Code::Unauthenticated, "token_expired");
+    is(end(&mut renewed).await.1, "token_expired");
     assert!(unix_ms() >= second * 1000);
 }
