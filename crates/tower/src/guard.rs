@@ -120,41 +120,42 @@ impl Guard {
     /// # Errors
     /// [`RenewError`].
     pub fn renew(&self, shown: Verified) -> Result<(), RenewError> {
-        let Connection { verifier, rule, standing, lost_at, .. } = &*self.connection;
+        let Connection { verifier, rule, lost_at, .. } = &*self.connection;
         verifier.reaches(&shown.token, rule).map_err(RenewError::Refused)?;
         let shown = Verified { rule: rule.clone(), ..shown };
         loop {
-            if let Some(reason) = self.check() {
-                return Err(RenewError::Over(reason));
-            }
+            let now = self.carried().map_err(RenewError::Over)?;
             if let Carries::No(reason) = verifier.rejudge(&shown) {
                 return Err(RenewError::Refused(verifier.refuse(reason.code(), Some(reason))));
             }
-            let now = standing.load();
             match renewal(now.on.claims(), shown.claims()).map_err(RenewError::NotTheSame)? {
                 Shown::Older => return Ok(()),
-                Shown::Newest if now.over.is_none() => {}
-                Shown::Newest => continue, // which says why it is over
-            }
-            if self.swap(&now, Standing { on: shown.clone(), over: None }) {
-                lost_at.store(NOT_LOST, Ordering::Relaxed);
-                verifier.shared.metrics.guards_renewed.up();
-                return Ok(());
+                Shown::Newest if self.swap(&now, Standing { on: shown.clone(), over: None }) => {
+                    lost_at.store(NOT_LOST, Ordering::Relaxed);
+                    verifier.shared.metrics.guards_renewed.up();
+                    return Ok(());
+                }
+                Shown::Newest => {} // something else was faster
             }
         }
     }
 
     /// Whether the connection must end now, and why. Waits for nothing. Once it says so, it is over.
     pub fn check(&self) -> Option<Reason> {
+        self.carried().err()
+    }
+
+    /// The standing, if its token carries the connection still; else why it is over, from now on.
+    fn carried(&self) -> Result<Arc<Standing>, Reason> {
         loop {
             let now = self.connection.standing.load();
+            let Some(reason) = now.over.or_else(|| self.judge(&now.on)) else { return Ok(Arc::clone(&now)) };
             if now.over.is_some() {
-                return now.over;
+                return Err(reason);
             }
-            let reason = self.judge(&now.on)?;
             if self.swap(&now, Standing { on: now.on.clone(), over: Some(reason) }) {
                 self.connection.verifier.shared.metrics.guards_ended.up();
-                return Some(reason);
+                return Err(reason);
             }
             // A newer token was shown meanwhile: that one is judged.
         }
@@ -237,4 +238,60 @@ async fn either(a: impl Future, b: impl Future) {
         false => Poll::Pending,
     })
     .await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Config;
+    use portcullis_verify::Authentic;
+    use portcullis_wire::claims::Audience;
+    use portcullis_wire::{AccessClaims, AccountId, ClientId, Epoch, Rev, SessionId, TokenId};
+
+    /// An accepted token of a verifier that knows nothing, for what it knows is no matter here.
+    fn verified() -> Verified {
+        let config = Config::new("http://127.0.0.1:1", "api", "cli_x", "secret");
+        let claims = AccessClaims {
+            iss: "http://127.0.0.1:1".into(),
+            sub: AccountId::from_bits(1),
+            aud: Audience(vec!["api".into()]),
+            client_id: ClientId::FIRST_PARTY,
+            exp: 1,
+            iat: 0,
+            jti: TokenId::from_bits(1),
+            scope: String::new(),
+            auth_time: 0,
+            acr: String::new(),
+            amr: Vec::new(),
+            sid: SessionId::from_bits(1),
+            rev: Rev::ZERO,
+            epoch: Epoch(0),
+            gid: None,
+            roles: Vec::new(),
+            act: None,
+        };
+        let token = Arc::new(Authentic::insecure_without_signature(claims, None));
+        let verifier = Verifier::start(config).unwrap();
+        Verified { token, proven: true, rule: Rule::default(), vouched_until: None, verifier }
+    }
+
+    #[tokio::test]
+    async fn an_end_and_a_renewal_that_meet_are_put_in_order() {
+        let on = verified();
+        let next = |over| Standing { on: on.clone(), over };
+        let over = Some(Reason::Expired);
+        let guard = on.guard();
+        let judged = guard.connection.standing.load_full();
+        assert!(guard.swap(&judged, next(over)), "the end is first");
+        assert!(!guard.swap(&judged, next(None)), "and the renewal that was judged before comes too late");
+        assert_eq!((guard.why(), guard.check()), (over, over));
+
+        let guard = on.guard();
+        let judged = guard.connection.standing.load_full();
+        assert!(guard.swap(&judged, next(None)), "the renewal is first");
+        assert!(!guard.swap(&judged, next(over)), "and the end was the older token's");
+        assert_eq!(guard.why(), None);
+        assert_eq!(guard.check(), Some(Reason::NotFresh), "whatever stands there is judged");
+        assert_eq!(guard.clone().why(), Some(Reason::NotFresh));
+    }
 }
