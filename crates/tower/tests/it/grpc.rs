@@ -61,7 +61,7 @@ fn trailers_only(response: &Response<Body>) -> (&str, &str) {
 
 #[tokio::test]
 async fn refusals_are_trailers_only() {
-    let server = Server::start().await;
+    let server = Server::patient().await;
     let verifier = server.verifier().await;
     let token = server.token(1);
     for kind in ["application/grpc", GRPC, "Application/gRPC;x=y"] {
@@ -81,6 +81,9 @@ async fn refusals_are_trailers_only() {
     soon("applied", || verifier.readiness().applied > older.rev).await;
     let revoked = call(&verifier, "/stream", GRPC, Some(&server.signer.sign(&older))).await;
     assert_eq!(trailers_only(&revoked), ("16", "token_revoked"));
+    let server = Server::start().await;
+    let verifier = server.verifier().await;
+    let token = server.token(1);
     server.set_down(true);
     soon("the lease ends", || !verifier.is_fresh()).await;
     let not_fresh = call(&verifier, "/stream", GRPC, Some(&token)).await;
@@ -90,7 +93,7 @@ async fn refusals_are_trailers_only() {
 
 #[tokio::test]
 async fn a_guarded_body_ends_with_a_status_where_its_kind_has_one() {
-    let server = Server::start().await;
+    let server = Server::patient().await;
     let verifier = server.verifier().await;
     let token = server.token(1);
     let mut stream = call(&verifier, "/stream", GRPC, Some(&token)).await.into_body();
@@ -121,7 +124,7 @@ async fn a_guarded_body_ends_with_a_status_where_its_kind_has_one() {
 
 #[tokio::test]
 async fn a_status_is_said_once() {
-    let server = Server::start().await;
+    let server = Server::patient().await;
     let verifier = server.verifier().await;
     let mut short = server.claims(1);
     short.exp = unix_ms() / 1000 + 1;
