@@ -30,6 +30,7 @@ pub mod rng;
 mod rollback;
 mod rota;
 mod server;
+mod streams;
 pub mod truth;
 mod verifiers;
 mod world;

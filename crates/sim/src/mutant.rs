@@ -93,6 +93,12 @@ mutants! {
     RuleTakenAwayEarly = "rule-taken-away-early" breaks "I1 I7";
     /// Of a filter with two members one is forgotten.
     FilterLosesAMember = "filter-loses-a-member" breaks "I6 I11";
+    /// A guard judges its connection when it is opened, and never again.
+    GuardLooksOnce = "guard-looks-once" breaks "I14";
+    /// Any good token renews a connection.
+    RenewalByAnyone = "renewal-by-anyone" breaks "I14";
+    /// Of the tokens shown a connection stands on the one that lasts longest.
+    RenewalByLongest = "renewal-by-longest" breaks "I14";
     /// Tokens may outlive the horizon of their snapshot.
     BeyondHorizon = "beyond-horizon" breaks "I16";
 }
