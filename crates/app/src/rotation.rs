@@ -145,10 +145,12 @@ impl App {
         self.settings().key_rules()
     }
 
-    /// How long a key is published before it signs, in milliseconds: B (+1%).
+    /// How long a key is published before it signs, in milliseconds: B (+1%); and where other nodes give leases too, until the
+    /// last of them has read the keys, or gives none.
     fn publish_ms(&self) -> i64 {
         let bound = self.hub().bound_ms();
-        bound + bound / 100 + 1
+        let elsewhere = if self.hub().is_shared() { crate::hub::nodes::FENCE } else { 0 };
+        bound + bound / 100 + 1 + elsewhere
     }
 
     fn is_published(&self, key: KeyId) -> bool {
@@ -228,6 +230,7 @@ impl App {
     /// token is signed with a key that is not on its way to them.
     pub(crate) async fn load_keys(&self) -> Result<(Stamp, Vec<Key>), AppError> {
         let _reading = self.inner.rota.reading.lock().await;
+        let began = real::mono();
         let stamp = self.store().stamp().await.map_err(|e| self.fault(e.into()))?;
         let rows = self.store().list_keys().await.map_err(|e| self.fault(e.into()))?;
         if !self.keys().is_of(&rows, stamp.floor) {
@@ -244,6 +247,7 @@ impl App {
             self.inner.keys.store(Arc::new(ring));
             self.settle_master(master);
         }
+        self.hub().keys_were_read(began);
         Ok((stamp, rows))
     }
 
@@ -294,6 +298,9 @@ impl App {
     }
 
     async fn tend_keys(&self) -> Result<(), AppError> {
+        if !self.hub().leads() {
+            return self.load_keys().await.map(drop);
+        }
         let turn = self.inner.rota.turn.lock().await;
         let decide = |planned: &Planned<Plan>, chance: &mut dyn portcullis_domain::Chance| {
             if planned.what.held == Some(Held::TooMany) {

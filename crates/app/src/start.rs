@@ -76,6 +76,9 @@ impl App {
         let app = Self { inner: Arc::new(inner) };
         app.publish_at_start().await?;
         tasks.spawn(hub.follow());
+        if app.hub().is_shared() {
+            tasks.spawn(app.hub().clone().keep_row());
+        }
         tasks.spawn(app.clone().keep_keys());
         tasks.spawn(app.clone().keep_house());
         tasks.spawn(app.clone().work_off_jobs());
@@ -101,7 +104,11 @@ impl App {
             if let Ok(stamp) = self.store().stamp().await {
                 // While nothing is in the log, nothing waits to be forgotten: F may rest for a while.
                 let due = floor.is_first() || stamp.head.0 > 0 || rounds.is_multiple_of(15);
-                if due && let Some(floor) = floor.next(stamp.floor, now, real::mono().0) {
+                // The clock watches on every node, so that the next one goes on where the last one ended.
+                if due
+                    && let Some(floor) = floor.next(stamp.floor, now, real::mono().0)
+                    && self.hub().leads()
+                {
                     steps.push(Change::RaiseFloor(floor));
                 }
             }
@@ -112,8 +119,10 @@ impl App {
                 }
             }
             if rounds.is_multiple_of(300) {
-                steps.push(Change::ForgetIdempotency(now.minus(REMEMBER)));
-                steps.push(Change::ForgetJobs(now.minus(self.settings().retention().ended)));
+                if self.hub().leads() {
+                    steps.push(Change::ForgetIdempotency(now.minus(REMEMBER)));
+                    steps.push(Change::ForgetJobs(now.minus(self.settings().retention().ended)));
+                }
                 let quiet = self.settings().bound.max(self.settings().rules.max_life()).saturating_mul(10).max(600_000);
                 let gone = self.hub().prune_instances(quiet);
                 if !gone.is_empty() {

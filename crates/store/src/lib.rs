@@ -18,13 +18,15 @@ use portcullis_domain::mass::{Batch, Filter, Job};
 use portcullis_domain::model::{Account, Client, Instance, Key};
 use portcullis_domain::retention::Retention;
 use portcullis_domain::view::{AccountView, ClientView, RefreshView, SessionView, SignInView, Stamp};
-use portcullis_wire::{AccountId, ClientId, Entry, EventId, GrantId, JobId, Rev, SessionId, Time};
+use portcullis_wire::{AccountId, ClientId, Entry, EventId, GrantId, InstanceId, JobId, NodeId, Rev, SessionId, Time};
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 
 pub use fault::{FaultKind, Flood};
-pub use rows::{AttemptCount, EventFilter, EventRow, LiveCount, LogRead, Page, Prunable, Remembered, RowCount};
+pub use rows::{
+    AttemptCount, EventFilter, EventRow, LiveCount, LogRead, NodeRow, Page, Prunable, Remembered, RowCount,
+};
 
 /// What a store's calls return.
 pub type Fut<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -166,4 +168,36 @@ pub trait Store: Send + Sync + 'static {
     fn commit(&self, changes: Changes) -> Fut<'_, Result<Committed, CommitError>>;
     /// The database's time, for callers that need no snapshot.
     fn now(&self) -> Time;
+
+    // ---- for several nodes on one database ----
+
+    /// Whether other nodes may be at work in this database. Where they cannot, none of the following is ever called.
+    fn is_shared(&self) -> bool {
+        false
+    }
+    /// Resolves when another node may have written something that this one waits for. It may come for nothing, and may not come
+    /// at all: whoever waits looks from time to time by itself.
+    fn news(&self) -> Fut<'_, ()> {
+        Box::pin(std::future::pending())
+    }
+    /// Writes a node's row, new or in place of its last one.
+    fn put_node(&self, _row: NodeRow) -> Fut<'_, Result<(), StoreError>> {
+        not_shared()
+    }
+    /// The rows of all nodes, by id.
+    fn list_nodes(&self) -> Fut<'_, Result<Vec<NodeRow>, StoreError>> {
+        not_shared()
+    }
+    /// Removes a node's row, if its beat still is this one. Whether it did.
+    fn remove_node(&self, _id: NodeId, _beat: u64) -> Fut<'_, Result<bool, StoreError>> {
+        not_shared()
+    }
+    /// One verifier instance, which another node may have met.
+    fn load_instance(&self, _id: InstanceId) -> Fut<'_, Result<Option<Instance>, StoreError>> {
+        not_shared()
+    }
+}
+
+fn not_shared<'a, T: Send + 'a>() -> Fut<'a, Result<T, StoreError>> {
+    Box::pin(std::future::ready(Err(StoreError::new("this database belongs to one node"))))
 }

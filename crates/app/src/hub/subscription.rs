@@ -88,7 +88,7 @@ impl Hub {
         }
         let version = self.inner.version.subscribe();
         let mut state = self.state();
-        if state.closed_clients.contains(&client.id) {
+        if state.closed_clients.contains_key(&client.id) {
             return Err(AppError::Unauthenticated(Code::InvalidCredentials));
         }
         state.fleet.stream_opened(id, real::mono()).map_err(|_| AppError::Overloaded)?;
@@ -202,6 +202,9 @@ impl Hub {
             secret: portcullis_wire::Digest([0; 32]),
             created_at: self.inner.store.now(),
         };
+        if let Some((id, _)) = &opening.instance {
+            self.meet(*id).await?;
+        }
         let known = opening.instance.as_ref().filter(|(id, secret)| {
             self.state()
                 .secrets
@@ -225,6 +228,20 @@ impl Hub {
         let settled = tokio::spawn(async move { hub.settle(row, steps).await }).await;
         settled.unwrap_or_else(|error| Err(AppError::Fault(error.to_string().into())))?;
         Ok((id, secret))
+    }
+
+    /// An instance that this node does not know may have met another one: then it is known here from now on, and a read that
+    /// begins later may give it a lease.
+    pub(super) async fn meet(&self, id: InstanceId) -> Result<(), AppError> {
+        if !self.is_shared() || self.state().secrets.contains_key(&id) {
+            return Ok(());
+        }
+        let Some(row) = self.inner.store.load_instance(id).await? else { return Ok(()) };
+        let mut state = self.state();
+        if state.fleet.known(super::instance(&row), real::mono()).is_ok() {
+            state.secrets.insert(row.id, (row.client, row.secret));
+        }
+        Ok(())
     }
 
     /// Commits an instance's row, and counts it from then on.
@@ -337,7 +354,7 @@ impl Subscription {
             return self.bye();
         }
         let state = hub.state();
-        if state.closed_clients.contains(&self.client) || state.fleet.must_return(self.instance) {
+        if state.closed_clients.contains_key(&self.client) || state.fleet.must_return(self.instance) {
             drop(state);
             return self.bye();
         }

@@ -110,6 +110,14 @@ impl<S: Store> Store for Held<S> {
         load_revocation(rev: Rev) -> Result<Option<EventRow>, StoreError>;
         count_live() -> Result<LiveCount, StoreError>;
         read_live() -> Result<(Stamp, Vec<Entry>), StoreError>;
+        news() -> ();
+        put_node(row: NodeRow) -> Result<(), StoreError>;
+        list_nodes() -> Result<Vec<NodeRow>, StoreError>;
+        remove_node(id: NodeId, beat: u64) -> Result<bool, StoreError>;
+        load_instance(id: InstanceId) -> Result<Option<Instance>, StoreError>;
+    }
+    fn is_shared(&self) -> bool {
+        self.store.is_shared()
     }
     fn backup(&self, to: std::path::PathBuf) -> Fut<'_, Result<Stamp, StoreError>> {
         self.store.backup(to)
