@@ -32,7 +32,7 @@ const WHILE_QUIET: Duration = Duration::from_millis(1_000);
 /// Between two looks, whatever happens.
 const REST: Duration = Duration::from_millis(5);
 /// How long the list of verifiers waits for the other nodes.
-const LIST_PATIENCE: Duration = Duration::from_secs(1);
+const LIST_PATIENCE: Duration = Duration::from_secs(2);
 /// The most instances that a node lists.
 const LISTED: usize = 10_000;
 
@@ -74,6 +74,8 @@ pub struct Placed {
     pub node: Option<NodeId>,
     /// The release that the node runs.
     pub version: String,
+    /// For how many milliseconds there has been an entry that it has not acknowledged, as far as this node saw; 0: it has all.
+    pub lag_ms: Option<i64>,
 }
 
 /// Another node.
@@ -231,7 +233,10 @@ impl Hub {
             }
             tokio::time::sleep(REST).await;
             let asked = self.asked().is_some();
-            let busy = asked || !nodes.own().waits.is_empty();
+            let busy = {
+                let own = nodes.own();
+                asked || own.lists > 0 || !own.waits.is_empty()
+            };
             let pause = tokio::time::sleep(if busy { WHILE_ASKED } else { WHILE_QUIET });
             tokio::select! {
                 () = nodes.changed.notified() => {}
@@ -372,26 +377,32 @@ impl Hub {
         Some(Asking { _waiting: waiting, seen: nodes.seen.subscribe() })
     }
 
-    /// The whole fleet, with the head to measure its lag by: this node's instances, and those that others list within a second.
+    /// The whole fleet, with the head to measure its lag by: this node's instances, and those that others list within two seconds.
     pub async fn fleet(&self) -> (Rev, Vec<Placed>) {
         let (head, own) = self.instances();
         let version = env!("CARGO_PKG_VERSION").to_owned();
         let node = self.node_id();
-        let mut all: Vec<Placed> =
-            own.into_iter().map(|listed| Placed { listed, node, version: version.clone() }).collect();
+        let mut all: Vec<Placed> = own.into_iter().map(|listed| self.placed(listed, node, version.clone())).collect();
         let Some(nodes) = self.nodes() else { return (head, all) };
         for (id, body) in self.lists_of_others(nodes).await {
-            let rows = body.list.unwrap_or_default();
-            all.extend(rows.into_iter().filter_map(listed).map(|listed| Placed {
-                listed,
-                node: Some(id),
-                version: body.version.clone(),
-            }));
+            let rows = body.list.unwrap_or_default().into_iter().filter_map(listed);
+            all.extend(rows.map(|listed| self.placed(listed, Some(id), body.version.clone())));
         }
         // One that several nodes know is where it was heard of last.
         all.sort_by_key(|one| (one.listed.instance.id, one.listed.heard_ms_ago.unwrap_or(i64::MAX)));
         all.dedup_by_key(|one| one.listed.instance.id);
         (head, all)
+    }
+
+    fn placed(&self, listed: fleet::Listed, node: Option<NodeId>, version: String) -> Placed {
+        let (now, state) = (real::mono(), self.state());
+        let behind = |applied: Rev| applied < state.publisher.head();
+        let since = |applied: Rev| applied.next().and_then(|next| state.fleet.committed_at(next));
+        let lag_ms = listed.applied.and_then(|applied| match behind(applied) {
+            true => since(applied).map(|at| now.since(at).max(0)),
+            false => Some(0),
+        });
+        Placed { listed, node, version, lag_ms }
     }
 
     async fn lists_of_others(&self, nodes: &Nodes) -> BTreeMap<NodeId, Body> {

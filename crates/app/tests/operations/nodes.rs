@@ -1,6 +1,6 @@
 //! Two nodes on one database: what is ended at one is enforced at the verifiers of both, and is said to be so when it is.
 use crate::feed::Verifier;
-use crate::world::{PASSWORD, bearer, memory, settings, sign_in};
+use crate::world::{Held, PASSWORD, bearer, memory, settings, sign_in};
 use portcullis_app::keys::MasterKey;
 use portcullis_app::{Admin, App};
 use portcullis_domain::model::{Account, ClientKind};
@@ -8,6 +8,7 @@ use portcullis_store::memory::MemoryStore;
 use portcullis_store::{NodeRow, Store};
 use portcullis_wire::{Code, NodeId, Rev, SecretString};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::task::JoinSet;
 
@@ -116,7 +117,7 @@ async fn a_node_that_died_counts_until_its_leases_have_ended_and_not_longer() {
 }
 
 #[tokio::test]
-async fn a_node_that_is_cut_off_from_its_row_gives_no_lease() {
+async fn a_node_that_says_nothing_is_not_taken_to_agree() {
     let cluster = Cluster::of(1).await;
     let verifier = cluster.verifier(0).await;
     cluster.lease(0, &verifier).await.unwrap();
@@ -180,4 +181,31 @@ async fn the_whole_fleet_is_shown_by_any_node() {
     tokio::time::timeout(LONG, takes_over).await.expect("another node takes over");
     let late = Cluster::node(&cluster.store, &cluster.master).await;
     assert!(late.0.hub().node_id().is_some());
+}
+
+#[tokio::test]
+async fn a_node_that_cannot_show_that_it_lives_gives_no_lease() {
+    let (held, master) = (Held::new(memory().shared()), MasterKey::generate());
+    let mut tasks = JoinSet::new();
+    let app = App::start(held.clone(), settings(), master, &mut tasks).await.unwrap();
+    let made = app.admin_create_client(&Admin::operator(), "orders", ClientKind::Verifier).await.unwrap();
+    let verifier = Verifier::of_client(&app, made.client).await;
+    let lease = async || app.hub().acknowledge(verifier.client.id, &verifier.question()).await;
+    lease().await.unwrap();
+    held.fail_rows.store(true, Ordering::SeqCst);
+    let fenced = async {
+        while lease().await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    // The others take its row away after the leases that it gave until now have ended.
+    tokio::time::timeout(LONG, fenced).await.expect("it stops before the others may take it for dead");
+    assert_eq!(lease().await.unwrap_err().code(), Code::Unavailable);
+    held.fail_rows.store(false, Ordering::SeqCst);
+    let again = async {
+        while lease().await.is_err() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(LONG, again).await.expect("it goes on by itself");
 }
