@@ -149,7 +149,7 @@ impl App {
     /// last of them has read the keys, or gives none.
     fn publish_ms(&self) -> i64 {
         let bound = self.hub().bound_ms();
-        let elsewhere = if self.hub().is_shared() { crate::hub::nodes::FENCE } else { 0 };
+        let elsewhere = if self.hub().is_shared() { portcullis_feed::cluster::FENCE } else { 0 };
         bound + bound / 100 + 1 + elsewhere
     }
 

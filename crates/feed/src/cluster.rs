@@ -14,11 +14,29 @@
 use crate::fleet::Enforcement;
 use crate::{Fleet, Mono};
 use alloc::{collections::BTreeSet, vec::Vec};
+use portcullis_wire::time::Millis;
 use portcullis_wire::{InstanceId, Rev};
 use serde::{Deserialize, Serialize};
 
 /// As many instances are named in a report; of more only the number is told, and they count by the bound.
 pub const NAMED_LIMIT: usize = 1000;
+
+/// How old the last beat of a node's row may be when it gives a lease, in milliseconds.
+pub const FENCE: Millis = 10_000;
+/// What clocks and reads may differ when a row that stands still is removed, in milliseconds.
+pub const SLACK: Millis = 2_000;
+
+/// Whether a node may give a lease for a question that arrived at `basis`, when the write of its last beat began then. Else the
+/// others may have taken it for dead, and wait for it no more.
+pub fn within_the_fence(basis: Mono, beat_began: Mono) -> bool {
+    basis.since(beat_began) <= FENCE
+}
+
+/// Whether a row whose beat has stood still since `seen` (the beginning of the read that saw it first) can be removed: no lease
+/// that its node gave can live any more. `bounded_by_ms` as [`Fleet::bounded_by_ms`].
+pub fn is_gone(seen: Mono, now: Mono, bounded_by_ms: Millis) -> bool {
+    now.since(seen) > FENCE + SLACK + bounded_by_ms
+}
 
 /// What a node says about a position.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,7 +5,7 @@
 //! `feed::cluster`'s.
 //!
 //! **The fence.** A row whose beat stands still is removed by the others after the time that leases given under it can live.
-//! So a node gives leases only under a beat that is not older than [`FENCE`]: one that was stopped for a minute and comes back
+//! So a node gives leases only under a beat that is not older than [`cluster::FENCE`]: one that was stopped for a minute and comes back
 //! writes its row first. No clock but the monotonic ones is asked.
 use super::Hub;
 use crate::real;
@@ -22,10 +22,6 @@ use tokio::sync::{Notify, watch};
 
 /// How often a row is written although nothing has changed, in milliseconds.
 const BEAT: i64 = 3_000;
-/// How old the last beat may be when a lease is given, in milliseconds.
-pub(crate) const FENCE: i64 = 10_000;
-/// What clocks and reads may differ when a row that stands still is removed, in milliseconds.
-const SLACK: i64 = 2_000;
 /// How often rows are looked at: while somebody waits, and else.
 const WHILE_ASKED: Duration = Duration::from_millis(50);
 const WHILE_QUIET: Duration = Duration::from_millis(1_000);
@@ -173,7 +169,7 @@ impl Nodes {
 
     /// Whether a lease by a question that arrived at `basis` may be given: see the fence.
     fn may_lease(&self, basis: Mono) -> bool {
-        let within = |at: &AtomicI64| basis.0.saturating_sub(at.load(Ordering::Acquire)) <= FENCE;
+        let within = |at: &AtomicI64| cluster::within_the_fence(basis, Mono(at.load(Ordering::Acquire)));
         within(&self.beat_began) && within(&self.keys_read)
     }
 }
@@ -199,7 +195,7 @@ impl Hub {
         let Some(nodes) = self.nodes() else { return true };
         let now = real::mono();
         let others = nodes.seen.borrow().others.clone();
-        !others.iter().any(|(id, other)| *id < nodes.id && now.since(other.seen) <= FENCE)
+        !others.iter().any(|(id, other)| *id < nodes.id && now.since(other.seen) <= cluster::FENCE)
     }
 
     /// The keys were read, beginning then.
@@ -335,9 +331,9 @@ impl Hub {
     async fn remove_the_silent(&self) -> Result<(), StoreError> {
         let Some(nodes) = self.nodes() else { return Ok(()) };
         let now = real::mono();
-        let quiet = FENCE + SLACK + self.state().fleet.bounded_by_ms(now);
+        let bounded_by_ms = self.state().fleet.bounded_by_ms(now);
         let others = nodes.seen.borrow().others.clone();
-        for (id, other) in others.iter().filter(|(_, other)| now.since(other.seen) > quiet) {
+        for (id, other) in others.iter().filter(|(_, other)| cluster::is_gone(other.seen, now, bounded_by_ms)) {
             if self.inner.store.remove_node(*id, other.beat).await? {
                 tracing::info!(node = %id, "a node is gone: no lease of it can live any more");
             }

@@ -68,7 +68,7 @@ async fn an_acknowledgement_at_one_node_counts_at_the_other() {
     assert!(!said.counts.complete && said.counts.pending >= 1, "{said:?}");
     // The other node asks its verifiers by itself, since somebody waits elsewhere.
     let waits = tokio::spawn({
-        let (app, ended) = (cluster.app(0).clone(), ended.clone());
+        let app = cluster.app(0).clone();
         async move { app.hub().wait_enforced(&ended, LONG).await }
     });
     for verifier in [&mut one, &mut two] {
