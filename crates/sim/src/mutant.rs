@@ -135,3 +135,22 @@ mutants! {
     /// A verifier that meets another log, epoch or history begins anew with it.
     FollowAnything = "follow-anything" breaks "I10";
 }
+
+mutants! {
+    /// A planted bug in the world of several nodes.
+    Lag:
+    /// A lease is given by what the node's reader knows, without a read.
+    LeaseFromTail = "lease-from-tail" breaks "I1 I4";
+    /// Entries are numbered by a sequence, before they are committed.
+    Sequence = "sequence" breaks "I1 I4 I11";
+    /// A node that was stopped for long gives leases before it has shown that it lives.
+    NoFence = "no-fence" breaks "I1";
+    /// A node gives leases before it has a row.
+    RowAfterLease = "row-after-lease" breaks "I1";
+    /// The row of a node that is silent for a second is removed.
+    GoneTooEarly = "gone-too-early" breaks "I1";
+    /// A node that has said nothing is taken to agree.
+    SilenceIsConsent = "silence-is-consent" breaks "I1";
+    /// Only the node that waits is asked.
+    OneNodeAlone = "one-node-alone" breaks "I1";
+}
