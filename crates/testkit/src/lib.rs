@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on says so and ends")]
 pub mod browser;
 pub mod client;
+pub mod proxy;
 pub mod server;
 pub mod temp;
 
