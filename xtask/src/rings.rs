@@ -15,7 +15,7 @@ const RINGS: &[(&str, &[&str])] = &[
     ("rules", &["wire", "feed", "verify", "domain"]),
     ("stores", &["store", "store-sqlite"]),
     ("surface", &["app", "http", "server", "tower", "testkit"]),
-    ("world", &["sim"]),
+    ("world", &["sim", "oracle"]),
     ("house", &["xtask", "floor", "load"]),
 ];
 
