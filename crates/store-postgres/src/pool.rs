@@ -21,7 +21,7 @@ pub(crate) fn connect_options(given: PgConnectOptions) -> PgConnectOptions {
     given.application_name("portcullis").statement_cache_capacity(128).options([
         ("search_path", SCHEMA),
         // `commit_group` takes its locks first and reads afterwards: each of its statements must have a snapshot of its own.
-        ("default_transaction_isolation", "read\\ committed"),
+        ("default_transaction_isolation", "read committed"),
         ("default_transaction_read_only", "off"),
         ("lock_timeout", "2s"),
         ("statement_timeout", "5s"),

@@ -23,10 +23,6 @@ pub(crate) struct Meta {
     pub(crate) all: Cut,
     pub(crate) forgotten: Rev,
     pub(crate) bound: Option<BoundRow>,
-    /// How many rules of revocations by filter stand.
-    pub(crate) standing: u32,
-    /// The newest such rule that was worked off and taken away.
-    pub(crate) worked_off: Rev,
     /// The database's time when the row was read.
     pub(crate) now: Time,
 }
@@ -34,7 +30,7 @@ pub(crate) struct Meta {
 macro_rules! meta_columns {
     () => {
         "m.log, m.epoch, m.head, m.chain, m.horizon, m.floor, m.cut_rev, m.cut_except, \
-         m.forgotten, m.bound_now_ms, m.bound_next_ms, m.bound_next_from, m.standing, m.worked_off, \
+         m.forgotten, m.bound_now_ms, m.bound_next_ms, m.bound_next_from, \
          floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
     };
 }
@@ -50,8 +46,8 @@ impl Meta {
             (None, None, None) => None,
             _ => return Err(cells.wrong("the bound has only some of its three columns")),
         };
-        let (standing, worked_off, now) = (cells.number()?, cells.rev()?, cells.time()?);
-        Ok(Self { log, epoch, head, chain, horizon, floor, all, forgotten, bound, standing, worked_off, now })
+        let now = cells.time()?;
+        Ok(Self { log, epoch, head, chain, horizon, floor, all, forgotten, bound, now })
     }
 
     /// By `given` time, when there is such a clock; else by the database's.

@@ -5,10 +5,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on says so and ends")]
 pub mod browser;
 pub mod client;
+pub mod postgres;
 pub mod server;
 pub mod temp;
 
 pub use browser::Browser;
 pub use client::{Answer, Client, Events};
+pub use postgres::Cluster;
 pub use server::{Options, SignedIn, TestServer};
 pub use temp::TempDir;
