@@ -32,12 +32,20 @@ impl Cluster {
     /// When PostgreSQL is not installed or does not start: a test that needs it has failed.
     pub fn shared() -> &'static Self {
         static SHARED: OnceLock<Cluster> = OnceLock::new();
-        SHARED.get_or_init(|| Self::start(&[]))
+        SHARED.get_or_init(Self::start)
     }
 
-    /// A cluster apart, with these settings (`name=value`) beside the usual ones; for tests that end it. Its processes end
-    /// with the value.
-    pub fn start(settings: &[&str]) -> Self {
+    /// A cluster apart, for tests that end it.
+    pub fn start() -> Self {
+        Self::run(false)
+    }
+
+    /// A cluster apart that is a standby: it reads only, for ever.
+    pub fn standby() -> Self {
+        Self::run(true)
+    }
+
+    fn run(standby: bool) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let bin = programs();
         let name = format!("portcullis-pg-{}-{}", std::process::id(), NEXT.fetch_add(1, Relaxed));
@@ -45,16 +53,14 @@ impl Cluster {
         std::fs::create_dir_all(&directory).unwrap();
         let runner = runner(&directory);
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let script = settings.iter().fold(SCRIPT.to_owned(), |script, setting| {
-            script.replacen("-c fsync=off", &format!("-c fsync=off -c '{setting}'"), 1)
-        });
         let mut shell = Command::new("sh")
             .arg("-c")
-            .arg(script)
+            .arg(SCRIPT)
             .arg("postgres.sh")
             .args([&bin, &directory])
             .arg(port.to_string())
             .args(runner)
+            .env("STANDBY", if standby { "1" } else { "" })
             // Every user may read the working directory of root's tests, but not enter it.
             .current_dir("/")
             .process_group(0)

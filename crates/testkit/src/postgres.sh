@@ -8,6 +8,7 @@ trap '' INT TERM HUP
     rm -rf "$dir"
     exit 1
 }
+[ -z "$STANDBY" ] || "$@" touch "$dir/data/standby.signal"
 # Nothing in here outlives the tests: it need not reach the disk.
 "$@" "$bin/postgres" -D "$dir/data" -c fsync=off -c "listen_addresses=127.0.0.1" -c "port=$port" \
     -c "unix_socket_directories=$dir" -c max_connections=300 -c shared_buffers=64MB -c log_lock_waits=on \

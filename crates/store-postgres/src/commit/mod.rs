@@ -92,6 +92,8 @@ pub(crate) struct Committer {
 enum Broken {
     /// Nothing was sent, or the server says that nothing was written.
     Failed(Fault),
+    /// The same, for what one of the acts holds.
+    OfOne(Fault),
     /// The same, and it may go better at once.
     Again(Fault),
     /// Nobody knows.
@@ -115,7 +117,7 @@ impl Committer {
         self.counters.acts.fetch_add(jobs.len() as u64, Relaxed);
         match self.outcomes(&jobs).await {
             Ok(outcomes) => jobs.into_iter().zip(outcomes).for_each(|(job, outcome)| answer(job, outcome)),
-            Err(Broken::Failed(_)) if jobs.len() > 1 && self.db.is_some() => {
+            Err(Broken::OfOne(_)) if jobs.len() > 1 => {
                 for job in jobs {
                     let outcome = self.outcomes(std::slice::from_ref(&job)).await;
                     let outcome = outcome.map_or_else(|broken| Err(self.told(broken)), |mut all| all.remove(0));
@@ -132,7 +134,7 @@ impl Committer {
     fn told(&self, broken: Broken) -> CommitError {
         self.counters.failed_groups.fetch_add(1, Relaxed);
         let (fault, error): (_, fn(StoreError) -> CommitError) = match broken {
-            Broken::Failed(fault) | Broken::Again(fault) => (fault, CommitError::Failed),
+            Broken::Failed(fault) | Broken::OfOne(fault) | Broken::Again(fault) => (fault, CommitError::Failed),
             Broken::Unknown(fault) => (fault, CommitError::Unknown),
         };
         let error = error(fault.into());
@@ -175,7 +177,7 @@ impl Committer {
         };
         match &broken {
             Broken::Unknown(_) => self.db = None,
-            Broken::Failed(_) | Broken::Again(_) => self.used(),
+            Broken::Failed(_) | Broken::OfOne(_) | Broken::Again(_) => self.used(),
         }
         Err(broken)
     }
@@ -229,10 +231,15 @@ fn judge(error: sqlx::Error) -> Broken {
         _ => None,
     };
     match code.as_deref() {
-        // Serialization, deadlock, lock timeout: another transaction was in the way.
-        Some("40001" | "40P01" | "55P03") => Broken::Again(error.into()),
+        // Serialization, deadlock: another transaction was in the way.
+        Some("40001" | "40P01") => Broken::Again(error.into()),
         Some("40003") => Broken::Unknown(error.into()),
         Some(code) if code.starts_with("57P0") || code.starts_with("08") => Broken::Unknown(error.into()),
+        // Values that do not fit, keys that are taken, what the functions do not know.
+        Some(code) if ["22", "23", "42", "P0", "XX"].iter().any(|class| code.starts_with(class)) => {
+            Broken::OfOne(error.into())
+        }
+        // Locks and statements that took too long, no space, no memory.
         Some(_) => Broken::Failed(error.into()),
         None => Broken::Unknown(error.into()),
     }

@@ -92,14 +92,15 @@ BEGIN
 END $$;
 
 -- An entry about one session that was just ended (kernel::entry_for_session).
-CREATE FUNCTION append_session(session_id bytea, account_id bytea, most bigint) RETURNS bigint LANGUAGE plpgsql AS $$
+CREATE FUNCTION append_session(session_id bytea, account_id bytea, most bigint, p_except bytea, p_spread bigint)
+RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE
     unforgotten bigint := (SELECT count(*) FROM sessions s, meta m WHERE s.account = account_id AND s.ended_rev > m.forgotten);
 BEGIN
     IF unforgotten > most THEN
-        RETURN append('stale', 'account', id_text('acc', account_id), NULL, NULL);
+        RETURN append('stale', 'account', id_text('acc', account_id), p_except, p_spread);
     END IF;
-    RETURN append('end', 'session', id_text('ses', session_id), NULL, NULL);
+    RETURN append('end', 'session', id_text('ses', session_id), p_except, p_spread);
 END $$;
 
 -- What an act relied on: the conflict when it no longer holds (domain::changes::Expect).

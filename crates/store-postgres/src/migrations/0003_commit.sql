@@ -39,7 +39,7 @@ BEGIN
         END IF;
         ended := (SELECT count(*) FROM accounts a, meta m WHERE a.id = s.account AND alive(s, a, m, idle_ttl, at, true));
         UPDATE sessions t SET ended_rev = v_next, ended_reason = x ->> 'reason', ended_at = at WHERE t.id = v_id;
-        rev := append_session(v_id, s.account, (x ->> 'most')::bigint);
+        rev := append_session(v_id, s.account, (x ->> 'most')::bigint, v_except, (x ->> 'spread_ms')::bigint);
         RETURN;
     WHEN 'grant' THEN
         UPDATE grants g SET ended_rev = v_next WHERE g.id = v_id;
@@ -152,7 +152,7 @@ BEGIN
         END IF;
         UPDATE sessions t SET ended_rev = j.last, ended_reason = x ->> 'reason', ended_at = at WHERE t.id = v_id;
         IF (x ->> 'log')::boolean THEN
-            v_rev := append_session(v_id, s.account, (x ->> 'most')::bigint);
+            v_rev := append_session(v_id, s.account, (x ->> 'most')::bigint, NULL, NULL);
             j.entries := j.entries + 1;
         END IF;
     END LOOP;

@@ -1,5 +1,6 @@
 //! The suite of `portcullis-store`, and the same random histories as in memory and on SQLite.
 use crate::support::{database, options, runtime};
+use crate::two::TwoNodes;
 use portcullis_store::Store;
 use portcullis_store::conformance::{Backend, Guard, histories, suite};
 use portcullis_store::memory::{Clock, MemoryStore};
@@ -37,6 +38,20 @@ impl Backend for Databases {
     }
 }
 
+/// Two nodes on each database, called in turn.
+struct Pairs;
+
+impl Backend for Pairs {
+    fn make(&self, log: LogId, clock: Clock) -> Arc<dyn Store> {
+        let url = database();
+        let open = || runtime().block_on(PostgresStore::open(&url, options(log, clock.clone()))).unwrap();
+        Arc::new(TwoNodes::new([open(), open()]))
+    }
+    fn enter(&self) -> Option<Box<dyn Guard + '_>> {
+        Some(Box::new(runtime().enter()))
+    }
+}
+
 struct InMemory;
 impl Backend for InMemory {
     fn make(&self, log: LogId, clock: Clock) -> Arc<dyn Store> {
@@ -67,10 +82,19 @@ fn the_postgres_store_keeps_every_promise() {
 }
 
 #[test]
+fn two_nodes_keep_every_promise() {
+    let _guard = runtime().enter();
+    for case in suite() {
+        println!("{}", case.name);
+        (case.run)(&Pairs);
+    }
+}
+
+#[test]
 fn random_histories_end_as_in_memory() {
     let _guard = runtime().enter();
     let mut seen = histories::Counts::default();
-    for seed in 1..=4 {
+    for seed in 1..=9 {
         seen.join(histories::compare(&InMemory, &Databases::default(), seed, 1_000));
     }
     println!("{seen:?}");
@@ -78,7 +102,7 @@ fn random_histories_end_as_in_memory() {
 }
 
 #[test]
-fn random_histories_end_as_on_sqlite() {
+fn random_histories_on_two_nodes_end_as_on_sqlite() {
     let _guard = runtime().enter();
-    histories::compare(&OnSqlite::default(), &Databases::default(), 21, 1_000);
+    histories::compare(&OnSqlite::default(), &Pairs, 21, 1_000);
 }

@@ -36,7 +36,9 @@ pub fn database() -> String {
     let template = MIGRATED.get_or_init(|| {
         let url = cluster.database(None);
         let name = url.rsplit('/').next().unwrap().to_owned();
-        drop(runtime().block_on(PostgresStore::open(&url, standing())).unwrap());
+        // A thread of its own: whoever asks may be in the runtime already.
+        let migrate = || drop(runtime().block_on(PostgresStore::open(&url, standing())).unwrap());
+        std::thread::scope(|scope| scope.spawn(migrate).join().unwrap());
         cluster.psql(&name, "DELETE FROM portcullis.meta; DELETE FROM portcullis.clients");
         let idle = format!("SELECT count(*) FROM pg_stat_activity WHERE datname = '{name}'");
         while cluster.psql("postgres", &idle) != "0" {}
