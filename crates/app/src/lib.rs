@@ -34,7 +34,7 @@ pub use sessions::{Revoked, Tokens};
 pub use settings::{Hashing, KeySettings, PolicySettings, Settings};
 
 // What reads return: callers need no store of their own to name it.
-pub use portcullis_store::{EventFilter, EventRow, Page};
+pub use portcullis_store::{EventFilter, EventRow, Page, Store};
 
 use crate::hub::Hub;
 use crate::keys::KeyRing;
@@ -44,7 +44,7 @@ use portcullis_domain::changes::{Change, Changes, Committed, Conflict, Idempoten
 use portcullis_domain::family::MacKey;
 use portcullis_domain::time_rules;
 use portcullis_domain::{Chance, Decision, Refused};
-use portcullis_store::{CommitError, Remembered, Store};
+use portcullis_store::{CommitError, Remembered};
 use portcullis_wire::{Code, Digest, LogId, SessionId, Time};
 use std::collections::BTreeMap;
 use std::future::Future;

@@ -14,6 +14,15 @@ const SCRIPT: &str = include_str!("postgres.sh");
 /// Who runs it when the tests are run by root, which PostgreSQL refuses: the first of these that exists.
 const USERS: &[&str] = &["postgres", "nobody"];
 
+/// Kinds of clusters; the script knows the words.
+#[derive(Debug)]
+enum Kind {
+    /// Nothing in it outlives the tests: it need not reach the disk.
+    Forgetful,
+    Durable,
+    Standby,
+}
+
 /// A running cluster.
 #[derive(Debug)]
 pub struct Cluster {
@@ -32,20 +41,25 @@ impl Cluster {
     /// When PostgreSQL is not installed or does not start: a test that needs it has failed.
     pub fn shared() -> &'static Self {
         static SHARED: OnceLock<Cluster> = OnceLock::new();
-        SHARED.get_or_init(Self::start)
+        SHARED.get_or_init(|| Self::run(Kind::Forgetful))
     }
 
     /// A cluster apart, for tests that end it.
     pub fn start() -> Self {
-        Self::run(false)
+        Self::run(Kind::Forgetful)
+    }
+
+    /// A cluster apart that syncs, as `portcullis serve` wants it.
+    pub fn durable() -> Self {
+        Self::run(Kind::Durable)
     }
 
     /// A cluster apart that is a standby: it reads only, for ever.
     pub fn standby() -> Self {
-        Self::run(true)
+        Self::run(Kind::Standby)
     }
 
-    fn run(standby: bool) -> Self {
+    fn run(kind: Kind) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let bin = programs();
         let name = format!("portcullis-pg-{}-{}", std::process::id(), NEXT.fetch_add(1, Relaxed));
@@ -60,7 +74,7 @@ impl Cluster {
             .args([&bin, &directory])
             .arg(port.to_string())
             .args(runner)
-            .env("STANDBY", if standby { "1" } else { "" })
+            .env("KIND", format!("{kind:?}"))
             // Every user may read the working directory of root's tests, but not enter it.
             .current_dir("/")
             .process_group(0)

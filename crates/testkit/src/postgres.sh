@@ -8,9 +8,12 @@ trap '' INT TERM HUP
     rm -rf "$dir"
     exit 1
 }
-[ -z "$STANDBY" ] || "$@" touch "$dir/data/standby.signal"
-# Nothing in here outlives the tests: it need not reach the disk.
-"$@" "$bin/postgres" -D "$dir/data" -c fsync=off -c "listen_addresses=127.0.0.1" -c "port=$port" \
+fsync=off
+case $KIND in
+Durable) fsync=on ;;
+Standby) "$@" touch "$dir/data/standby.signal" ;;
+esac
+"$@" "$bin/postgres" -D "$dir/data" -c fsync=$fsync -c "listen_addresses=127.0.0.1" -c "port=$port" \
     -c "unix_socket_directories=$dir" -c max_connections=300 -c shared_buffers=64MB -c log_lock_waits=on \
     >"$dir/server.log" 2>&1 </dev/null &
 server=$!
@@ -24,6 +27,6 @@ until "$bin/pg_isready" -q -h "$dir" -p "$port"; do
 done
 echo "ready $server"
 cat >/dev/null
-kill -QUIT "$server"
+kill -QUIT "$server" 2>/dev/null # a test may have ended it
 wait "$server"
 rm -rf "$dir"
