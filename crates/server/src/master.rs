@@ -3,9 +3,9 @@
 //! start finds out which.
 use crate::cli::exit::Failure;
 use crate::files;
+use portcullis_app::Store;
 use portcullis_app::keys::MasterKey;
 use portcullis_app::rotation::{MasterHome, is_sealed_under};
-use portcullis_app::Store;
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;

@@ -112,12 +112,11 @@ impl PostgresStore {
             group: options.group.max(1),
             counters: counters.clone(),
             db: None,
+            quiet: false,
         };
         tokio::spawn(writer.run(waiting)); // ends when the last sender is gone
-        let background = vec![
-            tokio::spawn(watch::follow(connect, wakes)),
-            tokio::spawn(keep_time(reader.clone(), clock.clone())),
-        ];
+        let background =
+            vec![tokio::spawn(watch::follow(connect, wakes)), tokio::spawn(keep_time(reader.clone(), clock.clone()))];
         Ok(Self { reader, clock, committer, counters, woken, background })
     }
 

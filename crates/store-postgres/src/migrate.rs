@@ -72,15 +72,17 @@ async fn version(db: &mut PgConnection) -> Result<i64, Stopped> {
     const THERE: &str = "SELECT to_regclass('portcullis.schema_version') IS NOT NULL";
     const FOREIGN: &str =
         "SELECT EXISTS (SELECT 1 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1)";
-    const MAKE: &str = "CREATE TABLE portcullis.schema_version (done bigint PRIMARY KEY, at timestamptz NOT NULL DEFAULT now())";
+    const MAKE: &str =
+        "CREATE TABLE portcullis.schema_version (done bigint PRIMARY KEY, at timestamptz NOT NULL DEFAULT now())";
     if query_scalar(THERE).fetch_one(&mut *db).await? {
-        return Ok(query_scalar("SELECT coalesce(max(done), 0) FROM portcullis.schema_version").fetch_one(&mut *db).await?);
+        return Ok(query_scalar("SELECT coalesce(max(done), 0) FROM portcullis.schema_version")
+            .fetch_one(&mut *db)
+            .await?);
     }
     if query_scalar(FOREIGN).bind(SCHEMA).fetch_one(&mut *db).await? {
         return Err(Stopped::Foreign);
     }
-    let exists: bool =
-        query_scalar("SELECT to_regnamespace($1) IS NOT NULL").bind(SCHEMA).fetch_one(&mut *db).await?;
+    let exists: bool = query_scalar("SELECT to_regnamespace($1) IS NOT NULL").bind(SCHEMA).fetch_one(&mut *db).await?;
     // Asked first: PostgreSQL wants the right to make a schema even where it exists.
     if !exists {
         raw_sql("CREATE SCHEMA portcullis").execute(&mut *db).await?;

@@ -131,11 +131,7 @@ pub(crate) async fn sessions(db: &Reader, account: AccountId, limit: u32) -> Res
         " ORDER BY s.created_at DESC, s.id DESC LIMIT $2"
     );
     let given = db.given().map(|now| now.0);
-    db.all(
-        || query(SQL).bind(account.blob()).bind(i64::from(limit)).bind(given),
-        |cells| session_view(db, cells),
-    )
-    .await
+    db.all(|| query(SQL).bind(account.blob()).bind(i64::from(limit)).bind(given), |cells| session_view(db, cells)).await
 }
 
 pub(crate) async fn account(db: &Reader, account: AccountId) -> Result<Option<AccountView>, Fault> {
@@ -304,10 +300,7 @@ macro_rules! log_of {
     };
 }
 
-async fn log_rows(
-    db: &Reader,
-    make: impl Fn() -> crate::pool::Asked<'static>,
-) -> Result<(Meta, Vec<Entry>), Fault> {
+async fn log_rows(db: &Reader, make: impl Fn() -> crate::pool::Asked<'static>) -> Result<(Meta, Vec<Entry>), Fault> {
     let mut meta = None;
     let read = |cells: &mut Cells<'_>| {
         meta = Some(Meta::read(cells)?);

@@ -139,7 +139,9 @@ fn programs() -> PathBuf {
     }
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&path).find(|bin| complete(bin));
-    found.expect("these tests need PostgreSQL 15 or later: install Debian's package `postgresql`, or put initdb on the path")
+    found.expect(
+        "these tests need PostgreSQL 15 or later: install Debian's package `postgresql`, or put initdb on the path",
+    )
 }
 
 fn complete(bin: &Path) -> bool {

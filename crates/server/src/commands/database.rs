@@ -2,9 +2,9 @@
 use crate::cli::exit::Failure;
 use crate::settings::{Database, Settings};
 use crate::{files, master};
+use portcullis_app::hub::Hub;
 use portcullis_app::keys::MasterKey;
 use portcullis_app::rotation::MasterHome;
-use portcullis_app::hub::Hub;
 use portcullis_app::{Store, high_water, real};
 use portcullis_domain::Chance as _;
 use portcullis_store_postgres::{PostgresStore, TimeSource};
@@ -81,4 +81,3 @@ fn not_empty_by_mistake(database: &Path, high_water: &Path) -> Result<(), Failur
         ))),
     }
 }
-

@@ -1,8 +1,8 @@
 //! A running server: the database, the operations, and the listeners, joined. `serve` runs one; `dev` runs one beside its demo.
-use crate::cli::exit::Failure;
-use crate::settings::Settings;
 use super::database::{self, Opened};
+use crate::cli::exit::Failure;
 use crate::files;
+use crate::settings::Settings;
 use portcullis_app::{App, AppError};
 use portcullis_http::{HttpConfig, Limits, Listener, Traffic, operator_router, ops_router, router, serve};
 use std::net::SocketAddr;

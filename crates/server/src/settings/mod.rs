@@ -281,7 +281,10 @@ impl Settings {
             warnings: vec![],
         };
         if matches!(settings.database, Some(Database::Postgres(_))) && !r.found.contains_key("master_key") {
-            r.wrong("master_key", "must be set with PostgreSQL, the same for all nodes; `openssl rand -base64 32` makes one");
+            r.wrong(
+                "master_key",
+                "must be set with PostgreSQL, the same for all nodes; `openssl rand -base64 32` makes one",
+            );
         }
         if !r.problems.is_empty() {
             return Err(Problems(r.problems));

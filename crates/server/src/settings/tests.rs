@@ -152,7 +152,10 @@ fn postgresql_wants_a_master_key_and_shows_no_password() {
     let settings = read(&Flags::default(), &env, &dir.0).unwrap();
     let printed = format!("{settings:?} {} {}", to_json(&settings), settings.database_name());
     assert!(!printed.contains("hunter2"), "{printed}");
-    assert_eq!(to_json(&settings)["settings"]["database_url"]["value"], "postgres://port:(secret)@db.example:5432/portcullis");
+    assert_eq!(
+        to_json(&settings)["settings"]["database_url"]["value"],
+        "postgres://port:(secret)@db.example:5432/portcullis"
+    );
     for (url, shown) in [
         ("postgres://u@h/x", "postgres://u@h/x"),
         ("postgres://u:a@b@h/x", "postgres://u:(secret)@h/x"),

@@ -63,9 +63,7 @@ pub(super) fn database(text: &str) -> Result<Database, String> {
             Err("sqlite:// needs a path, such as sqlite:///var/lib/portcullis/portcullis.db".into())
         }
         Some(("sqlite", path)) => Ok(Database::Sqlite(PathBuf::from(path))),
-        Some(("postgres" | "postgresql", rest)) if !rest.is_empty() => {
-            Ok(Database::Postgres(SecretString::new(text)))
-        }
+        Some(("postgres" | "postgresql", rest)) if !rest.is_empty() => Ok(Database::Postgres(SecretString::new(text))),
         _ => Err("must be sqlite://PATH or postgres://USER:PASSWORD@HOST:PORT/DATABASE".into()),
     }
 }

@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 /// How long a connection may take to be made.
 const CONNECT: Duration = Duration::from_secs(2);
@@ -84,8 +84,9 @@ pub(crate) struct Committer {
     pub(crate) clock: Arc<DatabaseClock>,
     pub(crate) group: usize,
     pub(crate) counters: Arc<Counters>,
-    /// With when it was used last.
-    pub(crate) db: Option<(PgConnection, Instant)>,
+    pub(crate) db: Option<PgConnection>,
+    /// Whether nothing was committed for a while, in which the connection may have died.
+    pub(crate) quiet: bool,
 }
 
 /// Why a group has no outcomes.
@@ -104,10 +105,19 @@ impl Committer {
     /// Until nobody can send any more.
     pub(crate) async fn run(mut self, mut waiting: mpsc::Receiver<Job>) {
         let mut jobs = Vec::new();
-        while waiting.recv_many(&mut jobs, self.group).await > 0 {
-            self.commit(std::mem::take(&mut jobs)).await;
+        loop {
+            let some = waiting.recv_many(&mut jobs, self.group);
+            let count = if self.quiet { Ok(some.await) } else { timeout(QUIET, some).await };
+            match count {
+                Err(_) => self.quiet = true,
+                Ok(0) => break,
+                Ok(_) => {
+                    self.commit(std::mem::take(&mut jobs)).await;
+                    self.quiet = false;
+                }
+            }
         }
-        if let Some((db, _)) = self.db {
+        if let Some(db) = self.db {
             let _ = db.close().await; // the server notices anyway
         }
     }
@@ -165,19 +175,15 @@ impl Committer {
         let asked = query_scalar::<_, String>("SELECT commit_group($1::jsonb)::text").bind(group).fetch_all(&mut *db);
         let broken = match timeout(ANSWER, asked).await {
             Ok(Ok(rows)) => match outcome::read(&rows, jobs.len()) {
-                Ok(outcomes) => {
-                    self.used();
-                    return Ok(outcomes);
-                }
+                Ok(outcomes) => return Ok(outcomes),
                 // It is committed, but not as this program understands.
                 Err(fault) => Broken::Unknown(fault),
             },
             Ok(Err(error)) => judge(error),
             Err(_) => Broken::Unknown(Fault::Row("PostgreSQL gave no answer to a commit in time".into())),
         };
-        match &broken {
-            Broken::Unknown(_) => self.db = None,
-            Broken::Failed(_) | Broken::OfOne(_) | Broken::Again(_) => self.used(),
+        if matches!(broken, Broken::Unknown(_)) {
+            self.db = None;
         }
         Err(broken)
     }
@@ -194,28 +200,23 @@ impl Committer {
         group.to_string()
     }
 
-    fn used(&mut self) {
-        if let Some((_, at)) = &mut self.db {
-            *at = Instant::now();
-        }
-    }
-
     async fn connected(&mut self) -> Result<&mut PgConnection, Fault> {
-        if let Some((db, at)) = &mut self.db
-            && at.elapsed() > QUIET
-            && !matches!(timeout(CONNECT, db.ping()).await, Ok(Ok(())))
-        {
-            self.db = None;
-        }
-        if self.db.is_none() {
-            let made = timeout(CONNECT, self.options.connect()).await;
-            let made = made.map_err(|_| Fault::Row("PostgreSQL does not answer".into()))??;
-            self.db = Some((made, Instant::now()));
-        }
-        match &mut self.db {
-            Some((db, _)) => Ok(db),
-            None => Err(Fault::Row("no connection".into())),
-        }
+        let kept = match self.db.take() {
+            Some(mut db) if self.quiet => match timeout(CONNECT, db.ping()).await {
+                Ok(Ok(())) => Some(db),
+                _ => None, // it has died
+            },
+            kept => kept,
+        };
+        self.quiet = false;
+        let db = match kept {
+            Some(db) => db,
+            None => {
+                let made = timeout(CONNECT, self.options.connect()).await;
+                made.map_err(|_| Fault::Row("PostgreSQL does not answer".into()))??
+            }
+        };
+        Ok(self.db.insert(db))
     }
 }
 

@@ -257,7 +257,9 @@ fn refreshes_and_ends_on_two_nodes_never_fail() {
                 let hand_out = |k| Change::HandOut { grant: grants[order(k)].id, counter: 1, at: START };
                 let steps = match n % 10 {
                     0 => vec![end(Target::Account(rows[0].account)), end(Target::Grant(grants[order(1)].id))],
-                    1 => vec![Change::Seen(rows.iter().map(|row| (row.id, START.plus(n as i64))).collect()), hand_out(0)],
+                    1 => {
+                        vec![Change::Seen(rows.iter().map(|row| (row.id, START.plus(n as i64))).collect()), hand_out(0)]
+                    }
                     _ => (0..3).map(hand_out).collect(),
                 };
                 node.commit(Changes { steps, ..Changes::default() }).await.unwrap();

@@ -63,7 +63,10 @@ fn missing_privileges_are_named() {
     assert!(refused(&poor, standing()).contains("permission denied for database"));
     drop(runtime().block_on(PostgresStore::open(&url, standing())).unwrap());
     assert!(refused(&poor, standing()).contains("privilege"));
-    cluster.psql(&name, "GRANT USAGE ON SCHEMA portcullis TO poor; GRANT SELECT ON portcullis.schema_version, portcullis.meta TO poor");
+    cluster.psql(
+        &name,
+        "GRANT USAGE ON SCHEMA portcullis TO poor; GRANT SELECT ON portcullis.schema_version, portcullis.meta TO poor",
+    );
     assert!(refused(&poor, standing()).contains("SELECT, INSERT, UPDATE, DELETE on accounts"));
     cluster.psql(&name, "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA portcullis TO poor");
     let store = runtime().block_on(PostgresStore::open(&poor, standing())).unwrap();

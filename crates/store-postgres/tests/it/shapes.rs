@@ -30,13 +30,9 @@ async fn scene() -> (PgConnection, PgConnection, String) {
 }
 
 /// Runs `sql` on a connection while another holds what it wants; goes on once it waits.
-async fn blocked<T: Send + Unpin + 'static>(
-    mut db: PgConnection,
-    url: &str,
-    sql: &'static str,
-) -> tokio::task::JoinHandle<(PgConnection, T)>
+async fn blocked<T>(mut db: PgConnection, url: &str, sql: &'static str) -> tokio::task::JoinHandle<(PgConnection, T)>
 where
-    T: for<'r> sqlx::FromRow<'r, sqlx::postgres::PgRow>,
+    T: for<'r> sqlx::FromRow<'r, sqlx::postgres::PgRow> + Send + Unpin + 'static,
 {
     let task = tokio::spawn(async move {
         let mut rows = sqlx::query_as(sql).fetch_all(&mut db).await.unwrap();
@@ -70,7 +66,8 @@ async fn the_head_after_the_facts() {
     assert!(is_immortal((head, ended)), "the wrong shape is no longer wrong?");
     run(&mut reader, "COMMIT").await;
     // The store's: one statement, one snapshot.
-    let both: (i64, Option<i64>) = sqlx::query_as("SELECT head, ended FROM counter, sessions").fetch_one(&mut reader).await.unwrap();
+    let both: (i64, Option<i64>) =
+        sqlx::query_as("SELECT head, ended FROM counter, sessions").fetch_one(&mut reader).await.unwrap();
     assert_eq!(both, (1, Some(1)));
 }
 
@@ -87,7 +84,8 @@ async fn a_lock_on_the_counter_among_the_facts() {
     assert!(is_immortal(both), "the wrong shape is no longer wrong? {both:?}");
     // The store's: the lock in a statement of its own, and facts by a later one, which has a new snapshot.
     run(&mut reader, "BEGIN; SELECT head FROM counter FOR UPDATE").await;
-    let both: (i64, Option<i64>) = sqlx::query_as("SELECT head, ended FROM counter, sessions").fetch_one(&mut reader).await.unwrap();
+    let both: (i64, Option<i64>) =
+        sqlx::query_as("SELECT head, ended FROM counter, sessions").fetch_one(&mut reader).await.unwrap();
     assert_eq!(both, (1, Some(1)));
 }
 
@@ -110,12 +108,11 @@ async fn the_counter_raised_with_a_subselect_of_the_facts() {
 async fn ending_row_by_row_beside_a_sign_in() {
     let (mut ender, mut signer, url) = scene().await;
     run(&mut signer, "BEGIN; INSERT INTO sessions VALUES (2, 1, 0, NULL)").await;
-    run(&mut ender, "BEGIN; UPDATE counter SET head = 1; UPDATE sessions SET ended = 1 WHERE account = 1; COMMIT").await;
+    run(&mut ender, "BEGIN; UPDATE counter SET head = 1; UPDATE sessions SET ended = 1 WHERE account = 1; COMMIT")
+        .await;
     run(&mut signer, "COMMIT").await;
-    let alive: i64 = sqlx::query_scalar("SELECT count(*) FROM sessions WHERE ended IS NULL")
-        .fetch_one(&mut ender)
-        .await
-        .unwrap();
+    let alive: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM sessions WHERE ended IS NULL").fetch_one(&mut ender).await.unwrap();
     assert_eq!(alive, 1, "the wrong shape is no longer wrong?");
     // The store's: born below the cut means dead, whatever the row says.
     run(&mut ender, "UPDATE accounts SET cut = 1 WHERE id = 1").await;
