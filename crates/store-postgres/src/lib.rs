@@ -102,13 +102,14 @@ impl PostgresStore {
         let connect = open::parse(url)?;
         let clock = Arc::new(DatabaseClock::new(options.time.clone()));
         open::open(&connect, &options, &clock).await?;
-        let reader = Arc::new(Reader::new(connect.clone(), options.readers, clock.clone()));
+        let reader = Arc::new(Reader::new(connect.clone(), &options, clock.clone()));
         let (committer, waiting) = mpsc::channel(options.queue.max(1));
         let counters = Arc::new(Counters::default());
         let (wakes, woken) = tokio_watch::channel(0);
         let writer = Committer {
             options: connect.clone(),
             clock: clock.clone(),
+            lose_data: options.danger_lose_data_on_crash,
             group: options.group.max(1),
             counters: counters.clone(),
             db: None,

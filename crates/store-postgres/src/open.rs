@@ -150,7 +150,7 @@ pub(crate) async fn open(
     let made = timeout(CONNECT, options.connect()).await;
     let made = made.map_err(|_| OpenError::Unreachable("no answer within 10 s".into()))?;
     let mut db = made.map_err(|error| OpenError::Unreachable(Fault::Sqlx(error).to_string()))?;
-    check(&mut db, given).await?;
+    check(&mut db, given.danger_lose_data_on_crash).await?;
     migrate::migrate(&mut db, given.log_id, clock.given(), MIGRATIONS).await.map_err(|stopped| match stopped {
         Stopped::Newer(found) => OpenError::Newer { found, known: MIGRATIONS.len() as i64 },
         Stopped::Foreign => OpenError::Foreign,
@@ -162,32 +162,56 @@ pub(crate) async fn open(
     Ok(())
 }
 
-/// Refuses a server that cannot keep what is promised.
-async fn check(db: &mut PgConnection, given: &OpenOptions) -> Result<(), OpenError> {
+/// What a server says of itself.
+#[derive(Debug, Clone)]
+struct Server {
+    number: i32,
+    version: String,
+    encoding: String,
+    standby: bool,
+    synchronous_commit: String,
+    fsync: String,
+    full_page_writes: String,
+}
+
+/// Refuses a server that cannot keep what is promised. Asked on every new connection: a name that follows the primary may lead
+/// to a standby for a while, whose log is behind, and settings change.
+pub(crate) async fn check(db: &mut PgConnection, lose_data: bool) -> Result<(), OpenError> {
     const SQL: &str = "SELECT current_setting('server_version_num')::int4, current_setting('server_version'), \
          getdatabaseencoding()::text, pg_is_in_recovery(), current_setting('synchronous_commit'), \
          current_setting('fsync'), current_setting('full_page_writes')";
     let row = sqlx::query(SQL).fetch_one(&mut *db).await?;
-    if row.try_get::<i32, _>(0)? < OLDEST {
-        return Err(OpenError::TooOld(row.try_get(1)?));
-    }
-    let encoding: String = row.try_get(2)?;
-    if encoding != "UTF8" {
-        return Err(OpenError::Encoding(encoding));
-    }
-    if row.try_get(3)? {
-        return Err(OpenError::ReadOnly("the server is a standby (it is in recovery)"));
-    }
-    // All other values flush a commit on the primary before it is acknowledged.
-    if row.try_get::<&str, _>(4)? == "off" {
-        return Err(OpenError::NotDurable("synchronous_commit"));
-    }
-    for (column, setting) in [(5, "fsync"), (6, "full_page_writes")] {
-        if row.try_get::<&str, _>(column)? == "off" && !given.danger_lose_data_on_crash {
-            return Err(OpenError::NotDurable(setting));
+    let server = Server {
+        number: row.try_get(0)?,
+        version: row.try_get(1)?,
+        encoding: row.try_get(2)?,
+        standby: row.try_get(3)?,
+        synchronous_commit: row.try_get(4)?,
+        fsync: row.try_get(5)?,
+        full_page_writes: row.try_get(6)?,
+    };
+    server.refused(lose_data).map_or(Ok(()), Err)
+}
+
+impl Server {
+    fn refused(self, lose_data: bool) -> Option<OpenError> {
+        if self.number < OLDEST {
+            return Some(OpenError::TooOld(self.version));
         }
+        if self.encoding != "UTF8" {
+            return Some(OpenError::Encoding(self.encoding));
+        }
+        if self.standby {
+            return Some(OpenError::ReadOnly("the server is a standby (it is in recovery)"));
+        }
+        // All other values flush a commit on the primary before it is acknowledged.
+        if self.synchronous_commit == "off" {
+            return Some(OpenError::NotDurable("synchronous_commit"));
+        }
+        let unsafe_settings = [("fsync", &self.fsync), ("full_page_writes", &self.full_page_writes)];
+        let off = unsafe_settings.into_iter().find(|(_, value)| *value == "off" && !lose_data);
+        off.map(|(setting, _)| OpenError::NotDurable(setting))
     }
-    Ok(())
 }
 
 /// What the role must be allowed, where it does not own the tables.
@@ -204,4 +228,35 @@ async fn privileges(db: &mut PgConnection) -> Result<(), OpenError> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_that_cannot_keep_promises() {
+        let on = || "on".to_owned();
+        let good = Server {
+            number: 150_000,
+            version: "15.0".into(),
+            encoding: "UTF8".into(),
+            standby: false,
+            synchronous_commit: on(),
+            fsync: on(),
+            full_page_writes: on(),
+        };
+        let refused = |server: &Server, lose| server.clone().refused(lose).map(|error| error.to_string());
+        assert_eq!(refused(&good, false), None);
+        let old = Server { number: 140_013, version: "14.13".into(), ..good.clone() };
+        assert!(refused(&old, true).unwrap().contains("PostgreSQL 14.13, and 15 or later"));
+        let torn = Server { full_page_writes: "off".into(), ..good.clone() };
+        assert!(refused(&torn, false).unwrap().starts_with("full_page_writes is off"));
+        assert_eq!(refused(&torn, true), None);
+        for value in ["local", "remote_write", "remote_apply"] {
+            assert_eq!(refused(&Server { synchronous_commit: value.into(), ..good.clone() }, false), None);
+        }
+        // Whatever tests may lose, an acknowledgement before the flush is never right.
+        assert!(refused(&Server { synchronous_commit: "off".into(), ..good }, true).is_some());
+    }
 }

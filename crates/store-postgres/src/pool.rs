@@ -1,7 +1,9 @@
 //! Connections for reading, and what every connection is set to.
 use crate::cells::{Cells, Fault};
 use crate::clock::DatabaseClock;
+use crate::open::{self, OpenOptions};
 use portcullis_wire::Time;
+use sqlx::ConnectOptions as _;
 use sqlx::postgres::{PgArguments, PgConnectOptions, PgPool, PgPoolOptions, PgRow, Postgres};
 use sqlx::query::Query;
 use std::sync::Arc;
@@ -18,7 +20,7 @@ pub(crate) const SCHEMA: &str = "portcullis";
 
 /// What a connection is set to, whatever the database's or the role's defaults are.
 pub(crate) fn connect_options(given: PgConnectOptions) -> PgConnectOptions {
-    given.application_name("portcullis").statement_cache_capacity(128).options([
+    given.application_name("portcullis").statement_cache_capacity(128).disable_statement_logging().options([
         ("search_path", SCHEMA),
         // `commit_group` takes its locks first and reads afterwards: each of its statements must have a snapshot of its own.
         ("default_transaction_isolation", "read committed"),
@@ -35,19 +37,27 @@ pub(crate) fn connect_options(given: PgConnectOptions) -> PgConnectOptions {
 pub(crate) struct Reader {
     pool: PgPool,
     clock: Arc<DatabaseClock>,
+    /// As many connections may have died, and one more.
+    tries: u32,
 }
 
 impl Reader {
-    pub(crate) fn new(options: PgConnectOptions, connections: u32, clock: Arc<DatabaseClock>) -> Self {
+    pub(crate) fn new(options: PgConnectOptions, given: &OpenOptions, clock: Arc<DatabaseClock>) -> Self {
+        let (connections, lose_data) = (given.readers.max(1), given.danger_lose_data_on_crash);
         let pool = PgPoolOptions::new()
-            .max_connections(connections.max(1))
+            .max_connections(connections)
+            .after_connect(move |db, _| {
+                Box::pin(async move {
+                    open::check(db, lose_data).await.map_err(|error| sqlx::Error::Configuration(error.into()))
+                })
+            })
             .acquire_timeout(ACQUIRE)
             // A ping before each read would double its cost; a connection that died is found by the read, which tries again.
             .test_before_acquire(false)
             .max_lifetime(Duration::from_secs(1800))
             .idle_timeout(Duration::from_secs(300))
             .connect_lazy_with(options);
-        Self { pool, clock }
+        Self { pool, clock, tries: connections + 1 }
     }
 
     /// The given time, where time does not come from the database.
@@ -60,9 +70,13 @@ impl Reader {
     }
 
     async fn rows<'q>(&self, make: impl Fn() -> Asked<'q>) -> Result<Vec<PgRow>, Fault> {
-        match make().fetch_all(&self.pool).await {
-            Err(error) if is_stale(&error) => Ok(make().fetch_all(&self.pool).await?),
-            other => Ok(other?),
+        let mut left = self.tries;
+        loop {
+            left -= 1;
+            match make().fetch_all(&self.pool).await {
+                Err(error) if left > 0 && is_stale(&error) => {}
+                other => return Ok(other?),
+            }
         }
     }
 

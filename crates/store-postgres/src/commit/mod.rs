@@ -16,6 +16,7 @@ use self::locks::Locks;
 use crate::Counters;
 use crate::cells::Fault;
 use crate::clock::DatabaseClock;
+use crate::open;
 use portcullis_domain::changes::{Change, Changes, Committed};
 use portcullis_store::{CommitError, StoreError};
 use serde_json::Value;
@@ -82,6 +83,8 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
 pub(crate) struct Committer {
     pub(crate) options: PgConnectOptions,
     pub(crate) clock: Arc<DatabaseClock>,
+    /// As [`open::check`] takes it.
+    pub(crate) lose_data: bool,
     pub(crate) group: usize,
     pub(crate) counters: Arc<Counters>,
     pub(crate) db: Option<PgConnection>,
@@ -212,11 +215,17 @@ impl Committer {
         let db = match kept {
             Some(db) => db,
             None => {
-                let made = timeout(CONNECT, self.options.connect()).await;
+                let made = timeout(CONNECT, self.connect()).await;
                 made.map_err(|_| Fault::Row("PostgreSQL does not answer".into()))??
             }
         };
         Ok(self.db.insert(db))
+    }
+
+    async fn connect(&self) -> Result<PgConnection, Fault> {
+        let mut db = self.options.connect().await?;
+        open::check(&mut db, self.lose_data).await.map_err(|error| Fault::Row(error.to_string()))?;
+        Ok(db)
     }
 }
 

@@ -163,6 +163,33 @@ fn locks_and_cuts_are_told_apart() {
     });
 }
 
+/// Connections that died are made anew, and each new one is looked at: what became unsafe meanwhile is refused.
+#[test]
+fn new_connections_are_looked_at_again() {
+    runtime().block_on(async {
+        let url = database();
+        let (cluster, name) = (Cluster::shared(), name_of(&url));
+        let store = open(&url).await;
+        let reads = || async {
+            let store = &store;
+            let read = || async { store.stamp().await.unwrap() };
+            tokio::join!(read(), read(), read(), read(), read(), read());
+        };
+        reads().await;
+        let cut = format!(
+            "SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity WHERE datname = '{name}' AND pid <> pg_backend_pid()"
+        );
+        cluster.psql("postgres", &cut);
+        reads().await;
+        cluster.psql("postgres", &format!("ALTER DATABASE {name} SET synchronous_commit = off"));
+        cluster.psql("postgres", &cut);
+        tokio::time::sleep(Duration::from_millis(1_200)).await;
+        assert!(store.stamp().await.is_err());
+        let refused = commit(&store, vec![Change::RaiseHorizon(Time(9))]).await;
+        assert!(matches!(&refused, Err(CommitError::Failed(why)) if why.detail.contains("synchronous_commit is off")), "{refused:?}");
+    });
+}
+
 /// One act that the database cannot take fails alone.
 #[test]
 fn a_fault_of_one_does_not_harm_its_group() {
