@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 /// The rings and their packages, in the order in which they run.
 const RINGS: &[(&str, &[&str])] = &[
     ("rules", &["wire", "feed", "verify", "domain"]),
-    ("stores", &["store", "store-sqlite"]),
+    ("stores", &["store", "store-sqlite", "store-postgres"]),
     ("surface", &["app", "http", "server", "tower", "testkit"]),
     ("world", &["sim", "oracle"]),
     ("house", &["xtask", "floor", "load"]),
@@ -50,6 +50,7 @@ pub fn command(wanted: &[&str]) -> Result<(), Failure> {
     for (program, package, why) in PROGRAMS {
         found_or_installed(&[program], package, &format!("{why}: install the package `{package}`"))?;
     }
+    postgres()?;
 
     let mut failed_steps = 0;
     for (name, step) in
@@ -326,6 +327,18 @@ fn browser(workspace: &Workspace) -> Result<Option<PathBuf>, Failure> {
         "the tests of the pages need Chromium: install the package `chromium`, or set {BROWSER_VARIABLE} to it"
     );
     found_or_installed(&["chromium", "chromium-browser", "google-chrome"], "chromium", &advice).map(Some)
+}
+
+/// PostgreSQL for the tests of its store: found, or installed where that is possible. Debian keeps its programs off the path.
+fn postgres() -> Result<(), Failure> {
+    let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().filter_map(Result::ok);
+    if versions.map(|entry| entry.path().join("bin/initdb")).any(|program| program.exists()) {
+        return Ok(());
+    }
+    let advice = "the tests of the PostgreSQL store need PostgreSQL 15 or later: install Debian's package `postgresql`, or \
+                  put initdb and postgres on the path";
+    // Its wrapper for clusters is on the path once the package is there.
+    found_or_installed(&["initdb", "pg_ctlcluster"], "postgresql", advice).map(drop)
 }
 
 /// The first of these programs that is there; else `package` is installed where that is possible; else `advice`.

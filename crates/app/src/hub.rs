@@ -24,7 +24,7 @@ use portcullis_feed::fleet::Fleet;
 use portcullis_feed::knowledge::{Anchor, Knowledge, Lease};
 use portcullis_feed::publisher::{Limits, LogState, Publisher};
 use portcullis_feed::{Mono, Policy, fleet};
-use portcullis_store::{Store, StoreError};
+use portcullis_store::{News, Store, StoreError};
 use portcullis_verify::{Authentic, Decision, Expect, View};
 use portcullis_wire::frame::Entries;
 use portcullis_wire::jws::Jwk;
@@ -350,13 +350,14 @@ impl Hub {
 
     /// The task that reads the committed log until the hub closes.
     pub async fn follow(self) {
+        let mut seen = 0;
         while !self.inner.closing.load(Ordering::Acquire) {
             self.read_once().await;
             let poll_ms = u64::try_from(self.bound_ms() / 12).unwrap_or(400).clamp(20, 500);
             let pause = tokio::time::sleep(std::time::Duration::from_millis(poll_ms));
             tokio::select! {
                 () = self.inner.wake.notified() => {}
-                () = self.inner.store.news() => {}
+                newest = self.inner.store.news(News::Log, seen) => seen = newest,
                 () = pause => {}
             }
             // A stale node closes its streams: each looks when the version changes.

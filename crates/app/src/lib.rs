@@ -34,7 +34,7 @@ pub use sessions::{Revoked, Tokens};
 pub use settings::{Hashing, KeySettings, PolicySettings, Settings};
 
 // What reads return: callers need no store of their own to name it.
-pub use portcullis_store::{EventFilter, EventRow, Page};
+pub use portcullis_store::{EventFilter, EventRow, Page, Store};
 
 use crate::hub::Hub;
 use crate::keys::KeyRing;
@@ -45,7 +45,7 @@ use portcullis_domain::family::MacKey;
 use portcullis_domain::time_rules;
 use portcullis_domain::{Chance, Decision, Refused};
 pub use portcullis_store::FaultKind;
-use portcullis_store::{CommitError, Flood, Remembered, Store};
+use portcullis_store::{CommitError, Flood, Remembered};
 use portcullis_wire::{Code, Digest, LogId, SessionId, Time};
 use std::collections::BTreeMap;
 use std::future::Future;

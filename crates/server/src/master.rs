@@ -3,9 +3,9 @@
 //! start finds out which.
 use crate::cli::exit::Failure;
 use crate::files;
+use portcullis_app::Store;
 use portcullis_app::keys::MasterKey;
 use portcullis_app::rotation::{MasterHome, is_sealed_under};
-use portcullis_store_sqlite::SqliteStore;
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -54,7 +54,7 @@ pub async fn settle(
     given: Option<&MasterKey>,
     present: MasterKey,
     data_dir: &Path,
-    store: &SqliteStore,
+    store: &dyn Store,
 ) -> Result<(MasterKey, Option<Arc<dyn MasterHome>>), Failure> {
     if given.is_some() {
         return Ok((present, None));

@@ -3,8 +3,8 @@
 //! Operations are counted in the order in which they begin (loads, lists and commits alike; `now` is none). The n-th fails, once;
 //! or all from the n-th on, for an outage.
 use crate::{
-    AttemptCount, CommitError, EventFilter, EventRow, Fut, LiveCount, LogRead, NodeRow, Page, Prunable, Remembered,
-    RowCount, Store, StoreError,
+    AttemptCount, CommitError, EventFilter, EventRow, Fut, LiveCount, LogRead, News, NodeRow, Page, Prunable,
+    Remembered, RowCount, Store, StoreError,
 };
 use portcullis_domain::changes::{BoundRow, Changes, Committed};
 use portcullis_domain::mass::{Batch, Filter, Job};
@@ -247,8 +247,8 @@ impl<S: Store> Store for Faulty<S> {
     fn is_shared(&self) -> bool {
         self.store.is_shared()
     }
-    fn news(&self) -> Fut<'_, ()> {
-        self.store.news()
+    fn news(&self, of: News, seen: u64) -> Fut<'_, u64> {
+        self.store.news(of, seen)
     }
     fn put_node(&self, row: NodeRow) -> Fut<'_, Result<(), StoreError>> {
         self.load(move |s| s.put_node(row))

@@ -175,9 +175,9 @@ pub trait Store: Send + Sync + 'static {
     fn is_shared(&self) -> bool {
         false
     }
-    /// Resolves when another node may have written something that this one waits for. It may come for nothing, and may not come
-    /// at all: whoever waits looks from time to time by itself.
-    fn news(&self) -> Fut<'_, ()> {
+    /// Resolves when another node may have written something of this kind since `seen`, with what to give the next time; 0 at
+    /// first. It may come for nothing, and may not come at all: whoever waits looks from time to time by itself.
+    fn news(&self, _of: News, _seen: u64) -> Fut<'_, u64> {
         Box::pin(std::future::pending())
     }
     /// Writes a node's row, new or in place of its last one.
@@ -196,6 +196,15 @@ pub trait Store: Send + Sync + 'static {
     fn load_instance(&self, _id: InstanceId) -> Fut<'_, Result<Option<Instance>, StoreError>> {
         not_shared()
     }
+}
+
+/// What another node may have written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum News {
+    /// Entries of the log.
+    Log,
+    /// A node's row.
+    Nodes,
 }
 
 fn not_shared<'a, T: Send + 'a>() -> Fut<'a, Result<T, StoreError>> {

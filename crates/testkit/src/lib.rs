@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on says so and ends")]
 pub mod browser;
 pub mod client;
+pub mod postgres;
 pub mod proxy;
 pub mod server;
 pub mod temp;
@@ -12,5 +13,6 @@ pub mod temp;
 pub use browser::Browser;
 pub use client::{Answer, Client, Events};
 pub use portcullis_store_sqlite::OpenOptions;
+pub use postgres::Cluster;
 pub use server::{Options, SignedIn, TestServer};
 pub use temp::TempDir;

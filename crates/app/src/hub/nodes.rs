@@ -11,7 +11,7 @@ use super::Hub;
 use crate::real;
 use portcullis_feed::cluster::{self, Report};
 use portcullis_feed::{Mono, fleet};
-use portcullis_store::{NodeRow, StoreError};
+use portcullis_store::{News, NodeRow, StoreError};
 use portcullis_wire::{ClientId, InstanceId, NodeId, Rev};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -222,7 +222,7 @@ impl Hub {
     /// The task that keeps the row, for ever.
     pub(crate) async fn keep_row(self) {
         let Some(nodes) = self.inner.nodes.as_ref() else { return };
-        let mut acks = self.inner.acks.subscribe();
+        let (mut acks, mut told) = (self.inner.acks.subscribe(), 0);
         loop {
             if let Err(error) = self.round().await {
                 tracing::warn!(%error, "the nodes' rows could not be read or written; it is tried again");
@@ -236,7 +236,7 @@ impl Hub {
             let pause = tokio::time::sleep(if busy { WHILE_ASKED } else { WHILE_QUIET });
             tokio::select! {
                 () = nodes.changed.notified() => {}
-                () = self.inner.store.news() => {}
+                newest = self.inner.store.news(News::Nodes, told) => told = newest,
                 _ = acks.changed(), if asked => {}
                 () = pause => {}
             }

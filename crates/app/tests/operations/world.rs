@@ -112,7 +112,7 @@ impl<S: Store> Store for Held<S> {
         load_revocation(rev: Rev) -> Result<Option<EventRow>, StoreError>;
         count_live() -> Result<LiveCount, StoreError>;
         read_live() -> Result<(Stamp, Vec<Entry>), StoreError>;
-        news() -> ();
+        news(of: News, seen: u64) -> u64;
         list_nodes() -> Result<Vec<NodeRow>, StoreError>;
         remove_node(id: NodeId, beat: u64) -> Result<bool, StoreError>;
         load_instance(id: InstanceId) -> Result<Option<Instance>, StoreError>;

@@ -8,7 +8,7 @@ use crate::cli::exit::{Exit, Failure, Outcome};
 use crate::cli::look::DoctorArgs;
 use crate::cli::{out, table};
 use crate::client::{Client, Target, Trust};
-use crate::settings::Settings;
+use crate::settings::{Database, Settings};
 use http::{Method, header};
 use portcullis_app::act_journal;
 use portcullis_app::high_water::{self, Mark, Proof};
@@ -139,14 +139,7 @@ fn look_at_files(report: &mut Report, settings: &Settings, now: Time) {
         }
         Ok(_) => private(report, "data directory", dir, "700"),
     }
-    let database = settings.database_path();
-    let has_database = std::fs::metadata(&database).is_ok_and(|meta| meta.len() > 0);
-    if has_database {
-        private(report, "database", &database, "600");
-    } else {
-        report.add("database", Warning, format!("{} is not there yet; the first start makes it", database.display()));
-    }
-    space(report, database.parent().unwrap_or(dir));
+    let has_database = look_at_database(report, settings);
     let key = dir.join("master.key");
     match (settings.master_key.is_some(), key.exists()) {
         (true, _) => report.add("master key", Good, "given as a setting"),
@@ -170,6 +163,24 @@ fn look_at_files(report: &mut Report, settings: &Settings, now: Time) {
             report.add("journal of acts", Good, newest);
         }
     }
+}
+
+/// Whether there is one that a master key in the data directory must open.
+fn look_at_database(report: &mut Report, settings: &Settings) -> bool {
+    let Database::Sqlite(database) = settings.database() else {
+        let detail = format!("{}; `serve` looks at it when it starts", settings.database_name());
+        report.add("database", Good, detail);
+        space(report, &settings.data_dir);
+        return false;
+    };
+    let there = std::fs::metadata(&database).is_ok_and(|meta| meta.len() > 0);
+    if there {
+        private(report, "database", &database, "600");
+    } else {
+        report.add("database", Warning, format!("{} is not there yet; the first start makes it", database.display()));
+    }
+    space(report, database.parent().unwrap_or(&settings.data_dir));
+    there
 }
 
 /// How far the log had come, and whether that is in the past.

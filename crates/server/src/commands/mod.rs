@@ -3,6 +3,7 @@ pub mod accounts;
 pub mod audit;
 pub mod clients;
 pub mod config;
+mod database;
 pub mod demo_api;
 pub mod dev;
 pub mod doctor;

@@ -1,14 +1,12 @@
 //! A running server: the database, the operations, and the listeners, joined. `serve` runs one; `dev` runs one beside its demo.
+use super::database::{self, Opened};
 use crate::cli::exit::Failure;
+use crate::files;
 use crate::settings::Settings;
-use crate::{files, master};
-use portcullis_app::{App, AppError, high_water, real, refounding};
-use portcullis_domain::Chance as _;
+use portcullis_app::{App, AppError};
 use portcullis_http::{HttpConfig, Limits, Listener, Traffic, operator_router, ops_router, router, serve};
-use portcullis_store_sqlite::{OpenOptions, SqliteStore};
-use portcullis_wire::LogId;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -36,15 +34,7 @@ impl Node {
     /// is left running. Must be called in a tokio runtime.
     pub async fn start(settings: &Settings) -> Result<Self, Failure> {
         files::data_dir(&settings.data_dir)?;
-        let database = settings.database_path();
-        not_empty_by_mistake(&database, &settings.high_water_path())?;
-        let master = files::master_key(settings.master_key.as_ref(), &settings.data_dir, &database)?;
-        let options = OpenOptions::new(LogId::from_bits(real::RealChance.bits()), Arc::new(real::wall));
-        let store = SqliteStore::open(&database, options).map_err(Failure::config)?;
-        // From here on this process holds the database's lock.
-        right_log(&store, &settings.high_water_path()).await?;
-        let given = settings.master_key.as_ref();
-        let (master, home) = master::settle(given, master, &settings.data_dir, &store).await?;
+        let Opened { store, master, home } = database::open(settings).await?;
         let listener = bind("listen", settings.listen).await?;
         let address = listener.local_addr().map_err(|error| Failure::config(format!("listen: {error}")))?;
         let ops = match settings.ops_listen {
@@ -62,7 +52,7 @@ impl Node {
         let app_settings = settings.for_app(address);
         let (issuer, audience) = (app_settings.rules.issuer.clone(), app_settings.rules.audience.clone());
         let mut background = JoinSet::new();
-        let app = App::start_with(Arc::new(store), app_settings, master, home, &mut background);
+        let app = App::start_with(store, app_settings, master, home, &mut background);
         let app = app.await.map_err(start_error)?;
         app.guard_log(settings.high_water_path(), &mut background).await.map_err(start_error)?;
         app.keep_acts(settings.acts_path(), &mut background).await.map_err(start_error)?;
@@ -122,45 +112,13 @@ impl Node {
     }
 }
 
-/// An empty volume where a database should be: told before anything is made on it.
-fn not_empty_by_mistake(database: &Path, high_water: &Path) -> Result<(), Failure> {
-    if std::fs::metadata(database).is_ok_and(|meta| meta.len() > 0) {
-        return Ok(());
-    }
-    let mark: Option<high_water::Mark> = high_water::read(high_water).map_err(Failure::config)?;
-    match mark {
-        None => Ok(()),
-        Some(mark) => Err(Failure::config(format!(
-            "there is no database at {}, and {} says that there should be one: {} at {}.{}.\n\
-             Was an empty volume mounted? Put the right database back, or restore a backup of it. To begin a new log on \
-             purpose, move {} away.",
-            database.display(),
-            high_water.display(),
-            mark.log,
-            mark.epoch,
-            mark.rev,
-            high_water.display()
-        ))),
-    }
-}
-
-/// Another log than the one that was served: told before its keys do not open and before anything is written into it.
-async fn right_log(store: &SqliteStore, high_water: &Path) -> Result<(), Failure> {
-    let mark: Option<high_water::Mark> = high_water::read(high_water).map_err(Failure::config)?;
-    let found = refounding::where_it_stands(store).await.map_err(start_error)?.log;
-    match mark {
-        Some(mark) if mark.log != found => Err(Failure::config(high_water::other_log(high_water, &mark, found))),
-        _ => Ok(()),
-    }
-}
-
 async fn bind(setting: &str, address: SocketAddr) -> Result<TcpListener, Failure> {
     let bound = TcpListener::bind(address).await;
     bound.map_err(|error| Failure::config(format!("{setting} = {address}: cannot listen there: {error}")))
 }
 
 /// At a start the operator may read what is kept from callers.
-fn start_error(error: AppError) -> Failure {
+pub(super) fn start_error(error: AppError) -> Failure {
     match error {
         AppError::Fault(fault) => Failure::config(fault.detail),
         other => Failure::config(other.detail().unwrap_or_else(|| other.to_string())),

@@ -37,7 +37,7 @@ async fn until_told(settings: Settings) -> Outcome {
     let _hangup = signal(SignalKind::hangup());
     let mut node = Node::start(&settings).await?;
     tracing::info!(
-        address = %node.address, issuer = %node.issuer, database = %settings.database_path().display(),
+        address = %node.address, issuer = %node.issuer, database = %settings.database_name(),
         version = env!("CARGO_PKG_VERSION"), "serving"
     );
     let name = tokio::select! {

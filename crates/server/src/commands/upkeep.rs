@@ -4,7 +4,7 @@ use super::remote::{Remote, block_on, cell};
 use crate::cli::exit::{Exit, Failure, Outcome};
 use crate::cli::upkeep::{BackupArgs, RefoundArgs, RestoreArgs};
 use crate::files;
-use crate::settings::Settings;
+use crate::settings::{Database, Settings};
 use http::Method;
 use portcullis_app::act_journal::{self, Replayed};
 use portcullis_app::high_water::{self, Mark, Proof};
@@ -72,7 +72,12 @@ pub fn restore(args: &RestoreArgs) -> Outcome {
 }
 
 async fn put_back(args: &RestoreArgs, settings: &Settings) -> Outcome {
-    let database = settings.database_path();
+    let Database::Sqlite(database) = settings.database() else {
+        return Err(Failure::config(
+            "restore puts back files of SQLite databases. A PostgreSQL database is restored with its own tools; then \
+             `portcullis refound` founds the log anew (docs/postgresql.md)",
+        ));
+    };
     let options = || OpenOptions::new(LogId::from_bits(real::RealChance.bits()), Arc::new(real::wall));
     // What is known of the log that was served, before anything is touched.
     let high_water = settings.high_water_path();

@@ -23,7 +23,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-pub use values::{address, is_loopback_url};
+pub use values::{Database, address, is_loopback_url};
 
 /// Everything that `serve` depends on, checked.
 #[derive(Debug, Clone)]
@@ -34,8 +34,8 @@ pub struct Settings {
     pub issuer: Option<String>,
     /// `aud`, when it was given.
     pub audience: Option<String>,
-    /// The database file, when it was given.
-    pub database: Option<PathBuf>,
+    /// The database, when it was given.
+    pub database: Option<Database>,
     /// The data directory.
     pub data_dir: PathBuf,
     /// Where it is written down how far the log has come, when that was given.
@@ -280,6 +280,12 @@ impl Settings {
             file: gathered.file,
             warnings: vec![],
         };
+        if matches!(settings.database, Some(Database::Postgres(_))) && !r.found.contains_key("master_key") {
+            r.wrong(
+                "master_key",
+                "must be set with PostgreSQL, the same for all nodes; `openssl rand -base64 32` makes one",
+            );
+        }
         if !r.problems.is_empty() {
             return Err(Problems(r.problems));
         }
@@ -324,7 +330,7 @@ impl Settings {
         let derived = [
             ("audience", self.audience.clone().unwrap_or_else(|| issuer.clone())),
             ("issuer", issuer),
-            ("database_url", format!("sqlite://{}", self.database_path().display())),
+            ("database_url", format!("sqlite://{}", self.database_name())),
             ("hash_threads", self.hashing.threads.to_string()),
         ];
         for shown in self.shown.iter_mut().filter(|shown| shown.source == Source::Default) {
@@ -350,9 +356,17 @@ impl Settings {
         self.acts.clone().unwrap_or_else(|| self.data_dir.join("acts.jsonl"))
     }
 
-    /// The database file.
-    pub fn database_path(&self) -> PathBuf {
-        self.database.clone().unwrap_or_else(|| self.data_dir.join("portcullis.db"))
+    /// Which database is served.
+    pub fn database(&self) -> Database {
+        self.database.clone().unwrap_or_else(|| Database::Sqlite(self.data_dir.join("portcullis.db")))
+    }
+
+    /// The database for people: the password of a URL is not shown.
+    pub fn database_name(&self) -> String {
+        match self.database() {
+            Database::Sqlite(path) => path.display().to_string(),
+            Database::Postgres(url) => values::masked_url(url.expose()),
+        }
     }
 
     /// What the operations depend on, given the address that is really listened on.
@@ -393,6 +407,7 @@ pub fn to_json(settings: &Settings) -> serde_json::Value {
 fn shown(reader: &Reader, setting: &Setting) -> Shown {
     let found = reader.found.get(setting.name);
     let value = match found {
+        Some(found) if setting.name == "database_url" => values::masked_url(found.text.expose()),
         Some(_) if setting.secret => "(secret)".into(),
         Some(found) => found.text.expose().to_owned(),
         None => setting.default.map_or_else(|| format!("({})", setting.otherwise), str::to_owned),

@@ -82,7 +82,12 @@ pub const SETTINGS: &[Setting] = &[
         "public address of this server, https unless loopback; `iss` of every token",
     ),
     text("audience", None, "the issuer", "`aud` of access tokens"),
-    text("database_url", None, "sqlite://DATA_DIR/portcullis.db", "the database, sqlite://PATH"),
+    // Its password makes it a secret; what is shown of it is the rest.
+    secret(
+        "database_url",
+        "sqlite://DATA_DIR/portcullis.db",
+        "the database, sqlite://PATH or postgres://USER:PASSWORD@HOST:PORT/DATABASE",
+    ),
     text(
         "data_dir",
         Some("portcullis-data"),
@@ -104,7 +109,7 @@ pub const SETTINGS: &[Setting] = &[
     secret(
         "master_key",
         "DATA_DIR/master.key, made at first start",
-        "32 bytes in base64 that seal the keys in the database",
+        "32 bytes in base64 that seal the keys in the database; with PostgreSQL it must be given, the same to all nodes",
     ),
     of("access_ttl", Kind::Span(SECOND, HOUR), "5m", "life of an access token, before its jitter of 20%"),
     of("idle_ttl", Kind::Span(SECOND, 3660 * DAY), "30d", "a session ends when it was not used for so long"),

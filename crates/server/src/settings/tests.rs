@@ -52,7 +52,7 @@ fn defaults_are_complete_and_strong() {
     assert_eq!(settings.for_app(settings.listen).rules.audience, "http://127.0.0.1:7400");
     assert_eq!((settings.hashing.memory_kib, settings.hashing.passes), (19_456, 2));
     assert_eq!((settings.bound, settings.access_ttl), (5000, 300_000));
-    assert_eq!(settings.database_path(), Path::new("portcullis-data/portcullis.db"));
+    assert_eq!(settings.database_name(), "portcullis-data/portcullis.db");
     assert!(settings.warnings.is_empty() && settings.sign_up);
 }
 
@@ -62,7 +62,7 @@ fn all_problems_at_once_each_with_its_place() {
     let dir = Dir::new("wrong", file);
     let env = env(&[
         ("PORTCULLIS_ISSUER", "http://id.example.org"),
-        ("PORTCULLIS_DATABASE_URL", "postgres://u:p@db/x"),
+        ("PORTCULLIS_DATABASE_URL", "mysql://u:hush@db/x"),
         ("PORTCULLIS_MASTER_KEY", "hush-hush-hush"),
         ("PORTCULLIS_REQUIRE_VERIFIED_EMAIL", "on"),
     ]);
@@ -77,7 +77,7 @@ fn all_problems_at_once_each_with_its_place() {
         "log_format = \"xml\": must be one of text, json (from portcullis.toml:6)",
         "portcullis.toml:7: sign_up must be true, false",
         "issuer = \"http://id.example.org\": must be https; http is for loopback addresses only (from PORTCULLIS_ISSUER)",
-        "PostgreSQL is not available in this release",
+        "database_url must be sqlite://PATH or postgres://USER:PASSWORD@HOST:PORT/DATABASE (from PORTCULLIS_DATABASE_URL)",
         "master_key must be 32 bytes in base64 (from PORTCULLIS_MASTER_KEY)",
         "PORTCULLIS_REQUIRE_VERIFIED_EMAIL: require_verified_email is not available in this release",
         "hash_queue = \"0\": must be a whole number between 1 and 1000000 (from --hash-queue)",
@@ -135,6 +135,34 @@ fn secrets_come_from_files_too_and_are_never_shown() {
     let Err(Problems(problems)) = read(&Flags::default(), &misspelt, &dir.0) else { panic!("accepted") };
     assert!(problems[0].contains("PORTCULLIS_ACESS_TTL is no setting; did you mean PORTCULLIS_ACCESS_TTL?"));
     assert!(problems[1].ends_with("did you mean PORTCULLIS_TRUSTED_PROXIES?"), "{problems:?}");
+}
+
+#[test]
+fn postgresql_wants_a_master_key_and_shows_no_password() {
+    let dir = Dir::new("postgres", "");
+    let url = "postgres://port:hunter2@db.example:5432/portcullis?sslmode=require&password=hunter2";
+    let Err(Problems(problems)) = read(&flags(&[("database_url", url)]), &Environment::default(), &dir.0) else {
+        panic!("accepted")
+    };
+    assert!(problems.len() == 1 && problems[0].starts_with("master_key must be set with PostgreSQL"), "{problems:?}");
+    let key = MasterKey::generate();
+    let (path, key) = (dir.0.join("url"), key.to_text());
+    std::fs::write(&path, url).unwrap();
+    let env = env(&[("PORTCULLIS_DATABASE_URL_FILE", path.to_str().unwrap()), ("PORTCULLIS_MASTER_KEY", key.expose())]);
+    let settings = read(&Flags::default(), &env, &dir.0).unwrap();
+    let printed = format!("{settings:?} {} {}", to_json(&settings), settings.database_name());
+    assert!(!printed.contains("hunter2"), "{printed}");
+    assert_eq!(
+        to_json(&settings)["settings"]["database_url"]["value"],
+        "postgres://port:(secret)@db.example:5432/portcullis"
+    );
+    for (url, shown) in [
+        ("postgres://u@h/x", "postgres://u@h/x"),
+        ("postgres://u:a@b@h/x", "postgres://u:(secret)@h/x"),
+        ("postgres:hunter2", "(secret)"),
+    ] {
+        assert_eq!(super::values::masked_url(url), shown);
+    }
 }
 
 #[test]

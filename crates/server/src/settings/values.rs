@@ -47,17 +47,41 @@ pub(super) fn audience(text: &str) -> Result<String, String> {
     plain.then(|| text.to_owned()).ok_or_else(|| "must be a name or URL without spaces".into())
 }
 
-pub(super) fn database(text: &str) -> Result<PathBuf, String> {
+/// Which database is served.
+#[derive(Debug, Clone)]
+pub enum Database {
+    /// A file.
+    Sqlite(PathBuf),
+    /// PostgreSQL; its URL, which may hold a password.
+    Postgres(SecretString),
+}
+
+pub(super) fn database(text: &str) -> Result<Database, String> {
     match text.split_once("://") {
         Some(("sqlite", path)) if path.contains(['?', '#']) => Err("sqlite:// takes a path and no options".into()),
         Some(("sqlite", "")) => {
             Err("sqlite:// needs a path, such as sqlite:///var/lib/portcullis/portcullis.db".into())
         }
-        Some(("sqlite", path)) => Ok(PathBuf::from(path)),
-        Some(("postgres" | "postgresql", _)) => {
-            Err("PostgreSQL is not available in this release; use sqlite://PATH".into())
+        Some(("sqlite", path)) => Ok(Database::Sqlite(PathBuf::from(path))),
+        Some(("postgres" | "postgresql", rest)) if !rest.is_empty() => Ok(Database::Postgres(SecretString::new(text))),
+        _ => Err("must be sqlite://PATH or postgres://USER:PASSWORD@HOST:PORT/DATABASE".into()),
+    }
+}
+
+/// A database's URL for people: without password and without options, which may hold one.
+pub fn masked_url(text: &str) -> String {
+    match text.split_once("://") {
+        Some(("sqlite", _)) => text.to_owned(),
+        Some((scheme, rest)) => {
+            let (user, place) = rest.rsplit_once('@').map_or((None, rest), |(user, place)| (Some(user), place));
+            let place = place.split('?').next().unwrap_or_default();
+            match user.map(|user| user.split_once(':').map_or((user, false), |(name, _)| (name, true))) {
+                Some((name, true)) => format!("{scheme}://{name}:(secret)@{place}"),
+                Some((name, false)) => format!("{scheme}://{name}@{place}"),
+                None => format!("{scheme}://{place}"),
+            }
         }
-        _ => Err("must be sqlite://PATH".into()),
+        None => "(secret)".to_owned(),
     }
 }
 

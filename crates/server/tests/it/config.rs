@@ -47,7 +47,7 @@ fn what_is_wrong_is_told_with_its_place_and_exit_code_2() {
         (["--access-ttl", "5"], "a duration needs a number and a unit"),
         (["--issuer", "http://id.example.org"], "must be https"),
         (["--listen", "0.0.0.0:7400"], "issuer must be set"),
-        (["--database-url", "postgres://db/x"], "PostgreSQL is not available in this release"),
+        (["--database-url", "postgres://db/x"], "master_key must be set with PostgreSQL"),
         (["--master-key", "c2hvcnQ"], "must be 32 bytes in base64"),
         (["--acess-ttl", "5m"], "--access-ttl"),
     ] {

@@ -4,7 +4,7 @@ use rustix::process::Signal;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-async fn start(dir: &Dir, server: &Server, client: (&str, &str), more: &[&str]) -> (Running, SocketAddr) {
+pub async fn start(dir: &Dir, server: &Server, client: (&str, &str), more: &[&str]) -> (Running, SocketAddr) {
     let feed = format!("http://{}/v1/feed", server.address);
     let args =
         ["demo-api", "--issuer", ISSUER, "--feed-url", &feed, "--client-id", client.0, "--listen", "127.0.0.1:0"];
@@ -17,7 +17,7 @@ async fn start(dir: &Dir, server: &Server, client: (&str, &str), more: &[&str]) 
     (process, address.parse().unwrap())
 }
 
-async fn ready(api: SocketAddr) {
+pub async fn ready(api: SocketAddr) {
     let fresh = tokio::time::timeout(crate::support::PATIENCE, async {
         while call(api, "GET", "/readyz", None, None).await.0 != 200 {
             tokio::time::sleep(Duration::from_millis(10)).await;

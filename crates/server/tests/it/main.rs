@@ -22,6 +22,7 @@ mod killed;
 mod mass;
 mod packaging;
 mod policy;
+mod postgres;
 mod refresh;
 mod rollback;
 mod serve;

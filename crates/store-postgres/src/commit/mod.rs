@@ -1,0 +1,256 @@
+//! The committer: takes what waits, commits it together by one statement, answers afterwards.
+//!
+//! A group is one call of the database's `commit_group`, sent as one statement outside any transaction block: it is its own
+//! transaction, one round trip carries it and its commit, and no lock is ever held while anybody waits for the network. Row
+//! locks come first, the counter's lock last ([`locks`]); what follows runs in the server without waiting, and each act of a
+//! group is all or nothing by itself.
+//!
+//! Nobody is answered before the statement has returned, its end included. What the server answers with an error was rolled
+//! back: the acts have *failed*. When no answer comes their outcome is *unknown*. A group that the server gave up for the sake
+//! of another transaction is tried again; one that fails for a value in it is tried act by act, so that one act fails alone.
+mod encode;
+mod locks;
+mod outcome;
+
+use self::locks::Locks;
+use crate::Counters;
+use crate::cells::Fault;
+use crate::clock::DatabaseClock;
+use crate::open;
+use portcullis_domain::changes::{Change, Changes, Committed};
+use portcullis_store::{CommitError, StoreError};
+use serde_json::Value;
+use sqlx::postgres::{PgConnectOptions, PgConnection};
+use sqlx::{ConnectOptions as _, Connection as _, query_scalar};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
+
+/// How long a connection may take to be made.
+const CONNECT: Duration = Duration::from_secs(2);
+/// How long an answer may take. The server gives a statement up before that; later the way to it must be broken.
+const ANSWER: Duration = Duration::from_secs(10);
+/// Unused for so long, a connection is tried before it is trusted with a group.
+const QUIET: Duration = Duration::from_secs(1);
+/// How often a group is tried that the server gives up for the sake of another transaction.
+const TRIES: u32 = 4;
+
+pub(crate) type Outcome = Result<Committed, CommitError>;
+
+/// A decision as the database reads it.
+pub(crate) struct Act {
+    json: Value,
+    locks: Locks,
+    exclusive: bool,
+}
+
+impl Act {
+    /// An error when it holds what cannot be kept.
+    pub(crate) fn new(changes: &Changes) -> Result<Self, StoreError> {
+        let steps = changes.steps.iter().filter(|step| encode::last(step).is_none());
+        let steps = steps.map(encode::step).collect::<Result<Vec<_>, _>>()?;
+        let lonely = changes.events.is_empty() && changes.idempotency.is_none();
+        let alone = match changes.steps.as_slice() {
+            [Change::SetFamily { .. } | Change::HandOut { .. }] if lonely => steps.first(),
+            _ => None,
+        };
+        let json = serde_json::json!({
+            "expects": changes.expects.iter().map(encode::expect).collect::<Result<Vec<_>, _>>()?,
+            "alone": alone,
+            "steps": if alone.is_some() { &[] } else { steps.as_slice() },
+            "events": changes.events.iter().map(encode::event).collect::<Vec<_>>(),
+            "last": changes.steps.iter().filter_map(encode::last).collect::<Vec<_>>(),
+            "idempotency": changes.idempotency.as_ref().map(encode::idempotency),
+            "idle_ttl": changes.idle_ttl,
+        });
+        Ok(Self { json, locks: Locks::of(changes), exclusive: locks::is_exclusive(changes) })
+    }
+}
+
+/// An act that waits for the committer, and whom to answer.
+pub(crate) struct Job {
+    pub(crate) act: Act,
+    pub(crate) done: oneshot::Sender<Outcome>,
+}
+
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]).map(|half| char::from(DIGITS[usize::from(half)])).collect()
+}
+
+pub(crate) struct Committer {
+    pub(crate) options: PgConnectOptions,
+    pub(crate) clock: Arc<DatabaseClock>,
+    /// As [`open::check`] takes it.
+    pub(crate) lose_data: bool,
+    pub(crate) group: usize,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) db: Option<PgConnection>,
+    /// Whether nothing was committed for a while, in which the connection may have died.
+    pub(crate) quiet: bool,
+}
+
+/// Why a group has no outcomes.
+enum Broken {
+    /// Nothing was sent, or the server says that nothing was written.
+    Failed(Fault),
+    /// The same, for what one of the acts holds.
+    OfOne(Fault),
+    /// The same, and it may go better at once.
+    Again(Fault),
+    /// Nobody knows.
+    Unknown(Fault),
+}
+
+impl Committer {
+    /// Until nobody can send any more.
+    pub(crate) async fn run(mut self, mut waiting: mpsc::Receiver<Job>) {
+        let mut jobs = Vec::new();
+        loop {
+            let some = waiting.recv_many(&mut jobs, self.group);
+            let count = if self.quiet { Ok(some.await) } else { timeout(QUIET, some).await };
+            match count {
+                Err(_) => self.quiet = true,
+                Ok(0) => break,
+                Ok(_) => {
+                    self.commit(std::mem::take(&mut jobs)).await;
+                    self.quiet = false;
+                }
+            }
+        }
+        if let Some(db) = self.db {
+            let _ = db.close().await; // the server notices anyway
+        }
+    }
+
+    async fn commit(&mut self, jobs: Vec<Job>) {
+        self.counters.groups.fetch_add(1, Relaxed);
+        self.counters.acts.fetch_add(jobs.len() as u64, Relaxed);
+        match self.outcomes(&jobs).await {
+            Ok(outcomes) => jobs.into_iter().zip(outcomes).for_each(|(job, outcome)| answer(job, outcome)),
+            Err(Broken::OfOne(_)) if jobs.len() > 1 => {
+                for job in jobs {
+                    let outcome = self.outcomes(std::slice::from_ref(&job)).await;
+                    let outcome = outcome.map_or_else(|broken| Err(self.told(broken)), |mut all| all.remove(0));
+                    answer(job, outcome);
+                }
+            }
+            Err(broken) => {
+                let error = self.told(broken);
+                jobs.into_iter().for_each(|job| answer(job, Err(error.clone())));
+            }
+        }
+    }
+
+    fn told(&self, broken: Broken) -> CommitError {
+        self.counters.failed_groups.fetch_add(1, Relaxed);
+        let (fault, error): (_, fn(StoreError) -> CommitError) = match broken {
+            Broken::Failed(fault) | Broken::OfOne(fault) | Broken::Again(fault) => (fault, CommitError::Failed),
+            Broken::Unknown(fault) => (fault, CommitError::Unknown),
+        };
+        let error = error(fault.into());
+        tracing::error!(%error, "a group of commits failed");
+        error
+    }
+
+    /// One for each, in order.
+    async fn outcomes(&mut self, jobs: &[Job]) -> Result<Vec<Outcome>, Broken> {
+        let mut tries = 1;
+        loop {
+            match self.once(jobs).await {
+                Err(Broken::Again(fault)) if tries < TRIES => {
+                    tracing::debug!(%fault, "a group of commits is tried again");
+                    tokio::time::sleep(Duration::from_millis(5 << tries)).await;
+                    tries += 1;
+                }
+                Err(Broken::Again(fault)) => return Err(Broken::Failed(fault)),
+                other => return other,
+            }
+        }
+    }
+
+    async fn once(&mut self, jobs: &[Job]) -> Result<Vec<Outcome>, Broken> {
+        let group = self.group_text(jobs);
+        let db = self.connected().await.map_err(Broken::Failed)?;
+        // All rows, so that what comes after the last one, the end of the transaction, is waited for.
+        let asked = query_scalar::<_, String>("SELECT commit_group($1::jsonb)::text").bind(group).fetch_all(&mut *db);
+        let broken = match timeout(ANSWER, asked).await {
+            Ok(Ok(rows)) => match outcome::read(&rows, jobs.len()) {
+                Ok(outcomes) => return Ok(outcomes),
+                // It is committed, but not as this program understands.
+                Err(fault) => Broken::Unknown(fault),
+            },
+            Ok(Err(error)) => judge(error),
+            Err(_) => Broken::Unknown(Fault::Row("PostgreSQL gave no answer to a commit in time".into())),
+        };
+        if matches!(broken, Broken::Unknown(_)) {
+            self.db = None;
+        }
+        Err(broken)
+    }
+
+    fn group_text(&self, jobs: &[Job]) -> String {
+        let mut locks = Locks::default();
+        jobs.iter().for_each(|job| locks.join(&job.act.locks));
+        let group = serde_json::json!({
+            "now": self.clock.given().map(|now| now.0),
+            "exclusive": jobs.iter().any(|job| job.act.exclusive),
+            "locks": locks.json(),
+            "acts": jobs.iter().map(|job| &job.act.json).collect::<Vec<_>>(),
+        });
+        group.to_string()
+    }
+
+    async fn connected(&mut self) -> Result<&mut PgConnection, Fault> {
+        let kept = match self.db.take() {
+            Some(mut db) if self.quiet => match timeout(CONNECT, db.ping()).await {
+                Ok(Ok(())) => Some(db),
+                _ => None, // it has died
+            },
+            kept => kept,
+        };
+        self.quiet = false;
+        let db = match kept {
+            Some(db) => db,
+            None => {
+                let made = timeout(CONNECT, self.connect()).await;
+                made.map_err(|_| Fault::Row("PostgreSQL does not answer".into()))??
+            }
+        };
+        Ok(self.db.insert(db))
+    }
+
+    async fn connect(&self) -> Result<PgConnection, Fault> {
+        let mut db = self.options.connect().await?;
+        open::check(&mut db, self.lose_data).await.map_err(|error| Fault::Row(error.to_string()))?;
+        Ok(db)
+    }
+}
+
+fn answer(job: Job, outcome: Outcome) {
+    let _ = job.done.send(outcome); // nobody waits any more: it is committed all the same
+}
+
+/// What an error in place of an answer means. An error that the server reports, and lives on, came before its commit. Where it
+/// ends the connection (57P0x) that may have been after it.
+fn judge(error: sqlx::Error) -> Broken {
+    let code = match &error {
+        sqlx::Error::Database(error) => error.code().map(|code| code.into_owned()),
+        _ => None,
+    };
+    match code.as_deref() {
+        // Serialization, deadlock: another transaction was in the way.
+        Some("40001" | "40P01") => Broken::Again(error.into()),
+        Some("40003") => Broken::Unknown(error.into()),
+        Some(code) if code.starts_with("57P0") || code.starts_with("08") => Broken::Unknown(error.into()),
+        // Values that do not fit, keys that are taken, what the functions do not know.
+        Some(code) if ["22", "23", "42", "P0", "XX"].iter().any(|class| code.starts_with(class)) => {
+            Broken::OfOne(error.into())
+        }
+        // Locks and statements that took too long, no space, no memory.
+        Some(_) => Broken::Failed(error.into()),
+        None => Broken::Unknown(error.into()),
+    }
+}

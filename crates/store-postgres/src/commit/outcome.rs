@@ -1,0 +1,74 @@
+//! What `commit_group` answers.
+use super::Outcome;
+use crate::cells::Fault;
+use portcullis_domain::changes::{Committed, Conflict};
+use portcullis_domain::throttle::Verdict;
+use portcullis_store::CommitError;
+use portcullis_wire::{Rev, SessionId, Time};
+use serde::Deserialize;
+
+#[derive(Deserialize)]
+struct Group {
+    at: i64,
+    acts: Vec<Act>,
+}
+
+#[derive(Deserialize)]
+struct Act {
+    conflict: Option<String>,
+    rev: Option<u64>,
+    ended: Option<u64>,
+    attempt: Option<String>,
+    #[serde(default)]
+    pruned: u64,
+}
+
+/// One outcome for each of `count` acts.
+pub(super) fn read(rows: &[String], count: usize) -> Result<Vec<Outcome>, Fault> {
+    let wrong = |what: &str| Fault::Row(format!("the answer to a commit is not understood: {what}"));
+    let [text] = rows else { return Err(wrong("not one row")) };
+    let group: Group = serde_json::from_str(text).map_err(|error| wrong(&error.to_string()))?;
+    if group.acts.len() != count {
+        return Err(wrong("not one outcome for each act"));
+    }
+    let outcome = |act: Act| match act.conflict {
+        Some(word) => match conflict(&word) {
+            Some(conflict) => Ok(Err(CommitError::Conflict(conflict))),
+            None => Err(wrong(&word)),
+        },
+        None => {
+            let attempt = match act.attempt {
+                Some(word) => Some(verdict(&word).ok_or_else(|| wrong(&word))?),
+                None => None,
+            };
+            let Act { rev, ended, pruned, .. } = act;
+            Ok(Ok(Committed { rev: rev.map(Rev), ended, attempt, pruned, at: Time(group.at) }))
+        }
+    };
+    group.acts.into_iter().map(outcome).collect()
+}
+
+fn conflict(word: &str) -> Option<Conflict> {
+    Some(match word {
+        "born_dead" => Conflict::BornDead,
+        "moved" => Conflict::Moved,
+        "email_taken" => Conflict::EmailTaken,
+        "repeated" => Conflict::Repeated,
+        "missing" => Conflict::Missing,
+        "too_many" => Conflict::TooMany,
+        other => {
+            let session = other.strip_prefix("not_alive:")?;
+            Conflict::NotAlive(SessionId::from_bits(u128::from_str_radix(session, 16).ok()?))
+        }
+    })
+}
+
+fn verdict(word: &str) -> Option<Verdict> {
+    Some(match word {
+        "throttled" => Verdict::Throttled,
+        "stranger" => Verdict::Stranger,
+        "network" => Verdict::Network,
+        "device" => Verdict::Device,
+        _ => return None,
+    })
+}

@@ -1,0 +1,327 @@
+//! PostgreSQL 15 or later: one database, any number of nodes.
+//!
+//! What happens here: [`Store`] on plain SQL. Nothing is decided here; what each expectation and change means is fixed by the
+//! memory store of `portcullis-store`, and the suite there holds both to it.
+//!
+//! - **Writing** (`commit`): one committer per node takes the commits that wait and sends them as one statement, a call of the
+//!   database's `commit_group` (`migrations/`), which is a transaction of its own: row locks first, in one order, the counter's lock
+//!   last, then checks and writes, then the end. Rev, `until`, chain and cuts are computed there. No lock is held while anybody
+//!   waits for the network.
+//! - **Reading** (`reads`, `jobs`): each view is one statement without row locks, so that the stamp and the facts are of one
+//!   snapshot (I3).
+//! - **Waking** (`watch`): LISTEN, which only wakes.
+//! - **Time** (`clock`): the database's.
+//!
+//! What may not happen: SQL anywhere else; a row that does not read becoming a default instead of an error; a panic; a success
+//! before the disk has it; the password of the URL in a message.
+mod cells;
+mod clock;
+mod commit;
+mod jobs;
+mod migrate;
+mod nodes;
+mod open;
+mod pool;
+mod reads;
+mod rows;
+mod watch;
+
+pub use clock::{Clock, TimeSource};
+pub use open::{OpenError, OpenOptions};
+
+use crate::cells::Fault;
+use crate::clock::DatabaseClock;
+use crate::commit::{Act, Committer, Job};
+use crate::pool::Reader;
+use portcullis_domain::changes::{BoundRow, Changes, Committed};
+use portcullis_domain::mass::{self, Batch, Filter};
+use portcullis_domain::model::{Account, Client, Instance, Key};
+use portcullis_domain::retention::Retention;
+use portcullis_domain::view::{AccountView, ClientView, RefreshView, SessionView, SignInView, Stamp};
+use portcullis_store::{
+    AttemptCount, CommitError, EventFilter, EventRow, FaultKind, Fut, LiveCount, LogRead, News, NodeRow, Page,
+    Prunable, Remembered, RowCount, Store, StoreError,
+};
+use portcullis_wire::{AccountId, ClientId, Entry, EventId, GrantId, InstanceId, JobId, NodeId, Rev, SessionId, Time};
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{mpsc, oneshot, watch as tokio_watch};
+use tokio::task::JoinHandle;
+
+/// How often the database's clock is looked at.
+const CLOCK_LOOK: Duration = Duration::from_secs(15);
+
+/// A node's way to a PostgreSQL database. Dropping it lets the commits that were sent come to their end.
+pub struct PostgresStore {
+    reader: Arc<Reader>,
+    clock: Arc<DatabaseClock>,
+    committer: mpsc::Sender<Job>,
+    counters: Arc<Counters>,
+    woken: tokio_watch::Receiver<u64>,
+    nodes_woken: tokio_watch::Receiver<u64>,
+    background: Vec<JoinHandle<()>>,
+}
+
+/// What the committer did so far.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    groups: AtomicU64,
+    acts: AtomicU64,
+    failed_groups: AtomicU64,
+    refused: AtomicU64,
+}
+
+/// Counts since the database was opened, for metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stats {
+    /// Transactions.
+    pub groups: u64,
+    /// Commits that were asked for in them.
+    pub commits: u64,
+    /// Transactions that failed as a whole.
+    pub failed_groups: u64,
+    /// Commits refused because too many were waiting.
+    pub refused: u64,
+}
+
+impl fmt::Debug for PostgresStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PostgresStore").field("stats", &self.stats()).finish_non_exhaustive()
+    }
+}
+
+impl PostgresStore {
+    /// Connects to the database at `url` (`postgres://…`), looks whether it can keep what is promised, migrates it, founds the log
+    /// in an empty one. Must be called in a tokio runtime with time and I/O, which the store then uses.
+    ///
+    /// # Errors
+    /// Each with what to do about it; the password is in none of them.
+    pub async fn open(url: &str, options: OpenOptions) -> Result<Self, OpenError> {
+        let connect = open::parse(url)?;
+        let clock = Arc::new(DatabaseClock::new(options.time.clone()));
+        open::open(&connect, &options, &clock).await?;
+        let reader = Arc::new(Reader::new(connect.clone(), &options, clock.clone()));
+        let (committer, waiting) = mpsc::channel(options.queue.max(1));
+        let counters = Arc::new(Counters::default());
+        let (log, woken) = tokio_watch::channel(0);
+        let (nodes, nodes_woken) = tokio_watch::channel(0);
+        let wakes = watch::Woken { log, nodes };
+        let writer = Committer {
+            options: connect.clone(),
+            clock: clock.clone(),
+            lose_data: options.danger_lose_data_on_crash,
+            group: options.group.max(1),
+            counters: counters.clone(),
+            db: None,
+            quiet: false,
+        };
+        tokio::spawn(writer.run(waiting)); // ends when the last sender is gone
+        let background =
+            vec![tokio::spawn(watch::follow(connect, wakes)), tokio::spawn(keep_time(reader.clone(), clock.clone()))];
+        Ok(Self { reader, clock, committer, counters, woken, nodes_woken, background })
+    }
+
+    /// What the committer did so far.
+    pub fn stats(&self) -> Stats {
+        let Counters { groups, acts, failed_groups, refused } = &*self.counters;
+        Stats {
+            groups: groups.load(Relaxed),
+            commits: acts.load(Relaxed),
+            failed_groups: failed_groups.load(Relaxed),
+            refused: refused.load(Relaxed),
+        }
+    }
+
+    /// Moves when the log may have grown, whichever node wrote to it, and after every time that nothing was heard. What it says
+    /// is no position: read the log.
+    pub fn watch(&self) -> tokio_watch::Receiver<u64> {
+        self.woken.clone()
+    }
+
+    fn read<'a, T>(
+        &'a self,
+        read: impl Future<Output = Result<T, Fault>> + Send + 'a,
+    ) -> Fut<'a, Result<T, StoreError>> {
+        Box::pin(async move { Ok(read.await?) })
+    }
+}
+
+impl Drop for PostgresStore {
+    fn drop(&mut self) {
+        self.background.iter().for_each(JoinHandle::abort);
+    }
+}
+
+/// Looks at the database's clock now and then.
+async fn keep_time(reader: Arc<Reader>, clock: Arc<DatabaseClock>) {
+    loop {
+        tokio::time::sleep(CLOCK_LOOK).await;
+        let Ok(mut db) = reader.pool().acquire().await else { continue };
+        if let Err(error) = clock.measure(&mut db).await {
+            tracing::warn!(error = %Fault::Sqlx(error), "the database's clock was not looked at");
+        }
+    }
+}
+
+impl Store for PostgresStore {
+    fn stamp(&self) -> Fut<'_, Result<Stamp, StoreError>> {
+        self.read(reads::stamp(&self.reader))
+    }
+    fn load_sign_in<'a>(&'a self, email: &'a str, client: ClientId) -> Fut<'a, Result<SignInView, StoreError>> {
+        self.read(reads::sign_in(&self.reader, email, client))
+    }
+    fn load_refresh(&self, grant: GrantId) -> Fut<'_, Result<Option<RefreshView>, StoreError>> {
+        self.read(reads::refresh(&self.reader, grant))
+    }
+    fn load_session(&self, session: SessionId) -> Fut<'_, Result<Option<SessionView>, StoreError>> {
+        self.read(reads::session(&self.reader, session))
+    }
+    fn load_account(&self, account: AccountId) -> Fut<'_, Result<Option<AccountView>, StoreError>> {
+        self.read(reads::account(&self.reader, account))
+    }
+    fn list_sessions(&self, account: AccountId, limit: u32) -> Fut<'_, Result<Vec<SessionView>, StoreError>> {
+        self.read(reads::sessions(&self.reader, account, limit))
+    }
+    fn list_prunable(
+        &self,
+        keep: Retention,
+        cursor: Option<SessionId>,
+        look_at: u32,
+    ) -> Fut<'_, Result<Prunable, StoreError>> {
+        self.read(async move { jobs::prunable(&self.reader, &keep, cursor, look_at).await })
+    }
+    fn list_due_accounts(&self, limit: u32) -> Fut<'_, Result<Vec<AccountId>, StoreError>> {
+        self.read(jobs::due(&self.reader, limit))
+    }
+    fn count_rows(&self) -> Fut<'_, Result<RowCount, StoreError>> {
+        self.read(reads::row_count(&self.reader))
+    }
+    fn list_accounts<'a>(
+        &'a self,
+        prefix: Option<&'a str>,
+        cursor: Option<AccountId>,
+        limit: u32,
+    ) -> Fut<'a, Result<Page<Account>, StoreError>> {
+        self.read(reads::accounts(&self.reader, prefix, cursor, limit))
+    }
+    fn load_client(&self, client: ClientId) -> Fut<'_, Result<Option<ClientView>, StoreError>> {
+        self.read(reads::client(&self.reader, client))
+    }
+    fn list_clients(&self, cursor: Option<ClientId>, limit: u32) -> Fut<'_, Result<Page<Client>, StoreError>> {
+        self.read(reads::clients(&self.reader, cursor, limit))
+    }
+    fn list_instances(&self) -> Fut<'_, Result<Vec<Instance>, StoreError>> {
+        self.read(reads::instances(&self.reader))
+    }
+    fn list_keys(&self) -> Fut<'_, Result<Vec<Key>, StoreError>> {
+        self.read(reads::keys(&self.reader))
+    }
+    fn load_bound(&self) -> Fut<'_, Result<Option<BoundRow>, StoreError>> {
+        self.read(reads::bound(&self.reader))
+    }
+    fn list_events<'a>(
+        &'a self,
+        filter: &'a EventFilter,
+        cursor: Option<EventId>,
+        limit: u32,
+    ) -> Fut<'a, Result<Page<EventRow>, StoreError>> {
+        self.read(reads::events(&self.reader, filter, cursor, limit))
+    }
+    fn load_revocation(&self, rev: Rev) -> Fut<'_, Result<Option<EventRow>, StoreError>> {
+        self.read(reads::revocation(&self.reader, rev))
+    }
+    fn count_live(&self) -> Fut<'_, Result<LiveCount, StoreError>> {
+        self.read(reads::live_count(&self.reader))
+    }
+    fn backup(&self, _to: std::path::PathBuf) -> Fut<'_, Result<Stamp, StoreError>> {
+        Box::pin(std::future::ready(Err(StoreError::new(
+            "PostgreSQL has better tools: pg_dump for a copy, base backups with WAL archiving for a point in time",
+        ))))
+    }
+    fn count_matching<'a>(
+        &'a self,
+        filter: &'a Filter,
+        except: Option<SessionId>,
+    ) -> Fut<'a, Result<LiveCount, StoreError>> {
+        self.read(jobs::count_matching(&self.reader, filter, except))
+    }
+    fn read_job_batch<'a>(&'a self, job: &'a mass::Job, look: u32, most: u32) -> Fut<'a, Result<Batch, StoreError>> {
+        self.read(jobs::batch(&self.reader, &job.rule, job.cursor, look, most))
+    }
+    fn load_job(&self, job: JobId) -> Fut<'_, Result<Option<mass::Job>, StoreError>> {
+        self.read(jobs::job(&self.reader, job))
+    }
+    fn list_running_jobs(&self) -> Fut<'_, Result<Vec<mass::Job>, StoreError>> {
+        self.read(jobs::running(&self.reader))
+    }
+    fn read_log(&self, after: Rev, limit: u32) -> Fut<'_, Result<LogRead, StoreError>> {
+        self.read(reads::log(&self.reader, after, limit))
+    }
+    fn read_live(&self) -> Fut<'_, Result<(Stamp, Vec<Entry>), StoreError>> {
+        self.read(reads::live_log(&self.reader))
+    }
+    fn load_remembered<'a>(&'a self, actor: &'a str, key: &'a str) -> Fut<'a, Result<Option<Remembered>, StoreError>> {
+        self.read(reads::remembered(&self.reader, actor, key))
+    }
+    fn count_attempts(&self) -> Fut<'_, Result<AttemptCount, StoreError>> {
+        self.read(reads::attempts(&self.reader))
+    }
+    fn commit(&self, changes: Changes) -> Fut<'_, Result<Committed, CommitError>> {
+        Box::pin(async move {
+            let act = Act::new(&changes).map_err(CommitError::Failed)?;
+            let (done, outcome) = oneshot::channel();
+            match self.committer.try_send(Job { act, done }) {
+                Ok(()) => {}
+                Err(TrySendError::Full(_)) => {
+                    self.counters.refused.fetch_add(1, Relaxed);
+                    return Err(CommitError::Failed(StoreError::of(
+                        FaultKind::Overloaded,
+                        "overloaded: too many commits are waiting",
+                    )));
+                }
+                Err(TrySendError::Closed(_)) => {
+                    return Err(CommitError::Failed(StoreError::new("the committer has ended")));
+                }
+            }
+            match outcome.await {
+                Ok(outcome) => outcome,
+                Err(_) => Err(CommitError::Unknown(StoreError::new("the committer gave no answer"))),
+            }
+        })
+    }
+    fn now(&self) -> Time {
+        self.clock.now()
+    }
+    fn is_shared(&self) -> bool {
+        true
+    }
+    fn news(&self, of: News, seen: u64) -> Fut<'_, u64> {
+        let mut woken = match of {
+            News::Log => self.woken.clone(),
+            News::Nodes => self.nodes_woken.clone(),
+        };
+        Box::pin(async move {
+            let newest = woken.wait_for(|newest| *newest != seen).await.map(|newest| *newest);
+            match newest {
+                Ok(newest) => newest,
+                Err(_) => std::future::pending().await, // nobody listens any more
+            }
+        })
+    }
+    fn put_node(&self, row: NodeRow) -> Fut<'_, Result<(), StoreError>> {
+        self.read(async move { nodes::put(&self.reader, &row).await })
+    }
+    fn list_nodes(&self) -> Fut<'_, Result<Vec<NodeRow>, StoreError>> {
+        self.read(nodes::list(&self.reader))
+    }
+    fn remove_node(&self, id: NodeId, beat: u64) -> Fut<'_, Result<bool, StoreError>> {
+        self.read(nodes::remove(&self.reader, id, beat))
+    }
+    fn load_instance(&self, id: InstanceId) -> Fut<'_, Result<Option<Instance>, StoreError>> {
+        self.read(reads::instance(&self.reader, id))
+    }
+}

@@ -1,0 +1,111 @@
+//! Connections for reading, and what every connection is set to.
+use crate::cells::{Cells, Fault};
+use crate::clock::DatabaseClock;
+use crate::open::{self, OpenOptions};
+use portcullis_wire::Time;
+use sqlx::ConnectOptions as _;
+use sqlx::postgres::{PgArguments, PgConnectOptions, PgPool, PgPoolOptions, PgRow, Postgres};
+use sqlx::query::Query;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A statement with its values.
+pub(crate) type Asked<'q> = Query<'q, Postgres, PgArguments>;
+
+/// How long a read waits for a connection.
+const ACQUIRE: Duration = Duration::from_secs(2);
+
+/// The schema that everything lies in.
+pub(crate) const SCHEMA: &str = "portcullis";
+
+/// What a connection is set to, whatever the database's or the role's defaults are.
+pub(crate) fn connect_options(given: PgConnectOptions) -> PgConnectOptions {
+    given.application_name("portcullis").statement_cache_capacity(128).disable_statement_logging().options([
+        ("search_path", SCHEMA),
+        // `commit_group` takes its locks first and reads afterwards: each of its statements must have a snapshot of its own.
+        ("default_transaction_isolation", "read committed"),
+        ("default_transaction_read_only", "off"),
+        ("lock_timeout", "2s"),
+        ("statement_timeout", "5s"),
+        ("idle_in_transaction_session_timeout", "2s"),
+        ("client_min_messages", "warning"),
+        ("jit", "off"),
+    ])
+}
+
+/// Reads, each by one statement.
+pub(crate) struct Reader {
+    pool: PgPool,
+    clock: Arc<DatabaseClock>,
+    /// As many connections may have died, and one more.
+    tries: u32,
+}
+
+impl Reader {
+    pub(crate) fn new(options: PgConnectOptions, given: &OpenOptions, clock: Arc<DatabaseClock>) -> Self {
+        let (connections, lose_data) = (given.readers.max(1), given.danger_lose_data_on_crash);
+        let pool = PgPoolOptions::new()
+            .max_connections(connections)
+            .after_connect(move |db, _| {
+                Box::pin(async move {
+                    open::check(db, lose_data).await.map_err(|error| sqlx::Error::Configuration(error.into()))
+                })
+            })
+            .acquire_timeout(ACQUIRE)
+            // A ping before each read would double its cost; a connection that died is found by the read, which tries again.
+            .test_before_acquire(false)
+            .max_lifetime(Duration::from_secs(1800))
+            .idle_timeout(Duration::from_secs(300))
+            .connect_lazy_with(options);
+        Self { pool, clock, tries: connections + 1 }
+    }
+
+    /// The given time, where time does not come from the database.
+    pub(crate) fn given(&self) -> Option<Time> {
+        self.clock.given()
+    }
+
+    pub(crate) fn pool(&self) -> &PgPool {
+        &self.pool
+    }
+
+    async fn rows<'q>(&self, make: impl Fn() -> Asked<'q>) -> Result<Vec<PgRow>, Fault> {
+        let mut left = self.tries;
+        loop {
+            left -= 1;
+            match make().fetch_all(&self.pool).await {
+                Err(error) if left > 0 && is_stale(&error) => {}
+                other => return Ok(other?),
+            }
+        }
+    }
+
+    /// The only row of a statement, if there is one.
+    pub(crate) async fn one<'q, T>(
+        &self,
+        make: impl Fn() -> Asked<'q>,
+        read: impl FnOnce(&mut Cells<'_>) -> Result<T, Fault>,
+    ) -> Result<Option<T>, Fault> {
+        let rows = self.rows(make).await?;
+        rows.first().map(|row| read(&mut Cells::new(row))).transpose()
+    }
+
+    /// All rows of a statement.
+    pub(crate) async fn all<'q, T>(
+        &self,
+        make: impl Fn() -> Asked<'q>,
+        mut read: impl FnMut(&mut Cells<'_>) -> Result<T, Fault>,
+    ) -> Result<Vec<T>, Fault> {
+        let rows = self.rows(make).await?;
+        rows.iter().map(|row| read(&mut Cells::new(row))).collect()
+    }
+}
+
+/// Whether a connection of the pool had died, which says nothing about the next one. 57P01: the server was being shut down.
+fn is_stale(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_) | sqlx::Error::Protocol(_) => true,
+        sqlx::Error::Database(error) => error.code().is_some_and(|code| code.starts_with("57P0")),
+        _ => false,
+    }
+}

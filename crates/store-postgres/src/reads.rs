@@ -1,0 +1,366 @@
+//! What is read: each view by one statement without row locks, so that stamp and facts are of one snapshot (I3). No function
+//! that reads tables is called in it: a VOLATILE one would have a snapshot of its own.
+use crate::cells::{Cells, Fault, Id, escaped};
+use crate::jobs::{self, rules_column};
+use crate::pool::Reader;
+use crate::rows::{
+    self, Meta, account_columns, client_columns, entry_columns, event_columns, grant_columns, instance_columns,
+    key_columns, meta_columns, session_columns,
+};
+use portcullis_domain::Cut;
+use portcullis_domain::changes::BoundRow;
+use portcullis_domain::model::{Account, Client, Instance, Key};
+use portcullis_domain::view::{AccountView, ClientView, RefreshView, SessionView, SignInView, Stamp};
+use portcullis_store::{AttemptCount, EventFilter, EventRow, LiveCount, LogRead, Page, Remembered, RowCount};
+use portcullis_wire::{AccountId, ClientId, Entry, EventId, GrantId, InstanceId, Rev, SessionId};
+use sqlx::query;
+
+/// When a refresh token was last used under the session `s`.
+macro_rules! refreshed_at {
+    () => {
+        "(SELECT max(greatest(g.handed_at, g.made_at)) FROM grants g WHERE g.session = s.id)"
+    };
+}
+pub(crate) use refreshed_at;
+
+/// The session `s` lives by the rows alone, under its account `a`, the counter's row `m` and this time.
+macro_rules! lives {
+    ($now:literal) => {
+        concat!(
+            "s.ended_rev IS NULL AND s.absolute_expires_at > ",
+            "coalesce(",
+            $now,
+            "::bigint, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint) \
+             AND (s.born >= a.cut_rev OR s.id IS NOT DISTINCT FROM a.cut_except) \
+             AND (s.born >= m.cut_rev OR s.id IS NOT DISTINCT FROM m.cut_except)"
+        )
+    };
+}
+pub(crate) use lives;
+
+pub(crate) async fn meta(db: &Reader) -> Result<Meta, Fault> {
+    const SQL: &str = concat!("SELECT ", meta_columns!(), " FROM meta m");
+    db.one(|| query(SQL), Meta::read).await?.ok_or_else(no_meta)
+}
+
+fn no_meta() -> Fault {
+    Fault::Row("table meta: its one row is missing".into())
+}
+
+pub(crate) async fn stamp(db: &Reader) -> Result<Stamp, Fault> {
+    Ok(meta(db).await?.stamp(db.given()))
+}
+
+pub(crate) async fn sign_in(db: &Reader, email: &str, client: ClientId) -> Result<SignInView, Fault> {
+    const SQL: &str = concat!(
+        "SELECT ",
+        meta_columns!(),
+        ", coalesce(c.cut_rev, 0), c.cut_except, ",
+        account_columns!(),
+        " FROM meta m LEFT JOIN clients c ON c.id = $2 LEFT JOIN accounts a ON a.email = $1"
+    );
+    let read = |cells: &mut Cells<'_>| {
+        let stamp = Meta::read(cells)?.stamp(db.given());
+        let client_cut: Cut = cells.table("clients").cut()?;
+        let account = if cells.is_null() { None } else { Some(rows::account(cells)?) };
+        Ok(SignInView { stamp, account, client_cut })
+    };
+    db.one(|| query(SQL).bind(escaped(email)).bind(client.blob()), read).await?.ok_or_else(no_meta)
+}
+
+pub(crate) async fn refresh(db: &Reader, grant: GrantId) -> Result<Option<RefreshView>, Fault> {
+    const SQL: &str = concat!(
+        "SELECT ",
+        grant_columns!(),
+        ", ",
+        session_columns!(),
+        ", ",
+        account_columns!(),
+        ", c.id, c.cut_rev, c.cut_except, c.disabled, ",
+        meta_columns!(),
+        ", ",
+        rules_column!(),
+        " FROM meta m, grants g JOIN sessions s ON s.id = g.session JOIN accounts a ON a.id = s.account \
+          JOIN clients c ON c.id = g.client WHERE g.id = $1"
+    );
+    let read = |cells: &mut Cells<'_>| {
+        let (grant, session, account) = (rows::grant(cells)?, rows::session(cells)?, rows::account(cells)?);
+        cells.table("clients").id::<ClientId>()?;
+        let (client_cut, client_disabled) = (cells.cut()?, cells.get()?);
+        let stamp = Meta::read(cells)?.stamp(db.given());
+        let standing = jobs::rules(cells)?;
+        Ok(RefreshView { stamp, grant, session, account, client_cut, client_disabled, standing })
+    };
+    db.one(|| query(SQL).bind(grant.blob()), read).await
+}
+
+fn session_view(db: &Reader, cells: &mut Cells<'_>) -> Result<SessionView, Fault> {
+    let (session, refreshed_at, account) = (rows::session(cells)?, cells.time_if()?, rows::account(cells)?);
+    let stamp = Meta::read(cells)?.stamp(db.given());
+    Ok(SessionView { stamp, session, account, refreshed_at, standing: jobs::rules(cells)? })
+}
+
+macro_rules! session_views {
+    () => {
+        concat!(
+            "SELECT ",
+            session_columns!(),
+            ", ",
+            refreshed_at!(),
+            ", ",
+            account_columns!(),
+            ", ",
+            meta_columns!(),
+            ", ",
+            rules_column!(),
+            " FROM meta m, sessions s JOIN accounts a ON a.id = s.account"
+        )
+    };
+}
+
+pub(crate) async fn session(db: &Reader, session: SessionId) -> Result<Option<SessionView>, Fault> {
+    const SQL: &str = concat!(session_views!(), " WHERE s.id = $1");
+    db.one(|| query(SQL).bind(session.blob()), |cells| session_view(db, cells)).await
+}
+
+pub(crate) async fn sessions(db: &Reader, account: AccountId, limit: u32) -> Result<Vec<SessionView>, Fault> {
+    const SQL: &str = concat!(
+        session_views!(),
+        " WHERE s.account = $1 AND s.epoch = m.epoch AND ",
+        lives!("$3"),
+        " ORDER BY s.created_at DESC, s.id DESC LIMIT $2"
+    );
+    let given = db.given().map(|now| now.0);
+    db.all(|| query(SQL).bind(account.blob()).bind(i64::from(limit)).bind(given), |cells| session_view(db, cells)).await
+}
+
+pub(crate) async fn account(db: &Reader, account: AccountId) -> Result<Option<AccountView>, Fault> {
+    const SQL: &str =
+        concat!("SELECT ", account_columns!(), ", ", meta_columns!(), " FROM meta m, accounts a WHERE a.id = $1");
+    let read = |cells: &mut Cells<'_>| {
+        let account = rows::account(cells)?;
+        Ok(AccountView { stamp: Meta::read(cells)?.stamp(db.given()), account })
+    };
+    db.one(|| query(SQL).bind(account.blob()), read).await
+}
+
+pub(crate) async fn client(db: &Reader, client: ClientId) -> Result<Option<ClientView>, Fault> {
+    const SQL: &str =
+        concat!("SELECT ", client_columns!(), ", ", meta_columns!(), " FROM meta m, clients c WHERE c.id = $1");
+    let read = |cells: &mut Cells<'_>| {
+        let client = rows::client(cells)?;
+        Ok(ClientView { stamp: Meta::read(cells)?.stamp(db.given()), client })
+    };
+    db.one(|| query(SQL).bind(client.blob()), read).await
+}
+
+pub(crate) async fn accounts(
+    db: &Reader,
+    prefix: Option<&str>,
+    cursor: Option<AccountId>,
+    limit: u32,
+) -> Result<Page<Account>, Fault> {
+    const ALL: &str =
+        concat!("SELECT ", account_columns!(), " FROM accounts a WHERE a.id > coalesce($1, '') ORDER BY a.id LIMIT $2");
+    // By the index on addresses, then sorted: far fewer rows than all accounts in the order of their ids.
+    const WITH_PREFIX: &str = concat!(
+        "SELECT ",
+        account_columns!(),
+        " FROM accounts a WHERE a.email >= $1 AND starts_with(a.email, $1) AND ($2::text IS NULL OR a.email < $2) \
+         AND a.id > coalesce($3, '') ORDER BY a.id LIMIT $4"
+    );
+    let (cursor, wanted) = (cursor.map(Id::blob), i64::from(limit) + 1);
+    let rows = match prefix {
+        Some(prefix) => {
+            let after = after_prefix(prefix);
+            let make = || query(WITH_PREFIX).bind(escaped(prefix)).bind(after.clone()).bind(cursor).bind(wanted);
+            db.all(make, rows::account).await?
+        }
+        None => db.all(|| query(ALL).bind(cursor).bind(wanted), rows::account).await?,
+    };
+    Ok(page(rows, limit))
+}
+
+/// A text after all that start with `prefix`; `None` when there is none such. Texts are compared as bytes, which for UTF-8 is
+/// the order of code points.
+fn after_prefix(prefix: &str) -> Option<String> {
+    let mut text = prefix.to_owned();
+    while let Some(last) = text.pop() {
+        let next = match last {
+            '\u{d7ff}' => Some('\u{e000}'),
+            other => char::from_u32(u32::from(other) + 1),
+        };
+        if let Some(next) = next {
+            text.push(next);
+            // What is kept escaped sorts otherwise; the statement asks for the prefix itself, too.
+            return (!text.contains(['\0', '\u{1}', '\u{2}'])).then_some(text);
+        }
+    }
+    None
+}
+
+pub(crate) async fn clients(db: &Reader, cursor: Option<ClientId>, limit: u32) -> Result<Page<Client>, Fault> {
+    // Not by a text before all ids: the built-in client's is zero.
+    const SQL: &str =
+        concat!("SELECT ", client_columns!(), " FROM clients c WHERE c.id > coalesce($1, '') ORDER BY c.id LIMIT $2");
+    let (cursor, wanted) = (cursor.map(Id::blob), i64::from(limit) + 1);
+    Ok(page(db.all(|| query(SQL).bind(cursor).bind(wanted), rows::client).await?, limit))
+}
+
+pub(crate) async fn instances(db: &Reader) -> Result<Vec<Instance>, Fault> {
+    const SQL: &str = concat!("SELECT ", instance_columns!(), " FROM instances i ORDER BY i.id");
+    db.all(|| query(SQL), rows::instance).await
+}
+
+pub(crate) async fn instance(db: &Reader, id: InstanceId) -> Result<Option<Instance>, Fault> {
+    const SQL: &str = concat!("SELECT ", instance_columns!(), " FROM instances i WHERE i.id = $1");
+    db.one(|| query(SQL).bind(id.blob()), rows::instance).await
+}
+
+pub(crate) async fn keys(db: &Reader) -> Result<Vec<Key>, Fault> {
+    const SQL: &str = concat!("SELECT ", key_columns!(), " FROM keys k ORDER BY k.id");
+    db.all(|| query(SQL), rows::key).await
+}
+
+pub(crate) async fn bound(db: &Reader) -> Result<Option<BoundRow>, Fault> {
+    Ok(meta(db).await?.bound)
+}
+
+pub(crate) async fn events(
+    db: &Reader,
+    filter: &EventFilter,
+    cursor: Option<EventId>,
+    limit: u32,
+) -> Result<Page<EventRow>, Fault> {
+    // A cursor that is not there is before nothing.
+    macro_rules! before {
+        () => {
+            "e.seq < CASE WHEN $1::bytea IS NULL THEN 9223372036854775807 \
+             ELSE (SELECT c.seq FROM events c WHERE c.id = $1) END AND ($2::text IS NULL OR e.kind = $2)"
+        };
+    }
+    // One statement for each way in, so that each has its index; `kind` and the way not taken only filter.
+    const ALL: &str =
+        concat!("SELECT ", event_columns!(), " FROM events e WHERE ", before!(), " ORDER BY e.seq DESC LIMIT $3");
+    const OF_ACCOUNT: &str = concat!(
+        "SELECT ",
+        event_columns!(),
+        " FROM events e WHERE e.account = $4 AND ",
+        before!(),
+        " AND (NOT $5 OR e.rev IS NOT NULL) ORDER BY e.seq DESC LIMIT $3"
+    );
+    // Records get their rev in commit order, so that order by rev, then by seq, is order by seq.
+    const WITH_REV: &str = concat!(
+        "SELECT ",
+        event_columns!(),
+        " FROM events e WHERE e.rev > 0 AND ",
+        before!(),
+        " ORDER BY e.rev DESC, e.seq DESC LIMIT $3"
+    );
+    let (cursor, kind, wanted) = (cursor.map(Id::blob), filter.kind.as_deref(), i64::from(limit) + 1);
+    let make = |sql| query(sql).bind(cursor).bind(kind).bind(wanted);
+    let rows = match (filter.account, filter.revocations) {
+        (Some(account), revocations) => {
+            db.all(|| make(OF_ACCOUNT).bind(account.blob()).bind(revocations), rows::event).await?
+        }
+        (None, true) => db.all(|| make(WITH_REV), rows::event).await?,
+        (None, false) => db.all(|| make(ALL), rows::event).await?,
+    };
+    Ok(page(rows, limit))
+}
+
+pub(crate) async fn revocation(db: &Reader, at: Rev) -> Result<Option<EventRow>, Fault> {
+    const SQL: &str = concat!("SELECT ", event_columns!(), " FROM events e WHERE e.rev = $1 ORDER BY e.seq LIMIT 1");
+    let Ok(at) = i64::try_from(at.0) else { return Ok(None) };
+    db.one(|| query(SQL).bind(at), rows::event).await
+}
+
+pub(crate) async fn live_count(db: &Reader) -> Result<LiveCount, Fault> {
+    const SQL: &str = concat!(
+        "SELECT count(*), count(DISTINCT s.account) FROM meta m, sessions s JOIN accounts a ON a.id = s.account WHERE ",
+        lives!("$1"),
+        " AND NOT (m.standing > 0 AND EXISTS (SELECT 1 FROM jobs j WHERE j.finished_at IS NULL AND kills(j, s)))"
+    );
+    let given = db.given().map(|now| now.0);
+    let count = db.one(|| query(SQL).bind(given), live).await?;
+    Ok(count.unwrap_or_default())
+}
+
+pub(crate) fn live(cells: &mut Cells<'_>) -> Result<LiveCount, Fault> {
+    Ok(LiveCount { sessions: cells.number()?, accounts: cells.number()? })
+}
+
+/// The counter's row beside each entry, and once where there is none.
+macro_rules! log_of {
+    ($entries:literal) => {
+        concat!(
+            "SELECT ",
+            meta_columns!(),
+            ", ",
+            entry_columns!(),
+            " FROM meta m LEFT JOIN LATERAL (",
+            $entries,
+            ") l ON true ORDER BY l.rev"
+        )
+    };
+}
+
+async fn log_rows(db: &Reader, make: impl Fn() -> crate::pool::Asked<'static>) -> Result<(Meta, Vec<Entry>), Fault> {
+    let mut meta = None;
+    let read = |cells: &mut Cells<'_>| {
+        meta = Some(Meta::read(cells)?);
+        if cells.is_null() { Ok(None) } else { rows::entry(cells).map(Some) }
+    };
+    let entries = db.all(make, read).await?;
+    Ok((meta.ok_or_else(no_meta)?, entries.into_iter().flatten().collect()))
+}
+
+pub(crate) async fn log(db: &Reader, after: Rev, limit: u32) -> Result<LogRead, Fault> {
+    const SQL: &str = log_of!("SELECT * FROM log e WHERE e.rev > $1 ORDER BY e.rev LIMIT $2");
+    // A position that no log of ours reaches has nothing after it.
+    let from = i64::try_from(after.0).unwrap_or(i64::MAX);
+    let (meta, entries) = log_rows(db, || query(SQL).bind(from).bind(i64::from(limit))).await?;
+    Ok(LogRead { stamp: meta.stamp(db.given()), entries, complete: meta.forgotten <= after })
+}
+
+pub(crate) async fn live_log(db: &Reader) -> Result<(Stamp, Vec<Entry>), Fault> {
+    const SQL: &str = log_of!("SELECT * FROM log");
+    let (meta, entries) = log_rows(db, || query(SQL)).await?;
+    Ok((meta.stamp(db.given()), entries))
+}
+
+pub(crate) async fn remembered(db: &Reader, actor: &str, key: &str) -> Result<Option<Remembered>, Fault> {
+    const SQL: &str =
+        "SELECT r.request, r.rev, r.ended, r.made, r.at FROM remembered r WHERE r.actor = $1 AND r.key = $2";
+    db.one(|| query(SQL).bind(escaped(actor)).bind(escaped(key)), rows::remembered).await
+}
+
+pub(crate) async fn attempts(db: &Reader) -> Result<AttemptCount, Fault> {
+    const SQL: &str = "SELECT (SELECT count(*) FROM budgets), (SELECT count(*) FROM known_networks)";
+    let read = |cells: &mut Cells<'_>| Ok(AttemptCount { buckets: cells.number()?, networks: cells.number()? });
+    Ok(db.one(|| query(SQL), read).await?.unwrap_or_default())
+}
+
+pub(crate) async fn row_count(db: &Reader) -> Result<RowCount, Fault> {
+    const SQL: &str = "SELECT (SELECT count(*) FROM accounts), (SELECT count(*) FROM sessions), \
+         (SELECT count(*) FROM grants), (SELECT count(*) FROM events), (SELECT count(*) FROM log), \
+         (SELECT count(*) FROM remembered), (SELECT count(*) FROM instances)";
+    let read = |cells: &mut Cells<'_>| {
+        Ok(RowCount {
+            accounts: cells.number()?,
+            sessions: cells.number()?,
+            grants: cells.number()?,
+            events: cells.number()?,
+            entries: cells.number()?,
+            remembered: cells.number()?,
+            instances: cells.number()?,
+        })
+    };
+    Ok(db.one(|| query(SQL), read).await?.unwrap_or_default())
+}
+
+fn page<T>(mut rows: Vec<T>, limit: u32) -> Page<T> {
+    let more = rows.len() > limit as usize;
+    rows.truncate(limit as usize);
+    Page { rows, more }
+}

@@ -1,0 +1,263 @@
+//! Rows as domain types. Each type has its column list, in the order in which its reader takes the columns.
+use crate::cells::{Cells, Fault};
+use portcullis_domain::Cut;
+use portcullis_domain::changes::BoundRow;
+use portcullis_domain::event::{EventKind, NewEvent};
+use portcullis_domain::family::Family;
+use portcullis_domain::model::{
+    Account, Block, Client, ClientKind, Ended, Grant, Instance, Key, KeyPurpose, Session, SessionKind, Status,
+};
+use portcullis_domain::view::Stamp;
+use portcullis_store::{EventRow, Remembered};
+use portcullis_wire::{Chain, Entry, Epoch, KeyId, LogId, Rev, Target, Time, Verb};
+
+/// The counter's row.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Meta {
+    pub(crate) log: LogId,
+    pub(crate) epoch: Epoch,
+    pub(crate) head: Rev,
+    pub(crate) chain: Chain,
+    pub(crate) horizon: Time,
+    pub(crate) floor: Time,
+    pub(crate) all: Cut,
+    pub(crate) forgotten: Rev,
+    pub(crate) bound: Option<BoundRow>,
+    /// The database's time when the row was read.
+    pub(crate) now: Time,
+}
+
+macro_rules! meta_columns {
+    () => {
+        "m.log, m.epoch, m.head, m.chain, m.horizon, m.floor, m.cut_rev, m.cut_except, \
+         m.forgotten, m.bound_now_ms, m.bound_next_ms, m.bound_next_from, \
+         floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
+    };
+}
+pub(crate) use meta_columns;
+
+impl Meta {
+    pub(crate) fn read(cells: &mut Cells<'_>) -> Result<Self, Fault> {
+        let (log, epoch, head) = (cells.table("meta").id()?, Epoch(cells.number()?), cells.rev()?);
+        let (chain, horizon, floor) = (Chain(cells.array()?), cells.time()?, cells.time()?);
+        let (all, forgotten) = (cells.cut()?, cells.rev()?);
+        let bound = match (cells.number_if()?, cells.number_if()?, cells.time_if()?) {
+            (Some(current_ms), Some(next_ms), Some(next_from)) => Some(BoundRow { current_ms, next_ms, next_from }),
+            (None, None, None) => None,
+            _ => return Err(cells.wrong("the bound has only some of its three columns")),
+        };
+        let now = cells.time()?;
+        Ok(Self { log, epoch, head, chain, horizon, floor, all, forgotten, bound, now })
+    }
+
+    /// By `given` time, when there is such a clock; else by the database's.
+    pub(crate) fn stamp(&self, given: Option<Time>) -> Stamp {
+        let Self { log, epoch, head, chain, horizon, floor, all, now, .. } = *self;
+        Stamp { log, epoch, head, chain, horizon, floor, all, now: given.unwrap_or(now) }
+    }
+}
+
+macro_rules! account_columns {
+    () => {
+        "a.id, a.email, a.name, a.password_hash, a.password_version, a.roles, a.status, a.status_reason, \
+         a.status_actor, a.status_at, a.status_until, a.status_rev, a.created_at, a.cut_rev, a.cut_except, a.version"
+    };
+}
+pub(crate) use account_columns;
+
+pub(crate) fn account(cells: &mut Cells<'_>) -> Result<Account, Fault> {
+    Ok(Account {
+        id: cells.table("accounts").id()?,
+        email: cells.text_if()?,
+        name: cells.text_if()?,
+        password_hash: cells.text_if()?,
+        password_version: cells.number()?,
+        roles: cells.roles()?,
+        status: status(cells)?,
+        created_at: cells.time()?,
+        cut: cells.cut()?,
+        version: cells.number()?,
+    })
+}
+
+fn status(cells: &mut Cells<'_>) -> Result<Status, Fault> {
+    let word: String = cells.get()?;
+    let (reason, actor) = (cells.text_if()?, cells.text_if()?);
+    let (at, until, rev) = (cells.time_if()?, cells.time_if()?, cells.rev_if()?);
+    match (word.as_str(), reason, actor, at, until, rev) {
+        ("active", ..) => Ok(Status::Active),
+        ("blocked", Some(reason), Some(actor), Some(at), until, _) => {
+            Ok(Status::Blocked(Block { reason, actor, at, until }))
+        }
+        ("deleting", _, _, Some(at), Some(until), Some(rev)) => Ok(Status::Deleting { at, until, rev }),
+        ("deleted", _, _, Some(at), _, Some(rev)) => Ok(Status::Deleted { at, rev }),
+        _ => Err(cells.wrong(format_args!("the status {word:?} is not known to this program, or lacks its columns"))),
+    }
+}
+
+macro_rules! session_columns {
+    () => {
+        "s.id, s.account, s.kind, s.device_name, s.agent, s.ip, s.created_at, s.auth_time, s.last_seen_at, \
+         s.absolute_expires_at, s.born, s.epoch, s.cookie, s.ended_rev, s.ended_reason, s.ended_at"
+    };
+}
+pub(crate) use session_columns;
+
+pub(crate) fn session(cells: &mut Cells<'_>) -> Result<Session, Fault> {
+    Ok(Session {
+        id: cells.table("sessions").id()?,
+        account: cells.id()?,
+        kind: cells.word(SessionKind::parse)?,
+        device_name: cells.text()?,
+        agent: cells.text()?,
+        ip: cells.ip_if()?,
+        created_at: cells.time()?,
+        auth_time: cells.time()?,
+        last_seen_at: cells.time()?,
+        absolute_expires_at: cells.time()?,
+        born: cells.rev()?,
+        epoch: Epoch(cells.number()?),
+        cookie: cells.digest_if()?,
+        ended: match (cells.rev_if()?, cells.text_if()?, cells.time_if()?) {
+            (Some(rev), Some(reason), Some(at)) => Some(Ended { rev, reason, at }),
+            (None, None, None) => None,
+            _ => return Err(cells.wrong("ended has only some of its three columns")),
+        },
+    })
+}
+
+macro_rules! grant_columns {
+    () => {
+        "g.id, g.session, g.client, g.scope, g.born, g.secret, g.mac_key, g.epoch, g.counter, g.made_at, g.handed_at, \
+         g.handouts, g.predecessor, g.ended_rev"
+    };
+}
+pub(crate) use grant_columns;
+
+pub(crate) fn grant(cells: &mut Cells<'_>) -> Result<Grant, Fault> {
+    Ok(Grant {
+        id: cells.table("grants").id()?,
+        session: cells.id()?,
+        client: cells.id()?,
+        scope: cells.text()?,
+        born: cells.rev()?,
+        family: Family {
+            secret: cells.array()?,
+            key: KeyId(cells.number()?),
+            epoch: Epoch(cells.number()?),
+            counter: cells.number()?,
+            made_at: cells.time()?,
+            handed_at: cells.time()?,
+            handouts: cells.number()?,
+            predecessor: cells.number_if()?,
+        },
+        ended: cells.rev_if()?,
+    })
+}
+
+macro_rules! client_columns {
+    () => {
+        "c.id, c.name, c.kind, c.secret, c.disabled, c.created_at, c.cut_rev, c.cut_except"
+    };
+}
+pub(crate) use client_columns;
+
+pub(crate) fn client(cells: &mut Cells<'_>) -> Result<Client, Fault> {
+    Ok(Client {
+        id: cells.table("clients").id()?,
+        name: cells.text()?,
+        kind: cells.word(ClientKind::parse)?,
+        secret: cells.digest_if()?,
+        disabled: cells.get()?,
+        created_at: cells.time()?,
+        cut: cells.cut()?,
+    })
+}
+
+macro_rules! instance_columns {
+    () => {
+        "i.id, i.client, i.name, i.policy, i.bound_ms, i.secret, i.created_at"
+    };
+}
+pub(crate) use instance_columns;
+
+pub(crate) fn instance(cells: &mut Cells<'_>) -> Result<Instance, Fault> {
+    Ok(Instance {
+        id: cells.table("instances").id()?,
+        client: cells.id()?,
+        name: cells.text()?,
+        policy: cells.text()?,
+        bound_ms: cells.number()?,
+        secret: cells.digest()?,
+        created_at: cells.time()?,
+    })
+}
+
+macro_rules! key_columns {
+    () => {
+        "k.id, k.purpose, k.public_jwk, k.sealed, k.created_at, k.active_from, k.retired_at, k.dead"
+    };
+}
+pub(crate) use key_columns;
+
+pub(crate) fn key(cells: &mut Cells<'_>) -> Result<Key, Fault> {
+    Ok(Key {
+        id: KeyId(cells.table("keys").number()?),
+        purpose: cells.word(KeyPurpose::parse)?,
+        public_jwk: cells.text()?,
+        sealed: cells.secret()?,
+        created_at: cells.time()?,
+        active_from: cells.time_if()?,
+        retired_at: cells.time_if()?,
+        dead: cells.rev_if()?,
+    })
+}
+
+macro_rules! event_columns {
+    () => {
+        "e.id, e.kind, e.actor, e.account, e.session, e.client, e.ip, e.reason, e.at, e.rev, e.ended"
+    };
+}
+pub(crate) use event_columns;
+
+pub(crate) fn event(cells: &mut Cells<'_>) -> Result<EventRow, Fault> {
+    Ok(EventRow {
+        event: NewEvent {
+            id: cells.table("events").id()?,
+            kind: cells.word(EventKind::parse)?,
+            actor: cells.text()?,
+            account: cells.id_if()?,
+            session: cells.id_if()?,
+            client: cells.id_if()?,
+            ip: cells.ip_if()?,
+            reason: cells.text_if()?,
+        },
+        at: cells.time()?,
+        rev: cells.rev_if()?,
+        ended: cells.number_if()?,
+    })
+}
+
+macro_rules! entry_columns {
+    () => {
+        "l.rev, l.verb, l.scope, l.target, l.except_id, l.spread_ms, l.until"
+    };
+}
+pub(crate) use entry_columns;
+
+pub(crate) fn entry(cells: &mut Cells<'_>) -> Result<Entry, Fault> {
+    let rev = cells.table("log").rev()?;
+    let verb = Verb::from_name(&cells.text()?);
+    let target = Target::parse(&cells.text()?, &cells.text()?);
+    Ok(Entry { rev, verb, target, except: cells.id_if()?, spread_ms: cells.number_if()?, until: cells.time()? })
+}
+
+pub(crate) fn remembered(cells: &mut Cells<'_>) -> Result<Remembered, Fault> {
+    Ok(Remembered {
+        request: cells.table("remembered").digest()?,
+        rev: cells.rev_if()?,
+        ended: cells.number_if()?,
+        made: cells.text_if()?,
+        at: cells.time()?,
+    })
+}

@@ -1,0 +1,69 @@
+//! A store of two nodes on one database, which are called in turn.
+use portcullis_domain::changes::{BoundRow, Changes, Committed};
+use portcullis_domain::mass::{Batch, Filter, Job};
+use portcullis_domain::model::{Account, Client, Instance, Key};
+use portcullis_domain::retention::Retention;
+use portcullis_domain::view::{AccountView, ClientView, RefreshView, SessionView, SignInView, Stamp};
+use portcullis_store::{
+    AttemptCount, CommitError, EventFilter, EventRow, Fut, LiveCount, LogRead, Page, Prunable, Remembered, RowCount,
+    Store, StoreError,
+};
+use portcullis_store_postgres::PostgresStore;
+use portcullis_wire::{AccountId, ClientId, Entry, EventId, GrantId, JobId, Rev, SessionId, Time};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+pub struct TwoNodes {
+    nodes: [PostgresStore; 2],
+    turn: AtomicUsize,
+}
+
+impl TwoNodes {
+    pub fn new(nodes: [PostgresStore; 2]) -> Self {
+        Self { nodes, turn: AtomicUsize::new(0) }
+    }
+    fn next(&self) -> &PostgresStore {
+        &self.nodes[self.turn.fetch_add(1, Relaxed) % 2]
+    }
+}
+
+macro_rules! in_turn {
+    ($($name:ident($($arg:ident: $type:ty),*) -> $out:ty;)* / $($with:ident($($warg:ident: $wtype:ty),*) -> $wout:ty;)*) => {
+        impl Store for TwoNodes {
+            $(fn $name(&self $(, $arg: $type)*) -> Fut<'_, $out> { self.next().$name($($arg),*) })*
+            $(fn $with<'a>(&'a self $(, $warg: $wtype)*) -> Fut<'a, $wout> { self.next().$with($($warg),*) })*
+            fn now(&self) -> Time { self.next().now() }
+        }
+    };
+}
+
+in_turn! {
+    stamp() -> Result<Stamp, StoreError>;
+    load_refresh(grant: GrantId) -> Result<Option<RefreshView>, StoreError>;
+    load_session(session: SessionId) -> Result<Option<SessionView>, StoreError>;
+    load_account(account: AccountId) -> Result<Option<AccountView>, StoreError>;
+    list_sessions(account: AccountId, limit: u32) -> Result<Vec<SessionView>, StoreError>;
+    list_prunable(keep: Retention, cursor: Option<SessionId>, look_at: u32) -> Result<Prunable, StoreError>;
+    list_due_accounts(limit: u32) -> Result<Vec<AccountId>, StoreError>;
+    count_rows() -> Result<RowCount, StoreError>;
+    load_client(client: ClientId) -> Result<Option<ClientView>, StoreError>;
+    list_clients(cursor: Option<ClientId>, limit: u32) -> Result<Page<Client>, StoreError>;
+    list_instances() -> Result<Vec<Instance>, StoreError>;
+    list_keys() -> Result<Vec<Key>, StoreError>;
+    load_bound() -> Result<Option<BoundRow>, StoreError>;
+    load_revocation(rev: Rev) -> Result<Option<EventRow>, StoreError>;
+    count_live() -> Result<LiveCount, StoreError>;
+    backup(to: std::path::PathBuf) -> Result<Stamp, StoreError>;
+    load_job(job: JobId) -> Result<Option<Job>, StoreError>;
+    list_running_jobs() -> Result<Vec<Job>, StoreError>;
+    read_log(after: Rev, limit: u32) -> Result<LogRead, StoreError>;
+    read_live() -> Result<(Stamp, Vec<Entry>), StoreError>;
+    count_attempts() -> Result<AttemptCount, StoreError>;
+    commit(changes: Changes) -> Result<Committed, CommitError>;
+    /
+    load_sign_in(email: &'a str, client: ClientId) -> Result<SignInView, StoreError>;
+    list_accounts(prefix: Option<&'a str>, cursor: Option<AccountId>, limit: u32) -> Result<Page<Account>, StoreError>;
+    list_events(filter: &'a EventFilter, cursor: Option<EventId>, limit: u32) -> Result<Page<EventRow>, StoreError>;
+    count_matching(filter: &'a Filter, except: Option<SessionId>) -> Result<LiveCount, StoreError>;
+    read_job_batch(job: &'a Job, look: u32, most: u32) -> Result<Batch, StoreError>;
+    load_remembered(actor: &'a str, key: &'a str) -> Result<Option<Remembered>, StoreError>;
+}

@@ -1,0 +1,163 @@
+//! A PostgreSQL cluster of a test program's own: one cluster per program, one database per test.
+//!
+//! It listens on 127.0.0.1 and a Unix socket, and runs as somebody other than root. A shell that reads from this process starts
+//! it, and ends it and deletes its files when there is nothing more to read: after the last test, after a panic, after `kill -9`.
+use std::io::{BufRead as _, BufReader};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, OnceLock};
+
+/// What ends a cluster's files and processes.
+const SCRIPT: &str = include_str!("postgres.sh");
+/// Who runs it when the tests are run by root, which PostgreSQL refuses: the first of these that exists.
+const USERS: &[&str] = &["postgres", "nobody"];
+
+/// Kinds of clusters; the script knows the words.
+#[derive(Debug)]
+enum Kind {
+    /// Nothing in it outlives the tests: it need not reach the disk.
+    Forgetful,
+    Durable,
+    Standby,
+}
+
+/// A running cluster.
+#[derive(Debug)]
+pub struct Cluster {
+    bin: PathBuf,
+    directory: PathBuf,
+    port: u16,
+    server: u32,
+    _shell: Mutex<Child>,
+    databases: AtomicU64,
+}
+
+impl Cluster {
+    /// The cluster of this test program, started at the first call.
+    ///
+    /// # Panics
+    /// When PostgreSQL is not installed or does not start: a test that needs it has failed.
+    pub fn shared() -> &'static Self {
+        static SHARED: OnceLock<Cluster> = OnceLock::new();
+        SHARED.get_or_init(|| Self::run(Kind::Forgetful))
+    }
+
+    /// A cluster apart, for tests that end it.
+    pub fn start() -> Self {
+        Self::run(Kind::Forgetful)
+    }
+
+    /// A cluster apart that syncs, as `portcullis serve` wants it.
+    pub fn durable() -> Self {
+        Self::run(Kind::Durable)
+    }
+
+    /// A cluster apart that is a standby: it reads only, for ever.
+    pub fn standby() -> Self {
+        Self::run(Kind::Standby)
+    }
+
+    fn run(kind: Kind) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let bin = programs();
+        let name = format!("portcullis-pg-{}-{}", std::process::id(), NEXT.fetch_add(1, Relaxed));
+        let directory = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(&directory).unwrap();
+        let runner = runner(&directory);
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let mut shell = Command::new("sh")
+            .arg("-c")
+            .arg(SCRIPT)
+            .arg("postgres.sh")
+            .args([&bin, &directory])
+            .arg(port.to_string())
+            .args(runner)
+            .env("KIND", format!("{kind:?}"))
+            // Every user may read the working directory of root's tests, but not enter it.
+            .current_dir("/")
+            .process_group(0)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut said = String::new();
+        BufReader::new(shell.stdout.take().unwrap()).read_line(&mut said).unwrap();
+        let server = said.strip_prefix("ready ").and_then(|pid| pid.trim().parse().ok());
+        let server = server.unwrap_or_else(|| panic!("PostgreSQL of {} does not start: {said:?}", bin.display()));
+        Self { bin, directory, port, server, _shell: Mutex::new(shell), databases: AtomicU64::new(0) }
+    }
+
+    /// A new database, a copy of `template` when one is named; its URL. Names and URLs are by number.
+    pub fn database(&self, template: Option<&str>) -> String {
+        let name = format!("t{}", self.databases.fetch_add(1, Relaxed));
+        self.psql("postgres", &format!("CREATE DATABASE {name} TEMPLATE {}", template.unwrap_or("template0")));
+        self.url(&name)
+    }
+
+    /// The URL of a database, by TCP, for the operator, with a password that nothing should ever show.
+    pub fn url(&self, database: &str) -> String {
+        format!("postgres://operator:open-sesame@127.0.0.1:{}/{database}", self.port)
+    }
+
+    /// The same for another role.
+    pub fn url_as(&self, role: &str, database: &str) -> String {
+        format!("postgres://{role}:open-sesame@127.0.0.1:{}/{database}", self.port)
+    }
+
+    /// Runs SQL as the operator; what it printed.
+    pub fn psql(&self, database: &str, sql: &str) -> String {
+        let out = Command::new(self.bin.join("psql"))
+            .args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-U", "operator", "-d", database, "-c", sql])
+            .arg("-h")
+            .arg(&self.directory)
+            .args(["-p", &self.port.to_string()])
+            .current_dir("/")
+            .output()
+            .unwrap();
+        assert!(out.status.success(), "psql: {sql}: {}", String::from_utf8_lossy(&out.stderr));
+        String::from_utf8(out.stdout).unwrap().trim().to_owned()
+    }
+
+    /// The postmaster's process, for tests that end it.
+    pub fn server(&self) -> u32 {
+        self.server
+    }
+}
+
+/// The newest PostgreSQL of Debian's, else the one on the path.
+fn programs() -> PathBuf {
+    let all = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().filter_map(Result::ok);
+    let mut versions: Vec<(u32, PathBuf)> = all
+        .filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path().join("bin"))))
+        .filter(|(_, bin)| complete(bin))
+        .collect();
+    versions.sort();
+    if let Some((_, bin)) = versions.pop() {
+        return bin;
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path).find(|bin| complete(bin));
+    found.expect(
+        "these tests need PostgreSQL 15 or later: install Debian's package `postgresql`, or put initdb on the path",
+    )
+}
+
+fn complete(bin: &Path) -> bool {
+    ["initdb", "postgres", "psql", "pg_isready"].iter().all(|program| bin.join(program).exists())
+}
+
+/// What comes before a command that must not run as root; hands the directory over.
+fn runner(directory: &Path) -> Vec<String> {
+    let id = |of: &[&str]| Command::new("id").args(of).output().unwrap();
+    if String::from_utf8_lossy(&id(&["-u"]).stdout).trim() != "0" {
+        return Vec::new();
+    }
+    let user = USERS.iter().find(|user| id(&["-u", user]).status.success());
+    let user = user.unwrap_or_else(|| panic!("PostgreSQL does not run as root, and none of {USERS:?} exists"));
+    let group = String::from_utf8(id(&["-g", user]).stdout).unwrap().trim().to_owned();
+    let owned = Command::new("chown").arg(format!("{user}:{group}")).arg(directory).status().unwrap();
+    assert!(owned.success(), "chown {}", directory.display());
+    ["setpriv", "--reuid", user, "--regid", &group, "--clear-groups"].map(str::to_owned).into()
+}

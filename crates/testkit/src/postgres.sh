@@ -1,0 +1,32 @@
+# A throw-away PostgreSQL: made, started, and gone when standard input ends, which happens however the tests end.
+# $1 directory of the programs, $2 directory of its own, $3 port; the rest: what runs a command as somebody other than root.
+bin=$1 dir=$2 port=$3
+shift 3
+trap '' INT TERM HUP
+"$@" "$bin/initdb" -D "$dir/data" -U operator -A trust --encoding UTF8 --locale C --no-sync >"$dir/initdb.log" 2>&1 || {
+    cat "$dir/initdb.log" >&2
+    rm -rf "$dir"
+    exit 1
+}
+fsync=off
+case $KIND in
+Durable) fsync=on ;;
+Standby) "$@" touch "$dir/data/standby.signal" ;;
+esac
+"$@" "$bin/postgres" -D "$dir/data" -c fsync=$fsync -c "listen_addresses=127.0.0.1" -c "port=$port" \
+    -c "unix_socket_directories=$dir" -c max_connections=300 -c shared_buffers=64MB -c log_lock_waits=on \
+    >"$dir/server.log" 2>&1 </dev/null &
+server=$!
+until "$bin/pg_isready" -q -h "$dir" -p "$port"; do
+    kill -0 "$server" 2>/dev/null || {
+        cat "$dir/server.log" >&2
+        rm -rf "$dir"
+        exit 1
+    }
+    sleep 0.05
+done
+echo "ready $server"
+cat >/dev/null
+kill -QUIT "$server" 2>/dev/null # a test may have ended it
+wait "$server"
+rm -rf "$dir"
