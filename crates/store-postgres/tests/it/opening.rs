@@ -234,7 +234,8 @@ fn a_server_that_is_gone_is_a_fault() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         let gone = store.commit(lonely()).await;
-        assert!(matches!(gone, Err(CommitError::Failed(_))), "{gone:?}");
+        // A commit on the old connection may have been on its way when that broke.
+        assert!(matches!(gone, Err(CommitError::Failed(_) | CommitError::Unknown(_))), "{gone:?}");
         assert!(store.stamp().await.is_err());
         let expects = vec![Expect::NoAccounts];
         assert!(store.commit(Changes { expects, ..Changes::default() }).await.is_err());
