@@ -8,6 +8,7 @@
 )]
 
 mod cli;
+mod cluster;
 mod config;
 mod databases;
 mod demo_api;
