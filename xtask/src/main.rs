@@ -38,6 +38,8 @@ cargo xtask COMMAND
                          the simulator over many more seeds (default: 20000 from 1000000)
   soak kills [--points N]
                          kill -9 of a server under load, so many times (default: 300)
+  soak cluster [--rounds N] [--seed S]
+                         three nodes on PostgreSQL, and so many things that go wrong (default: 200)
   help                   this page
 ";
 

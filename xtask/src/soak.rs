@@ -17,10 +17,36 @@ fn kills(words: &[&str]) -> Result<(), Failure> {
     )
 }
 
+/// `soak cluster [--rounds N] [--seed S]`: several nodes, and so many things that go wrong.
+fn cluster(words: &[&str]) -> Result<(), Failure> {
+    let (mut rounds, mut seed) = ("200".to_owned(), "1".to_owned());
+    let mut rest = words.iter();
+    while let Some(flag) = rest.next() {
+        let target = match *flag {
+            "--rounds" => &mut rounds,
+            "--seed" => &mut seed,
+            other => return Err(Failure::Usage(format!("soak cluster knows --rounds and --seed, not `{other}`"))),
+        };
+        let value = rest.next().filter(|value| value.parse::<u64>().is_ok());
+        *target = (*value.ok_or_else(|| Failure::Usage(format!("{flag} needs a number")))?).to_owned();
+    }
+    process::run(
+        process::cargo()
+            .args(["test", "--release", "--locked", "-p", "portcullis-server", "--test", "it"])
+            .args(["--", "--nocapture", "cluster::every_acknowledged_end"])
+            .env("PORTCULLIS_TEST_CLUSTER_ROUNDS", rounds)
+            .env("PORTCULLIS_TEST_CLUSTER_SEED", seed)
+            .current_dir(workspace::root()),
+    )
+}
+
 /// `soak [--seeds N] [--from M]`.
 pub fn command(words: &[&str]) -> Result<(), Failure> {
     if let ["kills", rest @ ..] = words {
         return kills(rest);
+    }
+    if let ["cluster", rest @ ..] = words {
+        return cluster(rest);
     }
     let (mut seeds, mut from) = ("20000".to_owned(), "1000000".to_owned());
     let mut rest = words.iter();

@@ -1,7 +1,7 @@
-//! Three nodes on one PostgreSQL, nine verifiers, people who sign in, refresh and sign out, and a world that kills, stops, cuts
+//! Three nodes on one PostgreSQL, thirty verifiers, people who sign in, refresh and sign out, and a world that kills, stops, cuts
 //! and delays. What was seen is judged by an oracle that knows none of the product's rules.
 //!
-//! `PORTCULLIS_TEST_CLUSTER_ROUNDS` (default 10) says how many things go wrong, `PORTCULLIS_TEST_CLUSTER_SEED` which ones.
+//! `PORTCULLIS_TEST_CLUSTER_ROUNDS` (default 11) says how many things go wrong, `PORTCULLIS_TEST_CLUSTER_SEED` which ones.
 use crate::kept::{Kept, insist, lasting_address, mono_us, turn};
 use crate::support::{ADMIN, Dir, ISSUER, Server, portcullis};
 use portcullis_oracle::{At, End, History, Lost, Said, Scope, Token, Verdict, check};
@@ -239,7 +239,7 @@ async fn end(world: &World, dice: &mut Dice, devices: &mut Vec<Device>, which: u
 /// Judges one token after another, mostly young ones.
 async fn service(world: World, verifier: Arc<Verifier>, number: u32, mut dice: Dice) {
     while !world.over.load(Ordering::SeqCst) {
-        tokio::time::sleep(Duration::from_millis(1 + dice.below(4))).await;
+        tokio::time::sleep(Duration::from_millis(5 + dice.below(20))).await;
         let (token, text) = {
             let seen = world.seen.lock().unwrap();
             let len = seen.texts.len();
@@ -259,8 +259,19 @@ async fn service(world: World, verifier: Arc<Verifier>, number: u32, mut dice: D
     }
 }
 
+/// What can go wrong.
+struct Place {
+    nodes: Vec<Node>,
+    /// The ways of the verifiers.
+    ways: Vec<Proxy>,
+    /// Its URL, with `{}` for the address.
+    database: String,
+    cluster: Cluster,
+}
+
 /// Something goes wrong for a while, and is healed.
-async fn trouble(world: &World, nodes: &mut [Node], ways: &[Proxy], database: &str, round: u64, dice: &mut Dice) {
+async fn trouble(world: &World, place: &mut Place, round: u64, dice: &mut Dice) {
+    let Place { nodes, ways, database, cluster } = place;
     let which = dice.index(nodes.len());
     let length = Duration::from_millis(800 + dice.below(3_000));
     let node = &mut nodes[which];
@@ -268,7 +279,7 @@ async fn trouble(world: &World, nodes: &mut [Node], ways: &[Proxy], database: &s
         node.way.set(way);
         tokio::time::sleep(length)
     };
-    match round % 9 {
+    match round % 10 {
         0 => {
             world.count("nodes killed");
             node.signal(Signal::KILL);
@@ -308,6 +319,14 @@ async fn trouble(world: &World, nodes: &mut [Node], ways: &[Proxy], database: &s
             way.heal();
         }
         7 => {
+            world.count("crashes of the database");
+            // Without one of its processes PostgreSQL ends all of them, and recovers from its log.
+            let one = "SELECT pid FROM pg_stat_activity WHERE application_name = 'portcullis' LIMIT 1";
+            let pid = rustix::process::Pid::from_raw(cluster.psql("t0", one).parse().unwrap()).unwrap();
+            rustix::process::kill_process(pid, Signal::KILL).unwrap();
+            tokio::time::sleep(length).await;
+        }
+        8 => {
             world.count("verifiers that are not heard");
             let way = &ways[dice.index(ways.len())];
             way.set(Way { cut_there: true, ..Way::default() });
@@ -316,7 +335,7 @@ async fn trouble(world: &World, nodes: &mut [Node], ways: &[Proxy], database: &s
         }
         _ => {
             world.count("verifiers moved to another node");
-            for way in ways {
+            for way in ways.iter() {
                 way.aim_at(world.nodes[dice.index(world.nodes.len())]);
                 way.reset();
             }
@@ -349,7 +368,7 @@ async fn every_acknowledged_end_is_true_at_every_node_whatever_goes_wrong() {
     let client = Server::verifier_client(&nodes[0].dir);
     let world = World { nodes: nodes.iter().map(|node| node.at).collect(), seen: Arc::default(), over: Arc::default() };
     let (mut ways, mut services, mut people) = (Vec::new(), JoinSet::new(), JoinSet::new());
-    for n in 0..9_u32 {
+    for n in 0..30_u32 {
         let way = Proxy::to(world.nodes[n as usize % 3]).await.unwrap();
         let feed = format!("http://{}/v1/feed", way.address);
         let config = Config::new(ISSUER, ISSUER, &client.0, &*client.1).feed_url(feed).name(format!("service-{n}"));
@@ -364,10 +383,11 @@ async fn every_acknowledged_end_is_true_at_every_node_whatever_goes_wrong() {
         insist(world.nodes[n % 3], "POST", "/v1/accounts", None, Some(&body)).await.must(201);
         people.spawn(person(world.clone(), email, Dice(dice.below(u64::MAX))));
     }
-    let rounds = number("PORTCULLIS_TEST_CLUSTER_ROUNDS", 10);
+    let mut place = Place { nodes, ways, database, cluster };
+    let rounds = number("PORTCULLIS_TEST_CLUSTER_ROUNDS", 11);
     tokio::time::sleep(Duration::from_secs(2)).await;
     for round in 0..rounds {
-        trouble(&world, &mut nodes, &ways, &database, round, &mut dice).await;
+        trouble(&world, &mut place, round, &mut dice).await;
     }
     tokio::time::sleep(Duration::from_secs(3)).await;
     world.over.store(true, Ordering::SeqCst);
@@ -397,7 +417,7 @@ async fn every_acknowledged_end_is_true_at_every_node_whatever_goes_wrong() {
     for (what, least) in [("sign-ins", 20), ("refreshes", 100), ("ends acknowledged everywhere", 5)] {
         enough(what, least);
     }
-    if rounds >= 9 {
+    if rounds >= 10 {
         for what in [
             "nodes killed",
             "nodes stopped",
@@ -406,6 +426,7 @@ async fn every_acknowledged_end_is_true_at_every_node_whatever_goes_wrong() {
             "a slow way to the database",
             "connections to the database reset",
             "verifiers cut off",
+            "crashes of the database",
             "verifiers that are not heard",
             "verifiers moved to another node",
         ] {
