@@ -12,6 +12,7 @@ use portcullis_store_postgres::PostgresStore;
 use portcullis_wire::{
     AccountId, Chain, ClientId, Epoch, EventId, GrantId, KeyId, Rev, SessionId, Target, TokenId, Verb,
 };
+use sqlx::Connection as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use tokio::task::JoinSet;
@@ -267,5 +268,83 @@ fn refreshes_and_ends_on_two_nodes_never_fail() {
         }
         all.join_all().await;
         assert_eq!(nodes.iter().map(|node| node.stats().failed_groups).sum::<u64>(), 0);
+    });
+}
+
+/// Both at once, by force: they are held before the counter's lock, which both want, and let go together.
+async fn together(url: &str, nodes: &[Arc<PostgresStore>; 2], both: [Changes; 2]) -> [bool; 2] {
+    const WAITING: &str = "SELECT count(*) FROM pg_stat_activity \
+         WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%commit_group%'";
+    let mut held = sqlx::PgConnection::connect(url).await.unwrap();
+    sqlx::raw_sql("BEGIN; SELECT pg_advisory_xact_lock(1349481076, 1)").execute(&mut held).await.unwrap();
+    let mut watch = sqlx::PgConnection::connect(url).await.unwrap();
+    let free = async {
+        while sqlx::query_scalar::<_, i64>(WAITING).fetch_one(&mut watch).await.unwrap() < 2 {
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+        sqlx::raw_sql("COMMIT").execute(&mut held).await.unwrap();
+    };
+    let [one, two] = both;
+    let (one, two, ()) = tokio::join!(nodes[0].commit(one), nodes[1].commit(two), free);
+    [one, two].map(|result| match result {
+        Ok(_) => true,
+        Err(CommitError::Conflict(_)) => false,
+        Err(other) => panic!("{other}"),
+    })
+}
+
+fn new_session(account: AccountId, born: Rev) -> (Changes, SessionId) {
+    let row = session(account, born);
+    let expects = vec![E::Unborn { account, client: ClientId::FIRST_PARTY, born }];
+    let id = row.id;
+    let steps = vec![Change::InsertSession(row)];
+    (Changes { expects, steps, events: vec![event(Some(id))], ..Changes::default() }, id)
+}
+
+#[test]
+fn the_last_place_is_taken_once() {
+    runtime().block_on(async {
+        let url = database();
+        let nodes = [Arc::new(open(&url).await), Arc::new(open(&url).await)];
+        for n in 0..30 {
+            let ada = account(&format!("a{n}@example.org"));
+            nodes[0].commit(one_step(Change::InsertAccount(ada.clone()))).await.unwrap();
+            let limited = || {
+                let mut changes = new_session(ada.id, Rev::ZERO).0;
+                changes.expects.push(E::LiveSessions { account: ada.id, besides: Vec::new(), at_most: 0 });
+                changes
+            };
+            let made = together(&url, &nodes, [limited(), limited()]).await;
+            assert_ne!(made[0], made[1], "round {n}");
+        }
+    });
+}
+
+/// Whichever of a sign-in and an end of everything comes first: a session that was made after the end knows it.
+#[test]
+fn an_end_of_everything_and_a_sign_in_at_the_same_moment() {
+    runtime().block_on(async {
+        let url = database();
+        let nodes = [Arc::new(open(&url).await), Arc::new(open(&url).await)];
+        let ada = account("ada@example.org");
+        nodes[0].commit(one_step(Change::InsertAccount(ada.clone()))).await.unwrap();
+        let mut first = [0, 0];
+        for n in 0..60 {
+            let born = nodes[0].stamp().await.unwrap().head;
+            let (sign_in, id) = new_session(ada.id, born);
+            let ends = Changes { events: vec![event(None)], ..one_step(end(Target::All)) };
+            // In turn, so that either may be the first to wait.
+            let order = [nodes[n % 2].clone(), nodes[1 - n % 2].clone()];
+            let [made, ended] = together(&url, &order, [sign_in, ends]).await;
+            assert!(ended);
+            let newest = nodes[0].list_events(&EventFilter::default(), None, 1).await.unwrap().rows.remove(0);
+            let sign_in_came_last = newest.event.session == Some(id);
+            assert!(!(made && sign_in_came_last), "round {n}: born at {born:?} after an end");
+            first[usize::from(made)] += 1;
+        }
+        println!("the end came first {} times, the sign-in {} times", first[0], first[1]);
+        let (stamp, entries) = nodes[1].read_live().await.unwrap();
+        assert_eq!(stamp.all.rev, stamp.head);
+        assert_eq!(stamp.chain, entries.iter().fold(Chain::genesis(LOG), Chain::after));
     });
 }
