@@ -70,6 +70,8 @@ struct Inner {
     /// The newest rev that somebody waits for.
     prompt: AtomicU64,
     closing: AtomicBool,
+    /// Whether other nodes may give leases, too, of which this one knows nothing.
+    others: AtomicBool,
     /// What own tokens are judged by: the same as at every verifier, with this node's own reads as leases.
     view: ArcSwap<View>,
     /// What positions are made with, the newest last; those of an older one are still believed.
@@ -208,6 +210,7 @@ impl Hub {
             acks: watch::channel(0).0,
             prompt: AtomicU64::new(0),
             closing: AtomicBool::new(false),
+            others: AtomicBool::new(false),
             view,
             macs: ArcSwap::from_pointee(keys.macs().to_vec()),
             keys_changed: Notify::new(),
@@ -236,6 +239,12 @@ impl Hub {
     /// Something was committed: look at the log.
     pub fn wake(&self) {
         self.inner.wake.notify_one();
+    }
+
+    /// Other nodes serve the same database. What their verifiers acknowledge is not heard here, so that from now on only time
+    /// says that a revocation is enforced everywhere.
+    pub fn expect_other_nodes(&self) {
+        self.inner.others.store(true, Ordering::Release);
     }
 
     /// The keys changed: tell every stream.

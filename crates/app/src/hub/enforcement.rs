@@ -32,8 +32,12 @@ impl Hub {
     /// How far `revoked` is enforced now.
     pub fn enforcement(&self, revoked: &Revoked) -> Enforcement {
         let (now, committed) = self.committed_at(revoked.rev);
-        let counts = self.state().fleet.enforcement(revoked.rev, committed, now);
+        let mut counts = self.state().fleet.enforcement(revoked.rev, committed, now);
         let elapsed = now.since(committed).max(0);
+        if self.inner.others.load(Ordering::Acquire) && elapsed < counts.bounded_by_ms {
+            counts.complete = false;
+            counts.complete_at = counts.complete_at.max(Some(committed.plus(counts.bounded_by_ms)));
+        }
         let mut complete = self.inner.waits.complete.lock().unwrap_or_else(PoisonError::into_inner);
         let took_ms = if counts.complete {
             // Who looks for the first time long after it was complete learns the bound, not the age of the entry.

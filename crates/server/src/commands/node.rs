@@ -55,6 +55,7 @@ impl Node {
         let app = App::start_with(store, app_settings, master, home, &mut background);
         let app = app.await.map_err(start_error)?;
         if let Some(woken) = woken {
+            app.hub().expect_other_nodes();
             background.spawn(database::wake(app.hub().clone(), woken));
         }
         app.guard_log(settings.high_water_path(), &mut background).await.map_err(start_error)?;

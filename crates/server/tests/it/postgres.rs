@@ -12,7 +12,7 @@ const KEY: &str = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
 
 /// A node with its data in this directory.
 fn node(dir: &Dir, url: &str) -> Command {
-    let mut command = Server::command(dir, &[]);
+    let mut command = Server::command(dir, &["--bound", "1s"]);
     command.env("PORTCULLIS_BOOTSTRAP_ADMIN", format!("{}:{}", ADMIN.0, ADMIN.1));
     with_database(&mut command, dir, url);
     command
@@ -52,13 +52,23 @@ async fn signs_in_refreshes_and_ends_on_two_nodes() {
     let token = second.1["access_token"].as_str().unwrap().to_owned();
     assert_eq!(call(api, "GET", "/whoami", Some(&token), None).await.0, 200);
 
-    // On the node that the verifier follows: enforced when it has acknowledged.
+    // On the node that the verifier follows: it has acknowledged at once; that no verifier of another node is left, time says.
     let phone = one.access_token(ada).await;
     let out = one.call("DELETE", "/v1/me/sessions/current?wait=enforced", Some(&phone), None).await;
-    assert_eq!((out.0, out.1["enforcement"]["acknowledged"].as_u64()), (200, Some(1)), "{out:?}");
+    let enforcement = &out.1["enforcement"];
+    assert_eq!((out.0, enforcement["acknowledged"].as_u64()), (200, Some(1)), "{out:?}");
+    assert!(enforcement["complete"] == true && enforcement["took_ms"].as_u64() >= Some(1_000), "{out:?}");
     assert_eq!(code(&call(api, "GET", "/whoami", Some(&phone), None).await), (401, "token_revoked"));
 
-    // On the other node: a notice wakes the first, long before a lease would end.
+    // On the other node, which knows of no verifier: it does not say so before the bound has passed.
+    let tablet = two.access_token(ada).await;
+    let out = two.call("DELETE", "/v1/me/sessions/current", Some(&tablet), None).await;
+    assert!(out.0 == 200 && out.1["enforcement"]["complete"] == false, "{out:?}");
+    let out = two.call("DELETE", "/v1/me/sessions/current?wait=enforced", Some(&tablet), None).await;
+    assert!(out.0 == 200 && out.1["enforcement"]["complete"] == true, "{out:?}");
+    assert_eq!(code(&call(api, "GET", "/whoami", Some(&tablet), None).await), (401, "token_revoked"));
+
+    // Again on the other node: a notice wakes the first, long before a lease would end.
     let out = two.call("DELETE", "/v1/me/sessions", Some(&token), None).await;
     assert_eq!((out.0, out.1["ended"].as_u64()), (200, Some(1)), "{out:?}");
     let told = tokio::time::timeout(Duration::from_secs(2), async {
@@ -87,6 +97,8 @@ fn files_are_no_way(dir: &Dir, url: &str) {
     with(&["restore", "some.db", "--data-dir", "data"]).must(2, "restored with its own tools");
     let shown = with(&["config", "check", "--json"]).must(0, "operator:(secret)@127.0.0.1");
     assert!(!shown.out.contains("open-sesame"), "{shown:?}");
+    let doctor = with(&["doctor", "--data-dir", "data"]);
+    assert!(doctor.out.contains("postgres://operator:(secret)@") && !doctor.out.contains("open-sesame"), "{doctor:?}");
     let copy = dir.path("copy.db");
     let out = ["backup", "--out", copy.to_str().unwrap(), "--data-dir", "data"];
     run(&dir.0, &out).must(1, "pg_dump");
