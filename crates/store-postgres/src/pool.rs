@@ -8,12 +8,16 @@ use sqlx::postgres::{PgArguments, PgConnectOptions, PgPool, PgPoolOptions, PgRow
 use sqlx::query::Query;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::timeout;
 
 /// A statement with its values.
 pub(crate) type Asked<'q> = Query<'q, Postgres, PgArguments>;
 
 /// How long a read waits for a connection.
 const ACQUIRE: Duration = Duration::from_secs(2);
+
+/// How long an answer may take. The server gives a statement up before that; later the way to it must be broken.
+const ANSWER: Duration = Duration::from_secs(6);
 
 /// The schema that everything lies in.
 pub(crate) const SCHEMA: &str = "portcullis";
@@ -73,9 +77,15 @@ impl Reader {
         let mut left = self.tries;
         loop {
             left -= 1;
-            match make().fetch_all(&self.pool).await {
-                Err(error) if left > 0 && is_stale(&error) => {}
-                other => return Ok(other?),
+            let mut db = self.pool.acquire().await?;
+            match timeout(ANSWER, make().fetch_all(&mut *db)).await {
+                Ok(Err(error)) if left > 0 && is_stale(&error) => {}
+                Ok(rows) => return Ok(rows?),
+                Err(_) => {
+                    // Nobody may be there any more to say good-bye to; given back, it would take its place for minutes.
+                    drop(db.detach());
+                    return Err(Fault::Row("PostgreSQL gave no answer to a read in time".into()));
+                }
             }
         }
     }

@@ -286,6 +286,9 @@ pub(crate) fn live(cells: &mut Cells<'_>) -> Result<LiveCount, Fault> {
 }
 
 /// The counter's row beside each entry, and once where there is none.
+///
+/// Leases rest on such a read, so it must be the primary's. Where a standby may take over, it is a small synchronous commit
+/// (DESIGN §4.4): a primary that was deposed meanwhile waits for its standby and gives no answer.
 macro_rules! log_of {
     ($entries:literal) => {
         concat!(
@@ -293,7 +296,8 @@ macro_rules! log_of {
             meta_columns!(),
             ", ",
             entry_columns!(),
-            " FROM meta m LEFT JOIN LATERAL (",
+            ", (SELECT CASE WHEN current_setting('synchronous_standby_names') <> '' \
+             THEN pg_logical_emit_message(true, 'portcullis', '') END) FROM meta m LEFT JOIN LATERAL (",
             $entries,
             ") l ON true ORDER BY l.rev"
         )

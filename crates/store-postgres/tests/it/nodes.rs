@@ -350,3 +350,41 @@ fn an_end_of_everything_and_a_sign_in_at_the_same_moment() {
         assert_eq!(stamp.chain, entries.iter().fold(Chain::genesis(LOG), Chain::after));
     });
 }
+
+/// Somebody locks our rows in another order than ours. PostgreSQL gives up one of both; when that is a group, it is tried again.
+#[test]
+fn a_deadlock_with_a_stranger_is_tried_again() {
+    runtime().block_on(async {
+        let url = database();
+        let store = open(&url).await;
+        let ada = account("ada@example.org");
+        let row = session(ada.id, Rev::ZERO);
+        let gra = grant(row.id, Rev::ZERO);
+        let steps =
+            vec![Change::InsertAccount(ada.clone()), Change::InsertSession(row), Change::InsertGrant(gra.clone())];
+        store.commit(Changes { steps, ..Changes::default() }).await.unwrap();
+        let mut stranger = sqlx::PgConnection::connect(&url).await.unwrap();
+        // Whose patience is the longer, so that the group is the one that is given up.
+        const FIRST: &str = "SET deadlock_timeout = '30s'; BEGIN; SELECT 1 FROM portcullis.grants FOR UPDATE";
+        sqlx::raw_sql(FIRST).execute(&mut stranger).await.unwrap();
+        let steps = vec![
+            Change::InsertSession(session(ada.id, Rev::ZERO)),
+            Change::HandOut { grant: gra.id, counter: 1, at: START },
+        ];
+        let ours = store.commit(Changes { steps, ..Changes::default() });
+        let theirs = async {
+            let mut watch = sqlx::PgConnection::connect(&url).await.unwrap();
+            const WAITING: &str = "SELECT count(*) FROM pg_stat_activity \
+                 WHERE datname = current_database() AND wait_event_type = 'Lock'";
+            while sqlx::query_scalar::<_, i64>(WAITING).fetch_one(&mut watch).await.unwrap() == 0 {
+                tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+            }
+            const SECOND: &str = "SELECT 1 FROM portcullis.accounts FOR UPDATE; COMMIT";
+            sqlx::raw_sql(SECOND).execute(&mut stranger).await.unwrap();
+        };
+        let (ours, ()) = tokio::join!(ours, theirs);
+        ours.unwrap();
+        assert_eq!(store.stats().failed_groups, 0);
+        assert_eq!(store.list_sessions(ada.id, 10).await.unwrap().len(), 2);
+    });
+}

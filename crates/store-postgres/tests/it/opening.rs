@@ -255,3 +255,45 @@ fn errors_say_what_to_do() {
         assert!(error.to_string().contains([';', ':']), "{error}");
     }
 }
+
+/// A server that hangs without a word (its machine is gone, and nothing tells so): reads give up, and go on by new connections.
+#[test]
+fn a_silent_server_is_given_up() {
+    runtime().block_on(async {
+        let url = database();
+        let store = open(&url).await;
+        store.stamp().await.unwrap();
+        let pids =
+            "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'portcullis'";
+        let pids = Cluster::shared().psql(name_of(&url), pids);
+        let signal = |signal: &str| {
+            let told = std::process::Command::new("kill").arg(signal).args(pids.lines()).status();
+            assert!(told.unwrap().success());
+        };
+        signal("-STOP");
+        let read = store.stamp().await;
+        let again = store.stamp().await;
+        signal("-CONT");
+        assert!(read.unwrap_err().detail.contains("no answer"));
+        again.unwrap();
+    });
+}
+
+/// With a standby that must acknowledge, what leases rest on is a commit that waits for it; other reads are not.
+#[test]
+fn where_a_standby_may_take_over_the_log_is_read_by_a_commit() {
+    runtime().block_on(async {
+        let cluster = Cluster::start();
+        let url = cluster.database(None);
+        let store = open(&url).await;
+        commit(&store, vec![Change::RaiseHorizon(Time(1))]).await.unwrap();
+        store.read_log(portcullis_wire::Rev::ZERO, 10).await.unwrap();
+        cluster.psql("postgres", "ALTER SYSTEM SET synchronous_standby_names = 'nobody_there'");
+        cluster.psql("postgres", "SELECT pg_reload_conf()");
+        let wanted = "SELECT current_setting('synchronous_standby_names')";
+        while cluster.psql("postgres", wanted) != "nobody_there" {}
+        let waits = tokio::time::timeout(Duration::from_secs(2), store.read_log(portcullis_wire::Rev::ZERO, 10)).await;
+        assert!(waits.is_err() || waits.unwrap().is_err());
+        store.stamp().await.unwrap();
+    });
+}
