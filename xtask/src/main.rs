@@ -1,4 +1,4 @@
-//! What the repository does with itself: `cargo xtask tidy | test | bench smoke | soak`.
+//! What the repository does with itself: `cargo xtask tidy | test | interop | bench smoke | soak`.
 //!
 //! Few dependencies and no cleverness: this is compiled before everything else. It starts other programs, reads files, and
 //! says in words what is wrong and what to do. It is no part of the product, so it may look at clocks and print.
@@ -11,6 +11,7 @@
     reason = "a developer's tool apart from the product: it measures time, waits and talks to a terminal"
 )]
 mod bench;
+mod interop;
 mod mini_http;
 mod process;
 mod rings;
@@ -27,7 +28,8 @@ cargo xtask COMMAND
   tidy                   checks what no compiler checks: the crate graph against ARCHITECTURE.md, SQL only in the stores,
                          axum only above `app`, crate budgets, clocks and randomness, file lengths, links
   test [RING...]         format, tidy, lints, one build, then every ring of tests with its minutes:
-                         rules, stores, surface, world, house (only those named, when any are named)
+                         rules, stores, surface, world, house, interop (only those named, when any are named)
+  interop                the workspace in interop/ alone: format, lints, and tests with clients of others' making
   bench mass [--sessions N]
                          revocation among 2,000,000 sessions: everyone by one entry, by filter as a job; time until enforced,
                          and how refreshes fare meanwhile
@@ -69,6 +71,7 @@ fn main() -> ExitCode {
         }
         ["tidy"] => tidy::command(),
         ["test", rings @ ..] => rings::command(rings),
+        ["interop"] => interop::command(),
         ["bench", "smoke"] => bench::command(),
         ["bench", "mass", rest @ ..] => bench::mass::command(rest),
         ["bench", ..] => Err(Failure::Usage("`bench` has two forms: bench smoke, bench mass [--sessions N]".into())),

@@ -3,7 +3,7 @@
 //! The tests stand in rings, from rules to the whole world; each package belongs to exactly one, and a ring in which nothing
 //! ran has failed: a test that is not run proves nothing. Format, tidy and lints come first because they are cheap.
 use crate::workspace::{Package, Workspace, short};
-use crate::{Failure, process, tidy, workspace};
+use crate::{Failure, interop, process, tidy, workspace};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -15,30 +15,41 @@ const RINGS: &[(&str, &[&str])] = &[
     ("rules", &["wire", "feed", "verify", "domain"]),
     ("stores", &["store", "store-sqlite", "store-postgres"]),
     ("surface", &["app", "http", "server", "tower", "testkit"]),
-    ("world", &["sim"]),
+    ("world", &["sim", "oracle"]),
     ("house", &["xtask", "floor", "load"]),
 ];
 
 /// One test program is ended after as long.
-const PROGRAM_LIMIT: Duration = Duration::from_secs(20 * 60);
+pub const PROGRAM_LIMIT: Duration = Duration::from_secs(20 * 60);
 
 /// Lines of a failing program's log that are shown.
 const SHOWN_LINES: usize = 120;
+
+/// What tests start, with the package that has it, and why.
+const PROGRAMS: [(&str, &str, &str); 5] = [
+    ("curl", "curl", "the tests run the commands that `dev` prints"),
+    ("strace", "strace", "the tests of failing disks inject errors into system calls"),
+    ("unshare", "util-linux", "the tests of full disks mount a small file system in a namespace of their own"),
+    ("nsenter", "util-linux", "the tests of full disks start servers in that namespace"),
+    ("mount", "mount", "the tests of full disks mount a small file system"),
+];
 
 /// What tests read to find the browser.
 const BROWSER_VARIABLE: &str = "PORTCULLIS_TEST_CHROMIUM";
 
 /// `test [RING...]`.
 pub fn command(wanted: &[&str]) -> Result<(), Failure> {
-    if let Some(unknown) = wanted.iter().find(|name| !RINGS.iter().any(|(ring, _)| ring == *name)) {
-        let known: Vec<&str> = RINGS.iter().map(|(ring, _)| *ring).collect();
+    let known: Vec<&str> = RINGS.iter().map(|(ring, _)| *ring).chain([interop::RING]).collect();
+    if let Some(unknown) = wanted.iter().find(|name| !known.contains(name)) {
         return Err(Failure::Usage(format!("no ring `{unknown}`; there are {}", known.join(", "))));
     }
     let begun = Instant::now();
     let workspace = workspace::load()?;
     every_package_has_a_ring(&workspace.packages)?;
     let browser = browser(&workspace)?;
-    found_or_installed(&["curl"], "curl", "the tests run the commands that `dev` prints: install the package `curl`")?;
+    for (program, package, why) in PROGRAMS {
+        found_or_installed(&[program], package, &format!("{why}: install the package `{package}`"))?;
+    }
     postgres()?;
 
     let mut failed_steps = 0;
@@ -67,6 +78,9 @@ pub fn command(wanted: &[&str]) -> Result<(), Failure> {
     for (ring, packages) in RINGS.iter().filter(|(ring, _)| wanted.is_empty() || wanted.contains(ring)) {
         total.add(run_ring(&workspace, ring, packages, &built, browser.as_deref())?);
     }
+    if wanted.is_empty() || wanted.contains(&interop::RING) {
+        total.add(interop::run(&workspace)?);
+    }
     if wanted.is_empty() {
         total.add(examples(&workspace)?);
     }
@@ -77,13 +91,16 @@ pub fn command(wanted: &[&str]) -> Result<(), Failure> {
 
 /// What libtest said.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-struct Tally {
-    passed: usize,
-    failed: usize,
+pub struct Tally {
+    /// Tests that passed.
+    pub passed: usize,
+    /// Tests and checks that failed.
+    pub failed: usize,
 }
 
 impl Tally {
-    fn add(&mut self, other: Self) {
+    /// Adds up.
+    pub fn add(&mut self, other: Self) {
         self.passed += other.passed;
         self.failed += other.failed;
     }
@@ -244,7 +261,7 @@ fn examples(workspace: &Workspace) -> Result<Tally, Failure> {
 }
 
 /// Counts what a program said, and shows it when something is wrong.
-fn judge(name: &str, log: &Path, logged: process::Logged, always_shown: bool) -> Result<Tally, Failure> {
+pub fn judge(name: &str, log: &Path, logged: process::Logged, always_shown: bool) -> Result<Tally, Failure> {
     let (mut tally, ignored) = summary(&logged.text);
     let mut wrong = Vec::new();
     match logged.status {
@@ -286,7 +303,8 @@ fn summary(text: &str) -> (Tally, usize) {
     (Tally { passed: sum("passed"), failed: sum("failed") }, sum("ignored"))
 }
 
-fn log_file(workspace: &Workspace, ring: &str, name: &str) -> Result<PathBuf, Failure> {
+/// Where a program's output goes.
+pub fn log_file(workspace: &Workspace, ring: &str, name: &str) -> Result<PathBuf, Failure> {
     let folder = workspace.target.join("xtask-logs");
     std::fs::create_dir_all(&folder)?;
     Ok(folder.join(format!("{ring}-{}.log", name.replace('/', "-"))))

@@ -129,7 +129,9 @@ impl App {
         let stamp = self.store().stamp().await.map_err(|e| self.fault(e.into()))?;
         let at = path.clone();
         let begun = high_water::off_thread(move || Ok(begin(&at, &stamp))).await;
-        let last = begun.map_err(|error| AppError::Fault(error.to_string()))?.map_err(AppError::Fault)?;
+        let last = begun
+            .map_err(|error| AppError::Fault(error.to_string().into()))?
+            .map_err(|what| AppError::Fault(what.into()))?;
         tasks.spawn(self.clone().write_acts(path, last));
         Ok(())
     }
@@ -192,7 +194,7 @@ impl App {
         let newest = lines.iter().map(|line| line.rev).max().unwrap_or_default();
         let path = path.to_owned();
         let written = high_water::off_thread(move || append(&path, &lines)).await;
-        written.map_err(|error| AppError::Fault(error.to_string()))?;
+        written.map_err(|error| AppError::Fault(error.to_string().into()))?;
         *last = newest.max(*last);
         Ok(())
     }

@@ -372,7 +372,7 @@ impl App {
         // To its end even if the caller hangs up: what is committed must also close the client's streams.
         let (app, admin) = (self.clone(), admin.clone());
         let done = tokio::spawn(async move { app.set_client_disabled(&admin, id, disabled).await });
-        done.await.unwrap_or_else(|error| Err(self.fault(AppError::Fault(error.to_string()))))
+        done.await.unwrap_or_else(|error| Err(self.fault(AppError::Fault(error.to_string().into()))))
     }
 
     async fn set_client_disabled(
@@ -410,8 +410,11 @@ impl App {
             Acted::Done((), committed) if committed.rev.is_some() => Some(Revoked::of(committed)?),
             _ => None,
         };
-        self.hub().set_client_closed(id, disabled);
         let client = load().await?.client;
+        match client.disabled {
+            true => self.hub().close_client(id, client.cut.rev),
+            false => self.hub().client_is_on(&client),
+        }
         let revoked = match done {
             None if client.disabled => self.switched_off(&client).await?,
             done => done,
@@ -431,7 +434,11 @@ impl App {
         let digest = secret.digest();
         let Ok(id) = id.parse::<ClientId>() else { return Ok(None) };
         let view = self.store().load_client(id).await.map_err(|e| self.fault(e.into()))?;
-        Ok(view.map(|view| view.client).filter(|client| client.secret == Some(digest) && !client.disabled))
+        let client = view.map(|view| view.client).filter(|client| client.secret == Some(digest) && !client.disabled);
+        if let Some(client) = &client {
+            self.hub().client_is_on(client);
+        }
+        Ok(client)
     }
 }
 

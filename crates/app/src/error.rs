@@ -1,7 +1,7 @@
 //! What can go wrong in an operation, in three kinds: a refusal (closed, the caller's business), a refusal of the caller's
 //! credentials, and a fault (opaque, the operator's business: logged here, 503 outside).
 use portcullis_domain::Refused;
-use portcullis_store::{CommitError, StoreError};
+use portcullis_store::{CommitError, FaultKind, StoreError};
 use portcullis_wire::Code;
 use std::fmt;
 
@@ -17,7 +17,34 @@ pub enum AppError {
     /// Too much to do at the moment.
     Overloaded,
     /// A fault on this side. The text is for the log only.
-    Fault(String),
+    Fault(Fault),
+}
+
+/// What went wrong on this side.
+#[derive(Debug, Clone)]
+pub struct Fault {
+    /// Its kind; [`FaultKind::Other`] when it is not the database's.
+    pub kind: FaultKind,
+    /// What happened, for operators.
+    pub detail: String,
+}
+
+impl From<String> for Fault {
+    fn from(detail: String) -> Self {
+        Self { kind: FaultKind::Other, detail }
+    }
+}
+
+impl From<&str> for Fault {
+    fn from(detail: &str) -> Self {
+        detail.to_owned().into()
+    }
+}
+
+impl Fault {
+    fn of(kind: FaultKind, what: &impl fmt::Display) -> Self {
+        Self { kind, detail: what.to_string() }
+    }
 }
 
 impl AppError {
@@ -45,7 +72,7 @@ impl AppError {
 impl fmt::Display for AppError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Fault(detail) => write!(f, "{}: {detail}", self.code()),
+            Self::Fault(fault) => write!(f, "{}: {}", self.code(), fault.detail),
             _ => write!(f, "{}", self.code()),
         }
     }
@@ -60,12 +87,16 @@ impl From<Refused> for AppError {
 
 impl From<StoreError> for AppError {
     fn from(error: StoreError) -> Self {
-        Self::Fault(error.to_string())
+        Self::Fault(Fault::of(error.kind, &error))
     }
 }
 
 impl From<CommitError> for AppError {
     fn from(error: CommitError) -> Self {
-        Self::Fault(error.to_string())
+        match &error {
+            CommitError::Failed(fault) if fault.kind == FaultKind::Overloaded => Self::Overloaded,
+            CommitError::Failed(fault) | CommitError::Unknown(fault) => Self::Fault(Fault::of(fault.kind, &error)),
+            CommitError::Conflict(_) => Self::Fault(Fault::of(FaultKind::Other, &error)),
+        }
     }
 }

@@ -95,7 +95,8 @@ impl App {
     pub(crate) async fn prune_attempts(self) {
         loop {
             tokio::time::sleep(PRUNE_EVERY).await;
-            for _ in 0..PRUNES {
+            let rounds = if self.hub().leads() { PRUNES } else { 0 };
+            for _ in 0..rounds {
                 let Ok(before) = self.store().count_attempts().await else { break };
                 self.counts().budgets.store(before.buckets, Ordering::Relaxed);
                 if before.buckets == 0 && before.networks == 0 {

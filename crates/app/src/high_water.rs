@@ -9,7 +9,7 @@
 use crate::{App, AppError};
 use portcullis_domain::rollback::Compared;
 pub use portcullis_domain::rollback::{Mark, Proof};
-use portcullis_store::{Store, StoreError};
+use portcullis_store::{FaultKind, Flood, Store, StoreError};
 use portcullis_wire::{Entry, LogId, Rev};
 use serde::{Deserialize, Serialize};
 use std::io::{ErrorKind, Write as _};
@@ -76,10 +76,10 @@ impl App {
     /// Another log than the file names: an empty or foreign database stands where ours should. Nothing was changed.
     pub async fn guard_log(&self, path: PathBuf, tasks: &mut tokio::task::JoinSet<()>) -> Result<(), AppError> {
         let stamp = self.store().stamp().await.map_err(|e| self.fault(e.into()))?;
-        let mark: Option<Mark> = read(&path).map_err(AppError::Fault)?;
+        let mark: Option<Mark> = read(&path).map_err(|what| AppError::Fault(what.into()))?;
         if let Some(mark) = mark {
             let behind = match mark.compare(&stamp) {
-                Compared::OtherLog => return Err(AppError::Fault(other_log(&path, &mark, stamp.log))),
+                Compared::OtherLog => return Err(AppError::Fault(other_log(&path, &mark, stamp.log).into())),
                 Compared::Behind(what) => Some(what),
                 Compared::Refounded => None,
                 Compared::Fits => {
@@ -93,7 +93,7 @@ impl App {
                 self.hub().prove(mark.proof(format!("{what} (by {})", path.display()), stamp.now));
             }
         }
-        let proof: Option<Proof> = read(&proof_path(&path)).map_err(AppError::Fault)?;
+        let proof: Option<Proof> = read(&proof_path(&path)).map_err(|what| AppError::Fault(what.into()))?;
         if let Some(proof) = proof {
             let since = written_since(self.store(), proof.rev).await.map_err(|e| self.fault(e.into()))?;
             if proof.is_met_by(&stamp, since.as_deref()) && self.hub().rolled_back().is_none() {
@@ -111,6 +111,7 @@ impl App {
     /// while it is served is a proof like any other.
     async fn keep_mark(self, path: PathBuf) {
         let (mut written, mut noted): (Option<Mark>, Option<Arc<Proof>>) = (None, None);
+        let mut flood = Flood::default();
         loop {
             let stamp = self.store().stamp().await.ok();
             if let (Some(mark), Some(stamp)) = (&written, &stamp)
@@ -132,8 +133,11 @@ impl App {
             } else {
                 Ok(())
             };
-            if let Err(error) = result {
-                tracing::warn!(%error, path = %path.display(), "how far the database has come could not be written down");
+            if let Err(error) = result
+                && let Some(times) = flood.note(FaultKind::of_io(&error), self.store().now())
+            {
+                let path = path.display();
+                tracing::warn!(%error, times, %path, "how far the database has come could not be written down");
             }
             tokio::time::sleep(ROUND).await;
         }

@@ -8,6 +8,7 @@
 //! Locks here are held for moments, never across an await; streams encode nothing that another has encoded already.
 pub mod enforcement;
 pub mod leases;
+pub mod nodes;
 pub mod subscription;
 
 use crate::high_water::Proof;
@@ -16,19 +17,22 @@ use crate::real;
 use crate::{AppError, hub::enforcement::Waits};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
+use portcullis_domain::Chance as _;
 use portcullis_domain::family::MacKey;
+use portcullis_domain::model::Client;
 use portcullis_feed::fleet::Fleet;
 use portcullis_feed::knowledge::{Anchor, Knowledge, Lease};
 use portcullis_feed::publisher::{Limits, LogState, Publisher};
 use portcullis_feed::{Mono, Policy, fleet};
-use portcullis_store::{Store, StoreError};
+use portcullis_store::{News, Store, StoreError};
 use portcullis_verify::{Authentic, Decision, Expect, View};
 use portcullis_wire::frame::Entries;
 use portcullis_wire::jws::Jwk;
 use portcullis_wire::{
-    Chain, ClientId, Code, Digest, Epoch, InstanceId, KeyId, LogId, Rev, SecretString, Time, Verb, b64,
+    Chain, ClientId, Code, Digest, Entry, Epoch, InstanceId, KeyId, LogId, NodeId, Rev, SecretString, Target, Time,
+    Verb, b64,
 };
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, watch};
@@ -70,8 +74,6 @@ struct Inner {
     /// The newest rev that somebody waits for.
     prompt: AtomicU64,
     closing: AtomicBool,
-    /// Whether other nodes may give leases, too, of which this one knows nothing.
-    others: AtomicBool,
     /// What own tokens are judged by: the same as at every verifier, with this node's own reads as leases.
     view: ArcSwap<View>,
     /// What positions are made with, the newest last; those of an older one are still believed.
@@ -85,6 +87,8 @@ struct Inner {
     /// What proves that the database is older than what it has said.
     rolled_back: ArcSwapOption<Proof>,
     waits: Waits,
+    /// This node among others, where there may be some.
+    nodes: Option<nodes::Nodes>,
     pub(crate) stats: Stats,
 }
 
@@ -128,7 +132,8 @@ struct State {
     batches: VecDeque<Batch>,
     keys_version: u64,
     newest_key: Option<KeyId>,
-    closed_clients: BTreeSet<ClientId>,
+    /// Clients that are switched off, by the end that switched them off.
+    closed_clients: BTreeMap<ClientId, Rev>,
     /// The newest snapshots, newest last: who pulls pages of one finishes it while the log goes on.
     snapshots: VecDeque<Made>,
 }
@@ -180,13 +185,18 @@ impl Hub {
         let mut fleet = Fleet::new(settings.bound_ms, settings.stream_grace_ms, limit);
         let mut secrets = BTreeMap::new();
         for row in rows {
+            if store.is_shared() {
+                break; // an earlier run had a row of its own among the nodes', which tells of its leases
+            }
             secrets.insert(row.id, (row.client, row.secret));
             if fleet.restore(instance(&row), now).is_err() {
                 return Err(AppError::Fault("there are more verifier instances than may be".into()));
             }
         }
         let view = ArcSwap::from_pointee(View::new(Knowledge::nothing(publisher.set().clone())));
+        let nodes = store.is_shared().then(|| nodes::Nodes::new(NodeId::from_bits(real::RealChance.bits()), now));
         let inner = Inner {
+            nodes,
             log: publisher.log(),
             started: now,
             head_at_start: publisher.head(),
@@ -200,7 +210,7 @@ impl Hub {
                 batches: VecDeque::new(),
                 keys_version: 0,
                 newest_key: None,
-                closed_clients: BTreeSet::new(),
+                closed_clients: BTreeMap::new(),
                 snapshots: VecDeque::new(),
             }),
             version: watch::channel(0).0,
@@ -210,7 +220,6 @@ impl Hub {
             acks: watch::channel(0).0,
             prompt: AtomicU64::new(0),
             closing: AtomicBool::new(false),
-            others: AtomicBool::new(false),
             view,
             macs: ArcSwap::from_pointee(keys.macs().to_vec()),
             keys_changed: Notify::new(),
@@ -224,6 +233,7 @@ impl Hub {
         let hub = Self { inner: Arc::new(inner) };
         hub.set_keys(keys);
         hub.read_once().await;
+        hub.join().await?;
         Ok(hub)
     }
 
@@ -239,12 +249,6 @@ impl Hub {
     /// Something was committed: look at the log.
     pub fn wake(&self) {
         self.inner.wake.notify_one();
-    }
-
-    /// Other nodes serve the same database. What their verifiers acknowledge is not heard here, so that from now on only time
-    /// says that a revocation is enforced everywhere.
-    pub fn expect_other_nodes(&self) {
-        self.inner.others.store(true, Ordering::Release);
     }
 
     /// The keys changed: tell every stream.
@@ -346,10 +350,16 @@ impl Hub {
 
     /// The task that reads the committed log until the hub closes.
     pub async fn follow(self) {
+        let mut seen = 0;
         while !self.inner.closing.load(Ordering::Acquire) {
             self.read_once().await;
             let poll_ms = u64::try_from(self.bound_ms() / 12).unwrap_or(400).clamp(20, 500);
-            let _ = tokio::time::timeout(std::time::Duration::from_millis(poll_ms), self.inner.wake.notified()).await;
+            let pause = tokio::time::sleep(std::time::Duration::from_millis(poll_ms));
+            tokio::select! {
+                () = self.inner.wake.notified() => {}
+                newest = self.inner.store.news(News::Log, seen) => seen = newest,
+                () = pause => {}
+            }
             // A stale node closes its streams: each looks when the version changes.
             if self.why_not_ready().is_some() {
                 self.bump();
@@ -432,6 +442,9 @@ impl Hub {
             }
             let whole = read.entries.last().map_or(after, |entry| entry.rev) == read.stamp.head;
             let keys = self.keys_for(&read).await?;
+            if self.is_shared() {
+                self.close_clients_of(&read.entries).await?;
+            }
             self.apply(&read, keys)?;
             if whole {
                 return Ok(read.stamp);
@@ -547,16 +560,33 @@ impl Hub {
         }
     }
 
-    /// Ends all streams and leases of a client that was switched off, until it is switched on again.
-    pub fn set_client_closed(&self, client: ClientId, closed: bool) {
+    /// Ends all streams and leases of a client that the end at `rev` switched off, until it is switched on again.
+    pub fn close_client(&self, client: ClientId, rev: Rev) {
         let mut state = self.state();
-        if closed {
-            state.closed_clients.insert(client);
-        } else {
-            state.closed_clients.remove(&client);
-        }
+        let mark = state.closed_clients.entry(client).or_insert(rev);
+        *mark = rev.max(*mark);
         drop(state);
         self.bump();
+    }
+
+    /// A client that its row shows to be on: switched on again since the end that switched it off, perhaps at another node.
+    pub(crate) fn client_is_on(&self, client: &Client) {
+        let mut state = self.state();
+        if state.closed_clients.get(&client.id).is_some_and(|rev| *rev <= client.cut.rev) {
+            state.closed_clients.remove(&client.id);
+        }
+    }
+
+    /// Entries that other nodes wrote when they switched clients off.
+    async fn close_clients_of(&self, entries: &[Entry]) -> Result<(), StoreError> {
+        for entry in entries {
+            if let (Verb::End, Target::Client(id)) = (&entry.verb, &entry.target)
+                && self.inner.store.load_client(*id).await?.is_some_and(|view| view.client.disabled)
+            {
+                self.close_client(*id, entry.rev);
+            }
+        }
+        Ok(())
     }
 
     /// Says goodbye to every stream; the first step of a shutdown.

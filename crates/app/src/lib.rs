@@ -44,12 +44,13 @@ use portcullis_domain::changes::{Change, Changes, Committed, Conflict, Idempoten
 use portcullis_domain::family::MacKey;
 use portcullis_domain::time_rules;
 use portcullis_domain::{Chance, Decision, Refused};
-use portcullis_store::{CommitError, Remembered};
+pub use portcullis_store::FaultKind;
+use portcullis_store::{CommitError, Flood, Remembered};
 use portcullis_wire::{Code, Digest, LogId, SessionId, Time};
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// How often a decision is taken anew because rows moved. Each conflict means that another decision was committed, so
 /// this is only reached by a storm on one row.
@@ -73,6 +74,8 @@ struct Inner {
     /// When sessions were last seen without a refresh, to be written from time to time.
     seen: Mutex<BTreeMap<SessionId, Time>>,
     counts: Counts,
+    /// Which faults are told in the log.
+    flood: Mutex<Flood>,
     acts: act_journal::Pending,
     /// A revocation by filter was asked for.
     jobs: tokio::sync::Notify,
@@ -113,8 +116,16 @@ pub struct Counts {
     pub revocations: AtomicU64,
     /// Decisions taken anew because rows had moved.
     pub conflicts: AtomicU64,
-    /// Faults.
-    pub faults: AtomicU64,
+    /// Faults, by [`FaultKind`].
+    pub faults: [AtomicU64; FaultKind::ALL.len()],
+}
+
+impl Counts {
+    fn fault(&self, kind: FaultKind) {
+        if let Some(count) = self.faults.get(kind as usize) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
 }
 
 impl std::fmt::Debug for App {
@@ -327,11 +338,29 @@ impl App {
 
     /// Counts and logs a fault; passes everything through.
     pub(crate) fn fault(&self, error: AppError) -> AppError {
-        if let AppError::Fault(detail) = &error {
-            self.inner.counts.faults.fetch_add(1, Ordering::Relaxed);
-            tracing::error!(%detail, "fault");
+        match &error {
+            AppError::Fault(fault) => {
+                self.counts().fault(fault.kind);
+                if let Some(times) = self.flood().note(fault.kind, self.store().now()) {
+                    tracing::error!(kind = fault.kind.name(), times, detail = %fault.detail, "fault");
+                }
+            }
+            AppError::Overloaded => self.counts().fault(FaultKind::Overloaded),
+            _ => {}
         }
         error
+    }
+
+    fn flood(&self) -> MutexGuard<'_, Flood> {
+        self.inner.flood.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells how many faults there were that were not told one by one.
+    fn tell_faults(&self) {
+        let due = self.flood().due(self.store().now());
+        for (kind, times) in due {
+            tracing::error!(kind = kind.name(), times, "faults since the last line about one of this kind");
+        }
     }
 
     /// A session was seen; written with others from time to time, never by the request itself.

@@ -156,6 +156,10 @@ impl App {
     /// Works off revocations by filter, one at a time, for ever. What a killed server left goes on where it stood.
     pub(crate) async fn work_off_jobs(self) {
         loop {
+            if !self.hub().leads() {
+                tokio::time::sleep(AGAIN).await;
+                continue;
+            }
             match self.store().list_running_jobs().await {
                 Ok(running) => match running.into_iter().next() {
                     Some(job) => {
@@ -163,6 +167,10 @@ impl App {
                             tracing::warn!(job = %job.id, %error, "a revocation by filter could not go on; tried again");
                             tokio::time::sleep(AGAIN).await;
                         }
+                    }
+                    // Another node may have been asked for one; and the node that worked on one may be gone.
+                    None if self.hub().is_shared() => {
+                        let _ = tokio::time::timeout(AGAIN, self.inner.jobs.notified()).await;
                     }
                     None => self.inner.jobs.notified().await,
                 },

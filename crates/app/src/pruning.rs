@@ -38,6 +38,11 @@ impl App {
         let (mut cursor, mut steps) = (None, 0_u32);
         loop {
             steps = steps.wrapping_add(1);
+            if !self.hub().leads() {
+                cursor = None;
+                tokio::time::sleep(BETWEEN_ROUNDS).await;
+                continue;
+            }
             let pause = match self.prune_step(cursor, steps.is_multiple_of(REST_EVERY)).await {
                 Ok(Step { next, more }) => {
                     cursor = next;

@@ -43,7 +43,7 @@ pub async fn refound(
 ) -> Result<Refounded, AppError> {
     let (stamp, rows) = (store.stamp().await?, store.list_keys().await?);
     if master.opens(&rows, stamp.log) == Some(false) {
-        return Err(AppError::Fault(crate::keys::KeyError::WrongMasterKey.to_string()));
+        return Err(AppError::Fault(crate::keys::KeyError::WrongMasterKey.to_string().into()));
     }
     let what = refound::plan(&stamp, &rows, rules, proven, &mut real::RealChance)?;
     let epoch = what.epoch;

@@ -81,7 +81,7 @@ impl App {
                 }
                 Some(Ok((id, Err(AppError::Refused(Refused::NotFound))))) => out.missing.push(id),
                 Some(Ok((_, Err(error)))) => failed = failed.or(Some(error)),
-                Some(Err(error)) => failed = Some(self.fault(AppError::Fault(error.to_string()))),
+                Some(Err(error)) => failed = Some(self.fault(AppError::Fault(error.to_string().into()))),
             }
         }
         if let Some(error) = failed {

@@ -86,13 +86,13 @@ fn locked<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 fn fault(error: KeyError) -> AppError {
-    AppError::Fault(error.to_string())
+    AppError::Fault(error.to_string().into())
 }
 
 /// A new private key. On a thread that may be busy for a while.
 async fn generate(purpose: KeyPurpose) -> Result<Material, AppError> {
     let made = tokio::task::spawn_blocking(move || Material::generate(purpose)).await;
-    made.map_err(|error| AppError::Fault(error.to_string()))?.map_err(fault)
+    made.map_err(|error| AppError::Fault(error.to_string().into()))?.map_err(fault)
 }
 
 /// Whether `next` opens the stored keys and `present` does not: the server died between the commit that sealed them anew and the
@@ -145,10 +145,12 @@ impl App {
         self.settings().key_rules()
     }
 
-    /// How long a key is published before it signs, in milliseconds: B (+1%).
+    /// How long a key is published before it signs, in milliseconds: B (+1%); and where other nodes give leases too, until the
+    /// last of them has read the keys, or gives none.
     fn publish_ms(&self) -> i64 {
         let bound = self.hub().bound_ms();
-        bound + bound / 100 + 1
+        let elsewhere = if self.hub().is_shared() { portcullis_feed::cluster::FENCE } else { 0 };
+        bound + bound / 100 + 1 + elsewhere
     }
 
     fn is_published(&self, key: KeyId) -> bool {
@@ -228,6 +230,7 @@ impl App {
     /// token is signed with a key that is not on its way to them.
     pub(crate) async fn load_keys(&self) -> Result<(Stamp, Vec<Key>), AppError> {
         let _reading = self.inner.rota.reading.lock().await;
+        let began = real::mono();
         let stamp = self.store().stamp().await.map_err(|e| self.fault(e.into()))?;
         let rows = self.store().list_keys().await.map_err(|e| self.fault(e.into()))?;
         if !self.keys().is_of(&rows, stamp.floor) {
@@ -244,6 +247,7 @@ impl App {
             self.inner.keys.store(Arc::new(ring));
             self.settle_master(master);
         }
+        self.hub().keys_were_read(began);
         Ok((stamp, rows))
     }
 
@@ -294,6 +298,9 @@ impl App {
     }
 
     async fn tend_keys(&self) -> Result<(), AppError> {
+        if !self.hub().leads() {
+            return self.load_keys().await.map(drop);
+        }
         let turn = self.inner.rota.turn.lock().await;
         let decide = |planned: &Planned<Plan>, chance: &mut dyn portcullis_domain::Chance| {
             if planned.what.held == Some(Held::TooMany) {
@@ -415,7 +422,7 @@ impl App {
         };
         let (_, rows) = self.load_keys().await?;
         if !rows.iter().any(|row| row.id == id && row.dead.is_some()) {
-            return Err(self.fault(AppError::Fault(format!("{id} was revoked and is not dead"))));
+            return Err(self.fault(AppError::Fault(format!("{id} was revoked and is not dead").into())));
         }
         self.still_admin(admin).await?; // what was only answered was not checked by a commit
         Ok(revoked)
@@ -442,7 +449,7 @@ impl App {
         }
         if let Some(home) = &rota.home {
             let prepared = home.prepare(&next);
-            prepared.map_err(|error| self.fault(AppError::Fault(format!("the next master key: {error}"))))?;
+            prepared.map_err(|error| self.fault(AppError::Fault(format!("the next master key: {error}").into())))?;
         }
         locked(&rota.masters).truncate(1);
         locked(&rota.masters).push(next.clone());
@@ -498,7 +505,7 @@ impl App {
         work: impl Future<Output = Result<T, AppError>> + Send + 'static,
     ) -> Result<T, AppError> {
         let done = tokio::spawn(work).await;
-        done.unwrap_or_else(|error| Err(self.fault(AppError::Fault(error.to_string()))))
+        done.unwrap_or_else(|error| Err(self.fault(AppError::Fault(error.to_string().into()))))
     }
 }
 

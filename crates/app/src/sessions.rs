@@ -336,7 +336,8 @@ impl App {
         if !self.may_sign(&keys) {
             return Err(AppError::Overloaded); // a key was revoked this very moment; the client repeats
         }
-        let access_token = keys.sign(&issued.claims).map_err(|error| self.fault(AppError::Fault(error.to_string())))?;
+        let access_token =
+            keys.sign(&issued.claims).map_err(|error| self.fault(AppError::Fault(error.to_string().into())))?;
         Ok(Tokens {
             session: issued.session,
             account: issued.account,

@@ -10,7 +10,7 @@ use portcullis_domain::time_rules;
 use portcullis_store::Store;
 use portcullis_verify::Expect;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::task::JoinSet;
@@ -66,6 +66,7 @@ impl App {
             horizon: AtomicI64::new(0),
             seen: Mutex::new(BTreeMap::new()),
             counts: Counts::default(),
+            flood: Mutex::default(),
             acts: crate::act_journal::Pending::default(),
             jobs: tokio::sync::Notify::new(),
             rota: Rota::new(master, home),
@@ -75,6 +76,9 @@ impl App {
         let app = Self { inner: Arc::new(inner) };
         app.publish_at_start().await?;
         tasks.spawn(hub.follow());
+        if app.hub().is_shared() {
+            tasks.spawn(app.hub().clone().keep_row());
+        }
         tasks.spawn(app.clone().keep_keys());
         tasks.spawn(app.clone().keep_house());
         tasks.spawn(app.clone().work_off_jobs());
@@ -90,6 +94,7 @@ impl App {
         loop {
             tokio::time::sleep(HOUSEKEEPING).await;
             rounds = rounds.wrapping_add(1);
+            self.tell_faults();
             let mut steps = Vec::new();
             let now = self.store().now();
             let bound_ms = i64::try_from(self.inner.bound.at(now)).unwrap_or(i64::MAX);
@@ -99,7 +104,11 @@ impl App {
             if let Ok(stamp) = self.store().stamp().await {
                 // While nothing is in the log, nothing waits to be forgotten: F may rest for a while.
                 let due = floor.is_first() || stamp.head.0 > 0 || rounds.is_multiple_of(15);
-                if due && let Some(floor) = floor.next(stamp.floor, now, real::mono().0) {
+                // The clock watches on every node, so that the next one goes on where the last one ended.
+                if due
+                    && let Some(floor) = floor.next(stamp.floor, now, real::mono().0)
+                    && self.hub().leads()
+                {
                     steps.push(Change::RaiseFloor(floor));
                 }
             }
@@ -110,8 +119,10 @@ impl App {
                 }
             }
             if rounds.is_multiple_of(300) {
-                steps.push(Change::ForgetIdempotency(now.minus(REMEMBER)));
-                steps.push(Change::ForgetJobs(now.minus(self.settings().retention().ended)));
+                if self.hub().leads() {
+                    steps.push(Change::ForgetIdempotency(now.minus(REMEMBER)));
+                    steps.push(Change::ForgetJobs(now.minus(self.settings().retention().ended)));
+                }
                 let quiet = self.settings().bound.max(self.settings().rules.max_life()).saturating_mul(10).max(600_000);
                 let gone = self.hub().prune_instances(quiet);
                 if !gone.is_empty() {
@@ -122,8 +133,8 @@ impl App {
                 continue;
             }
             if let Err(error) = self.inner.store.commit(Changes { steps, ..Changes::default() }).await {
-                tracing::warn!(%error, "housekeeping could not be written; it is tried again");
-                self.counts().faults.fetch_add(1, Ordering::Relaxed);
+                // Tried again in a later round.
+                self.fault(error.into());
             }
         }
     }

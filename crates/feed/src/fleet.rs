@@ -86,6 +86,16 @@ struct Record {
     late: Option<(Rev, Rev)>,
 }
 
+/// How an instance stands to an entry.
+enum Standing {
+    /// It held no lease at the commit.
+    NotLeased,
+    Acknowledged,
+    Lapsed,
+    /// Until then at the latest.
+    Pending(Mono),
+}
+
 /// The bookkeeping; see the [module](self).
 #[derive(Debug, Clone)]
 pub struct Fleet {
@@ -247,29 +257,59 @@ impl Fleet {
     /// How far the entry at `rev`, committed at `committed_at`, is enforced by `now`. Instances without a lease at the commit
     /// do not count as pending: they accept nothing on a route under `closed` before they know it. No verifiers: complete.
     pub fn enforcement(&self, rev: Rev, committed_at: Mono, now: Mono) -> Enforcement {
-        let longest = self.longest(now).max(self.longest(committed_at));
-        let bounded_by_ms = longest.saturating_add(self.stream_grace_ms);
+        let bounded_by_ms = self.bounded_by(committed_at, now);
         let mut sum = Enforcement { bounded_by_ms, complete: true, ..Enforcement::default() };
         for record in self.records.values() {
             sum.until_expiry += u32::from(record.instance.policies.has(Policy::Open));
-            let Some((first, last)) = record.run else { continue };
-            let last_before = last.min(committed_at);
-            if first > committed_at || last_before.plus(longest) <= committed_at {
-                continue; // no lease at the commit
-            }
-            let ends = last_before.plus(bounded_by_ms);
-            let late = record.late.is_some_and(|(from, to)| from < rev && rev <= to);
-            if record.applied.is_some_and(|applied| applied >= rev) && !late {
-                sum.acknowledged += 1;
-            } else if ends <= now || record.applied.is_some_and(|applied| applied >= rev) {
-                sum.lapsed += 1;
-            } else {
-                sum.pending += 1;
-                sum.complete = false;
-                sum.complete_at = sum.complete_at.max(Some(ends));
+            match self.standing(record, rev, committed_at, now) {
+                Standing::NotLeased => {}
+                Standing::Acknowledged => sum.acknowledged += 1,
+                Standing::Lapsed => sum.lapsed += 1,
+                Standing::Pending(ends) => {
+                    sum.pending += 1;
+                    sum.complete = false;
+                    sum.complete_at = sum.complete_at.max(Some(ends));
+                }
             }
         }
         sum
+    }
+
+    /// After how many milliseconds no lease that is given now lives any more, nor a stream by it.
+    pub fn bounded_by_ms(&self, now: Mono) -> Millis {
+        self.bounded_by(now, now)
+    }
+
+    fn bounded_by(&self, committed_at: Mono, now: Mono) -> Millis {
+        self.longest(now).max(self.longest(committed_at)).saturating_add(self.stream_grace_ms)
+    }
+
+    fn standing(&self, record: &Record, rev: Rev, committed_at: Mono, now: Mono) -> Standing {
+        let longest = self.longest(now).max(self.longest(committed_at));
+        let Some((first, last)) = record.run else { return Standing::NotLeased };
+        let last_before = last.min(committed_at);
+        if first > committed_at || last_before.plus(longest) <= committed_at {
+            return Standing::NotLeased; // at the commit
+        }
+        let ends = last_before.plus(self.bounded_by(committed_at, now));
+        let late = record.late.is_some_and(|(from, to)| from < rev && rev <= to);
+        match record.applied.is_some_and(|applied| applied >= rev) {
+            true if !late => Standing::Acknowledged,
+            true => Standing::Lapsed,
+            false if ends <= now => Standing::Lapsed,
+            false => Standing::Pending(ends),
+        }
+    }
+
+    /// The first `most` instances, by id, that [`Fleet::enforcement`] counts as pending.
+    pub fn behind(&self, rev: Rev, committed_at: Mono, now: Mono, most: usize) -> Vec<InstanceId> {
+        let pending = |r: &&Record| matches!(self.standing(r, rev, committed_at, now), Standing::Pending(_));
+        self.records.values().filter(pending).take(most).map(|record| record.instance.id).collect()
+    }
+
+    /// Whether this instance acknowledged `rev` here.
+    pub fn has_acknowledged(&self, id: InstanceId, rev: Rev) -> bool {
+        self.records.get(&id).is_some_and(|record| record.applied.is_some_and(|applied| applied >= rev))
     }
 
     /// The instances by id: for `/v1/admin/verifiers`.

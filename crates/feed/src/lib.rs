@@ -11,11 +11,13 @@
 //! | [`set`] | [`RevokedSet`]: token → live, ended or stale; persistent, so that readers never wait for a writer |
 //! | [`publisher`] | [`Publisher`]: the log at the server: order, chain, resume, snapshots |
 //! | [`fleet`] | [`Fleet`]: which verifiers hold leases, and since when a revocation is enforced everywhere |
+//! | [`cluster`] | what several server nodes on one log say of that together |
 //! | [`subscriber`] | [`Subscriber`]: the log at the verifier: snapshot, entries, leases |
 //! | [`knowledge`] | [`Knowledge`]: what a verifier knows at one moment, and whether that is fresh |
 #![no_std]
 extern crate alloc;
 
+pub mod cluster;
 pub mod fleet;
 pub mod knowledge;
 pub mod mono;

@@ -69,7 +69,10 @@ pub(crate) async fn front(State(shared): State<Shared>, mut request: Request, ne
     let status = response.status().as_u16();
     shared.counts().record(&method, route_name, status, took_us);
     span.in_scope(|| match status {
-        500.. => tracing::warn!(status, took_us, "answered"),
+        500.. => match shared.failures_told().may(real::mono_us()) {
+            Some(left_out) => tracing::warn!(status, took_us, left_out, "answered"),
+            None => tracing::debug!(status, took_us, "answered"),
+        },
         400.. => tracing::info!(status, took_us, "answered"),
         // Metrics count these; a line for each would cost a tenth of a refresh.
         _ => tracing::debug!(status, took_us, "answered"),

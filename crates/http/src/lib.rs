@@ -29,6 +29,7 @@ pub mod traffic;
 mod admin;
 mod api;
 mod feed;
+mod few;
 mod front;
 mod oauth;
 mod openapi;

@@ -7,6 +7,7 @@ use crate::table::Table;
 use crate::traffic::BUCKETS_MS;
 use axum::response::{IntoResponse as _, Response};
 use http::{HeaderValue, header};
+use portcullis_app::FaultKind;
 use portcullis_wire::Code;
 use serde_json::json;
 use std::fmt::{Display, Write as _};
@@ -100,7 +101,6 @@ fn text(ctx: &Ctx) -> String {
         ("events_pruned", "Audit records deleted because of their age.", read(&counts.events_pruned)),
         ("addresses_forgotten", "Addresses deleted because of their age.", read(&counts.addresses_forgotten)),
         ("accounts_due", "Blocks that lifted themselves, and deletions that became final.", read(&counts.accounts_due)),
-        ("faults", "Faults on this side.", read(&counts.faults)),
         ("password_hashes", "Password hashes computed.", hashed),
         ("password_upgrades", "Stored hashes replaced by better ones after a sign-in.", app.passwords().upgraded()),
         ("password_hashes_refused", "Password hashes refused because the queue was full.", hash_refused),
@@ -116,6 +116,11 @@ fn text(ctx: &Ctx) -> String {
         ("panics", "Handlers that panicked.", read(&traffic.panics)),
     ] {
         out.one(&format!("portcullis_{name}_total"), "counter", help, value);
+    }
+
+    out.family("portcullis_faults_total", "counter", "Faults on this side, by kind.");
+    for (kind, count) in FaultKind::ALL.iter().zip(&counts.faults) {
+        out.value("portcullis_faults_total", &format!("{{kind=\"{}\"}}", kind.name()), read(count));
     }
 
     let keys = app.keys();

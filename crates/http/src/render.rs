@@ -4,11 +4,11 @@ use crate::request::cursor_text;
 use axum::response::{IntoResponse as _, Response};
 use http::{HeaderValue, StatusCode, header};
 use portcullis_app::EventRow;
+use portcullis_app::hub::nodes::Placed;
 use portcullis_domain::keys::{self, State};
 use portcullis_domain::mass::Job;
 use portcullis_domain::model::{Account, Client, Key, Session, Status};
 use portcullis_domain::view::SessionView;
-use portcullis_feed::fleet::Listed;
 use portcullis_wire::{AccountId, Code, Rev, SessionId, Time};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -178,8 +178,10 @@ pub(crate) fn job(job: &Job) -> Value {
     })
 }
 
-pub(crate) fn verifier(listed: &Listed, head: Rev) -> Value {
+pub(crate) fn verifier(placed: &Placed, head: Rev) -> Value {
+    let listed = &placed.listed;
     json!({
+        "node": placed.node, "version": placed.version, "lag_ms": placed.lag_ms,
         "id": listed.instance.id, "name": listed.instance.name, "client_id": listed.instance.client,
         "policy": listed.instance.policies.to_string(), "bound_ms": listed.instance.bound_ms,
         "connected": listed.connected, "leased": listed.leased, "applied": listed.applied,

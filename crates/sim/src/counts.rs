@@ -107,6 +107,13 @@ pub const KINDS: &[&str] = &[
     "refused: expired",
     "refused: not fresh",
     "tokens ahead of the verifier",
+    "connections opened",
+    "connections renewed",
+    "connections ended: revoked",
+    "connections ended: stale",
+    "connections ended: expired",
+    "connections ended: not fresh",
+    "renewals refused: another's token",
 ];
 
 /// Counters by kind.

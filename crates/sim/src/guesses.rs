@@ -43,6 +43,8 @@ pub struct Guesses {
     began: Option<At>,
     /// What each known device took and was not given back, by its bucket.
     taken: BTreeMap<BucketKey, i64>,
+    /// The same at the commit that throttled it last: until that is told, some of it may be given back.
+    at_throttle: BTreeMap<BucketKey, i64>,
 }
 
 impl World {
@@ -89,13 +91,13 @@ impl World {
         let verdict = result.ok().and_then(|committed| committed.attempt);
         let Some(op) = self.ops.get_mut(&id) else { return };
         op.verdict = verdict;
-        let request = op.request.clone();
+        let (request, attempt) = (op.request.clone(), op.attempt);
         let Some(verdict) = verdict else { return self.op_fails(id) };
-        self.check_attempt(&request, verdict);
+        self.check_attempt(&request, attempt, verdict);
         self.next(id, Stage::Load, 0);
     }
 
-    fn check_attempt(&mut self, request: &Request, verdict: Verdict) {
+    fn check_attempt(&mut self, request: &Request, attempt: Option<Attempt>, verdict: Verdict) {
         let Request::SignIn { origin, .. } = request else { return };
         match (origin.right, origin.known, verdict) {
             (false, _, Verdict::Throttled) => self.counts.add("guesses throttled"),
@@ -110,7 +112,14 @@ impl World {
                     self.violate("I12", detail);
                 }
             }
-            (true, Some(_), Verdict::Throttled) => self.counts.add("sign-ins throttled at a known device"),
+            // A known device is throttled by what it took itself, and by nothing else.
+            (true, Some(device), Verdict::Throttled) => {
+                let bucket = attempt.and_then(|attempt| attempt.device);
+                let own = bucket.and_then(|bucket| self.guesses.at_throttle.get(&bucket)).copied().unwrap_or(0);
+                if own < DEVICE.burst {
+                    self.violate("I11", format!("device {device} is throttled, and took {own} itself"));
+                }
+            }
             (true, None, Verdict::Throttled) => self.counts.add("sign-ins throttled at an unknown device"),
             (true, _, Verdict::Stranger) => self.counts.add("sign-ins at an unknown device"),
             (true, _, Verdict::Network) => self.counts.add("sign-ins from a known network"),
@@ -118,17 +127,14 @@ impl World {
         }
     }
 
-    /// What commits on disk took, and gave back. A known device is throttled by what it took itself, and by nothing else (I11):
-    /// looked at here, for until the verdict is told some of it may have been given back.
+    /// What commits on disk took, and gave back.
     pub fn truth_of_attempts(&mut self, changes: &Changes, committed: Committed) {
         for step in &changes.steps {
             if let (Change::TakeAttempt(attempt), Some(Verdict::Throttled)) = (step, committed.attempt)
                 && let Some(bucket) = attempt.device
             {
                 let own = self.guesses.taken.get(&bucket).copied().unwrap_or(0);
-                if own < DEVICE.burst {
-                    self.violate("I11", format!("a known device is throttled, and took {own} itself"));
-                }
+                self.guesses.at_throttle.insert(bucket, own);
             }
             let (attempt, by) = match step {
                 Change::TakeAttempt(attempt) if committed.attempt == Some(Verdict::Device) => (attempt, 1),

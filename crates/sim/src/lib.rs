@@ -8,13 +8,14 @@
 //!
 //! The checks of [`checks`] read the truth, which the world keeps apart ([`truth`]), and hold the invariants of DESIGN §3
 //! against it. A run is a function of its seed; a failing seed is replayed by its number, with the story of its last events.
-//! [`run_rollback`] is a second world, in which databases are replaced by older ones. [`mutant`] plants bugs to prove that the checks would notice.
+//! [`run_rollback`] is a second world, in which databases are replaced by older ones; [`run_cluster`] a third one, of several nodes. [`mutant`] plants bugs to prove that the checks would notice.
 #![allow(missing_docs)]
 
 mod chaos;
 pub mod checks;
 mod clients;
 pub mod clock;
+mod cluster;
 pub mod counts;
 mod decide;
 mod disk;
@@ -30,13 +31,15 @@ pub mod rng;
 mod rollback;
 mod rota;
 mod server;
+mod streams;
 pub mod truth;
 mod verifiers;
 mod world;
 
 pub use checks::Violation;
+pub use cluster::run as run_cluster;
 pub use counts::Counts;
-pub use mutant::{Lapse, Mutant};
+pub use mutant::{Lag, Lapse, Mutant};
 pub use rollback::run as run_rollback;
 
 /// What a run came to.

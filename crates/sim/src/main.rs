@@ -1,20 +1,41 @@
 //! `portcullis-sim --seeds N [--from M] [--mutant NAME]` runs many worlds; `--seed S [--trace]` one.
-use portcullis_sim::{Counts, Lapse, Mutant, Outcome, run, run_rollback};
+use portcullis_sim::{Counts, Lag, Lapse, Mutant, Outcome, run, run_cluster, run_rollback};
 use std::io::Write;
 use std::process::ExitCode;
 
 const USAGE: &str = "usage: portcullis-sim [--seeds N] [--from M] [--mutant NAME]
-       portcullis-sim --seed S [--rollback] [--trace] [--mutant NAME]
+       portcullis-sim --seed S [--rollback | --cluster] [--trace] [--mutant NAME]
 Runs N seeded worlds of each kind (1000 unless told) and checks the invariants of DESIGN §3. Exit code 1: one did not hold, or a
-kind of event never happened. --rollback: the world of replaced databases. --mutant plants a bug (the list: --mutant list).";
+kind of event never happened. --rollback: the world of replaced databases; --cluster: that of
+several nodes. --mutant plants a bug (the list: --mutant list).";
 
 struct Options {
     seeds: u64,
     from: u64,
     seed: Option<u64>,
-    rollback: bool,
+    kind: Kind,
     trace: bool,
     mutant: Option<Bug>,
+}
+
+/// The worlds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Database,
+    Rollback,
+    Cluster,
+}
+
+impl Kind {
+    const ALL: [Self; 3] = [Self::Database, Self::Rollback, Self::Cluster];
+    /// The word that asks for it.
+    fn flag(self) -> &'static str {
+        match self {
+            Self::Database => "",
+            Self::Rollback => " --rollback",
+            Self::Cluster => " --cluster",
+        }
+    }
 }
 
 /// A planted bug, in the world that has it.
@@ -22,37 +43,50 @@ struct Options {
 enum Bug {
     Mutant(Mutant),
     Lapse(Lapse),
+    Lag(Lag),
 }
 
 impl Bug {
     fn parse(name: &str) -> Option<Self> {
-        Mutant::parse(name).map(Self::Mutant).or(Lapse::parse(name).map(Self::Lapse))
+        let lapse = || Lapse::parse(name).map(Self::Lapse);
+        Mutant::parse(name).map(Self::Mutant).or_else(lapse).or_else(|| Lag::parse(name).map(Self::Lag))
     }
     fn name(self) -> &'static str {
         match self {
             Self::Mutant(mutant) => mutant.name(),
             Self::Lapse(lapse) => lapse.name(),
+            Self::Lag(lag) => lag.name(),
+        }
+    }
+    fn kind(self) -> Kind {
+        match self {
+            Self::Mutant(_) => Kind::Database,
+            Self::Lapse(_) => Kind::Rollback,
+            Self::Lag(_) => Kind::Cluster,
         }
     }
     fn list() -> String {
         let line = |name: &str, breaks: &str| format!("{name:30} breaks {breaks}\n");
         let mutants = Mutant::ALL.iter().map(|mutant| line(mutant.name(), mutant.breaks()));
-        mutants.chain(Lapse::ALL.iter().map(|lapse| line(lapse.name(), lapse.breaks()))).collect()
+        let lapses = Lapse::ALL.iter().map(|lapse| line(lapse.name(), lapse.breaks()));
+        mutants.chain(lapses).chain(Lag::ALL.iter().map(|lag| line(lag.name(), lag.breaks()))).collect()
     }
 }
 
 /// One world of a seed.
-fn world(seed: u64, rollback: bool, bug: Option<Bug>, story: bool) -> Outcome {
-    match (rollback, bug) {
-        (true, Some(Bug::Lapse(lapse))) => run_rollback(seed, Some(lapse), story),
-        (true, _) => run_rollback(seed, None, story),
-        (false, Some(Bug::Mutant(mutant))) => run(seed, Some(mutant), story),
-        (false, _) => run(seed, None, story),
+fn world(seed: u64, kind: Kind, bug: Option<Bug>, story: bool) -> Outcome {
+    match (kind, bug) {
+        (Kind::Rollback, Some(Bug::Lapse(lapse))) => run_rollback(seed, Some(lapse), story),
+        (Kind::Rollback, _) => run_rollback(seed, None, story),
+        (Kind::Cluster, Some(Bug::Lag(lag))) => run_cluster(seed, Some(lag), story),
+        (Kind::Cluster, _) => run_cluster(seed, None, story),
+        (Kind::Database, Some(Bug::Mutant(mutant))) => run(seed, Some(mutant), story),
+        (Kind::Database, _) => run(seed, None, story),
     }
 }
 
 fn options() -> Result<Options, String> {
-    let mut options = Options { seeds: 1000, from: 0, seed: None, rollback: false, trace: false, mutant: None };
+    let mut options = Options { seeds: 1000, from: 0, seed: None, kind: Kind::Database, trace: false, mutant: None };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         let mut value = || words.next().ok_or_else(|| format!("{word} takes a value\n{USAGE}"));
@@ -61,12 +95,13 @@ fn options() -> Result<Options, String> {
             "--seeds" => options.seeds = number(value()?)?,
             "--from" => options.from = number(value()?)?,
             "--seed" => options.seed = Some(number(value()?)?),
-            "--rollback" => options.rollback = true,
+            "--rollback" => options.kind = Kind::Rollback,
+            "--cluster" => options.kind = Kind::Cluster,
             "--trace" => options.trace = true,
             "--mutant" => {
                 let name = value()?;
                 let bug = Bug::parse(&name).ok_or_else(|| format!("no such mutant; there are\n{}", Bug::list()))?;
-                options.rollback |= matches!(bug, Bug::Lapse(_));
+                options.kind = bug.kind();
                 options.mutant = Some(bug);
             }
             _ => return Err(USAGE.into()),
@@ -80,9 +115,9 @@ fn say(text: &str) {
 }
 
 /// Says what went wrong, tells the story, and how to see it again.
-fn explain(outcome: &Outcome, rollback: bool, options: &Options, lines: usize) {
+fn explain(outcome: &Outcome, kind: Kind, options: &Options, lines: usize) {
     let Some(violation) = &outcome.violation else { return };
-    let again = world(outcome.seed, rollback, options.mutant, true);
+    let again = world(outcome.seed, kind, options.mutant, true);
     say(&format!("seed {}: {} does not hold at {} ms", outcome.seed, violation.invariant, violation.at));
     say(&format!("  {}", violation.detail));
     say("  the last events:");
@@ -90,17 +125,16 @@ fn explain(outcome: &Outcome, rollback: bool, options: &Options, lines: usize) {
         say(&format!("  {line}"));
     }
     let planted = options.mutant.map(|bug| format!(" --mutant {}", bug.name())).unwrap_or_default();
-    let which = if rollback { " --rollback" } else { "" };
-    let seed = outcome.seed;
+    let (seed, which) = (outcome.seed, kind.flag());
     say(&format!("replay: cargo run -p portcullis-sim --release -- --seed {seed}{which} --trace{planted}"));
 }
 
 fn one(seed: u64, options: &Options) -> ExitCode {
-    let outcome = world(seed, options.rollback, options.mutant, options.trace);
+    let outcome = world(seed, options.kind, options.mutant, options.trace);
     if options.trace && outcome.violation.is_none() {
         outcome.story.iter().for_each(|line| say(line));
     }
-    explain(&outcome, options.rollback, options, 400);
+    explain(&outcome, options.kind, options, 400);
     say(&format!("seed {seed}: {} events, hash {:016x}", outcome.events, outcome.hash));
     if outcome.violation.is_some() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
@@ -109,15 +143,15 @@ fn many(options: &Options) -> ExitCode {
     let (mut counts, mut events) = (Counts::default(), 0);
     for seed in options.from..options.from.saturating_add(options.seeds) {
         // A planted bug is in one of the worlds only.
-        for rollback in [false, true] {
-            if options.mutant.is_some() && rollback != options.rollback {
+        for kind in Kind::ALL {
+            if options.mutant.is_some() && kind != options.kind {
                 continue;
             }
-            let outcome = world(seed, rollback, options.mutant, false);
+            let outcome = world(seed, kind, options.mutant, false);
             counts.merge(&outcome.counts);
             events += outcome.events;
             if outcome.violation.is_some() {
-                explain(&outcome, rollback, options, 40);
+                explain(&outcome, kind, options, 40);
                 say(&format!("found by seed {} of {} (from {})", seed - options.from + 1, options.seeds, options.from));
                 return ExitCode::FAILURE;
             }

@@ -93,6 +93,12 @@ mutants! {
     RuleTakenAwayEarly = "rule-taken-away-early" breaks "I1 I7";
     /// Of a filter with two members one is forgotten.
     FilterLosesAMember = "filter-loses-a-member" breaks "I6 I11";
+    /// A guard judges its connection when it is opened, and never again.
+    GuardLooksOnce = "guard-looks-once" breaks "I14";
+    /// Any good token renews a connection.
+    RenewalByAnyone = "renewal-by-anyone" breaks "I14";
+    /// Of the tokens shown a connection stands on the one that lasts longest.
+    RenewalByLongest = "renewal-by-longest" breaks "I14";
     /// Tokens may outlive the horizon of their snapshot.
     BeyondHorizon = "beyond-horizon" breaks "I16";
 }
@@ -128,4 +134,23 @@ mutants! {
     RestoreAsItIs = "restore-as-it-is" breaks "I10";
     /// A verifier that meets another log, epoch or history begins anew with it.
     FollowAnything = "follow-anything" breaks "I10";
+}
+
+mutants! {
+    /// A planted bug in the world of several nodes.
+    Lag:
+    /// A lease is given by what the node's reader knows, without a read.
+    LeaseFromTail = "lease-from-tail" breaks "I1 I4";
+    /// Entries are numbered by a sequence, before they are committed.
+    Sequence = "sequence" breaks "I1 I4 I11";
+    /// A node that was stopped for long gives leases before it has shown that it lives.
+    NoFence = "no-fence" breaks "I1";
+    /// A node gives leases before it has a row.
+    RowAfterLease = "row-after-lease" breaks "I1";
+    /// The row of a node that is silent for a second is removed.
+    GoneTooEarly = "gone-too-early" breaks "I1";
+    /// A node that has said nothing is taken to agree.
+    SilenceIsConsent = "silence-is-consent" breaks "I1";
+    /// Only the node that waits is asked.
+    OneNodeAlone = "one-node-alone" breaks "I1";
 }

@@ -51,6 +51,8 @@ pub struct Verifier {
     /// Whether its suspensions are seen by the monotonic clock (as `CLOCK_BOOTTIME` does).
     pub counts_suspension: bool,
     pub suspended: Option<(At, At)>,
+    /// When it went on last.
+    pub resumed: At,
     pub subscriber: Subscriber,
     /// What the request path reads.
     pub shown: View,
@@ -91,6 +93,7 @@ impl World {
             ppm,
             counts_suspension,
             suspended: None,
+            resumed: 0,
             subscriber,
             shown,
             answered: 0,
@@ -268,6 +271,7 @@ impl World {
         let applied = known.applied;
         let newer = applied > v.shown.known.applied;
         v.shown = v.shown.next(known);
+        self.wake_guards(verifier);
         if newer {
             self.note(4, applied.0 << 8 | verifier as u64);
             self.check_applied(verifier);
@@ -345,21 +349,38 @@ impl World {
         self.check_judged(verifier, token, judged);
     }
 
-    /// Judges as a request would be judged.
+    /// Judges as a request would be judged, and catches up where the verdict asks for it.
     pub fn judge(&mut self, verifier: usize, token: usize) -> Judged {
+        let (judged, catch_up) = self.judge_alone(verifier, token);
+        if catch_up {
+            self.verifier_handles(verifier, Input::CatchUp);
+        }
+        judged
+    }
+
+    /// The judgement, and whether it asks for a catch-up.
+    pub fn judge_alone(&mut self, verifier: usize, token: usize) -> (Judged, bool) {
         let (claims, key) = (self.truth.tokens[token].claims.clone(), self.truth.tokens[token].key);
         let (mono, wall) = {
             let v = &self.verifiers[verifier];
             (v.clock.now(self.now), v.wall.now(self.now))
         };
         if self.has(Mutant::IatInsteadOfRev) {
-            return self.judge_by_iat(verifier, &claims, mono, wall);
+            return (self.judge_by_iat(verifier, &claims, mono, wall), false);
         }
-        self.judge_signed(verifier, claims, key)
+        self.verdict(verifier, claims, key)
     }
 
     /// A token by this key. Whether the signature is right is no question here; whether the key is known is.
     pub fn judge_signed(&mut self, verifier: usize, claims: AccessClaims, key: KeyId) -> Judged {
+        let (judged, catch_up) = self.verdict(verifier, claims, key);
+        if catch_up {
+            self.verifier_handles(verifier, Input::CatchUp);
+        }
+        judged
+    }
+
+    fn verdict(&mut self, verifier: usize, claims: AccessClaims, key: KeyId) -> (Judged, bool) {
         let expect =
             Expect { issuer: self.settings.rules.issuer.clone(), audience: self.settings.rules.audience.clone() };
         let v = &mut self.verifiers[verifier];
@@ -383,10 +404,7 @@ impl World {
             (Decision::Introspect, _) => Judged::Refused(Reason::NotFresh),
             (Decision::Refuse(reason), _) => Judged::Refused(reason),
         };
-        if verdict.catch_up {
-            self.verifier_handles(verifier, Input::CatchUp);
-        }
-        judged
+        (judged, verdict.catch_up)
     }
 
     /// A bug: what was issued in or after the second of an entry is spared by it.
@@ -426,6 +444,7 @@ impl World {
         let now = self.now;
         let v = &mut self.verifiers[verifier];
         let Some((from, _)) = v.suspended.take() else { return };
+        v.resumed = now;
         if !v.counts_suspension {
             v.clock.missed(from, now);
         }

@@ -115,6 +115,25 @@ pub enum Event {
         verifier: usize,
         token: usize,
     },
+    /// Somebody opens a connection at a verifier's service.
+    Connect,
+    /// A guard looks after its connection.
+    Look {
+        connection: usize,
+        seq: u64,
+    },
+    /// Something is sent on a connection.
+    Item {
+        connection: usize,
+    },
+    /// A connection is seen to be open.
+    Inspect {
+        connection: usize,
+    },
+    /// A token is shown on a connection.
+    ShowToken {
+        connection: usize,
+    },
     /// A suspended verifier goes on.
     Resume {
         verifier: usize,
@@ -222,6 +241,7 @@ pub struct World {
     pub imports: crate::imports::Imports,
     pub accounts: Vec<(AccountId, String)>,
     pub verifiers: Vec<Verifier>,
+    pub streams: crate::streams::Streams,
     /// What was seen, folded into one number: the same seed gives the same.
     pub hash: u64,
     pub events: u64,
@@ -273,6 +293,7 @@ impl World {
             imports: crate::imports::Imports::default(),
             accounts: Vec::new(),
             verifiers: Vec::new(),
+            streams: crate::streams::Streams::new(seed),
             hash: seed,
             events: 0,
             queue: BinaryHeap::new(),
@@ -309,6 +330,7 @@ impl World {
         self.at(chaos, Event::Chaos);
         self.at(0, Event::WatchFloor);
         self.at(10_000, Event::Forge);
+        self.at(4_000, Event::Connect);
     }
 
     /// Until the end, or the first violation.
@@ -403,6 +425,11 @@ impl World {
             Event::Show { verifier, life } => self.verifier_show(verifier, life),
             Event::Probe { verifier } => self.probe(verifier),
             Event::ProbeToken { verifier, token } => self.probe_token(verifier, token),
+            Event::Connect => self.connect(),
+            Event::Look { connection, seq } => self.guard_looks(connection, seq),
+            Event::Item { connection } => self.item(connection),
+            Event::Inspect { connection } => self.inspect(connection),
+            Event::ShowToken { connection } => self.show_token(connection),
             Event::Resume { verifier } => self.verifier_resumes(verifier),
             Event::VerifierRestart { verifier } => self.verifier_restarts(verifier),
             Event::WatchFloor => self.watch_floor(),

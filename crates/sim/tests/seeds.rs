@@ -1,5 +1,5 @@
 //! Many worlds, planted bugs, and that a seed is a world.
-use portcullis_sim::{Counts, Lapse, Mutant, run, run_rollback};
+use portcullis_sim::{Counts, Lag, Lapse, Mutant, run, run_cluster, run_rollback};
 
 /// A debug build is some twenty times slower.
 const SEEDS: u64 = if cfg!(debug_assertions) { 100 } else { 1000 };
@@ -86,6 +86,41 @@ fn every_planted_lapse_is_caught() {
                 println!("{:30} seed {seed}: {}", lapse.name(), violation.detail);
             }
             other => missed.push(format!("{}: {other:?}", lapse.name())),
+        }
+    }
+    assert!(missed.is_empty(), "not caught:\n{}", missed.join("\n"));
+}
+
+#[test]
+fn several_nodes_say_together_what_is_true() {
+    let mut counts = Counts::default();
+    for seed in 0..SEEDS / 2 {
+        let outcome = run_cluster(seed, None, false);
+        if let Some(violation) = &outcome.violation {
+            let story = run_cluster(seed, None, true).story;
+            let last = story[story.len().saturating_sub(40)..].join("\n");
+            panic!("seed {seed}: {} does not hold: {}\n{last}", violation.invariant, violation.detail);
+        }
+        counts.merge(&outcome.counts);
+    }
+    let happened: Vec<_> = counts.rows().filter(|(kind, n)| kind.starts_with("cluster") && *n > 0).collect();
+    for (kind, n) in &happened {
+        println!("{n:>12}  {kind}");
+    }
+    assert!(happened.len() >= 16, "what never happened proves nothing");
+}
+
+#[test]
+fn every_planted_lag_is_caught() {
+    let mut missed = Vec::new();
+    for lag in Lag::ALL {
+        let caught =
+            (0..2 * CAUGHT_WITHIN).find_map(|seed| run_cluster(seed, Some(*lag), false).violation.map(|v| (seed, v)));
+        match caught {
+            Some((seed, violation)) if lag.breaks().split(' ').any(|i| i == violation.invariant) => {
+                println!("{:30} seed {seed}: {} ({})", lag.name(), violation.invariant, violation.detail);
+            }
+            other => missed.push(format!("{}: {other:?}", lag.name())),
         }
     }
     assert!(missed.is_empty(), "not caught:\n{}", missed.join("\n"));

@@ -1,8 +1,8 @@
 //! Between columns and domain types: conversions that can fail, and say of which row.
 use portcullis_domain::Cut;
-use portcullis_store::StoreError;
+use portcullis_store::{FaultKind, StoreError};
 use portcullis_wire::{
-    AccountId, ClientId, Digest, EventId, GrantId, InstanceId, JobId, LogId, Rev, SecretBytes, SessionId, Time,
+    AccountId, ClientId, Digest, EventId, GrantId, InstanceId, JobId, LogId, NodeId, Rev, SecretBytes, SessionId, Time,
 };
 use sqlx::postgres::{PgRow, Postgres};
 use sqlx::{Column as _, Decode, Row as _, Type, ValueRef as _};
@@ -35,9 +35,33 @@ impl fmt::Display for Fault {
         }
     }
 }
+impl Fault {
+    /// As operators tell them apart, by PostgreSQL's own codes (its manual's appendix A).
+    pub(crate) fn kind(&self) -> FaultKind {
+        let error = match self {
+            Self::Sqlx(error) => error,
+            Self::Row(_) => return FaultKind::Damaged,
+        };
+        match error {
+            sqlx::Error::Database(error) => match error.code().as_deref() {
+                Some("53100") => FaultKind::Full,
+                Some("25006") => FaultKind::ReadOnly,
+                Some("58030") => FaultKind::Io,
+                Some("55P03" | "57014" | "53300" | "53400" | "40P01") => FaultKind::Busy,
+                Some("XX001" | "XX002") => FaultKind::Damaged,
+                // It is starting up, shutting down, or was killed.
+                Some(code) if code.starts_with("57P0") => FaultKind::Io,
+                _ => FaultKind::Other,
+            },
+            sqlx::Error::PoolTimedOut => FaultKind::Busy,
+            sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::Protocol(_) => FaultKind::Io,
+            _ => FaultKind::Other,
+        }
+    }
+}
 impl From<Fault> for StoreError {
     fn from(fault: Fault) -> Self {
-        Self::new(fault)
+        Self::of(fault.kind(), fault)
     }
 }
 
@@ -54,7 +78,7 @@ macro_rules! blob_ids {
         }
     )*};
 }
-blob_ids!(AccountId SessionId GrantId ClientId EventId InstanceId JobId LogId);
+blob_ids!(AccountId SessionId GrantId ClientId EventId InstanceId JobId LogId NodeId);
 
 /// PostgreSQL's texts hold no NUL. It is kept as U+0001 `0`, and U+0001 as U+0001 `1`.
 pub(crate) fn escaped(text: &str) -> Cow<'_, str> {

@@ -19,6 +19,7 @@ mod clock;
 mod commit;
 mod jobs;
 mod migrate;
+mod nodes;
 mod open;
 mod pool;
 mod reads;
@@ -38,10 +39,10 @@ use portcullis_domain::model::{Account, Client, Instance, Key};
 use portcullis_domain::retention::Retention;
 use portcullis_domain::view::{AccountView, ClientView, RefreshView, SessionView, SignInView, Stamp};
 use portcullis_store::{
-    AttemptCount, CommitError, EventFilter, EventRow, Fut, LiveCount, LogRead, Page, Prunable, Remembered, RowCount,
-    Store, StoreError,
+    AttemptCount, CommitError, EventFilter, EventRow, FaultKind, Fut, LiveCount, LogRead, News, NodeRow, Page,
+    Prunable, Remembered, RowCount, Store, StoreError,
 };
-use portcullis_wire::{AccountId, ClientId, Entry, EventId, GrantId, JobId, Rev, SessionId, Time};
+use portcullis_wire::{AccountId, ClientId, Entry, EventId, GrantId, InstanceId, JobId, NodeId, Rev, SessionId, Time};
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
@@ -61,6 +62,7 @@ pub struct PostgresStore {
     committer: mpsc::Sender<Job>,
     counters: Arc<Counters>,
     woken: tokio_watch::Receiver<u64>,
+    nodes_woken: tokio_watch::Receiver<u64>,
     background: Vec<JoinHandle<()>>,
 }
 
@@ -105,7 +107,9 @@ impl PostgresStore {
         let reader = Arc::new(Reader::new(connect.clone(), &options, clock.clone()));
         let (committer, waiting) = mpsc::channel(options.queue.max(1));
         let counters = Arc::new(Counters::default());
-        let (wakes, woken) = tokio_watch::channel(0);
+        let (log, woken) = tokio_watch::channel(0);
+        let (nodes, nodes_woken) = tokio_watch::channel(0);
+        let wakes = watch::Woken { log, nodes };
         let writer = Committer {
             options: connect.clone(),
             clock: clock.clone(),
@@ -118,7 +122,7 @@ impl PostgresStore {
         tokio::spawn(writer.run(waiting)); // ends when the last sender is gone
         let background =
             vec![tokio::spawn(watch::follow(connect, wakes)), tokio::spawn(keep_time(reader.clone(), clock.clone()))];
-        Ok(Self { reader, clock, committer, counters, woken, background })
+        Ok(Self { reader, clock, committer, counters, woken, nodes_woken, background })
     }
 
     /// What the committer did so far.
@@ -276,7 +280,10 @@ impl Store for PostgresStore {
                 Ok(()) => {}
                 Err(TrySendError::Full(_)) => {
                     self.counters.refused.fetch_add(1, Relaxed);
-                    return Err(CommitError::Failed(StoreError::new("overloaded: too many commits are waiting")));
+                    return Err(CommitError::Failed(StoreError::of(
+                        FaultKind::Overloaded,
+                        "overloaded: too many commits are waiting",
+                    )));
                 }
                 Err(TrySendError::Closed(_)) => {
                     return Err(CommitError::Failed(StoreError::new("the committer has ended")));
@@ -290,5 +297,33 @@ impl Store for PostgresStore {
     }
     fn now(&self) -> Time {
         self.clock.now()
+    }
+    fn is_shared(&self) -> bool {
+        true
+    }
+    fn news(&self, of: News, seen: u64) -> Fut<'_, u64> {
+        let mut woken = match of {
+            News::Log => self.woken.clone(),
+            News::Nodes => self.nodes_woken.clone(),
+        };
+        Box::pin(async move {
+            let newest = woken.wait_for(|newest| *newest != seen).await.map(|newest| *newest);
+            match newest {
+                Ok(newest) => newest,
+                Err(_) => std::future::pending().await, // nobody listens any more
+            }
+        })
+    }
+    fn put_node(&self, row: NodeRow) -> Fut<'_, Result<(), StoreError>> {
+        self.read(async move { nodes::put(&self.reader, &row).await })
+    }
+    fn list_nodes(&self) -> Fut<'_, Result<Vec<NodeRow>, StoreError>> {
+        self.read(nodes::list(&self.reader))
+    }
+    fn remove_node(&self, id: NodeId, beat: u64) -> Fut<'_, Result<bool, StoreError>> {
+        self.read(nodes::remove(&self.reader, id, beat))
+    }
+    fn load_instance(&self, id: InstanceId) -> Fut<'_, Result<Option<Instance>, StoreError>> {
+        self.read(reads::instance(&self.reader, id))
     }
 }

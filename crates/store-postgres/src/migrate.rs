@@ -15,6 +15,7 @@ pub(crate) const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0002_rules.sql"),
     include_str!("migrations/0003_commit.sql"),
     include_str!("migrations/0004_act.sql"),
+    include_str!("migrations/0005_nodes.sql"),
 ];
 
 /// What stands in the way of a migration.

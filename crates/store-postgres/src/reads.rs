@@ -12,7 +12,7 @@ use portcullis_domain::changes::BoundRow;
 use portcullis_domain::model::{Account, Client, Instance, Key};
 use portcullis_domain::view::{AccountView, ClientView, RefreshView, SessionView, SignInView, Stamp};
 use portcullis_store::{AttemptCount, EventFilter, EventRow, LiveCount, LogRead, Page, Remembered, RowCount};
-use portcullis_wire::{AccountId, ClientId, Entry, EventId, GrantId, Rev, SessionId};
+use portcullis_wire::{AccountId, ClientId, Entry, EventId, GrantId, InstanceId, Rev, SessionId};
 use sqlx::query;
 
 /// When a refresh token was last used under the session `s`.
@@ -210,6 +210,11 @@ pub(crate) async fn clients(db: &Reader, cursor: Option<ClientId>, limit: u32) -
 pub(crate) async fn instances(db: &Reader) -> Result<Vec<Instance>, Fault> {
     const SQL: &str = concat!("SELECT ", instance_columns!(), " FROM instances i ORDER BY i.id");
     db.all(|| query(SQL), rows::instance).await
+}
+
+pub(crate) async fn instance(db: &Reader, id: InstanceId) -> Result<Option<Instance>, Fault> {
+    const SQL: &str = concat!("SELECT ", instance_columns!(), " FROM instances i WHERE i.id = $1");
+    db.one(|| query(SQL).bind(id.blob()), rows::instance).await
 }
 
 pub(crate) async fn keys(db: &Reader) -> Result<Vec<Key>, Fault> {

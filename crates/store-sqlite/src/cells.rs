@@ -1,11 +1,11 @@
 //! Between columns and domain types: conversions that can fail, and say of which row.
 use portcullis_domain::Cut;
-use portcullis_store::StoreError;
+use portcullis_store::{FaultKind, StoreError};
 use portcullis_wire::{
     AccountId, ClientId, Digest, EventId, GrantId, InstanceId, JobId, LogId, Rev, SecretBytes, SessionId, Time,
 };
 use rusqlite::types::{FromSql, ToSql, ToSqlOutput};
-use rusqlite::{Connection, Params, Row};
+use rusqlite::{Connection, ErrorCode, Params, Row};
 use std::fmt;
 
 /// Why reading or writing did not work out.
@@ -30,9 +30,26 @@ impl fmt::Display for Fault {
         }
     }
 }
+impl Fault {
+    /// As operators tell them apart.
+    pub(crate) fn kind(&self) -> FaultKind {
+        let code = match self {
+            Self::Sqlite(error) => error.sqlite_error_code(),
+            Self::Row(_) => Some(ErrorCode::DatabaseCorrupt),
+        };
+        match code {
+            Some(ErrorCode::DiskFull) => FaultKind::Full,
+            Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => FaultKind::ReadOnly,
+            Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen) => FaultKind::Io,
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => FaultKind::Busy,
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => FaultKind::Damaged,
+            _ => FaultKind::Other,
+        }
+    }
+}
 impl From<Fault> for StoreError {
     fn from(fault: Fault) -> Self {
-        Self::new(fault)
+        Self::of(fault.kind(), fault)
     }
 }
 

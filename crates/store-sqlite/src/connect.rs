@@ -37,6 +37,9 @@ impl Connector {
         // A schema from a foreign hand must not run functions; a double-quoted typo must not become a text.
         db.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
         db.set_db_config(DbConfig::SQLITE_DBCONFIG_DQS_DML, false)?;
+        // Else the last one that is closed moves the log into the database file, also where the start was refused because it is
+        // the wrong log, or a sync had failed. Who ends in order moves it himself ([`crate::checkpoint::at_the_end`]).
+        db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
         Ok(db)
     }
 

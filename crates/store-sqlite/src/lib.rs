@@ -26,6 +26,7 @@ mod prune;
 mod readers;
 mod reads;
 mod rows;
+mod settle;
 mod writer;
 
 pub use backup::{Replaced, Restoring};
@@ -33,15 +34,15 @@ pub use open::{OpenError, OpenOptions};
 
 use crate::lock::Lock;
 use crate::readers::Readers;
-use crate::writer::{Job, Writer};
+use crate::writer::{Job, Troubles, Writer};
 use portcullis_domain::changes::{BoundRow, Changes, Committed};
 use portcullis_domain::mass::{self, Batch, Filter};
 use portcullis_domain::model::{Account, Client, Instance, Key};
 use portcullis_domain::retention::Retention;
 use portcullis_domain::view::{AccountView, ClientView, RefreshView, SessionView, SignInView, Stamp};
 use portcullis_store::{
-    AttemptCount, CommitError, EventFilter, EventRow, Fut, LiveCount, LogRead, Page, Prunable, Remembered, RowCount,
-    Store, StoreError,
+    AttemptCount, CommitError, EventFilter, EventRow, FaultKind, Fut, LiveCount, LogRead, Page, Prunable, Remembered,
+    RowCount, Store, StoreError,
 };
 use portcullis_wire::{AccountId, ClientId, Entry, EventId, GrantId, JobId, Rev, SessionId, Time};
 use rusqlite::Connection;
@@ -64,6 +65,7 @@ pub struct SqliteStore {
     /// `None` only while closing.
     writer: Option<SyncSender<Job>>,
     threads: Vec<JoinHandle<()>>,
+    checkpointing: Arc<checkpoint::Shared>,
     counters: Arc<Counters>,
     _lock: Lock,
 }
@@ -105,10 +107,10 @@ impl SqliteStore {
     pub fn open(path: &Path, options: OpenOptions) -> Result<Self, OpenError> {
         let opened = open::open(path, &options)?;
         let (connector, path) = (opened.connector.clone(), opened.connector.path.clone());
-        let readers =
-            Readers::open(&connector, options.readers).map_err(|fault| OpenError::from_fault(&path, &fault))?;
+        let readers = Readers::open(&connector, options.readers);
+        let readers = Arc::new(readers.map_err(|fault| OpenError::from_fault(&path, &fault))?);
         let (sender, waiting) = sync_channel(options.queue.max(1));
-        let (checkpointer, checkpoints) = checkpoint::pair(connector.clone());
+        let (checkpointer, checkpoints, checkpointing) = checkpoint::pair(connector.clone());
         let counters = Arc::new(Counters::default());
         let copies = connector.clone();
         let writer = Writer {
@@ -117,6 +119,8 @@ impl SqliteStore {
             group: options.group.max(1),
             checkpointer,
             counters: counters.clone(),
+            readers: readers.clone(),
+            troubles: Troubles::default(),
         };
         let (db, meta) = (opened.db, opened.meta);
         let threads = [
@@ -126,7 +130,8 @@ impl SqliteStore {
         let threads: Result<Vec<_>, _> = threads.into_iter().collect();
         let threads = threads.map_err(|error| OpenError::from_io(&path, &error))?;
         let (writer, clock) = (Some(sender), options.clock);
-        Ok(Self { clock, connector: copies, readers: Arc::new(readers), writer, threads, counters, _lock: opened.lock })
+        let _lock = opened.lock;
+        Ok(Self { clock, connector: copies, readers, writer, threads, checkpointing, counters, _lock })
     }
 
     /// What the writer did so far.
@@ -166,6 +171,11 @@ impl Drop for SqliteStore {
         self.writer = None;
         for thread in self.threads.drain(..) {
             let _ = thread.join(); // a panic was told by the panic hook
+        }
+        // A start that was refused leaves the log as it found it.
+        if self.stats().commits > 0 && !self.checkpointing.is_suspect() {
+            let _closed = (self.readers.closed(), self.checkpointing.closed());
+            checkpoint::at_the_end(&self.connector);
         }
     }
 }
@@ -290,7 +300,10 @@ impl Store for SqliteStore {
                 Ok(()) => {}
                 Err(TrySendError::Full(_)) => {
                     self.counters.refused.fetch_add(1, Relaxed);
-                    return Err(CommitError::Failed(StoreError::new("overloaded: too many commits are waiting")));
+                    return Err(CommitError::Failed(StoreError::of(
+                        FaultKind::Overloaded,
+                        "overloaded: too many commits are waiting",
+                    )));
                 }
                 Err(TrySendError::Disconnected(_)) => return Err(closed()),
             }

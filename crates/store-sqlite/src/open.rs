@@ -5,6 +5,7 @@ use crate::connect::Connector;
 use crate::lock::Lock;
 use crate::reads;
 use crate::rows::Meta;
+use crate::settle;
 use crate::writer;
 use portcullis_domain::Cut;
 use portcullis_domain::model::{Client, ClientKind};
@@ -200,6 +201,18 @@ impl OpenError {
         }
     }
 
+    /// The write-ahead log could not be written over itself.
+    fn from_log(path: &Path, error: &io::Error) -> Self {
+        match Self::from_io(path, error) {
+            Self::Other { path, detail } => {
+                let detail =
+                    format!("its write-ahead log does not reach the disk ({detail}); mend the disk, start again");
+                Self::Other { path, detail }
+            }
+            other => other,
+        }
+    }
+
     pub(crate) fn from_fault(path: &Path, fault: &Fault) -> Self {
         let (path, detail) = (path.to_owned(), fault.to_string());
         let code = match fault {
@@ -235,6 +248,7 @@ pub(crate) fn open(path: &Path, options: &OpenOptions) -> Result<Opened, OpenErr
     let path = real_path(path)?;
     let lock = Lock::take(&path)?;
     look_at(&path)?;
+    settle::log(&path).map_err(|error| OpenError::from_log(&path, &error))?;
     let fault = |fault: Fault| OpenError::from_fault(&path, &fault);
     let connector = Connector { path: path.clone(), max_pages: options.max_pages };
     let mut db = connector.writer().map_err(fault)?;
@@ -264,6 +278,13 @@ pub(crate) fn real_path(path: &Path) -> Result<PathBuf, OpenError> {
 /// Makes the file when there is none, for this user only (SQLite gives `-wal` and `-shm` the same mode); else sees to it that
 /// it may be written and begins like a database.
 fn look_at(path: &Path) -> Result<(), OpenError> {
+    // SQLite removes the log of a database that is empty, and with it what might still be read from there.
+    let log = settle::log_of(path).metadata().map_or(0, |log| log.len());
+    let lost =
+        |what: &str| OpenError::Corrupted { path: path.to_owned(), detail: format!("{what}, and its log is not") };
+    if log > 0 && !path.exists() {
+        return Err(lost("it is gone"));
+    }
     match FileOptions::new().write(true).create_new(true).mode(0o600).open(path) {
         Ok(_) => return Ok(()),
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
@@ -276,6 +297,9 @@ fn look_at(path: &Path) -> Result<(), OpenError> {
         FileOptions::new().read(true).write(true).open(path).map_err(|error| OpenError::from_io(path, &error))?;
     let mut head = Vec::new();
     File::take(file, 16).read_to_end(&mut head).map_err(|error| OpenError::from_io(path, &error))?;
+    if head.is_empty() && log > 0 {
+        return Err(lost("it is empty"));
+    }
     // A file of no bytes is a new database: so SQLite sees it, and so a crash while it was made leaves it.
     if head.is_empty() || head == b"SQLite format 3\0" {
         Ok(())

@@ -59,6 +59,12 @@ impl Readers {
         done.unwrap_or_else(|error| Err(StoreError::new(format_args!("a read was cut off: {error}"))))
     }
 
+    /// Closes every connection that waits for the next read, and keeps others from being opened as long as the result lives.
+    /// Waits for reads that are under way: first for the long ones, so that point reads do not wait for those.
+    pub(crate) fn closed(&self) -> Vec<MutexGuard<'_, Option<Connection>>> {
+        self.long.iter().chain(&self.points).map(close).collect()
+    }
+
     fn on<T>(
         &self,
         slot: &mut MutexGuard<'_, Option<Connection>>,
@@ -87,6 +93,12 @@ fn free(slots: &[Slot], first: usize) -> MutexGuard<'_, Option<Connection>> {
         }
     }
     slots[first % slots.len()].lock().unwrap_or_else(|poisoned| emptied(poisoned.into_inner()))
+}
+
+fn close(slot: &Slot) -> MutexGuard<'_, Option<Connection>> {
+    let mut slot = slot.lock().unwrap_or_else(|poisoned| emptied(poisoned.into_inner()));
+    *slot = None;
+    slot
 }
 
 /// A thread panicked while it read: its connection is not trusted any more.

@@ -3,15 +3,15 @@
 //! Operations are counted in the order in which they begin (loads, lists and commits alike; `now` is none). The n-th fails, once;
 //! or all from the n-th on, for an outage.
 use crate::{
-    AttemptCount, CommitError, EventFilter, EventRow, Fut, LiveCount, LogRead, Page, Prunable, Remembered, RowCount,
-    Store, StoreError,
+    AttemptCount, CommitError, EventFilter, EventRow, Fut, LiveCount, LogRead, News, NodeRow, Page, Prunable,
+    Remembered, RowCount, Store, StoreError,
 };
 use portcullis_domain::changes::{BoundRow, Changes, Committed};
 use portcullis_domain::mass::{Batch, Filter, Job};
 use portcullis_domain::model::{Account, Client, Instance, Key};
 use portcullis_domain::retention::Retention;
 use portcullis_domain::view::{AccountView, ClientView, RefreshView, SessionView, SignInView, Stamp};
-use portcullis_wire::{AccountId, ClientId, Entry, EventId, GrantId, JobId, Rev, SessionId, Time};
+use portcullis_wire::{AccountId, ClientId, Entry, EventId, GrantId, InstanceId, JobId, NodeId, Rev, SessionId, Time};
 use std::ops::Deref;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -243,6 +243,24 @@ impl<S: Store> Store for Faulty<S> {
     }
     fn now(&self) -> Time {
         self.store.now()
+    }
+    fn is_shared(&self) -> bool {
+        self.store.is_shared()
+    }
+    fn news(&self, of: News, seen: u64) -> Fut<'_, u64> {
+        self.store.news(of, seen)
+    }
+    fn put_node(&self, row: NodeRow) -> Fut<'_, Result<(), StoreError>> {
+        self.load(move |s| s.put_node(row))
+    }
+    fn list_nodes(&self) -> Fut<'_, Result<Vec<NodeRow>, StoreError>> {
+        self.load(|s| s.list_nodes())
+    }
+    fn remove_node(&self, id: NodeId, beat: u64) -> Fut<'_, Result<bool, StoreError>> {
+        self.load(move |s| s.remove_node(id, beat))
+    }
+    fn load_instance(&self, id: InstanceId) -> Fut<'_, Result<Option<Instance>, StoreError>> {
+        self.load(move |s| s.load_instance(id))
     }
 }
 

@@ -5,8 +5,10 @@
 //! row, and returns only after it is on disk (I9). Nothing here decides anything: rules stand in `domain`.
 //!
 //! The memory store ([`memory`]) is the reference: small, pure, used by the simulator. [`conformance`] is the suite that every
-//! backend runs. [`faulty`] wraps any store and fails the n-th operation.
+//! backend runs. [`faulty`] wraps any store and fails the n-th operation. [`fault`] says of what kind faults are,
+//! and keeps a log from being flooded with them.
 pub mod conformance;
+pub mod fault;
 pub mod faulty;
 pub mod memory;
 pub mod rows;
@@ -16,12 +18,15 @@ use portcullis_domain::mass::{Batch, Filter, Job};
 use portcullis_domain::model::{Account, Client, Instance, Key};
 use portcullis_domain::retention::Retention;
 use portcullis_domain::view::{AccountView, ClientView, RefreshView, SessionView, SignInView, Stamp};
-use portcullis_wire::{AccountId, ClientId, Entry, EventId, GrantId, JobId, Rev, SessionId, Time};
+use portcullis_wire::{AccountId, ClientId, Entry, EventId, GrantId, InstanceId, JobId, NodeId, Rev, SessionId, Time};
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 
-pub use rows::{AttemptCount, EventFilter, EventRow, LiveCount, LogRead, Page, Prunable, Remembered, RowCount};
+pub use fault::{FaultKind, Flood};
+pub use rows::{
+    AttemptCount, EventFilter, EventRow, LiveCount, LogRead, NodeRow, Page, Prunable, Remembered, RowCount,
+};
 
 /// What a store's calls return.
 pub type Fut<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -29,14 +34,20 @@ pub type Fut<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// A fault of the database: nothing is known to be wrong with the request.
 #[derive(Debug, Clone)]
 pub struct StoreError {
+    /// What kind it is.
+    pub kind: FaultKind,
     /// What happened, for operators; never shown to callers.
     pub detail: String,
 }
 
 impl StoreError {
-    /// A fault with this explanation.
+    /// A fault of no particular kind, with this explanation.
     pub fn new(detail: impl fmt::Display) -> Self {
-        Self { detail: detail.to_string() }
+        Self::of(FaultKind::Other, detail)
+    }
+    /// A fault of this kind.
+    pub fn of(kind: FaultKind, detail: impl fmt::Display) -> Self {
+        Self { kind, detail: detail.to_string() }
     }
 }
 impl fmt::Display for StoreError {
@@ -157,4 +168,45 @@ pub trait Store: Send + Sync + 'static {
     fn commit(&self, changes: Changes) -> Fut<'_, Result<Committed, CommitError>>;
     /// The database's time, for callers that need no snapshot.
     fn now(&self) -> Time;
+
+    // ---- for several nodes on one database ----
+
+    /// Whether other nodes may be at work in this database. Where they cannot, none of the following is ever called.
+    fn is_shared(&self) -> bool {
+        false
+    }
+    /// Resolves when another node may have written something of this kind since `seen`, with what to give the next time; 0 at
+    /// first. It may come for nothing, and may not come at all: whoever waits looks from time to time by itself.
+    fn news(&self, _of: News, _seen: u64) -> Fut<'_, u64> {
+        Box::pin(std::future::pending())
+    }
+    /// Writes a node's row, new or in place of its last one.
+    fn put_node(&self, _row: NodeRow) -> Fut<'_, Result<(), StoreError>> {
+        not_shared()
+    }
+    /// The rows of all nodes, by id.
+    fn list_nodes(&self) -> Fut<'_, Result<Vec<NodeRow>, StoreError>> {
+        not_shared()
+    }
+    /// Removes a node's row, if its beat still is this one. Whether it did.
+    fn remove_node(&self, _id: NodeId, _beat: u64) -> Fut<'_, Result<bool, StoreError>> {
+        not_shared()
+    }
+    /// One verifier instance, which another node may have met.
+    fn load_instance(&self, _id: InstanceId) -> Fut<'_, Result<Option<Instance>, StoreError>> {
+        not_shared()
+    }
+}
+
+/// What another node may have written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum News {
+    /// Entries of the log.
+    Log,
+    /// A node's row.
+    Nodes,
+}
+
+fn not_shared<'a, T: Send + 'a>() -> Fut<'a, Result<T, StoreError>> {
+    Box::pin(std::future::ready(Err(StoreError::new("this database belongs to one node"))))
 }

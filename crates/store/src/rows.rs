@@ -1,7 +1,7 @@
 //! What lists and reads return besides the views of `domain`.
 use portcullis_domain::event::NewEvent;
 use portcullis_domain::view::Stamp;
-use portcullis_wire::{AccountId, Digest, Entry, Rev, SessionId, Time};
+use portcullis_wire::{AccountId, Digest, Entry, NodeId, Rev, SessionId, Time};
 
 /// A page of a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -108,4 +108,15 @@ pub struct Remembered {
     pub made: Option<String>,
     /// When it was committed.
     pub at: Time,
+}
+
+/// A server node's row, where several nodes share a database.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeRow {
+    /// The node, for as long as its process lives.
+    pub id: NodeId,
+    /// Grows with every write: whoever sees it stand still sees a node that is dead, stuck or cut off. No clock is in it.
+    pub beat: u64,
+    /// What the node says; the store does not read it.
+    pub body: String,
 }

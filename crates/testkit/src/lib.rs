@@ -6,11 +6,13 @@
 pub mod browser;
 pub mod client;
 pub mod postgres;
+pub mod proxy;
 pub mod server;
 pub mod temp;
 
 pub use browser::Browser;
 pub use client::{Answer, Client, Events};
+pub use portcullis_store_sqlite::OpenOptions;
 pub use postgres::Cluster;
 pub use server::{Options, SignedIn, TestServer};
 pub use temp::TempDir;

@@ -30,6 +30,8 @@ pub struct Options {
     pub send_buffer: Option<u32>,
     /// Changes the surface's settings before the server starts.
     pub config: Box<dyn FnOnce(&mut HttpConfig) + Send>,
+    /// Changes how the database is opened.
+    pub database: Box<dyn FnOnce(&mut OpenOptions) + Send>,
 }
 
 impl std::fmt::Debug for Options {
@@ -54,7 +56,13 @@ impl Default for Options {
         let keys = KeySettings::default();
         let policy = PolicySettings::default();
         let settings = Settings { rules, bound: 2_000, stream_grace: 0, sign_up: true, hashing, keys, policy };
-        Self { settings, limits: Limits::default(), send_buffer: None, config: Box::new(|_| {}) }
+        Self {
+            settings,
+            limits: Limits::default(),
+            send_buffer: None,
+            config: Box::new(|_| {}),
+            database: Box::new(|_| {}),
+        }
     }
 }
 
@@ -104,7 +112,9 @@ impl TestServer {
             Arc::new(move || real::wall().plus(ahead_ms.load(Ordering::SeqCst)))
         };
         let log = LogId::from_bits(real::RealChance.bits());
-        let store = SqliteStore::open(&dir.path().join("portcullis.db"), OpenOptions::new(log, clock));
+        let mut opening = OpenOptions::new(log, clock);
+        (options.database)(&mut opening);
+        let store = SqliteStore::open(&dir.path().join("portcullis.db"), opening);
         let store = Arc::new(Faulty::new(store.expect("a new database")));
         let mut settings = options.settings;
         settings.rules.issuer.clone_from(&issuer);

@@ -1,5 +1,5 @@
 //! Refusals, as RFC 6750 and RFC 9457 have them (DESIGN §8, "Verifier answers").
-use crate::real;
+use crate::{grpc, real};
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use portcullis_verify::Reason;
 use portcullis_wire::Code;
@@ -33,8 +33,14 @@ impl Refusal {
     }
 
     /// The response: 401 with a challenge, 403, or 503 with `Retry-After` and no challenge; the body is the problem. The
-    /// request's `x-request-id` is repeated when it is a plain word.
+    /// request's `x-request-id` is repeated when it is a plain word. gRPC's requests get the same in its own words: 200 with
+    /// nothing but trailers, see [`grpc::trailers`].
     pub fn response<B: From<String>>(&self, request: &HeaderMap) -> Response<B> {
+        if grpc::is_grpc(request) {
+            let mut response = Response::new(B::from(String::new()));
+            *response.headers_mut() = grpc::trailers_only(self.code);
+            return response;
+        }
         let status = StatusCode::from_u16(self.code.status()).unwrap_or(StatusCode::UNAUTHORIZED);
         let problem = serde_json::json!({
             "type": format!("urn:portcullis:problem:{}", self.code),

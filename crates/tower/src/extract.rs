@@ -1,5 +1,5 @@
-//! [`Verified`] as an axum extractor, and [`Refusal`] as an axum response.
-use crate::{Refusal, Verified};
+//! [`Verified`] and [`Guard`] as axum extractors, and [`Refusal`] as an axum response.
+use crate::{Guard, Refusal, Verified};
 use axum_core::body::Body;
 use axum_core::extract::FromRequestParts;
 use axum_core::response::{IntoResponse, Response};
@@ -17,6 +17,18 @@ impl<S: Send + Sync> FromRequestParts<S> for Verified {
             *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
             response
         })
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Guard {
+    type Rejection = Response;
+
+    /// The layer's own guard where it has one ([`crate::VerifyLayer::guarding`]), else a new one.
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Response> {
+        match parts.extensions.get::<Self>() {
+            Some(guard) => Ok(guard.clone()),
+            None => Ok(Verified::from_request_parts(parts, state).await?.guard()),
+        }
     }
 }
 

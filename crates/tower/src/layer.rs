@@ -1,12 +1,14 @@
-//! The layer: judges each request before the service sees it.
-use crate::verifier::{Outcome, Rule, Verifier};
+//! The layer: judges each request before the service sees it, and guards its answer where that is asked for.
+use crate::verifier::{Outcome, Rule, Verified, Verifier};
+use crate::{AnswerBody, Guard, Refusal, grpc};
 use http::{Request, Response};
+use http_body::Body;
 use pin_project_lite::pin_project;
 use portcullis_feed::Policy;
+use portcullis_verify::Reason;
 use std::fmt;
-use std::future::Future;
-use std::pin::Pin;
-use std::sync::Arc;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use tower_layer::Layer;
 use tower_service::Service;
@@ -15,27 +17,38 @@ use tower_service::Service;
 #[derive(Debug, Clone)]
 pub struct VerifyLayer {
     verifier: Verifier,
-    rule: Arc<Rule>,
+    rule: Rule,
+    guarding: bool,
 }
 
 impl VerifyLayer {
     /// Under `closed`, with no scope required.
     pub fn new(verifier: Verifier) -> Self {
         verifier.declare(Policy::Closed);
-        Self { verifier, rule: Arc::default() }
+        Self { verifier, rule: Rule::default(), guarding: false }
     }
 
     /// What these routes do while the verifier is not fresh. The server is told, for it says whom a revocation reached.
     pub fn policy(mut self, policy: Policy) -> Self {
         self.verifier.declare(policy);
-        Arc::make_mut(&mut self.rule).policy = policy;
+        self.rule.policy = policy;
         self
     }
 
     /// A scope that the token must have; each call adds one.
     pub fn scope(mut self, scope: impl Into<String>) -> Self {
-        Arc::make_mut(&mut self.rule).scopes.push(scope.into());
+        self.rule.scopes = self.rule.scopes.iter().cloned().chain([scope.into()]).collect();
         self
+    }
+
+    /// Guards each request from here on until its answer's last byte: for routes whose answers stay open. A [`Guard`] is
+    /// among the request's extensions, too, for showing it newer tokens.
+    ///
+    /// When the guard says that it is over before the service has answered, the service's future is dropped, as when a client
+    /// hangs up, and the request is refused; later, the body ends, for gRPC with a status.
+    /// What a connection carries after an upgrade (WebSocket) is no answer: its handler needs a guard of its own.
+    pub fn guarding(self) -> Self {
+        Self { guarding: true, ..self }
     }
 }
 
@@ -43,7 +56,7 @@ impl<S> Layer<S> for VerifyLayer {
     type Service = VerifyService<S>;
 
     fn layer(&self, inner: S) -> VerifyService<S> {
-        VerifyService { inner, verifier: self.verifier.clone(), rule: self.rule.clone() }
+        VerifyService { inner, layer: self.clone() }
     }
 }
 
@@ -51,8 +64,18 @@ impl<S> Layer<S> for VerifyLayer {
 #[derive(Debug, Clone)]
 pub struct VerifyService<S> {
     inner: S,
-    verifier: Verifier,
-    rule: Arc<Rule>,
+    layer: VerifyLayer,
+}
+
+impl<S> VerifyService<S> {
+    /// The one that is ready, for use in a future; its clone waits for the next request.
+    fn take(&mut self) -> S
+    where
+        S: Clone,
+    {
+        let clone = self.inner.clone();
+        std::mem::replace(&mut self.inner, clone)
+    }
 }
 
 impl<S, B, R> Service<Request<B>> for VerifyService<S>
@@ -61,51 +84,93 @@ where
     S::Future: Send,
     S::Error: Send,
     B: Send + 'static,
-    R: From<String> + Send,
+    R: Body + Send + 'static,
 {
-    type Response = Response<R>;
+    type Response = Response<AnswerBody<R>>;
     type Error = S::Error;
-    type Future = ResponseFuture<S::Future, Response<R>, S::Error>;
+    type Future = ResponseFuture<S::Future, R, S::Error>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(cx)
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let state = match self.verifier.outcome_of(request.headers(), &self.rule) {
+        let state = match self.layer.verifier.outcome_of(request.headers(), &self.layer.rule) {
+            Outcome::Pass(verified) if self.layer.guarding => {
+                let inner = self.take();
+                State::Apart { future: Box::pin(guarded(inner, request, verified)) }
+            }
             Outcome::Pass(verified) => {
                 request.extensions_mut().insert(verified);
                 State::Served { future: self.inner.call(request) }
             }
             Outcome::Refuse(refusal) => State::Refused { response: Some(refusal.response(request.headers())) },
             Outcome::Ask(token, claims) => {
-                // The one that is ready serves; its clone waits for the next request.
-                let clone = self.inner.clone();
-                let mut inner = std::mem::replace(&mut self.inner, clone);
-                let (verifier, rule) = (self.verifier.clone(), self.rule.clone());
+                let (mut inner, layer) = (self.take(), self.layer.clone());
                 let future = Box::pin(async move {
-                    match verifier.ask_server(&token, claims, &rule).await {
+                    match layer.verifier.ask_server(&token, claims, &layer.rule).await {
+                        Ok(verified) if layer.guarding => guarded(inner, request, verified).await,
                         Ok(verified) => {
                             request.extensions_mut().insert(verified);
-                            inner.call(request).await
+                            Ok(inner.call(request).await?.map(AnswerBody::served))
                         }
                         Err(refusal) => Ok(refusal.response(request.headers())),
                     }
                 });
-                State::Asking { future }
+                State::Apart { future }
             }
         };
         ResponseFuture { state }
     }
 }
 
+/// Serves under a guard: until there is an answer, and then until its last byte.
+async fn guarded<S, B, R>(
+    mut inner: S,
+    mut request: Request<B>,
+    verified: Verified,
+) -> Result<Response<AnswerBody<R>>, S::Error>
+where
+    S: Service<Request<B>, Response = Response<R>>,
+    R: Body,
+{
+    let guard = verified.guard();
+    let asked = request.headers().clone();
+    request.extensions_mut().insert(verified);
+    request.extensions_mut().insert(guard.clone());
+    let response = match in_time(&guard, inner.call(request)).await {
+        Ok(response) => response?,
+        Err(reason) => return Ok(Refusal::new(reason.code(), Some(reason)).response(&asked)),
+    };
+    if response.body().is_end_stream() {
+        return Ok(response.map(AnswerBody::served));
+    }
+    let grpc = grpc::is_grpc(response.headers());
+    Ok(response.map(|body| {
+        let body = guard.wrap(body);
+        AnswerBody::guarded(if grpc { body.with_grpc_trailers() } else { body })
+    }))
+}
+
+/// What the future gives, or why the guard was over first.
+async fn in_time<F: Future>(guard: &Guard, future: F) -> Result<F::Output, Reason> {
+    let (mut future, mut ended) = (pin!(future), pin!(guard.ended()));
+    poll_fn(|cx| match ended.as_mut().poll(cx) {
+        Poll::Ready(reason) => Poll::Ready(Err(reason)),
+        Poll::Pending => future.as_mut().poll(cx).map(Ok),
+    })
+    .await
+}
+
 pin_project! {
-    /// The response of a [`VerifyService`].
+    /// The response of a [`VerifyService`]; `R` is the body of the service within.
     pub struct ResponseFuture<F, R, E> {
         #[pin]
         state: State<F, R, E>,
     }
 }
+
+type Answered<R, E> = Result<Response<AnswerBody<R>>, E>;
 
 pin_project! {
     #[project = Projected]
@@ -113,9 +178,9 @@ pin_project! {
         // The inner service answers.
         Served { #[pin] future: F },
         // Refused at once.
-        Refused { response: Option<R> },
-        // The server is asked first, then the inner service.
-        Asking { future: Pin<Box<dyn Future<Output = Result<R, E>> + Send>> },
+        Refused { response: Option<Response<AnswerBody<R>>> },
+        // The server is asked first, or a guard watches over the inner service.
+        Apart { future: Pin<Box<dyn Future<Output = Answered<R, E>> + Send>> },
     }
 }
 
@@ -124,18 +189,18 @@ impl<F, R, E> fmt::Debug for ResponseFuture<F, R, E> {
         f.write_str(match self.state {
             State::Served { .. } => "Served",
             State::Refused { .. } => "Refused",
-            State::Asking { .. } => "Asking",
+            State::Apart { .. } => "Apart",
         })
     }
 }
 
-impl<F: Future<Output = Result<R, E>>, R, E> Future for ResponseFuture<F, R, E> {
-    type Output = Result<R, E>;
+impl<F: Future<Output = Result<Response<R>, E>>, R, E> Future for ResponseFuture<F, R, E> {
+    type Output = Answered<R, E>;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<R, E>> {
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project().state.project() {
-            Projected::Served { future } => future.poll(cx),
-            Projected::Asking { future } => future.as_mut().poll(cx),
+            Projected::Served { future } => future.poll(cx).map_ok(|response| response.map(AnswerBody::served)),
+            Projected::Apart { future } => future.as_mut().poll(cx),
             // Polled again after it was ready: that is forbidden, and waiting for ever is what is left.
             Projected::Refused { response } => response.take().map_or(Poll::Pending, |r| Poll::Ready(Ok(r))),
         }

@@ -1,5 +1,5 @@
 //! Portcullis for services on tower and axum: a layer that verifies access tokens offline, the client that follows the
-//! revocation feed, and a guard that ends open connections.
+//! revocation feed, and a guard that ends open connections: server-sent events, WebSocket, gRPC (docs/streams.md).
 //!
 //! ```no_run
 //! use axum::{Router, routing::get};
@@ -27,12 +27,15 @@
 //! is what those crates must not have: sockets, tasks, the clock and randomness (both in `real.rs`, nowhere else).
 
 mod answer;
+mod body;
 mod cache;
 mod config;
 #[cfg(feature = "axum")]
 mod extract;
 mod follow;
+pub mod grpc;
 mod guard;
+mod guarded;
 mod http1;
 mod introspect;
 mod layer;
@@ -40,12 +43,15 @@ mod metrics;
 mod real;
 pub mod sse;
 mod verifier;
+pub mod websocket;
 
 pub use answer::Refusal;
+pub use body::AnswerBody;
 pub use config::{Config, ConfigError};
-pub use guard::{Guard, Guarded};
+pub use guard::{Guard, RenewError};
+pub use guarded::{Guarded, WithLast};
 pub use layer::{ResponseFuture, VerifyLayer, VerifyService};
 pub use portcullis_feed::{Mono, Policies, Policy};
-pub use portcullis_verify::Reason;
+pub use portcullis_verify::{NotTheSame, Reason};
 pub use portcullis_wire as wire;
 pub use verifier::{Readiness, Rule, Verified, Verifier};

@@ -53,6 +53,7 @@ pub(crate) struct Metrics {
     pub(crate) pulls: Count,
     troubles: [Count; TROUBLES.len()],
     pub(crate) guards_ended: Count,
+    pub(crate) guards_renewed: Count,
 }
 
 impl Metrics {
@@ -105,6 +106,8 @@ impl Metrics {
             "Open connections ended by their guard.",
             &plain(self.guards_ended.get()),
         );
+        let help = "Newer tokens that open connections went on with.";
+        metric("guards_renewed_total", "counter", help, &plain(self.guards_renewed.get()));
         metric("fresh", "gauge", "1 while what is known is proven recent enough.", &plain(now.fresh.into()));
         metric("connected", "gauge", "1 while the stream is open.", &plain(now.connected.into()));
         metric("applied_rev", "gauge", "The newest revocation applied.", &plain(now.applied.0));

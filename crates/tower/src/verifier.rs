@@ -72,7 +72,7 @@ pub struct Rule {
     /// What to do while not fresh.
     pub policy: Policy,
     /// Scopes that the token must all have.
-    pub scopes: Vec<String>,
+    pub scopes: Arc<[String]>,
 }
 
 /// A token that was accepted for one request.
@@ -80,9 +80,10 @@ pub struct Rule {
 pub struct Verified {
     pub(crate) token: Arc<Authentic>,
     pub(crate) proven: bool,
-    pub(crate) policy: Policy,
+    /// What it was judged by; open connections are judged by the same again.
+    pub(crate) rule: Rule,
     /// Until when the server's own word counts, when it was asked.
-    vouched_until: Option<Mono>,
+    pub(crate) vouched_until: Option<Mono>,
     pub(crate) verifier: Verifier,
 }
 
@@ -95,7 +96,7 @@ impl Verified {
     pub fn is_proven(&self) -> bool {
         self.proven
     }
-    /// A guard for a connection that outlives the request: it tells when the token that opened it no longer carries it.
+    /// A guard for a connection that outlives the request: it tells when the newest token shown on it no longer carries it.
     pub fn guard(&self) -> Guard {
         Guard::new(self.clone())
     }
@@ -301,7 +302,7 @@ impl Verifier {
     pub(crate) fn rejudge(&self, verified: &Verified) -> Carries {
         let view = self.shared.view.load();
         let (now, wall) = real::clocks();
-        let verdict = judge_claims(&view, &verified.token, &self.shared.expect, verified.policy, now, wall);
+        let verdict = judge_claims(&view, &verified.token, &self.shared.expect, verified.rule.policy, now, wall);
         if verdict.catch_up {
             self.catch_up();
         }
@@ -314,15 +315,19 @@ impl Verifier {
         }
     }
 
-    /// The scopes of a route, held against a token that is good.
-    fn allowed(&self, token: Arc<Authentic>, rule: &Rule) -> Result<Verified, Refusal> {
+    /// Whether the token has the scopes of a route.
+    pub(crate) fn reaches(&self, token: &Authentic, rule: &Rule) -> Result<(), Refusal> {
         match rule.scopes.iter().find(|scope| !token.claims().has_scope(scope)) {
             Some(missing) => Err(self.refuse(Code::InsufficientScope, None).with_scope(missing)),
-            None => {
-                let (policy, verifier) = (rule.policy, self.clone());
-                Ok(Verified { token, proven: true, policy, vouched_until: None, verifier })
-            }
+            None => Ok(()),
         }
+    }
+
+    /// The scopes of a route, held against a token that is good.
+    fn allowed(&self, token: Arc<Authentic>, rule: &Rule) -> Result<Verified, Refusal> {
+        self.reaches(&token, rule)?;
+        let (rule, verifier) = (rule.clone(), self.clone());
+        Ok(Verified { token, proven: true, rule, vouched_until: None, verifier })
     }
 
     fn pass(&self, token: Arc<Authentic>, proven: bool, rule: &Rule) -> Outcome {

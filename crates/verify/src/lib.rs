@@ -12,8 +12,10 @@
 mod ahead;
 mod judge;
 mod keys;
+mod renewal;
 
 pub use ahead::{AHEAD_LIMIT, AheadRecord};
 pub use judge::{Authentic, Decision, Expect, Reason, Verdict, View, authenticate, judge, judge_claims, unauthentic};
 pub use keys::Keys;
 pub use portcullis_feed::{Knowledge, Mono, Policy};
+pub use renewal::{NotTheSame, Shown, renewal};

@@ -132,6 +132,9 @@ id!(
     /// A running copy of a verifier.
     InstanceId, "ins");
 id!(
+    /// A server node, for as long as its process lives.
+    NodeId, "nod");
+id!(
     /// A revocation log, made once per database.
     LogId, "log");
 

@@ -29,15 +29,18 @@ pub struct Enforcement {
 }
 
 impl Hub {
-    /// How far `revoked` is enforced now.
+    /// How far `revoked` is enforced now, as far as this node knows; [`Hub::enforcement_now`] asks the others first.
     pub fn enforcement(&self, revoked: &Revoked) -> Enforcement {
+        self.enforcement_after(revoked, None)
+    }
+
+    /// `after`: a moment at which it was committed already.
+    fn enforcement_after(&self, revoked: &Revoked, after: Option<Mono>) -> Enforcement {
         let (now, committed) = self.committed_at(revoked.rev);
-        let mut counts = self.state().fleet.enforcement(revoked.rev, committed, now);
+        let alone = self.state().fleet.enforcement(revoked.rev, committed, now);
+        let counts =
+            self.with_the_others(revoked.rev, alone, after.unwrap_or(committed).min(committed), committed, now);
         let elapsed = now.since(committed).max(0);
-        if self.inner.others.load(Ordering::Acquire) && elapsed < counts.bounded_by_ms {
-            counts.complete = false;
-            counts.complete_at = counts.complete_at.max(Some(committed.plus(counts.bounded_by_ms)));
-        }
         let mut complete = self.inner.waits.complete.lock().unwrap_or_else(PoisonError::into_inner);
         let took_ms = if counts.complete {
             // Who looks for the first time long after it was complete learns the bound, not the age of the entry.
@@ -52,28 +55,49 @@ impl Hub {
         Enforcement { counts, took_ms }
     }
 
+    /// How far `revoked` is enforced now, by what all nodes say.
+    pub async fn enforcement_now(&self, revoked: &Revoked) -> Enforcement {
+        let after = real::mono();
+        drop(self.ask_the_others(revoked.rev).await);
+        self.enforcement_after(revoked, Some(after))
+    }
+
     /// Waits until `revoked` is enforced everywhere, or until `timeout`; asks verifiers to acknowledge at once.
     pub async fn wait_enforced(&self, revoked: &Revoked, timeout: Duration) -> Enforcement {
         self.inner.prompt.fetch_max(revoked.rev.0, Ordering::AcqRel);
         self.bump();
         let deadline = real::mono().plus(i64::try_from(timeout.as_millis()).unwrap_or(i64::MAX));
-        let mut acks = self.inner.acks.subscribe();
+        let (mut acks, after) = (self.inner.acks.subscribe(), real::mono());
+        let mut others = self.ask_the_others(revoked.rev).await;
         loop {
             acks.mark_unchanged();
-            let (state, now) = (self.enforcement(revoked), real::mono());
+            if let Some(others) = &mut others {
+                others.mark();
+            }
+            let (state, now) = (self.enforcement_after(revoked, Some(after)), real::mono());
             if state.counts.complete || now >= deadline {
                 return state;
             }
             let by_arithmetic = state.counts.complete_at.map_or(50, |at| at.since(now) + 1);
             let pause = by_arithmetic.min(deadline.since(now)).max(1);
             let pause = Duration::from_millis(u64::try_from(pause).unwrap_or(1));
-            let _ = tokio::time::timeout(pause, acks.changed()).await;
+            let said = async {
+                match &mut others {
+                    Some(others) => others.news().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                _ = acks.changed() => {}
+                () = said => {}
+                () = tokio::time::sleep(pause) => {}
+            }
         }
     }
 
     /// Now, and a moment no earlier than the commit, by this node's monotonic clock. No wall clock: one that is set forward would
     /// make a fresh commit look old, and leases that are still out look ended.
-    fn committed_at(&self, rev: Rev) -> (Mono, Mono) {
+    pub(super) fn committed_at(&self, rev: Rev) -> (Mono, Mono) {
         let now = real::mono();
         let state = self.state();
         let known = state.fleet.committed_at(rev);

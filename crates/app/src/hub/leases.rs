@@ -50,10 +50,13 @@ impl Hub {
             "" => None,
             text => Some(self.parse_position(text).ok_or_else(|| bad("position: give the last `id` as it came"))?),
         };
+        self.meet(request.instance).await?;
         {
             let mut state = self.state();
             let (owner, secret) = state.secrets.get(&request.instance).ok_or_else(gone)?;
-            if *owner != client || *secret != request.instance_secret.digest() || state.closed_clients.contains(&client)
+            if *owner != client
+                || *secret != request.instance_secret.digest()
+                || state.closed_clients.contains_key(&client)
             {
                 return Err(gone());
             }
@@ -68,8 +71,11 @@ impl Hub {
                 self.prove_by(request.instance, &at, stamp.now);
             }
         }
+        if !self.within_the_fence(arrived.min(began)) {
+            return Err(AppError::Fault("this node has not shown the others in time that it lives".into()));
+        }
         if let Some(why) = self.rolled_back() {
-            return Err(AppError::Fault(format!("rolled back: {}", why.what)));
+            return Err(AppError::Fault(format!("rolled back: {}", why.what).into()));
         }
         let now = real::mono();
         let mut state = self.state();

@@ -79,7 +79,7 @@ impl Hub {
     /// Opens a stream for an authenticated verifier client. Its instance is in the database before it can get a lease.
     pub async fn open(&self, client: &Client, opening: Opening) -> Result<Subscription, AppError> {
         if let Some(why) = self.why_not_ready() {
-            return Err(AppError::Fault(why));
+            return Err(AppError::Fault(why.into()));
         }
         let from = opening.last_event_id.as_deref().and_then(|text| self.parse_position(text));
         let (id, secret) = self.introduce(client, &opening).await?;
@@ -88,7 +88,7 @@ impl Hub {
         }
         let version = self.inner.version.subscribe();
         let mut state = self.state();
-        if state.closed_clients.contains(&client.id) {
+        if state.closed_clients.contains_key(&client.id) {
             return Err(AppError::Unauthenticated(Code::InvalidCredentials));
         }
         state.fleet.stream_opened(id, real::mono()).map_err(|_| AppError::Overloaded)?;
@@ -167,7 +167,7 @@ impl Hub {
             self.prove_by(id, at, self.inner.store.now());
         }
         match self.rolled_back() {
-            Some(why) => Err(AppError::Fault(format!("rolled back: {}", why.what))),
+            Some(why) => Err(AppError::Fault(format!("rolled back: {}", why.what).into())),
             None => Ok(()),
         }
     }
@@ -202,6 +202,9 @@ impl Hub {
             secret: portcullis_wire::Digest([0; 32]),
             created_at: self.inner.store.now(),
         };
+        if let Some((id, _)) = &opening.instance {
+            self.meet(*id).await?;
+        }
         let known = opening.instance.as_ref().filter(|(id, secret)| {
             self.state()
                 .secrets
@@ -223,8 +226,22 @@ impl Hub {
         // To its end even if the verifier hangs up: a row that is not counted here would be nobody's to remove.
         let (hub, id) = (self.clone(), row.id);
         let settled = tokio::spawn(async move { hub.settle(row, steps).await }).await;
-        settled.unwrap_or_else(|error| Err(AppError::Fault(error.to_string())))?;
+        settled.unwrap_or_else(|error| Err(AppError::Fault(error.to_string().into())))?;
         Ok((id, secret))
+    }
+
+    /// An instance that this node does not know may have met another one: then it is known here from now on, and a read that
+    /// begins later may give it a lease.
+    pub(super) async fn meet(&self, id: InstanceId) -> Result<(), AppError> {
+        if !self.is_shared() || self.state().secrets.contains_key(&id) {
+            return Ok(());
+        }
+        let Some(row) = self.inner.store.load_instance(id).await? else { return Ok(()) };
+        let mut state = self.state();
+        if state.fleet.known(super::instance(&row), real::mono()).is_ok() {
+            state.secrets.insert(row.id, (row.client, row.secret));
+        }
+        Ok(())
     }
 
     /// Commits an instance's row, and counts it from then on.
@@ -276,7 +293,7 @@ impl Hub {
     /// A page of the snapshot. `rev`: the position of the pages pulled so far; when it has passed, the caller starts over.
     pub fn snapshot_page(&self, part: u32, rev: Option<Rev>) -> Result<Snapshot, AppError> {
         if let Some(why) = self.why_not_ready() {
-            return Err(AppError::Fault(why));
+            return Err(AppError::Fault(why.into()));
         }
         let mut state = self.state();
         let parts = match rev {
@@ -337,7 +354,7 @@ impl Subscription {
             return self.bye();
         }
         let state = hub.state();
-        if state.closed_clients.contains(&self.client) || state.fleet.must_return(self.instance) {
+        if state.closed_clients.contains_key(&self.client) || state.fleet.must_return(self.instance) {
             drop(state);
             return self.bye();
         }

@@ -70,7 +70,7 @@ impl Verifier {
     }
 
     /// Whether the server says goodbye before `limit`.
-    async fn leaves(&mut self, limit: Duration) -> bool {
+    pub async fn leaves(&mut self, limit: Duration) -> bool {
         let wait = async { while self.stream.next().await.is_some() {} };
         tokio::time::timeout(limit, wait).await.is_ok()
     }

@@ -9,6 +9,7 @@ mod feed;
 mod housekeeping;
 mod keys;
 mod master;
+mod nodes;
 mod races;
 mod repeats;
 mod world;

@@ -48,6 +48,7 @@ pub struct Held<S> {
     pub hold: AtomicBool,
     pub hold_read: AtomicBool,
     pub hold_keys: AtomicBool,
+    pub fail_rows: AtomicBool,
     pub reached: Notify,
     pub release: Notify,
 }
@@ -59,6 +60,7 @@ impl<S> Held<S> {
             hold: AtomicBool::new(false),
             hold_read: AtomicBool::new(false),
             hold_keys: AtomicBool::new(false),
+            fail_rows: AtomicBool::new(false),
             reached: Notify::new(),
             release: Notify::new(),
         })
@@ -110,6 +112,19 @@ impl<S: Store> Store for Held<S> {
         load_revocation(rev: Rev) -> Result<Option<EventRow>, StoreError>;
         count_live() -> Result<LiveCount, StoreError>;
         read_live() -> Result<(Stamp, Vec<Entry>), StoreError>;
+        news(of: News, seen: u64) -> u64;
+        list_nodes() -> Result<Vec<NodeRow>, StoreError>;
+        remove_node(id: NodeId, beat: u64) -> Result<bool, StoreError>;
+        load_instance(id: InstanceId) -> Result<Option<Instance>, StoreError>;
+    }
+    fn put_node(&self, row: NodeRow) -> Fut<'_, Result<(), StoreError>> {
+        if self.fail_rows.load(Ordering::SeqCst) {
+            return Box::pin(std::future::ready(Err(StoreError::new("cut off"))));
+        }
+        self.store.put_node(row)
+    }
+    fn is_shared(&self) -> bool {
+        self.store.is_shared()
     }
     fn backup(&self, to: std::path::PathBuf) -> Fut<'_, Result<Stamp, StoreError>> {
         self.store.backup(to)

@@ -8,17 +8,18 @@ use portcullis_domain::EventKind;
 use portcullis_wire::InstanceId;
 use serde_json::json;
 
-/// Running copies of verifiers as this node sees them.
+/// Running copies of verifiers, whichever node they hang on.
 pub(super) async fn verifiers(ctx: Ctx, _: AsAdmin) -> Result<Response, Problem> {
     let mut params = ctx.params(&["limit", "cursor"])?;
     let (limit, cursor) = (params.limit()?, params.cursor::<InstanceId>()?);
-    let (head, listed) = ctx.app().hub().instances();
+    let (head, listed) = ctx.app().hub().fleet().await;
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     // They come by id.
-    let mut rows: Vec<_> = listed.iter().filter(|one| cursor.is_none_or(|after| one.instance.id > after)).collect();
+    let mut rows: Vec<_> =
+        listed.iter().filter(|one| cursor.is_none_or(|after| one.listed.instance.id > after)).collect();
     let more = rows.len() > limit;
     rows.truncate(limit);
-    let next = render::next(&rows, more, |one| one.instance.id.to_string());
+    let next = render::next(&rows, more, |one| one.listed.instance.id.to_string());
     let rows: Vec<_> = rows.into_iter().map(|one| render::verifier(one, head)).collect();
     Ok(render::ok(&json!({ "verifiers": rows, "head": head, "next": next })))
 }

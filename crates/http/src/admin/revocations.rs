@@ -114,7 +114,7 @@ pub(super) async fn create(ctx: Ctx, admin: Ends<Admin>, body: Json<Create>) -> 
             let out = json!({ "job": job.id, "rev": revoked.rev, "bounded_by": bounded_by(&ctx, &job) });
             if let Wait(Some(timeout)) = wait {
                 let job = ctx.app().wait_for_job(job, timeout).await?;
-                return Ok(render::ok(&job_body(&ctx, &job)));
+                return Ok(render::ok(&job_body(&ctx, &job).await));
             }
             Ok(render::answer(StatusCode::ACCEPTED, &out))
         }
@@ -136,10 +136,10 @@ fn bound_with_slack_ms(app: &portcullis_app::App) -> i64 {
 
 /// A job as `GET /v1/admin/revocations/{job}` shows it. `enforcement` is that of the newest entry that it wrote; it is complete
 /// when the job is done, too, unless it was asked for now.
-fn job_body(ctx: &Ctx, job: &Job) -> Value {
+async fn job_body(ctx: &Ctx, job: &Job) -> Value {
     let mut out = render::job(job);
     let revoked = Revoked { rev: job.last, ended: None, at: job.created_at };
-    let mut told = revoking::enforcement_body(&revoked, &ctx.app().hub().enforcement(&revoked));
+    let mut told = revoking::enforcement_body(&revoked, &ctx.app().hub().enforcement_now(&revoked).await);
     told["bounded_by"] = json!(bounded_by(ctx, job));
     if !job.now && job.finished_at.is_none() {
         told["complete"] = false.into();
@@ -179,11 +179,13 @@ pub(super) async fn get(ctx: Ctx, AsAdmin(admin): AsAdmin, Id(named): Id<Named>)
     match named {
         Named::Rev(rev) => {
             let row = ctx.app().admin_revocation(&admin, rev).await?;
+            let revoked = Revoked { rev, ended: row.ended, at: row.at };
+            ctx.app().hub().enforcement_now(&revoked).await; // what the other nodes say is known from then on
             Ok(render::ok(&with_enforcement(&ctx, &row)))
         }
         Named::Job(job) => {
             let job = ctx.app().admin_job(&admin, job).await?;
-            Ok(render::ok(&job_body(&ctx, &job)))
+            Ok(render::ok(&job_body(&ctx, &job).await))
         }
     }
 }

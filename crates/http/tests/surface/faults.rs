@@ -1,8 +1,11 @@
 //! A fault is 503: never 401, never a cleared cookie, never a false success.
 use portcullis_store::faulty::Mode;
 use portcullis_testkit::server::PASSWORD;
-use portcullis_testkit::{Options, TestServer};
+use portcullis_testkit::{OpenOptions, Options, TestServer};
 use serde_json::json;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::time::Duration;
 
 #[tokio::test]
 async fn too_many_sign_ins_at_once_are_told_to_come_back() {
@@ -165,4 +168,75 @@ async fn an_unknown_outcome_is_found_out_by_repeating_the_call() {
         server.client.get("/v1/me").bearer(access).send().await.expect_problem("token_revoked");
     }
     assert!(unknown > 0 && before > 0, "{unknown} {before}: no commit was hit");
+}
+
+/// Lets the writer go on when the test ends, however it does.
+struct Release(Arc<AtomicBool>);
+
+impl Drop for Release {
+    fn drop(&mut self) {
+        self.0.store(false, SeqCst);
+    }
+}
+
+/// A disk so slow that nothing comes back: as many wait as may, the others are told to come again, and reads do not wait.
+#[tokio::test]
+async fn a_full_queue_of_commits_is_overloaded_and_takes_nothing_in() {
+    // The writer asks for the time in each commit: there it is held.
+    let held = Arc::new(AtomicBool::new(false));
+    let hold = held.clone();
+    let database = Box::new(move |database: &mut OpenOptions| {
+        let clock = database.clock.clone();
+        (database.queue, database.group) = (2, 1);
+        database.clock = Arc::new(move || {
+            while hold.load(SeqCst) && std::thread::current().name() == Some("db-writer") {
+                std::thread::park_timeout(Duration::from_millis(1));
+            }
+            clock()
+        });
+    });
+    let options = Options { database, ..Options::default() };
+    let server = TestServer::start(options).await;
+    server.sign_up("ada@example.test").await;
+    let mut sessions = Vec::new();
+    for _ in 0..20 {
+        sessions.push(server.sign_in("ada@example.test").await);
+    }
+    let end = |access: &str| server.client.delete("/v1/me/sessions/current").bearer(access).send();
+    let release = Release(held.clone());
+    held.store(true, SeqCst);
+    let mut calls = tokio::task::JoinSet::new();
+    for session in &sessions {
+        let (call, access) = (end(&session.access), session.access.clone());
+        calls.spawn(async move { (call.await, access) });
+    }
+    // Those that found a place are not answered before they are done.
+    let (mut refused, mut done) = (Vec::new(), 0);
+    while refused.len() < sessions.len() - 3 {
+        let (answer, access) = calls.join_next().await.unwrap().unwrap();
+        answer.expect_problem("overloaded");
+        refused.push(access);
+    }
+    for access in &refused {
+        server.client.get("/v1/me").bearer(access).send().await.expect(200);
+    }
+    server.client.get("/readyz").send().await.expect(200);
+    let metrics = server.client.get("/metrics").send().await.expect(200).text();
+    let count = metrics.lines().find_map(|line| line.strip_prefix("portcullis_faults_total{kind=\"overloaded\"} "));
+    assert!(count.unwrap().parse::<usize>().unwrap() >= refused.len(), "{metrics}");
+    drop(release);
+    while let Some(call) = calls.join_next().await {
+        let (answer, access) = call.unwrap();
+        if answer.status == 503 {
+            answer.expect_problem("overloaded"); // housekeeping took its place
+            refused.push(access);
+        } else {
+            answer.expect(200);
+            done += 1;
+        }
+    }
+    assert!(done > 0, "nobody found a place");
+    for access in refused {
+        end(&access).await.expect(200);
+    }
 }

@@ -2,17 +2,15 @@
 use crate::cli::exit::Failure;
 use crate::settings::{Database, Settings};
 use crate::{files, master};
-use portcullis_app::hub::Hub;
 use portcullis_app::keys::MasterKey;
 use portcullis_app::rotation::MasterHome;
-use portcullis_app::{Store, high_water, real};
+use portcullis_app::{Store, high_water, real, refounding};
 use portcullis_domain::Chance as _;
 use portcullis_store_postgres::{PostgresStore, TimeSource};
 use portcullis_store_sqlite::SqliteStore;
 use portcullis_wire::LogId;
 use std::path::Path;
 use std::sync::Arc;
-use tokio::sync::watch;
 
 /// An opened database.
 pub(super) struct Opened {
@@ -20,8 +18,6 @@ pub(super) struct Opened {
     pub(super) master: MasterKey,
     /// Where the master key is kept, when no setting gives it.
     pub(super) home: Option<Arc<dyn MasterHome>>,
-    /// Moves when another node may have written to the log.
-    pub(super) woken: Option<watch::Receiver<u64>>,
 }
 
 /// Opens it, or makes it.
@@ -36,8 +32,8 @@ pub(super) async fn open(settings: &Settings) -> Result<Opened, Failure> {
             let time = TimeSource::Database(Arc::new(|| real::mono().0));
             let options = portcullis_store_postgres::OpenOptions::new(log, time);
             let store = PostgresStore::open(url.expose(), options).await.map_err(Failure::config)?;
-            let woken = Some(store.watch());
-            Ok(Opened { store: Arc::new(store), master, home: None, woken })
+            right_log(&store, &settings.high_water_path()).await?;
+            Ok(Opened { store: Arc::new(store), master, home: None })
         }
     }
 }
@@ -49,14 +45,18 @@ async fn open_file(settings: &Settings, path: &Path, log: LogId) -> Result<Opene
     let options = portcullis_store_sqlite::OpenOptions::new(log, Arc::new(real::wall));
     let store = SqliteStore::open(path, options).map_err(Failure::config)?;
     // From here on this process holds the database's lock.
+    right_log(&store, &settings.high_water_path()).await?;
     let (master, home) = master::settle(given, master, &settings.data_dir, &store).await?;
-    Ok(Opened { store: Arc::new(store), master, home, woken: None })
+    Ok(Opened { store: Arc::new(store), master, home })
 }
 
-/// Wakes the feed when another node may have written to the log.
-pub(super) async fn wake(hub: Hub, mut woken: watch::Receiver<u64>) {
-    while woken.changed().await.is_ok() {
-        hub.wake();
+/// Another log than the one that was served: told before its keys do not open and before anything is written into it.
+async fn right_log(store: &dyn Store, high_water: &Path) -> Result<(), Failure> {
+    let mark: Option<high_water::Mark> = high_water::read(high_water).map_err(Failure::config)?;
+    let found = refounding::where_it_stands(store).await.map_err(super::node::start_error)?.log;
+    match mark {
+        Some(mark) if mark.log != found => Err(Failure::config(high_water::other_log(high_water, &mark, found))),
+        _ => Ok(()),
     }
 }
 

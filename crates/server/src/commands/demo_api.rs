@@ -127,7 +127,7 @@ enum At {
 /// Ticks until the token that opened it no longer carries it; then says so, and ends.
 async fn stream(verified: Verified) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
     let start = (verified.guard(), tokio::time::interval(TICK), At::Ticking(0));
-    Sse::new(futures_util::stream::unfold(start, async |(mut guard, mut ticks, at)| {
+    Sse::new(futures_util::stream::unfold(start, async |(guard, mut ticks, at)| {
         let At::Ticking(n) = at else { return None };
         let (event, at) = tokio::select! {
             biased;

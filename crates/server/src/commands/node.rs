@@ -34,7 +34,7 @@ impl Node {
     /// is left running. Must be called in a tokio runtime.
     pub async fn start(settings: &Settings) -> Result<Self, Failure> {
         files::data_dir(&settings.data_dir)?;
-        let Opened { store, master, home, woken } = database::open(settings).await?;
+        let Opened { store, master, home } = database::open(settings).await?;
         let listener = bind("listen", settings.listen).await?;
         let address = listener.local_addr().map_err(|error| Failure::config(format!("listen: {error}")))?;
         let ops = match settings.ops_listen {
@@ -54,10 +54,6 @@ impl Node {
         let mut background = JoinSet::new();
         let app = App::start_with(store, app_settings, master, home, &mut background);
         let app = app.await.map_err(start_error)?;
-        if let Some(woken) = woken {
-            app.hub().expect_other_nodes();
-            background.spawn(database::wake(app.hub().clone(), woken));
-        }
         app.guard_log(settings.high_water_path(), &mut background).await.map_err(start_error)?;
         app.keep_acts(settings.acts_path(), &mut background).await.map_err(start_error)?;
         if let Some((email, password)) = &settings.bootstrap_admin {
@@ -122,9 +118,9 @@ async fn bind(setting: &str, address: SocketAddr) -> Result<TcpListener, Failure
 }
 
 /// At a start the operator may read what is kept from callers.
-fn start_error(error: AppError) -> Failure {
+pub(super) fn start_error(error: AppError) -> Failure {
     match error {
-        AppError::Fault(detail) => Failure::config(detail),
+        AppError::Fault(fault) => Failure::config(fault.detail),
         other => Failure::config(other.detail().unwrap_or_else(|| other.to_string())),
     }
 }

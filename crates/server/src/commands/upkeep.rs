@@ -117,7 +117,7 @@ async fn put_back(args: &RestoreArgs, settings: &Settings) -> Outcome {
     let rules = settings.for_app(settings.listen).key_rules();
     let done = refounding::refound(&store, &master, &rules, proven, &by).await.map_err(|error| {
         let why = match error {
-            AppError::Fault(why) => why,
+            AppError::Fault(fault) => fault.detail,
             other => other.to_string(),
         };
         Failure::refused(format!("nothing was changed, for the backup's log could not be founded anew: {why}"))

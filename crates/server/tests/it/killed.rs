@@ -1,9 +1,11 @@
 //! kill -9 at any moment: it costs nobody a session (I6), takes back nothing that was answered (I9), and verifiers that live
 //! through it neither accept what was ended (I1) nor need a hand to go on.
+mod deeds;
 mod journal;
 
 use crate::kept::{Kept, Session, insist, lasting_address, refresh, serve, sign_in, sign_up, turn, verifier};
 use crate::support::{ADMIN, Dir, PATIENCE, Server};
+use deeds::Deeds;
 use journal::{Doomed, Ended, Journal, Life, judge};
 use portcullis_app::real;
 use portcullis_domain::Chance as _;
@@ -75,10 +77,17 @@ struct Played {
     unknown: Vec<Doomed>,
     /// The answer to the last refresh of the first chain, which that chain never saw.
     lost: Session,
+    deeds: Deeds,
 }
 
 /// All clients at once, and the kill.
-async fn play(server: &mut Server, chains: Vec<Chain>, doomed: Vec<Doomed>, journal: &Arc<Journal>) -> Played {
+async fn play(
+    server: &mut Server,
+    chains: Vec<Chain>,
+    doomed: Vec<Doomed>,
+    deeds: Deeds,
+    journal: &Arc<Journal>,
+) -> Played {
     let to = server.address;
     let stop = Arc::new(AtomicBool::new(false));
     let unlucky = chains[0].refresh.clone();
@@ -86,6 +95,7 @@ async fn play(server: &mut Server, chains: Vec<Chain>, doomed: Vec<Doomed>, jour
     let first = chains.next().unwrap();
     let running: Vec<_> = chains.map(|chain| tokio::spawn(chain.run(to, stop.clone()))).collect();
     let ending = tokio::spawn(journal.clone().end_all(doomed, to, stop.clone()));
+    let deeds = tokio::spawn(deeds.run(to, stop.clone()));
     let moment = Duration::from_micros(u64::try_from(real::RealChance.bits() % 250_000).unwrap());
     tokio::time::sleep(moment).await;
     // This answer reached the client's machine, but not the client.
@@ -97,12 +107,12 @@ async fn play(server: &mut Server, chains: Vec<Chain>, doomed: Vec<Doomed>, jour
     for chain in running {
         back.push(chain.await.unwrap());
     }
-    Played { chains: back, unknown: ending.await.unwrap(), lost }
+    Played { chains: back, unknown: ending.await.unwrap(), lost, deeds: deeds.await.unwrap() }
 }
 
 /// Looks into a copy of the database, as the killed server left it: how many refreshes were committed unheard. None that a
-/// client heard of may be missing.
-async fn unheard(dir: &Dir, chains: &[Chain]) -> usize {
+/// client heard of may be missing, and the log and its records are whole.
+async fn unheard(dir: &Dir, chains: &[Chain], deeds: &mut Deeds) -> usize {
     let copy = dir.path("copy");
     let _ = std::fs::remove_dir_all(&copy);
     std::fs::create_dir(&copy).unwrap();
@@ -111,6 +121,7 @@ async fn unheard(dir: &Dir, chains: &[Chain]) -> usize {
     }
     let options = OpenOptions::new(LogId::from_bits(0), Arc::new(real::wall));
     let store = SqliteStore::open(&copy.join("portcullis.db"), options).unwrap();
+    deeds.check(&store).await;
     let mut count = 0;
     for chain in chains {
         let known = Presented::parse(&SecretString::new(&*chain.refresh)).unwrap();
@@ -194,6 +205,7 @@ async fn it_costs_nobody_a_session_and_brings_nothing_back() {
         chains.push(Chain { sid, access, refresh, refreshed: 0 });
     }
     let journal = Arc::new(Journal::default());
+    let mut deeds = Deeds::new(&admin);
     let living = chains.iter().map(|chain| chain.access.clone()).collect();
     let life = Life::new(journal.clone(), living, BOUND_US);
     let judging: Vec<_> = verifiers.iter().map(|one| tokio::spawn(judge(one.clone(), life.clone()))).collect();
@@ -205,9 +217,10 @@ async fn it_costs_nobody_a_session_and_brings_nothing_back() {
         rounds += 1;
         let before = journal.ended().len();
         let doomed = doomed(at, &admin, rounds).await;
-        let played = play(&mut server, chains, doomed, &journal).await;
+        let played = play(&mut server, chains, doomed, deeds, &journal).await;
+        deeds = played.deeds;
         // The first chain is unheard by construction; those that count are the others.
-        unheard_in_all += unheard(&dir, &played.chains).await - 1;
+        unheard_in_all += unheard(&dir, &played.chains, &mut deeds).await - 1;
         if rounds % LONG_AWAY == 0 {
             for verifier in &verifiers {
                 while verifier.is_fresh() {
@@ -233,6 +246,7 @@ async fn it_costs_nobody_a_session_and_brings_nothing_back() {
         }
         still_ended(at, &journal.ended()[before..]).await;
         // Who does not know calls again, and is told.
+        deeds.repeat(at).await;
         repeated += played.unknown.len();
         journal.repeat(played.unknown, at).await;
         still_ended(at, &journal.ended()[before..]).await;
@@ -246,8 +260,12 @@ async fn it_costs_nobody_a_session_and_brings_nothing_back() {
     let refreshed: u64 = chains.iter().map(|chain| chain.refreshed).sum();
     eprintln!(
         "{rounds} kills: {refreshed} refreshes in {CHAINS} chains, {rounds} answers lost on the way and {unheard_in_all} \
-         commits that died before their answer; {} sessions ended, {repeated} calls repeated; verdicts: {seen}",
-        journal.ended().len()
+         commits that died before their answer; {} sessions ended, {repeated} calls repeated; {} acts of an administrator, {} \
+         repeated of which {} were done already; verdicts: {seen}",
+        journal.ended().len(),
+        deeds.done(),
+        deeds.repeated,
+        deeds.found
     );
     assert!(unheard_in_all >= UNHEARD, "no kill fell between commit and answer");
     assert!(journal.ended().len() > rounds, "hardly anything was ended");

@@ -27,6 +27,7 @@ mod refresh;
 mod rollback;
 mod serve;
 mod stopped;
+mod storage;
 mod support;
 mod tls;
 mod transfer;

@@ -38,7 +38,7 @@ fn closed() -> Rule {
     Rule::default()
 }
 fn open() -> Rule {
-    Rule { policy: Policy::Open, scopes: vec![] }
+    Rule { policy: Policy::Open, scopes: [].into() }
 }
 
 /// Calls until the answer is so.

@@ -128,6 +128,12 @@ impl Running {
         self.log.lock().unwrap().clone()
     }
 
+    /// As [`log`](Self::log), apart from the process.
+    pub fn clone_log(&self) -> impl Fn() -> String + use<> {
+        let log = self.log.clone();
+        move || log.lock().unwrap().clone()
+    }
+
     /// Waits until a line of `text` holds all of `marks`; the line.
     pub async fn line(&mut self, text: &Arc<Mutex<String>>, marks: &[&str]) -> String {
         let found = tokio::time::timeout(PATIENCE, async {

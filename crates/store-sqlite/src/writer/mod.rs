@@ -7,7 +7,8 @@
 //!
 //! Nobody is answered before the COMMIT returned. When it fails, the acts of the group have *failed* only where SQLite proves
 //! that nothing reached the log file; after an I/O error their outcome is *unknown*, since a commit record may be on disk and
-//! be found by the next recovery. Either way the connection is opened anew before the next group.
+//! be found by the next recovery. Either way the connection is opened anew before the next group, whose frames then take the
+//! place of what was left. What a failed sync means beyond that stands in docs/decisions/0019-failed-sync.md.
 mod apply;
 mod check;
 mod insert;
@@ -18,12 +19,14 @@ pub(crate) use insert::found;
 use crate::cells::Fault;
 use crate::checkpoint::Checkpointer;
 use crate::connect::Connector;
+use crate::readers::Readers;
 use crate::reads;
 use crate::rows::Meta;
+use crate::settle;
 use crate::{Clock, Counters};
 use portcullis_domain::changes::{Changes, Committed, Conflict};
 use portcullis_domain::throttle::Verdict;
-use portcullis_store::{CommitError, StoreError};
+use portcullis_store::{CommitError, Flood};
 use portcullis_wire::{AccountId, Millis, Rev, Time};
 use rusqlite::{Connection, ErrorCode};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -31,6 +34,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::Receiver;
 use tokio::sync::oneshot;
+
+/// Between two tries to open everything anew.
+const RENEW_EVERY: Millis = 1_000;
 
 type Outcome = Result<Committed, CommitError>;
 
@@ -86,6 +92,19 @@ pub(crate) struct Writer {
     pub(crate) group: usize,
     pub(crate) checkpointer: Checkpointer,
     pub(crate) counters: Arc<Counters>,
+    /// Closed when everything is opened anew.
+    pub(crate) readers: Arc<Readers>,
+    pub(crate) troubles: Troubles,
+}
+
+/// What went wrong lately.
+#[derive(Debug, Default)]
+pub(crate) struct Troubles {
+    flood: Flood,
+    /// Groups that failed since the last one that did not.
+    failed: u64,
+    /// When everything was last to be opened anew.
+    renewed: Option<Time>,
 }
 
 impl Writer {
@@ -107,9 +126,11 @@ impl Writer {
 
     /// Commits one group. Returns the connection, unless it must be opened anew.
     fn group(&mut self, open: Option<Open>, jobs: Vec<Job>) -> Option<Open> {
+        let open = if self.checkpointer.is_suspect() { self.renew(open) } else { open };
         let mut open = match open.map_or_else(|| self.reopen(), Ok) {
             Ok(open) => open,
             Err(fault) => {
+                self.failed(&fault, true);
                 refuse_all(jobs, &CommitError::Failed(fault.into()));
                 return None;
             }
@@ -117,8 +138,7 @@ impl Writer {
         let outcomes = match self.transact(&mut open, &jobs) {
             Ok(outcomes) => outcomes,
             Err(broken) => {
-                self.counters.failed_groups.fetch_add(1, Relaxed);
-                tracing::error!(fault = %broken.fault, certain = broken.certain, "a group of commits failed");
+                self.failed(&broken.fault, broken.certain);
                 let why = if broken.certain { CommitError::Failed } else { CommitError::Unknown };
                 refuse_all(jobs, &why(broken.fault.into()));
                 return None;
@@ -127,8 +147,54 @@ impl Writer {
         for (job, outcome) in jobs.into_iter().zip(outcomes) {
             let _ = job.done.send(outcome); // nobody waits any more: it is committed all the same
         }
+        let failed = std::mem::take(&mut self.troubles.failed);
+        if failed > 0 {
+            tracing::info!(failed, "commits reach the disk again");
+        }
         self.checkpointer.after_group(&open.db);
         Some(open)
+    }
+
+    /// Counts a group that was not committed, and tells it where that is due.
+    fn failed(&mut self, fault: &Fault, certain: bool) {
+        self.counters.failed_groups.fetch_add(1, Relaxed);
+        self.troubles.failed += 1;
+        let kind = fault.kind();
+        if let Some(groups) = self.troubles.flood.note(kind, (self.clock)()) {
+            tracing::error!(%fault, kind = kind.name(), certain, groups, "a group of commits failed");
+        }
+    }
+
+    /// After a checkpoint that failed: once the log is certain to be on disk, all connections are closed, so that the next one
+    /// finds by a recovery what is in the log, and moves all of it. Tried again once a second, until it has worked.
+    fn renew(&mut self, open: Option<Open>) -> Option<Open> {
+        let now = (self.clock)();
+        let soon = |last: Time| (0..RENEW_EVERY).contains(&now.since(last));
+        if self.troubles.renewed.is_some_and(soon) {
+            return open;
+        }
+        self.troubles.renewed = Some(now);
+        if let Err(error) = settle::log(&self.connector.path) {
+            tracing::warn!(%error, "the write-ahead log does not reach the disk; no checkpoint runs until it does");
+            return open;
+        }
+        let reading = self.readers.closed();
+        let moving = self.checkpointer.closed();
+        drop(open);
+        let opened = self.reopen();
+        drop((reading, moving));
+        match opened {
+            Ok(open) => {
+                if self.checkpointer.begins_anew(&open.db) {
+                    tracing::info!("the disk takes writes again: checkpoints go on, from the first page of the log");
+                }
+                Some(open)
+            }
+            Err(fault) => {
+                tracing::warn!(%fault, "the database could not be opened anew after a failed checkpoint");
+                None
+            }
+        }
     }
 
     fn reopen(&self) -> Result<Open, Fault> {
@@ -151,7 +217,7 @@ impl Writer {
             }
             outcomes.push(outcome.map_err(|stop| match stop {
                 Stop::Conflict(conflict) => CommitError::Conflict(conflict),
-                Stop::Fault(fault) => CommitError::Failed(StoreError::new(fault)),
+                Stop::Fault(fault) => CommitError::Failed(fault.into()),
             }));
         }
         if next != *meta {

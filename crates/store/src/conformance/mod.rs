@@ -127,6 +127,7 @@ cases! {
     rest:
         clients_come_back_as_they_were
         instances_come_and_go
+        nodes_have_rows_where_they_share
         keys_come_back_as_they_were
         keys_are_sealed_anew_by_one_at_a_time
         a_key_dies_once
@@ -364,7 +365,7 @@ mod tests {
     struct InMemory;
     impl Backend for InMemory {
         fn make(&self, log: LogId, clock: Clock) -> Arc<dyn Store> {
-            Arc::new(MemoryStore::new(log, clock))
+            Arc::new(MemoryStore::new(log, clock).shared())
         }
     }
 

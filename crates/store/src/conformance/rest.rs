@@ -1,9 +1,10 @@
 //! Clients, verifier instances, keys, the bound, repeated calls.
 use super::{Backend, START, World, conflict, end, wait};
+use crate::NodeRow;
 use portcullis_domain::Cut;
 use portcullis_domain::changes::{BoundRow, Change, Changes, Conflict, Idempotency, Revoke};
 use portcullis_domain::model::{Client, ClientKind, Instance, Key, KeyPurpose};
-use portcullis_wire::{ClientId, Digest, InstanceId, KeyId, Rev, SecretBytes, SessionId, Target, Time, Verb};
+use portcullis_wire::{ClientId, Digest, InstanceId, KeyId, NodeId, Rev, SecretBytes, SessionId, Target, Time, Verb};
 
 pub(super) fn clients_come_back_as_they_were(backend: &dyn Backend) {
     let w = World::new(backend);
@@ -64,6 +65,38 @@ pub(super) fn instances_come_and_go(backend: &dyn Backend) {
     assert_eq!(w.conflict([Change::UpdateInstance(row(9))]), Conflict::Missing);
     w.ok([Change::RemoveInstances(vec![InstanceId::from_bits(1), InstanceId::from_bits(9), InstanceId::from_bits(3)])]);
     assert_eq!(wait(w.store.list_instances()).unwrap(), [changed]);
+}
+
+/// Rows of nodes, where several share a database; where they cannot, all of it is refused.
+pub(super) fn nodes_have_rows_where_they_share(backend: &dyn Backend) {
+    let w = World::new(backend);
+    let row = |n: u128, beat| NodeRow { id: NodeId::from_bits(n), beat, body: format!("{{\"says\":\"ü{n}\"}}") };
+    if !w.store.is_shared() {
+        assert!(wait(w.store.put_node(row(1, 1))).is_err() && wait(w.store.list_nodes()).is_err());
+        return;
+    }
+    assert_eq!(wait(w.store.list_nodes()).unwrap(), []);
+    for one in [row(2, 1), row(1, 1), row(2, 2)] {
+        wait(w.store.put_node(one)).unwrap();
+    }
+    assert_eq!(wait(w.store.list_nodes()).unwrap(), [row(1, 1), row(2, 2)]);
+    // A node that has spoken meanwhile is not removed.
+    assert!(!wait(w.store.remove_node(NodeId::from_bits(2), 1)).unwrap());
+    assert!(wait(w.store.remove_node(NodeId::from_bits(2), 2)).unwrap());
+    assert!(!wait(w.store.remove_node(NodeId::from_bits(2), 2)).unwrap());
+    assert_eq!(wait(w.store.list_nodes()).unwrap(), [row(1, 1)]);
+    let instance = Instance {
+        id: InstanceId::from_bits(7),
+        client: ClientId::from_bits(4),
+        name: "api".into(),
+        policy: "closed".into(),
+        bound_ms: 5000,
+        secret: Digest::of(b"x"),
+        created_at: START,
+    };
+    w.ok([Change::InsertInstance(instance.clone())]);
+    assert_eq!(wait(w.store.load_instance(instance.id)).unwrap(), Some(instance));
+    assert_eq!(wait(w.store.load_instance(InstanceId::from_bits(8))).unwrap(), None);
 }
 
 pub(super) fn keys_come_back_as_they_were(backend: &dyn Backend) {

@@ -1,15 +1,18 @@
 //! [`Memory`] behind the [`Store`] trait.
 use super::Memory;
 use crate::{
-    AttemptCount, CommitError, EventFilter, EventRow, Fut, LiveCount, LogRead, Page, Prunable, Remembered, RowCount,
-    Store, StoreError,
+    AttemptCount, CommitError, EventFilter, EventRow, Fut, LiveCount, LogRead, NodeRow, Page, Prunable, Remembered,
+    RowCount, Store, StoreError,
 };
 use portcullis_domain::changes::{BoundRow, Changes, Committed};
 use portcullis_domain::mass::{Batch, Filter, Job};
 use portcullis_domain::model::{Account, Client, Instance, Key};
 use portcullis_domain::retention::Retention;
 use portcullis_domain::view::{AccountView, ClientView, RefreshView, SessionView, SignInView, Stamp};
-use portcullis_wire::{AccountId, ClientId, Entry, EventId, GrantId, JobId, LogId, Rev, SessionId, Time};
+use portcullis_wire::{
+    AccountId, ClientId, Entry, EventId, GrantId, InstanceId, JobId, LogId, NodeId, Rev, SessionId, Time,
+};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -20,6 +23,8 @@ pub type Clock = Arc<dyn Fn() -> Time + Send + Sync>;
 pub struct MemoryStore {
     memory: Mutex<Memory>,
     clock: Clock,
+    /// The rows of the nodes that share it, where some do.
+    nodes: Option<Mutex<BTreeMap<NodeId, NodeRow>>>,
 }
 
 impl fmt::Debug for MemoryStore {
@@ -32,12 +37,27 @@ impl MemoryStore {
     /// A new database with this log.
     pub fn new(log: LogId, clock: Clock) -> Self {
         let memory = Memory::new(log, clock());
-        Self { memory: Mutex::new(memory), clock }
+        Self { memory: Mutex::new(memory), clock, nodes: None }
     }
 
     /// A database with this content.
     pub fn with(memory: Memory, clock: Clock) -> Self {
-        Self { memory: Mutex::new(memory), clock }
+        Self { memory: Mutex::new(memory), clock, nodes: None }
+    }
+
+    /// The same database, for several nodes of one process.
+    pub fn shared(self) -> Self {
+        Self { nodes: Some(Mutex::default()), ..self }
+    }
+
+    fn with_nodes<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut BTreeMap<NodeId, NodeRow>) -> T,
+    ) -> Fut<'_, Result<T, StoreError>> {
+        let nodes = self.nodes.as_ref().ok_or_else(|| StoreError::new("this database belongs to one node"));
+        let poisoned = |_| StoreError::new("a thread panicked among the nodes' rows");
+        let done = nodes.and_then(|nodes| nodes.lock().map_err(poisoned)).map(|mut nodes| work(&mut nodes));
+        Box::pin(std::future::ready(done))
     }
 
     /// What it holds now.
@@ -170,5 +190,23 @@ impl Store for MemoryStore {
     }
     fn now(&self) -> Time {
         (self.clock)()
+    }
+    fn is_shared(&self) -> bool {
+        self.nodes.is_some()
+    }
+    fn put_node(&self, row: NodeRow) -> Fut<'_, Result<(), StoreError>> {
+        self.with_nodes(|nodes| drop(nodes.insert(row.id, row)))
+    }
+    fn list_nodes(&self) -> Fut<'_, Result<Vec<NodeRow>, StoreError>> {
+        self.with_nodes(|nodes| nodes.values().cloned().collect())
+    }
+    fn remove_node(&self, id: NodeId, beat: u64) -> Fut<'_, Result<bool, StoreError>> {
+        self.with_nodes(|nodes| {
+            let is_it = nodes.get(&id).is_some_and(|row| row.beat == beat);
+            is_it && nodes.remove(&id).is_some()
+        })
+    }
+    fn load_instance(&self, id: InstanceId) -> Fut<'_, Result<Option<Instance>, StoreError>> {
+        self.read(|m, _| m.list_instances().into_iter().find(|row| row.id == id))
     }
 }

@@ -6,8 +6,8 @@ use portcullis_tower::{Policy, Reason, Rule, Verifier};
 use std::time::Duration;
 use tokio::time::timeout;
 
-async fn open(verifier: &Verifier, token: &str, policy: Policy) -> portcullis_tower::Guard {
-    verifier.verify(token, &Rule { policy, scopes: Vec::new() }).await.unwrap().guard()
+pub async fn open(verifier: &Verifier, token: &str, policy: Policy) -> portcullis_tower::Guard {
+    verifier.verify(token, &Rule { policy, scopes: [].into() }).await.unwrap().guard()
 }
 
 fn ticks() -> impl futures_util::Stream<Item = u32> {
@@ -21,9 +21,9 @@ fn ticks() -> impl futures_util::Stream<Item = u32> {
 async fn ends_when_its_token_is_revoked_and_no_other() {
     let server = Server::start().await;
     let verifier = server.verifier().await;
-    let mut mine = open(&verifier, &server.token(1), Policy::Closed).await;
-    let mut others = open(&verifier, &server.token(2), Policy::Closed).await;
-    let mut streamed = Box::pin(mine.clone().wrap(ticks()));
+    let mine = open(&verifier, &server.token(1), Policy::Closed).await;
+    let others = open(&verifier, &server.token(2), Policy::Closed).await;
+    let mut streamed = Box::pin(mine.wrap(ticks()));
     assert_eq!(streamed.next().await, Some(0));
     assert!(timeout(Duration::from_millis(2 * B), mine.ended()).await.is_err(), "renewed leases keep it open");
     let rev = server.end(Target::Session(SessionId::from_bits(1)));
@@ -41,9 +41,9 @@ async fn ends_when_its_token_expires_unless_a_newer_one_is_shown() {
     let mut claims = server.claims(1);
     claims.exp = unix_ms() / 1000 + 2;
     let short = server.signer.sign(&claims);
-    let mut guard = open(&verifier, &short, Policy::Closed).await;
-    let mut renewed = guard.clone();
-    renewed.renew(open(&verifier, &server.token(1), Policy::Closed).await.verified().clone());
+    let guard = open(&verifier, &short, Policy::Closed).await;
+    let renewed = open(&verifier, &short, Policy::Closed).await;
+    assert_eq!(renewed.renew(open(&verifier, &server.token(1), Policy::Closed).await.verified()), Ok(()));
     let left = u64::try_from(claims.exp * 1000 - unix_ms()).unwrap();
     assert!(timeout(Duration::from_millis(left - 100), guard.ended()).await.is_err());
     assert_eq!(timeout(Duration::from_millis(200), guard.ended()).await, Ok(Reason::Expired));
@@ -57,10 +57,10 @@ async fn ends_with_the_lease_on_closed_routes_only() {
     let patient = Verifier::start(server.config().stream_grace(Duration::from_millis(300))).unwrap();
     assert!(patient.wait_fresh(Duration::from_secs(5)).await);
     let token = server.token(1);
-    let mut closed = open(&verifier, &token, Policy::Closed).await;
-    let mut asking = open(&verifier, &token, Policy::Introspect).await;
-    let mut opened = open(&verifier, &token, Policy::Open).await;
-    let mut graced = open(&patient, &token, Policy::Closed).await;
+    let closed = open(&verifier, &token, Policy::Closed).await;
+    let asking = open(&verifier, &token, Policy::Introspect).await;
+    let opened = open(&verifier, &token, Policy::Open).await;
+    let graced = open(&patient, &token, Policy::Closed).await;
     server.set_down(true);
     let ended = timeout(Duration::from_millis(B + 100), closed.ended()).await;
     assert_eq!(ended, Ok(Reason::NotFresh));

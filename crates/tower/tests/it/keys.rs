@@ -12,7 +12,7 @@ async fn a_dead_key_ends_what_it_signed() {
     let verifier = server.verifier().await;
     let token = server.token(1);
     let rule = Rule::default();
-    let mut guard = verifier.verify(&token, &rule).await.unwrap().guard();
+    let guard = verifier.verify(&token, &rule).await.unwrap().guard();
     assert!(verifier.verify(&token, &rule).await.is_ok());
     let rev = server.commit(Verb::Key, Target::Key(KeyId(1)));
     soon("applied", || verifier.readiness().applied == rev).await;

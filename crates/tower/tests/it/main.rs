@@ -3,6 +3,9 @@
 mod answers;
 mod encrypted;
 mod following;
+mod grpc;
 mod guarding;
 mod keys;
+mod renewing;
 mod server;
+mod sockets;

@@ -68,6 +68,7 @@ pub struct Inner {
     pub switches: Switches,
     pub seen: Seen,
     streams: Vec<mpsc::UnboundedSender<String>>,
+    bound_ms: u64,
 }
 
 #[derive(Clone)]
@@ -79,6 +80,15 @@ pub struct Server {
 
 impl Server {
     pub async fn start() -> Self {
+        Self::with_bound(B).await
+    }
+
+    /// One whose leases outlast the stalls of a busy machine: for tests in which no lease is to be lost.
+    pub async fn patient() -> Self {
+        Self::with_bound(30_000).await
+    }
+
+    async fn with_bound(bound_ms: u64) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let issuer = format!("http://{}", listener.local_addr().unwrap());
         let signer = Arc::new(Signer::new(1));
@@ -86,7 +96,7 @@ impl Server {
         p.set_keys(vec![signer.jwk()]);
         p.set_floor(Time(unix_ms() - 10_000));
         let (switches, seen, streams) = (Switches::default(), Seen::default(), Vec::new());
-        let inner = Arc::new(Mutex::new(Inner { p, switches, seen, streams }));
+        let inner = Arc::new(Mutex::new(Inner { p, switches, seen, streams, bound_ms }));
         let server = Self { inner, signer, issuer };
         let app = Router::new()
             .route("/v1/feed", get(feed))
@@ -227,7 +237,7 @@ async fn feed(State(s): State<Server>, Query(query): Query<HashMap<String, Strin
     inner.switches.gone = false;
     let hello = serde_json::json!({
         "v": 1, "log": inner.p.log(), "instance": instance, "instance_secret": "instance's", "epoch": inner.p.epoch(),
-        "head": inner.p.head(), "chain": inner.p.chain(), "bound_ms": B, "max_life_s": 3600, "later": true,
+        "head": inner.p.head(), "chain": inner.p.chain(), "bound_ms": inner.bound_ms, "max_life_s": 3600, "later": true,
     });
     tx.send(": welcome\n\n".to_owned() + &event("hello", &hello, None)).unwrap();
     let from = last.and_then(|id| id.split('.').nth(1)?.parse().ok()).map(Rev);

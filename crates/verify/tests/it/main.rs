@@ -3,4 +3,5 @@
 mod algorithms;
 mod jose;
 mod judgement;
+mod renewal;
 mod support;

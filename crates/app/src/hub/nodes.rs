@@ -1,0 +1,443 @@
+//! Several nodes on one database (DESIGN §9): what this one says in its row, and what it reads of the others.
+//!
+//! A row is written when something changed that another node waits for, and every few seconds to show that the node lives. The
+//! log is the truth; rows carry only what no database knows: who has acknowledged what, at which node. The sum is
+//! `feed::cluster`'s.
+//!
+//! **The fence.** A row whose beat stands still is removed by the others after the time that leases given under it can live.
+//! So a node gives leases only under a beat that is not older than [`cluster::FENCE`]: one that was stopped for a minute and comes back
+//! writes its row first. No clock but the monotonic ones is asked.
+use super::Hub;
+use crate::real;
+use portcullis_feed::cluster::{self, Report};
+use portcullis_feed::{Mono, fleet};
+use portcullis_store::{News, NodeRow, StoreError};
+use portcullis_wire::{ClientId, InstanceId, NodeId, Rev};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::{Notify, watch};
+
+/// How often a row is written although nothing has changed, in milliseconds.
+const BEAT: i64 = 3_000;
+/// How often rows are looked at: while somebody waits, and else.
+const WHILE_ASKED: Duration = Duration::from_millis(50);
+const WHILE_QUIET: Duration = Duration::from_millis(1_000);
+/// Between two looks, whatever happens.
+const REST: Duration = Duration::from_millis(5);
+/// How long the list of verifiers waits for the other nodes.
+const LIST_PATIENCE: Duration = Duration::from_secs(2);
+/// The most instances that a node lists.
+const LISTED: usize = 10_000;
+
+/// What a node says. Members may come; a node of an older release does not read them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Body {
+    version: String,
+    /// The newest position that somebody at this node waits for.
+    asks: Option<Rev>,
+    /// What it says about the newest position that another node waits for.
+    report: Option<Report>,
+    /// Whether somebody here wants to see the fleet.
+    #[serde(default)]
+    wants_list: bool,
+    /// Its instances, while somebody elsewhere wants to see them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    list: Option<Vec<Row>>,
+}
+
+/// An instance as its node lists it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Row {
+    id: InstanceId,
+    name: String,
+    client: ClientId,
+    policy: String,
+    connected: bool,
+    leased: bool,
+    applied: Option<Rev>,
+    heard_ms_ago: Option<i64>,
+}
+
+/// An instance, and the node that lists it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Placed {
+    /// The instance.
+    pub listed: fleet::Listed,
+    /// The node; `None` where there is only one.
+    pub node: Option<NodeId>,
+    /// The release that the node runs.
+    pub version: String,
+    /// For how many milliseconds there has been an entry that it has not acknowledged, as far as this node saw; 0: it has all.
+    pub lag_ms: Option<i64>,
+}
+
+/// Another node.
+#[derive(Debug, Clone)]
+struct Other {
+    beat: u64,
+    /// When a new beat was seen last: the beginning of that read.
+    seen: Mono,
+    body: Option<Body>,
+}
+
+/// The other nodes as of a read.
+#[derive(Debug, Clone)]
+struct Seen {
+    began: Mono,
+    others: Arc<BTreeMap<NodeId, Other>>,
+}
+
+#[derive(Debug, Default)]
+struct Own {
+    beat: u64,
+    /// Positions that are waited for here, and by how many.
+    waits: BTreeMap<Rev, u32>,
+    /// How many want to see the fleet.
+    lists: u32,
+    written: Option<Body>,
+}
+
+/// This node among others.
+#[derive(Debug)]
+pub(super) struct Nodes {
+    id: NodeId,
+    own: Mutex<Own>,
+    /// Something here is to be written, or the rows are to be looked at.
+    changed: Notify,
+    seen: watch::Sender<Seen>,
+    /// When the last write of the row that succeeded began; and the last read of the keys.
+    beat_began: AtomicI64,
+    keys_read: AtomicI64,
+}
+
+/// Somebody waits for a position, until this is dropped.
+struct Waiting<'a>(&'a Nodes, Rev);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let mut own = self.0.own();
+        if let Some(n) = own.waits.get_mut(&self.1) {
+            *n -= 1;
+            if *n == 0 {
+                own.waits.remove(&self.1);
+            }
+        }
+    }
+}
+
+/// A question to the other nodes.
+pub(super) struct Asking<'a> {
+    _waiting: Waiting<'a>,
+    seen: watch::Receiver<Seen>,
+}
+
+impl Asking<'_> {
+    /// What was said until now is known.
+    pub(super) fn mark(&mut self) {
+        self.seen.mark_unchanged();
+    }
+    /// Something may have been said since.
+    pub(super) async fn news(&mut self) {
+        drop(self.seen.changed().await);
+    }
+}
+
+impl Nodes {
+    pub(super) fn new(id: NodeId, now: Mono) -> Self {
+        Self {
+            id,
+            own: Mutex::default(),
+            changed: Notify::new(),
+            seen: watch::channel(Seen { began: Mono(i64::MIN), others: Arc::default() }).0,
+            beat_began: AtomicI64::new(i64::MIN),
+            keys_read: AtomicI64::new(now.0),
+        }
+    }
+
+    fn own(&self) -> std::sync::MutexGuard<'_, Own> {
+        self.own.lock().unwrap_or_else(PoisonError::into_inner) // each change is one assignment
+    }
+
+    fn wait_for(&self, rev: Rev) -> Waiting<'_> {
+        *self.own().waits.entry(rev).or_default() += 1;
+        self.changed.notify_one();
+        Waiting(self, rev)
+    }
+
+    /// Whether a lease by a question that arrived at `basis` may be given: see the fence.
+    fn may_lease(&self, basis: Mono) -> bool {
+        let within = |at: &AtomicI64| cluster::within_the_fence(basis, Mono(at.load(Ordering::Acquire)));
+        within(&self.beat_began) && within(&self.keys_read)
+    }
+}
+
+impl Hub {
+    fn nodes(&self) -> Option<&Nodes> {
+        self.inner.nodes.as_ref()
+    }
+
+    /// Whether other nodes may be at work.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.nodes().is_some()
+    }
+
+    /// This node among others.
+    pub fn node_id(&self) -> Option<NodeId> {
+        self.nodes().map(|nodes| nodes.id)
+    }
+
+    /// Whether the work that is to be done once is this node's: it is the first of those that live. For a moment two may hold
+    /// themselves for it, or none; all that work is decided under the rows that it changes.
+    pub fn leads(&self) -> bool {
+        let Some(nodes) = self.nodes() else { return true };
+        let now = real::mono();
+        let others = nodes.seen.borrow().others.clone();
+        !others.iter().any(|(id, other)| *id < nodes.id && now.since(other.seen) <= cluster::FENCE)
+    }
+
+    /// The keys were read, beginning then.
+    pub(crate) fn keys_were_read(&self, began: Mono) {
+        if let Some(nodes) = self.nodes() {
+            nodes.keys_read.fetch_max(began.0, Ordering::AcqRel);
+        }
+    }
+
+    /// Whether this node may give a lease for a question that arrived then.
+    pub(super) fn within_the_fence(&self, basis: Mono) -> bool {
+        self.nodes().is_none_or(|nodes| nodes.may_lease(basis))
+    }
+
+    /// Writes this node's row for the first time; before that it gives no leases.
+    pub(super) async fn join(&self) -> Result<(), StoreError> {
+        if self.is_shared() {
+            self.look_at_nodes().await?;
+            self.write_row(true).await?;
+        }
+        Ok(())
+    }
+
+    /// The task that keeps the row, for ever.
+    pub(crate) async fn keep_row(self) {
+        let Some(nodes) = self.inner.nodes.as_ref() else { return };
+        let (mut acks, mut told) = (self.inner.acks.subscribe(), 0);
+        loop {
+            if let Err(error) = self.round().await {
+                tracing::warn!(%error, "the nodes' rows could not be read or written; it is tried again");
+            }
+            tokio::time::sleep(REST).await;
+            let asked = self.asked().is_some();
+            let busy = {
+                let own = nodes.own();
+                asked || own.lists > 0 || !own.waits.is_empty()
+            };
+            let pause = tokio::time::sleep(if busy { WHILE_ASKED } else { WHILE_QUIET });
+            tokio::select! {
+                () = nodes.changed.notified() => {}
+                newest = self.inner.store.news(News::Nodes, told) => told = newest,
+                _ = acks.changed(), if asked => {}
+                () = pause => {}
+            }
+        }
+    }
+
+    async fn round(&self) -> Result<(), StoreError> {
+        self.look_at_nodes().await?;
+        if let Some(rev) = self.asked() {
+            // Others wait: verifiers here are asked to speak now, too.
+            if self.inner.prompt.fetch_max(rev.0, Ordering::AcqRel) < rev.0 {
+                self.wake();
+                self.bump();
+            }
+        }
+        self.write_row(false).await?;
+        self.remove_the_silent().await
+    }
+
+    /// The newest position that another node waits for.
+    fn asked(&self) -> Option<Rev> {
+        let others = self.nodes()?.seen.borrow().others.clone();
+        others.values().filter_map(|other| other.body.as_ref()?.asks).max()
+    }
+
+    /// Reads the rows.
+    async fn look_at_nodes(&self) -> Result<(), StoreError> {
+        let Some(nodes) = self.nodes() else { return Ok(()) };
+        let began = real::mono();
+        let rows = self.inner.store.list_nodes().await?;
+        nodes.seen.send_modify(|seen| {
+            if began < seen.began {
+                return; // a read that began later was quicker
+            }
+            let others = rows.into_iter().filter(|row| row.id != nodes.id).map(|row| {
+                let known = seen.others.get(&row.id).filter(|known| known.beat == row.beat);
+                let other = known.cloned().unwrap_or_else(|| Other {
+                    beat: row.beat,
+                    seen: began,
+                    // What cannot be read is said by nobody: then time says it.
+                    body: serde_json::from_str(&row.body).ok(),
+                });
+                (row.id, other)
+            });
+            *seen = Seen { began, others: Arc::new(others.collect()) };
+        });
+        Ok(())
+    }
+
+    /// What this node has to say now.
+    fn says(&self, nodes: &Nodes) -> Body {
+        let others = nodes.seen.borrow().others.clone();
+        let bodies = || others.values().filter_map(|other| other.body.as_ref());
+        let own_wait = nodes.own().waits.keys().next_back().copied();
+        // Also about what is waited for here: the others confirm of those that are behind whom they know better.
+        let report = self.asked().max(own_wait).and_then(|rev| {
+            let asked = cluster::named(bodies().filter_map(|body| body.report.as_ref()), rev);
+            let (now, committed) = self.committed_at(rev);
+            let state = self.state();
+            // What this node has not read it knows nothing of.
+            (state.publisher.head() >= rev).then(|| Report::of(&state.fleet, rev, committed, now, &asked))
+        });
+        let list = bodies().any(|body| body.wants_list).then(|| {
+            let (_, listed) = self.instances();
+            listed.iter().take(LISTED).map(row).collect()
+        });
+        let wants_list = nodes.own().lists > 0;
+        Body { version: env!("CARGO_PKG_VERSION").into(), asks: own_wait, report, wants_list, list }
+    }
+
+    /// Writes the row when it would say something else, or when a beat is due.
+    async fn write_row(&self, first: bool) -> Result<(), StoreError> {
+        let Some(nodes) = self.nodes() else { return Ok(()) };
+        let (body, began) = (self.says(nodes), real::mono());
+        let due = began.0.saturating_sub(nodes.beat_began.load(Ordering::Acquire)) >= BEAT;
+        let beat = {
+            let mut own = nodes.own();
+            if !first && !due && own.written.as_ref() == Some(&body) {
+                return Ok(());
+            }
+            own.beat += 1;
+            own.beat
+        };
+        let text = serde_json::to_string(&body).map_err(StoreError::new)?;
+        self.inner.store.put_node(NodeRow { id: nodes.id, beat, body: text }).await?;
+        nodes.beat_began.fetch_max(began.0, Ordering::AcqRel);
+        nodes.own().written = Some(body);
+        Ok(())
+    }
+
+    /// Nodes that have said nothing for as long as a lease of theirs can live.
+    async fn remove_the_silent(&self) -> Result<(), StoreError> {
+        let Some(nodes) = self.nodes() else { return Ok(()) };
+        let now = real::mono();
+        let bounded_by_ms = self.state().fleet.bounded_by_ms(now);
+        let others = nodes.seen.borrow().others.clone();
+        for (id, other) in others.iter().filter(|(_, other)| cluster::is_gone(other.seen, now, bounded_by_ms)) {
+            if self.inner.store.remove_node(*id, other.beat).await? {
+                tracing::info!(node = %id, "a node is gone: no lease of it can live any more");
+            }
+        }
+        Ok(())
+    }
+
+    /// How far `rev` is enforced by all nodes together, as far as their rows were read; `alone` is this node's own arithmetic.
+    /// `after`: a moment at which it was committed already; rows that were read earlier do not tell of every node.
+    pub(super) fn with_the_others(
+        &self,
+        rev: Rev,
+        alone: fleet::Enforcement,
+        after: Mono,
+        committed: Mono,
+        now: Mono,
+    ) -> fleet::Enforcement {
+        let Some(nodes) = self.nodes() else { return alone };
+        let seen = nodes.seen.borrow().clone();
+        let mut reports: Vec<Option<&Report>> =
+            seen.others.values().map(|other| other.body.as_ref().and_then(|body| body.report.as_ref())).collect();
+        if seen.began < after {
+            reports.push(None); // a node may have joined before the commit that is not among them
+        }
+        let asked = cluster::named(reports.iter().flatten().copied(), rev);
+        let own = Report::of(&self.state().fleet, rev, committed, now, &asked);
+        cluster::together(rev, &own, alone, &reports, committed, now)
+    }
+
+    /// Asks the other nodes about `rev`, as long as the caller holds it; and tells when they may have said something new.
+    pub(super) async fn ask_the_others(&self, rev: Rev) -> Option<Asking<'_>> {
+        let nodes = self.nodes()?;
+        let waiting = nodes.wait_for(rev);
+        if let Err(error) = self.look_at_nodes().await {
+            tracing::warn!(%error, "the nodes' rows could not be read");
+        }
+        Some(Asking { _waiting: waiting, seen: nodes.seen.subscribe() })
+    }
+
+    /// The whole fleet, with the head to measure its lag by: this node's instances, and those that others list within two seconds.
+    pub async fn fleet(&self) -> (Rev, Vec<Placed>) {
+        let (head, own) = self.instances();
+        let version = env!("CARGO_PKG_VERSION").to_owned();
+        let node = self.node_id();
+        let mut all: Vec<Placed> = own.into_iter().map(|listed| self.placed(listed, node, version.clone())).collect();
+        let Some(nodes) = self.nodes() else { return (head, all) };
+        for (id, body) in self.lists_of_others(nodes).await {
+            let rows = body.list.unwrap_or_default().into_iter().filter_map(listed);
+            all.extend(rows.map(|listed| self.placed(listed, Some(id), body.version.clone())));
+        }
+        // One that several nodes know is where it was heard of last.
+        all.sort_by_key(|one| (one.listed.instance.id, one.listed.heard_ms_ago.unwrap_or(i64::MAX)));
+        all.dedup_by_key(|one| one.listed.instance.id);
+        (head, all)
+    }
+
+    fn placed(&self, listed: fleet::Listed, node: Option<NodeId>, version: String) -> Placed {
+        let (now, state) = (real::mono(), self.state());
+        let behind = |applied: Rev| applied < state.publisher.head();
+        let since = |applied: Rev| applied.next().and_then(|next| state.fleet.committed_at(next));
+        let lag_ms = listed.applied.and_then(|applied| match behind(applied) {
+            true => since(applied).map(|at| now.since(at).max(0)),
+            false => Some(0),
+        });
+        Placed { listed, node, version, lag_ms }
+    }
+
+    async fn lists_of_others(&self, nodes: &Nodes) -> BTreeMap<NodeId, Body> {
+        nodes.own().lists += 1;
+        nodes.changed.notify_one();
+        let mut seen = nodes.seen.subscribe();
+        let listed =
+            |seen: &Seen| seen.others.values().all(|other| other.body.as_ref().is_some_and(|b| b.list.is_some()));
+        let begun = real::mono();
+        let complete = seen.wait_for(|seen| seen.began >= begun && listed(seen));
+        let _ = tokio::time::timeout(LIST_PATIENCE, complete).await;
+        nodes.own().lists -= 1;
+        nodes.changed.notify_one();
+        let others = nodes.seen.borrow().others.clone();
+        others.iter().filter_map(|(id, other)| Some((*id, other.body.clone()?))).collect()
+    }
+}
+
+fn row(listed: &fleet::Listed) -> Row {
+    let fleet::Listed { instance, connected, leased, applied, heard_ms_ago } = listed;
+    Row {
+        id: instance.id,
+        name: instance.name.clone(),
+        client: instance.client,
+        policy: instance.policies.to_string(),
+        connected: *connected,
+        leased: *leased,
+        applied: *applied,
+        heard_ms_ago: *heard_ms_ago,
+    }
+}
+
+fn listed(row: Row) -> Option<fleet::Listed> {
+    let policies = row.policy.parse().ok()?;
+    Some(fleet::Listed {
+        instance: fleet::Instance { id: row.id, name: row.name, client: row.client, policies, bound_ms: None },
+        connected: row.connected,
+        leased: row.leased,
+        applied: row.applied,
+        heard_ms_ago: row.heard_ms_ago,
+    })
+}

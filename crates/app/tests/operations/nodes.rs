@@ -1,0 +1,211 @@
+//! Two nodes on one database: what is ended at one is enforced at the verifiers of both, and is said to be so when it is.
+use crate::feed::Verifier;
+use crate::world::{Held, PASSWORD, bearer, memory, settings, sign_in};
+use portcullis_app::keys::MasterKey;
+use portcullis_app::{Admin, App};
+use portcullis_domain::model::{Account, ClientKind};
+use portcullis_store::memory::MemoryStore;
+use portcullis_store::{NodeRow, Store};
+use portcullis_wire::{Code, NodeId, Rev, SecretString};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::task::JoinSet;
+
+struct Cluster {
+    store: Arc<MemoryStore>,
+    nodes: Vec<(App, JoinSet<()>)>,
+    master: MasterKey,
+    ada: Account,
+    admin: Admin,
+}
+
+impl Cluster {
+    async fn of(n: usize) -> Self {
+        let (store, master) = (Arc::new(memory().shared()), MasterKey::generate());
+        let mut nodes = Vec::new();
+        for _ in 0..n {
+            nodes.push(Self::node(&store, &master).await);
+        }
+        let ada = nodes[0].0.sign_up("ada@example.org", SecretString::new(PASSWORD), None, None).await.unwrap();
+        Self { store, nodes, master, ada, admin: Admin::operator() }
+    }
+
+    async fn node(store: &Arc<MemoryStore>, master: &MasterKey) -> (App, JoinSet<()>) {
+        let mut tasks = JoinSet::new();
+        let app = App::start(store.clone(), settings(), master.clone(), &mut tasks).await.unwrap();
+        (app, tasks)
+    }
+
+    fn app(&self, n: usize) -> &App {
+        &self.nodes[n].0
+    }
+
+    /// A verifier that follows the n-th node.
+    async fn verifier(&self, n: usize) -> Verifier {
+        let made = self.app(0).admin_create_client(&self.admin, "orders", ClientKind::Verifier).await.unwrap();
+        Verifier::of_client(self.app(n), made.client).await
+    }
+
+    async fn lease(&self, n: usize, verifier: &Verifier) -> Result<Rev, Code> {
+        let answer = self.app(n).hub().acknowledge(verifier.client.id, &verifier.question()).await;
+        answer.map(|answer| answer.head).map_err(|error| error.code())
+    }
+}
+
+const LONG: Duration = Duration::from_secs(20);
+
+#[tokio::test]
+async fn an_acknowledgement_at_one_node_counts_at_the_other() {
+    let cluster = Cluster::of(2).await;
+    let (mut one, mut two) = (cluster.verifier(0).await, cluster.verifier(1).await);
+    cluster.lease(0, &one).await.unwrap();
+    cluster.lease(1, &two).await.unwrap();
+    let tokens = sign_in(cluster.app(1), &cluster.ada, false).await.unwrap();
+    let ended = cluster.app(0).admin_end_session(&cluster.admin, tokens.session.id, None).await.unwrap();
+    // What one node alone would say is not what is true.
+    let said = cluster.app(0).hub().enforcement_now(&ended).await;
+    assert!(!said.counts.complete && said.counts.pending >= 1, "{said:?}");
+    // The other node asks its verifiers by itself, since somebody waits elsewhere.
+    let waits = tokio::spawn({
+        let app = cluster.app(0).clone();
+        async move { app.hub().wait_enforced(&ended, LONG).await }
+    });
+    for verifier in [&mut one, &mut two] {
+        while !verifier.next_event().await.contains("\"ack\":true") {}
+        verifier.applied = ended.rev;
+    }
+    cluster.lease(0, &one).await.unwrap();
+    assert!(!waits.is_finished(), "the other node's verifier has not spoken");
+    let head = cluster.lease(1, &two).await.unwrap();
+    assert_eq!(head, ended.rev);
+    let said = waits.await.unwrap();
+    assert!(said.counts.complete && said.counts.pending == 0 && said.took_ms < 5_000, "{said:?}");
+    assert_eq!(said.counts.acknowledged, 2, "{said:?}");
+    assert!(cluster.app(1).hub().enforcement_now(&ended).await.counts.complete);
+}
+
+#[tokio::test]
+async fn one_that_speaks_to_another_node_than_before_is_confirmed_there() {
+    let cluster = Cluster::of(2).await;
+    let mut wanders = cluster.verifier(0).await;
+    cluster.lease(0, &wanders).await.unwrap();
+    let tokens = sign_in(cluster.app(0), &cluster.ada, false).await.unwrap();
+    let ended = cluster.app(0).admin_end_session(&cluster.admin, tokens.session.id, None).await.unwrap();
+    // A balancer sends its acknowledgement to a node that has never met it.
+    wanders.applied = ended.rev;
+    cluster.lease(1, &wanders).await.unwrap();
+    for n in [0, 1] {
+        let said = cluster.app(n).hub().wait_enforced(&ended, LONG).await;
+        assert!(said.counts.complete && said.took_ms < 5_000, "{n}: {said:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_node_that_died_counts_until_its_leases_have_ended_and_not_longer() {
+    let mut cluster = Cluster::of(2).await;
+    let verifier = cluster.verifier(1).await;
+    cluster.lease(1, &verifier).await.unwrap();
+    let (_, mut tasks) = cluster.nodes.pop().unwrap();
+    tasks.shutdown().await; // with a lease that nobody else knows of
+    let tokens = sign_in(cluster.app(0), &cluster.ada, false).await.unwrap();
+    let ended = cluster.app(0).admin_end_session(&cluster.admin, tokens.session.id, None).await.unwrap();
+    let said = cluster.app(0).hub().wait_enforced(&ended, Duration::from_secs(1)).await;
+    assert!(!said.counts.complete, "the dead node's verifier may still accept: {said:?}");
+    let said = cluster.app(0).hub().wait_enforced(&ended, LONG).await;
+    assert!(said.counts.complete && said.took_ms >= 4_000, "{said:?}");
+}
+
+#[tokio::test]
+async fn a_node_that_says_nothing_is_not_taken_to_agree() {
+    let cluster = Cluster::of(1).await;
+    let verifier = cluster.verifier(0).await;
+    cluster.lease(0, &verifier).await.unwrap();
+    // Another node, which says nothing that can be read, and stands still.
+    let mute = NodeRow { id: NodeId::from_bits(1), beat: 1, body: "in another language".into() };
+    cluster.store.put_node(mute).await.unwrap();
+    let tokens = sign_in(cluster.app(0), &cluster.ada, false).await.unwrap();
+    let ended = cluster.app(0).admin_end_session(&cluster.admin, tokens.session.id, None).await.unwrap();
+    let said = cluster.app(0).hub().wait_enforced(&ended, Duration::from_secs(1)).await;
+    assert!(!said.counts.complete, "nobody knows what that node has leased");
+}
+
+#[tokio::test]
+async fn what_one_node_does_counts_at_the_other_at_once() {
+    let cluster = Cluster::of(2).await;
+    let tokens = sign_in(cluster.app(0), &cluster.ada, false).await.unwrap();
+    let next = cluster.app(1).refresh(&tokens.refresh_token, bearer()).await.unwrap();
+    // The database decides, however far behind the other node's reader is.
+    let caller = cluster.app(0).caller(Some(next.access_token.expose()), None).await.unwrap();
+    cluster.app(0).end_mine(&caller, next.session.id, None).await.unwrap();
+    let error = cluster.app(1).caller(Some(next.access_token.expose()), None).await.unwrap_err();
+    assert_eq!(error.code(), Code::TokenRevoked);
+    assert_eq!(cluster.app(1).refresh(&next.refresh_token, bearer()).await.unwrap_err().code(), Code::SessionEnded);
+    // A client that is switched off at one node loses its stream at the other, and comes back when it is on again.
+    let mut verifier = cluster.verifier(1).await;
+    cluster.lease(1, &verifier).await.unwrap();
+    cluster.app(0).admin_set_client_disabled(&cluster.admin, verifier.client.id, true).await.unwrap();
+    assert!(verifier.leaves(LONG).await);
+    assert_eq!(cluster.lease(1, &verifier).await.unwrap_err(), Code::InstanceGone);
+    cluster.app(0).admin_set_client_disabled(&cluster.admin, verifier.client.id, false).await.unwrap();
+    let on = cluster.store.load_client(verifier.client.id).await.unwrap().unwrap().client;
+    cluster.app(1).admin_set_client_disabled(&cluster.admin, on.id, false).await.unwrap();
+    let back = Verifier::of_client(cluster.app(1), on).await;
+    cluster.lease(1, &back).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_whole_fleet_is_shown_by_any_node() {
+    let mut cluster = Cluster::of(2).await;
+    let (one, two) = (cluster.verifier(0).await, cluster.verifier(1).await);
+    cluster.lease(0, &one).await.unwrap();
+    cluster.lease(1, &two).await.unwrap();
+    for n in [0, 1] {
+        let (_, all) = cluster.app(n).hub().fleet().await;
+        let nodes: Vec<Option<NodeId>> = all.iter().map(|one| one.node).collect();
+        assert_eq!(all.len(), 2, "{all:?}");
+        assert!(nodes.contains(&cluster.app(0).hub().node_id()) && nodes.contains(&cluster.app(1).hub().node_id()));
+        assert!(all.iter().all(|one| one.listed.leased && one.listed.connected && !one.version.is_empty()));
+    }
+    // Work that is done once is one node's, and another's when that one is gone.
+    let leads = |cluster: &Cluster| cluster.nodes.iter().filter(|(app, _)| app.hub().leads()).count();
+    assert_eq!(leads(&cluster), 1);
+    let (first, _) = cluster.nodes.iter().position(|(app, _)| app.hub().leads()).map(|at| (at, ())).unwrap();
+    let (_, mut tasks) = cluster.nodes.remove(first);
+    tasks.shutdown().await;
+    let takes_over = async {
+        while leads(&cluster) == 0 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(LONG, takes_over).await.expect("another node takes over");
+    let late = Cluster::node(&cluster.store, &cluster.master).await;
+    assert!(late.0.hub().node_id().is_some());
+}
+
+#[tokio::test]
+async fn a_node_that_cannot_show_that_it_lives_gives_no_lease() {
+    let (held, master) = (Held::new(memory().shared()), MasterKey::generate());
+    let mut tasks = JoinSet::new();
+    let app = App::start(held.clone(), settings(), master, &mut tasks).await.unwrap();
+    let made = app.admin_create_client(&Admin::operator(), "orders", ClientKind::Verifier).await.unwrap();
+    let verifier = Verifier::of_client(&app, made.client).await;
+    let lease = async || app.hub().acknowledge(verifier.client.id, &verifier.question()).await;
+    lease().await.unwrap();
+    held.fail_rows.store(true, Ordering::SeqCst);
+    let fenced = async {
+        while lease().await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    // The others take its row away after the leases that it gave until now have ended.
+    tokio::time::timeout(LONG, fenced).await.expect("it stops before the others may take it for dead");
+    assert_eq!(lease().await.unwrap_err().code(), Code::Unavailable);
+    held.fail_rows.store(false, Ordering::SeqCst);
+    let again = async {
+        while lease().await.is_err() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(LONG, again).await.expect("it goes on by itself");
+}

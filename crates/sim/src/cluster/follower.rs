@@ -1,0 +1,220 @@
+//! Verifiers: a stream to one node, and questions that go to that one or to any other.
+use super::{BOUND, KEY, World, tell};
+use crate::rng::Rng;
+use portcullis_domain::Chance as _;
+use portcullis_feed::publisher::Resume;
+use portcullis_feed::subscriber::{Action, Config, Frame, Identity, Input, Now, Subscriber, Trouble};
+use portcullis_feed::{Mono, Policy};
+use portcullis_verify::{AheadRecord, Authentic, Decision, Expect, Reason, View, judge_claims};
+use portcullis_wire::frame::{Entries, Hello, VERSION};
+use portcullis_wire::{AccessClaims, Epoch, InstanceId, NodeId, Rev, SecretString};
+use std::collections::VecDeque;
+
+const PART: usize = 3;
+const MAX_RESUME: usize = 8;
+
+pub struct Follower {
+    subscriber: Subscriber,
+    shown: View,
+    ahead: AheadRecord,
+    pub inbox: VecDeque<Input>,
+    node: Option<NodeId>,
+    identity: Identity,
+    /// The newest position that it was asked to acknowledge.
+    prompted: Rev,
+}
+
+impl Follower {
+    pub fn new(rng: &mut Rng) -> Self {
+        let subscriber = Subscriber::new(Config::default());
+        let shown = View::new(subscriber.knowledge().clone());
+        let identity = Identity { instance: InstanceId::from_bits(rng.bits()), secret: SecretString::new("s") };
+        let (ahead, inbox, prompted) = (AheadRecord::default(), VecDeque::new(), Rev::ZERO);
+        Self { subscriber, shown, ahead, inbox, node: None, identity, prompted }
+    }
+
+    pub fn stream_ends(&mut self, node: NodeId) {
+        if self.node == Some(node) {
+            self.node = None;
+            self.inbox.push_back(Input::StreamEnded);
+        }
+    }
+}
+
+impl World {
+    pub fn a_follower_starts_anew(&mut self) {
+        let which = self.rng.index(self.followers.len());
+        self.counts.add("cluster: verifiers started anew");
+        self.leaves(which);
+        self.followers[which] = Follower::new(&mut self.rng);
+    }
+
+    pub fn followers_go_on(&mut self) {
+        for which in 0..self.followers.len() {
+            self.feed(which);
+            while self.rng.chance(700)
+                && let Some(input) = self.followers[which].inbox.pop_front()
+            {
+                self.handle(which, input);
+            }
+            if self.followers[which].subscriber.wake_at().is_some_and(|at| at <= Mono(self.now)) {
+                self.handle(which, Input::Tick);
+            }
+        }
+    }
+
+    fn handle(&mut self, which: usize, input: Input) {
+        let now = Now { mono: Mono(self.now), wall: self.time(), chance: self.rng.word() };
+        for action in self.followers[which].subscriber.handle(input, now) {
+            self.does(which, action);
+        }
+    }
+
+    fn leaves(&mut self, which: usize) {
+        if let Some(node) = self.followers[which].node.take().and_then(|id| self.nodes.get_mut(&id)) {
+            node.streams.remove(&which);
+        }
+    }
+
+    fn does(&mut self, which: usize, action: Action) {
+        match action {
+            Action::Connect { position, .. } => {
+                self.leaves(which);
+                match self.opens(which, position) {
+                    Some(frames) => self.followers[which].inbox.extend(frames),
+                    None => self.followers[which].inbox.push_back(Input::StreamEnded),
+                }
+            }
+            Action::Disconnect => self.leaves(which),
+            Action::Ask(ask) => {
+                // A balancer is between.
+                let own = self.followers[which].node.filter(|_| self.rng.chance(500));
+                match own.or_else(|| self.some_node()) {
+                    Some(node) if self.rng.chance(970) => self.asked_at(node, which, ask),
+                    _ => {
+                        let input = Input::AskFailed { nonce: ask.nonce, gone: false };
+                        self.followers[which].inbox.push_back(input);
+                    }
+                }
+            }
+            Action::Pull { part, rev, .. } => {
+                let parts = self.some_node().and_then(|id| Some(self.nodes.get(&id)?.publisher.snapshot(PART)));
+                let fits = |page: &portcullis_wire::frame::Snapshot| {
+                    page.part == part && rev.is_none_or(|rev| rev == page.rev)
+                };
+                let page = parts.into_iter().flatten().find(fits);
+                let input = page.map_or(Input::PullFailed { conflict: true }, Input::Page);
+                self.followers[which].inbox.push_back(input);
+            }
+            Action::Publish => {
+                let follower = &mut self.followers[which];
+                follower.shown = follower.shown.next(follower.subscriber.knowledge().clone());
+            }
+            Action::Report(trouble) => {
+                tell!(self, "verifier {which} reports {trouble}");
+                match trouble {
+                    // A balancer may send it to a node that is behind the one it followed.
+                    Trouble::Lagging => self.counts.add("cluster: nodes behind their verifiers"),
+                    Trouble::Fork | Trouble::Rollback | Trouble::OtherLog | Trouble::OlderEpoch => {
+                        self.violate("I4", format!("verifier {which} reports {trouble}"));
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    fn opens(&mut self, which: usize, position: Option<String>) -> Option<Vec<Input>> {
+        let id = self.some_node()?;
+        let (now, me) = (self.now, self.followers[which].identity.clone());
+        let node = self.nodes.get_mut(&id).filter(|node| now >= node.stopped_until)?;
+        let publisher = &node.publisher;
+        let (epoch, head) = (publisher.epoch(), publisher.head());
+        let hello = Hello {
+            v: VERSION,
+            log: publisher.log(),
+            instance: me.instance,
+            instance_secret: me.secret,
+            epoch,
+            head,
+            chain: publisher.chain(),
+            bound_ms: BOUND.unsigned_abs(),
+            max_life_s: 100,
+        };
+        let id_text = Some(format!("{epoch}.{head}"));
+        let mut frames = vec![Input::Frame(Frame::Hello(hello), None)];
+        let from = position.and_then(|text| text.split_once('.')?.1.parse().ok()).map(Rev);
+        match from.map_or(Resume::Snapshot, |rev| publisher.resume(Epoch(1), rev, MAX_RESUME)) {
+            Resume::Entries(entries) => {
+                frames.push(Input::Frame(Frame::Keys(publisher.keys_frame()), None));
+                frames.push(Input::Frame(Frame::Entries(Entries { entries, ack: false }), id_text));
+            }
+            Resume::Snapshot => {
+                let parts = publisher.snapshot(PART);
+                let last = parts.len() - 1;
+                frames.extend(
+                    parts
+                        .into_iter()
+                        .enumerate()
+                        .map(|(n, part)| Input::Frame(Frame::Snapshot(part), id_text.clone().filter(|_| n == last))),
+                );
+            }
+            // It has followed another node further than this one is.
+            Resume::Ahead => return None,
+        }
+        node.streams.insert(which, head);
+        self.followers[which].node = Some(id);
+        Some(frames)
+    }
+
+    /// What the stream brings.
+    fn feed(&mut self, which: usize) {
+        let Some(id) = self.followers[which].node else { return };
+        let now = self.now;
+        let Some(node) = self.nodes.get_mut(&id).filter(|node| now >= node.stopped_until) else { return };
+        let Some(at) = node.streams.get(&which).copied() else { return };
+        let (head, prompt) = (node.publisher.head(), node.prompt);
+        if at < head {
+            let text = Some(format!("1.{head}"));
+            let input = match node.publisher.resume(Epoch(1), at, MAX_RESUME) {
+                Resume::Entries(entries) => Input::Frame(Frame::Entries(Entries { entries, ack: false }), text),
+                Resume::Snapshot | Resume::Ahead => {
+                    node.streams.remove(&which);
+                    self.followers[which].inbox.push_back(Input::Frame(Frame::Bye, None));
+                    return self.followers[which].stream_ends(id);
+                }
+            };
+            node.streams.insert(which, head);
+            self.followers[which].inbox.push_back(input);
+        }
+        if prompt > self.followers[which].prompted && prompt <= head {
+            self.followers[which].prompted = prompt;
+            let ask = Entries { entries: vec![], ack: true };
+            self.followers[which].inbox.push_back(Input::Frame(Frame::Entries(ask), None));
+        }
+    }
+
+    /// What a request with this token comes to, and whether the verifier is fresh.
+    pub fn judge(&mut self, which: usize, claims: &AccessClaims) -> (Result<(), Reason>, bool) {
+        let expect = Expect { issuer: claims.iss.clone(), audience: "https://api.example".into() };
+        let (mono, wall) = (Mono(self.now), self.time());
+        let follower = &mut self.followers[which];
+        let fresh = follower.shown.known.fresh(mono, wall);
+        let token = Authentic::insecure_without_signature(claims.clone(), Some(KEY));
+        let verdict = judge_claims(&follower.shown, &token, &expect, Policy::Closed, mono, wall);
+        let judged = match (verdict.decision, verdict.ahead) {
+            (Decision::Accept, Some(rev)) => {
+                let judged = follower.ahead.check(rev, &follower.shown.known, mono);
+                self.counts.add("cluster: tokens ahead of the verifier");
+                judged
+            }
+            (Decision::Accept | Decision::AcceptUnproven, _) => Ok(()),
+            (Decision::Introspect, _) => Err(Reason::NotFresh),
+            (Decision::Refuse(reason), _) => Err(reason),
+        };
+        if verdict.catch_up {
+            self.handle(which, Input::CatchUp);
+        }
+        (judged, fresh)
+    }
+}

@@ -1,0 +1,2 @@
+//! Real clients of others' making, against the real server.
+mod grpc;
