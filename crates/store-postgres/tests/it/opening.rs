@@ -85,6 +85,8 @@ fn what_is_not_there_is_told_without_the_password() {
 #[test]
 fn a_migration_that_is_broken_off_is_resumed() {
     let cluster = Cluster::shared();
+    let whole = "SELECT max(done), max(done) FROM portcullis.schema_version";
+    let all = cluster.psql(name_of(&database()), whole);
     for n in 0..12_u64 {
         let (url, name) = empty();
         let begun = PostgresStore::open(&url, standing());
@@ -92,7 +94,7 @@ fn a_migration_that_is_broken_off_is_resumed() {
         let store = runtime().block_on(open(&url));
         runtime().block_on(commit(&store, vec![Change::RaiseHorizon(Time(5))])).unwrap();
         let done = "SELECT count(*), max(done) FROM portcullis.schema_version";
-        assert_eq!(cluster.psql(&name, done), "4|4");
+        assert_eq!(cluster.psql(&name, done), all);
     }
 }
 
