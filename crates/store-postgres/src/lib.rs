@@ -161,8 +161,10 @@ async fn keep_time(reader: Arc<Reader>, clock: Arc<DatabaseClock>) {
     loop {
         tokio::time::sleep(CLOCK_LOOK).await;
         let Ok(mut db) = reader.pool().acquire().await else { continue };
-        if let Err(error) = clock.measure(&mut db).await {
-            tracing::warn!(error = %Fault::Sqlx(error), "the database's clock was not looked at");
+        match tokio::time::timeout(CLOCK_LOOK, clock.measure(&mut db)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(error = %Fault::Sqlx(error), "the database's clock was not looked at"),
+            Err(_) => drop(db.detach()), // nobody is there any more
         }
     }
 }

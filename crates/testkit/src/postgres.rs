@@ -2,10 +2,10 @@
 //!
 //! It listens on 127.0.0.1 and a Unix socket, and runs as somebody other than root. A shell that reads from this process starts
 //! it, and ends it and deletes its files when there is nothing more to read: after the last test, after a panic, after `kill -9`.
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, OnceLock};
 
@@ -30,7 +30,7 @@ pub struct Cluster {
     directory: PathBuf,
     port: u16,
     server: u32,
-    _shell: Mutex<Child>,
+    shell: Mutex<(Child, BufReader<ChildStdout>)>,
     databases: AtomicU64,
 }
 
@@ -82,11 +82,11 @@ impl Cluster {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let mut said = String::new();
-        BufReader::new(shell.stdout.take().unwrap()).read_line(&mut said).unwrap();
+        let (mut said, mut out) = (String::new(), BufReader::new(shell.stdout.take().unwrap()));
+        out.read_line(&mut said).unwrap();
         let server = said.strip_prefix("ready ").and_then(|pid| pid.trim().parse().ok());
         let server = server.unwrap_or_else(|| panic!("PostgreSQL of {} does not start: {said:?}", bin.display()));
-        Self { bin, directory, port, server, _shell: Mutex::new(shell), databases: AtomicU64::new(0) }
+        Self { bin, directory, port, server, shell: Mutex::new((shell, out)), databases: AtomicU64::new(0) }
     }
 
     /// A new database, a copy of `template` when one is named; its URL. Names and URLs are by number.
@@ -120,7 +120,17 @@ impl Cluster {
         String::from_utf8(out.stdout).unwrap().trim().to_owned()
     }
 
-    /// The postmaster's process, for tests that end it.
+    /// All its processes die as in a crash; then it comes back, on the same data and port. Blocks for a second or so.
+    pub fn crash(&self) {
+        let mut shell = self.shell.lock().unwrap();
+        let (child, out) = &mut *shell;
+        writeln!(child.stdin.as_mut().unwrap(), "crash").unwrap();
+        let mut said = String::new();
+        out.read_line(&mut said).unwrap();
+        assert!(said.starts_with("ready"), "PostgreSQL did not come back: {said:?}");
+    }
+
+    /// The postmaster's process as it was started first, for tests that end it.
     pub fn server(&self) -> u32 {
         self.server
     }

@@ -13,20 +13,28 @@ case $KIND in
 Durable) fsync=on ;;
 Standby) "$@" touch "$dir/data/standby.signal" ;;
 esac
-"$@" "$bin/postgres" -D "$dir/data" -c fsync=$fsync -c "listen_addresses=127.0.0.1" -c "port=$port" \
-    -c "unix_socket_directories=$dir" -c max_connections=300 -c shared_buffers=64MB -c log_lock_waits=on \
-    >"$dir/server.log" 2>&1 </dev/null &
-server=$!
-until "$bin/pg_isready" -q -h "$dir" -p "$port"; do
-    kill -0 "$server" 2>/dev/null || {
-        cat "$dir/server.log" >&2
-        rm -rf "$dir"
-        exit 1
-    }
-    sleep 0.05
+start() {
+    "$@" "$bin/postgres" -D "$dir/data" -c fsync=$fsync -c "listen_addresses=127.0.0.1" -c "port=$port" \
+        -c "unix_socket_directories=$dir" -c max_connections=300 -c shared_buffers=64MB -c log_lock_waits=on \
+        >>"$dir/server.log" 2>&1 </dev/null &
+    server=$!
+    until "$bin/pg_isready" -q -h "$dir" -p "$port"; do
+        kill -0 "$server" 2>/dev/null || {
+            cat "$dir/server.log" >&2
+            rm -rf "$dir"
+            exit 1
+        }
+        sleep 0.05
+    done
+    echo "ready $server"
+}
+start "$@"
+# The only command: die as in a crash, and come back.
+while read -r _; do
+    kill -QUIT "$server"
+    wait "$server"
+    start "$@"
 done
-echo "ready $server"
-cat >/dev/null
 kill -QUIT "$server" 2>/dev/null # a test may have ended it
 wait "$server"
 rm -rf "$dir"

@@ -58,7 +58,14 @@ async fn signs_in_refreshes_and_ends_on_two_nodes() {
     assert_eq!((out.0, out.1["enforcement"]["acknowledged"].as_u64()), (200, Some(1)), "{out:?}");
     assert_eq!(code(&call(api, "GET", "/whoami", Some(&phone), None).await), (401, "token_revoked"));
 
-    // On the other node: a notice wakes the first, long before a lease would end.
+    // On the other node, which the verifier does not follow: its acknowledgement counts there, too.
+    let tablet = two.access_token(ada).await;
+    let out = two.call("DELETE", "/v1/me/sessions/current?wait=enforced", Some(&tablet), None).await;
+    let enforcement = &out.1["enforcement"];
+    assert!(out.0 == 200 && enforcement["complete"] == true && enforcement["acknowledged"] == 1, "{out:?}");
+    assert_eq!(code(&call(api, "GET", "/whoami", Some(&tablet), None).await), (401, "token_revoked"));
+
+    // Again on the other node: a notice wakes the first, long before a lease would end.
     let out = two.call("DELETE", "/v1/me/sessions", Some(&token), None).await;
     assert_eq!((out.0, out.1["ended"].as_u64()), (200, Some(1)), "{out:?}");
     let told = tokio::time::timeout(Duration::from_secs(2), async {
@@ -87,6 +94,8 @@ fn files_are_no_way(dir: &Dir, url: &str) {
     with(&["restore", "some.db", "--data-dir", "data"]).must(2, "restored with its own tools");
     let shown = with(&["config", "check", "--json"]).must(0, "operator:(secret)@127.0.0.1");
     assert!(!shown.out.contains("open-sesame"), "{shown:?}");
+    let doctor = with(&["doctor", "--data-dir", "data"]);
+    assert!(doctor.out.contains("postgres://operator:(secret)@") && !doctor.out.contains("open-sesame"), "{doctor:?}");
     let copy = dir.path("copy.db");
     let out = ["backup", "--out", copy.to_str().unwrap(), "--data-dir", "data"];
     run(&dir.0, &out).must(1, "pg_dump");

@@ -388,3 +388,46 @@ fn a_deadlock_with_a_stranger_is_tried_again() {
         assert_eq!(store.list_sessions(ada.id, 10).await.unwrap().len(), 2);
     });
 }
+
+/// The server crashes under two nodes that work: what was acknowledged is there, the log has no gap, and both go on.
+#[test]
+fn what_was_acknowledged_is_there_after_a_crash() {
+    runtime().block_on(async {
+        let cluster = portcullis_testkit::Cluster::durable();
+        let url = cluster.database(None);
+        let nodes = [Arc::new(open(&url).await), Arc::new(open(&url).await)];
+        let over = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let mut all = JoinSet::new();
+        for n in 0..8_usize {
+            let (node, over) = (nodes[n % 2].clone(), over.clone());
+            all.spawn(async move {
+                let (mut acknowledged, mut lost) = (Vec::new(), 0);
+                while !over.load(Relaxed) {
+                    match node.commit(one_step(end(Target::Token(TokenId::from_bits(bits()))))).await {
+                        Ok(done) => acknowledged.push(done.rev.unwrap().0),
+                        Err(CommitError::Conflict(conflict)) => panic!("{conflict:?}"),
+                        Err(_) => lost += 1,
+                    }
+                }
+                (acknowledged, lost)
+            });
+        }
+        let pause = || tokio::time::sleep(std::time::Duration::from_millis(400));
+        pause().await;
+        tokio::task::block_in_place(|| cluster.crash());
+        let at_the_crash = nodes[0].stamp().await.unwrap().head.0;
+        pause().await;
+        over.store(true, Relaxed);
+        let results = all.join_all().await;
+        let lost: usize = results.iter().map(|(_, lost)| lost).sum();
+        let mut revs: Vec<u64> = results.into_iter().flat_map(|(acknowledged, _)| acknowledged).collect();
+        revs.sort_unstable();
+        assert!(revs.windows(2).all(|pair| pair[0] < pair[1]), "no twin");
+        let (stamp, entries) = nodes[1].read_live().await.unwrap();
+        let there: Vec<u64> = entries.iter().map(|entry| entry.rev.0).collect();
+        assert_eq!(there, (1..=stamp.head.0).collect::<Vec<_>>());
+        assert_eq!(stamp.chain, entries.iter().fold(Chain::genesis(LOG), Chain::after));
+        assert!(revs.iter().all(|rev| *rev <= stamp.head.0) && lost > 0 && stamp.head.0 > at_the_crash);
+        println!("{} acknowledged, {lost} refused or unknown, {} in the log", revs.len(), stamp.head.0);
+    });
+}
