@@ -57,8 +57,21 @@ pub fn run(workspace: &Workspace) -> Result<Vec<Finding>, Failure> {
     findings.extend(budget::check(workspace, &texts)?);
     findings.extend(sources::check(&texts));
     findings.extend(docs::check(&workspace.root, &texts));
+    findings.extend(interop_lock(&workspace.root));
     findings.sort();
     Ok(findings)
+}
+
+/// The workspace in `interop/` has a lock file of its own, which nobody thinks of when a crate of ours gets another dependency.
+fn interop_lock(root: &Path) -> Option<Finding> {
+    let mut fits = process::cargo();
+    fits.args(["metadata", "--locked", "--format-version", "1"]).current_dir(root.join("interop"));
+    process::output(&mut fits).is_err().then(|| Finding {
+        file: "interop/Cargo.lock".into(),
+        line: 1,
+        what: "it does not fit the manifests any more".into(),
+        todo: "Run `cargo update -w` in interop/".into(),
+    })
 }
 
 /// `(crate, crates compiled for it, budget)`.
