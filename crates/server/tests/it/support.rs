@@ -106,14 +106,16 @@ pub struct Running {
     pub log: Arc<Mutex<String>>,
     /// What it printed so far.
     pub out: Arc<Mutex<String>>,
+    /// Who reads both.
+    readers: [std::thread::JoinHandle<()>; 2],
 }
 
 impl Running {
     pub fn start(mut command: Command) -> Self {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let log = collect(child.stderr.take().unwrap());
-        let out = collect(child.stdout.take().unwrap());
-        Self { child, log, out }
+        let (log, logged) = collect(child.stderr.take().unwrap());
+        let (out, printed) = collect(child.stdout.take().unwrap());
+        Self { child, log, out, readers: [logged, printed] }
     }
 
     pub fn id(&self) -> rustix::process::Pid {
@@ -158,7 +160,7 @@ impl Running {
         self.child.try_wait().unwrap().is_some()
     }
 
-    /// Waits until it ends by itself; its exit code.
+    /// Waits until it ends by itself, and until what it said was read; its exit code.
     pub async fn ended(&mut self) -> Option<i32> {
         let ended = tokio::time::timeout(PATIENCE, async {
             loop {
@@ -168,7 +170,15 @@ impl Running {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         });
-        ended.await.unwrap_or_else(|_| panic!("it did not end: {}", self.log()))
+        let code = ended.await.unwrap_or_else(|_| panic!("it did not end: {}", self.log()));
+        // A process of its own that goes on holds the pipes open: that one is not waited for.
+        for _ in 0..400 {
+            if self.readers.iter().all(std::thread::JoinHandle::is_finished) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        code
     }
 }
 
@@ -179,16 +189,16 @@ impl Drop for Running {
     }
 }
 
-fn collect(mut pipe: impl std::io::Read + Send + 'static) -> Arc<Mutex<String>> {
+fn collect(mut pipe: impl std::io::Read + Send + 'static) -> (Arc<Mutex<String>>, std::thread::JoinHandle<()>) {
     let text = Arc::new(Mutex::new(String::new()));
     let into = text.clone();
-    std::thread::spawn(move || {
+    let reader = std::thread::spawn(move || {
         let mut buffer = [0; 4096];
         while let Ok(n @ 1..) = pipe.read(&mut buffer) {
             into.lock().unwrap().push_str(&String::from_utf8_lossy(&buffer[..n]));
         }
     });
-    text
+    (text, reader)
 }
 
 /// A `portcullis serve` on a free port, with data in `DIR/data`.
