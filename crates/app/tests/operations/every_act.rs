@@ -19,82 +19,51 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::task::JoinSet;
 
-/// Everything that writes. The compiler asks for a row in [`Scene::act`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Act {
-    SignUp,
-    SignIn,
-    SignInByPage,
-    Refresh,
-    Theft,
-    RenameSession,
-    SignOut,
-    EndOne,
-    EndOthers,
-    EndAll,
-    RenameMe,
-    DeleteMe,
-    AdminCreate,
-    AdminChange,
-    Block,
-    Unblock,
-    Delete,
-    AdminEndSession,
-    AdminEndAccount,
-    Everyone,
-    RevokeAccounts,
-    RevokeByRule,
-    RevokeNow,
-    ChangeRoles,
-    RegisterClient,
-    ClientOff,
-    ClientOn,
-    Import,
-    Export,
-    RotateKeys,
-    RevokeKey,
-    RotateMaster,
-    Refound,
+macro_rules! acts {
+    ($($name:ident)*) => {
+        /// Everything that writes. The compiler asks for a row in [`Scene::act`].
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        enum Act { $($name,)* }
+        /// Each of them, so that none is named and not tried.
+        const ALL: &[Act] = &[$(Act::$name),*];
+    };
 }
 
-const ALL: [Act; 33] = {
-    use Act::*;
-    [
-        SignUp,
-        SignIn,
-        SignInByPage,
-        Refresh,
-        Theft,
-        RenameSession,
-        SignOut,
-        EndOne,
-        EndOthers,
-        EndAll,
-        RenameMe,
-        DeleteMe,
-        AdminCreate,
-        AdminChange,
-        Block,
-        Unblock,
-        Delete,
-        AdminEndSession,
-        AdminEndAccount,
-        Everyone,
-        RevokeAccounts,
-        RevokeByRule,
-        RevokeNow,
-        ChangeRoles,
-        RegisterClient,
-        ClientOff,
-        ClientOn,
-        Import,
-        Export,
-        RotateKeys,
-        RevokeKey,
-        RotateMaster,
-        Refound,
-    ]
-};
+acts! {
+    SignUp
+    SignIn
+    SignInByPage
+    Refresh
+    Theft
+    RenameSession
+    SignOut
+    EndOne
+    EndOthers
+    EndAll
+    RenameMe
+    DeleteMe
+    AdminCreate
+    AdminChange
+    Block
+    Unblock
+    Delete
+    AdminEndSession
+    AdminEndAccount
+    Everyone
+    RevokeAccounts
+    RevokeByRule
+    RevokeNow
+    ChangeRoles
+    RegisterClient
+    ClientOff
+    ClientOn
+    Import
+    Export
+    RotateKeys
+    RevokeKey
+    RotateMaster
+    Refound
+}
 
 impl Act {
     /// Has no repeat key and makes something new each time: asked for again after a lost answer, it is there twice.
@@ -381,7 +350,7 @@ async fn with_a_fault(act: Act, plain: &Plain, n: u64, mode: Mode) -> bool {
 #[tokio::test]
 async fn a_fault_at_every_operation_of_every_act() {
     let (mut points, mut unheard) = (0, 0);
-    for act in ALL {
+    for &act in ALL {
         let plain = plainly(act).await;
         assert_ne!(plain.before, plain.once, "{act:?} does something");
         for n in 1..=plain.operations {

@@ -320,10 +320,7 @@ async fn trouble(world: &World, place: &mut Place, round: u64, dice: &mut Dice) 
         }
         7 => {
             world.count("crashes of the database");
-            // Without one of its processes PostgreSQL ends all of them, and recovers from its log.
-            let one = "SELECT pid FROM pg_stat_activity WHERE application_name = 'portcullis' LIMIT 1";
-            let pid = rustix::process::Pid::from_raw(cluster.psql("t0", one).parse().unwrap()).unwrap();
-            rustix::process::kill_process(pid, Signal::KILL).unwrap();
+            tokio::task::block_in_place(|| cluster.crash());
             tokio::time::sleep(length).await;
         }
         8 => {
