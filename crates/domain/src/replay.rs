@@ -7,7 +7,7 @@
 use crate::account;
 use crate::changes::{Change, Changes};
 use crate::kernel::By;
-use crate::model::{Account, Status};
+use crate::model::Status;
 use crate::view::{AccountView, Stamp};
 use crate::{Chance, Decision};
 use alloc::{collections::BTreeMap, format, string::String, string::ToString, vec::Vec};
@@ -229,24 +229,11 @@ fn lift(view: &AccountView, by: &By<'_>, chance: &mut dyn Chance, fate: Fate) ->
     Decision { outcome: outcome.map(|()| fate), changes }
 }
 
-/// Whether an account is what the line says, for who checks.
-pub fn is_so(account: &Account, line: &Line, now: Time) -> bool {
-    let passed = line.until.is_some_and(|until| until <= now);
-    match line.status {
-        None => true,
-        Some(Word::Active) => account.usable_at(now),
-        Some(Word::Blocked) => passed || account.block_at(now).is_some(),
-        Some(Word::Deleting | Word::Deleted) => {
-            matches!(account.status, Status::Deleting { .. } | Status::Deleted { .. })
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::Cut;
-    use crate::model::Block;
+    use crate::model::{Account, Block};
     use portcullis_wire::Chain;
 
     struct Dice(u128);
@@ -294,6 +281,19 @@ mod tests {
             Status::Deleting { at: Time(1), until: Time(900), rev: Rev(1) },
             Status::Deleted { at: Time(1), rev: Rev(1) },
         ]
+    }
+
+    /// Whether an account is what the line says.
+    fn is_so(account: &Account, line: &Line, now: Time) -> bool {
+        let passed = line.until.is_some_and(|until| until <= now);
+        match line.status {
+            None => true,
+            Some(Word::Active) => account.usable_at(now),
+            Some(Word::Blocked) => passed || account.block_at(now).is_some(),
+            Some(Word::Deleting | Word::Deleted) => {
+                matches!(account.status, Status::Deleting { .. } | Status::Deleted { .. })
+            }
+        }
     }
 
     /// What the store does with the changes, as far as it matters here.
