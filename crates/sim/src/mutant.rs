@@ -134,6 +134,8 @@ mutants! {
     ReplayForgotten = "replay-forgotten" breaks "I10";
     /// Of an account's lines in the journal the first one counts.
     ReplayFirstLine = "replay-first-line" breaks "I10";
+    /// Of an account's lines in the journal the last one counts alone, whatever it says nothing of.
+    ReplayLastLineAlone = "replay-last-line-alone" breaks "I10";
     /// A restored copy is served as it is.
     RestoreAsItIs = "restore-as-it-is" breaks "I10";
     /// A verifier that meets another log, epoch or history begins anew with it.
