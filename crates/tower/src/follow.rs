@@ -67,8 +67,12 @@ pub(crate) async fn run(
     tell: mpsc::Sender<Heard>,
     mut hears: mpsc::Receiver<Heard>,
 ) {
-    let subscriber =
-        Subscriber::new(subscriber::Config { bound_ms: config.bound_ms, log: config.log, set_limit: config.set_limit });
+    let subscriber = Subscriber::new(subscriber::Config {
+        bound_ms: config.bound_ms,
+        log: config.log,
+        set_limit: config.set_limit,
+        relays: false,
+    });
     let (stream, jobs) = (None, JoinSet::new());
     let mut follower =
         Follower { config, feed, client, shared, subscriber, tell, stream, stream_number: 0, jobs, was_fresh: false };

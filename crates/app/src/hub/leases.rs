@@ -82,7 +82,8 @@ impl Hub {
         if !state.fleet.may_lease(request.instance, began) {
             return Err(gone());
         }
-        let applied = state.publisher.confirmed(request.applied.min(stamp.head), request.keys.as_deref());
+        let applied = request.applied.min(request.enforced.unwrap_or(request.applied)).min(stamp.head);
+        let applied = state.publisher.confirmed(applied, request.keys.as_deref());
         let news = request.epoch == stamp.epoch
             && request.applied <= stamp.head
             && state.fleet.ack(request.instance, applied, now).map_err(|_| gone())?;
