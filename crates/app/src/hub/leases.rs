@@ -68,7 +68,7 @@ impl Hub {
         if let Some(at) = witness {
             let beyond = (at.epoch, at.rev) > (stamp.epoch, stamp.head);
             if beyond || self.agrees(&at, MAX_TAIL) == Some(false) {
-                self.prove_by(request.instance, &at, stamp.now);
+                self.prove_by(&request.instance, &at, stamp.now);
             }
         }
         if !self.within_the_fence(arrived.min(began)) {
