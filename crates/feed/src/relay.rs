@@ -54,8 +54,8 @@ pub struct Relay {
     lease: Option<Lease>,
     time: Option<Anchor>,
     max_life_s: u64,
-    /// The last position that has a name upstream, and the name.
-    position: Option<(Rev, String)>,
+    /// The last name that a position has upstream, and that position when it is one of what is handed on now.
+    position: Option<(Option<Rev>, String)>,
     generation: u64,
     keys_version: u64,
     prompt: Rev,
@@ -114,7 +114,7 @@ impl Relay {
         }
         // A position is named when it is the applied one, and the name is kept while that moves on.
         let name = from.position().filter(|name| self.position.as_ref().is_none_or(|(_, known)| known != name));
-        self.position = name.map(|name| (at.0, name.to_string())).or(self.position.take());
+        self.position = name.map(|name| (Some(at.0), name.to_string())).or(self.position.take());
         news
     }
 
@@ -122,7 +122,8 @@ impl Relay {
         if self.log.is_some() || log.is_some() {
             self.generation += 1;
         }
-        self.position = None;
+        // An old name is not that of the new head.
+        self.position.iter_mut().for_each(|(rev, _)| *rev = None);
         self.log = log;
     }
 
@@ -171,7 +172,7 @@ impl Relay {
     /// The name that the server gave to the head, when it gave one.
     pub fn position(&self) -> Option<&str> {
         let head = self.log.as_ref()?.head();
-        self.position.as_ref().filter(|(rev, _)| *rev == head).map(|(_, name)| &**name)
+        self.position.as_ref().filter(|(rev, _)| *rev == Some(head)).map(|(_, name)| &**name)
     }
 
     /// An instance introduces itself; it is told the bound that comes back.

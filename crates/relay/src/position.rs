@@ -63,7 +63,7 @@ mod tests {
     use portcullis_feed::publisher::Limits;
     use portcullis_wire::{Entry, LogId, Target, Time, Verb};
 
-    fn text(epoch: u64, rev: u64, link: Chain) -> String {
+    fn text(epoch: u32, rev: u64, link: Chain) -> String {
         format!("{epoch}.{rev}.{}", b64::encode(&[&link.0[..], &[7; 16]].concat()))
     }
 

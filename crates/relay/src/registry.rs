@@ -183,6 +183,11 @@ impl Registry {
         }
     }
 
+    /// Whether the server can be asked at once.
+    pub fn has_turn(&self) -> bool {
+        self.turns.available_permits() > 0
+    }
+
     /// Another number whenever somebody was forgotten.
     pub fn forgotten(&self) -> u64 {
         self.state().forgotten
@@ -229,5 +234,62 @@ impl Registry {
                 Err(Refused::Unavailable)
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use portcullis_tower::Config;
+
+    /// A registry whose server does not answer.
+    fn deaf() -> Registry {
+        let config = Config::new("http://127.0.0.1:1", "x", "cli_x", "s");
+        Registry::new(Registrar::of(&config).unwrap())
+    }
+
+    fn keep(registry: &Registry, id: &str, secret: &SecretString, age: i64) -> Client {
+        let client = Client { id: ClientId::from_bits(7), name: "orders".into() };
+        let at = real::mono().minus(age);
+        let kept = Kept { digest: digest(id, secret), client: client.clone(), at, asking: false };
+        registry.state().kept.insert(id.into(), kept);
+        client
+    }
+
+    #[tokio::test]
+    async fn an_outage_is_outlived_for_a_while_and_then_nobody_is_let_in() {
+        let (registry, secret) = (deaf(), SecretString::new("right"));
+        assert_eq!(registry.authenticate("cli_a", &secret).await, Err(Refused::Unavailable), "never seen");
+        for age in [0, FRESH_MS + 1, KEPT_MS - 1_000] {
+            let client = keep(&registry, "cli_a", &secret, age);
+            assert_eq!(registry.authenticate("cli_a", &secret).await, Ok(client), "{age}");
+            // A wrong secret for a known id is asked about, and takes nobody's place.
+            assert_eq!(registry.authenticate("cli_a", &SecretString::new("no")).await, Err(Refused::Unavailable));
+        }
+        keep(&registry, "cli_a", &secret, KEPT_MS + 1);
+        assert_eq!(registry.authenticate("cli_a", &secret).await, Err(Refused::Unavailable));
+        let client = keep(&registry, "cli_a", &secret, 0);
+        let before = registry.forgotten();
+        registry.forget(client.id);
+        assert!(registry.forgotten() > before);
+        assert_eq!(registry.authenticate("cli_a", &secret).await, Err(Refused::Unavailable), "forgotten");
+        let long = SecretString::new("x".repeat(LONGEST + 1));
+        assert_eq!(registry.authenticate("cli_a", &long).await, Err(Refused::Wrong));
+        assert_eq!(registry.authenticate("", &secret).await, Err(Refused::Wrong));
+    }
+
+    #[tokio::test]
+    async fn what_was_asked_before_a_client_was_forgotten_is_not_kept() {
+        let (registry, secret) = (deaf(), SecretString::new("right"));
+        assert!(digest("a", &SecretString::new("bc")) != digest("ab", &SecretString::new("c")));
+        registry.state().refused.push_back((digest("cli_a", &secret), real::mono(), Refused::Wrong));
+        assert_eq!(registry.authenticate("cli_a", &secret).await, Err(Refused::Wrong), "refused a moment ago");
+        assert_eq!(registry.vouches(("cli_a", &secret), "1.2.x", false).await, Err(Refused::Unavailable));
+        registry.state().positions.push_back(Digest::of(b"1.2.x"));
+        assert_eq!(registry.vouches(("cli_a", &secret), "1.2.x", false).await, Ok(true));
+        assert_eq!(registry.vouches(("cli_a", &secret), "1.2.x", true).await, Err(Refused::Unavailable), "asked anew");
+        let _all = registry.turns.clone().acquire_many_owned(AT_ONCE as u32).await.unwrap();
+        assert!(!registry.has_turn());
+        assert_eq!(registry.vouches(("cli_a", &secret), "1.3.x", true).await, Err(Refused::Overloaded));
     }
 }

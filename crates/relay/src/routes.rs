@@ -204,10 +204,13 @@ async fn acknowledge(State(hub): State<Hub>, uri: Uri, headers: HeaderMap, body:
         if matches!(standing, Standing::Beyond | Standing::Contradicts) {
             // Perhaps the relay lags; perhaps the log was rolled back, and this proves it. The lease does not wait for that.
             hub.stats().proofs.fetch_add(1, Ordering::Relaxed);
-            let (hub, position) = (hub.clone(), asked.position.clone());
-            tokio::spawn(async move {
-                let _ = hub.registry().vouches((&who.id, &who.secret), &position, true).await;
-            });
+            let (registry, position) = (hub.registry().clone(), asked.position.clone());
+            let (id, secret) = (who.id, who.secret);
+            if registry.has_turn() {
+                tokio::spawn(async move {
+                    let _ = registry.vouches((&id, &secret), &position, true).await;
+                });
+            }
         }
         if standing == Standing::Contradicts {
             return Err(contradicts());

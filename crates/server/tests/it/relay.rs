@@ -1,6 +1,7 @@
 //! `portcullis feed relay`: real relays between a real server and verifiers. What is said to be true everywhere is true below
 //! them; and whether a relay stands still, dies, or is cut off: nobody below accepts after the bound what was ended (I1, I2).
-use crate::kept::{Session, insist, lasting_address, mono_us, sign_in, sign_up, turn};
+use crate::kept::{Session, insist, lasting_address, mono_us, serve, sign_in, sign_up, turn};
+use crate::rollback::copy;
 use crate::support::{ADMIN, Dir, ISSUER, PATIENCE, Running, Server, basic, open, portcullis, read_until, run};
 use portcullis_testkit::proxy::{Proxy, Way};
 use portcullis_tower::wire::Code;
@@ -219,6 +220,58 @@ async fn whatever_becomes_of_a_relay_nobody_below_is_fresh_beyond_the_bound() {
         all_accept(&verifiers, &stays).await;
     }
     assert!(relay.process.log().contains("fresh enough to serve"), "{}", relay.process.log());
+}
+
+/// What a verifier below a relay knows proves to the server that its database is an older one, although the relay itself was
+/// started anew and knows nothing better; and the new epoch comes down by itself.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_proof_of_rollback_is_passed_on_and_the_new_epoch_comes_down() {
+    let _turn = turn().await;
+    let (dir, at, listen) = (Dir::new(), lasting_address(), lasting_address());
+    let mut server = serve(&dir, at, &BOUND).await;
+    let (relays, services) = (Server::verifier_client(&dir), Server::verifier_client(&dir));
+    let mut relay = Relay::start_at(&dir, at, &relays, &listen.to_string(), &[]).await;
+    let verifier = below(listen, &services, 0);
+    let email = sign_up(at, "ada").await;
+    let (kept, ended) = (sign_in(at, &email).await, sign_in(at, &email).await);
+    server.process.signal(Signal::TERM);
+    server.process.ended().await;
+    copy(&dir.path("data"), &dir.path("copy"));
+    server = serve(&dir, at, &BOUND).await;
+    all_fresh(std::slice::from_ref(&verifier)).await;
+    all_accept(std::slice::from_ref(&verifier), &ended).await;
+    end_and_wait(at, &ended).await;
+    assert_eq!(refusal(&verifier, &ended.access).await, Some(Code::TokenRevoked));
+    tokio::time::sleep(Duration::from_millis(2_000)).await; // until its renewals have named where it is
+    server.process.signal(Signal::TERM);
+    server.process.ended().await;
+    relay.process.signal(Signal::KILL);
+    relay.process.ended().await;
+    copy(&dir.path("copy"), &dir.path("data"));
+    std::fs::remove_file(dir.path("data/high-water.json")).unwrap();
+    server = serve(&dir, at, &BOUND).await;
+    relay = Relay { process: Running::start(command(&dir, at, &relays, &listen.to_string(), &[])), address: listen };
+    let shut = async {
+        while crate::support::call(at, "GET", "/readyz", None, None).await.0 != 503 {
+            assert!(refusal(&verifier, &ended.access).await.is_some(), "a dead token was accepted again");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, shut).await.expect("the server hears of the proof");
+    assert!(server.process.log().contains("ROLLED BACK"), "{}", server.process.log());
+    assert!(server.process.log().contains("below a relay"), "{}", server.process.log());
+    for _ in 0..100 {
+        assert!(refusal(&verifier, &ended.access).await.is_some(), "a dead token was accepted again");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    run(&dir.0, &["refound", "--reason", "an old volume", "--data-dir", "data"]).must(0, "");
+    let new = sign_in(at, &email).await;
+    all_fresh(std::slice::from_ref(&verifier)).await;
+    all_accept(std::slice::from_ref(&verifier), &new).await;
+    for old in [&kept, &ended] {
+        assert!(refusal(&verifier, &old.access).await.is_some());
+    }
+    assert_eq!(relay.readiness().await.0, 200);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
