@@ -22,6 +22,8 @@ const BATCHES: usize = 512;
 /// How many snapshots are kept for who pulls their pages, and for how long, in milliseconds.
 const SNAPSHOTS: usize = 4;
 const SNAPSHOT_KEPT_MS: i64 = 15_000;
+/// Instances that were not heard of for so long are forgotten, looked for as often; in milliseconds.
+const QUIET_MS: i64 = 300_000;
 /// Entries per part of a snapshot.
 const PART: usize = 5_000;
 /// Clients whose ends are remembered; of more the streams of some others end, too.
@@ -84,6 +86,7 @@ pub(crate) struct State {
     ends: BTreeMap<ClientId, Rev>,
     /// What the server was told.
     declared: Policies,
+    pruned: Mono,
 }
 
 /// Entries encoded once for all streams that stand right before them.
@@ -135,6 +138,7 @@ impl Hub {
             snapshots: VecDeque::new(),
             ends: BTreeMap::new(),
             declared: Policies::default(),
+            pruned: real::mono(),
         };
         let inner = Arc::new(Inner {
             state: Mutex::new(state),
@@ -279,14 +283,21 @@ impl State {
     /// Those that are gone and can hold no lease any more give way.
     fn make_room(&mut self, newcomer: InstanceId, now: Mono) {
         let fleet = self.relay.fleet();
-        if !fleet.is_full() || fleet.contains(newcomer) {
-            return;
+        if fleet.is_full() && !fleet.contains(newcomer) {
+            self.prune(0, now);
         }
+    }
+
+    /// Forgets instances that were not heard of for `quiet_ms`, and in any case for as long as they may accept something.
+    fn prune(&mut self, quiet_ms: i64, now: Mono) {
+        let fleet = self.relay.fleet();
         let life = i64::try_from(self.relay.max_life_s().saturating_mul(1000)).unwrap_or(i64::MAX);
-        let quiet = if fleet.policies().has(Policy::Open) { life } else { 0 };
+        let accepts = if fleet.policies().has(Policy::Open) { life } else { 0 };
+        let quiet = quiet_ms.max(accepts).max(fleet.bounded_by_ms(now));
         for gone in self.relay.fleet_mut().prune(quiet, now) {
             self.secrets.remove(&gone);
         }
+        self.pruned = now;
     }
 
     /// The snapshot as of now, made once for all that ask at the same position, and kept for a while for who pulls pages.
@@ -318,11 +329,13 @@ impl Inner {
     fn learned(&self, subscriber: &mut Subscriber) {
         let mut state = self.state();
         let after = state.relay.log().map(portcullis_feed::Publisher::head);
+        let before = (state.relay.keys_version(), state.relay.fleet().bound_ms());
         let news = state.relay.learn(subscriber, real::mono());
         if news.anew {
             state.batches.clear();
             state.snapshots.clear();
         }
+        let any = !news.entries.is_empty();
         for entry in &news.entries {
             if let (Verb::End, Target::Client(client)) = (&entry.verb, &entry.target) {
                 self.registry.forget(*client);
@@ -340,13 +353,22 @@ impl Inner {
             }
             state.batches.push_back(Batch { after, last, event });
         }
+        let changed = before != (state.relay.keys_version(), state.relay.fleet().bound_ms());
         drop(state);
-        self.bump();
+        if changed || news.anew || any {
+            self.bump();
+        }
     }
 
     /// Streams end when the relay is no longer fresh enough: each looks when the version changes.
     fn look(&self) {
-        let ready = self.state().is_ready();
+        let now = real::mono();
+        let mut state = self.state();
+        let ready = state.is_ready();
+        if now.since(state.pruned) > QUIET_MS {
+            state.prune(QUIET_MS, now);
+        }
+        drop(state);
         if self.ready.swap(ready, Ordering::AcqRel) != ready {
             match ready {
                 true => tracing::info!("fresh enough to serve"),

@@ -275,6 +275,7 @@ async fn readyz(State(hub): State<Hub>) -> Response {
     let head = state.relay.log().map(|log| (log.epoch(), log.head()));
     let body = json!({
         "ready": ready, "age_ms": age_ms, "connected": hub.is_connected(), "verifiers": state.relay.fleet().len(),
+        "streams": hub.stats().streams.load(Ordering::Relaxed),
         "epoch": head.map(|at| at.0), "head": head.map(|at| at.1), "enforced": state.relay.enforced(now),
     });
     drop(state);

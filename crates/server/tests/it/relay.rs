@@ -321,6 +321,34 @@ async fn only_whom_the_server_knows_is_let_in_and_no_more_than_may() {
     tokio::time::timeout(PATIENCE, again).await.expect("let in again");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_relay_speaks_tls_and_trusts_whom_it_is_told_to() {
+    let _turn = turn().await;
+    let dir = Dir::new();
+    let server = Server::start(&dir).await;
+    let client = Server::verifier_client(&dir);
+    let file = |name: &str| format!("{}/tests/it/tls/{name}", env!("CARGO_MANIFEST_DIR"));
+    let tls = ["--tls-cert", &file("one.pem"), "--tls-key", &file("one.key")];
+    let up = format!("http://{}/v1/feed", server.address);
+    let relay = |more: &[&str]| {
+        let args = ["feed", "relay", "--issuer", ISSUER, "--client-id", &client.0, "--listen", "127.0.0.1:0"];
+        let mut command = portcullis(&dir.0, &[&args, more].concat());
+        command.env("PORTCULLIS_CLIENT_SECRET", &client.1);
+        Running::start(command)
+    };
+    let mut first = relay(&[&["--feed-url", &up], &tls[..]].concat());
+    let log = first.log.clone();
+    let line = first.line(&log, &["relaying"]).await;
+    let port = line.split("address=127.0.0.1:").nth(1).and_then(|rest| rest.split_whitespace().next()).unwrap();
+    let up = format!("https://localhost:{port}/v1/feed");
+    let mut trusts = relay(&["--feed-url", &up, "--ca-file", &file("ca.pem"), "--log-format", "json"]);
+    let log = trusts.log.clone();
+    trusts.line(&log, &["\"fresh enough to serve\""]).await;
+    let mut does_not = relay(&["--feed-url", &up]);
+    let log = does_not.log.clone();
+    does_not.line(&log, &["the feed's stream failed", "certificate"]).await;
+}
+
 #[test]
 fn a_wrong_word_is_named() {
     let dir = Dir::new();
