@@ -212,7 +212,8 @@ impl Hub {
         let told = state.relay.introduce(instance, now).map_err(|_| CannotServe::Full)?;
         state.secrets.insert(id, (client, secret.digest()));
         let ends = state.ends.get(&client).copied();
-        let declare = state.relay.fleet().policies() != state.declared;
+        let policies = state.relay.fleet().policies();
+        let declare = std::mem::replace(&mut state.declared, policies) != policies;
         drop(state);
         if declare && let Some(following) = self.inner.following.get() {
             following.declare();
@@ -353,8 +354,12 @@ impl Inner {
             }
             state.batches.push_back(Batch { after, last, event });
         }
-        let changed = before != (state.relay.keys_version(), state.relay.fleet().bound_ms());
+        let bound_ms = state.relay.fleet().bound_ms();
+        let changed = before != (state.relay.keys_version(), bound_ms);
         drop(state);
+        if changed {
+            self.registry.set_bound(bound_ms);
+        }
         if changed || news.anew || any {
             self.bump();
         }

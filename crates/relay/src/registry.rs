@@ -1,9 +1,9 @@
 //! Whom the server knows. Verifiers below a relay are clients of the server; the relay asks it whether the credentials that it
 //! is shown are right, and keeps a digest of them for a while.
 //!
-//! How long: [`FRESH_MS`] without another question, then with one in the background, and after [`KEPT_MS`] not at all. So an
-//! outage of the server that is shorter than the difference ends nobody's lease, and a longer one finds the relay without
-//! freshness of its own anyway. A client that is switched off is told of by an entry in the log: it is forgotten with that entry.
+//! How long: [`FRESH_MS`] without another question, then with one in the background, and after [`KEPT_MS`], or B beyond the
+//! former where that is longer, not at all. So an outage of the server finds the relay without freshness of its own (which
+//! lasts B/2) before anybody is forgotten, and ends no lease earlier than that. A client that is switched off is told of by an entry in the log: it is forgotten with that entry.
 use portcullis_app::real;
 use portcullis_feed::Mono;
 use portcullis_tower::following::{Known, Registrar};
@@ -67,6 +67,8 @@ struct State {
     positions: VecDeque<Digest>,
     /// Raised with everything that is forgotten: an answer to a question from before is not kept.
     forgotten: u64,
+    /// B.
+    bound_ms: i64,
 }
 
 /// Whom the server knows; see the [module](self). Cheap to clone.
@@ -128,9 +130,10 @@ impl Registry {
     /// What is kept of these credentials, and whether to ask about them again.
     fn look(&self, id: &str, shown: Digest, now: Mono) -> Option<Result<(Client, bool), Refused>> {
         let mut state = self.state();
+        let bound_ms = state.bound_ms;
         if let Some(kept) = state.kept.get_mut(id).filter(|kept| kept.digest == shown) {
             let age = now.since(kept.at);
-            if age <= KEPT_MS {
+            if age <= KEPT_MS.max(FRESH_MS.saturating_add(bound_ms)) {
                 let again = age > FRESH_MS && !std::mem::replace(&mut kept.asking, age > FRESH_MS);
                 return Some(Ok((kept.client.clone(), again)));
             }
@@ -181,6 +184,11 @@ impl Registry {
                 Err(Refused::Unavailable)
             }
         }
+    }
+
+    /// B, as it is told to verifiers.
+    pub fn set_bound(&self, bound_ms: i64) {
+        self.state().bound_ms = bound_ms;
     }
 
     /// Whether the server can be asked at once.
@@ -266,7 +274,10 @@ mod tests {
             // A wrong secret for a known id is asked about, and takes nobody's place.
             assert_eq!(registry.authenticate("cli_a", &SecretString::new("no")).await, Err(Refused::Unavailable));
         }
-        keep(&registry, "cli_a", &secret, KEPT_MS + 1);
+        let client = keep(&registry, "cli_a", &secret, KEPT_MS + 1);
+        registry.set_bound(600_000);
+        assert_eq!(registry.authenticate("cli_a", &secret).await, Ok(client), "the relay itself may still be fresh");
+        registry.set_bound(5_000);
         assert_eq!(registry.authenticate("cli_a", &secret).await, Err(Refused::Unavailable));
         let client = keep(&registry, "cli_a", &secret, 0);
         let before = registry.forgotten();

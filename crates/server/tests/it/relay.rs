@@ -1,6 +1,6 @@
 //! `portcullis feed relay`: real relays between a real server and verifiers. What is said to be true everywhere is true below
 //! them; and whether a relay stands still, dies, or is cut off: nobody below accepts after the bound what was ended (I1, I2).
-use crate::kept::{Session, insist, lasting_address, mono_us, serve, sign_in, sign_up, turn};
+use crate::kept::{Demo, Session, insist, lasting_address, mono_us, serve, sign_in, sign_up, turn};
 use crate::rollback::copy;
 use crate::support::{ADMIN, Dir, ISSUER, PATIENCE, Running, Server, basic, open, portcullis, read_until, run};
 use portcullis_testkit::proxy::{Proxy, Way};
@@ -220,6 +220,36 @@ async fn whatever_becomes_of_a_relay_nobody_below_is_fresh_beyond_the_bound() {
         all_accept(&verifiers, &stays).await;
     }
     assert!(relay.process.log().contains("fresh enough to serve"), "{}", relay.process.log());
+}
+
+/// A service below that stands still is waited for until its lease has ended by arithmetic, and by then it accepts nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_does_not_speak_below_a_relay_is_waited_for() {
+    let _turn = turn().await;
+    let dir = Dir::new();
+    let server = Server::start_with(&dir, &BOUND).await;
+    let to = server.address;
+    let (relays, services) = (Server::verifier_client(&dir), Server::verifier_client(&dir));
+    let relay = Relay::start(&dir, to, &relays, &[]).await;
+    let quick = below(relay.address, &services, 0);
+    let demo = Demo::start(&dir, relay.address, &services, &[]).await;
+    all_fresh(std::slice::from_ref(&quick)).await;
+    let email = sign_up(to, "alice").await;
+    let goes = sign_in(to, &email).await;
+    demo.whoami(&goes.access).await.must(200);
+    demo.process.signal(Signal::STOP);
+    let began_us = mono_us();
+    let counts = end_and_wait(to, &goes).await;
+    let took_ms = (mono_us() - began_us) / 1000;
+    assert_eq!((counts["complete"].as_bool(), counts["lapsed"].as_u64()), (Some(true), Some(1)), "{counts}");
+    // A lease that was renewed within B/3, by freshness of at most B/2, lasts so long still.
+    assert!((300..=2_300).contains(&took_ms), "said to be true after {took_ms} ms");
+    assert_eq!(refusal(&quick, &goes.access).await, Some(Code::TokenRevoked));
+    demo.process.signal(Signal::CONT);
+    for _ in 0..100 {
+        assert_ne!(demo.whoami(&goes.access).await.status, 200, "accepted after that was said to be impossible");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
 
 /// What a verifier below a relay knows proves to the server that its database is an older one, although the relay itself was
