@@ -2,7 +2,9 @@
 //! them; and whether a relay stands still, dies, or is cut off: nobody below accepts after the bound what was ended (I1, I2).
 use crate::kept::{Demo, Session, insist, lasting_address, mono_us, serve, sign_in, sign_up, turn};
 use crate::rollback::copy;
-use crate::support::{ADMIN, Dir, ISSUER, PATIENCE, Running, Server, basic, open, portcullis, read_until, run};
+use crate::support::{
+    ADMIN, Dir, ISSUER, PATIENCE, Running, Server, basic, open, portcullis, read_until, read_until_so, run,
+};
 use portcullis_testkit::proxy::{Proxy, Way};
 use portcullis_tower::wire::Code;
 use portcullis_tower::{Config, Policy, Rule, Verifier};
@@ -333,8 +335,28 @@ async fn only_whom_the_server_knows_is_let_in_and_no_more_than_may() {
     let body = json!({ "instance": "pin_0", "nonce": "x" });
     let mut stream = open(relay.address, "POST", "/v1/feed/acks", Some(basic(good)), Some(body)).await;
     assert!(read_until(&mut stream, "\r\n").await.contains("400"));
+    // A position that fits goes on from there; one that does not is the server's to judge, which did not make it.
+    let mut stream = open(relay.address, "GET", "/v1/feed?name=one", Some(basic(good)), None).await;
+    let text =
+        read_until_so(&mut stream, |text| text.split("\nid: ").nth(1).is_some_and(|rest| rest.contains("\n\n"))).await;
+    let position = text.split("\nid: ").nth(1).and_then(|rest| rest.lines().next()).unwrap().to_owned();
+    let instance = text.split("\"instance\":\"").nth(1).and_then(|rest| rest.split('"').next()).unwrap();
+    let secret = text.split("\"instance_secret\":\"").nth(1).and_then(|rest| rest.split('"').next()).unwrap();
+    let other = if position.ends_with("A") { "B" } else { "A" };
+    let changed = format!("{}{other}", &position[..position.len() - 1]);
+    let link = position.split('.').nth(2).unwrap();
+    let contradicts =
+        position.replace(link, &format!("{}{}", if link.starts_with('A') { "B" } else { "A" }, &link[1..]));
+    for (shown, brings) in [(&position, "event: keys"), (&changed, "event: keys"), (&contradicts, "event: snapshot")] {
+        let more = format!("{}\r\nLast-Event-ID: {shown}\r\nPortcullis-Instance-Secret: {secret}", basic(good));
+        let path = format!("/v1/feed?name=one&instance={instance}");
+        let mut again = open(relay.address, "GET", &path, Some(more), None).await;
+        let text =
+            read_until_so(&mut again, |text| text.contains("event: keys") || text.contains("event: snapshot")).await;
+        assert!(text.contains(brings) && text.contains(instance), "{shown}: {text}");
+    }
     // Two places; the third finds none.
-    let (first, mut stream) = status(good, "/v1/feed?name=one").await;
+    let first = 200;
     let (second, _other) = status(good, "/v1/feed?name=two").await;
     assert_eq!((first, second), (200, 200));
     assert_eq!(status(good, "/v1/feed?name=three").await.0, 503);
