@@ -17,6 +17,8 @@ use std::time::Duration;
 const BOUND: [&str; 2] = ["--bound", "2s"];
 const BOUND_US: i64 = 2_000_000;
 const BELOW: usize = 6;
+/// Below the first of two in a row.
+const MANY: usize = 60;
 
 /// A `portcullis feed relay`, ready.
 struct Relay {
@@ -117,8 +119,8 @@ async fn an_end_is_true_below_relays_in_a_row_when_it_is_said_to_be() {
     let (relays, services) = (Server::verifier_client(&dir), Server::verifier_client(&dir));
     let first = Relay::start(&dir, server.address, &relays, &["--name", "first"]).await;
     let second = Relay::start(&dir, first.address, &relays, &["--name", "second"]).await;
-    let mut verifiers: Vec<Verifier> = (0..BELOW).map(|n| below(first.address, &services, n)).collect();
-    verifiers.extend((0..BELOW).map(|n| below(second.address, &services, BELOW + n)));
+    let mut verifiers: Vec<Verifier> = (0..MANY).map(|n| below(first.address, &services, n)).collect();
+    verifiers.extend((0..BELOW).map(|n| below(second.address, &services, MANY + n)));
     all_fresh(&verifiers).await;
     let email = sign_up(server.address, "alice").await;
     let mut slowest = 0;
@@ -141,10 +143,10 @@ async fn an_end_is_true_below_relays_in_a_row_when_it_is_said_to_be() {
     assert_eq!((seen[0]["name"].as_str(), seen[0]["connected"].as_bool()), (Some("first"), Some(true)));
     assert_eq!(seen[0]["behind"].as_u64(), Some(0), "{seen:?}");
     let (status, ready) = first.readiness().await;
-    assert_eq!((status, ready["verifiers"].as_u64()), (200, Some(BELOW as u64 + 1)), "{ready}");
+    assert_eq!((status, ready["verifiers"].as_u64()), (200, Some(MANY as u64 + 1)), "{ready}");
 
     // A route under `open` below is told of above, for it accepts until `exp`.
-    verifiers[BELOW].declare(Policy::Open);
+    verifiers[MANY].declare(Policy::Open);
     let told = async {
         while verifiers_of(&server).await[0]["policy"] != json!("closed,open") {
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -243,7 +245,9 @@ async fn who_does_not_speak_below_a_relay_is_waited_for() {
     let began_us = mono_us();
     let counts = end_and_wait(to, &goes).await;
     let took_ms = (mono_us() - began_us) / 1000;
-    assert_eq!((counts["complete"].as_bool(), counts["lapsed"].as_u64()), (Some(true), Some(1)), "{counts}");
+    // By the server's arithmetic, or somewhat earlier by the relay's, who knows when that lease began.
+    let one = counts["lapsed"].as_u64().unwrap() + counts["acknowledged"].as_u64().unwrap();
+    assert_eq!((counts["complete"].as_bool(), one), (Some(true), 1), "{counts}");
     // A lease that was renewed within B/3, by freshness of at most B/2, lasts so long still.
     assert!((300..=2_300).contains(&took_ms), "said to be true after {took_ms} ms");
     assert_eq!(refusal(&quick, &goes.access).await, Some(Code::TokenRevoked));
