@@ -245,11 +245,12 @@ impl Hub {
         })
     }
 
-    /// How a position that was shown stands to what is known here; `None` when it is none.
-    pub fn standing(&self, position: &str) -> Option<Standing> {
+    /// How a position that was shown stands to what is known here, when that takes no more than `max` entries to tell; `None`
+    /// when it is none.
+    pub fn standing(&self, position: &str, max: usize) -> Option<Standing> {
         let at = Position::parse(position)?;
         let state = self.state();
-        Some(state.relay.log().map_or(Standing::Unknown, |log| at.standing(log)))
+        Some(state.relay.log().map_or(Standing::Unknown, |log| at.standing(log, max)))
     }
 
     /// A page of the snapshot. `rev`: the position of the pages pulled so far.

@@ -40,15 +40,15 @@ impl Position {
         Some(Self { epoch, rev, link: Chain(signed[..32].try_into().ok()?) })
     }
 
-    /// How it stands to this log.
-    pub fn standing(&self, log: &Publisher) -> Standing {
+    /// How it stands to this log, when that takes no more than `max` entries to tell.
+    pub fn standing(&self, log: &Publisher, max: usize) -> Standing {
         if (self.epoch, self.rev) > (log.epoch(), log.head()) {
             return Standing::Beyond;
         }
         if self.epoch < log.epoch() {
             return Standing::Older;
         }
-        match log.agrees(self.rev, self.link, usize::MAX) {
+        match log.agrees(self.rev, self.link, max) {
             Some(true) => Standing::Fits,
             Some(false) => Standing::Contradicts,
             None => Standing::Unknown,
@@ -78,7 +78,7 @@ mod tests {
             log.append(&[entry], links[rev as usize], Mono(0)).unwrap();
         }
         let epoch = log.epoch().0;
-        let standing = |text: &str| Position::parse(text).map(|at| at.standing(&log));
+        let standing = |text: &str| Position::parse(text).map(|at| at.standing(&log, 100));
         assert_eq!(standing(&text(epoch, 4, links[4])), Some(Standing::Fits));
         assert_eq!(standing(&text(epoch, 3, links[3])), Some(Standing::Fits));
         assert_eq!(standing(&text(epoch, 3, links[2])), Some(Standing::Contradicts));

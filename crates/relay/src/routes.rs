@@ -2,6 +2,7 @@
 use crate::hub::{CannotServe, Hub, Opening};
 use crate::position::{Position, Standing};
 use crate::registry::{Client, Refused};
+use crate::streams::MAX_RESUME;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -15,6 +16,7 @@ use portcullis_app::real;
 use portcullis_domain::Chance as _;
 use portcullis_domain::account;
 use portcullis_feed::Policies;
+use portcullis_feed::relay::MAX_TAIL;
 use portcullis_http::problem::{BASIC_CHALLENGE, Problem};
 use portcullis_http::request::{Params, basic};
 use portcullis_wire::frame::AckRequest;
@@ -134,7 +136,7 @@ fn contradicts() -> Problem {
 /// Where a stream may go on from: a position that fits what is known here, or that the server vouches for. What proves that
 /// the log was rolled back is passed on to the server, which then shuts itself; here nothing is given for it.
 async fn shown(hub: &Hub, who: &Caller, position: &str) -> Result<Option<Position>, Problem> {
-    let Some(standing) = hub.standing(position) else { return Ok(None) };
+    let Some(standing) = hub.standing(position, MAX_RESUME) else { return Ok(None) };
     let anew = matches!(standing, Standing::Beyond | Standing::Contradicts);
     match standing {
         Standing::Fits => return Ok(Position::parse(position)),
@@ -200,7 +202,7 @@ async fn acknowledge(State(hub): State<Hub>, uri: Uri, headers: HeaderMap, body:
     }
     if !asked.position.is_empty() {
         let malformed = || Problem::malformed("position: give the last `id` as it came");
-        let standing = hub.standing(&asked.position).ok_or_else(malformed)?;
+        let standing = hub.standing(&asked.position, MAX_TAIL).ok_or_else(malformed)?;
         if matches!(standing, Standing::Beyond | Standing::Contradicts) {
             // Perhaps the relay lags; perhaps the log was rolled back, and this proves it. The lease does not wait for that.
             hub.stats().proofs.fetch_add(1, Ordering::Relaxed);
@@ -256,7 +258,7 @@ async fn known(State(hub): State<Hub>, uri: Uri, headers: HeaderMap) -> Result<R
     params(&uri, &[])?;
     let position = match text(&headers, "last-event-id") {
         None => false,
-        Some(position) => match hub.standing(position) {
+        Some(position) => match hub.standing(position, MAX_RESUME) {
             None => false,
             Some(Standing::Fits) => true,
             Some(standing) => {

@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 /// The most entries that a stream gets at once when it resumes.
-const MAX_RESUME: usize = 10_000;
+pub(crate) const MAX_RESUME: usize = 10_000;
 /// After so long without an event a comment is sent, so that proxies keep the connection.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
