@@ -14,13 +14,25 @@ const NO_STD: &[&str] = &["wire", "feed", "domain"];
 
 /// Outside libraries that only these crates may name, test-only uses aside.
 const KEPT: &[(&str, &[&str])] = &[
-    ("axum", &["http", "server", "testkit", "floor"]),
+    ("axum", &["http", "relay", "server", "testkit", "floor"]),
     ("axum-core", &["tower", "http", "server", "testkit"]),
     ("rusqlite", &["store-sqlite", "floor"]),
     ("sqlx", &["store-postgres"]),
     (
         "tokio",
-        &["store-sqlite", "store-postgres", "app", "http", "server", "tower", "gate", "testkit", "floor", "load"],
+        &[
+            "store-sqlite",
+            "store-postgres",
+            "app",
+            "http",
+            "relay",
+            "server",
+            "tower",
+            "gate",
+            "testkit",
+            "floor",
+            "load",
+        ],
     ),
 ];
 

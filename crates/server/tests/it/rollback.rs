@@ -186,7 +186,7 @@ async fn wait_until(what: &str, mut so: impl AsyncFnMut() -> bool) {
 }
 
 /// The database files of a stopped server.
-fn copy(from: &Path, to: &Path) {
+pub fn copy(from: &Path, to: &Path) {
     let _ = std::fs::create_dir(to);
     for name in FILES {
         let _ = std::fs::remove_file(to.join(name));
