@@ -89,14 +89,23 @@ impl App {
                     (!same).then(|| format!("the log has another history at {}.{} than it had", mark.epoch, mark.rev))
                 }
             };
+            let failover = match (mark.commits, self.store().commits()) {
+                (Some(was), Some(is)) => was.failover(is.timeline),
+                _ => None,
+            };
             if let Some(what) = behind {
+                let what = failover.map_or_else(|| what.clone(), |failover| format!("{what}; {failover}"));
                 self.hub().prove(mark.proof(format!("{what} (by {})", path.display()), stamp.now));
             }
         }
         let proof: Option<Proof> = read(&proof_path(&path)).map_err(|what| AppError::Fault(what.into()))?;
         if let Some(proof) = proof {
             let since = written_since(self.store(), proof.rev).await.map_err(|e| self.fault(e.into()))?;
-            if proof.is_met_by(&stamp, since.as_deref()) && self.hub().rolled_back().is_none() {
+            let found = match proof.commits {
+                Some(commits) => self.store().count_commits(commits.by).await.map_err(|e| self.fault(e.into()))?,
+                None => None,
+            };
+            if proof.is_met_by(&stamp, since.as_deref(), found) && self.hub().rolled_back().is_none() {
                 tracing::info!(was = %proof.what, "the database has what was missing: it is served again");
                 let _ = std::fs::remove_file(proof_path(&path)); // or at the next start
             } else {
@@ -113,7 +122,9 @@ impl App {
         let (mut written, mut noted): (Option<Mark>, Option<Arc<Proof>>) = (None, None);
         let mut flood = Flood::default();
         loop {
-            let stamp = self.store().stamp().await.ok();
+            // A read that a standby which may take over has to know, too, so that a mark tells of nothing that may be lost.
+            let stamp = self.store().read_log(self.hub().head(), 1).await.map(|read| read.stamp).ok();
+            let commits = self.store().commits();
             if let (Some(mark), Some(stamp)) = (&written, &stamp)
                 && let Compared::Behind(what) = mark.compare(stamp)
             {
@@ -126,9 +137,10 @@ impl App {
                 result.map(|()| noted = proof)
             } else if noted.is_none()
                 && let Some(stamp) = stamp
-                && written.is_none_or(|mark| mark.is_behind(&stamp))
+                && self.store().lost().is_none()
+                && written.is_none_or(|mark| mark.is_behind(&stamp) || mark.commits != commits)
             {
-                let (mark, at) = (Mark::of(&stamp), path.clone());
+                let (mark, at) = (Mark::of(&stamp).with(commits), path.clone());
                 off_thread(move || write(&at, &mark)).await.map(|()| written = Some(mark))
             } else {
                 Ok(())

@@ -319,6 +319,7 @@ impl Hub {
                  database back and start again; or restore a backup (portcullis restore); or found the log anew \
                  (portcullis refound), which signs everyone out"
             );
+            self.tell_the_others();
         }
         self.bump();
     }
@@ -371,8 +372,13 @@ impl Hub {
         // In this order: whoever loaded `begun` before this line waits for this read, and it begins after they asked.
         let number = self.inner.begun.fetch_add(1, Ordering::AcqRel) + 1;
         let began = real::mono();
-        let stamp = match self.read_and_apply().await {
+        let read = self.read_and_apply().await;
+        self.look_for_losses();
+        let stamp = match read {
             Ok(stamp) => {
+                if self.is_founded_anew(stamp.epoch) {
+                    self.inner.keys_changed.notify_one(); // and opens when they are read
+                }
                 self.renew_view(&stamp, began);
                 self.inner.last_read_began.store(began.0, Ordering::Release);
                 Some(stamp)
@@ -384,6 +390,29 @@ impl Hub {
             }
         };
         self.inner.reads.send_replace(ReadDone { number, began, stamp });
+    }
+
+    /// Whether the database lacks what was acknowledged to this node: told before any lease rests on the read.
+    fn look_for_losses(&self) {
+        if let (Some(what), Some(commits)) = (self.inner.store.lost(), self.inner.store.commits())
+            && self.rolled_back().is_none_or(|proof| proof.commits != Some(commits))
+        {
+            let (at, floor) = (Position::of(&self.state().publisher), self.floor());
+            let at = (at.epoch, at.rev, at.chain, floor);
+            self.prove(Proof::by_commits(what, at, commits, self.inner.store.now()));
+        }
+    }
+
+    fn is_founded_anew(&self, epoch: Epoch) -> bool {
+        self.rolled_back().is_some_and(|proof| proof.epoch < epoch)
+    }
+
+    /// The keys were read in this epoch. Where another node has founded the log anew, what was proven before is void here, too.
+    pub(crate) fn opens_again(&self, epoch: Epoch) {
+        if self.is_founded_anew(epoch) {
+            tracing::warn!(%epoch, "the log was founded anew at another node: this one serves again");
+            self.founded_anew();
+        }
     }
 
     /// What own tokens are judged by from now on: fresh for B/4 from the beginning of the read.

@@ -24,6 +24,7 @@ pub mod issue;
 pub mod kernel;
 pub mod keys;
 pub mod known_device;
+pub mod ledger;
 pub mod mass;
 pub mod model;
 pub mod refound;

@@ -4,6 +4,7 @@
 //! whoever holds something that the database has made and no longer knows brings a [`Proof`]. The mark has the position of the
 //! log with its link, which tells lost ends and forks, and F, which moves with time: it tells that a copy is old even when only
 //! refreshes were lost, which write no entries.
+use crate::ledger::Commits;
 use crate::view::Stamp;
 use alloc::{format, string::String};
 use portcullis_wire::{Chain, Entry, Epoch, LogId, Rev, Time};
@@ -26,6 +27,9 @@ pub struct Mark {
     pub floor: Time,
     /// When that was written down, by the database's clock.
     pub at: Time,
+    /// What was acknowledged to this node, where the database counts it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commits: Option<Commits>,
 }
 
 /// What proves that the database is older than what it has said already.
@@ -49,6 +53,9 @@ pub struct Proof {
     /// Whether a database that has come as far as that position has what was lost. A refresh token that is ahead of its row tells
     /// of no position: then only a person can say that the right database is back.
     pub told_by_position: bool,
+    /// Commits that a database must have, too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commits: Option<Commits>,
 }
 
 /// What a mark says about the database that is found.
@@ -68,7 +75,12 @@ impl Mark {
     /// How far a database has come now.
     pub fn of(stamp: &Stamp) -> Self {
         let (log, epoch, rev, chain) = (stamp.log, stamp.epoch, stamp.head, stamp.chain);
-        Self { log, epoch, rev, chain, floor: stamp.floor, at: stamp.now }
+        Self { log, epoch, rev, chain, floor: stamp.floor, at: stamp.now, commits: None }
+    }
+
+    /// The same, with what was acknowledged to this node.
+    pub fn with(self, commits: Option<Commits>) -> Self {
+        Self { commits, ..self }
     }
 
     /// The rule, as far as numbers tell.
@@ -108,7 +120,7 @@ impl Mark {
     /// The proof that this mark gives.
     pub fn proof(&self, what: String, now: Time) -> Proof {
         let (epoch, rev, chain) = (self.epoch, self.rev, Some(self.chain));
-        Proof { what, epoch, rev, chain, floor: self.floor, at: now, told_by_position: true }
+        Proof { what, epoch, rev, chain, floor: self.floor, at: now, told_by_position: true, commits: self.commits }
     }
 }
 
@@ -119,26 +131,36 @@ fn link_after(link: Chain, entries: &[Entry]) -> Chain {
 impl Proof {
     /// Somebody shows a position that the lost part had, and perhaps its link.
     pub fn by_position(what: String, (epoch, rev): (Epoch, Rev), chain: Option<Chain>, now: Time) -> Self {
-        Self { what, epoch, rev, chain, floor: Time::ZERO, at: now, told_by_position: true }
+        Self { what, epoch, rev, chain, floor: Time::ZERO, at: now, told_by_position: true, commits: None }
+    }
+
+    /// This node was told of commits that the database does not have. `at`: how far this node knows that the log had come, with
+    /// the link there, and F.
+    pub fn by_commits(what: String, at: (Epoch, Rev, Chain, Time), commits: Commits, now: Time) -> Self {
+        let ((epoch, rev, chain, floor), commits) = (at, Some(commits));
+        Self { what, epoch, rev, chain: Some(chain), floor, at: now, told_by_position: true, commits }
     }
 
     /// Somebody shows what the database made and no longer knows, without a position of the lost part.
     pub fn by_other_means(what: String, stamp: &Stamp) -> Self {
         let (epoch, rev) = (stamp.epoch, stamp.head);
-        Self { what, epoch, rev, chain: None, floor: Time::ZERO, at: stamp.now, told_by_position: false }
+        Self { what, epoch, rev, chain: None, floor: Time::ZERO, at: stamp.now, told_by_position: false, commits: None }
     }
 
     /// Whether it reaches further than another one: the furthest is the one that a database must satisfy.
     pub fn reaches_beyond(&self, other: &Self) -> bool {
-        (self.epoch, self.rev, self.floor) > (other.epoch, other.rev, other.floor)
+        let at = |proof: &Self| (proof.epoch, proof.rev, proof.floor, proof.commits.map(|commits| commits.count));
+        at(self) > at(other)
     }
 
     /// Whether a database that comes back has what was lost, and may be served again by itself. `since`: its entries after the
-    /// proof's position, none left out; `None` where some are forgotten, and nobody can tell.
-    pub fn is_met_by(&self, stamp: &Stamp, since: Option<&[Entry]>) -> bool {
+    /// proof's position, none left out; `None` where some are forgotten, and nobody can tell. `found`: how many commits it counts
+    /// of the node that the proof names.
+    pub fn is_met_by(&self, stamp: &Stamp, since: Option<&[Entry]>, found: Option<u64>) -> bool {
         let as_far = (stamp.epoch, stamp.head) >= (self.epoch, self.rev) && stamp.floor >= self.floor;
         let same = self.chain.is_none_or(|link| since.is_some_and(|since| link_after(link, since) == stamp.chain));
-        stamp.epoch > self.epoch || self.told_by_position && as_far && same
+        let all = self.commits.is_none_or(|commits| found.unwrap_or(0) >= commits.count);
+        stamp.epoch > self.epoch || self.told_by_position && as_far && same && all
     }
 }
 
@@ -178,12 +200,12 @@ mod tests {
             assert_eq!(mark.is_behind(&found), behind, "{epoch}.{rev} {floor}");
             let proof = mark.proof("a mark".into(), Time(0));
             let proof = Proof { chain: None, ..proof };
-            assert_eq!(proof.is_met_by(&found, None), fits, "{epoch}.{rev} {floor}");
-            assert!(!Proof { told_by_position: false, ..proof }.is_met_by(&found, None));
+            assert_eq!(proof.is_met_by(&found, None, None), fits, "{epoch}.{rev} {floor}");
+            assert!(!Proof { told_by_position: false, ..proof }.is_met_by(&found, None, None));
         }
         let anew = stamp(3, 1, 0);
         assert_eq!(mark.compare(&anew), Compared::Refounded);
-        assert!(mark.is_behind(&anew) && mark.proof(String::new(), Time(0)).is_met_by(&anew, None));
+        assert!(mark.is_behind(&anew) && mark.proof(String::new(), Time(0)).is_met_by(&anew, None, None));
         let other = Stamp { log: LogId::from_bits(2), ..stamp(2, 10, 100) };
         assert_eq!(mark.compare(&other), Compared::OtherLog);
     }
@@ -211,7 +233,7 @@ mod tests {
         assert_eq!(mark.after(&ours), Mark { rev: Rev(12), chain: newest, ..mark });
         assert!(mark.after(&theirs).chain != newest && mark.after(&[]) == mark);
         let (proof, found) = (mark.proof(String::new(), Time(0)), Stamp { chain: newest, ..stamp(1, 12, 0) });
-        assert!(proof.is_met_by(&found, Some(&ours)));
-        assert!(!proof.is_met_by(&found, Some(&theirs)) && !proof.is_met_by(&found, None));
+        assert!(proof.is_met_by(&found, Some(&ours), None));
+        assert!(!proof.is_met_by(&found, Some(&theirs), None) && !proof.is_met_by(&found, None, None));
     }
 }

@@ -21,6 +21,8 @@ enum Kind {
     Forgetful,
     Durable,
     Standby,
+    /// It streams from a primary.
+    Follower,
 }
 
 /// A running cluster.
@@ -59,7 +61,16 @@ impl Cluster {
         Self::run(Kind::Standby)
     }
 
+    /// A standby that streams from this one, on a port of its own.
+    pub fn follower(&self) -> Self {
+        Self::run_after(Kind::Follower, Some(self))
+    }
+
     fn run(kind: Kind) -> Self {
+        Self::run_after(kind, None)
+    }
+
+    fn run_after(kind: Kind, primary: Option<&Self>) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let bin = programs();
         let name = format!("portcullis-pg-{}-{}", std::process::id(), NEXT.fetch_add(1, Relaxed));
@@ -75,6 +86,7 @@ impl Cluster {
             .arg(port.to_string())
             .args(runner)
             .env("KIND", format!("{kind:?}"))
+            .env("PRIMARY", primary.map_or_else(String::new, |primary| primary.port.to_string()))
             // Every user may read the working directory of root's tests, but not enter it.
             .current_dir("/")
             .process_group(0)
@@ -122,12 +134,27 @@ impl Cluster {
 
     /// All its processes die as in a crash; then it comes back, on the same data and port. Blocks for a second or so.
     pub fn crash(&self) {
+        let said = self.tell("crash");
+        assert!(said.starts_with("ready"), "PostgreSQL did not come back: {said:?}");
+    }
+
+    /// All its processes die as in a crash, and stay away until [`crash`](Self::crash) brings them back.
+    pub fn end(&self) {
+        assert_eq!(self.tell("end"), "ended");
+    }
+
+    fn tell(&self, word: &str) -> String {
         let mut shell = self.shell.lock().unwrap();
         let (child, out) = &mut *shell;
-        writeln!(child.stdin.as_mut().unwrap(), "crash").unwrap();
+        writeln!(child.stdin.as_mut().unwrap(), "{word}").unwrap();
         let mut said = String::new();
         out.read_line(&mut said).unwrap();
-        assert!(said.starts_with("ready"), "PostgreSQL did not come back: {said:?}");
+        said.trim().to_owned()
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> std::net::SocketAddr {
+        ([127, 0, 0, 1], self.port).into()
     }
 
     /// The postmaster's process as it was started first, for tests that end it.

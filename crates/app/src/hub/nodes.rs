@@ -8,6 +8,7 @@
 //! So a node gives leases only under a beat that is not older than [`cluster::FENCE`]: one that was stopped for a minute and comes back
 //! writes its row first. No clock but the monotonic ones is asked.
 use super::Hub;
+use crate::high_water::Proof;
 use crate::real;
 use portcullis_feed::cluster::{self, Report};
 use portcullis_feed::{Mono, fleet};
@@ -46,6 +47,9 @@ struct Body {
     /// Its instances, while somebody elsewhere wants to see them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     list: Option<Vec<Row>>,
+    /// What proves that the database is older than what it has said: it is so for every node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    rolled_back: Option<Proof>,
 }
 
 /// An instance as its node lists it.
@@ -198,6 +202,13 @@ impl Hub {
         !others.iter().any(|(id, other)| *id < nodes.id && now.since(other.seen) <= cluster::FENCE)
     }
 
+    /// There is something that the other nodes must know at once.
+    pub(super) fn tell_the_others(&self) {
+        if let Some(nodes) = self.nodes() {
+            nodes.changed.notify_one();
+        }
+    }
+
     /// The keys were read, beginning then.
     pub(crate) fn keys_were_read(&self, began: Mono) {
         if let Some(nodes) = self.nodes() {
@@ -245,6 +256,7 @@ impl Hub {
 
     async fn round(&self) -> Result<(), StoreError> {
         self.look_at_nodes().await?;
+        self.believe_the_others();
         if let Some(rev) = self.asked() {
             // Others wait: verifiers here are asked to speak now, too.
             if self.inner.prompt.fetch_max(rev.0, Ordering::AcqRel) < rev.0 {
@@ -254,6 +266,22 @@ impl Hub {
         }
         self.write_row(false).await?;
         self.remove_the_silent().await
+    }
+
+    /// What one node has proven counts at all. A row of an older generation of the log says nothing about this one.
+    fn believe_the_others(&self) {
+        let Some(nodes) = self.nodes() else { return };
+        let (epoch, _) = self.at();
+        let others = nodes.seen.borrow().others.clone();
+        for (id, other) in others.iter() {
+            let proof = other.body.as_ref().and_then(|body| body.rolled_back.clone());
+            if let Some(proof) = proof.filter(|proof| proof.epoch >= epoch)
+                && self.rolled_back().is_none_or(|known| proof.reaches_beyond(&known))
+            {
+                tracing::error!(node = %id, "another node has proven that the database is rolled back");
+                self.prove(proof);
+            }
+        }
     }
 
     /// The newest position that another node waits for.
@@ -304,7 +332,8 @@ impl Hub {
             listed.iter().take(LISTED).map(row).collect()
         });
         let wants_list = nodes.own().lists > 0;
-        Body { version: env!("CARGO_PKG_VERSION").into(), asks: own_wait, report, wants_list, list }
+        let rolled_back = self.rolled_back().map(|proof| (*proof).clone());
+        Body { version: env!("CARGO_PKG_VERSION").into(), asks: own_wait, report, wants_list, list, rolled_back }
     }
 
     /// Writes the row when it would say something else, or when a beat is due.

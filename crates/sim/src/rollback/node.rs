@@ -79,7 +79,7 @@ impl World {
         if let Some(proof) = kept {
             let read = self.volume.db.read_log(proof.rev, 10_000, now);
             let since = read.complete.then_some(&read.entries[..]);
-            let met = proof.is_met_by(&stamp, since) && shut.is_none() && !self.has(Lapse::RightOneShut);
+            let met = proof.is_met_by(&stamp, since, None) && shut.is_none() && !self.has(Lapse::RightOneShut);
             if !met && shut.as_ref().is_none_or(|shut| proof.reaches_beyond(shut)) {
                 shut = Some(proof);
             }
