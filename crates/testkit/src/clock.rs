@@ -1,6 +1,5 @@
 //! Wall clocks that tests set: libfaketime, put under a process, reads how far from the true time it shall be from a file, each
 //! time it is asked. Monotonic clocks go on as they are.
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Where libraries of Debian's package `libfaketime` may be.
@@ -11,12 +10,15 @@ const LIBRARY: &str = "faketime/libfaketimeMT.so.1";
 ///
 /// # Panics
 /// When libfaketime is not installed.
-pub fn environment(file: &Path) -> BTreeMap<&'static str, PathBuf> {
-    let mut all = BTreeMap::from([("LD_PRELOAD", library()), ("FAKETIME_TIMESTAMP_FILE", file.to_owned())]);
-    for switch in ["FAKETIME_NO_CACHE", "DONT_FAKE_MONOTONIC", "FAKETIME_DONT_FAKE_MONOTONIC"] {
-        all.insert(switch, "1".into());
-    }
-    all
+pub fn environment(file: &Path) -> [(&'static str, PathBuf); 5] {
+    let on = || PathBuf::from("1");
+    [
+        ("LD_PRELOAD", library()),
+        ("FAKETIME_TIMESTAMP_FILE", file.to_owned()),
+        ("FAKETIME_NO_CACHE", on()),
+        ("DONT_FAKE_MONOTONIC", on()),
+        ("FAKETIME_DONT_FAKE_MONOTONIC", on()),
+    ]
 }
 
 /// Sets the clock of whoever reads this file.

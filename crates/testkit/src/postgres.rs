@@ -2,6 +2,7 @@
 //!
 //! It listens on 127.0.0.1 and a Unix socket, and runs as somebody other than root. A shell that reads from this process starts
 //! it, and ends it and deletes its files when there is nothing more to read: after the last test, after a panic, after `kill -9`.
+use crate::clock;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -34,6 +35,8 @@ pub struct Cluster {
     server: u32,
     shell: Mutex<(Child, BufReader<ChildStdout>)>,
     databases: AtomicU64,
+    /// Whether its wall clock can be set.
+    settable: bool,
 }
 
 impl Cluster {
@@ -61,16 +64,27 @@ impl Cluster {
         Self::run(Kind::Standby)
     }
 
+    /// The same with a wall clock that [`set_clock`](Self::set_clock) sets; its standbys' are, too.
+    pub fn with_clock() -> Self {
+        Self::run_after(Kind::Durable, None, true)
+    }
+
+    /// Its wall clock stands so many seconds from the true time; the monotonic one goes on.
+    pub fn set_clock(&self, ahead_s: i64) {
+        assert!(self.settable);
+        clock::set(&self.directory.join("clock"), ahead_s);
+    }
+
     /// A standby that streams from this one, on a port of its own.
     pub fn follower(&self) -> Self {
-        Self::run_after(Kind::Follower, Some(self))
+        Self::run_after(Kind::Follower, Some(self), self.settable)
     }
 
     fn run(kind: Kind) -> Self {
-        Self::run_after(kind, None)
+        Self::run_after(kind, None, false)
     }
 
-    fn run_after(kind: Kind, primary: Option<&Self>) -> Self {
+    fn run_after(kind: Kind, primary: Option<&Self>, settable: bool) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let bin = programs();
         let name = format!("portcullis-pg-{}-{}", std::process::id(), NEXT.fetch_add(1, Relaxed));
@@ -78,7 +92,15 @@ impl Cluster {
         std::fs::create_dir_all(&directory).unwrap();
         let runner = runner(&directory);
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let mut shell = Command::new("sh")
+        let mut command = Command::new("sh");
+        if settable {
+            let file = directory.join("clock");
+            clock::set(&file, 0);
+            let [library, given, rest @ ..] = clock::environment(&file);
+            // For the server only: the script passes it on.
+            command.env("CLOCK", library.1).envs([given]).envs(rest);
+        }
+        let mut shell = command
             .arg("-c")
             .arg(SCRIPT)
             .arg("postgres.sh")
@@ -98,7 +120,7 @@ impl Cluster {
         out.read_line(&mut said).unwrap();
         let server = said.strip_prefix("ready ").and_then(|pid| pid.trim().parse().ok());
         let server = server.unwrap_or_else(|| panic!("PostgreSQL of {} does not start: {said:?}", bin.display()));
-        Self { bin, directory, port, server, shell: Mutex::new((shell, out)), databases: AtomicU64::new(0) }
+        Self { bin, directory, port, server, shell: Mutex::new((shell, out)), databases: AtomicU64::new(0), settable }
     }
 
     /// A new database, a copy of `template` when one is named; its URL. Names and URLs are by number.

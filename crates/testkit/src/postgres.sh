@@ -19,7 +19,7 @@ Durable | Follower) fsync=on ;;
 Standby) "$@" touch "$dir/data/standby.signal" ;;
 esac
 start() {
-    "$@" "$bin/postgres" -D "$dir/data" -c fsync=$fsync -c "listen_addresses=127.0.0.1" -c "port=$port" \
+    "$@" env ${CLOCK:+"LD_PRELOAD=$CLOCK"} "$bin/postgres" -D "$dir/data" -c fsync=$fsync -c "listen_addresses=127.0.0.1" -c "port=$port" \
         -c "unix_socket_directories=$dir" -c max_connections=300 -c shared_buffers=64MB -c log_lock_waits=on \
         >>"$dir/server.log" 2>&1 </dev/null &
     server=$!
