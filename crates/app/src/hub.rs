@@ -397,9 +397,8 @@ impl Hub {
         if let (Some(what), Some(commits)) = (self.inner.store.lost(), self.inner.store.commits())
             && self.rolled_back().is_none_or(|proof| proof.commits != Some(commits))
         {
-            let (at, floor) = (Position::of(&self.state().publisher), self.floor());
-            let at = (at.epoch, at.rev, at.chain, floor);
-            self.prove(Proof::by_commits(what, at, commits, self.inner.store.now()));
+            let (epoch, _) = self.at();
+            self.prove(Proof::by_commits(what, epoch, commits, self.inner.store.now()));
         }
     }
 

@@ -6,6 +6,7 @@
 //! *acknowledged* one. A database that counts fewer has lost some. What was never acknowledged may be there or not: it raises the
 //! count of the row, and not what is remembered, until the next acknowledgement.
 use alloc::{format, string::String};
+use core::cmp::Ordering;
 use portcullis_wire::{Epoch, NodeId};
 use serde::{Deserialize, Serialize};
 
@@ -22,10 +23,14 @@ pub struct Commits {
 }
 
 impl Commits {
-    /// Whether a standby has taken over since, in words.
+    /// Whether a standby has taken over since, or a primary is back that one had taken over from; in words.
     pub fn failover(&self, timeline: u32) -> Option<String> {
         let was = self.timeline;
-        (timeline != was).then(|| format!("PostgreSQL's timeline was {was}, and is {timeline}: a failover"))
+        match timeline.cmp(&was) {
+            Ordering::Greater => Some(format!("PostgreSQL's timeline was {was}, and is {timeline}: a failover")),
+            Ordering::Less => Some(format!("PostgreSQL's timeline was {was}, and is {timeline}: an older one")),
+            Ordering::Equal => None,
+        }
     }
 
     /// What a database that counts `found` has lost, in words; nothing that was acknowledged: `None`.

@@ -134,11 +134,11 @@ impl Proof {
         Self { what, epoch, rev, chain, floor: Time::ZERO, at: now, told_by_position: true, commits: None }
     }
 
-    /// This node was told of commits that the database does not have. `at`: how far this node knows that the log had come, with
-    /// the link there, and F.
-    pub fn by_commits(what: String, at: (Epoch, Rev, Chain, Time), commits: Commits, now: Time) -> Self {
-        let ((epoch, rev, chain, floor), commits) = (at, Some(commits));
-        Self { what, epoch, rev, chain: Some(chain), floor, at: now, told_by_position: true, commits }
+    /// This node was told of commits that the database does not have. It names no position: what this node has read may be of
+    /// the wrong database already, and the right one need not have come there. Only who counts as many has what was lost.
+    pub fn by_commits(what: String, epoch: Epoch, commits: Commits, now: Time) -> Self {
+        let (rev, chain, floor, commits) = (Rev::ZERO, None, Time::ZERO, Some(commits));
+        Self { what, epoch, rev, chain, floor, at: now, told_by_position: true, commits }
     }
 
     /// Somebody shows what the database made and no longer knows, without a position of the lost part.
@@ -208,6 +208,18 @@ mod tests {
         assert!(mark.is_behind(&anew) && mark.proof(String::new(), Time(0)).is_met_by(&anew, None, None));
         let other = Stamp { log: LogId::from_bits(2), ..stamp(2, 10, 100) };
         assert_eq!(mark.compare(&other), Compared::OtherLog);
+    }
+
+    #[test]
+    fn lost_commits_are_there_again_when_as_many_are_counted() {
+        let commits = Commits { by: portcullis_wire::NodeId::from_bits(1), count: 7, timeline: 1 };
+        let proof = Proof::by_commits(String::new(), Epoch(2), commits, Time(0));
+        for (found, met) in [(None, false), (Some(6), false), (Some(7), true), (Some(9), true)] {
+            assert_eq!(proof.is_met_by(&stamp(2, 1, 0), None, found), met, "{found:?}");
+        }
+        assert!(proof.is_met_by(&stamp(3, 1, 0), None, None), "founded anew");
+        let mark = Mark::of(&stamp(2, 10, 100)).with(Some(commits)).proof(String::new(), Time(0));
+        assert!(mark.reaches_beyond(&proof) && !mark.is_met_by(&stamp(2, 10, 100), Some(&[]), Some(6)));
     }
 
     #[test]

@@ -132,6 +132,14 @@ mutants! {
     ReplayFirstLine = "replay-first-line" breaks "I10";
     /// A restored copy is served as it is.
     RestoreAsItIs = "restore-as-it-is" breaks "I10";
+    /// What was acknowledged is not counted: a standby without the newest refreshes is taken for whole.
+    CommitsUncounted = "commits-uncounted" breaks "I10";
+    /// A commit of an unknown outcome counts as acknowledged.
+    UnknownIsTold = "unknown-is-told" breaks "I10";
+    /// Another timeline alone is taken for a loss.
+    TimelineAlone = "timeline-alone" breaks "I10";
+    /// Only a start looks whether something was lost.
+    NeverLooked = "never-looked" breaks "I10";
     /// A verifier that meets another log, epoch or history begins anew with it.
     FollowAnything = "follow-anything" breaks "I10";
 }

@@ -8,6 +8,7 @@
 use crate::mutant::Lapse;
 use crate::rng::Rng;
 use crate::{Counts, Outcome, Violation};
+use failover::Db;
 use followers::Follower;
 use node::{Node, Volume};
 use people::Person;
@@ -16,11 +17,11 @@ use portcullis_domain::family::MacKey;
 use portcullis_domain::model::KeyPurpose;
 use portcullis_domain::replay::Journal;
 use portcullis_domain::{keys, keys::KeyRules};
-use portcullis_store::memory::Memory;
 use portcullis_wire::jws::Algorithm;
 use portcullis_wire::{KeyId, Time};
 use std::collections::BTreeMap;
 
+mod failover;
 mod followers;
 mod node;
 mod people;
@@ -46,6 +47,10 @@ enum Kind {
     Empty,
     /// A backup is restored, as the command does it.
     Restore,
+    /// A standby takes over that lacks the newest commits.
+    Failover,
+    /// A standby takes over that has everything.
+    FailoverWhole,
 }
 
 /// How it is put right.
@@ -82,13 +87,15 @@ struct Right {
     blocked: bool,
     journal: Journal,
     /// The backup.
-    copy: Memory,
+    copy: Db,
 }
 
 pub struct World {
     now: i64,
     rng: Rng,
     lapse: Option<Lapse>,
+    /// Whether the database counts commits, and can be failed over.
+    counted: bool,
     rules: Rules,
     volume: Volume,
     node: Option<Node>,
@@ -99,7 +106,7 @@ pub struct World {
     /// What is kept of blocks apart from the database.
     journal: Journal,
     macs: BTreeMap<KeyId, MacKey>,
-    copies: Vec<(i64, Memory)>,
+    copies: Vec<(i64, Db)>,
     right: Option<Right>,
     phase: Phase,
     /// When the database that stands there now was put there, and whether the mark must tell it.
@@ -147,11 +154,12 @@ impl World {
             late_retry: 60_000,
         };
         let volume = Volume::empty(&mut rng, Time(EPOCH_MS));
-        let calm = rng.range(12_000, 20_000);
+        let (calm, counted) = (rng.range(12_000, 20_000), rng.chance(500));
         let mut world = Self {
             now: 0,
             rng,
             lapse,
+            counted,
             rules,
             volume,
             node: None,
@@ -299,7 +307,7 @@ impl World {
     }
 
     /// A copy that the mark must tell, if there is one.
-    fn old_copy(&mut self) -> Option<Memory> {
+    fn old_copy(&mut self) -> Option<Db> {
         let marked = self.volume.mark.map_or(i64::MIN, |mark| mark.at.0 - EPOCH_MS);
         let old: Vec<usize> = (0..self.copies.len()).filter(|at| self.copies[*at].0 + TOLD_AFTER < marked).collect();
         let which = *old.get(self.rng.index(old.len()))?;
@@ -309,7 +317,10 @@ impl World {
     fn trouble(&mut self) {
         let Some(copy) = self.old_copy() else { return };
         use Kind::*;
-        let kind = self.rng.pick(&[Copy, Copy, CopyWithoutMark, Fork, ForkWithoutMark, Empty, Restore]);
+        let mut kind = self.rng.pick(&[Copy, Copy, CopyWithoutMark, Fork, ForkWithoutMark, Empty, Restore]);
+        if self.counted && self.rng.chance(600) {
+            kind = self.rng.pick(&[Failover, Failover, FailoverWhole]);
+        }
         tell!(self, "trouble: {kind:?}; the right one is at {}", self.place());
         self.counts.add(match kind {
             Copy => "rollback: an old copy",
@@ -318,8 +329,11 @@ impl World {
             ForkWithoutMark => "rollback: a fork, the mark lost",
             Empty => "rollback: an empty volume",
             Restore => "rollback: a backup restored",
+            Failover | FailoverWhole => "rollback: failovers",
         });
-        self.stop_node();
+        if !matches!(kind, Failover | FailoverWhole) {
+            self.stop_node();
+        }
         self.right = Some(Right {
             volume: self.volume.clone(),
             people: self.people.clone(),
@@ -331,6 +345,8 @@ impl World {
         // A fork that lost nothing but refreshes goes on from where the mark is, as the right one would: only who has the newer
         // refresh tokens tells it.
         let lost_entries = self.volume.mark.is_some_and(|mark| mark.rev > copy.stamp(self.time()).head);
+        // The newest copy is not far behind, as a standby.
+        let standby = self.copies.last().map(|(_, copy)| copy.clone());
         self.told = match kind {
             CopyWithoutMark | ForkWithoutMark => false,
             Fork => lost_entries,
@@ -342,6 +358,8 @@ impl World {
                 self.volume.db = copy;
                 self.goes_on_elsewhere();
             }
+            Failover => return self.standby_takes_over(standby),
+            FailoverWhole => return self.standby_takes_over(None),
             Empty => {
                 let now = self.time();
                 self.volume.db = Volume::empty(&mut self.rng, now).db;

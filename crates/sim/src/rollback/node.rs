@@ -1,8 +1,10 @@
 //! The server on whatever database it finds: the marks and proofs of `domain::rollback`, the log of `feed`.
+use super::failover::Db;
 use super::{BOUND, Lapse, World, tell};
 use portcullis_domain::changes::{Change, Changes};
 use portcullis_domain::family::Presented;
 use portcullis_domain::kernel::By;
+use portcullis_domain::ledger::Ledger;
 use portcullis_domain::rollback::{Compared, Mark, Proof};
 use portcullis_domain::view::RefreshView;
 use portcullis_domain::{Chance as _, refound, time_rules};
@@ -18,14 +20,14 @@ const MARK: i64 = 1_000;
 /// The database, and the two files on another volume.
 #[derive(Clone)]
 pub struct Volume {
-    pub db: Memory,
+    pub db: Db,
     pub mark: Option<Mark>,
     pub proof: Option<Proof>,
 }
 
 impl Volume {
     pub fn empty(rng: &mut crate::rng::Rng, now: Time) -> Self {
-        Self { db: Memory::new(LogId::from_bits(rng.bits()), now), mark: None, proof: None }
+        Self { db: Memory::new(LogId::from_bits(rng.bits()), now).into(), mark: None, proof: None }
     }
 }
 
@@ -35,6 +37,8 @@ pub struct Node {
     /// The proof that nothing may be served.
     pub shut: Option<Proof>,
     written: Option<Mark>,
+    /// What was acknowledged to it, where that is counted.
+    pub ledger: Option<Ledger>,
     floor: time_rules::FloorClock,
     house_at: i64,
     mark_at: i64,
@@ -79,7 +83,7 @@ impl World {
         if let Some(proof) = kept {
             let read = self.volume.db.read_log(proof.rev, 10_000, now);
             let since = read.complete.then_some(&read.entries[..]);
-            let met = proof.is_met_by(&stamp, since, None) && shut.is_none() && !self.has(Lapse::RightOneShut);
+            let met = proof.is_met_by(&stamp, since, self.found_of(&proof)) && shut.is_none() && !self.has(Lapse::RightOneShut);
             if !met && shut.as_ref().is_none_or(|shut| proof.reaches_beyond(shut)) {
                 shut = Some(proof);
             }
@@ -94,7 +98,9 @@ impl World {
         publisher.set_keys(self.listed());
         let floor = time_rules::FloorClock::default();
         let (house_at, mark_at) = (self.now, self.now);
-        self.node = Some(Node { publisher, shut, written: None, floor, house_at, mark_at, streams: BTreeMap::new() });
+        let ledger = self.ledger_at_start();
+        self.node = Some(Node { publisher, shut, written: None, ledger, floor, house_at, mark_at, streams: BTreeMap::new() });
+        self.look_for_losses();
     }
 
     fn goes_on_from(&self, mark: Mark) -> bool {
@@ -146,8 +152,7 @@ impl World {
     /// One commit, published. Whether it was made.
     pub fn commit(&mut self, mut changes: Changes) -> bool {
         changes.idle_ttl = Some(self.rules.idle_ttl);
-        let now = self.time();
-        let done = self.volume.db.commit(changes, now).is_ok();
+        let done = self.counted(changes, true);
         self.follow_log();
         done
     }
@@ -172,13 +177,15 @@ impl World {
     pub fn node_rounds(&mut self) {
         let (now, at, mono) = (self.time(), self.now, self.mono());
         let stamp = self.volume.db.stamp(now);
+        self.look_for_losses();
         let goes_back = self.has(Lapse::MarkGoesBack);
         let Some(node) = &mut self.node else { return };
         if at >= node.mark_at {
             node.mark_at = at + MARK;
-            let further = node.written.is_none_or(|mark| mark.is_behind(&stamp));
+            let told = node.ledger.map(|ledger| ledger.told);
+            let further = node.written.is_none_or(|mark| mark.is_behind(&stamp) || mark.commits != told);
             if further && (node.shut.is_none() || goes_back) {
-                let mark = Mark::of(&stamp);
+                let mark = Mark::of(&stamp).with(told);
                 node.written = Some(mark);
                 self.volume.mark = Some(mark);
             }
@@ -241,7 +248,7 @@ impl World {
     }
 
     /// `portcullis restore`: the copy is founded anew, and then takes the place.
-    pub fn restore(&mut self, mut copy: Memory) {
+    pub fn restore(&mut self, mut copy: Db) {
         let proven = self.proven();
         if self.has(Lapse::RestoreAsItIs) {
             let mark = Mark::of(&copy.stamp(self.time()));
