@@ -157,6 +157,8 @@ mutants! {
     RowAfterLease = "row-after-lease" breaks "I1";
     /// The row of a node that is silent for a second is removed.
     GoneTooEarly = "gone-too-early" breaks "I1";
+    /// The row of a node that was stopped in order is removed at once.
+    LeftAtOnce = "left-at-once" breaks "I1";
     /// A node that has said nothing is taken to agree.
     SilenceIsConsent = "silence-is-consent" breaks "I1";
     /// Only the node that waits is asked.

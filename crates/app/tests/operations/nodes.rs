@@ -117,6 +117,29 @@ async fn a_node_that_died_counts_until_its_leases_have_ended_and_not_longer() {
 }
 
 #[tokio::test]
+async fn a_node_that_was_stopped_in_order_is_waited_for_no_longer_than_its_leases_live() {
+    let mut cluster = Cluster::of(2).await;
+    let verifier = cluster.verifier(1).await;
+    cluster.lease(1, &verifier).await.unwrap();
+    let begun = std::time::Instant::now();
+    let (leaves, mut tasks) = cluster.nodes.pop().unwrap();
+    leaves.finish().await;
+    assert!(leaves.hub().acknowledge(verifier.client.id, &verifier.question()).await.is_err(), "no more leases");
+    tasks.shutdown().await;
+    let tokens = sign_in(cluster.app(0), &cluster.ada, false).await.unwrap();
+    let ended = cluster.app(0).admin_end_session(&cluster.admin, tokens.session.id, None).await.unwrap();
+    let said = cluster.app(0).hub().wait_enforced(&ended, Duration::from_secs(1)).await;
+    assert!(!said.counts.complete, "its verifier may still accept: {said:?}");
+    while cluster.store.list_nodes().await.unwrap().len() > 1 {
+        assert!(begun.elapsed() < Duration::from_secs(10), "a dead one's row stays for 12 s and the bound");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(begun.elapsed() > Duration::from_secs(4), "as long as its leases live");
+    let said = cluster.app(0).hub().wait_enforced(&ended, LONG).await;
+    assert!(said.counts.complete, "{said:?}");
+}
+
+#[tokio::test]
 async fn a_node_that_says_nothing_is_not_taken_to_agree() {
     let cluster = Cluster::of(1).await;
     let verifier = cluster.verifier(0).await;
