@@ -450,13 +450,13 @@ impl Hub {
 
     async fn read_and_apply(&self) -> Result<portcullis_domain::view::Stamp, StoreError> {
         loop {
-            let after = self.head();
+            let (after, before) = (self.head(), self.inner.store.commits());
             let read = self.inner.store.read_log(after, READ_LIMIT).await?;
             if read.stamp.head < after || read.stamp.log != self.inner.log {
-                let why = format!(
-                    "the log went back from {after} to {}: the database was replaced or rolled back",
-                    read.stamp.head
-                );
+                let is = self.inner.store.commits();
+                let failover = before.zip(is).and_then(|(was, is)| was.failover(is.timeline));
+                let why = failover.unwrap_or_else(|| "the database was replaced or rolled back".into());
+                let why = format!("the log went back from {after} to {}: {why}", read.stamp.head);
                 self.inner.broken.store(Some(Arc::new(why.clone())));
                 let (epoch, at) = (self.state().publisher.epoch(), read.stamp.now);
                 self.prove(Proof::by_position(why.clone(), (epoch, after), None, at));

@@ -84,7 +84,11 @@ impl Told {
                     tracing::warn!(was, timeline, "a standby has taken over, and has all that was acknowledged to this node");
                 }
             }
-            Err(what) => state.lost = state.lost.take().or(Some(what)),
+            Err(what) if state.lost.is_none() => {
+                tracing::error!(%what, "the database has lost acknowledged commits");
+                state.lost = Some(what);
+            }
+            Err(_) => {}
         }
     }
 }

@@ -101,8 +101,7 @@ impl Stage {
                 assert_eq!((status, answer["code"].as_str()), (503, Some("unavailable")), "{method} {path}: {answer}");
             }
         }
-        let logs: String = self.nodes.iter().map(Node::log).collect();
-        assert!(logs.contains(why), "{why}: {logs}");
+        until(why, async || self.nodes.iter().any(|node| node.log().contains(why))).await;
     }
 
     /// For longer than the bound, and by verifiers that know nothing yet.
