@@ -154,7 +154,8 @@ mod tests {
     #[test]
     fn steps_only_add() {
         for (n, sql) in MIGRATIONS.iter().enumerate() {
-            let code: String = sql.lines().filter(|line| !line.trim_start().starts_with("--")).collect::<Vec<_>>().join(" ");
+            let code: String =
+                sql.lines().filter(|line| !line.trim_start().starts_with("--")).collect::<Vec<_>>().join(" ");
             let words = code.to_uppercase().split_whitespace().collect::<Vec<_>>().join(" ");
             for wrong in ["OR REPLACE", "DROP ", "RENAME ", "ALTER COLUMN", "ALTER FUNCTION", "TRUNCATE"] {
                 assert!(!words.contains(wrong), "step {}: {wrong}", n + 1);

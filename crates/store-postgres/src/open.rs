@@ -4,8 +4,8 @@ use crate::cells::{Fault, Id};
 use crate::clock::DatabaseClock;
 use crate::migrate::{self, MIGRATIONS, Stopped};
 use crate::pool::connect_options;
-use portcullis_domain::ledger::Ledger;
 use crate::told::{Told, timeline, timeline_of};
+use portcullis_domain::ledger::Ledger;
 use portcullis_wire::{Epoch, LogId, NodeId};
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{ConnectOptions as _, Connection as _, Row as _, query_scalar};
@@ -202,7 +202,8 @@ async fn standbys(db: &mut PgConnection) -> Result<(), OpenError> {
              have them. Set it to on, or a failover may lose what was acknowledged last"
         ),
         (names, commit) => tracing::info!(
-            names, synchronous_commit = commit,
+            names,
+            synchronous_commit = commit,
             "a commit is acknowledged when these standbys have it, too: fail over to one of them only"
         ),
     }

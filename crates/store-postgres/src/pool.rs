@@ -48,7 +48,12 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
-    pub(crate) fn new(options: PgConnectOptions, given: &OpenOptions, clock: Arc<DatabaseClock>, told: Arc<Told>) -> Self {
+    pub(crate) fn new(
+        options: PgConnectOptions,
+        given: &OpenOptions,
+        clock: Arc<DatabaseClock>,
+        told: Arc<Told>,
+    ) -> Self {
         let (connections, lose_data) = (given.readers.max(1), given.danger_lose_data_on_crash);
         let pool = PgPoolOptions::new()
             .max_connections(connections)

@@ -65,13 +65,7 @@ impl Told {
 
     /// The database was looked at, beginning when the memory was `before`. What it has lost is kept in mind, not an error of the
     /// look: whoever asks it also asks [`Told::lost`].
-    pub(crate) fn look(
-        &self,
-        before: &Ledger,
-        epoch: Epoch,
-        found: Option<u64>,
-        timeline: Option<u32>,
-    ) {
+    pub(crate) fn look(&self, before: &Ledger, epoch: Epoch, found: Option<u64>, timeline: Option<u32>) {
         let mut state = self.state();
         let (was, known) = (state.ledger.told.timeline, state.ledger.epoch);
         let timeline = timeline.unwrap_or(was);
@@ -81,7 +75,11 @@ impl Told {
                     state.lost = None;
                 }
                 if timeline != was {
-                    tracing::warn!(was, timeline, "a standby has taken over, and has all that was acknowledged to this node");
+                    tracing::warn!(
+                        was,
+                        timeline,
+                        "a standby has taken over, and has all that was acknowledged to this node"
+                    );
                 }
             }
             Err(what) if state.lost.is_none() => {

@@ -28,7 +28,9 @@ impl Cluster {
     /// A standby has all that its primary has written by now.
     pub fn catch_up(&self, primary: &Cluster) {
         let written = primary.psql("postgres", "SELECT pg_current_wal_flush_lsn()");
-        self.until(&format!("SELECT pg_last_wal_receive_lsn() >= '{written}' AND pg_last_wal_replay_lsn() >= '{written}'"));
+        self.until(&format!(
+            "SELECT pg_last_wal_receive_lsn() >= '{written}' AND pg_last_wal_replay_lsn() >= '{written}'"
+        ));
     }
 
     /// A standby takes over. Its primary must have been ended before.

@@ -351,7 +351,15 @@ impl Hub {
         });
         let wants_list = nodes.own().lists > 0;
         let rolled_back = self.rolled_back().map(|proof| (*proof).clone());
-        Body { version: env!("CARGO_PKG_VERSION").into(), asks: own_wait, report, wants_list, list, rolled_back, left: false }
+        Body {
+            version: env!("CARGO_PKG_VERSION").into(),
+            asks: own_wait,
+            report,
+            wants_list,
+            list,
+            rolled_back,
+            left: false,
+        }
     }
 
     /// Writes the row when it would say something else, or when a beat is due.
@@ -382,7 +390,9 @@ impl Hub {
         nodes.left.store(true, Ordering::Release);
         let told = tokio::time::timeout(LEAVE, self.write_row(true)).await;
         if !matches!(told, Ok(Ok(()))) {
-            tracing::warn!("the other nodes were not told that this one ends: they wait for its leases as for a dead one's");
+            tracing::warn!(
+                "the other nodes were not told that this one ends: they wait for its leases as for a dead one's"
+            );
         }
     }
 

@@ -34,8 +34,7 @@ pub(super) async fn open(settings: &Settings) -> Result<Opened, Failure> {
             let mut options = portcullis_store_postgres::OpenOptions::new(log, time);
             let mark: Option<high_water::Mark> =
                 high_water::read(&settings.high_water_path()).map_err(Failure::config)?;
-            options.acknowledged =
-                mark.and_then(|mark| Some(Ledger { epoch: mark.epoch, told: mark.commits? }));
+            options.acknowledged = mark.and_then(|mark| Some(Ledger { epoch: mark.epoch, told: mark.commits? }));
             let store = PostgresStore::open(url.expose(), options).await.map_err(Failure::config)?;
             right_log(&store, &settings.high_water_path()).await?;
             Ok(Opened { store: Arc::new(store), master, home: None })

@@ -90,13 +90,17 @@ impl Stage {
     /// Every node refuses everything, says why, and says what to do.
     async fn all_are_shut(&self, why: &str) {
         for node in &self.nodes {
-            let shut = async || call(node.at, "GET", "/readyz", None, None).await.0 == 503 && node.log().contains("ROLLED BACK");
+            let shut = async || {
+                call(node.at, "GET", "/readyz", None, None).await.0 == 503 && node.log().contains("ROLLED BACK")
+            };
             until("a node is shut", shut).await;
             let login = json!({ "identifier": self.email, "password": "a good long password" });
             let token = json!({ "refresh_token": self.kept.refresh });
-            for (method, path, body) in
-                [("POST", "/v1/sessions", Some(login)), ("POST", "/v1/sessions/refresh", Some(token)), ("GET", "/v1/me", None)]
-            {
+            for (method, path, body) in [
+                ("POST", "/v1/sessions", Some(login)),
+                ("POST", "/v1/sessions/refresh", Some(token)),
+                ("GET", "/v1/me", None),
+            ] {
                 let (status, answer) = call(node.at, method, path, Some(&self.kept.access), body).await;
                 assert_eq!((status, answer["code"].as_str()), (503, Some("unavailable")), "{method} {path}: {answer}");
             }
@@ -135,7 +139,8 @@ impl Stage {
     async fn marks_tell(&self, rev: u64) {
         for node in &self.nodes {
             let mark = node.dir.path("data/high-water.json");
-            let told = async || std::fs::read_to_string(&mark).is_ok_and(|text| text.contains(&format!("\"rev\":{rev},")));
+            let told =
+                async || std::fs::read_to_string(&mark).is_ok_and(|text| text.contains(&format!("\"rev\":{rev},")));
             until("a mark is written", told).await;
         }
     }

@@ -41,12 +41,14 @@ impl From<Memory> for Db {
 impl World {
     /// What a server that starts remembers: of its mark, and of the row that it finds.
     pub fn ledger_at_start(&mut self) -> Option<Ledger> {
-        if !self.counted {
+        if !self.shared {
             return None;
         }
         let stamp = self.volume.db.stamp(self.time());
         let (epoch, timeline) = (stamp.epoch, self.volume.db.timeline);
         let mark = self.volume.mark.and_then(|mark| Some(Ledger { epoch: mark.epoch, told: mark.commits? }));
+        // Who counted would tell a fork without the chain, too.
+        let mark = mark.filter(|_| !self.has(Lapse::MarkWithoutChain));
         let by = mark.map_or_else(|| NodeId::from_bits(self.rng.bits()), |mark| mark.told.by);
         let count = self.volume.db.counts.get(&by).copied().unwrap_or(0);
         let found = Ledger { epoch, told: Commits { by, count, timeline } };
@@ -129,9 +131,10 @@ impl World {
         if restarted {
             // Then the server knows what it has written down.
             let mark = self.volume.mark;
-            self.told = mark.and_then(|mark| mark.commits).is_some_and(|told| {
-                told.lost(self.volume.db.counts.get(&told.by).copied(), timeline).is_some()
-            }) || !acknowledged_lost;
+            self.told = mark
+                .and_then(|mark| mark.commits)
+                .is_some_and(|told| told.lost(self.volume.db.counts.get(&told.by).copied(), timeline).is_some())
+                || !acknowledged_lost;
             if !self.told {
                 self.counts.add("rollback: a failover that nothing told");
             } else if acknowledged_lost {

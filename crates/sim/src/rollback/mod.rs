@@ -64,8 +64,10 @@ enum Way {
 /// Where the story stands.
 #[derive(Debug)]
 enum Phase {
+    /// From `quiet` on nothing is ended, so that what is lost are refreshes alone.
     Calm {
         until: i64,
+        quiet: i64,
     },
     Wrong {
         kind: Kind,
@@ -94,9 +96,9 @@ pub struct World {
     now: i64,
     rng: Rng,
     lapse: Option<Lapse>,
-    /// Whether the database counts commits, and can be failed over.
-    counted: bool,
     rules: Rules,
+    /// Whether the database is one that nodes share: it has no runs, counts commits, and can be failed over.
+    shared: bool,
     volume: Volume,
     node: Option<Node>,
     followers: Vec<Follower>,
@@ -153,14 +155,15 @@ impl World {
             retry_window: 1_000,
             late_retry: 60_000,
         };
+        let shared = rng.chance(500);
         let volume = Volume::empty(&mut rng, Time(EPOCH_MS));
-        let (calm, counted) = (rng.range(12_000, 20_000), rng.chance(500));
+        let calm = rng.range(12_000, 20_000);
         let mut world = Self {
             now: 0,
             rng,
             lapse,
-            counted,
             rules,
+            shared,
             volume,
             node: None,
             followers: Vec::new(),
@@ -170,7 +173,7 @@ impl World {
             macs: BTreeMap::new(),
             copies: Vec::new(),
             right: None,
-            phase: Phase::Calm { until: calm },
+            phase: Phase::Calm { until: calm, quiet: i64::MAX },
             replaced_at: 0,
             told: true,
             excused_until: 0,
@@ -231,7 +234,9 @@ impl World {
         self.node_rounds();
         self.followers_go_on();
         if self.node.is_some() {
+            let quiet = matches!(self.phase, Phase::Calm { quiet, .. } if self.now > quiet);
             match self.rng.range(0, 9) {
+                5 if quiet => {}
                 0 | 1 => self.somebody_signs_in(),
                 2..=4 => self.somebody_refreshes(),
                 5 if self.rng.chance(200) => self.somebody_is_blocked(),
@@ -241,12 +246,25 @@ impl World {
                 _ => {}
             }
         }
+        if matches!(self.phase, Phase::Calm { .. }) && self.rng.chance(20) {
+            self.restarts_in_calm();
+        }
         if self.rng.chance(30) {
             let which = self.rng.index(self.followers.len());
             self.starts_anew(which);
         }
         self.probe_all();
         self.phase_goes_on();
+    }
+
+    /// A server that is killed and finds what it left is not shut.
+    fn restarts_in_calm(&mut self) {
+        self.counts.add("rollback: restarts in calm");
+        self.restart_node();
+        if self.node.as_ref().is_none_or(|node| node.shut.is_some()) {
+            let shut = self.node.as_ref().and_then(|node| node.shut.as_ref());
+            self.violate(format!("the server does not take its own database: {shut:?}"));
+        }
     }
 
     fn starts_anew(&mut self, which: usize) {
@@ -268,7 +286,7 @@ impl World {
 
     fn phase_goes_on(&mut self) {
         match self.phase {
-            Phase::Calm { until } if self.now > until => self.trouble(),
+            Phase::Calm { until, .. } if self.now > until => self.trouble(),
             Phase::Wrong { kind, until, restart_at } => {
                 if self.now > until {
                     self.put_right(kind);
@@ -292,7 +310,9 @@ impl World {
                 self.check_healed();
                 self.troubles += 1;
                 let calm = self.rng.range(10_000, 20_000);
-                self.phase = Phase::Calm { until: self.now + calm };
+                let until = self.now + calm;
+                let quiet = if self.rng.chance(300) { until - 9_000 } else { i64::MAX };
+                self.phase = Phase::Calm { until, quiet };
             }
             _ => {}
         }
@@ -318,7 +338,7 @@ impl World {
         let Some(copy) = self.old_copy() else { return };
         use Kind::*;
         let mut kind = self.rng.pick(&[Copy, Copy, CopyWithoutMark, Fork, ForkWithoutMark, Empty, Restore]);
-        if self.counted && self.rng.chance(600) {
+        if self.shared && self.rng.chance(600) {
             kind = self.rng.pick(&[Failover, Failover, FailoverWhole]);
         }
         tell!(self, "trouble: {kind:?}; the right one is at {}", self.place());
@@ -342,14 +362,14 @@ impl World {
             copy: copy.clone(),
         });
         (self.replaced_at, self.ahead_shown, self.shown_at) = (self.now, false, None);
-        // A fork that lost nothing but refreshes goes on from where the mark is, as the right one would: only who has the newer
-        // refresh tokens tells it.
+        // Where there are no runs, a fork that lost nothing but refreshes goes on from where the mark is, as the right one would:
+        // only who has the newer refresh tokens tells it.
         let lost_entries = self.volume.mark.is_some_and(|mark| mark.rev > copy.stamp(self.time()).head);
         // The newest copy is not far behind, as a standby.
         let standby = self.copies.last().map(|(_, copy)| copy.clone());
         self.told = match kind {
             CopyWithoutMark | ForkWithoutMark => false,
-            Fork => lost_entries,
+            Fork => lost_entries || !self.shared,
             _ => true,
         };
         match kind {

@@ -116,7 +116,11 @@ fn the_release_before_goes_on_while_and_after_its_database_is_migrated() {
     // And the one before may be started again: its statements are all there still.
     old(&url, OLD_COMMIT);
     assert_eq!(runtime().block_on(whole(&store)), 3 + commits + own + 1);
-    assert_eq!(store.commits().unwrap().count, own as u64, "what the release before commits is not counted, and not missed");
+    assert_eq!(
+        store.commits().unwrap().count,
+        own as u64,
+        "what the release before commits is not counted, and not missed"
+    );
     assert_eq!(store.lost(), None);
 }
 
@@ -184,7 +188,8 @@ fn a_later_release_is_told_by_its_number() {
         Cluster::shared().psql(name_of(&url), &next);
         end_everything(&store).await;
         let refused = PostgresStore::open(&url, standing()).await.map(drop).unwrap_err().to_string();
-        let words = format!("schema version {}, this program knows up to {known}; use the release that migrated it", known + 1);
+        let words =
+            format!("schema version {}, this program knows up to {known}; use the release that migrated it", known + 1);
         assert!(refused.contains(&words), "{refused}");
     });
 }
