@@ -99,7 +99,7 @@ fn the_release_before_goes_on_while_and_after_its_database_is_migrated() {
         })
     };
     while commits.load(SeqCst) < 2 {
-        std::thread::sleep(Duration::from_millis(5));
+        std::thread::yield_now();
     }
     let (store, own) = runtime().block_on(async {
         let (store, mut own) = (open(&url).await, 0);
