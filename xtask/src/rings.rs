@@ -26,11 +26,12 @@ pub const PROGRAM_LIMIT: Duration = Duration::from_secs(20 * 60);
 const SHOWN_LINES: usize = 120;
 
 /// What tests start, with the package that has it, and why.
-const PROGRAMS: [(&str, &str, &str); 5] = [
+const PROGRAMS: [(&str, &str, &str); 6] = [
     ("curl", "curl", "the tests run the commands that `dev` prints"),
     ("strace", "strace", "the tests of failing disks inject errors into system calls"),
     ("unshare", "util-linux", "the tests of full disks mount a small file system in a namespace of their own"),
     ("nsenter", "util-linux", "the tests of full disks start servers in that namespace"),
+    ("faketime", "faketime", "the tests of several nodes set wall clocks"),
     ("mount", "mount", "the tests of full disks mount a small file system"),
 ];
 

@@ -98,13 +98,22 @@ impl App {
                     (!same).then(another).or_else(|| foreign.then(by_another))
                 }
             };
+            let failover = match (mark.commits, self.store().commits()) {
+                (Some(was), Some(is)) => was.failover(is.timeline),
+                _ => None,
+            };
             if let Some(what) = behind {
+                let what = failover.map_or_else(|| what.clone(), |failover| format!("{what}; {failover}"));
                 self.hub().prove(mark.proof(format!("{what} (by {})", path.display()), stamp.now));
             }
         }
         if let Some(proof) = proof {
             let since = written_since(self.store(), proof.rev).await.map_err(|e| self.fault(e.into()))?;
-            if proof.is_met_by(&stamp, since.as_deref(), last) && self.hub().rolled_back().is_none() {
+            let found = match proof.commits {
+                Some(commits) => self.store().count_commits(commits.by).await.map_err(|e| self.fault(e.into()))?,
+                None => None,
+            };
+            if proof.is_met_by(&stamp, since.as_deref(), last, found) && self.hub().rolled_back().is_none() {
                 tracing::info!(was = %proof.what, "the database has what was missing: it is served again");
                 let _ = std::fs::remove_file(proof_path(&path)); // or at the next start
             } else {
@@ -142,7 +151,9 @@ impl Keeper {
     /// What could not be written is tried again in the next round, and the mark never goes back: a database that does while it
     /// is served is a proof like any other.
     async fn round(&mut self, app: &App) {
-        let stamp = app.store().stamp().await.ok();
+        // A read that a standby which may take over has to know, too, so that a mark tells of nothing that may be lost.
+        let stamp = app.store().read_log(app.hub().head(), 1).await.map(|read| read.stamp).ok();
+        let commits = app.store().commits();
         if let (Some(mark), Some(stamp)) = (&self.written, &stamp)
             && let Compared::Behind(what) = mark.compare(stamp)
         {
@@ -155,8 +166,8 @@ impl Keeper {
             if self.tell(app, result) {
                 self.noted = proof;
             }
-        } else if let Some(stamp) = stamp.filter(|_| proof.is_none()) {
-            let mark = Mark { runs: self.runs, ..Mark::of(&stamp) };
+        } else if let Some(stamp) = stamp.filter(|_| proof.is_none() && app.store().lost().is_none()) {
+            let mark = Mark { runs: self.runs, ..Mark::of(&stamp).with(commits) };
             if self.is_due(&mark, &stamp) {
                 let at = self.path.clone();
                 let result = off_thread(move || write(&at, &mark)).await;
@@ -170,7 +181,9 @@ impl Keeper {
     }
 
     fn is_due(&self, mark: &Mark, stamp: &Stamp) -> bool {
-        self.written.is_none_or(|written| written.runs != mark.runs || written.is_behind(stamp))
+        self.written.is_none_or(|written| {
+            (written.runs, written.commits) != (mark.runs, mark.commits) || written.is_behind(stamp)
+        })
     }
 
     /// The mark names the next run: now the database may, too.

@@ -319,6 +319,7 @@ impl Hub {
                  database back and start again; or restore a backup (portcullis restore); or found the log anew \
                  (portcullis refound), which signs everyone out"
             );
+            self.tell_the_others();
         }
         self.bump();
     }
@@ -371,8 +372,13 @@ impl Hub {
         // In this order: whoever loaded `begun` before this line waits for this read, and it begins after they asked.
         let number = self.inner.begun.fetch_add(1, Ordering::AcqRel) + 1;
         let began = real::mono();
-        let stamp = match self.read_and_apply().await {
+        let read = self.read_and_apply().await;
+        self.look_for_losses();
+        let stamp = match read {
             Ok(stamp) => {
+                if self.is_founded_anew(stamp.epoch) {
+                    self.inner.keys_changed.notify_one(); // and opens when they are read
+                }
                 self.renew_view(&stamp, began);
                 self.inner.last_read_began.store(began.0, Ordering::Release);
                 Some(stamp)
@@ -384,6 +390,28 @@ impl Hub {
             }
         };
         self.inner.reads.send_replace(ReadDone { number, began, stamp });
+    }
+
+    /// Whether the database lacks what was acknowledged to this node: told before any lease rests on the read.
+    fn look_for_losses(&self) {
+        if let (Some(what), Some(commits)) = (self.inner.store.lost(), self.inner.store.commits())
+            && self.rolled_back().is_none_or(|proof| proof.commits != Some(commits))
+        {
+            let (epoch, _) = self.at();
+            self.prove(Proof::by_commits(what, epoch, commits, self.inner.store.now()));
+        }
+    }
+
+    fn is_founded_anew(&self, epoch: Epoch) -> bool {
+        self.rolled_back().is_some_and(|proof| proof.epoch < epoch)
+    }
+
+    /// The keys were read in this epoch. Where another node has founded the log anew, what was proven before is void here, too.
+    pub(crate) fn opens_again(&self, epoch: Epoch) {
+        if self.is_founded_anew(epoch) {
+            tracing::warn!(%epoch, "the log was founded anew at another node: this one serves again");
+            self.founded_anew();
+        }
     }
 
     /// What own tokens are judged by from now on: fresh for B/4 from the beginning of the read.
@@ -422,13 +450,13 @@ impl Hub {
 
     async fn read_and_apply(&self) -> Result<portcullis_domain::view::Stamp, StoreError> {
         loop {
-            let after = self.head();
+            let (after, before) = (self.head(), self.inner.store.commits());
             let read = self.inner.store.read_log(after, READ_LIMIT).await?;
             if read.stamp.head < after || read.stamp.log != self.inner.log {
-                let why = format!(
-                    "the log went back from {after} to {}: the database was replaced or rolled back",
-                    read.stamp.head
-                );
+                let is = self.inner.store.commits();
+                let failover = before.zip(is).and_then(|(was, is)| was.failover(is.timeline));
+                let why = failover.unwrap_or_else(|| "the database was replaced or rolled back".into());
+                let why = format!("the log went back from {after} to {}: {why}", read.stamp.head);
                 self.inner.broken.store(Some(Arc::new(why.clone())));
                 let (epoch, at) = (self.state().publisher.epoch(), read.stamp.now);
                 self.prove(Proof::by_position(why.clone(), (epoch, after), None, at));

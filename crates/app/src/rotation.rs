@@ -248,6 +248,7 @@ impl App {
             self.settle_master(master);
         }
         self.hub().keys_were_read(began);
+        self.hub().opens_again(stamp.epoch);
         Ok((stamp, rows))
     }
 

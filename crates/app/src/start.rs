@@ -142,6 +142,7 @@ impl App {
     /// Ends what is open and writes down what is not yet written: the last step of a shutdown.
     pub async fn finish(&self) {
         self.hub().close();
+        self.hub().leave().await;
         let seen = std::mem::take(&mut *self.inner.seen.lock().unwrap_or_else(PoisonError::into_inner));
         if !seen.is_empty() {
             let changes = Changes { steps: vec![Change::Seen(seen.into_iter().collect())], ..Changes::default() };

@@ -7,7 +7,7 @@
 //!
 //! Where to look: [`cut`] (what is dead), [`kernel`] (the one function behind every way of taking access away), [`mod@issue`]
 //! (the one function behind every access token), [`family`] and [`refresh`] (refresh tokens), [`sign_in`], [`throttle`]
-//! (how many passwords may be guessed), [`account`], [`time_rules`] (horizon and floor), [`keys`] (the life of signing and MAC
+//! (how many passwords may be guessed), [`rollback`] and [`ledger`] (how lost commits are told), [`account`], [`time_rules`] (horizon and floor), [`keys`] (the life of signing and MAC
 //! keys), [`session_limit`], [`retention`] (how long what has ended is kept). [`changes`] is the language in which decisions speak to a store.
 #![no_std]
 extern crate alloc;
@@ -24,6 +24,7 @@ pub mod issue;
 pub mod kernel;
 pub mod keys;
 pub mod known_device;
+pub mod ledger;
 pub mod mass;
 pub mod model;
 pub mod refound;

@@ -4,7 +4,9 @@
 //! whoever holds something that the database has made and no longer knows brings a [`Proof`]. The mark has the position of the
 //! log with its link, which tells lost ends and forks, and F, which moves with time: it tells that a copy is old even when only
 //! refreshes were lost, which write no entries. And it names the run of the server that wrote the database last, as the database does:
-//! where they differ, another server has written to it, however alike the numbers are.
+//! where they differ, another server has written to it, however alike the numbers are. Where nodes share a database, it has what was
+//! acknowledged to the node, which the database counts ([`ledger`](crate::ledger)).
+use crate::ledger::Commits;
 use crate::view::Stamp;
 use alloc::{format, string::String};
 use portcullis_wire::{Chain, Entry, Epoch, LogId, Rev, RunId, Time};
@@ -27,6 +29,9 @@ pub struct Mark {
     pub floor: Time,
     /// When that was written down, by the database's clock.
     pub at: Time,
+    /// What was acknowledged to this node, where the database counts it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commits: Option<Commits>,
     /// Whose it was.
     #[serde(default)]
     pub runs: Runs,
@@ -70,6 +75,9 @@ pub struct Proof {
     /// Whether a database that has come as far as that position has what was lost. A refresh token that is ahead of its row tells
     /// of no position: then only a person can say that the right database is back.
     pub told_by_position: bool,
+    /// Commits that a database must have, too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commits: Option<Commits>,
     /// Whose the right one is, where the proof tells it.
     #[serde(default)]
     pub runs: Runs,
@@ -92,7 +100,12 @@ impl Mark {
     /// How far a database has come now.
     pub fn of(stamp: &Stamp) -> Self {
         let (log, epoch, rev, chain) = (stamp.log, stamp.epoch, stamp.head, stamp.chain);
-        Self { log, epoch, rev, chain, floor: stamp.floor, at: stamp.now, runs: Runs::default() }
+        Self { log, epoch, rev, chain, floor: stamp.floor, at: stamp.now, commits: None, runs: Runs::default() }
+    }
+
+    /// The same, with what was acknowledged to this node.
+    pub fn with(self, commits: Option<Commits>) -> Self {
+        Self { commits, ..self }
     }
 
     /// The rule, as far as numbers tell.
@@ -132,7 +145,8 @@ impl Mark {
     /// The proof that this mark gives.
     pub fn proof(&self, what: String, now: Time) -> Proof {
         let (epoch, rev, chain) = (self.epoch, self.rev, Some(self.chain));
-        Proof { what, epoch, rev, chain, floor: self.floor, at: now, told_by_position: true, runs: self.runs }
+        let (floor, commits, runs) = (self.floor, self.commits, self.runs);
+        Proof { what, epoch, rev, chain, floor, at: now, told_by_position: true, commits, runs }
     }
 }
 
@@ -143,27 +157,38 @@ fn link_after(link: Chain, entries: &[Entry]) -> Chain {
 impl Proof {
     /// Somebody shows a position that the lost part had, and perhaps its link.
     pub fn by_position(what: String, (epoch, rev): (Epoch, Rev), chain: Option<Chain>, now: Time) -> Self {
-        Self { what, epoch, rev, chain, floor: Time::ZERO, at: now, told_by_position: true, runs: Runs::default() }
+        let (floor, runs) = (Time::ZERO, Runs::default());
+        Self { what, epoch, rev, chain, floor, at: now, told_by_position: true, commits: None, runs }
+    }
+
+    /// This node was told of commits that the database does not have. It names no position: what this node has read may be of
+    /// the wrong database already, and the right one need not have come there. Only who counts as many has what was lost.
+    pub fn by_commits(what: String, epoch: Epoch, commits: Commits, now: Time) -> Self {
+        let (rev, chain, floor, commits) = (Rev::ZERO, None, Time::ZERO, Some(commits));
+        Self { what, epoch, rev, chain, floor, at: now, told_by_position: true, commits, runs: Runs::default() }
     }
 
     /// Somebody shows what the database made and no longer knows, without a position of the lost part.
     pub fn by_other_means(what: String, stamp: &Stamp) -> Self {
         let (epoch, rev) = (stamp.epoch, stamp.head);
         let (floor, runs) = (Time::ZERO, Runs::default());
-        Self { what, epoch, rev, chain: None, floor, at: stamp.now, told_by_position: false, runs }
+        Self { what, epoch, rev, chain: None, floor, at: stamp.now, told_by_position: false, commits: None, runs }
     }
 
     /// Whether it reaches further than another one: the furthest is the one that a database must satisfy.
     pub fn reaches_beyond(&self, other: &Self) -> bool {
-        (self.epoch, self.rev, self.floor) > (other.epoch, other.rev, other.floor)
+        let at = |proof: &Self| (proof.epoch, proof.rev, proof.floor, proof.commits.map(|commits| commits.count));
+        at(self) > at(other)
     }
 
     /// Whether a database that comes back has what was lost, and may be served again by itself. `since`: its entries after the
-    /// proof's position, none left out; `None` where some are forgotten, and nobody can tell. `last`: the run that it names.
-    pub fn is_met_by(&self, stamp: &Stamp, since: Option<&[Entry]>, last: Option<RunId>) -> bool {
+    /// proof's position, none left out; `None` where some are forgotten, and nobody can tell. `last`: the run that it names;
+    /// `found`: how many commits it counts of the node that the proof names.
+    pub fn is_met_by(&self, stamp: &Stamp, since: Option<&[Entry]>, last: Option<RunId>, found: Option<u64>) -> bool {
         let as_far = (stamp.epoch, stamp.head) >= (self.epoch, self.rev) && stamp.floor >= self.floor;
         let same = self.chain.is_none_or(|link| since.is_some_and(|since| link_after(link, since) == stamp.chain));
-        stamp.epoch > self.epoch || self.told_by_position && as_far && same && self.runs.fit(last)
+        let all = self.commits.is_none_or(|commits| found.unwrap_or(0) >= commits.count);
+        stamp.epoch > self.epoch || self.told_by_position && as_far && same && all && self.runs.fit(last)
     }
 }
 
@@ -203,14 +228,26 @@ mod tests {
             assert_eq!(mark.is_behind(&found), behind, "{epoch}.{rev} {floor}");
             let proof = mark.proof("a mark".into(), Time(0));
             let proof = Proof { chain: None, ..proof };
-            assert_eq!(proof.is_met_by(&found, None, None), fits, "{epoch}.{rev} {floor}");
-            assert!(!Proof { told_by_position: false, ..proof }.is_met_by(&found, None, None));
+            assert_eq!(proof.is_met_by(&found, None, None, None), fits, "{epoch}.{rev} {floor}");
+            assert!(!Proof { told_by_position: false, ..proof }.is_met_by(&found, None, None, None));
         }
         let anew = stamp(3, 1, 0);
         assert_eq!(mark.compare(&anew), Compared::Refounded);
-        assert!(mark.is_behind(&anew) && mark.proof(String::new(), Time(0)).is_met_by(&anew, None, None));
+        assert!(mark.is_behind(&anew) && mark.proof(String::new(), Time(0)).is_met_by(&anew, None, None, None));
         let other = Stamp { log: LogId::from_bits(2), ..stamp(2, 10, 100) };
         assert_eq!(mark.compare(&other), Compared::OtherLog);
+    }
+
+    #[test]
+    fn lost_commits_are_there_again_when_as_many_are_counted() {
+        let commits = Commits { by: portcullis_wire::NodeId::from_bits(1), count: 7, timeline: 1 };
+        let proof = Proof::by_commits(String::new(), Epoch(2), commits, Time(0));
+        for (found, met) in [(None, false), (Some(6), false), (Some(7), true), (Some(9), true)] {
+            assert_eq!(proof.is_met_by(&stamp(2, 1, 0), None, None, found), met, "{found:?}");
+        }
+        assert!(proof.is_met_by(&stamp(3, 1, 0), None, None, None), "founded anew");
+        let mark = Mark::of(&stamp(2, 10, 100)).with(Some(commits)).proof(String::new(), Time(0));
+        assert!(mark.reaches_beyond(&proof) && !mark.is_met_by(&stamp(2, 10, 100), Some(&[]), None, Some(6)));
     }
 
     #[test]
@@ -231,8 +268,8 @@ mod tests {
             let mark = Mark { runs: Runs { last, next }, ..Mark::of(&stamp(1, 1, 1)) };
             assert_eq!(mark.runs.fit(found), fits, "{last:?} {next:?} {found:?}");
             let proof = Proof { chain: None, ..mark.proof(String::new(), Time(0)) };
-            assert_eq!(proof.is_met_by(&stamp(1, 1, 1), None, found), fits, "{last:?} {next:?} {found:?}");
-            assert!(proof.is_met_by(&stamp(2, 1, 1), None, found), "founded anew");
+            assert_eq!(proof.is_met_by(&stamp(1, 1, 1), None, found, None), fits, "{last:?} {next:?} {found:?}");
+            assert!(proof.is_met_by(&stamp(2, 1, 1), None, found, None), "founded anew");
         }
     }
 
@@ -259,7 +296,7 @@ mod tests {
         assert_eq!(mark.after(&ours), Mark { rev: Rev(12), chain: newest, ..mark });
         assert!(mark.after(&theirs).chain != newest && mark.after(&[]) == mark);
         let (proof, found) = (mark.proof(String::new(), Time(0)), Stamp { chain: newest, ..stamp(1, 12, 0) });
-        assert!(proof.is_met_by(&found, Some(&ours), None));
-        assert!(!proof.is_met_by(&found, Some(&theirs), None) && !proof.is_met_by(&found, None, None));
+        assert!(proof.is_met_by(&found, Some(&ours), None, None));
+        assert!(!proof.is_met_by(&found, Some(&theirs), None, None) && !proof.is_met_by(&found, None, None, None));
     }
 }

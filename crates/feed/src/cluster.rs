@@ -38,6 +38,12 @@ pub fn is_gone(seen: Mono, now: Mono, bounded_by_ms: Millis) -> bool {
     now.since(seen) > FENCE + SLACK + bounded_by_ms
 }
 
+/// The same for a node that said in its last row that it gives no more leases. `known` is the end of the read that told so: all
+/// its leases are for questions that arrived before that, and end within the bound of them.
+pub fn is_gone_after_leaving(known: Mono, now: Mono, bounded_by_ms: Millis) -> bool {
+    now.since(known) > bounded_by_ms
+}
+
 /// What a node says about a position.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

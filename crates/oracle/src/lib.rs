@@ -6,6 +6,7 @@
 //! - **Ended is ended.** Once an end was acknowledged, no verdict that begins later than the bound accepts a token that was handed
 //!   out before the end was asked for; once it was said to be complete everywhere, no verdict that begins later does.
 //! - **Nothing comes back.** A session that was ended is given no token by a refresh that begins after the acknowledgement.
+//! - **The blocked get nothing.** No call that began after a block was acknowledged brings a token before it is asked to be lifted.
 //! - **No collateral.** Nobody is told that a session has ended which nobody asked to end; nor that a token is revoked.
 //!
 //! What was asked for and not acknowledged may have happened or not: it allows both.
@@ -90,6 +91,17 @@ pub struct Lost {
     pub answered: At,
 }
 
+/// An account that was blocked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Blocked {
+    /// Whose.
+    pub account: AccountId,
+    /// When that was acknowledged.
+    pub from: At,
+    /// When somebody began to lift it; `None`: nobody did.
+    pub until: Option<At>,
+}
+
 /// Everything that was seen.
 #[derive(Debug, Clone, Default)]
 pub struct History {
@@ -99,6 +111,8 @@ pub struct History {
     pub ends: Vec<End>,
     /// Verdicts.
     pub verdicts: Vec<Verdict>,
+    /// Blocks. The end that goes with each stands among the ends.
+    pub blocked: Vec<Blocked>,
     /// Sessions whose refresh was refused as ended.
     pub lost: Vec<Lost>,
 }
@@ -193,6 +207,16 @@ pub fn check(history: &History, bound: At) -> Result<Summary, Vec<Broken>> {
             Said::NotNow => sum.not_now += 1,
         }
     }
+    for token in &history.tokens {
+        let during = |blocked: &&Blocked| {
+            blocked.account == token.account
+                && blocked.from < token.asked
+                && blocked.until.is_none_or(|until| token.got < until)
+        };
+        if let Some(blocked) = history.blocked.iter().find(during) {
+            say("the blocked get nothing", format!("{token:?} during {blocked:?}"));
+        }
+    }
     let mut born: BTreeMap<SessionId, At> = BTreeMap::new();
     for token in &history.tokens {
         let at = born.entry(token.session).or_insert(token.got);
@@ -232,6 +256,7 @@ mod tests {
             tokens: vec![Token { account, session, asked: 0, got: 10 }],
             ends: end.into_iter().collect(),
             verdicts: vec![Verdict { verifier: 0, token: 0, began, said }],
+            blocked: Vec::new(),
             lost: Vec::new(),
         }
     }
@@ -276,6 +301,18 @@ mod tests {
         assert!(check(&lost, BOUND).is_err());
         lost.ends.extend(end(Scope::Account(account), None, None));
         assert!(check(&lost, BOUND).is_ok());
+    }
+
+    #[test]
+    fn a_token_during_a_block_is_one_too_many() {
+        let (account, _) = ids();
+        for (from, until, fine) in
+            [(-1, None, false), (-1, Some(10), true), (-1, Some(11), false), (0, None, true), (20, None, true)]
+        {
+            let mut seen = history(Said::NotNow, 50, None);
+            seen.blocked.push(Blocked { account, from, until });
+            assert_eq!(check(&seen, BOUND).is_ok(), fine, "{from} {until:?}");
+        }
     }
 
     #[test]

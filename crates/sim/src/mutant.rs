@@ -138,6 +138,14 @@ mutants! {
     ReplayLastLineAlone = "replay-last-line-alone" breaks "I10";
     /// A restored copy is served as it is.
     RestoreAsItIs = "restore-as-it-is" breaks "I10";
+    /// What was acknowledged is not counted: a standby without the newest refreshes is taken for whole.
+    CommitsUncounted = "commits-uncounted" breaks "I10";
+    /// A commit of an unknown outcome counts as acknowledged.
+    UnknownIsTold = "unknown-is-told" breaks "I10";
+    /// Another timeline alone is taken for a loss.
+    TimelineAlone = "timeline-alone" breaks "I10";
+    /// Only a start looks whether something was lost.
+    NeverLooked = "never-looked" breaks "I10";
     /// A verifier that meets another log, epoch or history begins anew with it.
     FollowAnything = "follow-anything" breaks "I10";
 }
@@ -155,6 +163,8 @@ mutants! {
     RowAfterLease = "row-after-lease" breaks "I1";
     /// The row of a node that is silent for a second is removed.
     GoneTooEarly = "gone-too-early" breaks "I1";
+    /// The row of a node that was stopped in order is removed at once.
+    LeftAtOnce = "left-at-once" breaks "I1";
     /// A node that has said nothing is taken to agree.
     SilenceIsConsent = "silence-is-consent" breaks "I1";
     /// Only the node that waits is asked.

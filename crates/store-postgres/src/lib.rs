@@ -24,6 +24,7 @@ mod open;
 mod pool;
 mod reads;
 mod rows;
+mod told;
 mod watch;
 
 pub use clock::{Clock, TimeSource};
@@ -33,7 +34,9 @@ use crate::cells::Fault;
 use crate::clock::DatabaseClock;
 use crate::commit::{Act, Committer, Job};
 use crate::pool::Reader;
+use crate::told::Told;
 use portcullis_domain::changes::{BoundRow, Changes, Committed};
+use portcullis_domain::ledger::Commits;
 use portcullis_domain::mass::{self, Batch, Filter};
 use portcullis_domain::model::{Account, Client, Instance, Key};
 use portcullis_domain::retention::Retention;
@@ -61,6 +64,7 @@ const CLOCK_LOOK: Duration = Duration::from_secs(15);
 pub struct PostgresStore {
     reader: Arc<Reader>,
     clock: Arc<DatabaseClock>,
+    told: Arc<Told>,
     committer: mpsc::Sender<Job>,
     counters: Arc<Counters>,
     woken: tokio_watch::Receiver<u64>,
@@ -105,8 +109,8 @@ impl PostgresStore {
     pub async fn open(url: &str, options: OpenOptions) -> Result<Self, OpenError> {
         let connect = open::parse(url)?;
         let clock = Arc::new(DatabaseClock::new(options.time.clone()));
-        open::open(&connect, &options, &clock).await?;
-        let reader = Arc::new(Reader::new(connect.clone(), &options, clock.clone()));
+        let told = Arc::new(open::open(&connect, &options, &clock).await?);
+        let reader = Arc::new(Reader::new(connect.clone(), &options, clock.clone(), told.clone()));
         let (committer, waiting) = mpsc::channel(options.queue.max(1));
         let counters = Arc::new(Counters::default());
         let (log, woken) = tokio_watch::channel(0);
@@ -118,13 +122,14 @@ impl PostgresStore {
             lose_data: options.danger_lose_data_on_crash,
             group: options.group.max(1),
             counters: counters.clone(),
+            told: told.clone(),
             db: None,
             quiet: false,
         };
         tokio::spawn(writer.run(waiting)); // ends when the last sender is gone
         let background =
             vec![tokio::spawn(watch::follow(connect, wakes)), tokio::spawn(keep_time(reader.clone(), clock.clone()))];
-        Ok(Self { reader, clock, committer, counters, woken, nodes_woken, background })
+        Ok(Self { reader, clock, told, committer, counters, woken, nodes_woken, background })
     }
 
     /// What the committer did so far.
@@ -327,6 +332,15 @@ impl Store for PostgresStore {
     }
     fn remove_node(&self, id: NodeId, beat: u64) -> Fut<'_, Result<bool, StoreError>> {
         self.read(nodes::remove(&self.reader, id, beat))
+    }
+    fn commits(&self) -> Option<Commits> {
+        Some(self.told.ledger().told)
+    }
+    fn lost(&self) -> Option<String> {
+        self.told.lost()
+    }
+    fn count_commits(&self, by: NodeId) -> Fut<'_, Result<Option<u64>, StoreError>> {
+        self.read(nodes::commits(&self.reader, by))
     }
     fn load_instance(&self, id: InstanceId) -> Fut<'_, Result<Option<Instance>, StoreError>> {
         self.read(reads::instance(&self.reader, id))

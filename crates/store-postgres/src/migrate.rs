@@ -16,6 +16,7 @@ pub(crate) const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0003_commit.sql"),
     include_str!("migrations/0004_act.sql"),
     include_str!("migrations/0005_nodes.sql"),
+    include_str!("migrations/0006_committers.sql"),
 ];
 
 /// What stands in the way of a migration.
@@ -120,4 +121,53 @@ async fn found_log(db: &mut PgConnection, log: LogId, given: Option<Time>) -> Re
     let client = query(CLIENT).bind(ClientId::FIRST_PARTY.blob()).bind(ClientKind::Public.as_str()).bind(now);
     client.execute(&mut *transaction).await?;
     Ok(transaction.commit().await?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use portcullis_wire::Digest;
+
+    /// What has once run on somebody's database stays as it is: the beginning of the SHA-256 of each, one more for each release
+    /// that adds one.
+    const FIXED: &[&str] = &[
+        "cf6c1304a2a8e334",
+        "86bda59ca5868dd3",
+        "2729e063c404b060",
+        "7c61d6f40840051a",
+        "cdc7ccc5e6b74abb",
+        "8ece9123a7fbd2d2",
+    ];
+
+    fn found(sql: &str) -> String {
+        Digest::of(sql.as_bytes()).0[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    #[test]
+    fn migrations_are_never_changed() {
+        let found: Vec<String> = MIGRATIONS.iter().map(|sql| found(sql)).collect();
+        assert_eq!(found, FIXED, "a step that was changed has run already: add another one");
+    }
+
+    /// The release before is still at work when a step runs: nothing that it calls or reads may become another thing. A function
+    /// that must do something else gets a new name, with a number (`commit_group_2`).
+    #[test]
+    fn steps_only_add() {
+        for (n, sql) in MIGRATIONS.iter().enumerate() {
+            let code: String =
+                sql.lines().filter(|line| !line.trim_start().starts_with("--")).collect::<Vec<_>>().join(" ");
+            let words = code.to_uppercase().split_whitespace().collect::<Vec<_>>().join(" ");
+            for wrong in ["OR REPLACE", "DROP ", "RENAME ", "ALTER COLUMN", "ALTER FUNCTION", "TRUNCATE"] {
+                assert!(!words.contains(wrong), "step {}: {wrong}", n + 1);
+            }
+        }
+        // No name twice: the same one with other arguments is a second function beside the first, and a call is ambiguous.
+        let names = |sql: &str| {
+            let made = sql.match_indices("CREATE FUNCTION ").map(|(at, word)| &sql[at + word.len()..]);
+            made.filter_map(|rest| rest.split('(').next().map(str::to_owned)).collect::<Vec<_>>()
+        };
+        let all: Vec<String> = MIGRATIONS.iter().flat_map(|sql| names(sql)).collect();
+        let once: std::collections::BTreeSet<&String> = all.iter().collect();
+        assert_eq!(all.len(), once.len());
+    }
 }

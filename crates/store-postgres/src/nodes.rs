@@ -33,6 +33,12 @@ pub(crate) async fn remove(db: &Reader, id: NodeId, beat: u64) -> Result<bool, F
     Ok(!gone.await?.is_empty())
 }
 
+/// How many groups of commits are counted under this id; `None`: it has made none.
+pub(crate) async fn commits(db: &Reader, by: NodeId) -> Result<Option<u64>, Fault> {
+    const SQL: &str = "SELECT commits FROM committers WHERE id = $1";
+    db.one(|| query(SQL).bind(by.blob()), |cells| cells.number()).await
+}
+
 fn number(beat: u64) -> Result<i64, Fault> {
     i64::try_from(beat).map_err(|_| Fault::Row(format!("the beat {beat} cannot be kept")))
 }

@@ -1,10 +1,12 @@
 //! Opening a database: every way in which that fails has its own answer, which says what to do.
 use crate::TimeSource;
-use crate::cells::Fault;
+use crate::cells::{Fault, Id};
 use crate::clock::DatabaseClock;
 use crate::migrate::{self, MIGRATIONS, Stopped};
 use crate::pool::connect_options;
-use portcullis_wire::LogId;
+use crate::told::{Told, timeline, timeline_of};
+use portcullis_domain::ledger::Ledger;
+use portcullis_wire::{Epoch, LogId, NodeId};
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{ConnectOptions as _, Connection as _, Row as _, query_scalar};
 use std::fmt;
@@ -34,12 +36,15 @@ pub struct OpenOptions {
     /// Opens a server that loses what it acknowledged when its machine fails (`fsync` or `full_page_writes` off). For
     /// throw-away clusters of tests; nothing else may set it.
     pub danger_lose_data_on_crash: bool,
+    /// What was acknowledged to this node before, by its high-water mark, and under which id that is counted. Without one the
+    /// database makes one up.
+    pub acknowledged: Option<Ledger>,
 }
 
 impl OpenOptions {
     /// The usual ones.
     pub fn new(log_id: LogId, time: TimeSource) -> Self {
-        Self { log_id, time, readers: 8, queue: 4096, group: 64, danger_lose_data_on_crash: false }
+        Self { log_id, time, readers: 8, queue: 4096, group: 64, danger_lose_data_on_crash: false, acknowledged: None }
     }
 }
 
@@ -146,7 +151,7 @@ pub(crate) async fn open(
     options: &PgConnectOptions,
     given: &OpenOptions,
     clock: &DatabaseClock,
-) -> Result<(), OpenError> {
+) -> Result<Told, OpenError> {
     let made = timeout(CONNECT, options.connect()).await;
     let made = made.map_err(|_| OpenError::Unreachable("no answer within 10 s".into()))?;
     let mut db = made.map_err(|error| OpenError::Unreachable(Fault::Sqlx(error).to_string()))?;
@@ -158,7 +163,50 @@ pub(crate) async fn open(
     })?;
     privileges(&mut db).await?;
     clock.measure(&mut db).await?;
+    let told = told(&mut db, given.acknowledged).await?;
+    standbys(&mut db).await?;
     let _ = db.close().await; // it has served
+    Ok(told)
+}
+
+/// Where the count of this node's commits stands. A row that is not there yet comes with the first commit.
+async fn told(db: &mut PgConnection, remembered: Option<Ledger>) -> Result<Told, OpenError> {
+    const SQL: &str = concat!(
+        "SELECT m.epoch, c.commits, i.id, ",
+        timeline!(),
+        " FROM meta m CROSS JOIN (SELECT coalesce($1, uuid_send(gen_random_uuid())) AS id) i \
+         LEFT JOIN committers c ON c.id = i.id"
+    );
+    let row = sqlx::query(SQL).bind(remembered.map(|old| old.told.by.blob())).fetch_one(&mut *db).await?;
+    let (epoch, count, id): (i64, Option<i64>, [u8; 16]) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+    let number = |what: i64| u64::try_from(what).map_err(|_| OpenError::Other("a count is below zero".into()));
+    let epoch = Epoch(u32::try_from(epoch).map_err(|_| OpenError::Other("the epoch is no epoch".into()))?);
+    let timeline = timeline_of(row.try_get(3)?).map_err(|fault| OpenError::from_fault(&fault))?;
+    let count = count.map(number).transpose()?;
+    Ok(Told::new(remembered, NodeId::from_blob(id), epoch, count, timeline))
+}
+
+/// What the server does before it acknowledges, in words for the operator: it decides what a failover can lose.
+async fn standbys(db: &mut PgConnection) -> Result<(), OpenError> {
+    const SQL: &str = "SELECT current_setting('synchronous_standby_names'), current_setting('synchronous_commit')";
+    let row = sqlx::query(SQL).fetch_one(&mut *db).await?;
+    let (names, commit): (String, String) = (row.try_get(0)?, row.try_get(1)?);
+    match (names.as_str(), commit.as_str()) {
+        ("", _) => tracing::info!(
+            "synchronous_standby_names is not set: no standby has to have a commit before it is acknowledged. Should one take \
+             over, what was acknowledged last may be lost, and the log must then be founded anew (docs/postgresql.md)"
+        ),
+        (names, "local") => tracing::warn!(
+            names,
+            "synchronous_commit is local: commits are acknowledged before the standbys that synchronous_standby_names lists \
+             have them. Set it to on, or a failover may lose what was acknowledged last"
+        ),
+        (names, commit) => tracing::info!(
+            names,
+            synchronous_commit = commit,
+            "a commit is acknowledged when these standbys have it, too: fail over to one of them only"
+        ),
+    }
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 use crate::cells::{Cells, Fault};
 use crate::clock::DatabaseClock;
 use crate::open::{self, OpenOptions};
+use crate::told::Told;
 use portcullis_wire::Time;
 use sqlx::ConnectOptions as _;
 use sqlx::postgres::{PgArguments, PgConnectOptions, PgPool, PgPoolOptions, PgRow, Postgres};
@@ -41,12 +42,18 @@ pub(crate) fn connect_options(given: PgConnectOptions) -> PgConnectOptions {
 pub(crate) struct Reader {
     pool: PgPool,
     clock: Arc<DatabaseClock>,
+    pub(crate) told: Arc<Told>,
     /// As many connections may have died, and one more.
     tries: u32,
 }
 
 impl Reader {
-    pub(crate) fn new(options: PgConnectOptions, given: &OpenOptions, clock: Arc<DatabaseClock>) -> Self {
+    pub(crate) fn new(
+        options: PgConnectOptions,
+        given: &OpenOptions,
+        clock: Arc<DatabaseClock>,
+        told: Arc<Told>,
+    ) -> Self {
         let (connections, lose_data) = (given.readers.max(1), given.danger_lose_data_on_crash);
         let pool = PgPoolOptions::new()
             .max_connections(connections)
@@ -61,7 +68,7 @@ impl Reader {
             .max_lifetime(Duration::from_secs(1800))
             .idle_timeout(Duration::from_secs(300))
             .connect_lazy_with(options);
-        Self { pool, clock, tries: connections + 1 }
+        Self { pool, clock, told, tries: connections + 1 }
     }
 
     /// The given time, where time does not come from the database.

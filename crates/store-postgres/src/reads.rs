@@ -7,6 +7,7 @@ use crate::rows::{
     self, Meta, account_columns, client_columns, entry_columns, event_columns, grant_columns, instance_columns,
     key_columns, meta_columns, session_columns,
 };
+use crate::told::{timeline, timeline_of};
 use portcullis_domain::Cut;
 use portcullis_domain::changes::BoundRow;
 use portcullis_domain::model::{Account, Client, Instance, Key};
@@ -295,10 +296,14 @@ pub(crate) fn live(cells: &mut Cells<'_>) -> Result<LiveCount, Fault> {
 /// Leases rest on such a read, so it must be the primary's. Where a standby may take over, it is a small synchronous commit
 /// (DESIGN §4.4): a primary that was deposed meanwhile waits for its standby and gives no answer.
 macro_rules! log_of {
-    ($entries:literal) => {
+    ($by:literal, $entries:literal) => {
         concat!(
             "SELECT ",
             meta_columns!(),
+            ", coalesce((SELECT c.commits FROM committers c WHERE c.id = ",
+            $by,
+            "), -1), ",
+            timeline!(),
             ", ",
             entry_columns!(),
             ", (SELECT CASE WHEN current_setting('synchronous_standby_names') <> '' \
@@ -310,26 +315,33 @@ macro_rules! log_of {
 }
 
 async fn log_rows(db: &Reader, make: impl Fn() -> crate::pool::Asked<'static>) -> Result<(Meta, Vec<Entry>), Fault> {
-    let mut meta = None;
+    let (mut meta, mut counted, before) = (None, None, db.told.ledger());
     let read = |cells: &mut Cells<'_>| {
         meta = Some(Meta::read(cells)?);
+        let commits: i64 = cells.get()?;
+        counted = Some((u64::try_from(commits).ok(), timeline_of(&cells.get::<String>()?)?));
         if cells.is_null() { Ok(None) } else { rows::entry(cells).map(Some) }
     };
     let entries = db.all(make, read).await?;
-    Ok((meta.ok_or_else(no_meta)?, entries.into_iter().flatten().collect()))
+    let ((found, timeline), meta) = (counted.ok_or_else(no_meta)?, meta.ok_or_else(no_meta)?);
+    // Whoever gives a lease by this read asks whether something was lost.
+    db.told.look(&before, meta.epoch, found, Some(timeline));
+    Ok((meta, entries.into_iter().flatten().collect()))
 }
 
 pub(crate) async fn log(db: &Reader, after: Rev, limit: u32) -> Result<LogRead, Fault> {
-    const SQL: &str = log_of!("SELECT * FROM log e WHERE e.rev > $1 ORDER BY e.rev LIMIT $2");
+    const SQL: &str = log_of!("$3", "SELECT * FROM log e WHERE e.rev > $1 ORDER BY e.rev LIMIT $2");
     // A position that no log of ours reaches has nothing after it.
     let from = i64::try_from(after.0).unwrap_or(i64::MAX);
-    let (meta, entries) = log_rows(db, || query(SQL).bind(from).bind(i64::from(limit))).await?;
+    let by = db.told.ledger().told.by.blob();
+    let (meta, entries) = log_rows(db, || query(SQL).bind(from).bind(i64::from(limit)).bind(by)).await?;
     Ok(LogRead { stamp: meta.stamp(db.given()), entries, complete: meta.forgotten <= after })
 }
 
 pub(crate) async fn live_log(db: &Reader) -> Result<(Stamp, Vec<Entry>), Fault> {
-    const SQL: &str = log_of!("SELECT * FROM log");
-    let (meta, entries) = log_rows(db, || query(SQL)).await?;
+    let by = db.told.ledger().told.by.blob();
+    const SQL: &str = log_of!("$1", "SELECT * FROM log");
+    let (meta, entries) = log_rows(db, || query(SQL).bind(by)).await?;
     Ok((meta.stamp(db.given()), entries))
 }
 

@@ -7,6 +7,7 @@ use crate::{
     Remembered, RowCount, Store, StoreError,
 };
 use portcullis_domain::changes::{BoundRow, Changes, Committed};
+use portcullis_domain::ledger::Commits;
 use portcullis_domain::mass::{Batch, Filter, Job};
 use portcullis_domain::model::{Account, Client, Instance, Key};
 use portcullis_domain::retention::Retention;
@@ -263,6 +264,15 @@ impl<S: Store> Store for Faulty<S> {
     }
     fn remove_node(&self, id: NodeId, beat: u64) -> Fut<'_, Result<bool, StoreError>> {
         self.load(move |s| s.remove_node(id, beat))
+    }
+    fn commits(&self) -> Option<Commits> {
+        self.store.commits()
+    }
+    fn lost(&self) -> Option<String> {
+        self.store.lost()
+    }
+    fn count_commits(&self, by: NodeId) -> Fut<'_, Result<Option<u64>, StoreError>> {
+        self.load(move |s| s.count_commits(by))
     }
     fn load_instance(&self, id: InstanceId) -> Fut<'_, Result<Option<Instance>, StoreError>> {
         self.load(move |s| s.load_instance(id))

@@ -14,6 +14,7 @@ pub mod memory;
 pub mod rows;
 
 use portcullis_domain::changes::{BoundRow, Changes, Committed, Conflict};
+use portcullis_domain::ledger::Commits;
 use portcullis_domain::mass::{Batch, Filter, Job};
 use portcullis_domain::model::{Account, Client, Instance, Key};
 use portcullis_domain::retention::Retention;
@@ -195,6 +196,19 @@ pub trait Store: Send + Sync + 'static {
     /// Removes a node's row, if its beat still is this one. Whether it did.
     fn remove_node(&self, _id: NodeId, _beat: u64) -> Fut<'_, Result<bool, StoreError>> {
         not_shared()
+    }
+    /// What was acknowledged to this node so far; `None` where nothing counts it, for nothing takes the database's place under a
+    /// running node.
+    fn commits(&self) -> Option<Commits> {
+        None
+    }
+    /// What proves that the database has lost something that was acknowledged to this process, in words; until it is founded anew.
+    fn lost(&self) -> Option<String> {
+        None
+    }
+    /// How many commits it counts of a node, also one that ran before.
+    fn count_commits(&self, _by: NodeId) -> Fut<'_, Result<Option<u64>, StoreError>> {
+        Box::pin(std::future::ready(Ok(None)))
     }
     /// One verifier instance, which another node may have met.
     fn load_instance(&self, _id: InstanceId) -> Fut<'_, Result<Option<Instance>, StoreError>> {

@@ -5,9 +5,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on says so and ends")]
 pub mod browser;
 pub mod client;
+pub mod clock;
 pub mod postgres;
 pub mod proxy;
 pub mod server;
+mod standby;
 pub mod temp;
 
 pub use browser::Browser;

@@ -2,6 +2,7 @@
 //!
 //! It listens on 127.0.0.1 and a Unix socket, and runs as somebody other than root. A shell that reads from this process starts
 //! it, and ends it and deletes its files when there is nothing more to read: after the last test, after a panic, after `kill -9`.
+use crate::clock;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -21,6 +22,8 @@ enum Kind {
     Forgetful,
     Durable,
     Standby,
+    /// It streams from a primary.
+    Follower,
 }
 
 /// A running cluster.
@@ -32,6 +35,8 @@ pub struct Cluster {
     server: u32,
     shell: Mutex<(Child, BufReader<ChildStdout>)>,
     databases: AtomicU64,
+    /// Whether its wall clock can be set.
+    settable: bool,
 }
 
 impl Cluster {
@@ -59,7 +64,27 @@ impl Cluster {
         Self::run(Kind::Standby)
     }
 
+    /// The same with a wall clock that [`set_clock`](Self::set_clock) sets; its standbys' are, too.
+    pub fn with_clock() -> Self {
+        Self::run_after(Kind::Durable, None, true)
+    }
+
+    /// Its wall clock stands so many seconds from the true time; the monotonic one goes on.
+    pub fn set_clock(&self, ahead_s: i64) {
+        assert!(self.settable);
+        clock::set(&self.directory.join("clock"), ahead_s);
+    }
+
+    /// A standby that streams from this one, on a port of its own.
+    pub fn follower(&self) -> Self {
+        Self::run_after(Kind::Follower, Some(self), self.settable)
+    }
+
     fn run(kind: Kind) -> Self {
+        Self::run_after(kind, None, false)
+    }
+
+    fn run_after(kind: Kind, primary: Option<&Self>, settable: bool) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let bin = programs();
         let name = format!("portcullis-pg-{}-{}", std::process::id(), NEXT.fetch_add(1, Relaxed));
@@ -67,7 +92,15 @@ impl Cluster {
         std::fs::create_dir_all(&directory).unwrap();
         let runner = runner(&directory);
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let mut shell = Command::new("sh")
+        let mut command = Command::new("sh");
+        if settable {
+            let file = directory.join("clock");
+            clock::set(&file, 0);
+            let [library, given, rest @ ..] = clock::environment(&file);
+            // For the server only: the script passes it on.
+            command.env("CLOCK", library.1).envs([given]).envs(rest);
+        }
+        let mut shell = command
             .arg("-c")
             .arg(SCRIPT)
             .arg("postgres.sh")
@@ -75,6 +108,7 @@ impl Cluster {
             .arg(port.to_string())
             .args(runner)
             .env("KIND", format!("{kind:?}"))
+            .env("PRIMARY", primary.map_or_else(String::new, |primary| primary.port.to_string()))
             // Every user may read the working directory of root's tests, but not enter it.
             .current_dir("/")
             .process_group(0)
@@ -86,7 +120,7 @@ impl Cluster {
         out.read_line(&mut said).unwrap();
         let server = said.strip_prefix("ready ").and_then(|pid| pid.trim().parse().ok());
         let server = server.unwrap_or_else(|| panic!("PostgreSQL of {} does not start: {said:?}", bin.display()));
-        Self { bin, directory, port, server, shell: Mutex::new((shell, out)), databases: AtomicU64::new(0) }
+        Self { bin, directory, port, server, shell: Mutex::new((shell, out)), databases: AtomicU64::new(0), settable }
     }
 
     /// A new database, a copy of `template` when one is named; its URL. Names and URLs are by number.
@@ -122,12 +156,27 @@ impl Cluster {
 
     /// All its processes die as in a crash; then it comes back, on the same data and port. Blocks for a second or so.
     pub fn crash(&self) {
+        let said = self.tell("crash");
+        assert!(said.starts_with("ready"), "PostgreSQL did not come back: {said:?}");
+    }
+
+    /// All its processes die as in a crash, and stay away until [`crash`](Self::crash) brings them back.
+    pub fn end(&self) {
+        assert_eq!(self.tell("end"), "ended");
+    }
+
+    fn tell(&self, word: &str) -> String {
         let mut shell = self.shell.lock().unwrap();
         let (child, out) = &mut *shell;
-        writeln!(child.stdin.as_mut().unwrap(), "crash").unwrap();
+        writeln!(child.stdin.as_mut().unwrap(), "{word}").unwrap();
         let mut said = String::new();
         out.read_line(&mut said).unwrap();
-        assert!(said.starts_with("ready"), "PostgreSQL did not come back: {said:?}");
+        said.trim().to_owned()
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> std::net::SocketAddr {
+        ([127, 0, 0, 1], self.port).into()
     }
 
     /// The postmaster's process as it was started first, for tests that end it.

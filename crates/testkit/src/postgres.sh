@@ -3,18 +3,23 @@
 bin=$1 dir=$2 port=$3
 shift 3
 trap '' INT TERM HUP
-"$@" "$bin/initdb" -D "$dir/data" -U operator -A trust --encoding UTF8 --locale C --no-sync >"$dir/initdb.log" 2>&1 || {
+if [ "$KIND" = Follower ]; then
+    made() { "$@" "$bin/pg_basebackup" -D "$dir/data" -h 127.0.0.1 -p "$PRIMARY" -U operator -R -X stream -c fast --no-sync; }
+else
+    made() { "$@" "$bin/initdb" -D "$dir/data" -U operator -A trust --encoding UTF8 --locale C --no-sync; }
+fi
+made "$@" >"$dir/initdb.log" 2>&1 || {
     cat "$dir/initdb.log" >&2
     rm -rf "$dir"
     exit 1
 }
 fsync=off
 case $KIND in
-Durable) fsync=on ;;
+Durable | Follower) fsync=on ;;
 Standby) "$@" touch "$dir/data/standby.signal" ;;
 esac
 start() {
-    "$@" "$bin/postgres" -D "$dir/data" -c fsync=$fsync -c "listen_addresses=127.0.0.1" -c "port=$port" \
+    "$@" env ${CLOCK:+"LD_PRELOAD=$CLOCK"} "$bin/postgres" -D "$dir/data" -c fsync=$fsync -c "listen_addresses=127.0.0.1" -c "port=$port" \
         -c "unix_socket_directories=$dir" -c max_connections=300 -c shared_buffers=64MB -c log_lock_waits=on \
         >>"$dir/server.log" 2>&1 </dev/null &
     server=$!
@@ -29,12 +34,15 @@ start() {
     echo "ready $server"
 }
 start "$@"
-# The only command: die as in a crash, and come back.
-while read -r _; do
-    kill -QUIT "$server"
-    wait "$server"
-    start "$@"
+# Commands: die as in a crash, and come back (crash) or not (end).
+while read -r word; do
+    [ -n "$server" ] && kill -QUIT "$server" && wait "$server"
+    server=
+    case $word in
+    crash) start "$@" ;;
+    end) echo ended ;;
+    esac
 done
-kill -QUIT "$server" 2>/dev/null # a test may have ended it
-wait "$server"
+[ -n "$server" ] && kill -QUIT "$server" 2>/dev/null # a test may have ended it
+wait
 rm -rf "$dir"

@@ -8,6 +8,7 @@
 //! So a node gives leases only under a beat that is not older than [`cluster::FENCE`]: one that was stopped for a minute and comes back
 //! writes its row first. No clock but the monotonic ones is asked.
 use super::Hub;
+use crate::high_water::Proof;
 use crate::real;
 use portcullis_feed::cluster::{self, Report};
 use portcullis_feed::{Mono, fleet};
@@ -15,7 +16,7 @@ use portcullis_store::{News, NodeRow, StoreError};
 use portcullis_wire::{ClientId, InstanceId, NodeId, Rev};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
@@ -29,6 +30,8 @@ const WHILE_QUIET: Duration = Duration::from_millis(1_000);
 const REST: Duration = Duration::from_millis(5);
 /// How long the list of verifiers waits for the other nodes.
 const LIST_PATIENCE: Duration = Duration::from_secs(2);
+/// How long an end waits until the others are told.
+const LEAVE: Duration = Duration::from_secs(1);
 /// The most instances that a node lists.
 const LISTED: usize = 10_000;
 
@@ -46,6 +49,12 @@ struct Body {
     /// Its instances, while somebody elsewhere wants to see them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     list: Option<Vec<Row>>,
+    /// What proves that the database is older than what it has said: it is so for every node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    rolled_back: Option<Proof>,
+    /// It is being stopped, and gives no more leases.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    left: bool,
 }
 
 /// An instance as its node lists it.
@@ -78,9 +87,16 @@ pub struct Placed {
 #[derive(Debug, Clone)]
 struct Other {
     beat: u64,
-    /// When a new beat was seen last: the beginning of that read.
+    /// When a new beat was seen last: the beginning of that read, and its end.
     seen: Mono,
+    known: Mono,
     body: Option<Body>,
+}
+
+impl Other {
+    fn has_left(&self) -> bool {
+        self.body.as_ref().is_some_and(|body| body.left)
+    }
 }
 
 /// The other nodes as of a read.
@@ -111,6 +127,8 @@ pub(super) struct Nodes {
     /// When the last write of the row that succeeded began; and the last read of the keys.
     beat_began: AtomicI64,
     keys_read: AtomicI64,
+    /// No more leases are given.
+    left: AtomicBool,
 }
 
 /// Somebody waits for a position, until this is dropped.
@@ -154,6 +172,7 @@ impl Nodes {
             seen: watch::channel(Seen { began: Mono(i64::MIN), others: Arc::default() }).0,
             beat_began: AtomicI64::new(i64::MIN),
             keys_read: AtomicI64::new(now.0),
+            left: AtomicBool::new(false),
         }
     }
 
@@ -170,7 +189,7 @@ impl Nodes {
     /// Whether a lease by a question that arrived at `basis` may be given: see the fence.
     fn may_lease(&self, basis: Mono) -> bool {
         let within = |at: &AtomicI64| cluster::within_the_fence(basis, Mono(at.load(Ordering::Acquire)));
-        within(&self.beat_began) && within(&self.keys_read)
+        !self.left.load(Ordering::Acquire) && within(&self.beat_began) && within(&self.keys_read)
     }
 }
 
@@ -195,7 +214,15 @@ impl Hub {
         let Some(nodes) = self.nodes() else { return true };
         let now = real::mono();
         let others = nodes.seen.borrow().others.clone();
-        !others.iter().any(|(id, other)| *id < nodes.id && now.since(other.seen) <= cluster::FENCE)
+        let lives = |other: &Other| now.since(other.seen) <= cluster::FENCE && !other.has_left();
+        !others.iter().any(|(id, other)| *id < nodes.id && lives(other))
+    }
+
+    /// There is something that the other nodes must know at once.
+    pub(super) fn tell_the_others(&self) {
+        if let Some(nodes) = self.nodes() {
+            nodes.changed.notify_one();
+        }
     }
 
     /// The keys were read, beginning then.
@@ -245,6 +272,7 @@ impl Hub {
 
     async fn round(&self) -> Result<(), StoreError> {
         self.look_at_nodes().await?;
+        self.believe_the_others();
         if let Some(rev) = self.asked() {
             // Others wait: verifiers here are asked to speak now, too.
             if self.inner.prompt.fetch_max(rev.0, Ordering::AcqRel) < rev.0 {
@@ -254,6 +282,22 @@ impl Hub {
         }
         self.write_row(false).await?;
         self.remove_the_silent().await
+    }
+
+    /// What one node has proven counts at all. A row of an older generation of the log says nothing about this one.
+    fn believe_the_others(&self) {
+        let Some(nodes) = self.nodes() else { return };
+        let (epoch, _) = self.at();
+        let others = nodes.seen.borrow().others.clone();
+        for (id, other) in others.iter() {
+            let proof = other.body.as_ref().and_then(|body| body.rolled_back.clone());
+            if let Some(proof) = proof.filter(|proof| proof.epoch >= epoch)
+                && self.rolled_back().is_none_or(|known| proof.reaches_beyond(&known))
+            {
+                tracing::error!(node = %id, "another node has proven that the database is rolled back");
+                self.prove(proof);
+            }
+        }
     }
 
     /// The newest position that another node waits for.
@@ -267,6 +311,7 @@ impl Hub {
         let Some(nodes) = self.nodes() else { return Ok(()) };
         let began = real::mono();
         let rows = self.inner.store.list_nodes().await?;
+        let ended = real::mono();
         nodes.seen.send_modify(|seen| {
             if began < seen.began {
                 return; // a read that began later was quicker
@@ -276,6 +321,7 @@ impl Hub {
                 let other = known.cloned().unwrap_or_else(|| Other {
                     beat: row.beat,
                     seen: began,
+                    known: ended,
                     // What cannot be read is said by nobody: then time says it.
                     body: serde_json::from_str(&row.body).ok(),
                 });
@@ -304,16 +350,26 @@ impl Hub {
             listed.iter().take(LISTED).map(row).collect()
         });
         let wants_list = nodes.own().lists > 0;
-        Body { version: env!("CARGO_PKG_VERSION").into(), asks: own_wait, report, wants_list, list }
+        let rolled_back = self.rolled_back().map(|proof| (*proof).clone());
+        Body {
+            version: env!("CARGO_PKG_VERSION").into(),
+            asks: own_wait,
+            report,
+            wants_list,
+            list,
+            rolled_back,
+            left: false,
+        }
     }
 
     /// Writes the row when it would say something else, or when a beat is due.
     async fn write_row(&self, first: bool) -> Result<(), StoreError> {
         let Some(nodes) = self.nodes() else { return Ok(()) };
-        let (body, began) = (self.says(nodes), real::mono());
+        let (mut body, began) = (self.says(nodes), real::mono());
         let due = began.0.saturating_sub(nodes.beat_began.load(Ordering::Acquire)) >= BEAT;
         let beat = {
             let mut own = nodes.own();
+            body.left = nodes.left.load(Ordering::Acquire); // no later row takes it back
             if !first && !due && own.written.as_ref() == Some(&body) {
                 return Ok(());
             }
@@ -327,13 +383,30 @@ impl Hub {
         Ok(())
     }
 
+    /// This node is stopped in order: from now on it gives no leases, and the others need not wait for it longer than those live
+    /// that it has given.
+    pub(crate) async fn leave(&self) {
+        let Some(nodes) = self.nodes() else { return };
+        nodes.left.store(true, Ordering::Release);
+        let told = tokio::time::timeout(LEAVE, self.write_row(true)).await;
+        if !matches!(told, Ok(Ok(()))) {
+            tracing::warn!(
+                "the other nodes were not told that this one ends: they wait for its leases as for a dead one's"
+            );
+        }
+    }
+
     /// Nodes that have said nothing for as long as a lease of theirs can live.
     async fn remove_the_silent(&self) -> Result<(), StoreError> {
         let Some(nodes) = self.nodes() else { return Ok(()) };
         let now = real::mono();
         let bounded_by_ms = self.state().fleet.bounded_by_ms(now);
         let others = nodes.seen.borrow().others.clone();
-        for (id, other) in others.iter().filter(|(_, other)| cluster::is_gone(other.seen, now, bounded_by_ms)) {
+        let gone = |other: &Other| match other.has_left() {
+            true => cluster::is_gone_after_leaving(other.known, now, bounded_by_ms),
+            false => cluster::is_gone(other.seen, now, bounded_by_ms),
+        };
+        for (id, other) in others.iter().filter(|(_, other)| gone(other)) {
             if self.inner.store.remove_node(*id, other.beat).await? {
                 tracing::info!(node = %id, "a node is gone: no lease of it can live any more");
             }

@@ -2,7 +2,7 @@
 use crate::feed::Verifier;
 use crate::world::{Held, PASSWORD, bearer, memory, settings, sign_in};
 use portcullis_app::keys::MasterKey;
-use portcullis_app::{Admin, App};
+use portcullis_app::{Admin, App, real};
 use portcullis_domain::model::{Account, ClientKind};
 use portcullis_store::memory::MemoryStore;
 use portcullis_store::{NodeRow, Store};
@@ -114,6 +114,30 @@ async fn a_node_that_died_counts_until_its_leases_have_ended_and_not_longer() {
     assert!(!said.counts.complete, "the dead node's verifier may still accept: {said:?}");
     let said = cluster.app(0).hub().wait_enforced(&ended, LONG).await;
     assert!(said.counts.complete && said.took_ms >= 4_000, "{said:?}");
+}
+
+#[tokio::test]
+async fn a_node_that_was_stopped_in_order_is_waited_for_no_longer_than_its_leases_live() {
+    let mut cluster = Cluster::of(2).await;
+    let verifier = cluster.verifier(1).await;
+    cluster.lease(1, &verifier).await.unwrap();
+    let begun = real::mono();
+    let passed_ms = || real::mono().since(begun);
+    let (leaves, mut tasks) = cluster.nodes.pop().unwrap();
+    leaves.finish().await;
+    assert!(leaves.hub().acknowledge(verifier.client.id, &verifier.question()).await.is_err(), "no more leases");
+    tasks.shutdown().await;
+    let tokens = sign_in(cluster.app(0), &cluster.ada, false).await.unwrap();
+    let ended = cluster.app(0).admin_end_session(&cluster.admin, tokens.session.id, None).await.unwrap();
+    let said = cluster.app(0).hub().wait_enforced(&ended, Duration::from_secs(1)).await;
+    assert!(!said.counts.complete, "its verifier may still accept: {said:?}");
+    while cluster.store.list_nodes().await.unwrap().len() > 1 {
+        assert!(passed_ms() < 10_000, "a dead one's row stays for 12 s and the bound");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(passed_ms() > 4_000, "as long as its leases live");
+    let said = cluster.app(0).hub().wait_enforced(&ended, LONG).await;
+    assert!(said.counts.complete, "{said:?}");
 }
 
 #[tokio::test]

@@ -192,7 +192,8 @@ impl World {
         self.relays_go_on();
         match self.rng.range(0, 999) {
             0..=99 => self.somebody_gets_a_token(),
-            100..=149 => self.somebody_is_ended(),
+            100..=146 => self.somebody_is_ended(),
+            147..=149 => self.a_node_leaves(),
             150 | 151 => self.a_node_dies(),
             152 | 153 => self.a_node_stands_still(),
             154 | 155 => self.a_node_is_cut_off(),

@@ -21,6 +21,8 @@ pub struct Row {
     pub beat: u64,
     asks: Option<Rev>,
     report: Option<Report>,
+    /// It was stopped in order, and gives no more leases.
+    left: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -131,9 +133,13 @@ impl World {
 
     pub fn a_node_dies(&mut self) {
         let Some(id) = self.some_node() else { return };
-        let Some(node) = self.nodes.remove(&id) else { return };
-        tell!(self, "{id:?} dies");
         self.counts.add("cluster: nodes killed");
+        self.a_node_ends(id);
+    }
+
+    fn a_node_ends(&mut self, id: NodeId) {
+        let Some(node) = self.nodes.remove(&id) else { return };
+        tell!(self, "{id:?} ends");
         node.streams.keys().for_each(|which| self.followers[*which].stream_ends(Up::Node(id)));
         for question in node.questions {
             let input = Input::AskFailed { nonce: question.ask.nonce, gone: false };
@@ -142,6 +148,17 @@ impl World {
         if self.nodes.len() < 2 {
             self.start_node();
         }
+    }
+
+    /// A node is stopped in order: it says so in its row, when it can.
+    pub fn a_node_leaves(&mut self) {
+        let Some(id) = self.some_node().filter(|id| self.reaches_database(*id)) else { return };
+        if let Some(node) = self.nodes.get(&id).filter(|node| self.now >= node.mute_until) {
+            let row = Row { beat: node.row.beat + 1, left: true, ..Row::default() };
+            self.db.rows.insert(id, row);
+            self.counts.add("cluster: nodes stopped in order");
+        }
+        self.a_node_ends(id);
     }
 
     pub fn a_node_stands_still(&mut self) {
@@ -230,7 +247,7 @@ impl World {
     /// The node looks at the rows, and writes its own when it has something to say.
     fn row_round(&mut self, id: NodeId, first: bool) {
         let waits = self.waits.iter().filter(|wait| wait.node == id).map(|wait| self.ends[wait.end].rev).max();
-        let gone_early = self.has(Lag::GoneTooEarly);
+        let (gone_early, at_once) = (self.has(Lag::GoneTooEarly), self.has(Lag::LeftAtOnce));
         let Some(node) = self.nodes.get_mut(&id) else { return };
         let now = node.mono(self.now);
         let rows = self.db.rows.iter().filter(|(other, _)| **other != id);
@@ -247,7 +264,7 @@ impl World {
             Report::of(&node.fleet, rev, node.committed_at(rev, now), now, &asked)
         });
         node.prompt = node.prompt.max(rev.unwrap_or_default());
-        let says = Row { beat: node.row.beat, asks: waits, report };
+        let says = Row { beat: node.row.beat, asks: waits, report, left: false };
         let due = first || says != node.row || now.since(node.beat_began) >= BEAT;
         if due && self.now >= node.mute_until {
             node.row = Row { beat: node.row.beat + 1, ..says };
@@ -255,14 +272,15 @@ impl World {
             self.db.rows.insert(id, node.row.clone());
         }
         let bounded_by_ms = node.fleet.bounded_by_ms(now);
-        let gone = |seen: Mono| match gone_early {
-            true => now.since(seen) > 1_000,
-            false => cluster::is_gone(seen, now, bounded_by_ms),
+        let gone = |other: &Other| match other.row.left {
+            true => at_once || cluster::is_gone_after_leaving(other.seen, now, bounded_by_ms),
+            false if gone_early => now.since(other.seen) > 1_000,
+            false => cluster::is_gone(other.seen, now, bounded_by_ms),
         };
         let silent: Vec<(NodeId, u64)> = node
             .others
             .iter()
-            .filter(|(_, other)| gone(other.seen))
+            .filter(|(_, other)| gone(other))
             .map(|(other, known)| (*other, known.row.beat))
             .collect();
         let pause = if rev.is_some() { self.rng.range(5, 60) } else { self.rng.range(50, 900) };

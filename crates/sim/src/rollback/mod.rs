@@ -8,6 +8,7 @@
 use crate::mutant::Lapse;
 use crate::rng::Rng;
 use crate::{Counts, Outcome, Violation};
+use failover::Db;
 use followers::Follower;
 use node::{Node, Volume};
 use people::Person;
@@ -16,11 +17,11 @@ use portcullis_domain::family::MacKey;
 use portcullis_domain::model::KeyPurpose;
 use portcullis_domain::replay::Journal;
 use portcullis_domain::{keys, keys::KeyRules};
-use portcullis_store::memory::Memory;
 use portcullis_wire::jws::Algorithm;
 use portcullis_wire::{KeyId, Time};
 use std::collections::BTreeMap;
 
+mod failover;
 mod followers;
 mod node;
 mod people;
@@ -46,6 +47,10 @@ enum Kind {
     Empty,
     /// A backup is restored, as the command does it.
     Restore,
+    /// A standby takes over that lacks the newest commits.
+    Failover,
+    /// A standby takes over that has everything.
+    FailoverWhole,
 }
 
 /// How it is put right.
@@ -85,7 +90,7 @@ struct Right {
     password: u64,
     journal: Journal,
     /// The backup.
-    copy: Memory,
+    copy: Db,
 }
 
 pub struct World {
@@ -93,7 +98,7 @@ pub struct World {
     rng: Rng,
     lapse: Option<Lapse>,
     rules: Rules,
-    /// Whether the database is one that nodes share, and has no runs.
+    /// Whether the database is one that nodes share: it has no runs, counts commits, and can be failed over.
     shared: bool,
     volume: Volume,
     node: Option<Node>,
@@ -106,7 +111,7 @@ pub struct World {
     /// What is kept of blocks apart from the database.
     journal: Journal,
     macs: BTreeMap<KeyId, MacKey>,
-    copies: Vec<(i64, Memory)>,
+    copies: Vec<(i64, Db)>,
     right: Option<Right>,
     phase: Phase,
     /// When the database that stands there now was put there, and whether the mark must tell it.
@@ -153,7 +158,7 @@ impl World {
             retry_window: 1_000,
             late_retry: 60_000,
         };
-        let shared = rng.chance(300);
+        let shared = rng.chance(500);
         let volume = Volume::empty(&mut rng, Time(EPOCH_MS));
         let calm = rng.range(12_000, 20_000);
         let mut world = Self {
@@ -329,7 +334,7 @@ impl World {
     }
 
     /// A copy that the mark must tell, if there is one.
-    fn old_copy(&mut self) -> Option<Memory> {
+    fn old_copy(&mut self) -> Option<Db> {
         let marked = self.volume.mark.map_or(i64::MIN, |mark| mark.at.0 - EPOCH_MS);
         let old: Vec<usize> = (0..self.copies.len()).filter(|at| self.copies[*at].0 + TOLD_AFTER < marked).collect();
         let which = *old.get(self.rng.index(old.len()))?;
@@ -339,7 +344,10 @@ impl World {
     fn trouble(&mut self) {
         let Some(copy) = self.old_copy() else { return };
         use Kind::*;
-        let kind = self.rng.pick(&[Copy, Copy, CopyWithoutMark, Fork, ForkWithoutMark, Empty, Restore]);
+        let mut kind = self.rng.pick(&[Copy, Copy, CopyWithoutMark, Fork, ForkWithoutMark, Empty, Restore]);
+        if self.shared && self.rng.chance(600) {
+            kind = self.rng.pick(&[Failover, Failover, FailoverWhole]);
+        }
         tell!(self, "trouble: {kind:?}; the right one is at {}", self.place());
         self.counts.add(match kind {
             Copy => "rollback: an old copy",
@@ -348,8 +356,11 @@ impl World {
             ForkWithoutMark => "rollback: a fork, the mark lost",
             Empty => "rollback: an empty volume",
             Restore => "rollback: a backup restored",
+            Failover | FailoverWhole => "rollback: failovers",
         });
-        self.stop_node();
+        if !matches!(kind, Failover | FailoverWhole) {
+            self.stop_node();
+        }
         self.right = Some(Right {
             volume: self.volume.clone(),
             people: self.people.clone(),
@@ -362,6 +373,8 @@ impl World {
         // Where there are no runs, a fork that lost nothing but refreshes goes on from where the mark is, as the right one would:
         // only who has the newer refresh tokens tells it.
         let lost_entries = self.volume.mark.is_some_and(|mark| mark.rev > copy.stamp(self.time()).head);
+        // The newest copy is not far behind, as a standby.
+        let standby = self.copies.last().map(|(_, copy)| copy.clone());
         self.told = match kind {
             CopyWithoutMark | ForkWithoutMark => false,
             Fork => lost_entries || !self.shared,
@@ -373,6 +386,8 @@ impl World {
                 self.volume.db = copy;
                 self.goes_on_elsewhere();
             }
+            Failover => return self.standby_takes_over(standby),
+            FailoverWhole => return self.standby_takes_over(None),
             Empty => {
                 let now = self.time();
                 self.volume.db = Volume::empty(&mut self.rng, now).db;

@@ -1,8 +1,10 @@
 //! The server on whatever database it finds: the marks and proofs of `domain::rollback`, the log of `feed`.
+use super::failover::Db;
 use super::{BOUND, Lapse, World, tell};
 use portcullis_domain::changes::{Change, Changes};
 use portcullis_domain::family::Presented;
 use portcullis_domain::kernel::By;
+use portcullis_domain::ledger::Ledger;
 use portcullis_domain::rollback::{Compared, Mark, Proof, Runs};
 use portcullis_domain::view::RefreshView;
 use portcullis_domain::{Chance as _, refound, time_rules};
@@ -18,14 +20,14 @@ const MARK: i64 = 1_000;
 /// The database, and the two files on another volume.
 #[derive(Clone)]
 pub struct Volume {
-    pub db: Memory,
+    pub db: Db,
     pub mark: Option<Mark>,
     pub proof: Option<Proof>,
 }
 
 impl Volume {
     pub fn empty(rng: &mut crate::rng::Rng, now: Time) -> Self {
-        Self { db: Memory::new(LogId::from_bits(rng.bits()), now), mark: None, proof: None }
+        Self { db: Memory::new(LogId::from_bits(rng.bits()), now).into(), mark: None, proof: None }
     }
 }
 
@@ -35,6 +37,8 @@ pub struct Node {
     /// The proof that nothing may be served.
     pub shut: Option<Proof>,
     written: Option<Mark>,
+    /// What was acknowledged to it, where that is counted.
+    pub ledger: Option<Ledger>,
     /// What the database names as its last run, and this one until it is that.
     runs: Runs,
     floor: time_rules::FloorClock,
@@ -87,7 +91,9 @@ impl World {
         if let Some(proof) = kept {
             let read = self.volume.db.read_log(proof.rev, 10_000, now);
             let since = read.complete.then_some(&read.entries[..]);
-            let met = proof.is_met_by(&stamp, since, last) && shut.is_none() && !self.has(Lapse::RightOneShut);
+            let met = proof.is_met_by(&stamp, since, last, self.found_of(&proof))
+                && shut.is_none()
+                && !self.has(Lapse::RightOneShut);
             if !met && shut.as_ref().is_none_or(|shut| proof.reaches_beyond(shut)) {
                 shut = Some(proof);
             }
@@ -105,7 +111,9 @@ impl World {
         let next = (!self.shared).then(|| RunId::from_bits(self.rng.bits()));
         let runs = Runs { last: self.volume.db.load_run(), next };
         let (written, streams) = (None, BTreeMap::new());
-        self.node = Some(Node { publisher, shut, written, runs, floor, house_at, mark_at, streams });
+        let ledger = self.ledger_at_start();
+        self.node = Some(Node { publisher, shut, written, ledger, runs, floor, house_at, mark_at, streams });
+        self.look_for_losses();
         self.writes_mark();
         self.writes_mark();
     }
@@ -115,8 +123,11 @@ impl World {
         let stamp = self.volume.db.stamp(self.time());
         let goes_back = self.has(Lapse::MarkGoesBack);
         let Some(node) = &mut self.node else { return };
-        let mark = Mark { runs: node.runs, ..Mark::of(&stamp) };
-        let further = node.written.is_none_or(|written| written.runs != mark.runs || written.is_behind(&stamp));
+        let told = node.ledger.map(|ledger| ledger.told);
+        let mark = Mark { runs: node.runs, ..Mark::of(&stamp).with(told) };
+        let further = node.written.is_none_or(|written| {
+            (written.runs, written.commits) != (mark.runs, mark.commits) || written.is_behind(&stamp)
+        });
         if node.shut.is_some() && !goes_back {
             return;
         }
@@ -181,8 +192,7 @@ impl World {
     /// One commit, published. Whether it was made.
     pub fn commit(&mut self, mut changes: Changes) -> bool {
         changes.idle_ttl = Some(self.rules.idle_ttl);
-        let now = self.time();
-        let done = self.volume.db.commit(changes, now).is_ok();
+        let done = self.counted(changes, true);
         self.follow_log();
         done
     }
@@ -207,6 +217,7 @@ impl World {
     pub fn node_rounds(&mut self) {
         let (now, at, mono) = (self.time(), self.now, self.mono());
         let stamp = self.volume.db.stamp(now);
+        self.look_for_losses();
         if self.node.as_mut().is_some_and(|node| at >= node.mark_at) {
             self.node.iter_mut().for_each(|node| node.mark_at = at + MARK);
             self.writes_mark();
@@ -270,7 +281,7 @@ impl World {
     }
 
     /// `portcullis restore`: the copy is founded anew, and then takes the place.
-    pub fn restore(&mut self, mut copy: Memory) {
+    pub fn restore(&mut self, mut copy: Db) {
         let proven = self.proven();
         if self.has(Lapse::RestoreAsItIs) {
             let mark = Mark::of(&copy.stamp(self.time()));

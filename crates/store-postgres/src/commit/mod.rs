@@ -1,6 +1,6 @@
 //! The committer: takes what waits, commits it together by one statement, answers afterwards.
 //!
-//! A group is one call of the database's `commit_group`, sent as one statement outside any transaction block: it is its own
+//! A group is one call of the database's `commit_group_2`, sent as one statement outside any transaction block: it is its own
 //! transaction, one round trip carries it and its commit, and no lock is ever held while anybody waits for the network. Row
 //! locks come first, the counter's lock last ([`locks`]); what follows runs in the server without waiting, and each act of a
 //! group is all or nothing by itself.
@@ -13,11 +13,14 @@ mod locks;
 mod outcome;
 
 use self::locks::Locks;
+use self::outcome::Answer;
 use crate::Counters;
-use crate::cells::Fault;
+use crate::cells::{Fault, Id as _};
 use crate::clock::DatabaseClock;
 use crate::open;
+use crate::told::Told;
 use portcullis_domain::changes::{Change, Changes, Committed};
+use portcullis_domain::ledger::Ledger;
 use portcullis_store::{CommitError, StoreError};
 use serde_json::Value;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
@@ -44,6 +47,8 @@ pub(crate) struct Act {
     json: Value,
     locks: Locks,
     exclusive: bool,
+    /// It founds the log anew, whatever was lost.
+    anew: bool,
 }
 
 impl Act {
@@ -65,7 +70,8 @@ impl Act {
             "idempotency": changes.idempotency.as_ref().map(encode::idempotency),
             "idle_ttl": changes.idle_ttl,
         });
-        Ok(Self { json, locks: Locks::of(changes), exclusive: locks::is_exclusive(changes) })
+        let anew = changes.steps.iter().any(|step| matches!(step, Change::Refound { .. }));
+        Ok(Self { json, locks: Locks::of(changes), exclusive: locks::is_exclusive(changes), anew })
     }
 }
 
@@ -87,6 +93,7 @@ pub(crate) struct Committer {
     pub(crate) lose_data: bool,
     pub(crate) group: usize,
     pub(crate) counters: Arc<Counters>,
+    pub(crate) told: Arc<Told>,
     pub(crate) db: Option<PgConnection>,
     /// Whether nothing was committed for a while, in which the connection may have died.
     pub(crate) quiet: bool,
@@ -172,13 +179,23 @@ impl Committer {
     }
 
     async fn once(&mut self, jobs: &[Job]) -> Result<Vec<Outcome>, Broken> {
-        let group = self.group_text(jobs);
+        let before = self.told.ledger();
+        let group = self.group_text(jobs, &before);
         let db = self.connected().await.map_err(Broken::Failed)?;
         // All rows, so that what comes after the last one, the end of the transaction, is waited for.
-        let asked = query_scalar::<_, String>("SELECT commit_group($1::jsonb)::text").bind(group).fetch_all(&mut *db);
+        let asked = query_scalar::<_, String>("SELECT commit_group_2($1::jsonb)::text").bind(group).fetch_all(&mut *db);
         let broken = match timeout(ANSWER, asked).await {
             Ok(Ok(rows)) => match outcome::read(&rows, jobs.len()) {
-                Ok(outcomes) => return Ok(outcomes),
+                Ok(Answer::Done { outcomes, epoch, commits }) => {
+                    self.told.acknowledged(epoch, commits);
+                    return Ok(outcomes);
+                }
+                Ok(Answer::Lost { epoch, found }) => {
+                    self.told.look(&before, epoch, found, None);
+                    // Without words: founded anew by another node between the two, and it goes better the next time.
+                    let lost = self.told.lost().unwrap_or_else(|| "the log has another epoch now".into());
+                    Broken::Failed(Fault::Row(format!("nothing is written: {lost}")))
+                }
                 // It is committed, but not as this program understands.
                 Err(fault) => Broken::Unknown(fault),
             },
@@ -191,10 +208,14 @@ impl Committer {
         Err(broken)
     }
 
-    fn group_text(&self, jobs: &[Job]) -> String {
+    fn group_text(&self, jobs: &[Job], before: &Ledger) -> String {
         let mut locks = Locks::default();
         jobs.iter().for_each(|job| locks.join(&job.act.locks));
         let group = serde_json::json!({
+            "by": hex(&before.told.by.blob()),
+            "known": before.told.count,
+            "epoch": before.epoch.0,
+            "anew": jobs.iter().any(|job| job.act.anew),
             "now": self.clock.given().map(|now| now.0),
             "exclusive": jobs.iter().any(|job| job.act.exclusive),
             "locks": locks.json(),

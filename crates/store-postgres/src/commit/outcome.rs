@@ -1,16 +1,30 @@
-//! What `commit_group` answers.
+//! What `commit_group_2` answers.
 use super::Outcome;
 use crate::cells::Fault;
 use portcullis_domain::changes::{Committed, Conflict};
 use portcullis_domain::throttle::Verdict;
 use portcullis_store::CommitError;
-use portcullis_wire::{Rev, SessionId, Time};
+use portcullis_wire::{Epoch, Rev, SessionId, Time};
 use serde::Deserialize;
 
 #[derive(Deserialize)]
 struct Group {
+    #[serde(default)]
     at: i64,
-    acts: Vec<Act>,
+    acts: Option<Vec<Act>>,
+    epoch: u32,
+    /// The count of this node's groups, this one with them;
+    commits: Option<u64>,
+    /// or, where nothing was written, how many there are.
+    found: Option<u64>,
+}
+
+/// What came of a group.
+pub(super) enum Answer {
+    /// It is on disk: one outcome for each act.
+    Done { outcomes: Vec<Outcome>, epoch: Epoch, commits: u64 },
+    /// Nothing was written: the database lacks what was acknowledged.
+    Lost { epoch: Epoch, found: Option<u64> },
 }
 
 #[derive(Deserialize)]
@@ -23,12 +37,16 @@ struct Act {
     pruned: u64,
 }
 
-/// One outcome for each of `count` acts.
-pub(super) fn read(rows: &[String], count: usize) -> Result<Vec<Outcome>, Fault> {
+/// What was answered to `count` acts.
+pub(super) fn read(rows: &[String], count: usize) -> Result<Answer, Fault> {
     let wrong = |what: &str| Fault::Row(format!("the answer to a commit is not understood: {what}"));
     let [text] = rows else { return Err(wrong("not one row")) };
     let group: Group = serde_json::from_str(text).map_err(|error| wrong(&error.to_string()))?;
-    if group.acts.len() != count {
+    let epoch = Epoch(group.epoch);
+    let (Some(acts), Some(commits)) = (group.acts, group.commits) else {
+        return Ok(Answer::Lost { epoch, found: group.found });
+    };
+    if acts.len() != count {
         return Err(wrong("not one outcome for each act"));
     }
     let outcome = |act: Act| match act.conflict {
@@ -45,7 +63,7 @@ pub(super) fn read(rows: &[String], count: usize) -> Result<Vec<Outcome>, Fault>
             Ok(Ok(Committed { rev: rev.map(Rev), ended, attempt, pruned, at: Time(group.at) }))
         }
     };
-    group.acts.into_iter().map(outcome).collect()
+    Ok(Answer::Done { outcomes: acts.into_iter().map(outcome).collect::<Result<_, _>>()?, epoch, commits })
 }
 
 fn conflict(word: &str) -> Option<Conflict> {

@@ -7,4 +7,5 @@ mod promises;
 mod shapes;
 mod support;
 mod two;
+mod upgrade;
 mod waking;

@@ -5,11 +5,13 @@ use portcullis_domain::model::{Account, Client, Instance, Key};
 use portcullis_domain::retention::Retention;
 use portcullis_domain::view::{AccountView, ClientView, RefreshView, SessionView, SignInView, Stamp};
 use portcullis_store::{
-    AttemptCount, CommitError, EventFilter, EventRow, Fut, LiveCount, LogRead, Page, Prunable, Remembered, RowCount,
-    Store, StoreError,
+    AttemptCount, CommitError, EventFilter, EventRow, Fut, LiveCount, LogRead, NodeRow, Page, Prunable, Remembered,
+    RowCount, Store, StoreError,
 };
 use portcullis_store_postgres::PostgresStore;
-use portcullis_wire::{AccountId, ClientId, Entry, EventId, GrantId, JobId, Rev, RunId, SessionId, Time};
+use portcullis_wire::{
+    AccountId, ClientId, Entry, EventId, GrantId, InstanceId, JobId, NodeId, Rev, RunId, SessionId, Time,
+};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 pub struct TwoNodes {
@@ -31,6 +33,9 @@ macro_rules! in_turn {
         impl Store for TwoNodes {
             $(fn $name(&self $(, $arg: $type)*) -> Fut<'_, $out> { self.next().$name($($arg),*) })*
             $(fn $with<'a>(&'a self $(, $warg: $wtype)*) -> Fut<'a, $wout> { self.next().$with($($warg),*) })*
+            fn is_shared(&self) -> bool {
+                true
+            }
             fn now(&self) -> Time { self.next().now() }
         }
     };
@@ -58,6 +63,10 @@ in_turn! {
     list_running_jobs() -> Result<Vec<Job>, StoreError>;
     read_log(after: Rev, limit: u32) -> Result<LogRead, StoreError>;
     read_live() -> Result<(Stamp, Vec<Entry>), StoreError>;
+    put_node(row: NodeRow) -> Result<(), StoreError>;
+    list_nodes() -> Result<Vec<NodeRow>, StoreError>;
+    remove_node(id: NodeId, beat: u64) -> Result<bool, StoreError>;
+    load_instance(id: InstanceId) -> Result<Option<Instance>, StoreError>;
     count_attempts() -> Result<AttemptCount, StoreError>;
     commit(changes: Changes) -> Result<Committed, CommitError>;
     /

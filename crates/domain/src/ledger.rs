@@ -1,0 +1,129 @@
+//! What a database must have, because this node was told that it is on disk (DESIGN §4.5).
+//!
+//! A standby that takes over may lack what its primary has acknowledged. The log and F tell some of that, but a refresh writes
+//! no entry, and F moves every two seconds only. So a database that can be failed over counts, in a row for each node and in the
+//! same transaction, the groups of commits that the node has made; and the node remembers the count that came with the last
+//! *acknowledged* one. A database that counts fewer has lost some. What was never acknowledged may be there or not: it raises the
+//! count of the row, and not what is remembered, until the next acknowledgement.
+use alloc::{format, string::String};
+use core::cmp::Ordering;
+use portcullis_wire::{Epoch, NodeId};
+use serde::{Deserialize, Serialize};
+
+/// How many groups of commits a node was told to be on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Commits {
+    /// Under which the database counts them: it stays the same over restarts, as long as the high-water mark is kept.
+    pub by: NodeId,
+    /// How many.
+    pub count: u64,
+    /// PostgreSQL's timeline then: each promotion of a standby begins a new one.
+    pub timeline: u32,
+}
+
+impl Commits {
+    /// Whether a standby has taken over since, or a primary is back that one had taken over from; in words.
+    pub fn failover(&self, timeline: u32) -> Option<String> {
+        let was = self.timeline;
+        match timeline.cmp(&was) {
+            Ordering::Greater => Some(format!("PostgreSQL's timeline was {was}, and is {timeline}: a failover")),
+            Ordering::Less => Some(format!("PostgreSQL's timeline was {was}, and is {timeline}: an older one")),
+            Ordering::Equal => None,
+        }
+    }
+
+    /// What a database that counts `found` has lost, in words; nothing that was acknowledged: `None`.
+    pub fn lost(&self, found: Option<u64>, timeline: u32) -> Option<String> {
+        let found = found.unwrap_or(0);
+        if found >= self.count {
+            return None;
+        }
+        let count = self.count;
+        let lost = format!("{count} groups of commits were acknowledged to this node, and the database has {found}");
+        let failover = self.failover(timeline).map(|failover| format!("; {failover}"));
+        Some(lost + &failover.unwrap_or_default())
+    }
+}
+
+/// The memory of a running node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ledger {
+    /// The generation of the log in which they were acknowledged. What a founding anew has made void need not be there.
+    pub epoch: Epoch,
+    /// What was acknowledged.
+    pub told: Commits,
+}
+
+impl Ledger {
+    /// A commit was acknowledged, with this count after it.
+    pub fn acknowledged(&mut self, epoch: Epoch, count: u64) {
+        if epoch > self.epoch {
+            (self.epoch, self.told.count) = (epoch, count);
+        } else if epoch == self.epoch {
+            self.told.count = self.told.count.max(count);
+        }
+    }
+
+    /// The database was looked at. `before`: this memory when the look began, for commits are acknowledged meanwhile.
+    ///
+    /// # Errors
+    /// It has lost something that was acknowledged: in words.
+    pub fn look(&mut self, before: &Self, epoch: Epoch, found: Option<u64>, timeline: u32) -> Result<(), String> {
+        if epoch < before.epoch {
+            return Err(format!("the log was in epoch {}, and is in {epoch}", before.epoch));
+        }
+        if epoch == before.epoch
+            && let Some(lost) = before.told.lost(found, timeline)
+        {
+            return Err(lost);
+        }
+        if epoch > self.epoch {
+            (self.epoch, self.told.count) = (epoch, found.unwrap_or(0));
+        }
+        self.told.timeline = self.told.timeline.max(timeline);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ledger(epoch: u32, count: u64) -> Ledger {
+        Ledger { epoch: Epoch(epoch), told: Commits { by: NodeId::from_bits(1), count, timeline: 1 } }
+    }
+
+    #[test]
+    fn only_what_was_acknowledged_must_be_there() {
+        for (epoch, found, fine) in [
+            (1, Some(7), true),
+            (1, Some(9), true), // two of an unknown outcome
+            (1, Some(6), false),
+            (1, None, false),
+            (2, None, true), // founded anew
+            (0, Some(7), false),
+        ] {
+            for timeline in [1, 2] {
+                let (mut now, before) = (ledger(1, 8), ledger(1, 7));
+                assert_eq!(now.look(&before, Epoch(epoch), found, timeline).is_ok(), fine, "{epoch} {found:?}");
+                // The count of the row is what is there; only an acknowledgement makes it what must be there.
+                let told = if epoch == 2 { 0 } else { 8 };
+                assert_eq!(now.told.count, told, "{epoch} {found:?}");
+            }
+        }
+        let said = ledger(1, 7).look(&ledger(1, 7), Epoch(1), Some(3), 2).unwrap_err();
+        assert!(said.contains("7 groups") && said.contains("timeline was 1, and is 2"), "{said}");
+    }
+
+    #[test]
+    fn acknowledgements_come_in_any_order_and_of_any_epoch() {
+        let mut now = ledger(1, 7);
+        now.acknowledged(Epoch(1), 6);
+        assert_eq!(now, ledger(1, 7));
+        now.acknowledged(Epoch(2), 3);
+        assert_eq!(now, ledger(2, 3));
+        now.acknowledged(Epoch(1), 9);
+        assert_eq!(now, ledger(2, 3));
+    }
+}

@@ -1,0 +1,195 @@
+//! A release is rolled out over nodes that run: the schema moves under the release before, which goes on with its own statements;
+//! a migration that is killed leaves nothing of its step; nodes that start at once migrate once.
+use crate::support::{START, name_of, open, runtime, standing};
+use portcullis_domain::changes::{Change, Changes, Revoke};
+use portcullis_store::Store as _;
+use portcullis_store_postgres::PostgresStore;
+use portcullis_testkit::Cluster;
+use portcullis_wire::{Chain, Rev, Target, Verb};
+use sqlx::Connection as _;
+use sqlx::postgres::PgConnection;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::time::Duration;
+
+/// What the release before has migrated to.
+const BEFORE: &[&str] = &[
+    include_str!("../../src/migrations/0001_tables.sql"),
+    include_str!("../../src/migrations/0002_rules.sql"),
+    include_str!("../../src/migrations/0003_commit.sql"),
+    include_str!("../../src/migrations/0004_act.sql"),
+    include_str!("../../src/migrations/0005_nodes.sql"),
+];
+
+/// How the release before commits, with a group that ends everything as it writes it.
+const OLD_COMMIT: &str = r#"SELECT commit_group('{"now": 1700000000000, "exclusive": true,
+    "locks": {"accounts": [], "sessions": [], "grants": [], "sessions_of": [], "grants_of": []},
+    "acts": [{"expects": [], "alone": null, "events": [], "last": [], "idempotency": null, "idle_ttl": null,
+        "steps": [{"how": "other", "do": "revoke", "row": "all", "verb": "end", "scope": "all", "id": null, "target": "*",
+            "except": null, "spread_ms": null, "reason": "a door", "most": 64, "key": null}]}]}'::jsonb)::text"#;
+
+/// How it reads the log, writes its node's row and reads the others'.
+const OLD_READS: &[&str] = &[
+    "SELECT m.log, m.epoch, m.head, m.chain, m.horizon, m.floor, m.cut_rev, m.cut_except, m.forgotten, m.bound_now_ms, \
+     m.bound_next_ms, m.bound_next_from, l.* FROM meta m LEFT JOIN LATERAL (SELECT * FROM log e WHERE e.rev > 0 \
+     ORDER BY e.rev LIMIT 100) l ON true ORDER BY l.rev",
+    "INSERT INTO nodes (id, beat, body) VALUES ('\\x00000000000000000000000000000001', 1, '{}') \
+     ON CONFLICT (id) DO UPDATE SET beat = nodes.beat + 1",
+    "SELECT id, beat, body FROM nodes ORDER BY id",
+];
+
+/// A database as the release before leaves it, with a log of this many entries.
+fn as_before(entries: usize) -> String {
+    let (cluster, log) = (Cluster::shared(), crate::support::LOG);
+    let url = cluster.database(None);
+    let done = (1..=BEFORE.len()).map(|n| format!("({n})")).collect::<Vec<_>>().join(", ");
+    let bytes = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let (id, genesis) = (bytes(&log.bits().to_be_bytes()), bytes(&Chain::genesis(log).0));
+    let sql = format!(
+        "CREATE SCHEMA portcullis; SET search_path TO portcullis; \
+         CREATE TABLE schema_version (done bigint PRIMARY KEY, at timestamptz NOT NULL DEFAULT now()); {} \
+         INSERT INTO schema_version (done) VALUES {done}; \
+         INSERT INTO meta (one, log, epoch, head, chain, horizon, floor, cut_rev, forgotten, standing, worked_off) \
+         VALUES (1, '\\x{id}', 1, 0, '\\x{genesis}', 0, 0, 0, 0, 0, 0);",
+        BEFORE.join("\n"),
+    );
+    cluster.psql(name_of(&url), &sql);
+    (0..entries).for_each(|_| old(&url, OLD_COMMIT));
+    url
+}
+
+/// A statement of the release before.
+fn old(url: &str, sql: &str) {
+    let said = Cluster::shared().psql(name_of(url), &format!("SET search_path TO portcullis; {sql}"));
+    assert!(!said.contains("conflict"), "{said}");
+}
+
+fn version(url: &str) -> String {
+    Cluster::shared().psql(name_of(url), "SELECT max(done) FROM portcullis.schema_version")
+}
+
+async fn end_everything(store: &PostgresStore) -> Rev {
+    let what =
+        Revoke { verb: Verb::End, target: Target::All, except: None, spread_ms: None, reason: "another door".into() };
+    let changes = Changes { steps: vec![Change::Revoke(what)], ..Changes::default() };
+    store.commit(changes).await.unwrap().rev.unwrap()
+}
+
+/// Its log is whole: every entry of both releases, in one chain.
+async fn whole(store: &PostgresStore) -> usize {
+    let (stamp, entries) = store.read_live().await.unwrap();
+    let revs: Vec<u64> = entries.iter().map(|entry| entry.rev.0).collect();
+    assert_eq!(revs, (1..=entries.len() as u64).collect::<Vec<_>>());
+    assert_eq!(stamp.chain, entries.iter().fold(Chain::genesis(stamp.log), Chain::after));
+    entries.len()
+}
+
+#[test]
+fn the_release_before_goes_on_while_and_after_its_database_is_migrated() {
+    let url = as_before(3);
+    let (over, commits) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let running = {
+        let (url, over, commits) = (url.clone(), over.clone(), commits.clone());
+        std::thread::spawn(move || {
+            while !over.load(SeqCst) {
+                old(&url, OLD_COMMIT);
+                commits.fetch_add(1, SeqCst);
+                OLD_READS.iter().for_each(|sql| old(&url, sql));
+            }
+        })
+    };
+    while commits.load(SeqCst) < 2 {
+        std::thread::yield_now();
+    }
+    let (store, own) = runtime().block_on(async {
+        let (store, mut own) = (open(&url).await, 0);
+        while own < 20 || commits.load(SeqCst) < 10 {
+            end_everything(&store).await;
+            own += 1;
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        (store, own)
+    });
+    over.store(true, SeqCst);
+    running.join().unwrap();
+    let commits = commits.load(SeqCst);
+    // And the one before may be started again: its statements are all there still.
+    old(&url, OLD_COMMIT);
+    assert_eq!(runtime().block_on(whole(&store)), 3 + commits + own + 1);
+    assert_eq!(
+        store.commits().unwrap().count,
+        own as u64,
+        "what the release before commits is not counted, and not missed"
+    );
+    assert_eq!(store.lost(), None);
+}
+
+/// The server's process at work in the migration is killed when the step's statements ran and its end is still to come.
+#[test]
+fn a_migration_that_is_killed_in_the_midst_of_a_step_leaves_nothing_of_it() {
+    let (url, cluster) = (as_before(3), Cluster::shared());
+    let before = version(&url);
+    runtime().block_on(async {
+        let mut other = PgConnection::connect(&url).await.unwrap();
+        let mut killer = PgConnection::connect(&url).await.unwrap();
+        // The step writes down last that it was done, and waits.
+        sqlx::raw_sql("BEGIN; LOCK TABLE portcullis.schema_version IN SHARE MODE").execute(&mut other).await.unwrap();
+        let opening = tokio::spawn({
+            let url = url.clone();
+            async move { PostgresStore::open(&url, standing()).await.map(drop) }
+        });
+        const KILL: &str = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() \
+             AND wait_event_type = 'Lock' AND query LIKE 'INSERT INTO portcullis.schema_version%'";
+        let kill = async {
+            while sqlx::query_scalar::<_, bool>(KILL).fetch_all(&mut killer).await.unwrap().is_empty() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), kill).await.unwrap();
+        assert!(opening.await.unwrap().is_err());
+        sqlx::raw_sql("ROLLBACK").execute(&mut other).await.unwrap();
+        assert_eq!(version(&url), before);
+        let there = cluster.psql(name_of(&url), "SELECT to_regclass('portcullis.committers') IS NULL");
+        assert_eq!(there, "t", "nothing of the step is left");
+        old(&url, OLD_COMMIT);
+        let store = open(&url).await;
+        end_everything(&store).await;
+        assert_eq!(whole(&store).await, 5);
+    });
+}
+
+#[test]
+fn nodes_that_start_at_once_migrate_once() {
+    let url = as_before(2);
+    runtime().block_on(async {
+        let open = || PostgresStore::open(&url, standing());
+        let (one, two, three) = tokio::join!(open(), open(), open());
+        let stores = [one.unwrap(), two.unwrap(), three.unwrap()];
+        for store in &stores {
+            end_everything(store).await;
+        }
+        assert_eq!(whole(&stores[0]).await, 5);
+        assert!(stores[0].stamp().await.unwrap().now == START);
+        let ids: std::collections::BTreeSet<_> = stores.iter().map(|store| store.commits().unwrap().by).collect();
+        assert_eq!(ids.len(), 3, "each counts by itself");
+    });
+    let rows = Cluster::shared().psql(name_of(&url), "SELECT count(*), max(done) FROM portcullis.schema_version");
+    assert_eq!(rows, format!("{0}|{0}", version(&url)));
+}
+
+/// A node that runs on a schema which a later release has migrated goes on; only a start is refused.
+#[test]
+fn a_later_release_is_told_by_its_number() {
+    runtime().block_on(async {
+        let url = as_before(0);
+        let store = open(&url).await;
+        let known: u32 = version(&url).parse().unwrap();
+        let next = format!("INSERT INTO portcullis.schema_version (done) VALUES ({})", known + 1);
+        Cluster::shared().psql(name_of(&url), &next);
+        end_everything(&store).await;
+        let refused = PostgresStore::open(&url, standing()).await.map(drop).unwrap_err().to_string();
+        let words =
+            format!("schema version {}, this program knows up to {known}; use the release that migrated it", known + 1);
+        assert!(refused.contains(&words), "{refused}");
+    });
+}
