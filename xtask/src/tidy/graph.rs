@@ -20,7 +20,19 @@ const KEPT: &[(&str, &[&str])] = &[
     ("sqlx", &["store-postgres"]),
     (
         "tokio",
-        &["store-sqlite", "store-postgres", "app", "http", "server", "tower", "gate", "testkit", "floor", "load"],
+        &[
+            "store-sqlite",
+            "store-postgres",
+            "app",
+            "http",
+            "server",
+            "tower",
+            "gate",
+            "testkit",
+            "floor",
+            "load",
+            "followers",
+        ],
     ),
 ];
 
