@@ -9,6 +9,7 @@
 //!   waits for the network.
 //! - **Reading** (`reads`, `jobs`): each view is one statement without row locks, so that the stamp and the facts are of one
 //!   snapshot (I3).
+//!   Refreshes that wait together are one statement and one snapshot (`together`).
 //! - **Waking** (`watch`): LISTEN, which only wakes.
 //! - **Time** (`clock`): the database's.
 //!
@@ -24,6 +25,7 @@ mod open;
 mod pool;
 mod reads;
 mod rows;
+mod together;
 mod watch;
 
 pub use clock::{Clock, TimeSource};
@@ -33,6 +35,7 @@ use crate::cells::Fault;
 use crate::clock::DatabaseClock;
 use crate::commit::{Act, Committer, Job};
 use crate::pool::Reader;
+use crate::together::Lookups;
 use portcullis_domain::changes::{BoundRow, Changes, Committed};
 use portcullis_domain::mass::{self, Batch, Filter};
 use portcullis_domain::model::{Account, Client, Instance, Key};
@@ -60,6 +63,7 @@ pub struct PostgresStore {
     reader: Arc<Reader>,
     clock: Arc<DatabaseClock>,
     committer: mpsc::Sender<Job>,
+    lookups: Lookups,
     counters: Arc<Counters>,
     woken: tokio_watch::Receiver<u64>,
     nodes_woken: tokio_watch::Receiver<u64>,
@@ -122,7 +126,8 @@ impl PostgresStore {
         tokio::spawn(writer.run(waiting)); // ends when the last sender is gone
         let background =
             vec![tokio::spawn(watch::follow(connect, wakes)), tokio::spawn(keep_time(reader.clone(), clock.clone()))];
-        Ok(Self { reader, clock, committer, counters, woken, nodes_woken, background })
+        let lookups = Lookups::new(reader.clone(), options.queue);
+        Ok(Self { reader, clock, committer, lookups, counters, woken, nodes_woken, background })
     }
 
     /// What the committer did so far.
@@ -177,7 +182,7 @@ impl Store for PostgresStore {
         self.read(reads::sign_in(&self.reader, email, client))
     }
     fn load_refresh(&self, grant: GrantId) -> Fut<'_, Result<Option<RefreshView>, StoreError>> {
-        self.read(reads::refresh(&self.reader, grant))
+        Box::pin(self.lookups.refresh(grant))
     }
     fn load_session(&self, session: SessionId) -> Fut<'_, Result<Option<SessionView>, StoreError>> {
         self.read(reads::session(&self.reader, session))

@@ -16,6 +16,7 @@ pub(crate) const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0003_commit.sql"),
     include_str!("migrations/0004_act.sql"),
     include_str!("migrations/0005_nodes.sql"),
+    include_str!("migrations/0006_cheaper.sql"),
 ];
 
 /// What stands in the way of a migration.

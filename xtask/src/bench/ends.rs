@@ -18,8 +18,9 @@ const ACCOUNTS: usize = 64;
 const ROUND_S: &str = "4";
 /// What is watched stops after as long.
 const WATCH_S: &str = "25";
-/// Between two ends that are watched, so that each is alone.
-const PAUSE_MS: &str = "10";
+/// Between two ends that are watched, so that each is alone: for each verifier that follows on this machine, and at least.
+const PAUSE_FOR_EACH_US: usize = 300;
+const PAUSE_MS: usize = 10;
 /// How long leases are counted while nothing else happens.
 const QUIET: Duration = Duration::from_secs(5);
 
@@ -145,10 +146,11 @@ impl<'a> Ends<'a> {
         let leases = self.leases()? - leases;
         let (cpu, database) = (self.cluster.nodes_cpu_ms()? - cpu, self.cluster.postgres.cpu_ms()? - database);
 
-        let ended = self.call_all(1, PAUSE_MS, WATCH_S, self.end_all_plan(calls, "")?, all)?;
+        let pause_ms = (count * PAUSE_FOR_EACH_US / 1000).max(PAUSE_MS).to_string();
+        let ended = self.call_all(1, &pause_ms, WATCH_S, self.end_all_plan(calls, "")?, all)?;
         let applied = applied(&mut fleet, &ended)?;
         let waited = self.end_all_plan(calls, "?wait=enforced")?;
-        let enforced = self.call_all(1, PAUSE_MS, WATCH_S, waited, all)?;
+        let enforced = self.call_all(1, &pause_ms, WATCH_S, waited, all)?;
 
         println!("  {count} verifiers at {all} nodes, {} and {} ends one after the other", ended.len(), enforced.len());
         let of = |from: fn(&Ended) -> f64, slowest: bool| {
