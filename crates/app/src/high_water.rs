@@ -2,15 +2,18 @@
 //! `domain::rollback`.
 //!
 //! A database that was replaced by an older copy cannot tell by itself. So a small file, best on another volume, says how far
-//! it was; it is compared at the start. While the server runs, others bring proofs too: a verifier that shows a position
+//! it was, and which server's run wrote it; it is compared at the start. While the server runs, others bring proofs too: a verifier that shows a position
 //! of ours beyond the head, a token of ours that is stamped beyond it, a refresh token that is ahead of its row. Any proof puts
 //! this node into the state `rolled_back`: nothing is served or issued until an operator founds the log anew, restores a
 //! backup, or puts the right database back. The state is written down beside the file, so that a restart does not forget it.
-use crate::{App, AppError};
-use portcullis_domain::rollback::Compared;
+use crate::{App, AppError, real};
+use portcullis_domain::Chance as _;
+use portcullis_domain::changes::{Change, Changes};
+use portcullis_domain::rollback::{Compared, Runs};
 pub use portcullis_domain::rollback::{Mark, Proof};
+use portcullis_domain::view::Stamp;
 use portcullis_store::{FaultKind, Flood, Store, StoreError};
-use portcullis_wire::{Entry, LogId, Rev};
+use portcullis_wire::{Entry, LogId, Rev, RunId};
 use serde::{Deserialize, Serialize};
 use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
@@ -76,7 +79,9 @@ impl App {
     /// Another log than the file names: an empty or foreign database stands where ours should. Nothing was changed.
     pub async fn guard_log(&self, path: PathBuf, tasks: &mut tokio::task::JoinSet<()>) -> Result<(), AppError> {
         let stamp = self.store().stamp().await.map_err(|e| self.fault(e.into()))?;
+        let last = self.store().load_run().await.map_err(|e| self.fault(e.into()))?;
         let mark: Option<Mark> = read(&path).map_err(|what| AppError::Fault(what.into()))?;
+        let proof: Option<Proof> = read(&proof_path(&path)).map_err(|what| AppError::Fault(what.into()))?;
         if let Some(mark) = mark {
             let behind = match mark.compare(&stamp) {
                 Compared::OtherLog => return Err(AppError::Fault(other_log(&path, &mark, stamp.log).into())),
@@ -86,61 +91,106 @@ impl App {
                     let since = written_since(self.store(), mark.rev).await.map_err(|e| self.fault(e.into()))?;
                     // Where some of it is forgotten, nothing speaks against the log.
                     let same = since.is_none_or(|since| mark.after(&since).chain == stamp.chain);
-                    (!same).then(|| format!("the log has another history at {}.{} than it had", mark.epoch, mark.rev))
+                    // Where there is a proof already, the mark may be that of the wrong database: the proof says whose is right.
+                    let foreign = proof.is_none() && !mark.runs.fit(last);
+                    let another = || format!("the log has another history at {}.{} than it had", mark.epoch, mark.rev);
+                    let by_another = || "another server has written to it since".to_owned();
+                    (!same).then(another).or_else(|| foreign.then(by_another))
                 }
             };
             if let Some(what) = behind {
                 self.hub().prove(mark.proof(format!("{what} (by {})", path.display()), stamp.now));
             }
         }
-        let proof: Option<Proof> = read(&proof_path(&path)).map_err(|what| AppError::Fault(what.into()))?;
         if let Some(proof) = proof {
             let since = written_since(self.store(), proof.rev).await.map_err(|e| self.fault(e.into()))?;
-            if proof.is_met_by(&stamp, since.as_deref()) && self.hub().rolled_back().is_none() {
+            if proof.is_met_by(&stamp, since.as_deref(), last) && self.hub().rolled_back().is_none() {
                 tracing::info!(was = %proof.what, "the database has what was missing: it is served again");
                 let _ = std::fs::remove_file(proof_path(&path)); // or at the next start
             } else {
                 self.hub().prove(proof);
             }
         }
-        tasks.spawn(self.clone().keep_mark(path));
+        let next = (!self.store().is_shared()).then(|| RunId::from_bits(real::RealChance.bits()));
+        let runs = Runs { last, next };
+        let mut keeper = Keeper { path, runs, written: None, noted: None, flood: Flood::default() };
+        // Before anything is served, where it can be done: that this run writes from now on.
+        keeper.round(self).await;
+        keeper.round(self).await;
+        let app = self.clone();
+        tasks.spawn(async move {
+            loop {
+                tokio::time::sleep(ROUND).await;
+                keeper.round(&app).await;
+            }
+        });
         Ok(())
     }
+}
 
-    /// For ever. What could not be written is tried again in the next round, and the mark never goes back: a database that does
-    /// while it is served is a proof like any other.
-    async fn keep_mark(self, path: PathBuf) {
-        let (mut written, mut noted): (Option<Mark>, Option<Arc<Proof>>) = (None, None);
-        let mut flood = Flood::default();
-        loop {
-            let stamp = self.store().stamp().await.ok();
-            if let (Some(mark), Some(stamp)) = (&written, &stamp)
-                && let Compared::Behind(what) = mark.compare(stamp)
-            {
-                self.hub().prove(mark.proof(what, stamp.now));
-            }
-            let proof = self.hub().rolled_back();
-            let result = if proof != noted {
-                let (at, what) = (proof_path(&path), proof.clone());
-                let result = off_thread(move || what.map_or_else(|| remove(&at), |proof| write(&at, &*proof))).await;
-                result.map(|()| noted = proof)
-            } else if noted.is_none()
-                && let Some(stamp) = stamp
-                && written.is_none_or(|mark| mark.is_behind(&stamp))
-            {
-                let (mark, at) = (Mark::of(&stamp), path.clone());
-                off_thread(move || write(&at, &mark)).await.map(|()| written = Some(mark))
-            } else {
-                Ok(())
-            };
-            if let Err(error) = result
-                && let Some(times) = flood.note(FaultKind::of_io(&error), self.store().now())
-            {
-                let path = path.display();
-                tracing::warn!(%error, times, %path, "how far the database has come could not be written down");
-            }
-            tokio::time::sleep(ROUND).await;
+/// Keeps the two files.
+struct Keeper {
+    path: PathBuf,
+    /// The run that the database names, and this one until it is that.
+    runs: Runs,
+    written: Option<Mark>,
+    noted: Option<Arc<Proof>>,
+    flood: Flood,
+}
+
+impl Keeper {
+    /// What could not be written is tried again in the next round, and the mark never goes back: a database that does while it
+    /// is served is a proof like any other.
+    async fn round(&mut self, app: &App) {
+        let stamp = app.store().stamp().await.ok();
+        if let (Some(mark), Some(stamp)) = (&self.written, &stamp)
+            && let Compared::Behind(what) = mark.compare(stamp)
+        {
+            app.hub().prove(mark.proof(what, stamp.now));
         }
+        let proof = app.hub().rolled_back();
+        if proof != self.noted {
+            let (at, what) = (proof_path(&self.path), proof.clone());
+            let result = off_thread(move || what.map_or_else(|| remove(&at), |proof| write(&at, &*proof))).await;
+            if self.tell(app, result) {
+                self.noted = proof;
+            }
+        } else if let Some(stamp) = stamp.filter(|_| proof.is_none()) {
+            let mark = Mark { runs: self.runs, ..Mark::of(&stamp) };
+            if self.is_due(&mark, &stamp) {
+                let at = self.path.clone();
+                let result = off_thread(move || write(&at, &mark)).await;
+                if !self.tell(app, result) {
+                    return;
+                }
+                self.written = Some(mark);
+            }
+            self.enter(app).await;
+        }
+    }
+
+    fn is_due(&self, mark: &Mark, stamp: &Stamp) -> bool {
+        self.written.is_none_or(|written| written.runs != mark.runs || written.is_behind(stamp))
+    }
+
+    /// The mark names the next run: now the database may, too.
+    async fn enter(&mut self, app: &App) {
+        let Some(next) = self.runs.next else { return };
+        let changes = Changes { steps: vec![Change::SetRun(next)], ..Changes::default() };
+        match app.store().commit(changes).await {
+            Ok(_) => self.runs = Runs { last: Some(next), next: None },
+            Err(error) => _ = app.fault(error.into()),
+        }
+    }
+
+    /// Whether it could be written.
+    fn tell(&mut self, app: &App, result: std::io::Result<()>) -> bool {
+        let Err(error) = result else { return true };
+        if let Some(times) = self.flood.note(FaultKind::of_io(&error), app.store().now()) {
+            let path = self.path.display();
+            tracing::warn!(%error, times, %path, "how far the database has come could not be written down");
+        }
+        false
     }
 }
 

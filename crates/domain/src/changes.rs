@@ -10,7 +10,8 @@ use crate::retention::Retention;
 use crate::throttle::{Attempt, BucketKey, Verdict};
 use alloc::{string::String, vec::Vec};
 use portcullis_wire::{
-    AccountId, ClientId, Digest, Epoch, GrantId, InstanceId, KeyId, Rev, SecretBytes, SessionId, Target, Time, Verb,
+    AccountId, ClientId, Digest, Epoch, GrantId, InstanceId, KeyId, Rev, RunId, SecretBytes, SessionId, Target, Time,
+    Verb,
 };
 
 /// What to commit: all or nothing.
@@ -240,6 +241,8 @@ pub enum Change {
     StepJob(JobStep),
     /// The bound B in milliseconds, as all nodes use it: `current` from now on, `next` from `at`.
     SetBound(BoundRow),
+    /// The server that writes from now on; only where a database belongs to one node. See [`crate::rollback`].
+    SetRun(RunId),
     /// Deletes those of these sessions, with their grants, that may go by [`crate::retention::may_go`]; counted in
     /// [`Committed::pruned`].
     PruneSessions {

@@ -3,10 +3,11 @@
 //! It cannot tell by itself. So how far it had come is written down elsewhere, in a [`Mark`], and is compared at the start; and
 //! whoever holds something that the database has made and no longer knows brings a [`Proof`]. The mark has the position of the
 //! log with its link, which tells lost ends and forks, and F, which moves with time: it tells that a copy is old even when only
-//! refreshes were lost, which write no entries.
+//! refreshes were lost, which write no entries. And it names the run of the server that wrote the database last, as the database does:
+//! where they differ, another server has written to it, however alike the numbers are.
 use crate::view::Stamp;
 use alloc::{format, string::String};
-use portcullis_wire::{Chain, Entry, Epoch, LogId, Rev, Time};
+use portcullis_wire::{Chain, Entry, Epoch, LogId, Rev, RunId, Time};
 use serde::{Deserialize, Serialize};
 
 /// How far a database had come.
@@ -26,6 +27,26 @@ pub struct Mark {
     pub floor: Time,
     /// When that was written down, by the database's clock.
     pub at: Time,
+    /// Whose it was.
+    #[serde(default)]
+    pub runs: Runs,
+}
+
+/// Which run of a server wrote a database last, where it belongs to one node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Runs {
+    /// The one that the database names,
+    pub last: Option<RunId>,
+    /// and the one that it is about to name: either may be found in it.
+    pub next: Option<RunId>,
+}
+
+impl Runs {
+    /// Whether a database that names `last` is the one that is meant. Where nothing is said, it may be.
+    pub fn fit(&self, last: Option<RunId>) -> bool {
+        self.last.is_none() || last == self.last || last.is_some() && last == self.next
+    }
 }
 
 /// What proves that the database is older than what it has said already.
@@ -49,6 +70,9 @@ pub struct Proof {
     /// Whether a database that has come as far as that position has what was lost. A refresh token that is ahead of its row tells
     /// of no position: then only a person can say that the right database is back.
     pub told_by_position: bool,
+    /// Whose the right one is, where the proof tells it.
+    #[serde(default)]
+    pub runs: Runs,
 }
 
 /// What a mark says about the database that is found.
@@ -68,7 +92,7 @@ impl Mark {
     /// How far a database has come now.
     pub fn of(stamp: &Stamp) -> Self {
         let (log, epoch, rev, chain) = (stamp.log, stamp.epoch, stamp.head, stamp.chain);
-        Self { log, epoch, rev, chain, floor: stamp.floor, at: stamp.now }
+        Self { log, epoch, rev, chain, floor: stamp.floor, at: stamp.now, runs: Runs::default() }
     }
 
     /// The rule, as far as numbers tell.
@@ -108,7 +132,7 @@ impl Mark {
     /// The proof that this mark gives.
     pub fn proof(&self, what: String, now: Time) -> Proof {
         let (epoch, rev, chain) = (self.epoch, self.rev, Some(self.chain));
-        Proof { what, epoch, rev, chain, floor: self.floor, at: now, told_by_position: true }
+        Proof { what, epoch, rev, chain, floor: self.floor, at: now, told_by_position: true, runs: self.runs }
     }
 }
 
@@ -119,13 +143,14 @@ fn link_after(link: Chain, entries: &[Entry]) -> Chain {
 impl Proof {
     /// Somebody shows a position that the lost part had, and perhaps its link.
     pub fn by_position(what: String, (epoch, rev): (Epoch, Rev), chain: Option<Chain>, now: Time) -> Self {
-        Self { what, epoch, rev, chain, floor: Time::ZERO, at: now, told_by_position: true }
+        Self { what, epoch, rev, chain, floor: Time::ZERO, at: now, told_by_position: true, runs: Runs::default() }
     }
 
     /// Somebody shows what the database made and no longer knows, without a position of the lost part.
     pub fn by_other_means(what: String, stamp: &Stamp) -> Self {
         let (epoch, rev) = (stamp.epoch, stamp.head);
-        Self { what, epoch, rev, chain: None, floor: Time::ZERO, at: stamp.now, told_by_position: false }
+        let (floor, runs) = (Time::ZERO, Runs::default());
+        Self { what, epoch, rev, chain: None, floor, at: stamp.now, told_by_position: false, runs }
     }
 
     /// Whether it reaches further than another one: the furthest is the one that a database must satisfy.
@@ -134,11 +159,11 @@ impl Proof {
     }
 
     /// Whether a database that comes back has what was lost, and may be served again by itself. `since`: its entries after the
-    /// proof's position, none left out; `None` where some are forgotten, and nobody can tell.
-    pub fn is_met_by(&self, stamp: &Stamp, since: Option<&[Entry]>) -> bool {
+    /// proof's position, none left out; `None` where some are forgotten, and nobody can tell. `last`: the run that it names.
+    pub fn is_met_by(&self, stamp: &Stamp, since: Option<&[Entry]>, last: Option<RunId>) -> bool {
         let as_far = (stamp.epoch, stamp.head) >= (self.epoch, self.rev) && stamp.floor >= self.floor;
         let same = self.chain.is_none_or(|link| since.is_some_and(|since| link_after(link, since) == stamp.chain));
-        stamp.epoch > self.epoch || self.told_by_position && as_far && same
+        stamp.epoch > self.epoch || self.told_by_position && as_far && same && self.runs.fit(last)
     }
 }
 
@@ -178,14 +203,37 @@ mod tests {
             assert_eq!(mark.is_behind(&found), behind, "{epoch}.{rev} {floor}");
             let proof = mark.proof("a mark".into(), Time(0));
             let proof = Proof { chain: None, ..proof };
-            assert_eq!(proof.is_met_by(&found, None), fits, "{epoch}.{rev} {floor}");
-            assert!(!Proof { told_by_position: false, ..proof }.is_met_by(&found, None));
+            assert_eq!(proof.is_met_by(&found, None, None), fits, "{epoch}.{rev} {floor}");
+            assert!(!Proof { told_by_position: false, ..proof }.is_met_by(&found, None, None));
         }
         let anew = stamp(3, 1, 0);
         assert_eq!(mark.compare(&anew), Compared::Refounded);
-        assert!(mark.is_behind(&anew) && mark.proof(String::new(), Time(0)).is_met_by(&anew, None));
+        assert!(mark.is_behind(&anew) && mark.proof(String::new(), Time(0)).is_met_by(&anew, None, None));
         let other = Stamp { log: LogId::from_bits(2), ..stamp(2, 10, 100) };
         assert_eq!(mark.compare(&other), Compared::OtherLog);
+    }
+
+    #[test]
+    fn a_database_that_another_run_wrote_is_another_one() {
+        let [ours, next, theirs] = [1, 2, 3].map(|bits| Some(RunId::from_bits(bits)));
+        for (last, next, found, fits) in [
+            (None, None, theirs, true), // by a release that named none, or before the first run was in the database
+            (None, ours, None, true),
+            (None, ours, ours, true),
+            (ours, None, ours, true),
+            (ours, None, theirs, false),
+            (ours, None, None, false),
+            (ours, next, ours, true), // a crash before the next one was in the database, or after
+            (ours, next, next, true),
+            (ours, next, theirs, false),
+            (ours, next, None, false),
+        ] {
+            let mark = Mark { runs: Runs { last, next }, ..Mark::of(&stamp(1, 1, 1)) };
+            assert_eq!(mark.runs.fit(found), fits, "{last:?} {next:?} {found:?}");
+            let proof = Proof { chain: None, ..mark.proof(String::new(), Time(0)) };
+            assert_eq!(proof.is_met_by(&stamp(1, 1, 1), None, found), fits, "{last:?} {next:?} {found:?}");
+            assert!(proof.is_met_by(&stamp(2, 1, 1), None, found), "founded anew");
+        }
     }
 
     #[test]
@@ -211,7 +259,7 @@ mod tests {
         assert_eq!(mark.after(&ours), Mark { rev: Rev(12), chain: newest, ..mark });
         assert!(mark.after(&theirs).chain != newest && mark.after(&[]) == mark);
         let (proof, found) = (mark.proof(String::new(), Time(0)), Stamp { chain: newest, ..stamp(1, 12, 0) });
-        assert!(proof.is_met_by(&found, Some(&ours)));
-        assert!(!proof.is_met_by(&found, Some(&theirs)) && !proof.is_met_by(&found, None));
+        assert!(proof.is_met_by(&found, Some(&ours), None));
+        assert!(!proof.is_met_by(&found, Some(&theirs), None) && !proof.is_met_by(&found, None, None));
     }
 }

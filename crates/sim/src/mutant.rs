@@ -112,6 +112,10 @@ mutants! {
     MarkWithoutFloor = "mark-without-floor" breaks "I10";
     /// A start compares numbers, and not what was written since.
     MarkWithoutChain = "mark-without-chain" breaks "I10";
+    /// A start compares what was written, and not who wrote it.
+    MarkWithoutRun = "mark-without-run" breaks "I10";
+    /// A run is in the database before the mark names it.
+    RunBeforeMark = "run-before-mark" breaks "I10";
     /// The mark is written for whatever database is found.
     MarkGoesBack = "mark-goes-back" breaks "I10";
     /// A start forgets that the database was proven to be old.

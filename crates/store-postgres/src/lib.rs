@@ -45,7 +45,9 @@ use portcullis_store::{
     AttemptCount, CommitError, EventFilter, EventRow, FaultKind, Fut, LiveCount, LogRead, News, NodeRow, Page,
     Prunable, Remembered, RowCount, Store, StoreError,
 };
-use portcullis_wire::{AccountId, ClientId, Entry, EventId, GrantId, InstanceId, JobId, NodeId, Rev, SessionId, Time};
+use portcullis_wire::{
+    AccountId, ClientId, Entry, EventId, GrantId, InstanceId, JobId, NodeId, Rev, RunId, SessionId, Time,
+};
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
@@ -229,6 +231,9 @@ impl Store for PostgresStore {
     }
     fn load_bound(&self) -> Fut<'_, Result<Option<BoundRow>, StoreError>> {
         self.read(reads::bound(&self.reader))
+    }
+    fn load_run(&self) -> Fut<'_, Result<Option<RunId>, StoreError>> {
+        Box::pin(std::future::ready(Ok(None)))
     }
     fn list_events<'a>(
         &'a self,

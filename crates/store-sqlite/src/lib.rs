@@ -44,7 +44,7 @@ use portcullis_store::{
     AttemptCount, CommitError, EventFilter, EventRow, FaultKind, Fut, LiveCount, LogRead, Page, Prunable, Remembered,
     RowCount, Store, StoreError,
 };
-use portcullis_wire::{AccountId, ClientId, Entry, EventId, GrantId, JobId, Rev, SessionId, Time};
+use portcullis_wire::{AccountId, ClientId, Entry, EventId, GrantId, JobId, Rev, RunId, SessionId, Time};
 use rusqlite::Connection;
 use std::fmt;
 use std::path::Path;
@@ -237,6 +237,9 @@ impl Store for SqliteStore {
     }
     fn load_bound(&self) -> Fut<'_, Result<Option<BoundRow>, StoreError>> {
         self.point(|db, _| reads::bound(db))
+    }
+    fn load_run(&self) -> Fut<'_, Result<Option<RunId>, StoreError>> {
+        self.point(|db, _| reads::run(db))
     }
     fn list_events<'a>(
         &'a self,

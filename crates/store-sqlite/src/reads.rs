@@ -11,7 +11,7 @@ use portcullis_domain::mass;
 use portcullis_domain::model::{Account, Client, Instance, Key, Session};
 use portcullis_domain::view::{AccountView, ClientView, RefreshView, SessionView, SignInView, Stamp};
 use portcullis_store::{EventFilter, EventRow, LiveCount, LogRead, Page, Remembered};
-use portcullis_wire::{AccountId, ClientId, Entry, EventId, GrantId, Rev, SessionId, Time};
+use portcullis_wire::{AccountId, ClientId, Entry, EventId, GrantId, Rev, RunId, SessionId, Time};
 use rusqlite::{Connection, params};
 
 const META: &str = concat!("SELECT ", meta_columns!(), " FROM meta m WHERE m.one = 1");
@@ -223,6 +223,10 @@ pub(crate) fn keys(db: &Connection) -> Result<Vec<Key>, Fault> {
 
 pub(crate) fn bound(db: &Connection) -> Result<Option<BoundRow>, Fault> {
     Ok(meta(db)?.bound)
+}
+
+pub(crate) fn run(db: &Connection) -> Result<Option<RunId>, Fault> {
+    one(db, "SELECT run FROM meta WHERE one = 1", [], |cells| cells.id_if()).map(Option::flatten)
 }
 
 pub(crate) fn events(

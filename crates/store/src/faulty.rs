@@ -11,7 +11,9 @@ use portcullis_domain::mass::{Batch, Filter, Job};
 use portcullis_domain::model::{Account, Client, Instance, Key};
 use portcullis_domain::retention::Retention;
 use portcullis_domain::view::{AccountView, ClientView, RefreshView, SessionView, SignInView, Stamp};
-use portcullis_wire::{AccountId, ClientId, Entry, EventId, GrantId, InstanceId, JobId, NodeId, Rev, SessionId, Time};
+use portcullis_wire::{
+    AccountId, ClientId, Entry, EventId, GrantId, InstanceId, JobId, NodeId, Rev, RunId, SessionId, Time,
+};
 use std::ops::Deref;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -182,6 +184,9 @@ impl<S: Store> Store for Faulty<S> {
     }
     fn load_bound(&self) -> Fut<'_, Result<Option<BoundRow>, StoreError>> {
         self.load(|s| s.load_bound())
+    }
+    fn load_run(&self) -> Fut<'_, Result<Option<RunId>, StoreError>> {
+        self.load(|s| s.load_run())
     }
     fn list_events<'a>(
         &'a self,

@@ -18,7 +18,9 @@ use portcullis_domain::mass::{Batch, Filter, Job};
 use portcullis_domain::model::{Account, Client, Instance, Key};
 use portcullis_domain::retention::Retention;
 use portcullis_domain::view::{AccountView, ClientView, RefreshView, SessionView, SignInView, Stamp};
-use portcullis_wire::{AccountId, ClientId, Entry, EventId, GrantId, InstanceId, JobId, NodeId, Rev, SessionId, Time};
+use portcullis_wire::{
+    AccountId, ClientId, Entry, EventId, GrantId, InstanceId, JobId, NodeId, Rev, RunId, SessionId, Time,
+};
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -126,6 +128,8 @@ pub trait Store: Send + Sync + 'static {
     fn list_keys(&self) -> Fut<'_, Result<Vec<Key>, StoreError>>;
     /// The bound B; `None` on a new database.
     fn load_bound(&self) -> Fut<'_, Result<Option<BoundRow>, StoreError>>;
+    /// The run that wrote last. Where nodes share the database ([`is_shared`](Self::is_shared)) there is none.
+    fn load_run(&self) -> Fut<'_, Result<Option<RunId>, StoreError>>;
     /// Audit records, newest first, before `cursor`.
     fn list_events<'a>(
         &'a self,

@@ -135,6 +135,9 @@ id!(
     /// A server node, for as long as its process lives.
     NodeId, "nod");
 id!(
+    /// A run of a server on a database that belongs to one node.
+    RunId, "run");
+id!(
     /// A revocation log, made once per database.
     LogId, "log");
 

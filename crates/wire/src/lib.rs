@@ -25,7 +25,7 @@ pub use chain::Chain;
 pub use claims::AccessClaims;
 pub use frame::{Entry, Target, Verb};
 pub use ids::{
-    AccountId, ClientId, Epoch, EventId, GrantId, InstanceId, JobId, KeyId, LogId, NodeId, ParseIdError, Rev,
+    AccountId, ClientId, Epoch, EventId, GrantId, InstanceId, JobId, KeyId, LogId, NodeId, ParseIdError, Rev, RunId,
     SessionId, TokenId,
 };
 pub use problem::Code;

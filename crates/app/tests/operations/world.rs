@@ -109,6 +109,7 @@ impl<S: Store> Store for Held<S> {
         list_clients(cursor: Option<ClientId>, limit: u32) -> Result<Page<Client>, StoreError>;
         list_instances() -> Result<Vec<Instance>, StoreError>;
         load_bound() -> Result<Option<BoundRow>, StoreError>;
+        load_run() -> Result<Option<RunId>, StoreError>;
         load_revocation(rev: Rev) -> Result<Option<EventRow>, StoreError>;
         count_live() -> Result<LiveCount, StoreError>;
         read_live() -> Result<(Stamp, Vec<Entry>), StoreError>;

@@ -486,6 +486,57 @@ async fn a_copy_that_lost_nothing_but_refreshes_is_noticed_too() {
     refresh(story.at, &story.kept.refresh).await.must(200);
 }
 
+/// Nothing but the run tells such a fork: its log is as long as the right one's, and F has moved on there, too.
+#[tokio::test]
+async fn a_fork_that_lost_nothing_but_refreshes_is_noticed_by_its_run() {
+    let _turn = turn().await;
+    let mut story = Story::tell(&[], false).await;
+    story.stop().await;
+    copy(&story.dir.path("data"), &story.dir.path("copy"));
+    let path = story.dir.path("data/high-water.json");
+    let mark = || -> serde_json::Value { serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap() };
+    story.start(&[]).await;
+    story.superseded = story.kept.refresh.clone();
+    for _ in 0..2 {
+        let next = refresh(story.at, &story.kept.refresh).await.must(200);
+        story.kept = Session { access: story.kept.access.clone(), ..Session::from(&next) };
+    }
+    story.stop().await;
+    let right = mark();
+    assert!(right["runs"]["last"].is_string() && right["runs"]["next"].is_null(), "{right}");
+    copy(&story.dir.path("data"), &story.dir.path("right"));
+    // Elsewhere the copy is served until its F has passed the mark's. No entry is written.
+    copy(&story.dir.path("copy"), &story.dir.path("data"));
+    std::fs::remove_file(&path).unwrap();
+    let mut fork = serve(&story.dir, lasting_address(), &SETTINGS).await;
+    wait_for("F passes", || path.exists() && mark()["floor"].as_str() > right["floor"].as_str()).await;
+    fork.process.signal(Signal::TERM);
+    fork.process.ended().await;
+    assert_eq!(mark()["rev"], right["rev"], "no entry was written");
+    assert_ne!(mark()["runs"], right["runs"]);
+    std::fs::write(&path, right.to_string()).unwrap();
+    for _ in 0..2 {
+        story.start(&[]).await;
+        story.shut().await; // also for the superseded refresh token, which is the current one there
+        let log = story.server.as_ref().unwrap().process.log();
+        assert!(log.contains("another server has written to it since"), "{log}");
+        story.stop().await;
+    }
+    assert_eq!(mark(), right, "the mark is not the fork's now");
+    copy(&story.dir.path("right"), &story.dir.path("data"));
+    story.start(&[]).await;
+    story.fresh(&story.through).await;
+    refresh(story.at, &story.kept.refresh).await.must(200);
+    // A start after a kill takes the database for its own.
+    let mut server = story.server.take().unwrap();
+    server.process.signal(Signal::KILL);
+    server.process.ended().await;
+    drop(server);
+    story.start(&[]).await;
+    story.fresh(&story.through).await;
+    assert_ne!(mark()["runs"], right["runs"]);
+}
+
 /// SQLite drops what follows the first frame of its log whose checksum is wrong, without a word.
 #[tokio::test]
 async fn a_damaged_write_ahead_log_is_noticed_at_the_start() {

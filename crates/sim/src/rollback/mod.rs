@@ -59,8 +59,10 @@ enum Way {
 /// Where the story stands.
 #[derive(Debug)]
 enum Phase {
+    /// From `quiet` on nothing is ended, so that what is lost are refreshes alone.
     Calm {
         until: i64,
+        quiet: i64,
     },
     Wrong {
         kind: Kind,
@@ -90,6 +92,8 @@ pub struct World {
     rng: Rng,
     lapse: Option<Lapse>,
     rules: Rules,
+    /// Whether the database is one that nodes share, and has no runs.
+    shared: bool,
     volume: Volume,
     node: Option<Node>,
     followers: Vec<Follower>,
@@ -146,6 +150,7 @@ impl World {
             retry_window: 1_000,
             late_retry: 60_000,
         };
+        let shared = rng.chance(300);
         let volume = Volume::empty(&mut rng, Time(EPOCH_MS));
         let calm = rng.range(12_000, 20_000);
         let mut world = Self {
@@ -153,6 +158,7 @@ impl World {
             rng,
             lapse,
             rules,
+            shared,
             volume,
             node: None,
             followers: Vec::new(),
@@ -162,7 +168,7 @@ impl World {
             macs: BTreeMap::new(),
             copies: Vec::new(),
             right: None,
-            phase: Phase::Calm { until: calm },
+            phase: Phase::Calm { until: calm, quiet: i64::MAX },
             replaced_at: 0,
             told: true,
             excused_until: 0,
@@ -223,7 +229,9 @@ impl World {
         self.node_rounds();
         self.followers_go_on();
         if self.node.is_some() {
+            let quiet = matches!(self.phase, Phase::Calm { quiet, .. } if self.now > quiet);
             match self.rng.range(0, 9) {
+                5 if quiet => {}
                 0 | 1 => self.somebody_signs_in(),
                 2..=4 => self.somebody_refreshes(),
                 5 if self.rng.chance(200) => self.somebody_is_blocked(),
@@ -233,12 +241,25 @@ impl World {
                 _ => {}
             }
         }
+        if matches!(self.phase, Phase::Calm { .. }) && self.rng.chance(20) {
+            self.restarts_in_calm();
+        }
         if self.rng.chance(30) {
             let which = self.rng.index(self.followers.len());
             self.starts_anew(which);
         }
         self.probe_all();
         self.phase_goes_on();
+    }
+
+    /// A server that is killed and finds what it left is not shut.
+    fn restarts_in_calm(&mut self) {
+        self.counts.add("rollback: restarts in calm");
+        self.restart_node();
+        if self.node.as_ref().is_none_or(|node| node.shut.is_some()) {
+            let shut = self.node.as_ref().and_then(|node| node.shut.as_ref());
+            self.violate(format!("the server does not take its own database: {shut:?}"));
+        }
     }
 
     fn starts_anew(&mut self, which: usize) {
@@ -260,7 +281,7 @@ impl World {
 
     fn phase_goes_on(&mut self) {
         match self.phase {
-            Phase::Calm { until } if self.now > until => self.trouble(),
+            Phase::Calm { until, .. } if self.now > until => self.trouble(),
             Phase::Wrong { kind, until, restart_at } => {
                 if self.now > until {
                     self.put_right(kind);
@@ -284,7 +305,9 @@ impl World {
                 self.check_healed();
                 self.troubles += 1;
                 let calm = self.rng.range(10_000, 20_000);
-                self.phase = Phase::Calm { until: self.now + calm };
+                let until = self.now + calm;
+                let quiet = if self.rng.chance(300) { until - 9_000 } else { i64::MAX };
+                self.phase = Phase::Calm { until, quiet };
             }
             _ => {}
         }
@@ -328,12 +351,12 @@ impl World {
             copy: copy.clone(),
         });
         (self.replaced_at, self.ahead_shown, self.shown_at) = (self.now, false, None);
-        // A fork that lost nothing but refreshes goes on from where the mark is, as the right one would: only who has the newer
-        // refresh tokens tells it.
+        // Where there are no runs, a fork that lost nothing but refreshes goes on from where the mark is, as the right one would:
+        // only who has the newer refresh tokens tells it.
         let lost_entries = self.volume.mark.is_some_and(|mark| mark.rev > copy.stamp(self.time()).head);
         self.told = match kind {
             CopyWithoutMark | ForkWithoutMark => false,
-            Fork => lost_entries,
+            Fork => lost_entries || !self.shared,
             _ => true,
         };
         match kind {

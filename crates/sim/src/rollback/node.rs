@@ -3,13 +3,13 @@ use super::{BOUND, Lapse, World, tell};
 use portcullis_domain::changes::{Change, Changes};
 use portcullis_domain::family::Presented;
 use portcullis_domain::kernel::By;
-use portcullis_domain::rollback::{Compared, Mark, Proof};
+use portcullis_domain::rollback::{Compared, Mark, Proof, Runs};
 use portcullis_domain::view::RefreshView;
 use portcullis_domain::{Chance as _, refound, time_rules};
 use portcullis_feed::Mono;
 use portcullis_feed::publisher::{Limits, LogState, Publisher};
 use portcullis_store::memory::Memory;
-use portcullis_wire::{Epoch, LogId, Rev, Time};
+use portcullis_wire::{Epoch, LogId, Rev, RunId, Time};
 use std::collections::BTreeMap;
 
 const HOUSE: i64 = 2_000;
@@ -35,6 +35,8 @@ pub struct Node {
     /// The proof that nothing may be served.
     pub shut: Option<Proof>,
     written: Option<Mark>,
+    /// What the database names as its last run, and this one until it is that.
+    runs: Runs,
     floor: time_rules::FloorClock,
     house_at: i64,
     mark_at: i64,
@@ -58,10 +60,14 @@ impl World {
         let (now, mono) = (self.time(), self.mono());
         let stamp = self.volume.db.stamp(now);
         let mut shut: Option<Proof> = None;
+        let last = self.volume.db.load_run();
         let mark = self.volume.mark.filter(|_| !self.has(Lapse::MarkIgnored));
         if let Some(mut mark) = mark {
             if self.has(Lapse::MarkWithoutFloor) {
                 mark.floor = Time::ZERO;
+            }
+            if self.has(Lapse::MarkWithoutRun) {
+                mark.runs = Runs::default();
             }
             let why = match mark.compare(&stamp) {
                 Compared::OtherLog => {
@@ -71,7 +77,9 @@ impl World {
                 }
                 Compared::Behind(what) => Some(what),
                 Compared::Refounded => None,
-                Compared::Fits => (!self.goes_on_from(mark)).then(|| "another history".to_owned()),
+                Compared::Fits if !self.goes_on_from(mark) => Some("another history".to_owned()),
+                Compared::Fits => (self.volume.proof.is_none() && !mark.runs.fit(last))
+                    .then(|| "another server has written to it".to_owned()),
             };
             shut = why.map(|what| mark.proof(what, now));
         }
@@ -79,7 +87,7 @@ impl World {
         if let Some(proof) = kept {
             let read = self.volume.db.read_log(proof.rev, 10_000, now);
             let since = read.complete.then_some(&read.entries[..]);
-            let met = proof.is_met_by(&stamp, since) && shut.is_none() && !self.has(Lapse::RightOneShut);
+            let met = proof.is_met_by(&stamp, since, last) && shut.is_none() && !self.has(Lapse::RightOneShut);
             if !met && shut.as_ref().is_none_or(|shut| proof.reaches_beyond(shut)) {
                 shut = Some(proof);
             }
@@ -94,7 +102,34 @@ impl World {
         publisher.set_keys(self.listed());
         let floor = time_rules::FloorClock::default();
         let (house_at, mark_at) = (self.now, self.now);
-        self.node = Some(Node { publisher, shut, written: None, floor, house_at, mark_at, streams: BTreeMap::new() });
+        let next = (!self.shared).then(|| RunId::from_bits(self.rng.bits()));
+        let runs = Runs { last: self.volume.db.load_run(), next };
+        let (written, streams) = (None, BTreeMap::new());
+        self.node = Some(Node { publisher, shut, written, runs, floor, house_at, mark_at, streams });
+        self.writes_mark();
+        self.writes_mark();
+    }
+
+    /// The mark, and then the database, name this run.
+    fn writes_mark(&mut self) {
+        let stamp = self.volume.db.stamp(self.time());
+        let goes_back = self.has(Lapse::MarkGoesBack);
+        let Some(node) = &mut self.node else { return };
+        let mark = Mark { runs: node.runs, ..Mark::of(&stamp) };
+        let further = node.written.is_none_or(|written| written.runs != mark.runs || written.is_behind(&stamp));
+        if node.shut.is_some() && !goes_back {
+            return;
+        }
+        // The server may be killed between the one and the other.
+        let (killed, next) = (self.rng.chance(200), node.runs.next);
+        if further && !(killed && self.has(Lapse::RunBeforeMark)) {
+            self.node.iter_mut().for_each(|node| node.written = Some(mark));
+            self.volume.mark = Some(mark);
+        }
+        let Some(next) = next.filter(|_| !killed || self.has(Lapse::RunBeforeMark)) else { return };
+        if self.commit(Changes { steps: vec![Change::SetRun(next)], ..Changes::default() }) {
+            self.node.iter_mut().for_each(|node| node.runs = Runs { last: Some(next), next: None });
+        }
     }
 
     fn goes_on_from(&self, mark: Mark) -> bool {
@@ -172,17 +207,11 @@ impl World {
     pub fn node_rounds(&mut self) {
         let (now, at, mono) = (self.time(), self.now, self.mono());
         let stamp = self.volume.db.stamp(now);
-        let goes_back = self.has(Lapse::MarkGoesBack);
-        let Some(node) = &mut self.node else { return };
-        if at >= node.mark_at {
-            node.mark_at = at + MARK;
-            let further = node.written.is_none_or(|mark| mark.is_behind(&stamp));
-            if further && (node.shut.is_none() || goes_back) {
-                let mark = Mark::of(&stamp);
-                node.written = Some(mark);
-                self.volume.mark = Some(mark);
-            }
+        if self.node.as_mut().is_some_and(|node| at >= node.mark_at) {
+            self.node.iter_mut().for_each(|node| node.mark_at = at + MARK);
+            self.writes_mark();
         }
+        let Some(node) = &mut self.node else { return };
         if at >= node.house_at {
             node.house_at = at + HOUSE;
             // A server that is shut writes nothing.

@@ -9,7 +9,7 @@ use portcullis_store::{
     Store, StoreError,
 };
 use portcullis_store_postgres::PostgresStore;
-use portcullis_wire::{AccountId, ClientId, Entry, EventId, GrantId, JobId, Rev, SessionId, Time};
+use portcullis_wire::{AccountId, ClientId, Entry, EventId, GrantId, JobId, Rev, RunId, SessionId, Time};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 pub struct TwoNodes {
@@ -50,6 +50,7 @@ in_turn! {
     list_instances() -> Result<Vec<Instance>, StoreError>;
     list_keys() -> Result<Vec<Key>, StoreError>;
     load_bound() -> Result<Option<BoundRow>, StoreError>;
+    load_run() -> Result<Option<RunId>, StoreError>;
     load_revocation(rev: Rev) -> Result<Option<EventRow>, StoreError>;
     count_live() -> Result<LiveCount, StoreError>;
     backup(to: std::path::PathBuf) -> Result<Stamp, StoreError>;

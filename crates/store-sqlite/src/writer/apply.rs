@@ -61,6 +61,7 @@ pub(super) fn apply(act: &mut Act<'_>, step: &Change) -> Result<(), Stop> {
         Change::SetKeyTimes { key, active_from, retired_at } => set_key_times(act, *key, *active_from, *retired_at),
         Change::SetKeySealed { key, before, sealed } => set_key_sealed(act, *key, before, sealed),
         Change::SetBound(row) => set_bound(act, row),
+        Change::SetRun(id) => must_change(act, "UPDATE meta SET run = ?1 WHERE one = 1", params![id.blob()]),
         Change::ForgetJobs(before) => {
             run(act, "DELETE FROM jobs WHERE finished_at < ?1", [before.0])?;
             Ok(())

@@ -132,6 +132,7 @@ cases! {
         keys_are_sealed_anew_by_one_at_a_time
         a_key_dies_once
         the_bound_is_kept
+        the_run_is_kept_where_one_node_writes
         a_repeated_call_is_remembered;
     atomicity:
         a_refused_commit_leaves_nothing_behind

@@ -4,7 +4,9 @@ use crate::NodeRow;
 use portcullis_domain::Cut;
 use portcullis_domain::changes::{BoundRow, Change, Changes, Conflict, Idempotency, Revoke};
 use portcullis_domain::model::{Client, ClientKind, Instance, Key, KeyPurpose};
-use portcullis_wire::{ClientId, Digest, InstanceId, KeyId, NodeId, Rev, SecretBytes, SessionId, Target, Time, Verb};
+use portcullis_wire::{
+    ClientId, Digest, InstanceId, KeyId, NodeId, Rev, RunId, SecretBytes, SessionId, Target, Time, Verb,
+};
 
 pub(super) fn clients_come_back_as_they_were(backend: &dyn Backend) {
     let w = World::new(backend);
@@ -196,6 +198,19 @@ pub(super) fn the_bound_is_kept(backend: &dyn Backend) {
     ] {
         w.ok([Change::SetBound(row)]);
         assert_eq!(wait(w.store.load_bound()).unwrap(), Some(row));
+    }
+}
+
+pub(super) fn the_run_is_kept_where_one_node_writes(backend: &dyn Backend) {
+    let w = World::new(backend);
+    let last = || wait(w.store.load_run()).unwrap();
+    assert_eq!(last(), None);
+    if w.store.is_shared() {
+        return;
+    }
+    for run in [1, u128::MAX] {
+        w.ok([Change::SetRun(RunId::from_bits(run)), Change::RaiseFloor(Time(1))]);
+        assert_eq!(last(), Some(RunId::from_bits(run)));
     }
 }
 

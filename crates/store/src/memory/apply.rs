@@ -247,6 +247,7 @@ fn apply_rare(db: &mut Memory, step: Change) -> Result<(), CommitError> {
             db.keys.put(key, row);
         }
         Change::SetBound(row) => db.meta.bound = Some(row),
+        Change::SetRun(run) => db.meta.run = Some(run),
         Change::ForgetJobs(before) => db.forget_jobs(before),
         Change::ForgetIdempotency(before) => {
             let old = db.remembered.rows().filter(|(_, r)| r.at < before).map(|(key, _)| key.clone());

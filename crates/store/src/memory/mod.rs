@@ -22,7 +22,7 @@ use portcullis_domain::model::{Account, Client, ClientKind, Grant, Instance, Key
 use portcullis_domain::throttle::{Bucket, BucketKey};
 use portcullis_domain::view::{AccountView, ClientView, RefreshView, SessionView, SignInView, Stamp};
 use portcullis_wire::{
-    AccountId, Chain, ClientId, Entry, Epoch, EventId, GrantId, InstanceId, JobId, KeyId, LogId, Millis, Rev,
+    AccountId, Chain, ClientId, Entry, Epoch, EventId, GrantId, InstanceId, JobId, KeyId, LogId, Millis, Rev, RunId,
     SessionId, Time,
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -43,6 +43,7 @@ struct Meta {
     /// is a prefix of the log.
     forgotten: Rev,
     bound: Option<BoundRow>,
+    run: Option<RunId>,
     /// The newest rule of a revocation by filter that was worked off and taken away.
     worked_off: Rev,
 }
@@ -83,6 +84,7 @@ impl Memory {
             all: Cut::default(),
             forgotten: Rev::ZERO,
             bound: None,
+            run: None,
             worked_off: Rev::ZERO,
         };
         let first_party = Client {
@@ -215,6 +217,11 @@ impl Memory {
     /// As [`Store::load_bound`](crate::Store::load_bound).
     pub fn load_bound(&self) -> Option<BoundRow> {
         self.meta.bound
+    }
+
+    /// As [`Store::load_run`](crate::Store::load_run).
+    pub fn load_run(&self) -> Option<RunId> {
+        self.meta.run
     }
 
     /// As [`Store::list_events`](crate::Store::list_events). A cursor that names no record gives an empty page.

@@ -10,7 +10,7 @@ use portcullis_domain::model::{Account, Client, Instance, Key};
 use portcullis_domain::retention::Retention;
 use portcullis_domain::view::{AccountView, ClientView, RefreshView, SessionView, SignInView, Stamp};
 use portcullis_wire::{
-    AccountId, ClientId, Entry, EventId, GrantId, InstanceId, JobId, LogId, NodeId, Rev, SessionId, Time,
+    AccountId, ClientId, Entry, EventId, GrantId, InstanceId, JobId, LogId, NodeId, Rev, RunId, SessionId, Time,
 };
 use std::collections::BTreeMap;
 use std::fmt;
@@ -133,6 +133,9 @@ impl Store for MemoryStore {
     }
     fn load_bound(&self) -> Fut<'_, Result<Option<BoundRow>, StoreError>> {
         self.read(|m, _| m.load_bound())
+    }
+    fn load_run(&self) -> Fut<'_, Result<Option<RunId>, StoreError>> {
+        self.read(|m, _| m.load_run())
     }
     fn list_events<'a>(
         &'a self,
