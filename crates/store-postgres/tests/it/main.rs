@@ -6,5 +6,6 @@ mod opening;
 mod promises;
 mod shapes;
 mod support;
+mod together;
 mod two;
 mod waking;
