@@ -37,7 +37,7 @@ fn each_gets_its_own() {
             for one in asked {
                 match one.await.unwrap() {
                     (n @ 0..=1, found) => assert_eq!(found.unwrap().unwrap().grant.id, grant(n)),
-                    (2, found) => assert_eq!(found.unwrap_err().kind(), FaultKind::Damaged),
+                    (2, found) => assert_eq!(found.unwrap_err().kind, FaultKind::Damaged),
                     (_, found) => assert!(found.unwrap().is_none()),
                 }
             }

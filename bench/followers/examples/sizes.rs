@@ -1,5 +1,5 @@
 //! What the feed's parts weigh with very many entries and verifiers, on this machine:
-//! `cargo run --release -p portcullis-feed --example sizes`.
+//! `cargo run --release -p portcullis-followers --example sizes`.
 //!
 //! Bytes are the growth of the process; times are of one call each, without locks or network.
 #![allow(
