@@ -22,6 +22,7 @@ const ENTRIES: u64 = 200_000;
 const INSTANCES: u64 = 100_000;
 
 fn main() {
+    let mut kept = Vec::new(); // so that the second one takes memory of its own
     for (what, target) in [("accounts", account as fn(u64) -> Target), ("sessions", session)] {
         let before = resident();
         let mut set = RevokedSet::with_limit(ENTRIES as usize * 2);
@@ -33,6 +34,7 @@ fn main() {
             (resident() - before) / ENTRIES,
             took.as_nanos() / u128::from(ENTRIES)
         );
+        kept.push(set);
     }
     let log = LogId::from_bits(1);
     let live: Vec<Entry> = (1..=ENTRIES).map(|n| entry(n, account(n))).collect();

@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// All are fresh within this, or something is wrong.
-const FRESH_LIMIT: Duration = Duration::from_secs(60);
+const FRESH_LIMIT: Duration = Duration::from_secs(120);
 /// A position is applied within this, or it counts as not applied.
 const APPLIED_LIMIT: Duration = Duration::from_secs(10);
 /// Between two looks, when nothing comes.

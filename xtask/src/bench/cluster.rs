@@ -24,7 +24,7 @@ pub struct Extent {
     pub fleets: &'static [(usize, usize)],
 }
 
-const WHOLE: Extent = Extent { rounds: 8, round_s: 2, sign_outs: 400, end_rounds: 3, fleets: &[(30, 300), (1000, 60)] };
+const WHOLE: Extent = Extent { rounds: 8, round_s: 2, sign_outs: 400, end_rounds: 3, fleets: &[(30, 200), (1000, 50)] };
 const QUICK: Extent = Extent { rounds: 1, round_s: 1, sign_outs: 60, end_rounds: 1, fleets: &[(30, 20), (60, 5)] };
 
 /// Callers of the refresh rounds and of the ends, and clients of pgbench.

@@ -43,14 +43,14 @@ impl<'a> Ends<'a> {
     }
 
     pub fn run(&self, extent: &Extent) -> Result<(), Failure> {
-        self.rates(extent)?;
+        // The verifiers first: each takes in what is revoked, and the rounds of ends revoke thousands.
         println!(
             "\nverifiers  ms from the answer / from sending; every call at every verifier; slowest: the last verifier of each call"
         );
         for (count, calls) in extent.fleets {
             self.fleet(*count, *calls)?;
         }
-        Ok(())
+        self.rates(extent)
     }
 
     fn rates(&self, extent: &Extent) -> Result<(), Failure> {

@@ -27,8 +27,8 @@ const WHILE_ASKED: Duration = Duration::from_millis(50);
 const WHILE_QUIET: Duration = Duration::from_millis(1_000);
 /// Between two looks, whatever happens.
 const REST: Duration = Duration::from_millis(5);
-/// And for each verifier that is counted then: some ten times what that takes.
-const REST_FOR_EACH: Duration = Duration::from_nanos(500);
+/// And for each verifier that is counted then: some times what that takes.
+const REST_FOR_EACH: Duration = Duration::from_micros(1);
 /// How long the list of verifiers waits for the other nodes.
 const LIST_PATIENCE: Duration = Duration::from_secs(2);
 /// The most instances that a node lists.
