@@ -95,20 +95,20 @@ impl Followed {
         if !self.verifier.wait_applied(rev, APPLIED_LIMIT).await {
             return None;
         }
-        let mut tries = 0;
-        loop {
-            let records = locked(&self.applied);
-            let index = records.partition_point(|(applied, _)| *applied < rev);
-            if let Some((_, at)) = records.get(index) {
-                return Some(*at);
-            }
-            drop(records);
-            tries += 1;
-            if tries > 1000 {
-                return None;
+        for _ in 0..1000 {
+            let at = self.written_down(rev);
+            if at.is_some() {
+                return at;
             }
             tokio::task::yield_now().await; // the verifier knows it, the task that writes it down was not there yet
         }
+        None
+    }
+
+    fn written_down(&self, rev: Rev) -> Option<i64> {
+        let records = locked(&self.applied);
+        let index = records.partition_point(|(applied, _)| *applied < rev);
+        records.get(index).map(|(_, at)| *at)
     }
 }
 
