@@ -32,6 +32,7 @@ macro_rules! in_turn {
             $(fn $name(&self $(, $arg: $type)*) -> Fut<'_, $out> { self.next().$name($($arg),*) })*
             $(fn $with<'a>(&'a self $(, $warg: $wtype)*) -> Fut<'a, $wout> { self.next().$with($($warg),*) })*
             fn now(&self) -> Time { self.next().now() }
+            fn is_shared(&self) -> bool { self.next().is_shared() }
         }
     };
 }
