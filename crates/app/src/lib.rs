@@ -92,6 +92,8 @@ pub struct Counts {
     pub sign_ins: AtomicU64,
     /// Sign-ins refused.
     pub sign_ins_refused: AtomicU64,
+    /// Refused sign-ins that took longer than a step.
+    pub sign_ins_beyond_step: AtomicU64,
     /// Attempts to sign in whose password was looked at.
     pub attempts_checked: AtomicU64,
     /// Attempts to sign in whose password was not looked at, because a budget for guesses was used up.

@@ -12,7 +12,7 @@ use portcullis_domain::model::{ADMIN, Account, Session};
 use portcullis_domain::refresh::{How, refresh};
 use portcullis_domain::sign_in::{Issued, SignIn, sign_in};
 use portcullis_domain::view::{Dead, SessionView};
-use portcullis_domain::{Chance as _, Decision, Refused, device, session_limit, stored_hash};
+use portcullis_domain::{Chance as _, Decision, Refused, device, session_limit, stored_hash, time_rules};
 use portcullis_store::Remembered;
 use portcullis_wire::{ClientId, Code, Digest, GrantId, Rev, SecretString, SessionId, Time};
 use std::net::IpAddr;
@@ -148,11 +148,27 @@ impl App {
     /// Signs in by password. One hash is computed whatever the address; "blocked" is said only after the right password.
     /// With `page` the session also gets a page cookie.
     pub async fn sign_in(&self, credentials: Credentials, request: SignIn, page: bool) -> Result<Tokens, AppError> {
+        let began = real::mono();
         let result = self.try_sign_in(credentials, request, page).await;
         let counts = self.counts();
+        if let Err(AppError::Refused(_)) = &result {
+            self.hold_back(began).await;
+        }
         let count = if result.is_ok() { &counts.sign_ins } else { &counts.sign_ins_refused };
         count.fetch_add(1, Ordering::Relaxed);
         result
+    }
+
+    /// A refusal waits until it tells nothing of the time that its hash took: imported ones take longer than ours, or less.
+    async fn hold_back(&self, began: portcullis_feed::Mono) {
+        let (took, step) = (real::mono().since(began), self.settings().policy.failed_sign_in_step);
+        if step > 0 && took > step {
+            self.counts().sign_ins_beyond_step.fetch_add(1, Ordering::Relaxed);
+        }
+        let wait = time_rules::answered_after(took, step).saturating_sub(took);
+        if let Ok(wait @ 1..) = u64::try_from(wait) {
+            tokio::time::sleep(std::time::Duration::from_millis(wait)).await;
+        }
     }
 
     /// The attempt is taken from its budgets first; then one hash is computed, whatever the verdict, the address or the

@@ -53,6 +53,8 @@ pub struct PolicySettings {
     pub session_limit: Option<SessionLimit>,
     /// How old a sign-in may be for acts that need a fresh one.
     pub step_up_max_age: Millis,
+    /// Refused sign-ins are answered at the end of a step of so long; 0: at once.
+    pub failed_sign_in_step: Millis,
     /// How long a deletion can be taken back; 0: not at all.
     pub deletion_grace: Millis,
     /// How long sessions are kept after their end.
@@ -69,6 +71,7 @@ impl Default for PolicySettings {
         Self {
             session_limit: None,
             step_up_max_age: 3_600_000,
+            failed_sign_in_step: 500,
             deletion_grace: 0,
             ended_retention: 30 * DAY,
             event_retention: Some(365 * DAY),

@@ -73,6 +73,16 @@ impl FloorClock {
     }
 }
 
+/// When a refused sign-in is answered, in milliseconds after it began: at the end of the step in which it was decided, so that it
+/// tells less than one step about what was computed (I15). `step` 0: at once.
+pub const fn answered_after(took: Millis, step: Millis) -> Millis {
+    match (took, step) {
+        (took, ..=0) => took,
+        (..=0, step) => step,
+        (took, step) => (took - 1).div_euclid(step).saturating_add(1).saturating_mul(step),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -113,6 +123,22 @@ mod tests {
         assert_eq!(clock.next(floor, Time(86_400_000), at + 4000).unwrap().since(floor), 2250);
         // and when the clock jumps back, F stands
         assert_eq!(clock.next(floor, Time(0), at + 6000), None);
+    }
+
+    #[test]
+    fn refusals_come_at_the_end_of_a_step() {
+        for (took, step, answered) in [
+            (30, 0, 30),
+            (0, 500, 500),
+            (-5, 500, 500),
+            (30, 500, 500),
+            (500, 500, 500),
+            (501, 500, 1000),
+            (1999, 500, 2000),
+            (i64::MAX, 500, i64::MAX),
+        ] {
+            assert_eq!(answered_after(took, step), answered, "{took} {step}");
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What the surface needs to know, already checked by whoever read the settings.
 use crate::pages::Pages;
+use crate::probe::Probe;
 use crate::traffic::Traffic;
 use ipnet::IpNet;
 use std::sync::Arc;
@@ -26,6 +27,8 @@ pub struct HttpConfig {
     pub version: String,
     /// Counters shared with the accept loops.
     pub traffic: Arc<Traffic>,
+    /// What `portcullis doctor` asks, shared by the public listener and the admin socket.
+    pub probe: Arc<Probe>,
 }
 
 /// 64 KiB: no body of this API is near it.
@@ -45,6 +48,7 @@ impl HttpConfig {
             ops: true,
             version: env!("CARGO_PKG_VERSION").into(),
             traffic: Arc::default(),
+            probe: Arc::default(),
         }
     }
 

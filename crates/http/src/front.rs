@@ -32,8 +32,10 @@ pub(crate) async fn front(State(shared): State<Shared>, mut request: Request, ne
     let began = real::mono_us();
     let peer = request.extensions().get::<Peer>().and_then(|peer| peer.0);
     let config = shared.config();
-    let id = request_id(request.headers(), forwarded::from_proxy(peer, &config.trusted_proxies));
+    let by_proxy = forwarded::from_proxy(peer, &config.trusted_proxies);
+    let id = request_id(request.headers(), by_proxy);
     let ip = forwarded::client_ip(peer, request.headers(), &config.trusted_proxies);
+    config.probe.look(request.headers(), peer, by_proxy, ip);
     request.extensions_mut().insert(ClientIp(ip));
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let route = request.extensions().get::<MatchedPath>().cloned();

@@ -21,6 +21,7 @@ pub mod cookies;
 pub mod forwarded;
 pub mod origin;
 pub mod pages;
+pub mod probe;
 pub mod problem;
 pub mod request;
 pub mod table;

@@ -83,6 +83,11 @@ fn text(ctx: &Ctx) -> String {
         ("sign_ins", "Sessions started.", read(&counts.sign_ins)),
         ("sign_ins_refused", "Sign-ins refused.", read(&counts.sign_ins_refused)),
         (
+            "sign_ins_beyond_step",
+            "Sign-ins refused after more than failed_sign_in_step: their time tells something.",
+            read(&counts.sign_ins_beyond_step),
+        ),
+        (
             "sign_in_attempts_checked",
             "Attempts to sign in whose password was looked at.",
             read(&counts.attempts_checked),

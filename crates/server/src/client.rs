@@ -143,6 +143,18 @@ impl Client {
         token: Option<&SecretString>,
         body: Option<&Value>,
     ) -> Result<Response<Incoming>, Unreachable> {
+        self.send_with(method, path, token, body, &[]).await
+    }
+
+    /// As [`Client::send`], with these headers besides.
+    pub async fn send_with(
+        &mut self,
+        method: Method,
+        path: &str,
+        token: Option<&SecretString>,
+        body: Option<&Value>,
+        headers: &[(&str, &str)],
+    ) -> Result<Response<Incoming>, Unreachable> {
         let authority = match &self.target {
             Target::Url(uri) => uri.authority().map_or("", |authority| authority.as_str()).to_owned(),
             Target::Socket(_) => "localhost".into(),
@@ -150,6 +162,9 @@ impl Client {
         let bytes = body.map_or_else(Bytes::new, |body| Bytes::from(body.to_string()));
         let mut request = Request::builder().method(method).uri(path).header(HOST, authority);
         request = request.header(ACCEPT, "application/json").header(USER_AGENT, AGENT);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
         if body.is_some() {
             request = request.header(CONTENT_TYPE, "application/json");
         }

@@ -54,7 +54,7 @@ impl Default for Options {
         };
         let hashing = Hashing { memory_kib: 64, passes: 1, lanes: 1, threads: 2, queue: 256 };
         let keys = KeySettings::default();
-        let policy = PolicySettings::default();
+        let policy = PolicySettings { failed_sign_in_step: 0, ..PolicySettings::default() };
         let settings = Settings { rules, bound: 2_000, stream_grace: 0, sign_up: true, hashing, keys, policy };
         Self {
             settings,

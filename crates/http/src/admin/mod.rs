@@ -18,6 +18,8 @@ pub(crate) fn operator_routes(table: Table) -> Table {
         .post("/v1/admin/backup", upkeep::backup)
         .post("/v1/admin/refound", upkeep::refound)
         .get("/v1/admin/rollback", upkeep::rollback)
+        .post("/v1/admin/probe", upkeep::probe)
+        .get("/v1/admin/probe", upkeep::probed)
 }
 
 pub(crate) fn routes(table: Table) -> Table {

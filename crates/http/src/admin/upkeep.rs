@@ -47,3 +47,15 @@ pub(super) async fn rollback(ctx: Ctx, _: AsAdmin) -> Result<Response, Problem> 
     let proof = ctx.app().hub().rolled_back();
     Ok(render::ok(&json!({ "rolled_back": proof.is_some(), "proof": proof.as_deref() })))
 }
+
+/// A word to send through the public address, as the header `Portcullis-Probe`.
+pub(super) async fn probe(ctx: Ctx, _: AsAdmin) -> Result<Response, Problem> {
+    ctx.params(&[])?;
+    Ok(render::ok(&json!({ "probe": ctx.shared.config().probe.ask().expose() })))
+}
+
+/// How the call with that word arrived; `null` when none has.
+pub(super) async fn probed(ctx: Ctx, _: AsAdmin) -> Result<Response, Problem> {
+    ctx.params(&[])?;
+    Ok(render::ok(&json!({ "seen": ctx.shared.config().probe.answer() })))
+}

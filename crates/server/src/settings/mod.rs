@@ -269,6 +269,7 @@ impl Settings {
                     },
                 ),
                 step_up_max_age: r.span("step_up_max_age"),
+                failed_sign_in_step: r.span("failed_sign_in_step"),
                 deletion_grace: r.span("deletion_grace"),
                 ended_retention: r.span("ended_retention"),
                 event_retention: Some(r.span("event_retention")).filter(|span| *span > 0),

@@ -141,6 +141,13 @@ pub const SETTINGS: &[Setting] = &[
         "1h",
         "how old a sign-in may be for acts that need a fresh one",
     ),
+    of(
+        "failed_sign_in_step",
+        Kind::Span(0, 60 * SECOND),
+        "500ms",
+        "a refused sign-in is answered at the end of a step of so long, so that its time tells nothing; longer than the slowest \
+         imported hash takes; 0s is at once",
+    ),
     of("deletion_grace", Kind::Span(0, 366 * DAY), "0s", "how long the deletion of an account can be taken back"),
     of("ended_retention", Kind::Span(0, 3660 * DAY), "30d", "how long sessions are kept after their end"),
     of("event_retention", Kind::Span(0, 36_600 * DAY), "365d", "how long audit records are kept; 0s is for ever"),

@@ -1,6 +1,9 @@
 //! `sessions`, `feed`, `audit` and `doctor`: what an operator sees of a server.
-use crate::support::{ADMIN, Dir, Ran, Server, basic, open, read_until, read_until_so, run};
+use crate::support::{ADMIN, Dir, Ran, Server, basic, open, portcullis, read_until, read_until_so, run};
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
 
 fn on(dir: &Dir, args: &[&str]) -> Ran {
     run(&dir.0, &[args, &["--data-dir", "data"]].concat())
@@ -110,4 +113,73 @@ async fn a_sound_installation_passes_and_each_fault_is_named() {
     dir.write("mark.json", "{");
     on(&dir, &["doctor", "--offline", "--high-water-file", "mark.json"]).must(4, "is damaged");
     on(&dir, &["doctor"]).must(0, "runs, and the database answers");
+}
+
+/// A proxy that rewrites the head of each request.
+async fn proxy(to: SocketAddr, rewrite: fn(&str) -> String) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut from, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let (mut inside, mut head) = (TcpStream::connect(to).await.unwrap(), Vec::new());
+                while !head.ends_with(b"\r\n\r\n") {
+                    head.push(from.read_u8().await.unwrap());
+                }
+                // Each request has a connection of its own: the answer ends with it.
+                let head = rewrite(&String::from_utf8(head).unwrap());
+                let head = head.replacen("\r\n", "\r\nconnection: close\r\n", 1);
+                inside.write_all(head.as_bytes()).await.unwrap();
+                let _ = tokio::io::copy(&mut inside, &mut from).await;
+            });
+        }
+    });
+    address
+}
+
+/// The request without these headers, and with this line.
+fn edited(head: &str, without: &[&str], with: &str) -> String {
+    let kept = head.split("\r\n").filter(|line| {
+        let name = line.split(':').next().unwrap().to_ascii_lowercase();
+        !without.contains(&name.as_str())
+    });
+    kept.collect::<Vec<_>>().join("\r\n").replacen("\r\n", &format!("\r\n{with}"), 1)
+}
+
+/// The server is really called through a proxy, with headers that claim to be somebody else's.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_that_hands_on_what_callers_write_is_named() {
+    let hands_on: fn(&str) -> String = |head| edited(head, &[], "");
+    let says: fn(&str) -> String =
+        |head| edited(head, &["x-forwarded-for", "forwarded"], "X-Forwarded-For: 198.51.100.7\r\n");
+    let keeps_one: fn(&str) -> String = |head| edited(head, &["x-forwarded-for"], "X-Forwarded-For: 198.51.100.7\r\n");
+    let silent: fn(&str) -> String = |head| edited(head, &["x-forwarded-for", "forwarded"], "");
+    for (rewrite, trusts, state, words) in [
+        (says, true, "ok", "says who calls"),
+        (keeps_one, true, "warning", "hands Forwarded on"),
+        (silent, true, "warning", "does not say who calls"),
+        (hands_on, true, "failed", "any caller can name another's address"),
+        (says, false, "failed", "trusted_proxies does not have it"),
+        (hands_on, false, "ok", "whatever it writes"),
+    ] {
+        let (dir, at) = (Dir::new(), crate::kept::lasting_address());
+        let outside = proxy(at, rewrite).await;
+        let (issuer, at) = (format!("http://{outside}"), at.to_string());
+        let mut settings = vec!["--issuer", &issuer, "--listen", &at];
+        if trusts {
+            settings.extend(["--trusted-proxies", "127.0.0.1"]);
+        }
+        let serve = ["serve", "--data-dir", "data", "--log-format", "json"];
+        let server = Server::run(portcullis(&dir.0, &[&serve, &settings[..]].concat())).await;
+        let report = on(&dir, &[&["doctor", "--json"], &settings[..]].concat());
+        assert_eq!(report.code, if state == "failed" { 4 } else { 0 }, "{}", report.out);
+        let report = report.json();
+        assert_eq!(
+            (states(&report, "public address"), states(&report, "proxy headers")),
+            (vec!["ok".into()], vec![state.to_owned()]),
+            "{report}"
+        );
+        assert!(report.to_string().contains(words), "{report}");
+        drop(server);
+    }
 }

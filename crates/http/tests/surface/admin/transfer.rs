@@ -1,5 +1,6 @@
 //! `/v1/admin/import` and `/v1/admin/export`, and the first sign-in with a hash of another kind.
-use portcullis_testkit::server::PASSWORD;
+use portcullis_app::real;
+use portcullis_testkit::server::{Options, PASSWORD};
 use portcullis_testkit::{Answer, TestServer};
 use serde_json::{Value, json};
 use std::sync::atomic::Ordering::Relaxed;
@@ -283,4 +284,36 @@ async fn hashes_leave_by_the_admin_socket_only_and_leave_a_record() {
     let records = get("/v1/admin/events?kind=accounts.exported").await.expect(200).json();
     assert_eq!(records["events"][0]["actor"], "operator", "{records}");
     assert!(server.app.counts().faults.iter().all(|count| count.load(Relaxed) == 0));
+}
+
+/// A refusal says as much after a step, whatever was computed: one of ours, one that was imported, or none for want of budget.
+#[tokio::test]
+async fn refused_sign_ins_are_answered_at_the_end_of_a_step() {
+    const STEP: i64 = 300;
+    let mut options = Options::default();
+    options.settings.policy.failed_sign_in_step = STEP;
+    let server = TestServer::start(options).await;
+    server.sign_up("ada@example.org").await;
+    let admin = server.admin().await;
+    let accounts = json!([{ "email": "old@example.org", "password_hash": HASHES[0].2 }]);
+    import(&server, &admin.access, accounts, false).await.expect(200);
+    for email in ["ada@example.org", "old@example.org", "nobody@example.org", "no address"] {
+        let began = real::mono();
+        try_sign_in(&server, email, "wrong").await.expect(401).expect_problem("invalid_credentials");
+        assert!(real::mono().since(began) >= STEP, "{email}");
+    }
+    // Beyond the budget, too.
+    let throttled = || server.app.counts().attempts_throttled.load(Relaxed);
+    let mut guesses = tokio::task::JoinSet::new();
+    for _ in 0..60 {
+        let client = server.client.clone();
+        guesses.spawn(async move {
+            let body = json!({ "identifier": "old@example.org", "password": "wrong" });
+            let began = real::mono();
+            client.post("/v1/sessions").json(&body).send().await.expect(401);
+            real::mono().since(began)
+        });
+    }
+    let least = guesses.join_all().await.into_iter().min();
+    assert!(throttled() > 0 && least >= Some(STEP), "{least:?} ms");
 }

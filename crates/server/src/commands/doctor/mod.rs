@@ -2,14 +2,16 @@
 //!
 //! Each check says what it looked at, and when something is wrong, what to do. It changes nothing. `failed` is what keeps the
 //! server from working or from being safe; `warning` is what an operator should know of.
+mod outside;
+
 use super::feed::is_late;
-use super::remote::{base_url, block_on};
+use super::remote::block_on;
 use crate::cli::exit::{Exit, Failure, Outcome};
 use crate::cli::look::DoctorArgs;
 use crate::cli::{out, table};
-use crate::client::{Client, Target, Trust};
+use crate::client::{Answer, Client, Target, Trust};
 use crate::settings::{Database, Settings};
-use http::{Method, header};
+use http::Method;
 use portcullis_app::act_journal;
 use portcullis_app::high_water::{self, Mark, Proof};
 use portcullis_app::real;
@@ -25,11 +27,6 @@ const CERTIFICATE_ENDS: i64 = 14 * 24 * 3_600_000;
 const SPACE_FAILS: u64 = 64 << 20;
 /// Less free space than this is a warning, in bytes.
 const SPACE_WARNS: u64 = 1 << 30;
-/// A clock that is this far from another is a warning, in milliseconds: `Date` is in whole seconds, and answers take time.
-const CLOCK_WARNS: i64 = 2_000;
-/// A clock that is this far from another is a failure, in milliseconds: tokens would be refused as not valid yet.
-const CLOCK_FAILS: i64 = 30_000;
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum State {
@@ -71,12 +68,13 @@ pub fn run(args: &DoctorArgs) -> Outcome {
         Ok(settings) => {
             look_at_settings(&mut report, &settings);
             look_at_files(&mut report, &settings, real::wall());
+            look_at_clock(&mut report);
             if !args.offline {
                 let trust = Trust::of(args.ca_file.as_deref()).map_err(Failure::config)?;
                 let report = &mut report;
                 block_on(async {
                     look_at_server(report, &settings).await;
-                    look_from_outside(report, &settings, trust).await;
+                    outside::look(report, &settings, trust).await;
                     Ok(())
                 })?;
             }
@@ -191,7 +189,7 @@ fn look_at_mark(report: &mut Report, settings: &Settings, now: Time) {
         Ok(None) => report.add("high-water mark", Warning, format!("{} is not there yet", path.display())),
         Ok(Some(mark)) => {
             let ahead = mark.at.since(now);
-            if ahead > CLOCK_WARNS {
+            if ahead > outside::CLOCK_WARNS {
                 let detail = format!(
                     "the clock says {now}, and the server has seen {}: it was set back by {}",
                     mark.at,
@@ -212,6 +210,19 @@ fn look_at_mark(report: &mut Report, settings: &Settings, now: Time) {
         ),
         Ok(None) => report.add("rollback", Good, "nothing speaks of one"),
     }
+}
+
+/// Whether something keeps this machine's clock right, where the system says so.
+fn look_at_clock(report: &mut Report) {
+    let asked =
+        std::process::Command::new("timedatectl").args(["show", "--property=NTPSynchronized", "--value"]).output();
+    let said = asked.ok().filter(|output| output.status.success()).map(|output| output.stdout);
+    let (state, detail) = match said.as_deref().map(<[u8]>::trim_ascii) {
+        Some(b"yes") => (Good, "is kept by a time service (`timedatectl`)"),
+        Some(b"no") => (Warning, "no time service has set it: start one (systemd-timesyncd, chrony)"),
+        _ => (Good, "this system does not say (`timedatectl`) whether a time service keeps it"),
+    };
+    report.add("clock", state, detail);
 }
 
 /// A path that is for its owner alone, and the owner is who asks.
@@ -332,56 +343,12 @@ fn feed_state(listed: &Value) -> (State, String) {
     }
 }
 
-/// The server as its users reach it: by the issuer, through whatever stands in front of it.
-async fn look_from_outside(report: &mut Report, settings: &Settings, trust: Trust) {
-    let Some(issuer) = &settings.issuer else {
-        return report.add("public address", Good, "none is set: the server is for this machine alone");
-    };
-    let uri = match base_url(issuer) {
-        Ok(uri) => uri,
-        Err(why) => return report.add("public address", Failed, why.message),
-    };
-    let path = "/.well-known/oauth-authorization-server";
-    let mut outside = Client::new(Target::Url(uri)).trusting(trust);
-    let answer = outside.call(Method::GET, path, None).await;
-    let said = match &answer {
-        Ok(answer) => answer.text("issuer"),
-        Err(why) => return report.add("public address", Failed, format!("users cannot reach {issuer}: {}", why.0)),
-    };
-    if said != issuer.as_str() {
-        let detail = format!("{issuer}{path} is answered by something else than this server (issuer {said:?})");
-        return report.add("public address", Failed, detail);
-    }
-    report.add("public address", Good, format!("{issuer} leads here"));
-    // What stands in front of a server keeps its own clock, and so does the server when this runs elsewhere.
-    let before = real::wall();
-    if let Ok(response) = outside.send(Method::GET, "/.well-known/jwks.json", None, None).await
-        && let Some(date) = response.headers().get(header::DATE).and_then(|date| date.to_str().ok())
-        && let Ok(date) = httpdate::parse_http_date(date)
-    {
-        let since = date.duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_millis());
-        let off = Time(i64::try_from(since).unwrap_or(i64::MAX)).since(before).abs();
-        report.add("clock", clock_state(off), format!("{} from that of the public address", time::span(off)));
-    }
-}
-
-const fn clock_state(off_ms: i64) -> State {
-    match off_ms {
-        0..=CLOCK_WARNS => Good,
-        ..CLOCK_FAILS => Warning,
-        _ => Failed,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn limits() {
-        for (off, state) in [(0, Good), (2_000, Good), (2_001, Warning), (29_999, Warning), (30_000, Failed)] {
-            assert_eq!(clock_state(off), state, "{off}");
-        }
         for (free, state) in [(0, Failed), (SPACE_FAILS, Warning), (SPACE_WARNS - 1, Warning), (SPACE_WARNS, Good)] {
             assert_eq!(space_state(free), state, "{free}");
         }
