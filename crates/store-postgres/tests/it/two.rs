@@ -5,11 +5,13 @@ use portcullis_domain::model::{Account, Client, Instance, Key};
 use portcullis_domain::retention::Retention;
 use portcullis_domain::view::{AccountView, ClientView, RefreshView, SessionView, SignInView, Stamp};
 use portcullis_store::{
-    AttemptCount, CommitError, EventFilter, EventRow, Fut, LiveCount, LogRead, Page, Prunable, Remembered, RowCount,
-    Store, StoreError,
+    AttemptCount, CommitError, EventFilter, EventRow, Fut, LiveCount, LogRead, NodeRow, Page, Prunable, Remembered,
+    RowCount, Store, StoreError,
 };
 use portcullis_store_postgres::PostgresStore;
-use portcullis_wire::{AccountId, ClientId, Entry, EventId, GrantId, JobId, Rev, RunId, SessionId, Time};
+use portcullis_wire::{
+    AccountId, ClientId, Entry, EventId, GrantId, InstanceId, JobId, NodeId, Rev, RunId, SessionId, Time,
+};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 pub struct TwoNodes {
@@ -51,6 +53,10 @@ in_turn! {
     list_instances() -> Result<Vec<Instance>, StoreError>;
     list_keys() -> Result<Vec<Key>, StoreError>;
     load_bound() -> Result<Option<BoundRow>, StoreError>;
+    put_node(row: NodeRow) -> Result<(), StoreError>;
+    list_nodes() -> Result<Vec<NodeRow>, StoreError>;
+    remove_node(id: NodeId, beat: u64) -> Result<bool, StoreError>;
+    load_instance(id: InstanceId) -> Result<Option<Instance>, StoreError>;
     load_run() -> Result<Option<RunId>, StoreError>;
     load_revocation(rev: Rev) -> Result<Option<EventRow>, StoreError>;
     count_live() -> Result<LiveCount, StoreError>;
