@@ -1,4 +1,4 @@
-//! The journal of blocks and deletions, a file apart from the database, for the day on which an older copy is restored
+//! The journal of blocks, deletions and changed passwords, a file apart from the database, for the day on which an older copy is restored
 //! (DESIGN §4.5). The rules are in `domain::replay`.
 //!
 //! An act is committed first and written down a moment later, by a task of its own: a full or slow volume holds nobody up, and
@@ -8,11 +8,11 @@ use crate::{App, AppError, high_water, real};
 use portcullis_domain::changes::Changes;
 use portcullis_domain::event::EventKind;
 use portcullis_domain::kernel::By;
-use portcullis_domain::replay::{self, Fate, Journal, Line};
+use portcullis_domain::replay::{self, Fate, Journal, Line, Touch, Unknown};
 use portcullis_domain::view::Stamp;
 use portcullis_store::{CommitError, EventFilter, Store};
 use portcullis_wire::{AccountId, Rev};
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::io::{ErrorKind, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
@@ -30,25 +30,31 @@ const AT_ONCE: u32 = 500;
 /// How often a step is decided anew while a draft is replayed into; nobody else writes there.
 const MAX_STEPS: u32 = 8;
 
+type Waiting = BTreeMap<AccountId, Touch>;
+
 /// Accounts whose lines are still to be written.
 #[derive(Debug, Default)]
 pub(crate) struct Pending {
-    accounts: Mutex<BTreeSet<AccountId>>,
+    accounts: Mutex<Waiting>,
     news: Notify,
 }
 
 impl Pending {
     /// These were committed, or may have been. Bounded by the number of accounts.
-    pub(crate) fn add(&self, accounts: impl IntoIterator<Item = AccountId>) {
+    pub(crate) fn add(&self, accounts: impl IntoIterator<Item = (AccountId, Touch)>) {
         let mut waiting = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = waiting.len();
-        waiting.extend(accounts);
-        if waiting.len() > before {
+        let mut more = false;
+        for (account, touch) in accounts {
+            let known = waiting.entry(account).or_insert(touch);
+            *known = touch.max(*known);
+            more = true;
+        }
+        if more {
             self.news.notify_one();
         }
     }
 
-    fn take(&self) -> BTreeSet<AccountId> {
+    fn take(&self) -> Waiting {
         std::mem::take(&mut *self.accounts.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
@@ -89,8 +95,8 @@ pub fn read(path: &Path) -> Result<Option<Journal>, String> {
 /// Faults. What was done until then stays done, and doing it again changes nothing.
 pub async fn replay(store: &dyn Store, journal: &Journal, copy: &Stamp, by: &By<'_>) -> Result<Replayed, AppError> {
     let mut out = Replayed { reaches: journal.reaches(copy), ..Replayed::default() };
-    for (id, line) in journal.unknown_to(copy) {
-        match replay_one(store, id, line, by).await? {
+    for (id, unknown) in journal.unknown_to(copy) {
+        match replay_one(store, id, &unknown, by).await? {
             None => out.unknown.push(id),
             Some(true) => out.done += 1,
             Some(false) => out.already += 1,
@@ -100,11 +106,16 @@ pub async fn replay(store: &dyn Store, journal: &Journal, copy: &Stamp, by: &By<
 }
 
 /// Whether something had to be done; `None`: there is no such account.
-async fn replay_one(store: &dyn Store, id: AccountId, line: &Line, by: &By<'_>) -> Result<Option<bool>, AppError> {
+async fn replay_one(
+    store: &dyn Store,
+    id: AccountId,
+    unknown: &Unknown<'_>,
+    by: &By<'_>,
+) -> Result<Option<bool>, AppError> {
     let mut changed = false;
     for _ in 0..MAX_STEPS {
         let Some(view) = store.load_account(id).await? else { return Ok(None) };
-        let decision = replay::decide(&view, line, by, &mut real::RealChance);
+        let decision = replay::decide(&view, unknown, by, &mut real::RealChance);
         let fate = decision.outcome?;
         if !decision.changes.is_empty() {
             match store.commit(decision.changes).await {
@@ -137,7 +148,7 @@ impl App {
     }
 
     /// What a commit did that the journal must hear of.
-    pub(crate) fn touched(changes: &Changes) -> Vec<AccountId> {
+    pub(crate) fn touched(changes: &Changes) -> Vec<(AccountId, Touch)> {
         replay::touched(changes).collect()
     }
 
@@ -161,16 +172,17 @@ impl App {
 
     /// Acts that were committed after the newest line was written: by the records of the entries since then.
     async fn find_missed(&self, last: Rev) -> Result<(), AppError> {
-        const KINDS: [EventKind; 3] =
-            [EventKind::AccountBlocked, EventKind::AccountDeleting, EventKind::AccountDeleted];
+        let touch = |kind: EventKind| match kind {
+            EventKind::AccountBlocked | EventKind::AccountDeleting | EventKind::AccountDeleted => Some(Touch::Status),
+            EventKind::PasswordChanged => Some(Touch::Password),
+            _ => None,
+        };
         let filter = EventFilter { revocations: true, ..EventFilter::default() };
         let mut cursor = None;
         loop {
             let page = self.store().list_events(&filter, cursor, AT_ONCE).await?;
             let newer = page.rows.iter().take_while(|row| row.rev > Some(last));
-            self.inner
-                .acts
-                .add(newer.filter(|row| KINDS.contains(&row.event.kind)).filter_map(|row| row.event.account));
+            self.inner.acts.add(newer.filter_map(|row| row.event.account.zip(touch(row.event.kind))));
             let reached = page.rows.last().is_none_or(|row| row.rev <= Some(last));
             match page.rows.last() {
                 Some(row) if page.more && !reached => cursor = Some(row.event.id),
@@ -179,10 +191,10 @@ impl App {
         }
     }
 
-    async fn write_down(&self, path: &Path, accounts: &BTreeSet<AccountId>, last: &mut Rev) -> Result<(), AppError> {
+    async fn write_down(&self, path: &Path, accounts: &Waiting, last: &mut Rev) -> Result<(), AppError> {
         let mut lines = Vec::new();
-        for id in accounts {
-            lines.extend(self.store().load_account(*id).await?.as_ref().map(Line::of));
+        for (id, touch) in accounts {
+            lines.extend(self.store().load_account(*id).await?.map(|view| Line::of(&view, *touch)));
         }
         if lines.is_empty() {
             let stamp = self.store().stamp().await?;

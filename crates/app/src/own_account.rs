@@ -1,9 +1,9 @@
-//! What people do with their own account besides its sessions: another name, its deletion, its audit records.
+//! What people do with their own account besides its sessions: another name or password, its deletion, its audit records.
 use crate::callers::Caller;
 use crate::guessing::Taken;
 use crate::sessions::pool_error;
 use crate::{Acted, App, AppError, RepeatKey, Revoked};
-use portcullis_domain::account::{self, MAX_PASSWORD, Roles};
+use portcullis_domain::account::{self, Email, MAX_PASSWORD, Roles};
 use portcullis_domain::changes::Expect;
 use portcullis_domain::kernel::By;
 use portcullis_domain::model::{Account, Status};
@@ -62,6 +62,47 @@ impl App {
             Acted::Done(_, committed) => Revoked::of(committed),
             Acted::Answered(Some(rev)) => Ok(Revoked { rev, ended: Some(0), at: self.now() }),
             Acted::Answered(None) => Err(AppError::Fault("a deletion without changes".into())),
+            Acted::Before(before) => Revoked::remembered(&before),
+        }
+    }
+
+    /// Gives the caller another password, by the one that they have, and ends all their sessions but the one that calls.
+    /// Repeated: the old rev.
+    pub async fn change_my_password(
+        &self,
+        caller: &Caller,
+        current: SecretString,
+        new: SecretString,
+        repeat: Option<&RepeatKey>,
+    ) -> Result<Revoked, AppError> {
+        let session = caller.view.session.id;
+        let by = By { actor: caller.actor(), role: None, ip: caller.ip, reason: None };
+        let repeat = repeat.map(|repeat| repeat.about(session));
+        // A repeated call brings the password of before.
+        if let Some(repeat) = &repeat
+            && let Some(before) = self.remembered(&by.actor.text(), repeat).await?
+        {
+            return Revoked::remembered(&before);
+        }
+        let email = Email::parse(caller.view.account.email.as_deref().unwrap_or_default())?;
+        account::check_password(new.expose(), &email).map_err(|refused| match refused {
+            Refused::InvalidValue { detail, .. } => Refused::InvalidValue { field: "new_password", detail },
+            other => other,
+        })?;
+        let proven = self.prove(caller, current).await?;
+        let hash = self.passwords().hash(new).await.map_err(pool_error)?;
+        let load = || async {
+            let view = self.own_view(caller).await?;
+            // What was right of one that has been changed since is right no longer.
+            let same = view.account.password_version == proven;
+            if same { Ok(view) } else { Err(Refused::InvalidCredentials.into()) }
+        };
+        let decide = |view: &AccountView, chance: &mut dyn portcullis_domain::Chance| {
+            account::change_password(view, hash.clone(), session, &by, chance)
+        };
+        match self.act(&by.actor.text(), repeat.as_ref(), load, decide).await? {
+            Acted::Done((), committed) => Revoked::of(committed),
+            Acted::Answered(()) => Err(AppError::Fault("a new password without changes".into())),
             Acted::Before(before) => Revoked::remembered(&before),
         }
     }

@@ -6,7 +6,7 @@ use crate::model::{Account, Block, Status};
 use crate::view::{AccountView, Stamp};
 use crate::{Chance, Cut, Decision, Refused};
 use alloc::{borrow::ToOwned, format, string::String, vec, vec::Vec};
-use portcullis_wire::{AccountId, EventId, Millis, Rev, Target, Time, Verb};
+use portcullis_wire::{AccountId, EventId, Millis, Rev, SessionId, Target, Time, Verb};
 
 /// Longest address, in bytes (RFC 5321 §4.5.3.1.3).
 pub const MAX_EMAIL: usize = 254;
@@ -240,6 +240,24 @@ pub fn delete(view: &AccountView, grace: Millis, by: &By<'_>, chance: &mut dyn C
     };
     changes.steps.push(Change::SetStatus { account: account.id, status });
     Decision { outcome: Ok(None), changes }
+}
+
+/// Puts the hash of another password in the place of the one that `view` has. Every session of the account but `keep`, which
+/// must be alive, ends in the same commit; so do sign-ins under way whose password was right until now.
+pub fn change_password(
+    view: &AccountView,
+    hash: String,
+    keep: SessionId,
+    by: &By<'_>,
+    chance: &mut dyn Chance,
+) -> Decision<()> {
+    let account = &view.account;
+    let mut changes = kernel::end(Door::PasswordChange, Scope::Account(account.id), Some(keep), by, chance);
+    // The proof was of one password, and of an account that may be used.
+    changes.expects.push(Expect::AccountVersion { account: account.id, version: account.version });
+    changes.expects.push(Expect::PasswordVersion { account: account.id, version: account.password_version });
+    changes.steps.push(Change::SetPassword { account: account.id, hash, rehash: false });
+    Decision { outcome: Ok(()), changes }
 }
 
 /// Over how long a `stale` may be spread, in milliseconds.

@@ -27,6 +27,8 @@ kinds! {
     AccountCreated = "account.created";
     /// An account's data were changed.
     AccountChanged = "account.changed";
+    /// A password was changed; all sessions but the one in which it was ended.
+    PasswordChanged = "password.changed";
     /// An account was blocked.
     AccountBlocked = "account.blocked";
     /// A block was lifted.

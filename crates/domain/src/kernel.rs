@@ -23,6 +23,8 @@ pub enum Door {
     EndOthers,
     /// A user ends all their sessions.
     EndAll,
+    /// A user changes their password: all sessions but the one that they are using end.
+    PasswordChange,
     /// An administrator ends one session.
     AdminEndSession,
     /// An administrator ends all sessions of an account.
@@ -54,6 +56,7 @@ impl Door {
         Self::EndOne,
         Self::EndOthers,
         Self::EndAll,
+        Self::PasswordChange,
         Self::AdminEndSession,
         Self::AdminEndAccount,
         Self::Block,
@@ -74,6 +77,7 @@ impl Door {
             Self::EndOne => "ended_by_user",
             Self::EndOthers => "others_ended",
             Self::EndAll => "all_ended",
+            Self::PasswordChange => "password_changed",
             Self::AdminEndSession => "ended_by_admin",
             Self::AdminEndAccount => "all_ended_by_admin",
             Self::Block => "blocked",
@@ -92,6 +96,7 @@ impl Door {
         match self {
             Self::SignOut | Self::EndOne | Self::AdminEndSession | Self::SessionLimit => EventKind::SessionEnded,
             Self::EndOthers | Self::EndAll | Self::AdminEndAccount => EventKind::SessionsEnded,
+            Self::PasswordChange => EventKind::PasswordChanged,
             Self::Block => EventKind::AccountBlocked,
             Self::Delete => EventKind::AccountDeleted,
             Self::Everyone => EventKind::EveryoneEnded,

@@ -1,17 +1,18 @@
-//! Blocks and deletions that a backup does not know, kept in a journal apart from the database, and done again after a restore
-//! (DESIGN §4.5).
+//! Blocks, deletions and changed passwords that a backup does not know, kept in a journal apart from the database, and done again
+//! after a restore (DESIGN §4.5).
 //!
 //! A line of the journal says what an account *is* since an act, not what was done: so lines can be read in any number, the last
-//! one of an account counts, and doing it twice changes nothing. A restored copy is older than some lines and as old as others;
+//! one of an account counts (of its passwords the last one that a line has), and doing it twice changes nothing. A restored copy is older than some lines and as old as others;
 //! those that it knows already are left out, for the copy may know a later act that the journal missed.
 use crate::account;
-use crate::changes::{Change, Changes};
+use crate::changes::{Change, Changes, Expect};
+use crate::event::{EventKind, NewEvent};
 use crate::kernel::By;
 use crate::model::Status;
 use crate::view::{AccountView, Stamp};
 use crate::{Chance, Decision};
-use alloc::{collections::BTreeMap, format, string::String, string::ToString, vec::Vec};
-use portcullis_wire::{AccountId, Epoch, LogId, Rev, Time};
+use alloc::{collections::BTreeMap, format, string::String, string::ToString, vec, vec::Vec};
+use portcullis_wire::{AccountId, Epoch, EventId, LogId, Rev, Time};
 use serde::{Deserialize, Serialize};
 
 /// The form of the lines.
@@ -57,6 +58,27 @@ pub struct Line {
     /// Until when it is blocked, or when it will be gone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<Time>,
+    /// The hash of its password, when that was changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password: Option<String>,
+}
+
+/// What a journal must hear of, of one account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Touch {
+    /// What it is.
+    Status,
+    /// That, and its password.
+    Password,
+}
+
+/// What a journal knows of an account, and a copy does not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unknown<'a> {
+    /// Its last line.
+    pub line: &'a Line,
+    /// The hash of its last password.
+    pub password: Option<&'a str>,
 }
 
 /// What is wrong with a journal, and where.
@@ -95,7 +117,7 @@ impl Line {
     }
 
     /// What an account is now.
-    pub fn of(view: &AccountView) -> Self {
+    pub fn of(view: &AccountView, touch: Touch) -> Self {
         let (status, reason, until) = match &view.account.status {
             Status::Active => (Word::Active, None, None),
             Status::Blocked(block) => (Word::Blocked, Some(block.reason.clone()), block.until),
@@ -103,19 +125,21 @@ impl Line {
             Status::Deleted { .. } => (Word::Deleted, None, None),
         };
         let (account, status) = (Some(view.account.id), Some(status));
-        Self { account, status, reason, until, ..Self::at(&view.stamp) }
+        let password = view.account.password_hash.clone().filter(|_| touch == Touch::Password);
+        Self { account, status, reason, until, password, ..Self::at(&view.stamp) }
     }
 
     fn at(stamp: &Stamp) -> Self {
         let (log, epoch, rev, at) = (stamp.log, stamp.epoch, stamp.head, stamp.now);
-        Self { v: VERSION, log, epoch, rev, at, account: None, status: None, reason: None, until: None }
+        Self { v: VERSION, log, epoch, rev, at, account: None, status: None, reason: None, until: None, password: None }
     }
 }
 
-/// Accounts whose status these changes set: what a journal must hear of.
-pub fn touched(changes: &Changes) -> impl Iterator<Item = AccountId> + '_ {
+/// Accounts whose status or password these changes set. A better hash of the same password is nothing new.
+pub fn touched(changes: &Changes) -> impl Iterator<Item = (AccountId, Touch)> + '_ {
     changes.steps.iter().filter_map(|step| match step {
-        Change::SetStatus { account, .. } => Some(*account),
+        Change::SetStatus { account, .. } => Some((*account, Touch::Status)),
+        Change::SetPassword { account, rehash: false, .. } => Some((*account, Touch::Password)),
         _ => None,
     })
 }
@@ -140,6 +164,7 @@ pub fn parse(text: &str) -> Result<Journal, Wrong> {
             return Err(wrong(format!("it is of form {}; this release reads {VERSION}", line.v)));
         }
         match (line.account, line.status, &line.reason, line.until) {
+            (None, ..) if line.password.is_some() => return Err(wrong("a `password` without an `account`".into())),
             (None, None, None, None)
             | (Some(_), Some(Word::Active | Word::Deleted), None, None)
             | (Some(_), Some(Word::Deleting), None, Some(_))
@@ -165,17 +190,20 @@ impl Journal {
     }
 
     /// What each account is that a copy of the database does not know: its last line, if that is younger than the copy.
-    pub fn unknown_to(&self, copy: &Stamp) -> BTreeMap<AccountId, &Line> {
-        let mut last = BTreeMap::new();
-        for line in &self.lines {
-            last.extend(line.account.map(|account| (account, line)));
-        }
+    pub fn unknown_to(&self, copy: &Stamp) -> BTreeMap<AccountId, Unknown<'_>> {
         // Lifting a block writes no entry: at the position of the copy, time tells.
         let newer = |line: &Line| {
             let (there, here) = ((line.epoch, line.rev), (copy.epoch, copy.head));
             there > here || there == here && line.at > copy.floor
         };
-        last.retain(|_, line| newer(line));
+        let mut last: BTreeMap<AccountId, Unknown<'_>> = BTreeMap::new();
+        for line in &self.lines {
+            let Some(account) = line.account else { continue };
+            let before = last.get(&account).and_then(|before| before.password);
+            let password = line.password.as_deref().filter(|_| newer(line)).or(before);
+            last.insert(account, Unknown { line, password });
+        }
+        last.retain(|_, unknown| newer(unknown.line));
         last
     }
 
@@ -185,8 +213,32 @@ impl Journal {
     }
 }
 
-/// Makes an account what the line says.
-pub fn decide(view: &AccountView, line: &Line, by: &By<'_>, chance: &mut dyn Chance) -> Decision<Fate> {
+/// Makes an account what the journal says, in one step or several. Into a copy whose log is founded anew: a password that comes
+/// back so ends nothing, for nothing lives there.
+pub fn decide(view: &AccountView, unknown: &Unknown<'_>, by: &By<'_>, chance: &mut dyn Chance) -> Decision<Fate> {
+    let Decision { outcome, changes } = decide_status(view, unknown.line, by, chance);
+    let account = &view.account;
+    let password = unknown.password.filter(|hash| account.password_hash.as_deref() != Some(*hash));
+    let Some(hash) = password.filter(|_| !matches!(account.status, Status::Deleted { .. })) else {
+        return Decision { outcome, changes };
+    };
+    if !changes.is_empty() {
+        return Decision { outcome: outcome.map(|_| Fate::More), changes };
+    }
+    let event = NewEvent::new(EventId::from_bits(chance.bits()), EventKind::PasswordChanged, &by.actor);
+    let changes = Changes {
+        expects: vec![
+            Expect::AccountVersion { account: account.id, version: account.version },
+            Expect::PasswordVersion { account: account.id, version: account.password_version },
+        ],
+        steps: vec![Change::SetPassword { account: account.id, hash: hash.into(), rehash: false }],
+        events: vec![event.account(account.id).ip(by.ip).reason("from the journal of acts")],
+        ..Changes::default()
+    };
+    Decision { outcome: Ok(Fate::Done), changes }
+}
+
+fn decide_status(view: &AccountView, line: &Line, by: &By<'_>, chance: &mut dyn Chance) -> Decision<Fate> {
     let now = view.stamp.now;
     let passed = line.until.is_some_and(|until| until <= now);
     let is = &view.account.status;
@@ -299,8 +351,10 @@ mod tests {
     /// What the store does with the changes, as far as it matters here.
     fn apply(view: &mut AccountView, changes: &Changes) {
         for step in &changes.steps {
-            if let Change::SetStatus { status, .. } = step {
-                view.account.status = status.clone();
+            match step {
+                Change::SetStatus { status, .. } => view.account.status = status.clone(),
+                Change::SetPassword { hash, .. } => view.account.password_hash = Some(hash.clone()),
+                _ => {}
             }
         }
     }
@@ -309,13 +363,14 @@ mod tests {
     fn whatever_a_copy_says_it_comes_to_what_the_line_says_and_twice_is_once() {
         for was in states() {
             for is in states() {
-                for now in [100, 1_000] {
-                    let line = Line::of(&view(is.clone(), 9, 50));
+                for (now, password) in [(100, None), (1_000, None), (100, Some("new")), (1_000, Some("new"))] {
+                    let line = Line::of(&view(is.clone(), 9, 50), Touch::Status);
                     let line = parse(&format!("{}\n", serde_json::to_string(&line).unwrap())).unwrap().lines.remove(0);
+                    let unknown = Unknown { line: &line, password };
                     let mut here = view(was.clone(), 3, now);
                     let mut fates = Vec::new();
-                    for _ in 0..4 {
-                        let Decision { outcome, changes } = decide(&here, &line, &By::SYSTEM, &mut Dice(0));
+                    for _ in 0..5 {
+                        let Decision { outcome, changes } = decide(&here, &unknown, &By::SYSTEM, &mut Dice(0));
                         let fate = outcome.unwrap();
                         assert_eq!(fate == Fate::AlreadySo, changes.is_empty());
                         assert_eq!(touched(&changes).count(), usize::from(!changes.is_empty()));
@@ -330,6 +385,8 @@ mod tests {
                         here.account.status
                     );
                     assert!(!gone || fates[0] == Fate::AlreadySo, "a tombstone stays one");
+                    let deleted = matches!(here.account.status, Status::Deleted { .. });
+                    assert!(deleted || here.account.password_hash.as_deref() == password, "{was:?} {is:?}");
                 }
             }
         }
@@ -339,7 +396,10 @@ mod tests {
     fn the_last_line_counts_if_the_copy_does_not_know_it() {
         let [active, blocked, ..] = states();
         let lines = |states: &[(Status, u64, i64)]| Journal {
-            lines: states.iter().map(|(status, rev, at)| Line::of(&view(status.clone(), *rev, *at))).collect(),
+            lines: states
+                .iter()
+                .map(|(status, rev, at)| Line::of(&view(status.clone(), *rev, *at), Touch::Status))
+                .collect(),
             torn: false,
         };
         let copy = stamp(5, 100); // its F is 90
@@ -351,25 +411,46 @@ mod tests {
             (lines(&[(active.clone(), 5, 95)]), Some(Word::Active)),
         ] {
             let found = journal.unknown_to(&copy);
-            assert_eq!(found.values().next().and_then(|line| line.status), due, "{journal:?}");
+            assert_eq!(found.values().next().and_then(|unknown| unknown.line.status), due, "{journal:?}");
         }
         assert!(lines(&[(active.clone(), 5, 1)]).reaches(&copy) && !lines(&[(active, 6, 1)]).reaches(&copy));
     }
 
     #[test]
+    fn the_last_password_counts_if_the_copy_does_not_know_it() {
+        let copy = stamp(5, 100);
+        let line = |password: Option<&str>, rev| {
+            let mut view = view(Status::Active, rev, 100);
+            view.account.password_hash = password.map(Into::into);
+            Line::of(&view, if password.is_some() { Touch::Password } else { Touch::Status })
+        };
+        for (lines, due) in [
+            (vec![line(Some("a"), 6)], Some(Some("a"))),
+            (vec![line(Some("a"), 6), line(None, 7)], Some(Some("a"))), // blocked since, say
+            (vec![line(Some("a"), 6), line(Some("b"), 7)], Some(Some("b"))),
+            (vec![line(Some("a"), 4), line(None, 7)], Some(None)),
+            (vec![line(Some("a"), 4)], None),
+        ] {
+            let journal = Journal { lines, torn: false };
+            assert_eq!(journal.unknown_to(&copy).values().next().map(|unknown| unknown.password), due, "{journal:?}");
+        }
+    }
+
+    #[test]
     fn a_journal_is_read_whole_or_not_at_all() {
-        let good = serde_json::to_string(&Line::of(&view(Status::Active, 1, 1))).unwrap();
+        let good = serde_json::to_string(&Line::of(&view(Status::Active, 1, 1), Touch::Status)).unwrap();
         let begin = serde_json::to_string(&Line::begin(&stamp(0, 0))).unwrap();
         let read = parse(&format!("{begin}\n\n{good}\n")).unwrap();
         assert_eq!((read.lines.len(), read.torn), (2, false));
         let torn = parse(&format!("{begin}\n{}", &good[..20])).unwrap();
         assert_eq!((torn.lines.len(), torn.torn), (1, true));
-        let cases: [(String, &str); 5] = [
+        let cases: [(String, &str); 6] = [
             ("no json".into(), "expected"),
             (good.replace("\"v\":1", "\"v\":2"), "of form 2"),
             (good.replace("active", "asleep"), "unknown variant"),
             (good.replace("\"active\"", "\"blocked\""), "do not go together"),
             (good.replace('{', "{\"more\":1,"), "unknown field"),
+            (begin.replace('{', "{\"password\":\"x\","), "without an `account`"),
         ];
         for (bad, words) in cases {
             let wrong = parse(&format!("{begin}\n{bad}\n")).unwrap_err();

@@ -357,6 +357,18 @@ impl Fleet {
         self.records.values().filter(pending).take(most).map(|record| record.instance.id).collect()
     }
 
+    /// How far everyone is who may hold a lease: what a relay may say for all of them. `head` when nobody is behind.
+    pub fn all_acknowledged(&self, head: Rev, now: Mono) -> Rev {
+        let counts = |r: &&Record| r.run.is_some_and(|(_, last)| last.plus(self.bounded_by(now, now)) > now);
+        let acknowledged = |r: &Record| r.applied.unwrap_or(Rev::ZERO);
+        self.records.values().filter(counts).map(acknowledged).min().map_or(head, |least| least.min(head))
+    }
+
+    /// Everything that the routes of all these have as policies.
+    pub fn policies(&self) -> Policies {
+        self.records.values().fold(Policies::default(), |all, record| all.and(record.instance.policies))
+    }
+
     /// Whether this instance acknowledged `rev` here.
     pub fn has_acknowledged(&self, id: InstanceId, rev: Rev) -> bool {
         self.records.get(&id).is_some_and(|record| record.applied.is_some_and(|applied| applied >= rev))

@@ -13,6 +13,7 @@
 //! | [`fleet`] | [`Fleet`]: which verifiers hold leases, and since when a revocation is enforced everywhere |
 //! | [`cluster`] | what several server nodes on one log say of that together |
 //! | [`subscriber`] | [`Subscriber`]: the log at the verifier: snapshot, entries, leases |
+//! | [`relay`] | [`Relay`]: one follower that serves many: whose age it tells, and what it may acknowledge for them |
 //! | [`knowledge`] | [`Knowledge`]: what a verifier knows at one moment, and whether that is fresh |
 #![no_std]
 extern crate alloc;
@@ -23,6 +24,7 @@ pub mod knowledge;
 pub mod mono;
 pub mod policy;
 pub mod publisher;
+pub mod relay;
 pub mod set;
 pub mod subscriber;
 
@@ -31,5 +33,6 @@ pub use knowledge::Knowledge;
 pub use mono::Mono;
 pub use policy::{Policies, Policy};
 pub use publisher::Publisher;
+pub use relay::Relay;
 pub use set::{RevokedSet, Subject, Verdict};
 pub use subscriber::Subscriber;

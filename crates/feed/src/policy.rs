@@ -69,6 +69,10 @@ impl Policies {
     pub const fn with(self, policy: Policy) -> Self {
         Self(self.0 | 1 << policy as u8)
     }
+    /// These and those.
+    pub const fn and(self, others: Self) -> Self {
+        Self(self.0 | others.0)
+    }
     /// Whether some route has this policy.
     pub const fn has(self, policy: Policy) -> bool {
         self.0 & (1 << policy as u8) != 0

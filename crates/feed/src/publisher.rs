@@ -129,6 +129,13 @@ impl Publisher {
         }
     }
 
+    /// From what a follower knows: the set may have widened what it holds, so no entry of it serves a resume.
+    pub fn of_set(log: LogId, epoch: Epoch, at: (Rev, Chain), floor: Time, set: RevokedSet, limits: Limits) -> Self {
+        let ((head, chain), keys) = (at, Vec::new());
+        let key_entry = set.dead_keys().next().is_some().then_some((head, None));
+        Self { log, epoch, head, chain, floor, set, recent: VecDeque::new(), keys, key_entry, limits }
+    }
+
     /// A log without entries.
     pub fn empty(log: LogId, limits: Limits) -> Self {
         let chain = Chain::genesis(log);

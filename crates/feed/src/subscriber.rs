@@ -17,7 +17,7 @@ use portcullis_wire::time::Millis;
 use portcullis_wire::{Chain, Entry, Epoch, Rev, Time};
 
 mod message;
-pub use message::{Action, Ask, Config, Frame, Identity, Input, Now, Trouble};
+pub use message::{Action, Ask, Config, Frame, Identity, Input, News, Now, Trouble};
 
 /// How many questions for a lease may wait for an answer.
 pub const ASKS_IN_FLIGHT: usize = 3;
@@ -36,6 +36,11 @@ const SNAPSHOT_STALL_MS: Millis = 15_000;
 const FIRST_SNAPSHOT_MS: Millis = 2_000;
 /// For how long an answer's time may be preferred to later ones.
 const TIME_KEPT_MS: Millis = 60_000;
+/// How often within a bound a lease is asked for, and how often by a relay.
+const ASKS: Millis = 3;
+const RELAY_ASKS: Millis = 8;
+/// The most entries that are kept for a relay; of more it begins anew.
+const NEWS_LIMIT: usize = 16_384;
 /// The longest delay before a stream is opened again.
 const RECONNECT_CAP_MS: Millis = 2_000;
 
@@ -106,6 +111,7 @@ pub struct Subscriber {
     ask_again: bool,
     pending: Vec<Pending>,
     partial: Option<Partial>,
+    news: News,
     out: Vec<Action>,
     dirty: bool,
 }
@@ -132,6 +138,7 @@ impl Subscriber {
             ask_again: false,
             pending: Vec::new(),
             partial: None,
+            news: News::default(),
             out: Vec::new(),
             dirty: false,
         }
@@ -150,6 +157,25 @@ impl Subscriber {
     /// Whether the stream is open and was accepted.
     pub fn connected(&self) -> bool {
         matches!(self.stream, Stream::Open)
+    }
+
+    /// The last `id`, when one came: it stands for a position that was once the applied one.
+    pub fn position(&self) -> Option<&str> {
+        self.position.as_deref()
+    }
+
+    /// The chain link at the applied position, once there is a snapshot.
+    pub fn link(&self) -> Option<Chain> {
+        self.link_at(self.known.applied)
+    }
+
+    /// What was applied since the last call; kept only when [`Config::relays`].
+    pub fn take_news(&mut self) -> News {
+        core::mem::take(&mut self.news)
+    }
+
+    fn anew(&mut self) {
+        self.news = News { anew: true, entries: Vec::new() };
     }
 
     /// When to come back with [`Input::Tick`], if nothing else arrives.
@@ -232,6 +258,7 @@ impl Subscriber {
     fn leave_fork(&mut self) {
         let Some(Confirmed { rev, set }) = &self.confirmed else { return };
         let (rev, mut set) = (*rev, set.clone());
+        self.anew();
         if let Some(floor) = self.known.floor {
             set.forget(floor.time);
         }
@@ -294,6 +321,7 @@ impl Subscriber {
     fn begin_epoch(&mut self, epoch: Epoch) {
         let fresh = Knowledge::nothing(self.known.set.emptied());
         let old = core::mem::replace(&mut self.known, fresh);
+        self.anew();
         self.known.log = old.log;
         self.known.epoch = epoch;
         self.known.keys = old.keys;
@@ -405,7 +433,13 @@ impl Subscriber {
             self.known.set.apply(entry, now.mono);
             self.known.applied = entry.rev;
             self.remember(entry.rev, chain);
+            if self.config.relays && !self.news.anew {
+                self.news.entries.push(entry.clone());
+            }
             self.dirty = true;
+        }
+        if self.news.entries.len() > NEWS_LIMIT {
+            self.anew();
         }
         self.promote();
         Ok(whole)
@@ -480,6 +514,7 @@ impl Subscriber {
         if !self.known.synced || !self.knows_newer_than(&partial.keys) {
             self.known.keys = Arc::new(partial.keys);
         }
+        self.anew();
         self.known.set = partial.set;
         self.known.applied = partial.rev;
         self.known.synced = true;
@@ -582,11 +617,12 @@ impl Subscriber {
         self.last_ask = Some(now.mono);
         self.ask_again = false;
         // A little early, each at its own time: verifiers that began together do not go on asking together.
-        self.ask_at = Some(now.mono.plus((self.bound() / 3 - jitter(self.bound() / 30, now)).max(10)));
+        let every = self.bound() / if self.config.relays { RELAY_ASKS } else { ASKS };
+        self.ask_at = Some(now.mono.plus((every - jitter(every / 10, now)).max(10)));
         let position = self.position.clone().unwrap_or_default();
         let (epoch, applied) = (self.known.epoch, self.known.applied);
         let keys = self.known.keys.iter().map(|jwk| jwk.kid).collect();
-        self.out.push(Action::Ask(Ask { identity, epoch, applied, position, nonce, keys }));
+        self.out.push(Action::Ask(Ask { identity, epoch, applied, enforced: None, position, nonce, keys }));
     }
 
     fn answer(&mut self, answer: AckAnswer, now: Now) {

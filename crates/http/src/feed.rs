@@ -16,10 +16,12 @@ use portcullis_domain::model::{Client, ClientKind};
 use portcullis_feed::Policies;
 use portcullis_wire::frame::AckRequest;
 use portcullis_wire::{Code, InstanceId, Rev, SecretString};
+use serde_json::json;
 use std::convert::Infallible;
 
 pub(crate) fn routes(table: Table) -> Table {
-    table.get("/v1/feed", open).post("/v1/feed/acks", acknowledge).get("/v1/feed/snapshot", snapshot)
+    let table = table.get("/v1/feed", open).post("/v1/feed/acks", acknowledge);
+    table.get("/v1/feed/snapshot", snapshot).get("/v1/feed/known", known)
 }
 
 /// The verifier client behind HTTP Basic. Unknown, wrong and switched off read the same.
@@ -108,6 +110,16 @@ async fn acknowledge(
     ctx.params(&[])?;
     let answer = ctx.app().hub().acknowledge(client.id, &body.value).await?;
     Ok(render::ok(&serde_json::to_value(&answer).map_err(|_| Problem::new(Code::Unavailable))?))
+}
+
+/// For a relay, which asks with the credentials and the `Last-Event-ID` that it was shown: whether they are right.
+async fn known(ctx: Ctx, AsVerifier(client): AsVerifier) -> Result<Response, Problem> {
+    ctx.params(&[])?;
+    let position = match ctx.header("last-event-id") {
+        Some(text) => ctx.app().hub().vouches(client.id, text).await?,
+        None => false,
+    };
+    Ok(render::ok(&json!({ "client_id": client.id, "name": client.name, "position": position })))
 }
 
 /// A page of the snapshot, for verifiers whose acknowledgement was answered with `"snapshot"`.

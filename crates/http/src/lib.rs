@@ -38,7 +38,7 @@ mod ops;
 mod render;
 mod revoking;
 
-pub use accept::{Limits, Listener, Tls, serve};
+pub use accept::{Limits, Listener, Tls, serve, serve_any};
 pub use config::HttpConfig;
 pub use traffic::Traffic;
 

@@ -94,12 +94,12 @@ impl Problem {
     }
 
     /// The headers that go with it.
-    pub(crate) fn headers(&self) -> &[(HeaderName, HeaderValue)] {
+    pub fn headers(&self) -> &[(HeaderName, HeaderValue)] {
         &self.headers
     }
 
     /// Content type and body for programs.
-    pub(crate) fn body(&self, request_id: &str) -> (&'static str, String) {
+    pub fn body(&self, request_id: &str) -> (&'static str, String) {
         if let Form::OAuth(error) = self.form {
             let body = serde_json::json!({ "error": error, "error_description": self.detail });
             return ("application/json", body.to_string());

@@ -137,30 +137,14 @@ impl Ctx {
 
     /// The access token of `Authorization: Bearer …` (RFC 6750 §2.1).
     pub(crate) fn bearer(&self) -> Option<&str> {
-        let Some(text) = self.authorization()? else { return Some("") }; // which no token is: malformed
+        let Some(text) = authorization(&self.headers)? else { return Some("") }; // which no token is: malformed
         let (scheme, token) = text.split_once(' ')?;
         scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
     }
 
-    /// The one `Authorization` header, if there is one; `Some(None)` when it is no text, or when there are several: between
-    /// us and a proxy that reads another of them lies room for confusion. Verifiers do the same.
-    fn authorization(&self) -> Option<Option<&str>> {
-        let mut all = self.headers.get_all(header::AUTHORIZATION).iter();
-        let first = all.next()?;
-        Some(first.to_str().ok().filter(|_| all.next().is_none()))
-    }
-
-    /// Client id and secret of `Authorization: Basic …` (RFC 7617; RFC 6749 §2.3.1: both parts are form-encoded).
+    /// Client id and secret of `Authorization: Basic …`.
     pub(crate) fn basic(&self) -> Option<(String, SecretString)> {
-        let (scheme, text) = self.authorization()??.split_once(' ')?;
-        if !scheme.eq_ignore_ascii_case("basic") {
-            return None;
-        }
-        let plain = text.trim().trim_end_matches('=').replace('+', "-").replace('/', "_");
-        let bytes = b64::decode(&plain)?;
-        let pair = String::from_utf8(bytes).ok()?;
-        let (id, secret) = pair.split_once(':')?;
-        Some((form_decoded(id), SecretString::new(form_decoded(secret))))
+        basic(&self.headers)
     }
 
     /// The caller behind the bearer token.
@@ -192,6 +176,27 @@ impl Ctx {
         let key = String::from_utf8_lossy(key).into_owned();
         Ok(Some(RepeatKey { key, request: Digest::of(&call) }))
     }
+}
+
+/// The one `Authorization` header, if there is one; `Some(None)` when it is no text, or when there are several: between
+/// us and a proxy that reads another of them lies room for confusion. Verifiers do the same.
+fn authorization(headers: &HeaderMap) -> Option<Option<&str>> {
+    let mut all = headers.get_all(header::AUTHORIZATION).iter();
+    let first = all.next()?;
+    Some(first.to_str().ok().filter(|_| all.next().is_none()))
+}
+
+/// Client id and secret of `Authorization: Basic …` (RFC 7617; RFC 6749 §2.3.1: both parts are form-encoded).
+pub fn basic(headers: &HeaderMap) -> Option<(String, SecretString)> {
+    let (scheme, text) = authorization(headers)??.split_once(' ')?;
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return None;
+    }
+    let plain = text.trim().trim_end_matches('=').replace('+', "-").replace('/', "_");
+    let bytes = b64::decode(&plain)?;
+    let pair = String::from_utf8(bytes).ok()?;
+    let (id, secret) = pair.split_once(':')?;
+    Some((form_decoded(id), SecretString::new(form_decoded(secret))))
 }
 
 fn form_decoded(text: &str) -> String {
@@ -281,7 +286,7 @@ pub struct Params(Vec<(String, String)>);
 
 impl Params {
     /// Refuses unknown and repeated parameters.
-    pub(crate) fn parse(text: &str, known: &[&str]) -> Result<Self, Problem> {
+    pub fn parse(text: &str, known: &[&str]) -> Result<Self, Problem> {
         let mut seen = BTreeSet::new();
         let pairs: Vec<(String, String)> = form_urlencoded::parse(text.as_bytes())
             .map(|(name, value)| (name.into_owned(), value.into_owned()))
@@ -311,13 +316,13 @@ impl Params {
         Ok(Self(pairs))
     }
 
-    pub(crate) fn take(&mut self, name: &str) -> Option<String> {
+    pub fn take(&mut self, name: &str) -> Option<String> {
         let at = self.0.iter().position(|(known, _)| known == name)?;
         Some(self.0.swap_remove(at).1)
     }
 
     /// A parsed parameter; 422 naming it when it does not parse.
-    pub(crate) fn parsed<T: FromStr>(&mut self, name: &str) -> Result<Option<T>, Problem>
+    pub fn parsed<T: FromStr>(&mut self, name: &str) -> Result<Option<T>, Problem>
     where
         T::Err: std::fmt::Display,
     {

@@ -613,6 +613,7 @@ fn end_kind(door: portcullis_domain::kernel::Door) -> &'static str {
         Door::EndOne => "end: ended_by_user",
         Door::EndOthers => "end: others_ended",
         Door::EndAll => "end: all_ended",
+        Door::PasswordChange => "end: password_changed",
         Door::AdminEndSession => "end: ended_by_admin",
         Door::AdminEndAccount => "end: all_ended_by_admin",
         Door::Block => "end: blocked",

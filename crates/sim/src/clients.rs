@@ -215,7 +215,8 @@ impl World {
                 }
                 (Door::EndOne, Some(self.rng.pick(&others)), false)
             }
-            6..=8 => (Door::EndOthers, None, true),
+            6 | 7 => (Door::EndOthers, None, true),
+            8 => (Door::PasswordChange, None, true),
             _ => (Door::EndAll, None, false),
         };
         self.device_calls(device, Call::End { door }, Request::End { door, actor, session, except_self });

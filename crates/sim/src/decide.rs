@@ -80,6 +80,10 @@ impl World {
                         let view = db.load_session(*session, now).filter(|view| view.account.id == actor.0);
                         view.map(Facts::Session).ok_or_else(missing)
                     }
+                    None if *door == Door::PasswordChange => {
+                        let view = db.load_account(actor.0, now);
+                        view.map(Facts::Account).ok_or_else(missing)
+                    }
                     None => Ok(Facts::Nothing),
                 }
             }
@@ -156,6 +160,11 @@ impl World {
                 let (decision, judged) = self.decide_refresh(view, presented, agent, *cookie);
                 op.judged = Some(judged);
                 decision
+            }
+            (Request::End { door: Door::PasswordChange, actor, .. }, Facts::Account(view)) => {
+                let who = Actor::Account { account: actor.0, session: actor.1 };
+                let by = By { actor: who, role: None, ip: None, reason: None };
+                ended(account::change_password(view, "right, too".into(), actor.1, &by, &mut self.rng))
             }
             (Request::End { door, actor, session, except_self }, facts) => {
                 let who = Actor::Account { account: actor.0, session: actor.1 };

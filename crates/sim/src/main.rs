@@ -3,11 +3,11 @@ use portcullis_sim::{Counts, Lag, Lapse, Mutant, Outcome, run, run_cluster, run_
 use std::io::Write;
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: portcullis-sim [--seeds N] [--from M] [--mutant NAME]
+const USAGE: &str = "usage: portcullis-sim [--seeds N] [--from M] [--rollback | --cluster] [--mutant NAME]
        portcullis-sim --seed S [--rollback | --cluster] [--trace] [--mutant NAME]
 Runs N seeded worlds of each kind (1000 unless told) and checks the invariants of DESIGN §3. Exit code 1: one did not hold, or a
 kind of event never happened. --rollback: the world of replaced databases; --cluster: that of
-several nodes. --mutant plants a bug (the list: --mutant list).";
+several nodes and relays; with --seeds, only that one. --mutant plants a bug (the list: --mutant list).";
 
 struct Options {
     seeds: u64,
@@ -142,9 +142,9 @@ fn one(seed: u64, options: &Options) -> ExitCode {
 fn many(options: &Options) -> ExitCode {
     let (mut counts, mut events) = (Counts::default(), 0);
     for seed in options.from..options.from.saturating_add(options.seeds) {
-        // A planted bug is in one of the worlds only.
+        // A planted bug is in one of the worlds only; and one may be asked for.
         for kind in Kind::ALL {
-            if options.mutant.is_some() && kind != options.kind {
+            if (options.mutant.is_some() || options.kind != Kind::Database) && kind != options.kind {
                 continue;
             }
             let outcome = world(seed, kind, options.mutant, false);
@@ -162,7 +162,7 @@ fn many(options: &Options) -> ExitCode {
         say(&format!("{n:>12}  {kind}"));
     }
     let missing = counts.missing();
-    if options.mutant.is_none() && !missing.is_empty() {
+    if options.mutant.is_none() && options.kind == Kind::Database && !missing.is_empty() {
         say(&format!("never happened, so nothing was proven about: {}", missing.join(", ")));
         return ExitCode::FAILURE;
     }

@@ -134,6 +134,8 @@ mutants! {
     ReplayForgotten = "replay-forgotten" breaks "I10";
     /// Of an account's lines in the journal the first one counts.
     ReplayFirstLine = "replay-first-line" breaks "I10";
+    /// Of an account's lines in the journal the last one counts alone, whatever it says nothing of.
+    ReplayLastLineAlone = "replay-last-line-alone" breaks "I10";
     /// A restored copy is served as it is.
     RestoreAsItIs = "restore-as-it-is" breaks "I10";
     /// A verifier that meets another log, epoch or history begins anew with it.
@@ -157,4 +159,12 @@ mutants! {
     SilenceIsConsent = "silence-is-consent" breaks "I1";
     /// Only the node that waits is asked.
     OneNodeAlone = "one-node-alone" breaks "I1";
+    /// A relay gives leases as if it were fresh itself whenever it is asked.
+    RelayRenews = "relay-renews-on-its-own" breaks "I1 I11";
+    /// A relay acknowledges what it has applied itself, for all below it.
+    RelaySpeaksForAll = "relay-acknowledges-for-its-verifiers" breaks "I1";
+    /// A relay forgets who hangs up: their leases count no more.
+    RelayForgets = "relay-forgets-who-hangs-up" breaks "I1";
+    /// A relay tells the age of the answer that it got, and not the time since then.
+    RelayAge = "relay-leaves-out-its-own-age" breaks "I1 I11";
 }

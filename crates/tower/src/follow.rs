@@ -1,19 +1,18 @@
 //! The task that follows the feed: does what the [`Subscriber`] says, and tells it what came of it.
 use crate::config::Config;
 use crate::http1::{Client, Failed, percent};
-use crate::verifier::Shared;
+use crate::metrics::Metrics;
 use crate::{real, sse};
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Request, Uri, header};
 use http_body_util::{BodyExt as _, Full};
-use portcullis_feed::Subscriber;
 use portcullis_feed::subscriber::{self, Action, Ask, Frame, Identity, Input, Now};
+use portcullis_feed::{Policies, Subscriber};
 use portcullis_wire::frame::{AckAnswer, Snapshot};
 use portcullis_wire::{Code, Rev};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
@@ -45,11 +44,35 @@ pub(crate) enum Heard {
     Policies,
 }
 
-struct Follower {
+/// What stands on a follower: a verifier, or a relay.
+pub(crate) trait Upper: Send + Sync + 'static {
+    /// Counters.
+    fn metrics(&self) -> &Metrics;
+    /// What is declared to the server.
+    fn policies(&self) -> Policies;
+    /// [`Subscriber::knowledge`] changed: it is visible to everybody once this returns.
+    fn publish(&self, subscriber: &mut Subscriber);
+    /// The stream is open and was accepted, or it is not.
+    fn connected(&self, yes: bool);
+    /// What a catch-up was asked for has been done.
+    fn caught_up(&self) {}
+    /// Somebody waits at the server for an acknowledgement.
+    fn prompted(&self) {}
+    /// What is acknowledged, when that is not what is applied.
+    fn enforced(&self) -> Option<Rev> {
+        None
+    }
+    /// Whether it relays.
+    fn relays(&self) -> bool {
+        false
+    }
+}
+
+struct Follower<U> {
     config: Config,
     feed: Uri,
     client: Arc<Client>,
-    shared: Arc<Shared>,
+    upper: Arc<U>,
     subscriber: Subscriber,
     tell: mpsc::Sender<Heard>,
     stream: Option<AbortHandle>,
@@ -59,19 +82,19 @@ struct Follower {
 }
 
 /// Follows until it is aborted.
-pub(crate) async fn run(
+pub(crate) async fn run<U: Upper>(
     config: Config,
     feed: Uri,
     client: Arc<Client>,
-    shared: Arc<Shared>,
+    upper: Arc<U>,
     tell: mpsc::Sender<Heard>,
     mut hears: mpsc::Receiver<Heard>,
 ) {
-    let subscriber =
-        Subscriber::new(subscriber::Config { bound_ms: config.bound_ms, log: config.log, set_limit: config.set_limit });
+    let (bound_ms, log, set_limit) = (config.bound_ms, config.log, config.set_limit);
+    let subscriber = Subscriber::new(subscriber::Config { bound_ms, log, set_limit, relays: upper.relays() });
     let (stream, jobs) = (None, JoinSet::new());
     let mut follower =
-        Follower { config, feed, client, shared, subscriber, tell, stream, stream_number: 0, jobs, was_fresh: false };
+        Follower { config, feed, client, upper, subscriber, tell, stream, stream_number: 0, jobs, was_fresh: false };
     follower.take(Input::Tick);
     loop {
         let now = real::mono();
@@ -81,7 +104,7 @@ pub(crate) async fn run(
             Ok(Some(heard)) => follower.heard(heard),
             Ok(None) => return,
             Err(_) => {
-                follower.shared.caught_up();
+                follower.upper.caught_up();
                 follower.take(Input::Tick);
             }
         }
@@ -89,13 +112,13 @@ pub(crate) async fn run(
     }
 }
 
-impl Follower {
+impl<U: Upper> Follower<U> {
     fn heard(&mut self, heard: Heard) {
         match heard {
             Heard::Stream(number, input) if number == self.stream_number => self.take(input),
             Heard::Stream(..) => {} // of a stream that is closed already
             Heard::Call(input) => {
-                self.shared.caught_up();
+                self.upper.caught_up();
                 self.take(input);
             }
             Heard::CatchUp => self.take(Input::CatchUp),
@@ -108,10 +131,14 @@ impl Follower {
 
     fn take(&mut self, input: Input) {
         let (mono, wall) = real::anchor();
+        let prompted = matches!(&input, Input::Frame(Frame::Entries(entries), _) if entries.ack);
         for action in self.subscriber.handle(input, Now { mono, wall, chance: real::chance() }) {
             self.act(action);
         }
-        self.shared.connected.store(self.subscriber.connected(), Ordering::Relaxed);
+        if prompted {
+            self.upper.prompted();
+        }
+        self.upper.connected(self.subscriber.connected());
         let fresh = self.subscriber.knowledge().fresh(mono, wall);
         if fresh != self.was_fresh {
             self.was_fresh = fresh;
@@ -125,7 +152,8 @@ impl Follower {
     }
 
     fn act(&mut self, action: Action) {
-        let metrics = &self.shared.metrics;
+        let upper = self.upper.clone();
+        let metrics = upper.metrics();
         match action {
             Action::Connect { identity, position } => {
                 metrics.connects.up();
@@ -133,11 +161,7 @@ impl Follower {
                 self.open_stream(identity, position);
             }
             Action::Disconnect => self.close_stream(),
-            Action::Publish => {
-                let next = self.shared.view.load().next(self.subscriber.knowledge().clone());
-                self.shared.view.store(Arc::new(next));
-                self.shared.changed.send_modify(|n| *n = n.wrapping_add(1));
-            }
+            Action::Publish => upper.publish(&mut self.subscriber),
             Action::Ask(ask) => {
                 metrics.asks.up();
                 self.ask(&ask);
@@ -163,7 +187,7 @@ impl Follower {
     }
 
     fn open_stream(&mut self, identity: Option<Identity>, position: Option<String>) {
-        let mut url = format!("{}?policy={}", self.feed, percent(&self.shared.policies().to_string()));
+        let mut url = format!("{}?policy={}", self.feed, percent(&self.upper.policies().to_string()));
         if !self.config.name.is_empty() {
             url.push_str(&format!("&name={}", percent(&self.config.name)));
         }
@@ -204,7 +228,7 @@ impl Follower {
     }
 
     fn ask(&mut self, ask: &Ask) {
-        let body = serde_json::json!({
+        let mut body = serde_json::json!({
             "instance": ask.identity.instance,
             "instance_secret": ask.identity.secret.expose(),
             "epoch": ask.epoch,
@@ -213,6 +237,9 @@ impl Follower {
             "nonce": ask.nonce,
             "keys": ask.keys,
         });
+        if let Some(enforced) = self.upper.enforced() {
+            body["enforced"] = serde_json::json!(enforced);
+        }
         let request = Request::post(self.below("acks"))
             .header(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))
             .body(Full::new(Bytes::from(body.to_string())));
@@ -220,12 +247,12 @@ impl Follower {
         let bound_ms = u64::try_from(self.subscriber.knowledge().bound_ms).unwrap_or(0);
         let wait = Duration::from_millis(bound_ms.clamp(500, 10_000));
         let (client, tell, nonce) = (self.client.clone(), self.tell.clone(), ask.nonce.clone());
-        let shared = self.shared.clone();
+        let upper = self.upper.clone();
         self.jobs.spawn(async move {
             let input = match fetch::<AckAnswer>(&client, request, wait).await {
                 Ok(answer) => Input::Answer(answer),
                 Err(failed) => {
-                    shared.metrics.asks_failed.up();
+                    upper.metrics().asks_failed.up();
                     tracing::debug!(%failed, "no lease");
                     Input::AskFailed { nonce, gone: is_code(&failed, Code::InstanceGone) }
                 }

@@ -33,6 +33,7 @@ mod config;
 #[cfg(feature = "axum")]
 mod extract;
 mod follow;
+pub mod following;
 pub mod grpc;
 mod guard;
 mod guarded;

@@ -2,7 +2,7 @@
 use crate::answer::Refusal;
 use crate::cache::Cache;
 use crate::config::{Config, ConfigError, parse_url};
-use crate::follow::Heard;
+use crate::follow::{Heard, Upper};
 use crate::guard::Guard;
 use crate::http1::Client;
 use crate::introspect::Introspection;
@@ -10,7 +10,7 @@ use crate::metrics::Metrics;
 use crate::{follow, real};
 use arc_swap::ArcSwap;
 use http::{HeaderMap, header};
-use portcullis_feed::{Knowledge, Mono, Policies, Policy, RevokedSet};
+use portcullis_feed::{Knowledge, Mono, Policies, Policy, RevokedSet, Subscriber};
 use portcullis_verify::{
     AheadRecord, Authentic, Decision, Expect, Reason, Verdict, View, authenticate, judge_claims, unauthentic,
 };
@@ -36,13 +36,23 @@ pub(crate) struct Shared {
     introspection: Introspection,
 }
 
-impl Shared {
-    pub(crate) fn caught_up(&self) {
-        self.catching_up.store(false, Ordering::Release);
+impl Upper for Shared {
+    fn metrics(&self) -> &Metrics {
+        &self.metrics
     }
-
-    pub(crate) fn policies(&self) -> Policies {
+    fn policies(&self) -> Policies {
         *self.policies.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+    fn publish(&self, subscriber: &mut Subscriber) {
+        let next = self.view.load().next(subscriber.knowledge().clone());
+        self.view.store(Arc::new(next));
+        self.changed.send_modify(|n| *n = n.wrapping_add(1));
+    }
+    fn connected(&self, yes: bool) {
+        self.connected.store(yes, Ordering::Relaxed);
+    }
+    fn caught_up(&self) {
+        self.catching_up.store(false, Ordering::Release);
     }
 }
 

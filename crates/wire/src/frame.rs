@@ -255,6 +255,9 @@ pub struct AckRequest {
     pub epoch: Epoch,
     /// The position that every verdict from now on rests on.
     pub applied: Rev,
+    /// A relay's: what everyone below it has in force, which is then what is acknowledged. Without it, that is `applied`.
+    #[serde(default)]
+    pub enforced: Option<Rev>,
     /// The last `id` received, as it came.
     pub position: String,
     /// A fresh value that the answer repeats.

@@ -14,7 +14,7 @@ const NO_STD: &[&str] = &["wire", "feed", "domain"];
 
 /// Outside libraries that only these crates may name, test-only uses aside.
 const KEPT: &[(&str, &[&str])] = &[
-    ("axum", &["http", "server", "testkit", "floor"]),
+    ("axum", &["http", "relay", "server", "testkit", "floor"]),
     ("axum-core", &["tower", "http", "server", "testkit"]),
     ("rusqlite", &["store-sqlite", "floor"]),
     ("sqlx", &["store-postgres"]),
@@ -25,6 +25,7 @@ const KEPT: &[(&str, &[&str])] = &[
             "store-postgres",
             "app",
             "http",
+            "relay",
             "server",
             "tower",
             "gate",

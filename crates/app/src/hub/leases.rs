@@ -68,7 +68,7 @@ impl Hub {
         if let Some(at) = witness {
             let beyond = (at.epoch, at.rev) > (stamp.epoch, stamp.head);
             if beyond || self.agrees(&at, MAX_TAIL) == Some(false) {
-                self.prove_by(request.instance, &at, stamp.now);
+                self.prove_by(&request.instance, &at, stamp.now);
             }
         }
         if !self.within_the_fence(arrived.min(began)) {
@@ -82,7 +82,8 @@ impl Hub {
         if !state.fleet.may_lease(request.instance, began) {
             return Err(gone());
         }
-        let applied = state.publisher.confirmed(request.applied.min(stamp.head), request.keys.as_deref());
+        let applied = request.applied.min(request.enforced.unwrap_or(request.applied)).min(stamp.head);
+        let applied = state.publisher.confirmed(applied, request.keys.as_deref());
         let news = request.epoch == stamp.epoch
             && request.applied <= stamp.head
             && state.fleet.ack(request.instance, applied, now).map_err(|_| gone())?;

@@ -15,6 +15,7 @@ use portcullis_feed::publisher::Resume;
 use portcullis_wire::frame::{Entries, Snapshot, VERSION};
 use portcullis_wire::{ClientId, Code, Epoch, InstanceId, Rev, SecretString, Time};
 use std::collections::VecDeque;
+use std::fmt::Display;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -142,11 +143,11 @@ impl Hub {
 
     /// What a position of ours proves. One beyond what this node knows: it may only lag; a read that begins now tells. One that
     /// this log was at: whether it had the same history then; without that, a snapshot of a fork would be taken for the right one.
-    async fn shown(&self, id: InstanceId, at: &Position) -> Result<(), AppError> {
+    async fn shown(&self, id: impl Display, at: &Position) -> Result<(), AppError> {
         if (at.epoch, at.rev) > self.at() {
             let (stamp, _) = self.read_after_now().await?;
             if (at.epoch, at.rev) > (stamp.epoch, stamp.head) {
-                self.prove_by(id, at, stamp.now);
+                self.prove_by(&id, at, stamp.now);
             }
             return Ok(());
         }
@@ -164,12 +165,22 @@ impl Hub {
             None => true,
         };
         if !same {
-            self.prove_by(id, at, self.inner.store.now());
+            self.prove_by(&id, at, self.inner.store.now());
         }
         match self.rolled_back() {
             Some(why) => Err(AppError::Fault(format!("rolled back: {}", why.what).into())),
             None => Ok(()),
         }
+    }
+
+    /// Whether this server made a position that a relay was shown by a verifier of this client. One that it made, and that its log
+    /// does not have, is what it is here, too: the proof that the log was rolled back.
+    pub async fn vouches(&self, client: ClientId, position: &str) -> Result<bool, AppError> {
+        if let Some(why) = self.why_not_ready() {
+            return Err(AppError::Fault(why.into()));
+        }
+        let Some(at) = self.parse_position(position) else { return Ok(false) };
+        self.shown(format!("below a relay, of {client},"), &at).await.map(|()| true)
     }
 
     /// Whether the log had this link at this position, as far as this node knows by heart.
@@ -182,7 +193,7 @@ impl Hub {
     }
 
     /// A verifier shows a position that this server signed, and that the log does not have.
-    pub(super) fn prove_by(&self, id: InstanceId, at: &Position, now: Time) {
+    pub(super) fn prove_by(&self, id: &impl Display, at: &Position, now: Time) {
         let Position { epoch, rev, chain } = *at;
         let what = format!("the verifier {id} shows the position {epoch}.{rev}, which this server signed");
         let what =

@@ -1,12 +1,12 @@
 //! The table door × credential (I8). A door without a row does not compile: the match below has no default arm.
-use crate::world::{World, settings};
+use crate::world::{PASSWORD, World, settings};
 use portcullis_app::mass::Filtered;
 use portcullis_app::{Revoked, Tokens};
 use portcullis_domain::kernel::Door;
 use portcullis_domain::mass::Filter;
 use portcullis_domain::model::ClientKind;
 use portcullis_domain::session_limit::{AtLimit, SessionLimit};
-use portcullis_wire::{Code, Rev};
+use portcullis_wire::{Code, Rev, SecretString};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -54,7 +54,7 @@ fn expected(door: Door) -> Row {
     match door {
         Door::SignOut | Door::EndOne | Door::AdminEndSession | Door::Replay | Door::SessionLimit => one,
         // The session that the row is about is the one that is ended: an other one calls.
-        Door::EndOthers => Row { other_session: Lives, bystander: Lives, ..all_of(Ends) },
+        Door::EndOthers | Door::PasswordChange => Row { other_session: Lives, bystander: Lives, ..all_of(Ends) },
         Door::EndAll | Door::AdminEndAccount | Door::Block | Door::Delete => Row { bystander: Lives, ..account },
         Door::Everyone => all_of(Ends),
         // By a rule and a job, waited for. The sign-in that is under way is decided anew, above the rule: it was not there yet.
@@ -90,6 +90,10 @@ async fn go_through(door: Door, world: &World, mine: &Tokens, other: &Tokens) ->
         Door::EndOne => app.end_mine(&world.caller(other).await.unwrap(), mine.session.id, None).await,
         Door::EndOthers => app.end_all_mine(&world.caller(other).await.unwrap(), true, None).await,
         Door::EndAll => app.end_all_mine(&world.caller(mine).await.unwrap(), false, None).await,
+        Door::PasswordChange => {
+            let (old, new) = (SecretString::new(PASSWORD), SecretString::new("another good password"));
+            app.change_my_password(&world.caller(other).await.unwrap(), old, new, None).await
+        }
         Door::AdminEndSession => app.admin_end_session(admin, mine.session.id, None).await,
         Door::AdminEndAccount => app.admin_end_account(admin, world.ada.id, None).await,
         Door::Block => app.admin_block(admin, world.ada.id, "test", None, None).await,

@@ -40,6 +40,7 @@ acts! {
     EndOne
     EndOthers
     EndAll
+    ChangePassword
     RenameMe
     DeleteMe
     AdminCreate
@@ -151,6 +152,10 @@ impl Scene {
             Act::EndOne => Some(app.end_mine(caller, self.laptop.session.id, again).await?.rev),
             Act::EndOthers => Some(app.end_all_mine(caller, true, again).await?.rev),
             Act::EndAll => Some(app.end_all_mine(caller, false, again).await?.rev),
+            Act::ChangePassword => {
+                let new = SecretString::new("another good password");
+                Some(app.change_my_password(caller, password(), new, again).await?.rev)
+            }
             Act::RenameMe => app.rename_me(caller, Some("Ada L.")).await.map(|_| None)?,
             Act::DeleteMe => Some(app.delete_me(caller, Some(password()), again).await?.rev),
             Act::AdminCreate => {

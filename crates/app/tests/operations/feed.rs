@@ -59,6 +59,7 @@ impl Verifier {
 
     pub fn question(&self) -> AckRequest {
         AckRequest {
+            enforced: None,
             instance: self.instance,
             instance_secret: self.secret.clone(),
             epoch: Epoch(1),

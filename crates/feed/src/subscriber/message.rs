@@ -4,7 +4,7 @@ use alloc::{string::String, vec::Vec};
 use core::fmt;
 use portcullis_wire::frame::{self, AckAnswer, Hello, Keys, Snapshot};
 use portcullis_wire::time::Millis;
-use portcullis_wire::{Epoch, InstanceId, KeyId, LogId, Rev, SecretString, Time};
+use portcullis_wire::{Entry, Epoch, InstanceId, KeyId, LogId, Rev, SecretString, Time};
 
 /// The moment of an input: both clocks, and a random number for nonces and jitter.
 #[derive(Debug, Clone, Copy)]
@@ -26,11 +26,14 @@ pub struct Config {
     pub log: Option<LogId>,
     /// How many entries are kept one by one.
     pub set_limit: usize,
+    /// For a relay: what is applied is kept for [`crate::Subscriber::take_news`], and leases are asked for more often, since
+    /// their age is added to that of everyone below.
+    pub relays: bool,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { bound_ms: None, log: None, set_limit: crate::set::DEFAULT_LIMIT }
+        Self { bound_ms: None, log: None, set_limit: crate::set::DEFAULT_LIMIT, relays: false }
     }
 }
 
@@ -116,6 +119,15 @@ pub enum Action {
     Report(Trouble),
 }
 
+/// What was applied since it was last asked for; a relay hands it on.
+#[derive(Debug, Clone, Default)]
+pub struct News {
+    /// It does not continue what was there before: begin anew from what is known now.
+    pub anew: bool,
+    /// The entries, in order, without a gap.
+    pub entries: Vec<Entry>,
+}
+
 /// A question for a lease: the members of `frame::AckRequest`.
 #[derive(Debug, Clone)]
 pub struct Ask {
@@ -125,6 +137,8 @@ pub struct Ask {
     pub epoch: Epoch,
     /// The position that every verdict from now on rests on.
     pub applied: Rev,
+    /// What everything below has in force; a relay's, which puts it in. Then it is this that is acknowledged.
+    pub enforced: Option<Rev>,
     /// The last `id`; empty when none came.
     pub position: String,
     /// To be repeated by the answer.

@@ -3,6 +3,7 @@
 mod cluster;
 mod fleet;
 mod publisher;
+mod relay;
 mod set;
 mod subscriber;
 mod support;

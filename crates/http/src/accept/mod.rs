@@ -91,6 +91,18 @@ pub async fn serve(
     traffic: Arc<Traffic>,
     shutdown: impl Future<Output = ()>,
 ) {
+    serve_any(listener, router, move || hub.close(), limits, traffic, shutdown).await;
+}
+
+/// As [`serve`], for feeds that `goodbye` ends.
+pub async fn serve_any(
+    listener: Listener,
+    router: Router,
+    goodbye: impl FnOnce(),
+    limits: Limits,
+    traffic: Arc<Traffic>,
+    shutdown: impl Future<Output = ()>,
+) {
     let places = Arc::new(Semaphore::new(limits.connections));
     let builder = Arc::new(builder(&limits));
     let (ending, _) = watch::channel(false);
@@ -132,7 +144,7 @@ pub async fn serve(
         });
     }
     drop(listener);
-    hub.close();
+    goodbye();
     ending.send_replace(true);
     let drained = tokio::time::timeout(limits.drain_time, async { while open.join_next().await.is_some() {} }).await;
     if drained.is_err() {

@@ -14,6 +14,7 @@ pub(crate) fn routes(table: Table) -> Table {
         .get("/v1/me", me::me)
         .patch("/v1/me", own::change)
         .delete("/v1/me", own::delete)
+        .post("/v1/me/password", own::password)
         .get("/v1/me/events", own::events)
         .get("/v1/me/sessions", me::sessions)
         .delete("/v1/me/sessions", me::end_all)

@@ -1,4 +1,4 @@
-//! `PATCH, DELETE /v1/me`, `GET /v1/me/events`: the own account besides its sessions.
+//! `PATCH, DELETE /v1/me`, `POST /v1/me/password`, `GET /v1/me/events`: the own account besides its sessions.
 use crate::problem::Problem;
 use crate::render;
 use crate::request::{AsCaller, Ctx, DeadOrAlive, Json, MaybeJson};
@@ -46,6 +46,22 @@ pub(super) async fn delete(
     let caller = if gone { mine } else { ctx.caller().await? };
     let password = body.value.and_then(|body| body.password);
     let revoked = ctx.app().delete_me(&caller, password, None).await?;
+    Ok(super::me::ended(&ctx, &revoked, wait).await)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Password {
+    current_password: SecretString,
+    new_password: SecretString,
+}
+
+/// Another password. What is remembered of a repeated call is its key alone: a digest of passwords could be guessed from.
+pub(super) async fn password(ctx: Ctx, AsCaller(caller): AsCaller, body: Json<Password>) -> Result<Response, Problem> {
+    let wait = Wait::only(&ctx)?;
+    let repeat = ctx.repeat(b"")?;
+    let Password { current_password, new_password } = body.value;
+    let revoked = ctx.app().change_my_password(&caller, current_password, new_password, repeat.as_ref()).await?;
     Ok(super::me::ended(&ctx, &revoked, wait).await)
 }
 

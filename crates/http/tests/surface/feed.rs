@@ -197,6 +197,63 @@ async fn acknowledgements_of_strangers_give_no_lease() {
 }
 
 #[tokio::test]
+async fn what_a_relay_asks_about_others() {
+    let server = TestServer::usual().await;
+    let (id, secret) = server.new_client("verifier").await;
+    let (other, its_secret) = server.new_client("confidential").await;
+    let mut feed = server.client.get("/v1/feed").basic((&id, &secret)).events().await;
+    feed.next_named("hello").await;
+    let position = feed.next_named("snapshot").await.id.unwrap();
+    let known = |position: &str| {
+        let asked = server.client.get("/v1/feed/known").basic((&id, &secret));
+        asked.header("last-event-id", position).send()
+    };
+    let bare = server.client.get("/v1/feed/known").basic((&id, &secret)).send().await.expect(200).json();
+    assert_eq!(bare, json!({ "client_id": id, "name": "a verifier", "position": false }));
+    assert_eq!(known(&position).await.expect(200).json()["position"], true);
+    let forged = format!("{}x", &position[..position.len() - 1]);
+    assert_eq!(known(&forged).await.expect(200).json()["position"], false);
+    for client in [(&*id, "wrong"), ("cli_00000000000000000000000001", &*secret)] {
+        server.client.get("/v1/feed/known").basic(client).send().await.expect_problem("invalid_credentials");
+    }
+    server.client.get("/v1/feed/known").basic((&other, &its_secret)).send().await.expect_problem("forbidden");
+    server.client.get("/v1/feed/known?x=1").basic((&id, &secret)).send().await.expect_problem("malformed");
+}
+
+#[tokio::test]
+async fn a_relay_acknowledges_less_than_it_has_applied() {
+    let server = TestServer::usual().await;
+    let (id, secret) = server.new_client("verifier").await;
+    let client = (&*id, &*secret);
+    let mut feed = server.client.get("/v1/feed").basic(client).events().await;
+    let hello = feed.next_named("hello").await.data;
+    let snapshot = feed.next_named("snapshot").await;
+    let (before, position) = (snapshot.data["rev"].as_u64().unwrap(), snapshot.id.unwrap());
+    ack(&server, client, &hello, before, &position, "n1").await;
+    server.sign_up("ada@example.test").await;
+    let ada = server.sign_in("ada@example.test").await;
+    let ended = server.client.delete("/v1/me/sessions").bearer(&ada.access).send().await.expect(200).json();
+    let rev = ended["rev"].as_u64().unwrap();
+    let says = async |enforced: u64| {
+        let body = json!({
+            "instance": hello["instance"], "instance_secret": hello["instance_secret"], "epoch": hello["epoch"],
+            "applied": rev, "enforced": enforced, "position": position, "nonce": "n",
+        });
+        let lease = server.client.post("/v1/feed/acks").basic(client).json(&body).send().await.expect(200).json();
+        assert_eq!(lease["entries"], json!([]), "entries begin where it is itself");
+        let admin = server.admin().await;
+        let path = format!("/v1/admin/revocations/{rev}");
+        let told = server.client.get(path).bearer(&admin.access).send().await.expect(200).json();
+        told["enforcement"].clone()
+    };
+    let told = says(before).await;
+    assert_eq!((told["pending"].as_u64(), told["complete"].as_bool()), (Some(1), Some(false)), "{told}");
+    // More than it has itself is no more than that.
+    let told = says(rev + 5).await;
+    assert_eq!((told["acknowledged"].as_u64(), told["complete"].as_bool()), (Some(1), Some(true)), "{told}");
+}
+
+#[tokio::test]
 async fn a_shutdown_says_goodbye_to_feeds_first_and_does_not_wait_for_them() {
     let mut server = TestServer::start(Options::default()).await;
     let (id, secret) = server.new_client("verifier").await;

@@ -413,3 +413,51 @@ async fn a_repeated_sign_out_finds_its_rev_while_the_dead_token_can_come() {
         assert_eq!((&again["rev"], &again["ended"]), (&first["rev"], &json!(0)));
     }
 }
+
+#[tokio::test]
+async fn another_password_by_the_one_of_before_ends_all_other_sessions() {
+    const NEW: &str = "another good password";
+    let server = TestServer::usual().await;
+    server.sign_up("ada@example.test").await;
+    let (mine, other) = (server.sign_in("ada@example.test").await, server.sign_in("ada@example.test").await);
+    let change = |token: &str, body: Value| server.client.post("/v1/me/password").bearer(token).json(&body).send();
+    let words = |current: &str, new: &str| json!({ "current_password": current, "new_password": new });
+    let computed = || server.app.passwords().counts().0;
+    // What is wrong changes nothing.
+    for (current, new, code) in [
+        ("wrong", NEW, "invalid_credentials"),
+        (PASSWORD, "short", "invalid_value"),
+        (PASSWORD, "Ada@example.test", "invalid_value"),
+        (PASSWORD, &"x".repeat(1025), "invalid_value"),
+        ("", NEW, "invalid_credentials"),
+    ] {
+        let told = change(&mine.access, words(current, new)).await.expect_problem(code).json();
+        assert!(code != "invalid_value" || told["field"] == "new_password", "{told}");
+    }
+    for body in [json!({}), json!({ "new_password": NEW }), json!({ "current_password": 1, "new_password": NEW })] {
+        change(&mine.access, body).await.expect_problem("malformed");
+    }
+    server.client.post("/v1/me/password").json(&words(PASSWORD, NEW)).send().await.expect(401);
+    server.client.get("/v1/me").bearer(&other.access).send().await.expect(200);
+    let before = computed();
+    let call = |path: &'static str, current: &'static str| {
+        let body = words(current, NEW);
+        server.client.post(path).bearer(&mine.access).header("idempotency-key", "once").json(&body).send()
+    };
+    let first = call("/v1/me/password?wait=enforced", PASSWORD).await.expect(200).json();
+    assert_eq!((&first["ended"], &first["enforcement"]["complete"]), (&json!(1), &json!(true)), "{first}");
+    assert_eq!(computed() - before, 2, "the one of before, and the new one");
+    let again = call("/v1/me/password?wait=enforced", PASSWORD).await.expect(200).json();
+    assert_eq!(again["rev"], first["rev"]);
+    server.client.get("/v1/me").bearer(&mine.access).send().await.expect(200);
+    server.client.get("/v1/me").bearer(&other.access).send().await.expect_problem("token_revoked");
+    let sign_in = |password: &str| {
+        let body = json!({ "identifier": "ada@example.test", "password": password });
+        server.client.post("/v1/sessions").json(&body).send()
+    };
+    sign_in(PASSWORD).await.expect_problem("invalid_credentials");
+    sign_in(NEW).await.expect(201);
+    let events = server.client.get("/v1/me/events").bearer(&mine.access).send().await.expect(200).json();
+    let kinds: Vec<_> = events["events"].as_array().unwrap().iter().map(|one| one["kind"].as_str().unwrap()).collect();
+    assert_eq!(kinds.iter().filter(|kind| **kind == "password.changed").count(), 1, "{events}");
+}

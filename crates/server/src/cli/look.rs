@@ -39,7 +39,10 @@ pub enum SessionsAct {
 
 /// Who follows the feed, and how far behind each is.
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct FeedArgs {
+    #[command(subcommand)]
+    pub act: Option<FeedAct>,
     #[command(flatten)]
     pub reach: Reach,
     #[command(flatten)]
@@ -47,6 +50,56 @@ pub struct FeedArgs {
     /// Exit code 4 unless everyone who holds a lease is connected and has applied all that is committed.
     #[arg(long)]
     pub check: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum FeedAct {
+    /// Follow the feed once and serve it to many verifiers.
+    Relay(Box<RelayArgs>),
+}
+
+/// A relay of the feed: registered at the server as one verifier, a server to those below it.
+#[derive(Debug, Args)]
+pub struct RelayArgs {
+    /// The server's issuer, such as https://id.example.org.
+    #[arg(long, value_name = "URL")]
+    pub issuer: String,
+    /// The id of a client of kind `verifier`.
+    #[arg(long, value_name = "ID")]
+    pub client_id: String,
+    /// Its secret [environment: PORTCULLIS_CLIENT_SECRET, or PORTCULLIS_CLIENT_SECRET_FILE names a file].
+    #[arg(long, value_name = "SECRET")]
+    pub client_secret: Option<String>,
+    /// Where the feed is; another relay's, perhaps [default: ISSUER/v1/feed].
+    #[arg(long, value_name = "URL")]
+    pub feed_url: Option<String>,
+    /// What administrators see it called.
+    #[arg(long, value_name = "NAME", default_value = "relay")]
+    pub name: String,
+    /// Where to serve. Verifiers get http(s)://ADDRESS/v1/feed as the address of their feed.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7410")]
+    pub listen: String,
+    /// The certificate and its chain (PEM), for TLS [default: none, for loopback or behind a proxy].
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+    /// Its private key (PEM).
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+    /// A shorter bound than the server's, such as 2s, for everyone below.
+    #[arg(long, value_name = "SPAN")]
+    pub bound: Option<String>,
+    /// The longest stream_grace of the verifiers below, such as 2s.
+    #[arg(long, value_name = "SPAN", default_value = "0s")]
+    pub stream_grace: String,
+    /// The only log that is followed, as the feed names it [default: the first that is met, until the process ends].
+    #[arg(long, value_name = "ID")]
+    pub log: Option<String>,
+    /// The most running copies of verifiers below.
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub max_verifiers: u32,
+    /// What the log lines are: text or json.
+    #[arg(long, value_name = "WORD", default_value = "text", value_parser = ["text", "json"])]
+    pub log_format: String,
 }
 
 /// The audit records of acts by people, operators and the server itself.

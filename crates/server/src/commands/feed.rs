@@ -1,14 +1,18 @@
 //! `portcullis feed`: who follows the feed, and how far behind each is.
 use super::accounts::{items, more, query, show};
+use super::relay;
 use super::remote::{Remote, block_on, cell};
 use crate::cli::exit::{Exit, Outcome};
-use crate::cli::look::FeedArgs;
+use crate::cli::look::{FeedAct, FeedArgs};
 use crate::cli::table::render;
 use http::Method;
 use serde_json::Value;
 
 /// Lists the running copies of verifiers.
 pub fn run(args: &FeedArgs) -> Outcome {
+    if let Some(FeedAct::Relay(relay)) = &args.act {
+        return relay::run(relay, &args.reach);
+    }
     block_on(async {
         let mut remote = Remote::of(&args.reach)?;
         let path = format!("/v1/admin/verifiers?{}", query(&args.page));

@@ -12,6 +12,7 @@ pub mod feed;
 pub mod import;
 pub mod keys;
 pub mod node;
+pub mod relay;
 pub mod remote;
 pub mod revoke;
 pub mod serve;

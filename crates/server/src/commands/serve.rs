@@ -81,7 +81,7 @@ impl Signals {
 }
 
 /// Verifiers and clients keep their connections open, and the usual soft limit is 1,024: take what the hard limit gives.
-fn raise_descriptors() {
+pub fn raise_descriptors() {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
     if limit.current != limit.maximum {

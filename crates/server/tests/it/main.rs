@@ -25,6 +25,7 @@ mod packaging;
 mod policy;
 mod postgres;
 mod refresh;
+mod relay;
 mod rollback;
 mod serve;
 mod stopped;

@@ -186,7 +186,7 @@ async fn wait_until(what: &str, mut so: impl AsyncFnMut() -> bool) {
 }
 
 /// The database files of a stopped server.
-fn copy(from: &Path, to: &Path) {
+pub fn copy(from: &Path, to: &Path) {
     let _ = std::fs::create_dir(to);
     for name in FILES {
         let _ = std::fs::remove_file(to.join(name));
@@ -299,6 +299,7 @@ async fn what_was_blocked_or_deleted_after_the_backup_is_so_again() {
     let mut story = Story::tell(&with, true).await;
     let (dir, at) = (story.dir.0.clone(), story.at);
     let [bob, carl] = [sign_up(at, "bob").await, sign_up(at, "carl").await];
+    let kim = sign_up(at, "kim").await;
     let [eve, dora] = [sign_up(at, "eve").await, sign_up(at, "dora").await];
     run(&dir, &["accounts", "block", &dora, "--reason", "early", "--data-dir", "data"]).must(0, "");
     run(&dir, &["backup", "--out", "late.db", "--data-dir", "data"]).must(0, "");
@@ -308,8 +309,14 @@ async fn what_was_blocked_or_deleted_after_the_backup_is_so_again() {
         run(&dir, &[&["accounts", word, who, "--data-dir", "data"], reason].concat()).must(0, "");
     }
     run(&dir, &["accounts", "unblock", &eve, "--data-dir", "data"]).must(0, "");
+    let next = json!({ "current_password": "a good long password", "new_password": "another long password" });
+    let session = sign_in(at, &kim).await;
+    insist(at, "POST", "/v1/me/password", Some(&session.access), Some(&next)).await.must(200);
     let lines = || std::fs::read_to_string(dir.join(acts)).unwrap();
-    wait_for("the journal", || lines().matches("\"active\"").count() == 2 && lines().contains("\"delet")).await;
+    wait_for("the journal", || {
+        lines().matches("\"active\"").count() == 3 && lines().contains("\"delet") && lines().contains("$argon2id$")
+    })
+    .await;
     // The journal's last line is cut off by the crash that made the restore necessary.
     let mut server = story.server.take().unwrap();
     server.process.signal(Signal::KILL);
@@ -335,7 +342,7 @@ async fn what_was_blocked_or_deleted_after_the_backup_is_so_again() {
     }
     let done = restore(&["--replay", "cut.jsonl", "--json"]).must(0, "").json();
     let replayed = &done["replayed"];
-    assert_eq!((replayed["done"].as_u64(), replayed["complete"].as_bool()), (Some(3), Some(true)), "{done}");
+    assert_eq!((replayed["done"].as_u64(), replayed["complete"].as_bool()), (Some(4), Some(true)), "{done}");
     assert_eq!(
         (replayed["already"].as_u64(), replayed["unknown"].as_array().map(Vec::len)),
         (Some(1), Some(1)),
@@ -348,6 +355,9 @@ async fn what_was_blocked_or_deleted_after_the_backup_is_so_again() {
     };
     assert_eq!(status(&bob).await.must(403).code(), "account_blocked");
     assert_eq!(status(&carl).await.must(401).code(), "invalid_credentials");
+    assert_eq!(status(&kim).await.must(401).code(), "invalid_credentials");
+    let body = json!({ "identifier": kim, "password": "another long password" });
+    insist(at, "POST", "/v1/sessions", None, Some(&body)).await.must(201);
     status(&dora).await.must(201);
     status(&eve).await.must(201);
     story.a_new_epoch(&[&story.through, &story.restarted()]).await;

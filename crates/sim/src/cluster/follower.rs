@@ -1,5 +1,6 @@
-//! Verifiers: a stream to one node, and questions that go to that one or to any other.
-use super::{BOUND, KEY, World, tell};
+//! Verifiers: a stream to one node, and questions that go to that one or to any other; or both to one relay.
+use super::relay::Relaying;
+use super::{BOUND, KEY, Lag, World, tell};
 use crate::rng::Rng;
 use portcullis_domain::Chance as _;
 use portcullis_feed::publisher::Resume;
@@ -10,32 +11,44 @@ use portcullis_wire::frame::{Entries, Hello, VERSION};
 use portcullis_wire::{AccessClaims, Epoch, InstanceId, NodeId, Rev, SecretString};
 use std::collections::VecDeque;
 
-const PART: usize = 3;
-const MAX_RESUME: usize = 8;
+pub const PART: usize = 3;
+pub const MAX_RESUME: usize = 8;
+
+/// Where a stream comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Up {
+    Node(NodeId),
+    Relay(usize),
+}
 
 pub struct Follower {
-    subscriber: Subscriber,
+    pub subscriber: Subscriber,
     shown: View,
     ahead: AheadRecord,
     pub inbox: VecDeque<Input>,
-    node: Option<NodeId>,
-    identity: Identity,
+    pub up: Option<Up>,
+    pub identity: Identity,
     /// The newest position that it was asked to acknowledge.
-    prompted: Rev,
+    pub prompted: Rev,
+    /// The relay that it is set to; else it follows the nodes.
+    pub via: Option<usize>,
+    /// What it is besides: a relay for others.
+    pub relaying: Option<Box<Relaying>>,
 }
 
 impl Follower {
-    pub fn new(rng: &mut Rng) -> Self {
-        let subscriber = Subscriber::new(Config::default());
+    pub fn new(rng: &mut Rng, via: Option<usize>, relays: bool) -> Self {
+        let subscriber = Subscriber::new(Config { relays, ..Config::default() });
+        let relaying = relays.then(|| Box::new(Relaying::new(rng)));
         let shown = View::new(subscriber.knowledge().clone());
         let identity = Identity { instance: InstanceId::from_bits(rng.bits()), secret: SecretString::new("s") };
         let (ahead, inbox, prompted) = (AheadRecord::default(), VecDeque::new(), Rev::ZERO);
-        Self { subscriber, shown, ahead, inbox, node: None, identity, prompted }
+        Self { subscriber, shown, ahead, inbox, up: None, identity, prompted, via, relaying }
     }
 
-    pub fn stream_ends(&mut self, node: NodeId) {
-        if self.node == Some(node) {
-            self.node = None;
+    pub fn stream_ends(&mut self, up: Up) {
+        if self.up == Some(up) {
+            self.up = None;
             self.inbox.push_back(Input::StreamEnded);
         }
     }
@@ -44,13 +57,19 @@ impl Follower {
 impl World {
     pub fn a_follower_starts_anew(&mut self) {
         let which = self.rng.index(self.followers.len());
-        self.counts.add("cluster: verifiers started anew");
+        let (via, relays) = (self.followers[which].via, self.followers[which].relaying.is_some());
+        self.counts.add(if relays { "cluster: relays restarted" } else { "cluster: verifiers started anew" });
+        tell!(self, "verifier {which} starts anew");
         self.leaves(which);
-        self.followers[which] = Follower::new(&mut self.rng);
+        self.followers.iter_mut().for_each(|below| below.stream_ends(Up::Relay(which)));
+        self.followers[which] = Follower::new(&mut self.rng, via, relays);
     }
 
     pub fn followers_go_on(&mut self) {
         for which in 0..self.followers.len() {
+            if !self.is_awake(which) {
+                continue;
+            }
             self.feed(which);
             while self.rng.chance(700)
                 && let Some(input) = self.followers[which].inbox.pop_front()
@@ -63,34 +82,57 @@ impl World {
         }
     }
 
-    fn handle(&mut self, which: usize, input: Input) {
+    pub fn handle(&mut self, which: usize, input: Input) {
         let now = Now { mono: Mono(self.now), wall: self.time(), chance: self.rng.word() };
-        for action in self.followers[which].subscriber.handle(input, now) {
+        let prompted = matches!(&input, Input::Frame(Frame::Entries(entries), _) if entries.ack);
+        let actions = self.followers[which].subscriber.handle(input, now);
+        self.learns(which, prompted);
+        for action in actions {
             self.does(which, action);
         }
     }
 
     fn leaves(&mut self, which: usize) {
-        if let Some(node) = self.followers[which].node.take().and_then(|id| self.nodes.get_mut(&id)) {
-            node.streams.remove(&which);
-        }
+        match self.followers[which].up.take() {
+            Some(Up::Node(id)) => self.nodes.get_mut(&id).is_some_and(|node| node.streams.remove(&which).is_some()),
+            Some(Up::Relay(at)) => self.relaying(at).is_some_and(|relaying| relaying.streams.remove(&which).is_some()),
+            None => false,
+        };
     }
 
     fn does(&mut self, which: usize, action: Action) {
         match action {
             Action::Connect { position, .. } => {
                 self.leaves(which);
-                match self.opens(which, position) {
+                let opened = match self.followers[which].via {
+                    Some(at) => self.opens_at_relay(which, at, position),
+                    None => self.opens(which, position),
+                };
+                match opened {
                     Some(frames) => self.followers[which].inbox.extend(frames),
                     None => self.followers[which].inbox.push_back(Input::StreamEnded),
                 }
             }
             Action::Disconnect => self.leaves(which),
-            Action::Ask(ask) => {
+            Action::Ask(mut ask) => {
+                let (all, now) = (self.has(Lag::RelaySpeaksForAll), Mono(self.now));
+                if let Some(relaying) = self.relaying(which) {
+                    let told = relaying.relay.tells(now);
+                    ask.enforced = Some(told).filter(|_| !all);
+                    if self.has(Lag::RelayRenews) && self.rng.chance(500) {
+                        return self.renews_itself(which, ask);
+                    }
+                }
+                if let Some(at) = self.followers[which].via {
+                    return self.asked_at_relay(at, which, ask);
+                }
                 // A balancer is between.
-                let own = self.followers[which].node.filter(|_| self.rng.chance(500));
+                let own = match self.followers[which].up {
+                    Some(Up::Node(id)) => Some(id).filter(|_| self.rng.chance(500)),
+                    _ => None,
+                };
                 match own.or_else(|| self.some_node()) {
-                    Some(node) if self.rng.chance(970) => self.asked_at(node, which, ask),
+                    Some(node) if self.rng.chance(970) && self.is_reached(which) => self.asked_at(node, which, ask),
                     _ => {
                         let input = Input::AskFailed { nonce: ask.nonce, gone: false };
                         self.followers[which].inbox.push_back(input);
@@ -98,7 +140,10 @@ impl World {
                 }
             }
             Action::Pull { part, rev, .. } => {
-                let parts = self.some_node().and_then(|id| Some(self.nodes.get(&id)?.publisher.snapshot(PART)));
+                let parts = match self.followers[which].via {
+                    Some(at) => self.relaying(at).and_then(|relaying| Some(relaying.relay.log()?.snapshot(PART))),
+                    None => self.some_node().and_then(|id| Some(self.nodes.get(&id)?.publisher.snapshot(PART))),
+                };
                 let fits = |page: &portcullis_wire::frame::Snapshot| {
                     page.part == part && rev.is_none_or(|rev| rev == page.rev)
                 };
@@ -125,7 +170,7 @@ impl World {
     }
 
     fn opens(&mut self, which: usize, position: Option<String>) -> Option<Vec<Input>> {
-        let id = self.some_node()?;
+        let id = self.some_node().filter(|_| self.is_reached(which))?;
         let (now, me) = (self.now, self.followers[which].identity.clone());
         let node = self.nodes.get_mut(&id).filter(|node| now >= node.stopped_until)?;
         let publisher = &node.publisher;
@@ -163,13 +208,17 @@ impl World {
             Resume::Ahead => return None,
         }
         node.streams.insert(which, head);
-        self.followers[which].node = Some(id);
+        self.followers[which].up = Some(Up::Node(id));
         Some(frames)
     }
 
     /// What the stream brings.
     fn feed(&mut self, which: usize) {
-        let Some(id) = self.followers[which].node else { return };
+        let id = match self.followers[which].up {
+            Some(Up::Node(id)) if self.is_reached(which) => id,
+            Some(Up::Relay(at)) => return self.feed_by_relay(which, at),
+            _ => return,
+        };
         let now = self.now;
         let Some(node) = self.nodes.get_mut(&id).filter(|node| now >= node.stopped_until) else { return };
         let Some(at) = node.streams.get(&which).copied() else { return };
@@ -181,7 +230,7 @@ impl World {
                 Resume::Snapshot | Resume::Ahead => {
                     node.streams.remove(&which);
                     self.followers[which].inbox.push_back(Input::Frame(Frame::Bye, None));
-                    return self.followers[which].stream_ends(id);
+                    return self.followers[which].stream_ends(Up::Node(id));
                 }
             };
             node.streams.insert(which, head);

@@ -1,9 +1,9 @@
 //! The world of several nodes (DESIGN §9): one log, nodes that read it late, verifiers whose questions a balancer sends to
-//! whichever node it likes, and somebody who waits at one node until an end is true everywhere.
+//! whichever node it likes, relays between some of them and the nodes, and somebody who waits at one node until an end is true everywhere.
 //!
 //! The database is no more than a log and the nodes' rows: the rules over sessions have a world of their own. What runs here is
-//! `feed`: `Publisher`, `Fleet`, `Subscriber` and `cluster`, and `verify`; the loop around them is `app::hub`'s, step by step.
-//! Nodes die, stand still for a minute and come back, and are cut off from the database. Checked is that nothing is accepted
+//! `feed`: `Publisher`, `Fleet`, `Subscriber`, `Relay` and `cluster`, and `verify`; the loop around them is `app::hub`'s, step by step.
+//! Nodes die, stand still for a minute and come back, and are cut off from the database; relays are restarted, stand still and are cut off from the nodes. Checked is that nothing is accepted
 //! that an end has killed which was said to be enforced, or whose bound has passed (I1); that every node tells the same log
 //! (I4); and that what lives is accepted (I11).
 use crate::mutant::Lag;
@@ -18,10 +18,12 @@ use portcullis_wire::{
     AccessClaims, AccountId, Chain, ClientId, Entry, Epoch, KeyId, LogId, NodeId, Rev, SessionId, Target, Time,
     TokenId, Verb,
 };
+use relay::Relayed;
 use std::collections::BTreeMap;
 
 mod follower;
 mod node;
+mod relay;
 
 /// B in milliseconds.
 const BOUND: i64 = 2_000;
@@ -99,6 +101,7 @@ pub struct World {
     ends: Vec<End>,
     tokens: Vec<Token>,
     waits: Vec<Wait>,
+    relayed: Vec<Relayed>,
     counts: Counts,
     violation: Option<Violation>,
     hash: u64,
@@ -136,6 +139,7 @@ impl World {
             ends: Vec::new(),
             tokens: Vec::new(),
             waits: Vec::new(),
+            relayed: Vec::new(),
             counts: Counts::default(),
             violation: None,
             hash: seed,
@@ -145,8 +149,10 @@ impl World {
         for _ in 0..world.rng.pick(&[2, 3, 3]) {
             world.start_node();
         }
+        world.start_relays();
         for _ in 0..world.rng.pick(&[2, 4, 6]) {
-            let follower = Follower::new(&mut world.rng);
+            let via = world.some_relay();
+            let follower = Follower::new(&mut world.rng, via, false);
             world.followers.push(follower);
         }
         world
@@ -183,6 +189,7 @@ impl World {
         self.events += 1;
         self.nodes_go_on();
         self.followers_go_on();
+        self.relays_go_on();
         match self.rng.range(0, 999) {
             0..=99 => self.somebody_gets_a_token(),
             100..=149 => self.somebody_is_ended(),
@@ -192,6 +199,8 @@ impl World {
             156 | 157 => self.a_node_cannot_write(),
             160..=162 => self.a_follower_starts_anew(),
             163 | 164 if self.nodes.len() < 4 => self.start_node(),
+            165 | 166 => self.a_relay_stands_still(),
+            167..=169 => self.a_relay_is_cut_off(),
             _ => {}
         }
         self.look_at_waits();

@@ -1,4 +1,5 @@
 //! A node: its reader of the log, its fleet, its row, and the questions that it answers.
+use super::follower::Up;
 use super::{BOUND, End, KEY, Lag, Wait, World, tell};
 use portcullis_domain::Chance as _;
 use portcullis_feed::cluster::{self, Report};
@@ -133,7 +134,7 @@ impl World {
         let Some(node) = self.nodes.remove(&id) else { return };
         tell!(self, "{id:?} dies");
         self.counts.add("cluster: nodes killed");
-        node.streams.keys().for_each(|which| self.followers[*which].stream_ends(id));
+        node.streams.keys().for_each(|which| self.followers[*which].stream_ends(Up::Node(id)));
         for question in node.questions {
             let input = Input::AskFailed { nonce: question.ask.nonce, gone: false };
             self.followers[question.follower].inbox.push_back(input);
@@ -331,7 +332,7 @@ impl World {
             return self.followers[follower].inbox.push_back(input);
         }
         if ask.epoch == publisher.epoch() && ask.applied <= publisher.head() {
-            let _ = node.fleet.ack(ask.identity.instance, ask.applied, mono);
+            let _ = node.fleet.ack(ask.identity.instance, ask.enforced.unwrap_or(ask.applied).min(ask.applied), mono);
         }
         let answer = AckAnswer {
             nonce: ask.nonce,

@@ -82,6 +82,7 @@ struct Right {
     volume: Volume,
     people: Vec<Person>,
     blocked: bool,
+    password: u64,
     journal: Journal,
     /// The backup.
     copy: Memory,
@@ -98,8 +99,10 @@ pub struct World {
     node: Option<Node>,
     followers: Vec<Follower>,
     people: Vec<Person>,
-    /// Whether the first account is blocked, in truth.
+    /// Whether the first account is blocked, in truth,
     blocked: bool,
+    /// and which password it has.
+    password: u64,
     /// What is kept of blocks apart from the database.
     journal: Journal,
     macs: BTreeMap<KeyId, MacKey>,
@@ -164,6 +167,7 @@ impl World {
             followers: Vec::new(),
             people: Vec::new(),
             blocked: false,
+            password: 0,
             journal: Journal::default(),
             macs: BTreeMap::new(),
             copies: Vec::new(),
@@ -235,6 +239,7 @@ impl World {
                 0 | 1 => self.somebody_signs_in(),
                 2..=4 => self.somebody_refreshes(),
                 5 if self.rng.chance(200) => self.somebody_is_blocked(),
+                5 if self.rng.chance(100) => self.somebody_has_another_password(),
                 5 => self.somebody_is_ended(),
                 6 | 7 => self.a_thief_refreshes(),
                 8 if matches!(self.phase, Phase::Calm { .. }) => self.copy(),
@@ -255,7 +260,9 @@ impl World {
     /// A server that is killed and finds what it left is not shut.
     fn restarts_in_calm(&mut self) {
         self.counts.add("rollback: restarts in calm");
-        self.restart_node();
+        for _ in 0..3 {
+            self.restart_node();
+        }
         if self.node.as_ref().is_none_or(|node| node.shut.is_some()) {
             let shut = self.node.as_ref().and_then(|node| node.shut.as_ref());
             self.violate(format!("the server does not take its own database: {shut:?}"));
@@ -347,6 +354,7 @@ impl World {
             volume: self.volume.clone(),
             people: self.people.clone(),
             blocked: self.blocked,
+            password: self.password,
             journal: self.journal.clone(),
             copy: copy.clone(),
         });
@@ -394,7 +402,7 @@ impl World {
     fn goes_on_elsewhere(&mut self) {
         let (mark, proof) = (self.volume.mark.take(), self.volume.proof.take());
         let (people, told) = (self.people.clone(), std::mem::take(&mut self.told));
-        let (blocked, journal) = (self.blocked, self.journal.clone());
+        let (blocked, password, journal) = (self.blocked, self.password, self.journal.clone());
         self.start_node();
         for _ in 0..self.rng.range(3, 12) {
             self.now += 700;
@@ -403,7 +411,8 @@ impl World {
             self.somebody_is_ended();
         }
         self.stop_node();
-        (self.people, self.told, self.blocked, self.journal) = (people, told, blocked, journal);
+        (self.people, self.told) = (people, told);
+        (self.blocked, self.password, self.journal) = (blocked, password, journal);
         (self.volume.mark, self.volume.proof) = (mark, proof);
     }
 
@@ -428,7 +437,7 @@ impl World {
             Way::Restore => {
                 self.counts.add("rollback: a backup restored");
                 self.stop_node();
-                (self.blocked, self.journal) = (right.blocked, right.journal);
+                (self.blocked, self.password, self.journal) = (right.blocked, right.password, right.journal);
                 self.restore(right.copy);
                 self.start_node();
             }
@@ -445,7 +454,8 @@ impl World {
     /// proof that tells of no position, or of one that only a fork had.
     fn right_one_back(&mut self, right: Right) {
         self.volume.db = right.volume.db;
-        (self.people, self.blocked, self.journal) = (right.people, right.blocked, right.journal);
+        (self.people, self.journal) = (right.people, right.journal);
+        (self.blocked, self.password) = (right.blocked, right.password);
         let by_person = self.volume.proof.as_ref().is_some_and(|proof| !proof.told_by_position);
         if !self.told {
             (self.volume.mark, self.volume.proof) = (None, None);

@@ -6,7 +6,7 @@ use portcullis_domain::family::{MacKey, Presented};
 use portcullis_domain::kernel::{self, By, Door, Scope};
 use portcullis_domain::model::{KeyPurpose, SessionKind, Status};
 use portcullis_domain::refresh::{How, refresh};
-use portcullis_domain::replay::{self, Line};
+use portcullis_domain::replay::{self, Line, Touch};
 use portcullis_domain::sign_in::{Issued, SignIn, sign_in};
 use portcullis_domain::view::{AccountView, Stamp};
 use portcullis_domain::{Decision, Refused, keys, time_rules};
@@ -179,7 +179,27 @@ impl World {
             let theirs = self.people.iter_mut().filter(|person| person.account == account && person.lives());
             theirs.for_each(|person| person.ended = Some(now));
         }
-        let line = self.first_account().as_ref().map(Line::of);
+        let line = self.first_account().map(|view| Line::of(&view, Touch::Status));
+        self.journal.lines.extend(line);
+    }
+
+    /// The first account gets another password; the journal hears of it.
+    pub fn somebody_has_another_password(&mut self) {
+        let Some(view) = self.first_account().filter(|_| self.serves()) else { return };
+        let sessions = self.volume.db.list_sessions(view.account.id, 20, self.time());
+        let Some(keep) = sessions.first().map(|view| view.session.id) else { return };
+        let next = self.rng.word();
+        let decision = account::change_password(&view, next.to_string(), keep, &By::SYSTEM, &mut self.rng);
+        if !self.commit(decision.changes) {
+            return;
+        }
+        self.password = next;
+        tell!(self, "the first account has another password; {}", self.place());
+        self.counts.add("rollback: passwords changed");
+        let (account, now) = (view.account.id, self.now);
+        let others = self.people.iter_mut().filter(|one| one.account == account && one.lives() && one.session != keep);
+        others.for_each(|person| person.ended = Some(now));
+        let line = self.first_account().map(|view| Line::of(&view, Touch::Password));
         self.journal.lines.extend(line);
     }
 
@@ -188,12 +208,16 @@ impl World {
         self.volume.db.load_account(found.id, self.time())
     }
 
-    /// Whoever is blocked in truth cannot sign in, and nobody else is blocked.
+    /// Whoever is blocked in truth cannot sign in, nobody else is blocked, and no old password is right.
     pub fn check_block(&mut self) {
         let now = self.time();
         let is = self.first_account().is_some_and(|view| view.account.block_at(now).is_some());
         if is != self.blocked {
             self.violate(format!("the first account is blocked: {is}, and should be: {}", self.blocked));
+        }
+        let hash = self.first_account().and_then(|view| view.account.password_hash);
+        if self.password != 0 && hash != Some(self.password.to_string()) {
+            self.violate("the first account has a password of before".into());
         }
     }
 
@@ -201,7 +225,9 @@ impl World {
     pub fn blocks_as_they_are(&mut self) {
         let now = self.time();
         self.blocked = self.first_account().is_some_and(|view| view.account.block_at(now).is_some());
-        let line = self.first_account().as_ref().map(Line::of);
+        let hash = self.first_account().and_then(|view| view.account.password_hash);
+        self.password = hash.and_then(|hash| hash.parse().ok()).unwrap_or_default();
+        let line = self.first_account().map(|view| Line::of(&view, Touch::Password));
         self.journal.lines.extend(line);
     }
 
@@ -212,13 +238,18 @@ impl World {
         if self.has(Lapse::ReplayFirstLine) {
             journal.lines.reverse();
         }
-        let due: Vec<(AccountId, Line)> =
-            journal.unknown_to(copy).into_iter().map(|(id, line)| (id, line.clone())).collect();
-        for (id, line) in due {
-            let Some(view) = db.load_account(id, now) else { continue };
-            let decision = replay::decide(&view, &line, &By::SYSTEM, &mut self.rng);
-            if !decision.changes.is_empty() && db.commit(decision.changes, now).is_ok() {
-                self.counts.add("rollback: acts replayed");
+        for (id, mut unknown) in journal.unknown_to(copy) {
+            if self.has(Lapse::ReplayLastLineAlone) {
+                unknown.password = unknown.line.password.as_deref();
+            }
+            while let Some(view) = db.load_account(id, now) {
+                let decision = replay::decide(&view, &unknown, &By::SYSTEM, &mut self.rng);
+                if !decision.changes.is_empty() && db.commit(decision.changes, now).is_ok() {
+                    self.counts.add("rollback: acts replayed");
+                }
+                if !matches!(decision.outcome, Ok(replay::Fate::More)) {
+                    break;
+                }
             }
         }
     }

@@ -1,0 +1,128 @@
+//! `portcullis feed relay`: follows the feed once, and serves it to many verifiers.
+use super::remote;
+use super::serve::{Signals, block_on, raise_descriptors};
+use crate::cli::Reach;
+use crate::cli::exit::{Exit, Failure, Outcome};
+use crate::cli::look::RelayArgs;
+use crate::client::Trust;
+use crate::settings::address;
+use crate::{telemetry, tls};
+use portcullis_http::{Limits, Listener, Traffic, serve_any};
+use portcullis_relay::{Hub, Settings, router};
+use portcullis_tower::Config;
+use portcullis_wire::time;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+
+/// Connections that a verifier may have open at once, on the average, and some for operators.
+const CONNECTIONS_EACH: usize = 3;
+const CONNECTIONS_MORE: usize = 256;
+
+/// Serves until a signal ends it.
+pub fn run(args: &RelayArgs, reach: &Reach) -> Outcome {
+    let (config, settings) = (config(args, reach)?, settings(args)?);
+    let listen = address(&args.listen).map_err(|why| Failure::config(format!("--listen {:?}: {why}", args.listen)))?;
+    let files = args.tls_cert.clone().zip(args.tls_key.clone()).map(|(cert, key)| tls::Files { cert, key });
+    telemetry::start(args.log_format == "json", "info");
+    raise_descriptors();
+    block_on(async move {
+        let mut signals = Signals::listen()?;
+        serve(config, settings, listen, files, &mut signals).await
+    })
+}
+
+async fn serve(
+    config: Config,
+    settings: Settings,
+    listen: SocketAddr,
+    files: Option<tls::Files>,
+    signals: &mut Signals,
+) -> Outcome {
+    let traffic = Arc::new(Traffic::default());
+    let certificate = match files {
+        Some(files) => Some((files.clone(), files.load().map_err(Failure::config)?.begin(&traffic))),
+        None => None,
+    };
+    let listener = TcpListener::bind(listen).await;
+    let listener =
+        listener.map_err(|error| Failure::config(format!("--listen {listen}: cannot listen there: {error}")))?;
+    let address = listener.local_addr().map_err(|error| Failure::config(format!("--listen: {error}")))?;
+    if certificate.is_none() && !address.ip().is_loopback() {
+        tracing::warn!(%address, "served without TLS: whoever is on the way reads secrets and can forge keys. Give --tls-cert and --tls-key, or let a proxy on this machine speak TLS");
+    }
+    let hub = Hub::start(config, &settings).map_err(Failure::config)?;
+    let mut background = JoinSet::new();
+    let listener = match certificate {
+        Some((files, (tls, digest, expires))) => {
+            background.spawn(files.follow(tls.clone(), digest, expires, traffic.clone()));
+            Listener::Tls(listener, tls)
+        }
+        None => Listener::Tcp(listener),
+    };
+    let connections = settings.max_verifiers * CONNECTIONS_EACH + CONNECTIONS_MORE;
+    let limits = Limits { connections, ..Limits::default() };
+    tracing::info!(%address, "relaying; /readyz answers 200 once it is fresh");
+    let goodbye = {
+        let hub = hub.clone();
+        move || hub.close()
+    };
+    let told = async {
+        let name = signals.next().await;
+        tracing::info!(signal = name, "ending: streams first, then the requests in flight");
+    };
+    serve_any(listener, router(hub), goodbye, limits, traffic, told).await;
+    background.shutdown().await;
+    tracing::info!("ended");
+    Ok(Exit::Done)
+}
+
+fn settings(args: &RelayArgs) -> Result<Settings, Failure> {
+    let wrong = || {
+        let given = &args.stream_grace;
+        Failure::config(format!("--stream-grace {given:?}: a duration needs a unit, such as 2s"))
+    };
+    let stream_grace_ms = time::parse_span(&args.stream_grace).filter(|ms| *ms >= 0).ok_or_else(wrong)?;
+    Ok(Settings { max_verifiers: args.max_verifiers as usize, stream_grace_ms })
+}
+
+fn config(args: &RelayArgs, reach: &Reach) -> Result<Config, Failure> {
+    let others = [
+        ("--server", reach.server.is_some()),
+        ("--token", reach.token.is_some()),
+        ("--data-dir", reach.data_dir.is_some()),
+        ("--config", reach.config.is_some()),
+        ("--json", reach.json),
+    ];
+    if let Some((flag, _)) = others.into_iter().find(|(_, given)| *given) {
+        let message = format!("{flag} is for commands that operate a server; a relay follows --issuer, or --feed-url");
+        return Err(Failure::config(message));
+    }
+    let secret = remote::secret(args.client_secret.as_deref(), "PORTCULLIS_CLIENT_SECRET")?;
+    let secret = secret.ok_or_else(|| {
+        Failure::config("the client's secret is missing: --client-secret, PORTCULLIS_CLIENT_SECRET or PORTCULLIS_CLIENT_SECRET_FILE")
+    })?;
+    let mut config = Config::new(&args.issuer, &args.issuer, &args.client_id, secret.expose()).name(&args.name);
+    if let Some(url) = &args.feed_url {
+        config = config.feed_url(url);
+    }
+    if let Some(bound) = &args.bound {
+        let ms = time::parse_span(bound).and_then(|ms| u64::try_from(ms).ok()).filter(|ms| *ms > 0);
+        let ms =
+            ms.ok_or_else(|| Failure::config(format!("--bound {bound:?}: a duration needs a unit, such as 2s")))?;
+        config = config.bound(Duration::from_millis(ms));
+    }
+    if let Some(log) = &args.log {
+        let log = log.parse().map_err(|_| {
+            Failure::config(format!("--log {log:?}: no id of a log; the feed's `hello` has it as `log`"))
+        })?;
+        config = config.log(log);
+    }
+    if reach.ca_file.is_some() {
+        let trust = Trust::of(reach.ca_file.as_deref()).and_then(|trust| trust.client_config());
+        config = config.tls(trust.map_err(Failure::config)?);
+    }
+    Ok(config)
+}
