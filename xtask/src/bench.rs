@@ -3,7 +3,10 @@
 //! Absolute numbers belong to one machine on one day; the ratio does not. So both programs run at the same time in the same
 //! run, take turns under the same load, and share nothing: the server and the floor on one half of the cores, the load on the
 //! other. The floor (bench/floor) has the same HTTP stack, one signature and one grouped one-row update, and no rules.
+pub mod cluster;
+mod ends;
 pub mod mass;
+mod postgres;
 
 use crate::workspace::Workspace;
 use crate::{Failure, mini_http, process, tidy, workspace};
@@ -68,7 +71,8 @@ pub fn command() -> Result<(), Failure> {
     Ok(())
 }
 
-struct Bench {
+/// Where the programs are and where files go.
+pub struct Bench {
     programs: PathBuf,
     folder: PathBuf,
     cores: Option<(String, String)>,
@@ -232,7 +236,7 @@ impl Report {
 }
 
 /// A started program. It is ended with this value, whatever happens.
-struct Running {
+pub struct Running {
     child: Child,
     address: SocketAddr,
     log: PathBuf,
@@ -286,11 +290,16 @@ impl Running {
 
     /// Resident memory.
     fn memory_kb(&self) -> Result<u64, Failure> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let number = line.and_then(|line| line.split_whitespace().next()).and_then(|number| number.parse().ok());
-        number.ok_or_else(|| Failure::Missing("the kernel does not say how much memory a process has".into()))
+        memory_kb(self.child.id())
     }
+}
+
+/// Resident memory of a process.
+fn memory_kb(pid: u32) -> Result<u64, Failure> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let number = line.and_then(|line| line.split_whitespace().next()).and_then(|number| number.parse().ok());
+    number.ok_or_else(|| Failure::Missing("the kernel does not say how much memory a process has".into()))
 }
 
 impl Drop for Running {

@@ -1,4 +1,4 @@
-//! What the repository does with itself: `cargo xtask tidy | test | interop | bench smoke | soak`.
+//! What the repository does with itself: `cargo xtask tidy | test | interop | bench | soak`.
 //!
 //! Few dependencies and no cleverness: this is compiled before everything else. It starts other programs, reads files, and
 //! says in words what is wrong and what to do. It is no part of the product, so it may look at clocks and print.
@@ -30,6 +30,9 @@ cargo xtask COMMAND
   test [RING...]         format, tidy, lints, one build, then every ring of tests with its minutes:
                          rules, stores, surface, world, house, interop (only those named, when any are named)
   interop                the workspace in interop/ alone: format, lints, and tests with clients of others' making
+  bench cluster [--quick]
+                         one node and three on a PostgreSQL of its own: refreshes beside pgbench, revocations per second, and
+                         when verifiers have applied them, 30 and 1,000 of them
   bench mass [--sessions N]
                          revocation among 2,000,000 sessions: everyone by one entry, by filter as a job; time until enforced,
                          and how refreshes fare meanwhile
@@ -76,7 +79,10 @@ fn main() -> ExitCode {
         ["interop"] => interop::command(),
         ["bench", "smoke"] => bench::command(),
         ["bench", "mass", rest @ ..] => bench::mass::command(rest),
-        ["bench", ..] => Err(Failure::Usage("`bench` has two forms: bench smoke, bench mass [--sessions N]".into())),
+        ["bench", "cluster", rest @ ..] => bench::cluster::command(rest),
+        ["bench", ..] => Err(Failure::Usage(
+            "`bench` has three forms: bench smoke, bench cluster [--quick], bench mass [--sessions N]".into(),
+        )),
         ["soak", rest @ ..] => soak::command(rest),
         [unknown, ..] => Err(Failure::Usage(format!("no command like `{unknown}`, or it takes no arguments"))),
     };

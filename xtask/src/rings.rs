@@ -16,7 +16,7 @@ const RINGS: &[(&str, &[&str])] = &[
     ("stores", &["store", "store-sqlite", "store-postgres"]),
     ("surface", &["app", "http", "relay", "server", "tower", "testkit"]),
     ("world", &["sim", "oracle"]),
-    ("house", &["xtask", "floor", "load"]),
+    ("house", &["xtask", "floor", "load", "followers"]),
 ];
 
 /// One test program is ended after as long.

@@ -1,29 +1,18 @@
 //! A closed loop of refreshes: one connection and one chain of refresh tokens per caller, the next request when the answer to
 //! the last one is read. The same program measures the server and its floor, so that its own cost cancels out.
 //!
-//! Usage: `portcullis-load ADDRESS PATH TOKENS_FILE SECONDS MAX_REQUESTS`. The file holds one refresh token per line, each is
-//! one caller; afterwards it holds the tokens that the chains ended with, so that a next round goes on from there. It stops at
+//! Usage: `portcullis-load ADDRESS[,ADDRESS…] PATH TOKENS_FILE SECONDS MAX_REQUESTS`. The callers are spread over the addresses.
+//! The file holds one refresh token per line, each is one caller; afterwards it holds the tokens that the chains ended with, so that a next round goes on from there. It stops at
 //! the time or at the count, whichever comes first, and prints one line of JSON:
 //! `{"callers", "requests", "errors", "first_error", "seconds", "per_s", "p50_us", "p99_us", "max_us"}`.
 //! A chain ends at its first error: a lost token cannot be guessed.
-use bytes::Bytes;
-use http::{Request, header};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::client::conn::http1::{SendRequest, handshake};
-use hyper_util::rt::TokioIo;
+mod call;
+
+use call::{Caller, Fault};
 use serde::Deserialize;
-use std::error::Error;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use tokio::net::TcpStream;
-
-/// No answer to a refresh is longer.
-const MAX_ANSWER_BYTES: usize = 64 * 1024;
-/// A caller waits as long for an answer.
-const ANSWER_LIMIT: Duration = Duration::from_secs(10);
-
-type Fault = Box<dyn Error + Send + Sync>;
 
 #[derive(Deserialize)]
 struct Answer {
@@ -31,7 +20,6 @@ struct Answer {
 }
 
 struct Plan {
-    address: String,
     path: String,
     until: Instant,
     /// Requests that may still be begun, by all callers together.
@@ -47,18 +35,22 @@ struct Ran {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Fault> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [address, path, file, seconds, max] = arguments.as_slice() else {
-        return Err("usage: portcullis-load ADDRESS PATH TOKENS_FILE SECONDS MAX_REQUESTS".into());
+    let [addresses, path, file, seconds, max] = arguments.as_slice() else {
+        return Err("usage: portcullis-load ADDRESS[,ADDRESS…] PATH TOKENS_FILE SECONDS MAX_REQUESTS".into());
     };
     let tokens: Vec<String> = std::fs::read_to_string(file)?.lines().map(str::to_owned).collect();
     let begun = now();
     let plan = Arc::new(Plan {
-        address: address.clone(),
         path: path.clone(),
         until: begun + Duration::from_secs_f64(seconds.parse()?),
         left: AtomicU64::new(max.parse()?),
     });
-    let callers: Vec<_> = tokens.into_iter().map(|token| tokio::spawn(call(Arc::clone(&plan), token))).collect();
+    let addresses = addresses.split(',').map(str::to_owned).cycle();
+    let callers: Vec<_> = tokens
+        .into_iter()
+        .zip(addresses)
+        .map(|(token, address)| tokio::spawn(call(plan.clone(), address, token)))
+        .collect();
     let mut ran = Vec::with_capacity(callers.len());
     for caller in callers {
         ran.push(caller.await?);
@@ -70,10 +62,10 @@ async fn main() -> Result<(), Fault> {
 }
 
 /// One caller: refreshes with the token that the last answer brought.
-async fn call(plan: Arc<Plan>, token: String) -> Ran {
+async fn call(plan: Arc<Plan>, address: String, token: String) -> Ran {
     let mut ran = Ran { token, took_us: Vec::with_capacity(1 << 16), error: None };
-    let mut sender = match connect(&plan.address).await {
-        Ok(sender) => sender,
+    let mut caller = match Caller::connect(&address).await {
+        Ok(caller) => caller,
         Err(error) => {
             ran.error = Some(format!("connect: {error}"));
             return ran;
@@ -84,14 +76,10 @@ async fn call(plan: Arc<Plan>, token: String) -> Ran {
             break;
         }
         let sent = now();
-        match tokio::time::timeout(ANSWER_LIMIT, refresh(&plan, &mut sender, &ran.token)).await {
-            Ok(Ok(next)) => ran.token = next,
-            Ok(Err(error)) => {
+        match refresh(&plan.path, &mut caller, &ran.token).await {
+            Ok(next) => ran.token = next,
+            Err(error) => {
                 ran.error = Some(error.to_string());
-                break;
-            }
-            Err(_) => {
-                ran.error = Some(format!("no answer within {} s", ANSWER_LIMIT.as_secs()));
                 break;
             }
         }
@@ -100,28 +88,10 @@ async fn call(plan: Arc<Plan>, token: String) -> Ran {
     ran
 }
 
-async fn connect(address: &str) -> Result<SendRequest<Full<Bytes>>, Fault> {
-    let stream = TcpStream::connect(address).await?;
-    stream.set_nodelay(true)?;
-    let (sender, connection) = handshake(TokioIo::new(stream)).await?;
-    tokio::spawn(connection);
-    Ok(sender)
-}
-
-async fn refresh(plan: &Plan, sender: &mut SendRequest<Full<Bytes>>, token: &str) -> Result<String, Fault> {
-    let body = serde_json::to_vec(&serde_json::json!({ "refresh_token": token }))?;
-    let request = Request::post(&plan.path)
-        .header(header::HOST, &plan.address)
-        .header(header::CONTENT_TYPE, "application/json")
-        .body(Full::new(Bytes::from(body)))?;
-    sender.ready().await?;
-    let response = sender.send_request(request).await?;
-    let status = response.status();
-    let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await?.to_bytes();
-    if !status.is_success() {
-        return Err(format!("{status}: {}", String::from_utf8_lossy(&body)).into());
-    }
-    Ok(serde_json::from_slice::<Answer>(&body)?.refresh_token)
+async fn refresh(path: &str, caller: &mut Caller, token: &str) -> Result<String, Fault> {
+    let body = serde_json::json!({ "refresh_token": token }).to_string();
+    let answer = caller.call("POST", path, None, Some(body)).await?;
+    Ok(serde_json::from_slice::<Answer>(&answer)?.refresh_token)
 }
 
 #[allow(clippy::print_stdout, reason = "the line is the program's result")]

@@ -6,6 +6,7 @@
 //! node whose last read is older than B/4 gives no leases, closes its streams and is not ready.
 //!
 //! Locks here are held for moments, never across an await; streams encode nothing that another has encoded already.
+mod clients;
 pub mod enforcement;
 pub mod leases;
 pub mod nodes;
@@ -87,6 +88,7 @@ struct Inner {
     /// What proves that the database is older than what it has said.
     rolled_back: ArcSwapOption<Proof>,
     waits: Waits,
+    clients: clients::Clients,
     /// This node among others, where there may be some.
     nodes: Option<nodes::Nodes>,
     pub(crate) stats: Stats,
@@ -228,6 +230,7 @@ impl Hub {
             broken: ArcSwapOption::empty(),
             rolled_back: ArcSwapOption::empty(),
             waits: Waits::default(),
+            clients: clients::Clients::default(),
             stats: Stats::default(),
         };
         let hub = Self { inner: Arc::new(inner) };

@@ -126,3 +126,33 @@ pub fn together(
     sum.complete_at = (!sum.complete).then_some(by_arithmetic);
     sum
 }
+
+/// Whether it is certain that `rev` is not enforced everywhere, told without counting, and until when at the latest. `None`: it
+/// takes [`together`] to know. `others` as there. Who waits looks by this whenever something was acknowledged: among 10^5
+/// verifiers the first one that is behind is enough, and all are counted once, at the end.
+pub fn certainly_pending(
+    rev: Rev,
+    fleet: &mut Fleet,
+    others: &[Option<&Report>],
+    committed_at: Mono,
+    now: Mono,
+) -> Option<Mono> {
+    let ends = committed_at.plus(fleet.bounded_by(committed_at, now));
+    if now >= ends {
+        return None;
+    }
+    let mut about = Vec::new();
+    for other in others {
+        match other.filter(|report| report.is_about(rev)) {
+            Some(report) => about.push(report),
+            None => return Some(ends), // it has said nothing yet
+        }
+    }
+    let mut confirmed: BTreeSet<InstanceId> = about.iter().flat_map(|report| report.confirms.iter().copied()).collect();
+    if let Some(ends) = fleet.first_pending(rev, committed_at, now, &confirmed) {
+        return Some(ends);
+    }
+    let known_here = named(about.iter().copied(), rev).into_iter().filter(|id| fleet.has_acknowledged(*id, rev));
+    confirmed.extend(known_here);
+    about.iter().any(|report| report.still_pending(&confirmed) > 0).then_some(ends)
+}

@@ -6,7 +6,8 @@
 //! know an entry each has a basis before the commit, and each ends within B of it.
 use crate::mono::lengthened;
 use crate::{Mono, Policies, Policy};
-use alloc::{collections::BTreeMap, collections::VecDeque, string::String, vec::Vec};
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::{string::String, vec::Vec};
 use portcullis_wire::time::Millis;
 use portcullis_wire::{ClientId, InstanceId, Rev};
 
@@ -105,13 +106,17 @@ pub struct Fleet {
     stream_grace_ms: Millis,
     limit: usize,
     records: BTreeMap<InstanceId, Record>,
+    /// Those that may hold a lease, by what they acknowledged: who is behind stands in front. It only says where to look first;
+    /// what counts is in the records.
+    leased: BTreeSet<(Option<Rev>, InstanceId)>,
     commits: VecDeque<(Rev, Mono)>,
 }
 
 impl Fleet {
     /// Nobody known yet. `bound_ms` is B.
     pub fn new(bound_ms: Millis, stream_grace_ms: Millis, limit: usize) -> Self {
-        Self { bound_ms, older_bound: None, stream_grace_ms, limit, records: BTreeMap::new(), commits: VecDeque::new() }
+        let (records, leased, commits) = (BTreeMap::new(), BTreeSet::new(), VecDeque::new());
+        Self { bound_ms, older_bound: None, stream_grace_ms, limit, records, leased, commits }
     }
 
     /// Changes B. A shorter one counts after the longer one has passed, for leases under that may be out.
@@ -136,7 +141,11 @@ impl Fleet {
     /// # Errors
     /// [`Full`] at the limit.
     pub fn restore(&mut self, instance: Instance, now: Mono) -> Result<(), Full> {
-        self.connect(instance, now)?.run = Some((Mono(i64::MIN), now));
+        let id = instance.id;
+        let record = self.connect(instance, now)?;
+        record.run = Some((Mono(i64::MIN), now));
+        let applied = record.applied;
+        self.leased.insert((applied, id));
         Ok(())
     }
 
@@ -210,6 +219,8 @@ impl Fleet {
             Some((first, last)) if basis <= last.plus(longest) => (first.min(basis), last.max(basis)),
             _ => (basis, basis),
         });
+        let applied = record.applied;
+        self.leased.insert((applied, id));
         Ok(())
     }
 
@@ -230,7 +241,10 @@ impl Fleet {
         {
             record.late = Some((from, to));
         }
-        record.applied = Some(applied);
+        let before = record.applied.replace(applied);
+        if self.leased.remove(&(before, id)) {
+            self.leased.insert((Some(applied), id));
+        }
         Ok(true)
     }
 
@@ -280,7 +294,7 @@ impl Fleet {
         self.bounded_by(now, now)
     }
 
-    fn bounded_by(&self, committed_at: Mono, now: Mono) -> Millis {
+    pub(crate) fn bounded_by(&self, committed_at: Mono, now: Mono) -> Millis {
         self.longest(now).max(self.longest(committed_at)).saturating_add(self.stream_grace_ms)
     }
 
@@ -299,6 +313,42 @@ impl Fleet {
             false if ends <= now => Standing::Lapsed,
             false => Standing::Pending(ends),
         }
+    }
+
+    /// Whether anybody but `settled` is pending as [`Fleet::enforcement`] counts it, told without counting: until when at the
+    /// latest the first one found may be. While there is one, not everything is enforced, and this costs next to nothing: those
+    /// that are behind stand in front, and those whose leases have ended leave the row when they are met, until their next lease.
+    pub fn first_pending(
+        &mut self,
+        rev: Rev,
+        committed_at: Mono,
+        now: Mono,
+        settled: &BTreeSet<InstanceId>,
+    ) -> Option<Mono> {
+        let older = self.older_bound.map_or(0, |(bound, _)| bound);
+        let ever = lengthened(self.bound_ms.max(older)).saturating_add(self.stream_grace_ms);
+        let (mut ended, mut found) = (Vec::new(), None);
+        for entry in &self.leased {
+            let (applied, id) = *entry;
+            if applied >= Some(rev) {
+                break;
+            }
+            let Some(record) = self.records.get(&id) else { continue };
+            match self.standing(record, rev, committed_at, now) {
+                Standing::Pending(ends) if !settled.contains(&id) => {
+                    found = Some(ends);
+                    break;
+                }
+                Standing::Pending(_) => {}
+                // No lease of it lives, whenever an entry was committed.
+                _ if record.run.is_none_or(|(_, last)| last.plus(ever) <= now) => ended.push(*entry),
+                _ => {}
+            }
+        }
+        for entry in ended {
+            self.leased.remove(&entry);
+        }
+        found
     }
 
     /// The first `most` instances, by id, that [`Fleet::enforcement`] counts as pending.
@@ -346,7 +396,11 @@ impl Fleet {
             r.streams == 0 && now.since(heard) > quiet_ms
         };
         let ids: Vec<InstanceId> = self.records.iter().filter(|(_, r)| gone(r)).map(|(id, _)| *id).collect();
-        ids.iter().for_each(|id| drop(self.records.remove(id)));
+        for id in &ids {
+            if let Some(record) = self.records.remove(id) {
+                self.leased.remove(&(record.applied, *id));
+            }
+        }
         ids
     }
 

@@ -25,13 +25,17 @@ pub(crate) fn routes(table: Table) -> Table {
 }
 
 /// The verifier client behind HTTP Basic. Unknown, wrong and switched off read the same.
-async fn verifier(ctx: &Ctx) -> Result<Client, Problem> {
+async fn verifier(ctx: &Ctx, again: bool) -> Result<Client, Problem> {
     let refused = || {
         let detail = "Authenticate with HTTP Basic as a client of kind verifier: its id and its secret.";
         Problem::because(Code::InvalidCredentials, detail).header(header::WWW_AUTHENTICATE, BASIC_CHALLENGE)
     };
     let (id, secret) = ctx.basic().ok_or_else(refused)?;
-    let client = ctx.app().authenticate_client(&id, &secret).await?.ok_or_else(refused)?;
+    let client = match again {
+        true => ctx.app().authenticate_again(&id, &secret).await?,
+        false => ctx.app().authenticate_client(&id, &secret).await?,
+    };
+    let client = client.ok_or_else(refused)?;
     if client.kind != ClientKind::Verifier {
         return Err(Problem::because(Code::Forbidden, "The feed is for clients of kind verifier."));
     }
@@ -44,7 +48,17 @@ struct AsVerifier(Client);
 impl FromRequestParts<Shared> for AsVerifier {
     type Rejection = Problem;
     async fn from_request_parts(parts: &mut Parts, shared: &Shared) -> Result<Self, Problem> {
-        Ok(Self(verifier(&request::ctx_of(parts, shared).await).await?))
+        Ok(Self(verifier(&request::ctx_of(parts, shared).await, false).await?))
+    }
+}
+
+/// The same for what each verifier calls again and again.
+struct AsVerifierAgain(Client);
+
+impl FromRequestParts<Shared> for AsVerifierAgain {
+    type Rejection = Problem;
+    async fn from_request_parts(parts: &mut Parts, shared: &Shared) -> Result<Self, Problem> {
+        Ok(Self(verifier(&request::ctx_of(parts, shared).await, true).await?))
     }
 }
 
@@ -88,7 +102,11 @@ async fn open(ctx: Ctx, AsVerifier(client): AsVerifier) -> Result<Response, Prob
     Ok(response)
 }
 
-async fn acknowledge(ctx: Ctx, AsVerifier(client): AsVerifier, body: Json<AckRequest>) -> Result<Response, Problem> {
+async fn acknowledge(
+    ctx: Ctx,
+    AsVerifierAgain(client): AsVerifierAgain,
+    body: Json<AckRequest>,
+) -> Result<Response, Problem> {
     ctx.params(&[])?;
     let answer = ctx.app().hub().acknowledge(client.id, &body.value).await?;
     Ok(render::ok(&serde_json::to_value(&answer).map_err(|_| Problem::new(Code::Unavailable))?))

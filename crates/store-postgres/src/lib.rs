@@ -9,6 +9,7 @@
 //!   waits for the network.
 //! - **Reading** (`reads`, `jobs`): each view is one statement without row locks, so that the stamp and the facts are of one
 //!   snapshot (I3).
+//!   Refreshes that wait together are one statement and one snapshot (`together`).
 //! - **Waking** (`watch`): LISTEN, which only wakes.
 //! - **Time** (`clock`): the database's.
 //!
@@ -24,6 +25,7 @@ mod open;
 mod pool;
 mod reads;
 mod rows;
+mod together;
 mod told;
 mod watch;
 
@@ -34,6 +36,7 @@ use crate::cells::Fault;
 use crate::clock::DatabaseClock;
 use crate::commit::{Act, Committer, Job};
 use crate::pool::Reader;
+use crate::together::Lookups;
 use crate::told::Told;
 use portcullis_domain::changes::{BoundRow, Changes, Committed};
 use portcullis_domain::ledger::Commits;
@@ -66,6 +69,7 @@ pub struct PostgresStore {
     clock: Arc<DatabaseClock>,
     told: Arc<Told>,
     committer: mpsc::Sender<Job>,
+    lookups: Lookups,
     counters: Arc<Counters>,
     woken: tokio_watch::Receiver<u64>,
     nodes_woken: tokio_watch::Receiver<u64>,
@@ -129,7 +133,8 @@ impl PostgresStore {
         tokio::spawn(writer.run(waiting)); // ends when the last sender is gone
         let background =
             vec![tokio::spawn(watch::follow(connect, wakes)), tokio::spawn(keep_time(reader.clone(), clock.clone()))];
-        Ok(Self { reader, clock, told, committer, counters, woken, nodes_woken, background })
+        let lookups = Lookups::new(reader.clone(), options.queue);
+        Ok(Self { reader, clock, told, committer, lookups, counters, woken, nodes_woken, background })
     }
 
     /// What the committer did so far.
@@ -184,7 +189,7 @@ impl Store for PostgresStore {
         self.read(reads::sign_in(&self.reader, email, client))
     }
     fn load_refresh(&self, grant: GrantId) -> Fut<'_, Result<Option<RefreshView>, StoreError>> {
-        self.read(reads::refresh(&self.reader, grant))
+        Box::pin(self.lookups.refresh(grant))
     }
     fn load_session(&self, session: SessionId) -> Fut<'_, Result<Option<SessionView>, StoreError>> {
         self.read(reads::session(&self.reader, session))

@@ -12,9 +12,12 @@ use portcullis_domain::Cut;
 use portcullis_domain::changes::BoundRow;
 use portcullis_domain::model::{Account, Client, Instance, Key};
 use portcullis_domain::view::{AccountView, ClientView, RefreshView, SessionView, SignInView, Stamp};
-use portcullis_store::{AttemptCount, EventFilter, EventRow, LiveCount, LogRead, Page, Remembered, RowCount};
+use portcullis_store::{
+    AttemptCount, EventFilter, EventRow, LiveCount, LogRead, Page, Remembered, RowCount, StoreError,
+};
 use portcullis_wire::{AccountId, ClientId, Entry, EventId, GrantId, InstanceId, Rev, SessionId};
 use sqlx::query;
+use std::collections::BTreeMap;
 
 /// When a refresh token was last used under the session `s`.
 macro_rules! refreshed_at {
@@ -69,9 +72,13 @@ pub(crate) async fn sign_in(db: &Reader, email: &str, client: ClientId) -> Resul
     db.one(|| query(SQL).bind(escaped(email)).bind(client.blob()), read).await?.ok_or_else(no_meta)
 }
 
-pub(crate) async fn refresh(db: &Reader, grant: GrantId) -> Result<Option<RefreshView>, Fault> {
+/// Of those of these grants that are there; each by itself, for a row that does not read is nobody else's fault.
+pub(crate) async fn refreshes(
+    db: &Reader,
+    grants: &[GrantId],
+) -> Result<BTreeMap<GrantId, Result<RefreshView, StoreError>>, Fault> {
     const SQL: &str = concat!(
-        "SELECT ",
+        "SELECT g.id, ",
         grant_columns!(),
         ", ",
         session_columns!(),
@@ -82,9 +89,9 @@ pub(crate) async fn refresh(db: &Reader, grant: GrantId) -> Result<Option<Refres
         ", ",
         rules_column!(),
         " FROM meta m, grants g JOIN sessions s ON s.id = g.session JOIN accounts a ON a.id = s.account \
-          JOIN clients c ON c.id = g.client WHERE g.id = $1"
+          JOIN clients c ON c.id = g.client WHERE g.id = ANY ($1)"
     );
-    let read = |cells: &mut Cells<'_>| {
+    let view = |cells: &mut Cells<'_>| {
         let (grant, session, account) = (rows::grant(cells)?, rows::session(cells)?, rows::account(cells)?);
         cells.table("clients").id::<ClientId>()?;
         let (client_cut, client_disabled) = (cells.cut()?, cells.get()?);
@@ -92,7 +99,12 @@ pub(crate) async fn refresh(db: &Reader, grant: GrantId) -> Result<Option<Refres
         let standing = jobs::rules(cells)?;
         Ok(RefreshView { stamp, grant, session, account, client_cut, client_disabled, standing })
     };
-    db.one(|| query(SQL).bind(grant.blob()), read).await
+    let ids: Vec<_> = grants.iter().map(|grant| grant.blob()).collect();
+    let read = |cells: &mut Cells<'_>| {
+        let id = cells.table("grants").id::<GrantId>()?;
+        Ok((id, view(cells).map_err(|fault: Fault| StoreError::from(fault))))
+    };
+    Ok(db.all(|| query(SQL).bind(ids.clone()), read).await?.into_iter().collect())
 }
 
 fn session_view(db: &Reader, cells: &mut Cells<'_>) -> Result<SessionView, Fault> {

@@ -200,6 +200,19 @@ impl Verifier {
         tokio::time::timeout(limit, wait).await.is_ok() && self.is_fresh()
     }
 
+    /// Waits until everything up to `rev` is applied, or a later generation is followed; `false` when that takes longer than
+    /// `limit`. For who has just ended something, was told its rev, and goes on here.
+    pub async fn wait_applied(&self, rev: Rev, limit: Duration) -> bool {
+        let mut changed = self.shared.changed.subscribe();
+        let begun = self.shared.view.load().known.epoch;
+        let applied = || {
+            let view = self.shared.view.load();
+            view.known.applied >= rev || view.known.epoch > begun
+        };
+        let wait = async { while !applied() && changed.changed().await.is_ok() {} };
+        tokio::time::timeout(limit, wait).await.is_ok() && applied()
+    }
+
     /// How this verifier stands.
     pub fn readiness(&self) -> Readiness {
         let (now, wall) = real::clocks();

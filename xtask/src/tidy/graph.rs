@@ -32,6 +32,7 @@ const KEPT: &[(&str, &[&str])] = &[
             "testkit",
             "floor",
             "load",
+            "followers",
         ],
     ),
 ];

@@ -3,7 +3,7 @@ use super::Hub;
 use crate::real;
 use crate::sessions::Revoked;
 use portcullis_feed::Mono;
-use portcullis_feed::fleet;
+use portcullis_feed::{cluster, fleet};
 use portcullis_wire::Rev;
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -55,6 +55,14 @@ impl Hub {
         Enforcement { counts, took_ms }
     }
 
+    /// Whether it is certain that `rev` is not enforced everywhere, and until when at the latest.
+    fn certainly_pending(&self, rev: Rev, after: Mono) -> Option<Mono> {
+        let (now, committed) = self.committed_at(rev);
+        let others = self.others_as_seen();
+        let reports = others.reports(after.min(committed));
+        cluster::certainly_pending(rev, &mut self.state().fleet, &reports, committed, now)
+    }
+
     /// How far `revoked` is enforced now, by what all nodes say.
     pub async fn enforcement_now(&self, revoked: &Revoked) -> Enforcement {
         let after = real::mono();
@@ -74,12 +82,20 @@ impl Hub {
             if let Some(others) = &mut others {
                 others.mark();
             }
-            let (state, now) = (self.enforcement_after(revoked, Some(after)), real::mono());
-            if state.counts.complete || now >= deadline {
-                return state;
-            }
-            let by_arithmetic = state.counts.complete_at.map_or(50, |at| at.since(now) + 1);
-            let pause = by_arithmetic.min(deadline.since(now)).max(1);
+            // Looked at without counting, whenever somebody said something; counted when that alone does not say "not yet".
+            let now = real::mono();
+            let pending = if now < deadline { self.certainly_pending(revoked.rev, after) } else { None };
+            let until = match pending {
+                Some(until) => until,
+                None => {
+                    let state = self.enforcement_after(revoked, Some(after));
+                    if state.counts.complete || now >= deadline {
+                        return state;
+                    }
+                    state.counts.complete_at.unwrap_or(now.plus(50))
+                }
+            };
+            let pause = (until.since(now) + 1).min(deadline.since(now)).max(1);
             let pause = Duration::from_millis(u64::try_from(pause).unwrap_or(1));
             let said = async {
                 match &mut others {

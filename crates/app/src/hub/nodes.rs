@@ -28,6 +28,8 @@ const WHILE_ASKED: Duration = Duration::from_millis(50);
 const WHILE_QUIET: Duration = Duration::from_millis(1_000);
 /// Between two looks, whatever happens.
 const REST: Duration = Duration::from_millis(5);
+/// And for each verifier that is counted then: some times what that takes.
+const REST_FOR_EACH: Duration = Duration::from_micros(1);
 /// How long the list of verifiers waits for the other nodes.
 const LIST_PATIENCE: Duration = Duration::from_secs(2);
 /// How long an end waits until the others are told.
@@ -101,9 +103,23 @@ impl Other {
 
 /// The other nodes as of a read.
 #[derive(Debug, Clone)]
-struct Seen {
+pub(super) struct Seen {
     began: Mono,
     others: Arc<BTreeMap<NodeId, Other>>,
+}
+
+impl Seen {
+    /// Where there are no other nodes, nor will be.
+    fn nobody() -> Self {
+        Self { began: Mono(i64::MAX), others: Arc::default() }
+    }
+
+    /// What each says, `None` where one has said nothing. Rows that were read before `after` do not tell of every node: one may
+    /// have joined that is not among them.
+    pub(super) fn reports(&self, after: Mono) -> Vec<Option<&Report>> {
+        let said = self.others.values().map(|other| other.body.as_ref().and_then(|body| body.report.as_ref()));
+        said.chain((self.began < after).then_some(None)).collect()
+    }
 }
 
 #[derive(Debug, Default)]
@@ -169,7 +185,7 @@ impl Nodes {
             id,
             own: Mutex::default(),
             changed: Notify::new(),
-            seen: watch::channel(Seen { began: Mono(i64::MIN), others: Arc::default() }).0,
+            seen: watch::channel(Seen { began: Mono(i64::MIN), ..Seen::nobody() }).0,
             beat_began: AtomicI64::new(i64::MIN),
             keys_read: AtomicI64::new(now.0),
             left: AtomicBool::new(false),
@@ -254,7 +270,9 @@ impl Hub {
             if let Err(error) = self.round().await {
                 tracing::warn!(%error, "the nodes' rows could not be read or written; it is tried again");
             }
-            tokio::time::sleep(REST).await;
+            // What it says is counted anew each time: of very many verifiers not more often than is worth it.
+            let counted = u32::try_from(self.state().fleet.len()).unwrap_or(u32::MAX);
+            tokio::time::sleep(REST + REST_FOR_EACH * counted).await;
             let asked = self.asked().is_some();
             let busy = {
                 let own = nodes.own();
@@ -414,6 +432,11 @@ impl Hub {
         Ok(())
     }
 
+    /// The other nodes as of the last read.
+    pub(super) fn others_as_seen(&self) -> Seen {
+        self.nodes().map_or_else(Seen::nobody, |nodes| nodes.seen.borrow().clone())
+    }
+
     /// How far `rev` is enforced by all nodes together, as far as their rows were read; `alone` is this node's own arithmetic.
     /// `after`: a moment at which it was committed already; rows that were read earlier do not tell of every node.
     pub(super) fn with_the_others(
@@ -424,13 +447,11 @@ impl Hub {
         committed: Mono,
         now: Mono,
     ) -> fleet::Enforcement {
-        let Some(nodes) = self.nodes() else { return alone };
-        let seen = nodes.seen.borrow().clone();
-        let mut reports: Vec<Option<&Report>> =
-            seen.others.values().map(|other| other.body.as_ref().and_then(|body| body.report.as_ref())).collect();
-        if seen.began < after {
-            reports.push(None); // a node may have joined before the commit that is not among them
+        if !self.is_shared() {
+            return alone;
         }
+        let seen = self.others_as_seen();
+        let reports = seen.reports(after);
         let asked = cluster::named(reports.iter().flatten().copied(), rev);
         let own = Report::of(&self.state().fleet, rev, committed, now, &asked);
         cluster::together(rev, &own, alone, &reports, committed, now)

@@ -132,6 +132,24 @@ async fn a_client_is_switched_off_even_when_the_administrator_has_hung_up() {
 }
 
 #[tokio::test]
+async fn a_client_that_is_remembered_is_refused_from_when_it_is_switched_off() {
+    let world = World::start().await;
+    let made = world.app.admin_create_client(&world.admin, "orders", ClientKind::Verifier).await.unwrap();
+    let (id, text, secret) = (made.client.id, made.client.id.to_string(), made.secret.unwrap());
+    let again = |secret: SecretString| {
+        let (app, text) = (world.app.clone(), text.clone());
+        async move { app.authenticate_again(&text, &secret).await.unwrap().is_some() }
+    };
+    for _ in 0..3 {
+        assert!(again(secret.clone()).await);
+        assert!(!again(SecretString::new("pcc_another")).await, "the right one was remembered");
+        world.app.admin_set_client_disabled(&world.admin, id, true).await.unwrap();
+        assert!(!again(secret.clone()).await && !again(secret.clone()).await);
+        world.app.admin_set_client_disabled(&world.admin, id, false).await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn instances_have_a_limit_that_no_row_passes_and_no_start_fails_at() {
     let (store, master, log) = (Arc::new(memory()), MasterKey::generate(), LogId::from_bits(7));
     let rows = [KeyPurpose::Es256, KeyPurpose::Mac].map(|purpose| {

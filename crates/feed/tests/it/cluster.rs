@@ -101,6 +101,12 @@ fn run(seed: u64, planted: Planted) -> Result<(u32, u32), String> {
                 let alone = fleets[at].enforcement(rev, Mono(committed), Mono(now));
                 let refs: Vec<Option<&Report>> = others.iter().map(Option::as_ref).collect();
                 let said = cluster::together(rev, &own, alone, &refs, Mono(committed), Mono(now));
+                let certain = cluster::certainly_pending(rev, &mut fleets[at], &refs, Mono(committed), Mono(now));
+                if planted == Planted::Nothing {
+                    // Told without counting, it is the same.
+                    assert_eq!(certain.is_some(), !said.complete, "seed {seed}");
+                    assert!(certain.is_none_or(|ends| now < ends.0 && ends.0 <= committed + said.bounded_by_ms));
+                }
                 let accepts = |truth: &Truth| truth.applied < rev.0 && truth.fresh_until > now;
                 if said.complete && verifiers.iter().any(accepts) {
                     return Err(format!("seed {seed}: {rev} is said to be enforced, and is not"));

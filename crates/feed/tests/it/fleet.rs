@@ -3,6 +3,7 @@ use portcullis_feed::fleet::{Full, Instance, Unknown};
 use portcullis_feed::mono::{lengthened, shortened};
 use portcullis_feed::{Fleet, Mono, Policies, Policy};
 use portcullis_wire::{ClientId, InstanceId, Rev};
+use std::collections::BTreeSet;
 
 const B: i64 = 5000;
 
@@ -174,6 +175,8 @@ fn complete_is_never_said_too_early() {
                 f.ack(id(n as u128), Rev(7), Mono(now)).unwrap();
             }
             let e = f.enforcement(Rev(7), Mono(commit), Mono(now));
+            let first = f.first_pending(Rev(7), Mono(commit), Mono(now), &BTreeSet::new());
+            assert!(first.is_none() == e.complete && first <= e.complete_at, "seed {seed} at {now}");
             if now >= commit && e.complete {
                 completes += 1;
                 assert!(old_until.iter().all(|until| *until <= now), "seed {seed} at {now}: {old_until:?}");
@@ -195,4 +198,27 @@ fn who_was_told_a_longer_bound_must_come_back() {
     f.known(told(1000), Mono(20)).unwrap();
     assert!(f.may_lease(id(1), Mono(20)) && !f.must_return(id(1)));
     assert!(f.must_return(id(2)), "nobody knows it");
+}
+
+#[test]
+fn the_first_pending_one_is_found_among_many_that_are_not() {
+    let mut f = Fleet::new(B, 0, 2000);
+    for n in 1..=1000 {
+        f.known(instance(n, Policy::Closed), Mono(0)).unwrap();
+        f.lease_granted(id(n), Mono(0), Mono(0)).unwrap();
+    }
+    let nobody = BTreeSet::new();
+    let now = Mono(20_000);
+    f.lease_granted(id(500), Mono(19_000), Mono(19_001)).unwrap();
+    assert_eq!(f.first_pending(Rev(7), Mono(19_500), now, &nobody), Some(Mono(19_000 + 5050)));
+    assert_eq!(f.first_pending(Rev(7), Mono(19_500), now, &[id(500)].into()), None, "known better elsewhere");
+    f.ack(id(500), Rev(6), now).unwrap();
+    assert!(f.first_pending(Rev(7), Mono(19_500), now, &nobody).is_some(), "an acknowledgement of less");
+    f.ack(id(500), Rev(7), now).unwrap();
+    assert_eq!(f.first_pending(Rev(7), Mono(19_500), now, &nobody), None);
+    // One whose lease had ended and that was passed over gets another one.
+    f.lease_granted(id(3), Mono(20_100), Mono(20_101)).unwrap();
+    assert_eq!(f.first_pending(Rev(8), Mono(20_200), Mono(20_300), &[id(500)].into()), Some(Mono(20_100 + 5050)));
+    let e = f.enforcement(Rev(8), Mono(20_200), Mono(20_300));
+    assert_eq!((e.pending, e.complete), (2, false));
 }

@@ -6,6 +6,7 @@ mod opening;
 mod promises;
 mod shapes;
 mod support;
+mod together;
 mod two;
 mod upgrade;
 mod waking;

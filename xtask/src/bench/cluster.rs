@@ -1,0 +1,245 @@
+//! `cargo xtask bench cluster`: refreshes, revocations and the feed with one node and three on PostgreSQL.
+//!
+//! The database is a throw-away one that syncs. pgbench does the least that a commit can be, one row by its key, beside the
+//! server in the same run: ratios mean something, numbers belong to one machine on one day. Database, nodes, load and verifiers
+//! share its cores; so processor time stands beside every rate.
+use super::ends::{self, Ends};
+use super::postgres::Postgres;
+use super::{ADMIN, Bench, PASSWORD, REFRESH, Running, free_address, median, path, post};
+use crate::{Failure, mini_http, process, workspace};
+use serde_json::{Value, json};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// How much is measured.
+pub struct Extent {
+    rounds: usize,
+    round_s: u64,
+    /// Sign-outs of a round, and how many rounds.
+    pub sign_outs: usize,
+    pub end_rounds: usize,
+    /// Verifiers, and calls of each kind that are watched.
+    pub fleets: &'static [(usize, usize)],
+}
+
+const WHOLE: Extent = Extent { rounds: 8, round_s: 2, sign_outs: 400, end_rounds: 3, fleets: &[(30, 200), (1000, 50)] };
+const QUICK: Extent = Extent { rounds: 1, round_s: 1, sign_outs: 60, end_rounds: 1, fleets: &[(30, 20), (60, 5)] };
+
+/// Callers of the refresh rounds and of the ends, and clients of pgbench.
+pub const CALLERS: usize = 32;
+const NODES: usize = 3;
+/// 32 bytes for this database only.
+const MASTER_KEY: &str = "YmVuY2ggb25seTogMzIgYnl0ZXMgb2Yga2V5ICAgICA=";
+/// One request of the preparation.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// `bench cluster [--quick]`.
+pub fn command(words: &[&str]) -> Result<(), Failure> {
+    let extent = match words {
+        [] => WHOLE,
+        ["--quick"] => QUICK,
+        _ => return Err(Failure::Usage("`bench cluster` takes --quick and nothing else".into())),
+    };
+    let workspace = workspace::load()?;
+    let build = ["build", "--release", "--locked", "-p", "portcullis-server", "-p", "portcullis-load"];
+    process::run(process::cargo().args(build).args(["-p", "portcullis-followers"]).current_dir(&workspace.root))?;
+    let bench = Bench::new(&workspace)?;
+    let outcome = Cluster::start(&bench, &workspace.root).and_then(|cluster| cluster.run(&extent));
+    std::fs::remove_dir_all(&bench.folder)?;
+    outcome
+}
+
+/// The database and the nodes on it.
+pub struct Cluster<'a> {
+    pub bench: &'a Bench,
+    pub postgres: Postgres,
+    pub nodes: Vec<Running>,
+}
+
+/// One round of refreshes, by pgbench or by so many nodes.
+#[derive(Debug, Clone, Copy, Default)]
+struct Round {
+    per_s: f64,
+    p50_ms: f64,
+    p99_ms: f64,
+    /// Processor time for each, in microseconds: of the nodes, of the database, of whoever asks.
+    nodes_us: f64,
+    postgres_us: f64,
+    load_us: f64,
+    /// Bytes of the database's log for each.
+    wal: f64,
+}
+
+impl<'a> Cluster<'a> {
+    fn start(bench: &'a Bench, root: &Path) -> Result<Self, Failure> {
+        let postgres = Postgres::start(root)?;
+        println!("PostgreSQL {} with fsync, {NODES} nodes, one machine for all", postgres.version()?);
+        let mut cluster = Self { bench, postgres, nodes: Vec::new() };
+        let addresses: Vec<SocketAddr> = (0..NODES).map(|_| free_address()).collect::<Result<_, _>>()?;
+        let issuer = format!("http://{}", addresses[0]);
+        for (n, address) in addresses.iter().enumerate() {
+            let mut command = Command::new(bench.programs.join("portcullis"));
+            let data = path(&bench.folder.join(format!("node-{n}")));
+            command.args(["serve", "--listen", &address.to_string(), "--issuer", &issuer, "--data-dir", &data]);
+            command.env("PORTCULLIS_DATABASE_URL", cluster.postgres.url()).env("PORTCULLIS_MASTER_KEY", MASTER_KEY);
+            command.env("PORTCULLIS_BOOTSTRAP_ADMIN", format!("{ADMIN}:{PASSWORD}"));
+            // Sign-ins only prepare what is measured.
+            command.env("PORTCULLIS_ARGON2_MEMORY", "64KiB").env("PORTCULLIS_ARGON2_PASSES", "1");
+            let log = bench.folder.join(format!("node-{n}.log"));
+            cluster.nodes.push(Running::start(command, *address, &log)?.0);
+        }
+        Ok(cluster)
+    }
+
+    fn run(self, extent: &Extent) -> Result<(), Failure> {
+        let begun = Instant::now();
+        self.refreshes(extent)?;
+        Ends::new(&self).run(extent)?;
+        println!("({} s after the nodes were ready)", begun.elapsed().as_secs());
+        self.nodes.into_iter().try_for_each(Running::stop)
+    }
+
+    /// Addresses of the first so many nodes.
+    pub fn addresses(&self, nodes: usize) -> Vec<String> {
+        self.nodes[..nodes].iter().map(|node| node.address.to_string()).collect()
+    }
+
+    /// Processor time of all nodes so far, in milliseconds.
+    pub fn nodes_cpu_ms(&self) -> Result<f64, Failure> {
+        self.nodes.iter().map(Running::cpu_ms).sum()
+    }
+
+    /// Signs so many people in, `CALLERS` at most at a time; access and refresh token of each.
+    pub fn sign_in(&self, name: &str, accounts: usize, sessions: usize) -> Result<Vec<(String, String)>, Failure> {
+        let one_of = |n: usize| self.nodes[n % NODES].address;
+        let email = |n: usize| format!("{name}-{n}@example.org");
+        let thread = |own: usize| -> Result<Vec<(String, String)>, Failure> {
+            let mine = |all: usize| (own..all).step_by(CALLERS);
+            for n in mine(accounts) {
+                post(one_of(own), "/v1/accounts", &json!({ "email": email(n), "password": PASSWORD }))?;
+            }
+            // Each asks for accounts of its own, so that nobody waits for another's sign-up.
+            let own_accounts: Vec<usize> = mine(accounts).collect();
+            let asked = mine(sessions).zip(own_accounts.iter().cycle());
+            let tokens = asked.map(|(_, account)| {
+                let body = json!({ "identifier": email(*account), "password": PASSWORD, "device_name": "bench" });
+                let session = post(one_of(own), "/v1/sessions", &body)?;
+                let text = |member: &str| session[member].as_str().unwrap_or_default().to_owned();
+                Ok((text("access_token"), text("refresh_token")))
+            });
+            tokens.collect()
+        };
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..CALLERS).map(|own| scope.spawn(move || thread(own))).collect();
+            let mut all = Vec::new();
+            for thread in threads {
+                all.extend(thread.join().map_err(|_| Failure::Missing("a sign-in panicked".into()))??);
+            }
+            Ok(all)
+        })
+    }
+
+    /// An administrator's access token.
+    pub fn admin(&self) -> Result<String, Failure> {
+        let session =
+            post(self.nodes[0].address, "/v1/sessions", &json!({ "identifier": ADMIN, "password": PASSWORD }))?;
+        Ok(session["access_token"].as_str().unwrap_or_default().to_owned())
+    }
+
+    /// One call by an administrator.
+    pub fn call(&self, token: &str, method: &str, path: &str, body: Option<&Value>) -> Result<Value, Failure> {
+        let body = body.map(ToString::to_string);
+        let answer = mini_http::request_as(self.nodes[0].address, method, path, Some(token), body.as_deref(), LIMIT)?;
+        if !(200..300).contains(&answer.status) {
+            return Err(Failure::Missing(format!("{method} {path}: {} {}", answer.status, answer.body)));
+        }
+        serde_json::from_str(&answer.body).map_err(|error| Failure::Missing(format!("{method} {path}: {error}")))
+    }
+
+    fn refreshes(&self, extent: &Extent) -> Result<(), Failure> {
+        let tokens = self.bench.folder.join("refresh.tokens");
+        let signed_in = self.sign_in("caller", CALLERS, CALLERS)?;
+        std::fs::write(&tokens, signed_in.iter().map(|(_, refresh)| format!("{refresh}\n")).collect::<String>())?;
+        let mut rounds = [Vec::new(), Vec::new(), Vec::new()];
+        // The first round of each warms caches and is not counted.
+        for round in 0..=extent.rounds {
+            let one = |nodes| self.refresh_round(nodes, extent.round_s, &tokens);
+            let all = [self.bare_round(extent.round_s)?, one(1)?, one(NODES)?];
+            if round > 0 {
+                rounds.iter_mut().zip(all).for_each(|(rounds, one)| rounds.push(one));
+            }
+        }
+        println!(
+            "\nrefresh    {CALLERS} callers, {} alternating rounds of {} s, medians; processor time and WAL for each",
+            extent.rounds, extent.round_s
+        );
+        println!("             per second    p50 ms    p99 ms    nodes us  database us   load us   WAL bytes");
+        for (name, rounds) in ["pgbench", "1 node", "3 nodes"].iter().zip(&rounds) {
+            let of = |value: fn(&Round) -> f64| median(rounds.iter().map(value).collect());
+            println!(
+                "  {name:<8} {:>12.0} {:>9.2} {:>9.2} {:>11.0} {:>12.0} {:>9.0} {:>11.0}",
+                of(|r| r.per_s),
+                of(|r| r.p50_ms),
+                of(|r| r.p99_ms),
+                of(|r| r.nodes_us),
+                of(|r| r.postgres_us),
+                of(|r| r.load_us),
+                of(|r| r.wal)
+            );
+        }
+        let [bare, one, three] = &rounds;
+        let ratio = |a: &[Round], b: &[Round], of: fn(&Round) -> f64| {
+            median(a.iter().zip(b).map(|(a, b)| of(a) / of(b)).collect())
+        };
+        println!(
+            "  1 node / pgbench    {:>5.2}  (of rates; medians of the rounds' ratios)",
+            ratio(one, bare, |r| r.per_s)
+        );
+        println!("  3 nodes / 1 node    {:>5.2}  of rates", ratio(three, one, |r| r.per_s));
+        println!("  3 nodes / 1 node    {:>5.2}  of the nodes' processor time", ratio(three, one, |r| r.nodes_us));
+        println!("  3 nodes / 1 node    {:>5.2}  of the database's", ratio(three, one, |r| r.postgres_us));
+        println!("  1 node / pgbench    {:>5.2}  of the database's", ratio(one, bare, |r| r.postgres_us));
+        Ok(())
+    }
+
+    fn bare_round(&self, seconds: u64) -> Result<Round, Failure> {
+        let (cpu, load, wal) = (self.postgres.cpu_ms()?, ends::children_cpu_ms()?, self.postgres.wal_bytes()?);
+        let bare = self.postgres.bare(CALLERS, seconds, &self.bench.folder)?;
+        let each = |total: f64| total / bare.transactions.max(1.0);
+        Ok(Round {
+            per_s: bare.per_s,
+            p50_ms: bare.mean_ms, // pgbench tells the mean
+            p99_ms: f64::NAN,
+            nodes_us: 0.0,
+            postgres_us: each((self.postgres.cpu_ms()? - cpu) * 1000.0),
+            load_us: each((ends::children_cpu_ms()? - load) * 1000.0),
+            wal: each(self.postgres.wal_bytes()? - wal),
+        })
+    }
+
+    fn refresh_round(&self, nodes: usize, seconds: u64, tokens: &Path) -> Result<Round, Failure> {
+        let mut command = Command::new(self.bench.programs.join("portcullis-load"));
+        command.args([&self.addresses(nodes).join(","), REFRESH, &path(tokens), &seconds.to_string(), "1000000"]);
+        let (nodes_cpu, cpu) = (self.nodes_cpu_ms()?, self.postgres.cpu_ms()?);
+        let (load, wal) = (ends::children_cpu_ms()?, self.postgres.wal_bytes()?);
+        let text = process::output(&mut command)?;
+        let said: Value =
+            serde_json::from_str(&text).map_err(|error| Failure::Missing(format!("portcullis-load: {error}")))?;
+        if said["errors"] != 0 {
+            return Err(Failure::Missing(format!("a caller met an error: {}", said["first_error"])));
+        }
+        let number = |name: &str| said[name].as_f64().unwrap_or(0.0);
+        let each = |total: f64| total / number("requests").max(1.0);
+        Ok(Round {
+            per_s: number("per_s"),
+            p50_ms: number("p50_us") / 1000.0,
+            p99_ms: number("p99_us") / 1000.0,
+            nodes_us: each((self.nodes_cpu_ms()? - nodes_cpu) * 1000.0),
+            postgres_us: each((self.postgres.cpu_ms()? - cpu) * 1000.0),
+            load_us: each((ends::children_cpu_ms()? - load) * 1000.0),
+            wal: each(self.postgres.wal_bytes()? - wal),
+        })
+    }
+}
