@@ -23,6 +23,8 @@ use tokio::sync::Notify;
 /// How often it is written down how far the log has come, when that is far.
 const ROUND: Duration = Duration::from_secs(60);
 const FAR: u64 = 10_000;
+/// Entries before the newest line whose acts a start looks at again: their lines may have been overtaken by it.
+const OVERTAKEN: u64 = 100;
 /// What could not be written is tried again after as long.
 const AGAIN: Duration = Duration::from_secs(1);
 /// Records that the search after a crash reads at a time.
@@ -140,10 +142,10 @@ impl App {
         let stamp = self.store().stamp().await.map_err(|e| self.fault(e.into()))?;
         let at = path.clone();
         let begun = high_water::off_thread(move || Ok(begin(&at, &stamp))).await;
-        let last = begun
+        let begun = begun
             .map_err(|error| AppError::Fault(error.to_string().into()))?
             .map_err(|what| AppError::Fault(what.into()))?;
-        tasks.spawn(self.clone().write_acts(path, last));
+        tasks.spawn(self.clone().write_acts(path, begun));
         Ok(())
     }
 
@@ -152,9 +154,9 @@ impl App {
         replay::touched(changes).collect()
     }
 
-    async fn write_acts(self, path: PathBuf, last: Rev) {
-        let mut last = last;
-        while let Err(error) = self.find_missed(last).await {
+    async fn write_acts(self, path: PathBuf, begun: Begun) {
+        let mut last = begun.last;
+        while let Err(error) = self.find_missed(&begun).await {
             tracing::warn!(%error, "the journal of acts is not complete yet; it is tried again");
             tokio::time::sleep(AGAIN).await;
         }
@@ -171,7 +173,8 @@ impl App {
     }
 
     /// Acts that were committed after the newest line was written: by the records of the entries since then.
-    async fn find_missed(&self, last: Rev) -> Result<(), AppError> {
+    async fn find_missed(&self, begun: &Begun) -> Result<(), AppError> {
+        let last = Rev(begun.last.0.saturating_sub(OVERTAKEN));
         let touch = |kind: EventKind| match kind {
             EventKind::AccountBlocked | EventKind::AccountDeleting | EventKind::AccountDeleted => Some(Touch::Status),
             EventKind::PasswordChanged => Some(Touch::Password),
@@ -182,7 +185,11 @@ impl App {
         loop {
             let page = self.store().list_events(&filter, cursor, AT_ONCE).await?;
             let newer = page.rows.iter().take_while(|row| row.rev > Some(last));
-            self.inner.acts.add(newer.filter_map(|row| row.event.account.zip(touch(row.event.kind))));
+            let missed = newer.filter_map(|row| {
+                let act = row.event.account.zip(touch(row.event.kind))?;
+                (begun.written.get(&act) < row.rev.as_ref()).then_some(act)
+            });
+            self.inner.acts.add(missed);
             let reached = page.rows.last().is_none_or(|row| row.rev <= Some(last));
             match page.rows.last() {
                 Some(row) if page.more && !reached => cursor = Some(row.event.id),
@@ -212,13 +219,35 @@ impl App {
     }
 }
 
-/// Makes the file ready to be appended to; the position of its newest line.
-fn begin(path: &Path, stamp: &Stamp) -> Result<Rev, String> {
+/// A journal as it was found.
+struct Begun {
+    /// The position of its newest line.
+    last: Rev,
+    /// That of the newest line of each account, and of the newest that has a password.
+    written: BTreeMap<(AccountId, Touch), Rev>,
+}
+
+impl Begun {
+    fn of(journal: &Journal, last: Rev) -> Self {
+        let mut written = BTreeMap::new();
+        for line in &journal.lines {
+            let Some(account) = line.account else { continue };
+            written.insert((account, Touch::Status), line.rev);
+            if line.password.is_some() {
+                written.insert((account, Touch::Password), line.rev);
+            }
+        }
+        Self { last, written }
+    }
+}
+
+/// Makes the file ready to be appended to.
+fn begin(path: &Path, stamp: &Stamp) -> Result<Begun, String> {
     let journal = read(path).map_err(|why| format!("{why}\nLook at it, and move it away: a new one begins then."))?;
     let unwritable = |error: std::io::Error| format!("{} cannot be written: {error}", path.display());
     let Some(journal) = journal.filter(|journal| journal.torn || !journal.lines.is_empty()) else {
         append(path, &[Line::begin(stamp)]).map_err(unwritable)?;
-        return Ok(stamp.head);
+        return Ok(Begun::of(&Journal::default(), stamp.head));
     };
     if let Ok(Some(log)) = journal.log()
         && log != stamp.log
@@ -236,10 +265,10 @@ fn begin(path: &Path, stamp: &Stamp) -> Result<Rev, String> {
         file.set_len(whole as u64).and_then(|()| file.sync_all()).map_err(unwritable)?;
     }
     match journal.lines.iter().map(|line| line.rev).max() {
-        Some(last) => Ok(last),
+        Some(last) => Ok(Begun::of(&journal, last)),
         None => {
             append(path, &[Line::begin(stamp)]).map_err(unwritable)?;
-            Ok(stamp.head)
+            Ok(Begun::of(&journal, stamp.head))
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::{App, AppError, real};
 use portcullis_domain::Chance as _;
 use portcullis_domain::changes::{Change, Changes};
 use portcullis_domain::rollback::{Compared, Runs};
-pub use portcullis_domain::rollback::{Mark, Proof};
+pub use portcullis_domain::rollback::{Mark, Proof, acknowledged};
 use portcullis_domain::view::Stamp;
 use portcullis_store::{FaultKind, Flood, Store, StoreError};
 use portcullis_wire::{Entry, LogId, Rev, RunId};
@@ -39,6 +39,17 @@ pub(crate) async fn written_since(store: &dyn Store, rev: Rev) -> Result<Option<
             return Ok(Some(all));
         }
     }
+}
+
+/// Whether the database has what a proof says was lost.
+pub(crate) async fn is_met(store: &dyn Store, proof: &Proof) -> Result<bool, StoreError> {
+    let (stamp, last) = (store.stamp().await?, store.load_run().await?);
+    let since = written_since(store, proof.rev).await?;
+    let found = match proof.commits {
+        Some(commits) => store.count_commits(commits.by).await?,
+        None => None,
+    };
+    Ok(proof.is_met_by(&stamp, since.as_deref(), last, found))
 }
 
 /// The file with the proof, beside the one with the mark.
@@ -108,12 +119,8 @@ impl App {
             }
         }
         if let Some(proof) = proof {
-            let since = written_since(self.store(), proof.rev).await.map_err(|e| self.fault(e.into()))?;
-            let found = match proof.commits {
-                Some(commits) => self.store().count_commits(commits.by).await.map_err(|e| self.fault(e.into()))?,
-                None => None,
-            };
-            if proof.is_met_by(&stamp, since.as_deref(), last, found) && self.hub().rolled_back().is_none() {
+            let met = is_met(self.store(), &proof).await.map_err(|e| self.fault(e.into()))?;
+            if met && self.hub().rolled_back().is_none() {
                 tracing::info!(was = %proof.what, "the database has what was missing: it is served again");
                 let _ = std::fs::remove_file(proof_path(&path)); // or at the next start
             } else {

@@ -307,15 +307,11 @@ impl Hub {
     }
 
     /// The database is older than what it has said already: from now on nothing is served (DESIGN §4.5). The proof that reaches
-    /// furthest is kept.
+    /// furthest is kept, with what others ask for besides.
     pub fn prove(&self, proof: Proof) {
-        let proof = Arc::new(proof);
-        let further = |known: &Option<Arc<Proof>>| known.as_ref().is_none_or(|known| proof.reaches_beyond(known));
-        let before = self.inner.rolled_back.rcu(|known| match further(known) {
-            true => Some(proof.clone()),
-            false => known.clone(),
-        });
-        if further(&before) {
+        let next = |known: &Option<Arc<Proof>>| Arc::new(Proof::beside(known.as_deref(), proof.clone()));
+        let before = self.inner.rolled_back.rcu(|known| Some(next(known)));
+        if before.as_deref() != Some(&*next(&before)) {
             tracing::error!(
                 proof = %proof.what, position = %format_args!("{}.{}", proof.epoch, proof.rev),
                 "ROLLED BACK: the database is older than what it has said already. Nothing is served or issued. Put the right \
@@ -461,8 +457,12 @@ impl Hub {
                 let why = failover.unwrap_or_else(|| "the database was replaced or rolled back".into());
                 let why = format!("the log went back from {after} to {}: {why}", read.stamp.head);
                 self.inner.broken.store(Some(Arc::new(why.clone())));
-                let (epoch, at) = (self.state().publisher.epoch(), read.stamp.now);
-                self.prove(Proof::by_position(why.clone(), (epoch, after), None, at));
+                let (epoch, chain, at) = {
+                    let state = self.state();
+                    let whole = state.publisher.head() == after;
+                    (state.publisher.epoch(), whole.then(|| state.publisher.chain()), read.stamp.now)
+                };
+                self.prove(Proof::by_position(why.clone(), (epoch, after), chain, at));
                 return Err(StoreError::new(why));
             }
             if !read.complete {

@@ -253,11 +253,9 @@ impl App {
             {
                 changes.idempotency = Some(self.remember(actor, repeat));
             }
-            let touched = Self::touched(&changes);
-            match self.inner.store.commit(changes).await {
+            match self.commit_and_tell(changes).await {
                 Ok(committed) => {
                     self.committed(&committed);
-                    self.inner.acts.add(touched);
                     return outcome.map(|value| Acted::Done(value, committed)).map_err(AppError::from);
                 }
                 Err(CommitError::Conflict(conflict)) => {
@@ -271,13 +269,27 @@ impl App {
                         return before.map(Acted::Before).ok_or(refused);
                     }
                 }
-                Err(error) => {
-                    self.inner.acts.add(touched); // it may be written all the same
-                    return Err(self.fault(error.into()));
-                }
+                Err(error) => return Err(self.fault(error.into())),
             }
         }
         Err(AppError::Overloaded)
+    }
+
+    /// Commits; and what the journal of acts must hear of it hears, also when the caller has hung up meanwhile.
+    async fn commit_and_tell(&self, changes: Changes) -> Result<Committed, CommitError> {
+        let touched = Self::touched(&changes);
+        if touched.is_empty() {
+            return self.inner.store.commit(changes).await;
+        }
+        let app = self.clone();
+        let told = tokio::spawn(async move {
+            let result = app.inner.store.commit(changes).await;
+            if !matches!(result, Err(CommitError::Conflict(_))) {
+                app.inner.acts.add(touched); // what has failed may be written all the same
+            }
+            result
+        });
+        told.await.unwrap_or_else(|error| Err(CommitError::Unknown(portcullis_store::StoreError::new(error))))
     }
 
     /// One round of [`App::act`] for callers that must load by themselves; `None` when rows had moved.

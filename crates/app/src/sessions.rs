@@ -308,6 +308,7 @@ impl App {
         let load = || async {
             in_time()?;
             let view = self.store().load_refresh(presented.grant()).await.map_err(|e| self.fault(e.into()))?;
+            in_time()?; // the load may have waited
             // The MAC is ours and the row is not there: its session ended long ago and was forgotten. It may also be that the
             // database is older than the token, so this clears no cookie.
             view.ok_or_else(|| Refused::RefreshForgotten.into())

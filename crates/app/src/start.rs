@@ -129,7 +129,7 @@ impl App {
                     steps.push(Change::RemoveInstances(gone));
                 }
             }
-            if steps.is_empty() {
+            if steps.is_empty() || self.hub().rolled_back().is_some() {
                 continue;
             }
             if let Err(error) = self.inner.store.commit(Changes { steps, ..Changes::default() }).await {
@@ -144,7 +144,7 @@ impl App {
         self.hub().close();
         self.hub().leave().await;
         let seen = std::mem::take(&mut *self.inner.seen.lock().unwrap_or_else(PoisonError::into_inner));
-        if !seen.is_empty() {
+        if !seen.is_empty() && self.hub().rolled_back().is_none() {
             let changes = Changes { steps: vec![Change::Seen(seen.into_iter().collect())], ..Changes::default() };
             if let Err(error) = self.inner.store.commit(changes).await {
                 tracing::warn!(%error, "when sessions were last seen could not be written");

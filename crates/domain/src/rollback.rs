@@ -6,7 +6,7 @@
 //! refreshes were lost, which write no entries. And it names the run of the server that wrote the database last, as the database does:
 //! where they differ, another server has written to it, however alike the numbers are. Where nodes share a database, it has what was
 //! acknowledged to the node, which the database counts ([`ledger`](crate::ledger)).
-use crate::ledger::Commits;
+use crate::ledger::{Commits, Ledger};
 use crate::view::Stamp;
 use alloc::{format, string::String};
 use portcullis_wire::{Chain, Entry, Epoch, LogId, Rev, RunId, Time};
@@ -150,6 +150,18 @@ impl Mark {
     }
 }
 
+/// What a node that starts knows to have been acknowledged to it: the mark says so, and a proof may know of more. Else a database
+/// that lacks the last second would be written to again, until it counts as many.
+pub fn acknowledged(mark: Option<&Mark>, proof: Option<&Proof>) -> Option<Ledger> {
+    let marked = mark.and_then(|mark| Some(Ledger { epoch: mark.epoch, told: mark.commits? }))?;
+    let proven = proof.and_then(|proof| Some(Ledger { epoch: proof.epoch, told: proof.commits? }));
+    let more = |proven: &Ledger| {
+        let same = proven.told.by == marked.told.by && proven.epoch == marked.epoch;
+        same && proven.told.count > marked.told.count
+    };
+    Some(proven.filter(more).unwrap_or(marked))
+}
+
 fn link_after(link: Chain, entries: &[Entry]) -> Chain {
     entries.iter().fold(link, |link, entry| link.after(entry))
 }
@@ -181,6 +193,29 @@ impl Proof {
         at(self) > at(other)
     }
 
+    /// This one, and what the other one asks for besides: a count of commits, a run.
+    pub fn and(self, other: &Self) -> Self {
+        if other.epoch != self.epoch {
+            return self;
+        }
+        let commits = match (self.commits, other.commits) {
+            (Some(own), Some(more)) if own.by == more.by && more.count > own.count => Some(more),
+            (own, more) => own.or(more),
+        };
+        let runs = if self.runs == Runs::default() { other.runs } else { self.runs };
+        Self { commits, runs, ..self }
+    }
+
+    /// What is held against the database when `new` comes beside what was proven: the one that reaches further, with what the
+    /// other one asks for besides.
+    pub fn beside(known: Option<&Self>, new: Self) -> Self {
+        match known {
+            None => new,
+            Some(known) if new.reaches_beyond(known) => new.and(known),
+            Some(known) => known.clone().and(&new),
+        }
+    }
+
     /// Whether a database that comes back has what was lost, and may be served again by itself. `since`: its entries after the
     /// proof's position, none left out; `None` where some are forgotten, and nobody can tell. `last`: the run that it names;
     /// `found`: how many commits it counts of the node that the proof names.
@@ -196,7 +231,7 @@ impl Proof {
 mod tests {
     use super::*;
     use crate::Cut;
-    use portcullis_wire::{AccountId, Target, Verb};
+    use portcullis_wire::{AccountId, NodeId, Target, Verb};
 
     fn stamp(epoch: u32, rev: u64, floor: i64) -> Stamp {
         Stamp {
@@ -278,6 +313,37 @@ mod tests {
         let proof = |epoch, rev, floor| Mark::of(&stamp(epoch, rev, floor)).proof(String::new(), Time(0));
         assert!(proof(2, 1, 0).reaches_beyond(&proof(1, 9, 9)) && proof(1, 2, 0).reaches_beyond(&proof(1, 1, 9)));
         assert!(proof(1, 1, 2).reaches_beyond(&proof(1, 1, 1)) && !proof(1, 1, 1).reaches_beyond(&proof(1, 1, 1)));
+    }
+
+    #[test]
+    fn a_proof_keeps_what_another_one_asked_for() {
+        let commits = |by, count| Commits { by: NodeId::from_bits(by), count, timeline: 1 };
+        let counted = |by, count| Proof::by_commits(String::new(), Epoch(1), commits(by, count), Time(0));
+        let further = Proof::by_position(String::new(), (Epoch(1), Rev(9)), None, Time(0));
+        let both = further.clone().and(&counted(1, 5));
+        assert_eq!((both.rev, both.commits), (Rev(9), Some(commits(1, 5))));
+        assert!(
+            !both.is_met_by(&stamp(1, 9, 0), None, None, Some(4))
+                && both.is_met_by(&stamp(1, 9, 0), None, None, Some(5))
+        );
+        assert_eq!(both.clone().and(&counted(1, 7)).commits, Some(commits(1, 7)));
+        assert_eq!(both.clone().and(&counted(1, 3)).commits, Some(commits(1, 5)));
+        assert_eq!(
+            both.clone().and(&counted(2, 7)).commits,
+            Some(commits(1, 5)),
+            "one node's count is as good as another's"
+        );
+        let older = Proof { epoch: Epoch(0), ..counted(1, 9) };
+        assert_eq!(further.clone().and(&older), further);
+        let mark = Mark::of(&stamp(1, 1, 1)).with(Some(commits(1, 6)));
+        let at_start = |proof: &Proof| acknowledged(Some(&mark), Some(proof)).map(|ledger| ledger.told.count);
+        assert_eq!(
+            [counted(1, 5), counted(1, 7), counted(2, 9)].map(|proof| at_start(&proof)),
+            [Some(6), Some(7), Some(6)]
+        );
+        let runs = Runs { last: Some(RunId::from_bits(1)), next: None };
+        let marked = Proof { runs, ..counted(1, 1) };
+        assert!(!further.clone().and(&marked).is_met_by(&stamp(1, 9, 0), None, Some(RunId::from_bits(2)), Some(1)));
     }
 
     #[test]

@@ -122,7 +122,7 @@ impl Fleet {
     /// Changes B. A shorter one counts after the longer one has passed, for leases under that may be out.
     pub fn set_bound(&mut self, bound_ms: Millis, now: Mono) {
         if bound_ms < self.bound_ms {
-            let ends = now.plus(lengthened(self.bound_ms));
+            let ends = now.plus(lengthened(self.bound_ms)).plus(self.stream_grace_ms);
             let longest =
                 self.older_bound.filter(|(_, end)| *end > now).map_or(self.bound_ms, |(b, _)| b.max(self.bound_ms));
             self.older_bound = Some((longest, ends.max(self.older_bound.map_or(ends, |(_, e)| e))));
@@ -212,7 +212,8 @@ impl Fleet {
     /// # Errors
     /// [`Unknown`]: give no lease; answer `instance_gone`.
     pub fn lease_granted(&mut self, id: InstanceId, basis: Mono, now: Mono) -> Result<(), Unknown> {
-        let longest = self.longest(now);
+        // Streams of an earlier lease may live on beside this one.
+        let longest = self.longest(now).saturating_add(self.stream_grace_ms);
         let record = self.records.get_mut(&id).ok_or(Unknown)?;
         record.heard = Some(now);
         record.run = Some(match record.run {
@@ -299,13 +300,13 @@ impl Fleet {
     }
 
     fn standing(&self, record: &Record, rev: Rev, committed_at: Mono, now: Mono) -> Standing {
-        let longest = self.longest(now).max(self.longest(committed_at));
+        let longest = self.bounded_by(committed_at, now);
         let Some((first, last)) = record.run else { return Standing::NotLeased };
         let last_before = last.min(committed_at);
         if first > committed_at || last_before.plus(longest) <= committed_at {
-            return Standing::NotLeased; // at the commit
+            return Standing::NotLeased; // at the commit, nor a stream by an earlier one
         }
-        let ends = last_before.plus(self.bounded_by(committed_at, now));
+        let ends = last_before.plus(longest);
         let late = record.late.is_some_and(|(from, to)| from < rev && rev <= to);
         match record.applied.is_some_and(|applied| applied >= rev) {
             true if !late => Standing::Acknowledged,
@@ -357,11 +358,27 @@ impl Fleet {
         self.records.values().filter(pending).take(most).map(|record| record.instance.id).collect()
     }
 
-    /// How far everyone is who may hold a lease: what a relay may say for all of them. `head` when nobody is behind.
-    pub fn all_acknowledged(&self, head: Rev, now: Mono) -> Rev {
-        let counts = |r: &&Record| r.run.is_some_and(|(_, last)| last.plus(self.bounded_by(now, now)) > now);
-        let acknowledged = |r: &Record| r.applied.unwrap_or(Rev::ZERO);
-        self.records.values().filter(counts).map(acknowledged).min().map_or(head, |least| least.min(head))
+    /// How far everyone is who may hold a lease: what a relay may say for all of them. `head` when nobody is behind. Who is behind
+    /// stands in front; those whose leases have ended leave the row when they are met.
+    pub fn all_acknowledged(&mut self, head: Rev, now: Mono) -> Rev {
+        let lives = self.bounded_by(now, now);
+        while let Some(first) = self.leased.first().copied() {
+            let (applied, id) = first;
+            let run = self.records.get(&id).and_then(|record| record.run);
+            if run.is_some_and(|(_, last)| last.plus(lives) > now) {
+                return applied.unwrap_or(Rev::ZERO).min(head);
+            }
+            self.leased.remove(&first);
+        }
+        head
+    }
+
+    /// What was acknowledged was of another history: whoever may hold a lease has said nothing of this one.
+    pub fn forget_acknowledgements(&mut self) {
+        for record in self.records.values_mut() {
+            (record.applied, record.late) = (None, None);
+        }
+        self.leased = core::mem::take(&mut self.leased).into_iter().map(|(_, id)| (None, id)).collect();
     }
 
     /// Everything that the routes of all these have as policies.
@@ -402,6 +419,11 @@ impl Fleet {
             }
         }
         ids
+    }
+
+    /// Who is known.
+    pub fn ids(&self) -> impl Iterator<Item = InstanceId> + '_ {
+        self.records.keys().copied()
     }
 
     /// Whether there is no room for another one.

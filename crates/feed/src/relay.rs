@@ -12,11 +12,12 @@
 //! renew in time, and a relay or server elsewhere may be fresher. As it renews every B/8, three relays in a row stay below.
 //!
 //! The relay of a relay is a verifier like any other: `enforced` of its question is its word for all below it.
-use crate::fleet::{Full, Instance};
+use crate::fleet::{Full, Instance, Unknown};
 use crate::knowledge::{Anchor, Lease};
 use crate::publisher::{Limits, Publisher};
 use crate::subscriber::News;
 use crate::{Fleet, Mono, Subscriber};
+use alloc::collections::BTreeSet;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use portcullis_wire::frame::{AckAnswer, AckRequest};
@@ -60,6 +61,8 @@ pub struct Relay {
     keys_version: u64,
     prompt: Rev,
     told: Rev,
+    /// Those that have not come back since what is handed on began anew: what they have may be of another history.
+    away: BTreeSet<InstanceId>,
     limits: Limits,
 }
 
@@ -78,6 +81,7 @@ impl Relay {
             keys_version: 0,
             prompt: Rev::ZERO,
             told: Rev::ZERO,
+            away: BTreeSet::new(),
             limits,
         }
     }
@@ -122,6 +126,9 @@ impl Relay {
         if self.log.is_some() || log.is_some() {
             self.generation += 1;
         }
+        // Whoever is below comes back by a stream, and is placed then. Until that it acknowledges nothing, and gets no lease.
+        self.fleet.forget_acknowledgements();
+        self.away = self.fleet.ids().collect();
         // An old name is not that of the new head.
         self.position.iter_mut().for_each(|(rev, _)| *rev = None);
         self.log = log;
@@ -143,6 +150,9 @@ impl Relay {
     pub fn answer(&mut self, asked: &AckRequest, arrived: Mono, now: Mono, wall: Time) -> Result<AckAnswer, Refused> {
         if self.fleet.must_return(asked.instance) {
             return Err(Refused::Gone);
+        }
+        if self.away.contains(&asked.instance) {
+            return Err(Refused::NotFresh);
         }
         let ready = self.is_ready(now, wall);
         let (Some(log), Some(lease)) = (&self.log, self.lease) else { return Err(Refused::NotFresh) };
@@ -185,10 +195,27 @@ impl Relay {
         self.fleet.known(instance, now).map(|()| told)
     }
 
+    /// A stream of this instance opened, from a position that fits what is handed on, or with a snapshot.
+    ///
+    /// # Errors
+    /// [`Unknown`] when it never introduced itself.
+    pub fn stream_opened(&mut self, id: InstanceId, now: Mono) -> Result<(), Unknown> {
+        self.fleet.stream_opened(id, now)?;
+        self.away.remove(&id);
+        Ok(())
+    }
+
+    /// As [`Fleet::prune`].
+    pub fn prune(&mut self, quiet_ms: Millis, now: Mono) -> Vec<InstanceId> {
+        let gone = self.fleet.prune(quiet_ms, now);
+        gone.iter().for_each(|id| _ = self.away.remove(id));
+        gone
+    }
+
     // ---- what it says to the server ----
 
     /// What may be acknowledged for everyone below and for the relay itself.
-    pub fn enforced(&self, now: Mono) -> Rev {
+    pub fn enforced(&mut self, now: Mono) -> Rev {
         self.fleet.all_acknowledged(self.log.as_ref().map_or(Rev::ZERO, Publisher::head), now)
     }
 
@@ -205,7 +232,7 @@ impl Relay {
     }
 
     /// Whether there is something to tell that somebody waits for.
-    pub fn has_to_tell(&self, now: Mono) -> bool {
+    pub fn has_to_tell(&mut self, now: Mono) -> bool {
         self.told < self.prompt && self.enforced(now) > self.told
     }
 

@@ -262,6 +262,10 @@ impl Subscriber {
         if let Some(floor) = self.known.floor {
             set.forget(floor.time);
         }
+        if rev < self.known.applied {
+            // What is taken back may have been acknowledged, and the lease may rest on it.
+            (self.known.lease, self.known.proven) = (None, None);
+        }
         self.known.set = set;
         self.known.applied = rev;
         self.links.retain(|(at, _)| *at <= rev);
@@ -682,7 +686,10 @@ impl Subscriber {
         let applied = self.known.applied;
         for pending in self.pending.extract_if(.., |p| p.head <= applied) {
             let until = pending.from.plus(shortened(self.known.bound_ms));
-            if self.known.synced && self.known.lease.is_none_or(|lease| lease.until < until) {
+            // By what is newer: after the bound was lowered an older lease may last longer, and goes on doing so.
+            let known = self.known.lease;
+            if self.known.synced && known.is_none_or(|lease| lease.from < pending.from || lease.until < until) {
+                let until = known.map_or(until, |lease| lease.until.max(until));
                 let tolerance_ms = (self.known.bound_ms / 100).max(20);
                 self.known.lease = Some(Lease { from: pending.from, until, wall: pending.wall, tolerance_ms });
             }

@@ -296,7 +296,7 @@ impl State {
         let life = i64::try_from(self.relay.max_life_s().saturating_mul(1000)).unwrap_or(i64::MAX);
         let accepts = if fleet.policies().has(Policy::Open) { life } else { 0 };
         let quiet = quiet_ms.max(accepts).max(fleet.bounded_by_ms(now));
-        for gone in self.relay.fleet_mut().prune(quiet, now) {
+        for gone in self.relay.prune(quiet, now) {
             self.secrets.remove(&gone);
         }
         self.pruned = now;
@@ -336,13 +336,16 @@ impl Inner {
         if news.anew {
             state.batches.clear();
             state.snapshots.clear();
+            // The end of a client may be among what a snapshot left out.
+            self.registry.forget_all();
         }
         let any = !news.entries.is_empty();
         for entry in &news.entries {
             if let (Verb::End, Target::Client(client)) = (&entry.verb, &entry.target) {
                 self.registry.forget(*client);
                 if state.ends.len() >= ENDS {
-                    state.ends.pop_first();
+                    let oldest = state.ends.iter().min_by_key(|(_, rev)| **rev).map(|(client, _)| *client);
+                    oldest.map(|client| state.ends.remove(&client));
                 }
                 state.ends.insert(*client, entry.rev);
             }

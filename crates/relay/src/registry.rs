@@ -208,6 +208,13 @@ impl Registry {
         state.forgotten += 1;
     }
 
+    /// Forgets everybody: what ends them may be in a snapshot, which does not say so.
+    pub fn forget_all(&self) {
+        let mut state = self.state();
+        state.kept.clear();
+        state.forgotten += 1;
+    }
+
     /// Whether the server made this position. `anew`: it is asked whatever it said before, for this one may prove that the log
     /// was rolled back.
     ///

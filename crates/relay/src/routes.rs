@@ -272,13 +272,14 @@ async fn known(State(hub): State<Hub>, uri: Uri, headers: HeaderMap) -> Result<R
 
 async fn readyz(State(hub): State<Hub>) -> Response {
     let now = real::mono();
-    let state = hub.state();
+    let mut state = hub.state();
     let (ready, age_ms) = (state.is_ready(), state.relay.age_now(now));
     let head = state.relay.log().map(|log| (log.epoch(), log.head()));
+    let enforced = state.relay.enforced(now);
     let body = json!({
         "ready": ready, "age_ms": age_ms, "connected": hub.is_connected(), "verifiers": state.relay.fleet().len(),
         "streams": hub.stats().streams.load(Ordering::Relaxed),
-        "epoch": head.map(|at| at.0), "head": head.map(|at| at.1), "enforced": state.relay.enforced(now),
+        "epoch": head.map(|at| at.0), "head": head.map(|at| at.1), "enforced": enforced,
     });
     drop(state);
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
@@ -287,8 +288,8 @@ async fn readyz(State(hub): State<Hub>) -> Response {
 
 async fn metrics(State(hub): State<Hub>) -> Response {
     let now = real::mono();
-    let state = hub.state();
-    let stats = hub.stats();
+    let mut state = hub.state();
+    let (stats, enforced) = (hub.stats(), state.relay.enforced(now));
     let number = |n: Option<i64>| n.unwrap_or(-1).to_string();
     let rev = |rev: Rev| rev.0.to_string();
     let lines = [
@@ -296,7 +297,7 @@ async fn metrics(State(hub): State<Hub>) -> Response {
         ("connected", "gauge", u8::from(hub.is_connected()).to_string()),
         ("age_ms", "gauge", number(state.relay.age_now(now))),
         ("head", "gauge", rev(state.relay.log().map_or(Rev::ZERO, portcullis_feed::Publisher::head))),
-        ("enforced", "gauge", rev(state.relay.enforced(now))),
+        ("enforced", "gauge", rev(enforced)),
         ("verifiers", "gauge", state.relay.fleet().len().to_string()),
         ("streams", "gauge", stats.streams.load(Ordering::Relaxed).to_string()),
         ("streams_ended_total", "counter", stats.ended.load(Ordering::Relaxed).to_string()),

@@ -79,7 +79,7 @@ impl Hub {
             }
             Resume::Ahead => return Err(CannotServe::NotFresh),
         };
-        let _ = state.relay.fleet_mut().stream_opened(instance, real::mono());
+        let _ = state.relay.stream_opened(instance, real::mono());
         let (generation, keys_version) = (state.relay.generation(), state.relay.keys_version());
         let prompted = state.relay.prompt();
         drop(state);

@@ -143,6 +143,8 @@ pub(super) struct Nodes {
     /// When the last write of the row that succeeded began; and the last read of the keys.
     beat_began: AtomicI64,
     keys_read: AtomicI64,
+    /// When the first look at the rows began.
+    joined: AtomicI64,
     /// No more leases are given.
     left: AtomicBool,
 }
@@ -188,6 +190,7 @@ impl Nodes {
             seen: watch::channel(Seen { began: Mono(i64::MIN), ..Seen::nobody() }).0,
             beat_began: AtomicI64::new(i64::MIN),
             keys_read: AtomicI64::new(now.0),
+            joined: AtomicI64::new(i64::MAX),
             left: AtomicBool::new(false),
         }
     }
@@ -225,8 +228,12 @@ impl Hub {
     }
 
     /// Whether the work that is to be done once is this node's: it is the first of those that live. For a moment two may hold
-    /// themselves for it, or none; all that work is decided under the rows that it changes.
+    /// themselves for it, or none; all that work is decided under the rows that it changes. A node that is rolled back writes
+    /// nothing of the kind: what it found must not come to look like what was lost.
     pub fn leads(&self) -> bool {
+        if self.rolled_back().is_some() {
+            return false;
+        }
         let Some(nodes) = self.nodes() else { return true };
         let now = real::mono();
         let others = nodes.seen.borrow().others.clone();
@@ -257,6 +264,10 @@ impl Hub {
     pub(super) async fn join(&self) -> Result<(), StoreError> {
         if self.is_shared() {
             self.look_at_nodes().await?;
+            if let Some(nodes) = self.nodes() {
+                nodes.joined.store(nodes.seen.borrow().began.0, Ordering::Release);
+            }
+            self.believe_the_others().await?;
             self.write_row(true).await?;
         }
         Ok(())
@@ -290,7 +301,7 @@ impl Hub {
 
     async fn round(&self) -> Result<(), StoreError> {
         self.look_at_nodes().await?;
-        self.believe_the_others();
+        self.believe_the_others().await?;
         if let Some(rev) = self.asked() {
             // Others wait: verifiers here are asked to speak now, too.
             if self.inner.prompt.fetch_max(rev.0, Ordering::AcqRel) < rev.0 {
@@ -302,20 +313,26 @@ impl Hub {
         self.remove_the_silent().await
     }
 
-    /// What one node has proven counts at all. A row of an older generation of the log says nothing about this one.
-    fn believe_the_others(&self) {
-        let Some(nodes) = self.nodes() else { return };
+    /// What one node has proven counts at all, until the database meets it: rows stay behind in the one that was wrong, and in the
+    /// right one when it is back. What no database can meet counts while the node that says so lives. A row of an older
+    /// generation of the log says nothing about this one.
+    async fn believe_the_others(&self) -> Result<(), StoreError> {
+        let Some(nodes) = self.nodes() else { return Ok(()) };
         let (epoch, _) = self.at();
+        let joined = Mono(nodes.joined.load(Ordering::Acquire));
         let others = nodes.seen.borrow().others.clone();
         for (id, other) in others.iter() {
             let proof = other.body.as_ref().and_then(|body| body.rolled_back.clone());
-            if let Some(proof) = proof.filter(|proof| proof.epoch >= epoch)
-                && self.rolled_back().is_none_or(|known| proof.reaches_beyond(&known))
-            {
+            let says_so = |proof: &Proof| proof.told_by_position || other.seen > joined && !other.has_left();
+            let Some(proof) = proof.filter(|proof| proof.epoch >= epoch && says_so(proof)) else { continue };
+            let known = self.rolled_back().is_some_and(|known| known.as_ref().clone().and(&proof) == *known);
+            let further = self.rolled_back().is_none_or(|known| proof.reaches_beyond(&known));
+            if (further || !known) && !crate::high_water::is_met(&*self.inner.store, &proof).await? {
                 tracing::error!(node = %id, "another node has proven that the database is rolled back");
                 self.prove(proof);
             }
         }
+        Ok(())
     }
 
     /// The newest position that another node waits for.

@@ -222,3 +222,27 @@ fn the_first_pending_one_is_found_among_many_that_are_not() {
     let e = f.enforcement(Rev(8), Mono(20_200), Mono(20_300));
     assert_eq!((e.pending, e.complete), (2, false));
 }
+
+/// A stream may outlive the lease by the grace: who lost the lease before the commit is waited for all the same.
+#[test]
+fn streams_in_their_grace_count() {
+    const GRACE: i64 = 30_000;
+    let mut f = Fleet::new(B, GRACE, 100);
+    f.known(instance(1, Policy::Closed), Mono(0)).unwrap();
+    f.lease_granted(id(1), Mono(0), Mono(0)).unwrap();
+    let at = Mono(7000);
+    let e = f.enforcement(Rev(1), at, Mono(7001));
+    assert_eq!((e.pending, e.complete_at), (1, Some(Mono(5050 + GRACE))));
+    assert_eq!(f.enforcement(Rev(1), Mono(5050 + GRACE), Mono(5051 + GRACE)).pending, 0);
+    // Another lease meanwhile does not make the first one forgotten.
+    f.lease_granted(id(1), Mono(9000), Mono(9000)).unwrap();
+    assert_eq!(f.enforcement(Rev(1), at, Mono(9001)).pending, 1);
+    assert_eq!(f.all_acknowledged(Rev(1), Mono(9001)), Rev(0));
+    // A longer bound counts until the streams of its leases have ended, too.
+    let mut f = Fleet::new(60_000, GRACE, 100);
+    f.known(instance(1, Policy::Closed), Mono(0)).unwrap();
+    f.lease_granted(id(1), Mono(0), Mono(0)).unwrap();
+    f.set_bound(B, Mono(0));
+    assert_eq!(f.all_acknowledged(Rev(1), Mono(60_600 + GRACE - 1)), Rev(0));
+    assert_eq!(f.all_acknowledged(Rev(1), Mono(60_600 + GRACE)), Rev(1));
+}

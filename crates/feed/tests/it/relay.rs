@@ -315,3 +315,27 @@ fn a_snapshot_or_a_fork_begins_anew() {
     // What is in a set may be wider than what the log said: nobody resumes by it.
     assert_eq!(world.relay.log().unwrap().tail(world.log.epoch(), Rev(1), 10), Tail::Snapshot);
 }
+
+/// What was acknowledged before may be of another history: whoever is below comes back by a stream first.
+#[test]
+fn nobody_below_has_said_anything_of_what_began_anew() {
+    let mut world = World::new();
+    world.now += 5;
+    world.takes(Input::Tick);
+    world.answered();
+    world.relay.introduce(instance(0), Mono(world.now)).unwrap();
+    world.relay.stream_opened(instance(0).id, Mono(world.now)).unwrap();
+    world.asked_by(0, 0, world.now).unwrap();
+    for _ in 0..3 {
+        world.commits();
+    }
+    world.connects();
+    world.now += 5;
+    world.takes(Input::Tick);
+    world.answered();
+    assert_eq!(world.asked_by(0, 3, world.now).map(drop), Err(Refused::NotFresh), "of which history?");
+    assert_eq!(world.relay.enforced(Mono(world.now)), Rev(0), "its lease lives");
+    world.relay.stream_opened(instance(0).id, Mono(world.now)).unwrap();
+    world.asked_by(0, 3, world.now).unwrap();
+    assert_eq!(world.relay.enforced(Mono(world.now)), Rev(3));
+}

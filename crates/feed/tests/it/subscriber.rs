@@ -703,3 +703,44 @@ fn identities_are_not_printed() {
     let identity = Identity { instance: InstanceId::from_bits(1), secret: SecretString::new("hunter2") };
     assert!(!format!("{identity:?}").contains("hunter2"));
 }
+
+/// What is taken back with a fork may have been acknowledged, and the lease may rest on it.
+#[test]
+fn a_lease_does_not_outlive_what_it_rests_on() {
+    let mut p = Publisher::empty(LOG, Limits::default());
+    grow(&mut p, 3);
+    let (mut s, ask) = synced(&p, 0);
+    s.handle(Input::Answer(answer(&p, &ask, 0)), now(1));
+    // The ninth, so to speak, is genuine, and a lease is given by it; before the answer comes there is another one.
+    let genuine = grow(&mut p, 1);
+    s.handle(frame(&genuine, false), now(2));
+    let ask = asked(&s.handle(Input::Tick, now(2000))).unwrap();
+    let given = answer(&p, &ask, 0);
+    let lost = grow(&mut p.clone(), 1);
+    s.handle(frame(&lost, false), now(2001));
+    s.handle(Input::Answer(given), now(2002));
+    assert!(fresh(&s, 2003));
+    let mut other = lost;
+    other[0].target = Target::All;
+    assert_eq!(troubles(&s.handle(frame(&other, false), now(2004))), [Trouble::Fork]);
+    assert!(!fresh(&s, 2004), "it went back behind what its lease says");
+}
+
+/// After the bound was lowered an older lease may last longer than a newer one: the newer one is what a relay goes by.
+#[test]
+fn a_lease_is_as_fresh_as_the_newest_answer() {
+    let mut p = Publisher::empty(LOG, Limits::default());
+    grow(&mut p, 1);
+    let (mut s, ask) = synced(&p, 0);
+    s.handle(Input::Answer(answer(&p, &ask, 0)), now(1));
+    let until = s.knowledge().lease.unwrap().until;
+    s.handle(Input::StreamEnded, now(2));
+    let at = s.wake_at().unwrap().0 + 1000;
+    s.handle(Input::Tick, now(at));
+    let lower = Hello { bound_ms: 1000, ..hello(&p) };
+    let opened = s.handle(Input::Frame(Frame::Hello(lower), Some("x".into())), now(at + 1));
+    let ask = asked(&opened).or_else(|| asked(&s.handle(Input::Tick, now(at + 300)))).unwrap();
+    s.handle(Input::Answer(answer(&p, &ask, 0)), now(at + 301));
+    let lease = s.knowledge().lease.unwrap();
+    assert!(lease.from >= portcullis_feed::Mono(at) && lease.until >= until, "{lease:?}");
+}

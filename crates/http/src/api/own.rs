@@ -56,10 +56,10 @@ pub(super) struct Password {
     new_password: SecretString,
 }
 
-/// Another password. What is remembered of a repeated call is its key alone: a digest of passwords could be guessed from.
+/// Another password.
 pub(super) async fn password(ctx: Ctx, AsCaller(caller): AsCaller, body: Json<Password>) -> Result<Response, Problem> {
     let wait = Wait::only(&ctx)?;
-    let repeat = ctx.repeat(b"")?;
+    let repeat = ctx.repeat(&body.bytes)?;
     let Password { current_password, new_password } = body.value;
     let revoked = ctx.app().change_my_password(&caller, current_password, new_password, repeat.as_ref()).await?;
     Ok(super::me::ended(&ctx, &revoked, wait).await)

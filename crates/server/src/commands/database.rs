@@ -6,7 +6,6 @@ use portcullis_app::keys::MasterKey;
 use portcullis_app::rotation::MasterHome;
 use portcullis_app::{Store, high_water, real, refounding};
 use portcullis_domain::Chance as _;
-use portcullis_domain::ledger::Ledger;
 use portcullis_store_postgres::{PostgresStore, TimeSource};
 use portcullis_store_sqlite::SqliteStore;
 use portcullis_wire::LogId;
@@ -34,7 +33,9 @@ pub(super) async fn open(settings: &Settings) -> Result<Opened, Failure> {
             let mut options = portcullis_store_postgres::OpenOptions::new(log, time);
             let mark: Option<high_water::Mark> =
                 high_water::read(&settings.high_water_path()).map_err(Failure::config)?;
-            options.acknowledged = mark.and_then(|mark| Some(Ledger { epoch: mark.epoch, told: mark.commits? }));
+            let proof: Option<high_water::Proof> =
+                high_water::read(&high_water::proof_path(&settings.high_water_path())).map_err(Failure::config)?;
+            options.acknowledged = high_water::acknowledged(mark.as_ref(), proof.as_ref());
             let store = PostgresStore::open(url.expose(), options).await.map_err(Failure::config)?;
             right_log(&store, &settings.high_water_path()).await?;
             Ok(Opened { store: Arc::new(store), master, home: None })

@@ -117,7 +117,7 @@ impl World {
         let (name, client, policies) = (String::new(), ClientId::from_bits(7), Policies::default());
         let instance = Instance { id: me.instance, name, client, policies, bound_ms: None };
         let bound_ms = relaying.relay.introduce(instance, mono).ok()?.unsigned_abs();
-        let _ = relaying.relay.fleet_mut().stream_opened(me.instance, mono);
+        let _ = relaying.relay.stream_opened(me.instance, mono);
         let (generation, max_life_s) = (relaying.relay.generation(), relaying.relay.max_life_s());
         let log = relaying.relay.log()?;
         let (epoch, head, chain) = (log.epoch(), log.head(), log.chain());

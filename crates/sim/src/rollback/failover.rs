@@ -4,7 +4,7 @@
 //! files are copied, as before.
 use super::{Kind, Lapse, Phase, World, tell};
 use portcullis_domain::ledger::{Commits, Ledger};
-use portcullis_domain::rollback::Proof;
+use portcullis_domain::rollback::{self, Proof};
 use portcullis_domain::{Chance as _, changes::Changes};
 use portcullis_store::memory::Memory;
 use portcullis_wire::NodeId;
@@ -46,7 +46,7 @@ impl World {
         }
         let stamp = self.volume.db.stamp(self.time());
         let (epoch, timeline) = (stamp.epoch, self.volume.db.timeline);
-        let mark = self.volume.mark.and_then(|mark| Some(Ledger { epoch: mark.epoch, told: mark.commits? }));
+        let mark = rollback::acknowledged(self.volume.mark.as_ref(), self.volume.proof.as_ref());
         // Who counted would tell a fork without the chain, too.
         let mark = mark.filter(|_| !self.has(Lapse::MarkWithoutChain));
         let by = mark.map_or_else(|| NodeId::from_bits(self.rng.bits()), |mark| mark.told.by);
@@ -68,9 +68,9 @@ impl World {
         let timeline = self.volume.db.timeline;
         let Some(node) = self.node.as_mut().filter(|_| !blind) else { return };
         let publisher = &node.publisher;
-        let at = (publisher.epoch(), publisher.head());
+        let (at, chain) = ((publisher.epoch(), publisher.head()), publisher.chain());
         if stamp.epoch == at.0 && stamp.head < at.1 {
-            return self.prove(Proof::by_position("the log went back".into(), (at.0, at.1), None, now));
+            return self.prove(Proof::by_position("the log went back".into(), (at.0, at.1), Some(chain), now));
         }
         let Some(ledger) = node.ledger.as_mut().filter(|_| !uncounted) else { return };
         let (told, was) = (ledger.told, ledger.told.timeline);

@@ -94,8 +94,8 @@ impl World {
             let met = proof.is_met_by(&stamp, since, last, self.found_of(&proof))
                 && shut.is_none()
                 && !self.has(Lapse::RightOneShut);
-            if !met && shut.as_ref().is_none_or(|shut| proof.reaches_beyond(shut)) {
-                shut = Some(proof);
+            if !met {
+                shut = Some(Proof::beside(shut.as_ref(), proof));
             }
         }
         if let Some(proof) = &shut {
@@ -169,7 +169,8 @@ impl World {
     /// Somebody brings a proof.
     pub fn prove(&mut self, proof: Proof) {
         let Some(node) = &mut self.node else { return };
-        if node.shut.as_ref().is_some_and(|known| !proof.reaches_beyond(known)) {
+        let proof = Proof::beside(node.shut.as_ref(), proof);
+        if node.shut.as_ref() == Some(&proof) {
             return;
         }
         self.volume.proof = Some(proof.clone());
