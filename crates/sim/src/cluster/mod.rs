@@ -102,6 +102,8 @@ pub struct World {
     tokens: Vec<Token>,
     waits: Vec<Wait>,
     relayed: Vec<Relayed>,
+    /// Nodes stand still often, and for longer than their rows are waited for.
+    restless: bool,
     counts: Counts,
     violation: Option<Violation>,
     hash: u64,
@@ -140,6 +142,7 @@ impl World {
             tokens: Vec::new(),
             waits: Vec::new(),
             relayed: Vec::new(),
+            restless: false,
             counts: Counts::default(),
             violation: None,
             hash: seed,
@@ -149,7 +152,10 @@ impl World {
         for _ in 0..world.rng.pick(&[2, 3, 3]) {
             world.start_node();
         }
-        world.start_relays();
+        world.restless = world.rng.chance(300);
+        if !world.restless {
+            world.start_relays();
+        }
         for _ in 0..world.rng.pick(&[2, 4, 6]) {
             let via = world.some_relay();
             let follower = Follower::new(&mut world.rng, via, false);
@@ -201,6 +207,7 @@ impl World {
             160..=162 => self.a_follower_starts_anew(),
             163 | 164 if self.nodes.len() < 4 => self.start_node(),
             165 | 166 => self.a_relay_stands_still(),
+            170..=174 if self.restless => self.a_node_stands_still(),
             167..=169 => self.a_relay_is_cut_off(),
             _ => {}
         }

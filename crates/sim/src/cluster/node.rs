@@ -164,7 +164,7 @@ impl World {
     pub fn a_node_stands_still(&mut self) {
         let Some(id) = self.some_node() else { return };
         let length = self.rng.pick(&[300, 3_000, 15_000, 25_000]);
-        let length = self.rng.range(100, length);
+        let length = self.rng.range(if self.restless { length / 2 } else { 100 }, length);
         tell!(self, "{id:?} is stopped for {length} ms");
         self.counts.add("cluster: nodes stopped");
         if let Some(node) = self.nodes.get_mut(&id) {
