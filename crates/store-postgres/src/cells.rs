@@ -36,6 +36,11 @@ impl fmt::Display for Fault {
     }
 }
 impl Fault {
+    /// Whether others, asked for apart, may get an answer. 58: a page that cannot be read from the disk, too.
+    pub(crate) fn is_of_one(&self) -> bool {
+        let Self::Sqlx(sqlx::Error::Database(error)) = self else { return false };
+        error.code().is_some_and(|code| is_of_one(&code) || code.starts_with("58"))
+    }
     /// As operators tell them apart, by PostgreSQL's own codes (its manual's appendix A).
     pub(crate) fn kind(&self) -> FaultKind {
         let error = match self {
@@ -59,6 +64,12 @@ impl Fault {
         }
     }
 }
+/// Whether the server's error is for what one of several asked for together holds: values that do not fit, keys that are taken,
+/// what the functions do not know, a row that is damaged.
+pub(crate) fn is_of_one(code: &str) -> bool {
+    ["22", "23", "42", "P0", "XX"].iter().any(|class| code.starts_with(class))
+}
+
 impl From<Fault> for StoreError {
     fn from(fault: Fault) -> Self {
         Self::of(fault.kind(), fault)

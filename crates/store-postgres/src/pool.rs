@@ -7,7 +7,7 @@ use portcullis_wire::Time;
 use sqlx::ConnectOptions as _;
 use sqlx::postgres::{PgArguments, PgConnectOptions, PgPool, PgPoolOptions, PgRow, Postgres};
 use sqlx::query::Query;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::timeout;
 
@@ -40,11 +40,13 @@ pub(crate) fn connect_options(given: PgConnectOptions) -> PgConnectOptions {
 
 /// Reads, each by one statement.
 pub(crate) struct Reader {
-    pool: PgPool,
+    pool: Mutex<Arc<PgPool>>,
+    options: PgConnectOptions,
+    lose_data: bool,
     clock: Arc<DatabaseClock>,
     pub(crate) told: Arc<Told>,
-    /// As many connections may have died, and one more.
-    tries: u32,
+    /// As many at most.
+    connections: u32,
 }
 
 impl Reader {
@@ -55,20 +57,8 @@ impl Reader {
         told: Arc<Told>,
     ) -> Self {
         let (connections, lose_data) = (given.readers.max(1), given.danger_lose_data_on_crash);
-        let pool = PgPoolOptions::new()
-            .max_connections(connections)
-            .after_connect(move |db, _| {
-                Box::pin(async move {
-                    open::check(db, lose_data).await.map_err(|error| sqlx::Error::Configuration(error.into()))
-                })
-            })
-            .acquire_timeout(ACQUIRE)
-            // A ping before each read would double its cost; a connection that died is found by the read, which tries again.
-            .test_before_acquire(false)
-            .max_lifetime(Duration::from_secs(1800))
-            .idle_timeout(Duration::from_secs(300))
-            .connect_lazy_with(options);
-        Self { pool, clock, told, tries: connections + 1 }
+        let pool = Mutex::new(Arc::new(pool(&options, connections, lose_data)));
+        Self { pool, options, lose_data, connections, clock, told }
     }
 
     /// The given time, where time does not come from the database.
@@ -76,21 +66,38 @@ impl Reader {
         self.clock.given()
     }
 
-    pub(crate) fn pool(&self) -> &PgPool {
-        &self.pool
+    /// The connections as they are used now.
+    pub(crate) fn pool(&self) -> Arc<PgPool> {
+        self.locked().clone()
+    }
+
+    fn locked(&self) -> MutexGuard<'_, Arc<PgPool>> {
+        self.pool.lock().unwrap_or_else(PoisonError::into_inner) // each change is one assignment
+    }
+
+    /// What is read from now on is read on connections that are made from now on: those that there are may lead to where the name
+    /// does not lead any more, or nowhere. Those in use are closed when they are given back.
+    pub(crate) fn renew(&self) {
+        *self.locked() = Arc::new(pool(&self.options, self.connections, self.lose_data));
     }
 
     async fn rows<'q>(&self, make: impl Fn() -> Asked<'q>) -> Result<Vec<PgRow>, Fault> {
-        let mut left = self.tries;
+        // As many connections may have died, and one more.
+        let mut left = self.connections + 1;
         loop {
             left -= 1;
-            let mut db = self.pool.acquire().await?;
+            let pool = self.pool();
+            let mut db = pool.acquire().await?;
             match timeout(ANSWER, make().fetch_all(&mut *db)).await {
                 Ok(Err(error)) if left > 0 && is_stale(&error) => {}
                 Ok(rows) => return Ok(rows?),
                 Err(_) => {
                     // Nobody may be there any more to say good-bye to; given back, it would take its place for minutes.
                     drop(db.detach());
+                    // Those that are as old may be as dead, and would each be waited for in turn.
+                    if Arc::ptr_eq(&pool, &self.pool()) {
+                        self.renew();
+                    }
                     return Err(Fault::Row("PostgreSQL gave no answer to a read in time".into()));
                 }
             }
@@ -116,6 +123,22 @@ impl Reader {
         let rows = self.rows(make).await?;
         rows.iter().map(|row| read(&mut Cells::new(row))).collect()
     }
+}
+
+fn pool(options: &PgConnectOptions, connections: u32, lose_data: bool) -> PgPool {
+    PgPoolOptions::new()
+        .max_connections(connections)
+        .after_connect(move |db, _| {
+            Box::pin(async move {
+                open::check(db, lose_data).await.map_err(|error| sqlx::Error::Configuration(error.into()))
+            })
+        })
+        .acquire_timeout(ACQUIRE)
+        // A ping before each read would double its cost; a connection that died is found by the read, which tries again.
+        .test_before_acquire(false)
+        .max_lifetime(Duration::from_secs(1800))
+        .idle_timeout(Duration::from_secs(300))
+        .connect_lazy_with(options.clone())
 }
 
 /// Whether a connection of the pool had died, which says nothing about the next one. 57P01: the server was being shut down.

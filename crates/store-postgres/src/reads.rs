@@ -2,7 +2,7 @@
 //! that reads tables is called in it: a VOLATILE one would have a snapshot of its own.
 use crate::cells::{Cells, Fault, Id, escaped};
 use crate::jobs::{self, rules_column};
-use crate::pool::Reader;
+use crate::pool::{Asked, Reader};
 use crate::rows::{
     self, Meta, account_columns, client_columns, entry_columns, event_columns, grant_columns, instance_columns,
     key_columns, meta_columns, session_columns,
@@ -10,6 +10,7 @@ use crate::rows::{
 use crate::told::{timeline, timeline_of};
 use portcullis_domain::Cut;
 use portcullis_domain::changes::BoundRow;
+use portcullis_domain::ledger::Ledger;
 use portcullis_domain::model::{Account, Client, Instance, Key};
 use portcullis_domain::view::{AccountView, ClientView, RefreshView, SessionView, SignInView, Stamp};
 use portcullis_store::{
@@ -326,7 +327,17 @@ macro_rules! log_of {
     };
 }
 
-async fn log_rows(db: &Reader, make: impl Fn() -> crate::pool::Asked<'static>) -> Result<(Meta, Vec<Entry>), Fault> {
+/// A look at the log, and at what is counted beside it.
+struct Look {
+    /// What was acknowledged when it began.
+    before: Ledger,
+    meta: Meta,
+    found: Option<u64>,
+    timeline: u32,
+    entries: Vec<Entry>,
+}
+
+async fn look(db: &Reader, make: impl Fn() -> Asked<'static>) -> Result<Look, Fault> {
     let (mut meta, mut counted, before) = (None, None, db.told.ledger());
     let read = |cells: &mut Cells<'_>| {
         meta = Some(Meta::read(cells)?);
@@ -334,11 +345,28 @@ async fn log_rows(db: &Reader, make: impl Fn() -> crate::pool::Asked<'static>) -
         counted = Some((u64::try_from(commits).ok(), timeline_of(&cells.get::<String>()?)?));
         if cells.is_null() { Ok(None) } else { rows::entry(cells).map(Some) }
     };
-    let entries = db.all(make, read).await?;
+    let entries = db.all(make, read).await?.into_iter().flatten().collect();
     let ((found, timeline), meta) = (counted.ok_or_else(no_meta)?, meta.ok_or_else(no_meta)?);
+    Ok(Look { before, meta, found, timeline, entries })
+}
+
+async fn log_rows(db: &Reader, make: impl Fn() -> Asked<'static>) -> Result<(Meta, Vec<Entry>), Fault> {
+    let mut seen = look(db, &make).await?;
+    let known = db.told.ledger().told.timeline;
+    if db.told.doubts(&seen.before, seen.meta.epoch, seen.found, seen.timeline) {
+        tracing::warn!(
+            known,
+            timeline = seen.timeline,
+            "a read lacks what is known: it is asked again on a new connection"
+        );
+        db.renew();
+        seen = look(db, &make).await?;
+    } else if seen.timeline > known {
+        db.renew(); // the others may lead to the primary that was
+    }
     // Whoever gives a lease by this read asks whether something was lost.
-    db.told.look(&before, meta.epoch, found, Some(timeline));
-    Ok((meta, entries.into_iter().flatten().collect()))
+    db.told.look(&seen.before, seen.meta.epoch, seen.found, Some(seen.timeline));
+    Ok((seen.meta, seen.entries))
 }
 
 pub(crate) async fn log(db: &Reader, after: Rev, limit: u32) -> Result<LogRead, Fault> {

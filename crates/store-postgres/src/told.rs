@@ -27,6 +27,8 @@ pub(crate) struct Told {
 struct State {
     ledger: Ledger,
     lost: Option<String>,
+    /// The older timeline that the database is back on, as a new connection has shown.
+    back_on: Option<u32>,
 }
 
 impl Told {
@@ -37,7 +39,7 @@ impl Told {
             true => ledger,
             false => old,
         });
-        let told = Self { state: Mutex::new(State { ledger, lost: None }) };
+        let told = Self { state: Mutex::new(State { ledger, lost: None, back_on: None }) };
         told.look(&ledger, epoch, found, Some(timeline));
         told
     }
@@ -63,6 +65,15 @@ impl Told {
         state.ledger.acknowledged(epoch, count);
     }
 
+    /// Whether such a look would show a loss, or a timeline that this process has seen the end of. A connection that was made
+    /// before may still lead to a primary from which a standby has taken over: only a new one tells where the name leads.
+    pub(crate) fn doubts(&self, before: &Ledger, epoch: Epoch, found: Option<u64>, timeline: u32) -> bool {
+        let state = self.state();
+        let mut ledger = state.ledger;
+        let older = timeline < ledger.told.timeline && state.back_on != Some(timeline);
+        state.lost.is_none() && (older || ledger.look(before, epoch, found, timeline).is_err())
+    }
+
     /// The database was looked at, beginning when the memory was `before`. What it has lost is kept in mind, not an error of the
     /// look: whoever asks it also asks [`Told::lost`].
     pub(crate) fn look(&self, before: &Ledger, epoch: Epoch, found: Option<u64>, timeline: Option<u32>) {
@@ -74,13 +85,22 @@ impl Told {
                 if epoch > known {
                     state.lost = None;
                 }
-                if timeline != was {
+                if timeline > was {
                     tracing::warn!(
                         was,
                         timeline,
                         "a standby has taken over, and has all that was acknowledged to this node"
                     );
                 }
+                let back_on = (timeline < was).then_some(timeline);
+                if back_on.is_some() && back_on != state.back_on {
+                    tracing::warn!(
+                        was,
+                        timeline,
+                        "the database is on an older timeline, and has all that was acknowledged to this node"
+                    );
+                }
+                state.back_on = back_on;
             }
             Err(what) if state.lost.is_none() => {
                 tracing::error!(%what, "the database has lost acknowledged commits");
@@ -88,5 +108,28 @@ impl Told {
             }
             Err(_) => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_only_a_new_connection_tells() {
+        let told = Told::new(None, NodeId::from_bits(1), Epoch(1), Some(7), 2);
+        let before = told.ledger();
+        let doubts = |found, timeline| told.doubts(&before, Epoch(1), Some(found), timeline);
+        assert!(!doubts(7, 2) && !doubts(8, 3));
+        assert!(doubts(6, 2) && doubts(6, 3) && doubts(8, 1) && told.doubts(&before, Epoch(0), Some(7), 2));
+        // The name leads there, and nothing is missing.
+        told.look(&before, Epoch(1), Some(8), Some(1));
+        assert!(!doubts(8, 1) && doubts(6, 1) && doubts(8, 0));
+        told.look(&before, Epoch(1), Some(8), Some(2));
+        assert!(doubts(8, 1));
+        assert_eq!(told.lost(), None);
+        // Once it is proven, it is proven.
+        told.look(&before, Epoch(1), Some(6), Some(2));
+        assert!(told.lost().is_some() && !doubts(6, 2));
     }
 }

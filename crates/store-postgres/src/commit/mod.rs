@@ -15,7 +15,7 @@ mod outcome;
 use self::locks::Locks;
 use self::outcome::Answer;
 use crate::Counters;
-use crate::cells::{Fault, Id as _};
+use crate::cells::{Fault, Id as _, is_of_one};
 use crate::clock::DatabaseClock;
 use crate::open;
 use crate::told::Told;
@@ -181,6 +181,7 @@ impl Committer {
     async fn once(&mut self, jobs: &[Job]) -> Result<Vec<Outcome>, Broken> {
         let before = self.told.ledger();
         let group = self.group_text(jobs, &before);
+        let kept = self.db.is_some();
         let db = self.connected().await.map_err(Broken::Failed)?;
         // All rows, so that what comes after the last one, the end of the transaction, is waited for.
         let asked = query_scalar::<_, String>("SELECT commit_group_2($1::jsonb)::text").bind(group).fetch_all(&mut *db);
@@ -189,6 +190,11 @@ impl Committer {
                 Ok(Answer::Done { outcomes, epoch, commits }) => {
                     self.told.acknowledged(epoch, commits);
                     return Ok(outcomes);
+                }
+                // It may lead to a primary from which a standby has taken over: only a new connection tells where the name leads.
+                Ok(Answer::Lost { .. }) if kept && self.told.lost().is_none() => {
+                    self.db = None;
+                    Broken::Again(Fault::Row("nothing is written: the database lacks what was acknowledged".into()))
                 }
                 Ok(Answer::Lost { epoch, found }) => {
                     self.told.look(&before, epoch, found, None);
@@ -266,10 +272,7 @@ fn judge(error: sqlx::Error) -> Broken {
         Some("40001" | "40P01") => Broken::Again(error.into()),
         Some("40003") => Broken::Unknown(error.into()),
         Some(code) if code.starts_with("57P0") || code.starts_with("08") => Broken::Unknown(error.into()),
-        // Values that do not fit, keys that are taken, what the functions do not know.
-        Some(code) if ["22", "23", "42", "P0", "XX"].iter().any(|class| code.starts_with(class)) => {
-            Broken::OfOne(error.into())
-        }
+        Some(code) if is_of_one(code) => Broken::OfOne(error.into()),
         // Locks and statements that took too long, no space, no memory.
         Some(_) => Broken::Failed(error.into()),
         None => Broken::Unknown(error.into()),

@@ -1,6 +1,7 @@
 //! The PostgreSQL store: the suite of `portcullis-store`, and what only several nodes on one database can show.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "tests")]
 mod chain;
+mod deposed;
 mod nodes;
 mod opening;
 mod promises;

@@ -1,0 +1,67 @@
+//! Connections that lead to a primary from which a standby has taken over, and which does not know it.
+use crate::support::{START, commit, open, runtime};
+use portcullis_domain::changes::Change;
+use portcullis_store::Store;
+use portcullis_store_postgres::PostgresStore;
+use portcullis_testkit::{Cluster, proxy::Proxy};
+use portcullis_wire::Rev;
+use std::sync::Arc;
+
+/// Many at once, so that several connections are used.
+async fn reads(store: &Arc<PostgresStore>) {
+    let read = |_| {
+        let store = store.clone();
+        tokio::spawn(async move { store.read_log(Rev(0), 10).await })
+    };
+    for asked in (0..12).map(read).collect::<Vec<_>>() {
+        asked.await.unwrap().unwrap();
+    }
+}
+
+fn act() -> Vec<Change> {
+    vec![Change::RaiseHorizon(START)]
+}
+
+/// The connection for commits is broken, so that the next goes where the name leads.
+fn cut_commits(cluster: &Cluster, database: &str) {
+    let cut = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity \
+         WHERE datname = current_database() AND query LIKE '%commit_group_2%' AND pid <> pg_backend_pid()";
+    assert_eq!(cluster.psql(database, cut), "t");
+}
+
+#[test]
+fn a_kept_connection_is_no_proof_of_a_loss_and_a_new_one_is() {
+    runtime().block_on(async {
+        let old = Cluster::start();
+        let url = old.database(None);
+        let name = url.rsplit('/').next().unwrap().to_owned();
+        let proxy = Proxy::to(old.address()).await.unwrap();
+        let store = Arc::new(open(&url.replace(&old.address().to_string(), &proxy.address.to_string())).await);
+        commit(&store, act()).await.unwrap();
+        reads(&store).await;
+        let readers =
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'SELECT m.%'";
+        assert_ne!(old.psql(&name, readers), "0");
+        let new = old.follower();
+        new.catch_up(&old);
+        new.lose_touch();
+        new.promote();
+        proxy.aim_at(new.address());
+        // The old one still lives and answers those who are connected: nothing that it says counts.
+        cut_commits(&old, &name);
+        while commit(&store, act()).await.is_err() {}
+        commit(&store, act()).await.unwrap();
+        for _ in 0..3 {
+            reads(&store).await;
+        }
+        assert_eq!(store.lost(), None);
+        assert_eq!(store.commits().unwrap().timeline, 2);
+        assert_eq!(old.psql(&name, readers), "0");
+        // Where the name really leads back, what is missing there is lost.
+        proxy.aim_at(old.address());
+        proxy.reset();
+        reads(&store).await;
+        let lost = store.lost().unwrap();
+        assert!(lost.contains("is 1: an older one"), "{lost}");
+    });
+}
