@@ -126,7 +126,7 @@ async fn every_acknowledged_end_is_true_at_every_node_whatever_goes_wrong() {
         services.spawn(people::service(world.clone(), verifier, n, Dice(dice.below(u64::MAX))));
         ways.push(way);
     }
-    for n in 0..6 {
+    for n in 0..16 {
         let email = format!("person{n}@example.org");
         let body = json!({ "email": email, "password": PASSWORD });
         let made = insist(world.nodes[n % 3], "POST", "/v1/accounts", None, Some(&body)).await.must(201);
