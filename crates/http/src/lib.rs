@@ -18,6 +18,7 @@
 pub mod accept;
 pub mod config;
 pub mod cookies;
+pub mod feed;
 pub mod forwarded;
 pub mod origin;
 pub mod pages;
@@ -29,7 +30,6 @@ pub mod traffic;
 
 mod admin;
 mod api;
-mod feed;
 mod few;
 mod front;
 mod oauth;

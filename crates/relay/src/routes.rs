@@ -14,16 +14,14 @@ use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use http_body_util::{BodyExt as _, Limited};
 use portcullis_app::real;
 use portcullis_domain::Chance as _;
-use portcullis_domain::account;
-use portcullis_feed::Policies;
 use portcullis_feed::relay::MAX_TAIL;
-use portcullis_http::problem::{BASIC_CHALLENGE, Problem};
+use portcullis_http::feed::{self, Wanted};
+use portcullis_http::problem::Problem;
 use portcullis_http::request::{Params, basic};
 use portcullis_wire::frame::AckRequest;
-use portcullis_wire::{Code, InstanceId, Rev, SecretString, b64, json};
+use portcullis_wire::{Code, Rev, SecretString, b64, json};
 use serde::Serialize;
 use serde_json::json;
-use std::convert::Infallible;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -75,11 +73,8 @@ async fn front(request: Request, next: Next) -> Response {
 impl From<Refused> for Problem {
     fn from(refused: Refused) -> Self {
         match refused {
-            Refused::Wrong => {
-                let detail = "Authenticate with HTTP Basic as a client of kind verifier: its id and its secret.";
-                Self::because(Code::InvalidCredentials, detail).header(header::WWW_AUTHENTICATE, BASIC_CHALLENGE)
-            }
-            Refused::Forbidden => Self::because(Code::Forbidden, "The feed is for clients of kind verifier."),
+            Refused::Wrong => feed::not_known(),
+            Refused::Forbidden => feed::no_verifier(),
             Refused::Unavailable => {
                 Self::because(Code::Unavailable, "The server, which knows its clients, does not answer this relay.")
             }
@@ -157,39 +152,22 @@ async fn shown(hub: &Hub, who: &Caller, position: &str) -> Result<Option<Positio
 async fn open(State(hub): State<Hub>, uri: Uri, headers: HeaderMap) -> Result<Response, Problem> {
     let before = hub.registry().forgotten();
     let who = caller(&hub, &headers).await?;
-    let mut params = params(&uri, &["name", "policy", "bound_ms", "instance"])?;
-    let name = match params.take("name") {
-        Some(name) => account::check_text("name", &name).map_err(portcullis_app::AppError::from)?,
-        None => who.client.name.clone(),
-    };
-    let policies: Policies = params.parsed("policy")?.unwrap_or_default();
-    let bound_ms = match params.take("bound_ms").map(|text| text.parse::<u64>()) {
-        None => None,
-        Some(Ok(given @ 1..)) => Some(given),
-        Some(_) => return Err(Problem::value("bound_ms", "must be a whole number of milliseconds, from 1")),
-    };
-    let instance = params.parsed::<InstanceId>("instance")?;
-    let secret = text(&headers, "portcullis-instance-secret").map(SecretString::new);
+    let Wanted { name, policies, bound_ms, instance } = Wanted::of(uri.query(), &headers)?;
+    let name = name.unwrap_or_else(|| who.client.name.clone());
     let from = match text(&headers, "last-event-id") {
         Some(position) => shown(&hub, &who, position).await?,
         None => None,
     };
-    let opening = Opening { name, policies, bound_ms, instance: instance.zip(secret) };
+    let opening = Opening { name, policies, bound_ms, instance };
     let opened = hub.open(who.client.id, opening, from.map(|at| (at.epoch, at.rev)))?;
     if hub.registry().forgotten() != before {
         // It may have been switched off right before the stream began to look at that.
         caller(&hub, &headers).await?;
     }
-    let events = stream::unfold(opened, |mut opened| async {
+    Ok(feed::events(stream::unfold(opened, |mut opened| async {
         let bytes = opened.next().await?;
-        Some((Ok::<_, Infallible>(bytes), opened))
-    });
-    let mut response = Body::from_stream(events).into_response();
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
-    // nginx would collect events otherwise.
-    headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
-    Ok(response)
+        Some((bytes, opened))
+    })))
 }
 
 async fn acknowledge(State(hub): State<Hub>, uri: Uri, headers: HeaderMap, body: Body) -> Result<Response, Problem> {
@@ -241,15 +219,8 @@ async fn question(headers: &HeaderMap, body: Body) -> Result<AckRequest, Problem
 
 async fn snapshot(State(hub): State<Hub>, uri: Uri, headers: HeaderMap) -> Result<Response, Problem> {
     caller(&hub, &headers).await?;
-    let mut params = params(&uri, &["part", "rev"])?;
-    let number = |name: &str, text: Option<String>| match text.map(|text| text.parse::<u64>()) {
-        None => Ok(None),
-        Some(Ok(number)) => Ok(Some(number)),
-        Some(Err(_)) => Err(Problem::value(name, "must be a whole number")),
-    };
-    let (part, rev) = (number("part", params.take("part"))?, number("rev", params.take("rev"))?);
-    let part = u32::try_from(part.unwrap_or(0)).map_err(|_| Problem::not_found())?;
-    ok(&hub.snapshot_page(part, rev.map(Rev))?)
+    let (part, rev) = feed::page_of(uri.query())?;
+    ok(&hub.snapshot_page(part, rev)?)
 }
 
 /// For a relay below this one.

@@ -1,5 +1,5 @@
 //! The words of `portcullis sessions`, `feed`, `audit` and `doctor`: looking at a server, and ending one session.
-use super::{Page, Reach, Wait};
+use super::{Follow, Page, Reach, Wait};
 use crate::settings::sources::Flags;
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
@@ -61,18 +61,8 @@ pub enum FeedAct {
 /// A relay of the feed: registered at the server as one verifier, a server to those below it.
 #[derive(Debug, Args)]
 pub struct RelayArgs {
-    /// The server's issuer, such as https://id.example.org.
-    #[arg(long, value_name = "URL")]
-    pub issuer: String,
-    /// The id of a client of kind `verifier`.
-    #[arg(long, value_name = "ID")]
-    pub client_id: String,
-    /// Its secret [environment: PORTCULLIS_CLIENT_SECRET, or PORTCULLIS_CLIENT_SECRET_FILE names a file].
-    #[arg(long, value_name = "SECRET")]
-    pub client_secret: Option<String>,
-    /// Where the feed is; another relay's, perhaps [default: ISSUER/v1/feed].
-    #[arg(long, value_name = "URL")]
-    pub feed_url: Option<String>,
+    #[command(flatten)]
+    pub follow: Follow,
     /// What administrators see it called.
     #[arg(long, value_name = "NAME", default_value = "relay")]
     pub name: String,
@@ -85,9 +75,6 @@ pub struct RelayArgs {
     /// Its private key (PEM).
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     pub tls_key: Option<PathBuf>,
-    /// A shorter bound than the server's, such as 2s, for everyone below.
-    #[arg(long, value_name = "SPAN")]
-    pub bound: Option<String>,
     /// The longest stream_grace of the verifiers below, such as 2s.
     #[arg(long, value_name = "SPAN", default_value = "0s")]
     pub stream_grace: String,

@@ -84,32 +84,39 @@ pub struct ServeArgs {
     pub flags: Flags,
 }
 
+/// Whose feed is followed, and as whom.
 #[derive(Debug, Args)]
-pub struct DemoArgs {
+pub struct Follow {
     /// The server's issuer, such as https://id.example.org.
     #[arg(long, value_name = "URL")]
     pub issuer: String,
-    /// The audience that tokens must have [default: the issuer].
-    #[arg(long, value_name = "NAME")]
-    pub audience: Option<String>,
     /// The id of a client of kind `verifier`.
     #[arg(long, value_name = "ID")]
     pub client_id: String,
     /// Its secret [environment: PORTCULLIS_CLIENT_SECRET, or PORTCULLIS_CLIENT_SECRET_FILE names a file].
     #[arg(long, value_name = "SECRET")]
     pub client_secret: Option<String>,
-    /// Where the feed is [default: ISSUER/v1/feed].
+    /// Where the feed is; a relay's, perhaps [default: ISSUER/v1/feed].
     #[arg(long, value_name = "URL")]
     pub feed_url: Option<String>,
+    /// A shorter bound than the server's, such as 2s; a relay's counts for everyone below.
+    #[arg(long, value_name = "SPAN")]
+    pub bound: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct DemoArgs {
+    #[command(flatten)]
+    pub follow: Follow,
+    /// The audience that tokens must have [default: the issuer].
+    #[arg(long, value_name = "NAME")]
+    pub audience: Option<String>,
     /// Where to serve.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7401")]
     pub listen: String,
     /// What to do without a lease.
     #[arg(long, value_name = "POLICY", default_value = "closed", value_parser = ["closed", "introspect", "open"])]
     pub policy: String,
-    /// A shorter bound than the server's, such as 2s.
-    #[arg(long, value_name = "SPAN")]
-    pub bound: Option<String>,
     /// Trust these authorities (PEM) about the server, instead of those that browsers trust.
     #[arg(long, value_name = "FILE")]
     pub ca_file: Option<PathBuf>,

@@ -4,7 +4,6 @@ use super::remote;
 use super::serve::{Signals, block_on};
 use crate::cli::DemoArgs;
 use crate::cli::exit::{Exit, Failure, Outcome};
-use crate::client::Trust;
 use crate::settings::address;
 use crate::telemetry;
 use axum::response::sse::{Event, Sse};
@@ -15,7 +14,6 @@ use axum::{Json, Router};
 use futures_util::Stream;
 use http::{StatusCode, header};
 use portcullis_tower::{Config, Policy, Verified, Verifier, VerifyLayer};
-use portcullis_wire::time;
 use serde_json::{Value, json};
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -42,25 +40,8 @@ pub fn run(args: &DemoArgs) -> Outcome {
 }
 
 fn config(args: &DemoArgs) -> Result<(Config, Policy), Failure> {
-    let secret = remote::secret(args.client_secret.as_deref(), "PORTCULLIS_CLIENT_SECRET")?;
-    let secret = secret.ok_or_else(|| {
-        Failure::config("the client's secret is missing: --client-secret, PORTCULLIS_CLIENT_SECRET or PORTCULLIS_CLIENT_SECRET_FILE")
-    })?;
-    let audience = args.audience.as_ref().unwrap_or(&args.issuer);
-    let mut config = Config::new(&args.issuer, audience, &args.client_id, secret.expose()).name("demo-api");
-    if let Some(url) = &args.feed_url {
-        config = config.feed_url(url);
-    }
-    if let Some(bound) = &args.bound {
-        let ms = time::parse_span(bound).and_then(|ms| u64::try_from(ms).ok()).filter(|ms| *ms > 0);
-        let ms =
-            ms.ok_or_else(|| Failure::config(format!("--bound {bound:?}: a duration needs a unit, such as 2s")))?;
-        config = config.bound(Duration::from_millis(ms));
-    }
-    if args.ca_file.is_some() {
-        let trust = Trust::of(args.ca_file.as_deref()).and_then(|trust| trust.client_config());
-        config = config.tls(trust.map_err(Failure::config)?);
-    }
+    let audience = args.audience.as_ref().unwrap_or(&args.follow.issuer);
+    let config = remote::follow(&args.follow, audience, args.ca_file.as_deref())?.name("demo-api");
     let policy = args.policy.parse().map_err(|error| Failure::config(format!("--policy: {error}")))?;
     Ok((config, policy))
 }

@@ -4,7 +4,6 @@ use super::serve::{Signals, block_on, raise_descriptors};
 use crate::cli::Reach;
 use crate::cli::exit::{Exit, Failure, Outcome};
 use crate::cli::look::RelayArgs;
-use crate::client::Trust;
 use crate::settings::address;
 use crate::{telemetry, tls};
 use portcullis_http::{Limits, Listener, Traffic, serve_any};
@@ -13,7 +12,6 @@ use portcullis_tower::Config;
 use portcullis_wire::time;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
@@ -100,29 +98,12 @@ fn config(args: &RelayArgs, reach: &Reach) -> Result<Config, Failure> {
         let message = format!("{flag} is for commands that operate a server; a relay follows --issuer, or --feed-url");
         return Err(Failure::config(message));
     }
-    let secret = remote::secret(args.client_secret.as_deref(), "PORTCULLIS_CLIENT_SECRET")?;
-    let secret = secret.ok_or_else(|| {
-        Failure::config("the client's secret is missing: --client-secret, PORTCULLIS_CLIENT_SECRET or PORTCULLIS_CLIENT_SECRET_FILE")
-    })?;
-    let mut config = Config::new(&args.issuer, &args.issuer, &args.client_id, secret.expose()).name(&args.name);
-    if let Some(url) = &args.feed_url {
-        config = config.feed_url(url);
-    }
-    if let Some(bound) = &args.bound {
-        let ms = time::parse_span(bound).and_then(|ms| u64::try_from(ms).ok()).filter(|ms| *ms > 0);
-        let ms =
-            ms.ok_or_else(|| Failure::config(format!("--bound {bound:?}: a duration needs a unit, such as 2s")))?;
-        config = config.bound(Duration::from_millis(ms));
-    }
+    let mut config = remote::follow(&args.follow, &args.follow.issuer, reach.ca_file.as_deref())?.name(&args.name);
     if let Some(log) = &args.log {
         let log = log.parse().map_err(|_| {
             Failure::config(format!("--log {log:?}: no id of a log; the feed's `hello` has it as `log`"))
         })?;
         config = config.log(log);
-    }
-    if reach.ca_file.is_some() {
-        let trust = Trust::of(reach.ca_file.as_deref()).and_then(|trust| trust.client_config());
-        config = config.tls(trust.map_err(Failure::config)?);
     }
     Ok(config)
 }

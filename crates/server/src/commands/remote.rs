@@ -1,14 +1,17 @@
 //! How `accounts`, `clients` and their kin reach the server that they operate: by URL and token, else by the admin socket in
 //! the data directory; never past the server into its database.
 use crate::cli::exit::{Exit, Failure};
-use crate::cli::{Reach, out};
+use crate::cli::{Follow, Reach, out};
 use crate::client::{Answer, Client, Target, Trust};
 use crate::settings::sources::{Environment, Flags};
 use crate::settings::{Settings, is_loopback_url};
 use http::{Method, Uri};
-use portcullis_wire::SecretString;
+use portcullis_tower::Config;
+use portcullis_wire::{SecretString, time};
 use serde_json::Value;
 use std::future::Future;
+use std::path::Path;
+use std::time::Duration;
 
 /// A server that is operated.
 #[derive(Debug)]
@@ -30,6 +33,29 @@ pub fn secret(flag: Option<&str>, variable: &str) -> Result<Option<SecretString>
         Some(text) => Ok(Some(SecretString::new(text))),
         None => Ok(Environment::of_process().secret(variable).map_err(Failure::config)?.map(|found| found.text)),
     }
+}
+
+/// How the feed is followed by what a command line says.
+pub fn follow(args: &Follow, audience: &str, ca_file: Option<&Path>) -> Result<Config, Failure> {
+    let secret = secret(args.client_secret.as_deref(), "PORTCULLIS_CLIENT_SECRET")?;
+    let secret = secret.ok_or_else(|| {
+        Failure::config("the client's secret is missing: --client-secret, PORTCULLIS_CLIENT_SECRET or PORTCULLIS_CLIENT_SECRET_FILE")
+    })?;
+    let mut config = Config::new(&args.issuer, audience, &args.client_id, secret.expose());
+    if let Some(url) = &args.feed_url {
+        config = config.feed_url(url);
+    }
+    if let Some(bound) = &args.bound {
+        let ms = time::parse_span(bound).and_then(|ms| u64::try_from(ms).ok()).filter(|ms| *ms > 0);
+        let ms =
+            ms.ok_or_else(|| Failure::config(format!("--bound {bound:?}: a duration needs a unit, such as 2s")))?;
+        config = config.bound(Duration::from_millis(ms));
+    }
+    if ca_file.is_some() {
+        let trust = Trust::of(ca_file).and_then(|trust| trust.client_config());
+        config = config.tls(trust.map_err(Failure::config)?);
+    }
+    Ok(config)
 }
 
 /// A server's base URL as given on the command line.
