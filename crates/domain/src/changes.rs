@@ -5,9 +5,10 @@
 use crate::event::NewEvent;
 use crate::family::Family;
 use crate::mass::{Job, JobStep};
-use crate::model::{Account, Client, Grant, Instance, Key, Session, Status};
+use crate::model::{Account, Client, Consent, Grant, Instance, Key, Session, Status};
 use crate::retention::Retention;
 use crate::throttle::{Attempt, BucketKey, Verdict};
+use crate::ticket::Ticket;
 use alloc::{string::String, vec::Vec};
 use portcullis_wire::{
     AccountId, ClientId, Digest, Epoch, GrantId, InstanceId, KeyId, Rev, RunId, SecretBytes, SessionId, Target, Time,
@@ -68,6 +69,8 @@ pub enum Expect {
         client: ClientId,
         /// The stamp of the first step.
         born: Rev,
+        /// The session that it is born under: a cut that spares that one spares it too.
+        under: Option<SessionId>,
     },
     /// The account's row is at this version.
     AccountVersion {
@@ -117,6 +120,32 @@ pub enum Expect {
     NoAccounts,
     /// Fewer rules of revocations by filter stand than this.
     StandingBelow(u32),
+    /// The client's row is at this version.
+    ClientVersion {
+        /// The client.
+        client: ClientId,
+        /// `Client::version`.
+        version: u32,
+    },
+    /// No consent of this account to this client was withdrawn since.
+    Consent {
+        /// The account.
+        account: AccountId,
+        /// The client.
+        client: ClientId,
+        /// `Consent::generation`; 0 where there is no row.
+        generation: u32,
+    },
+    /// The account has no other living grants of this client than these: not ended, under sessions that were not ended. A
+    /// Conflict (`Moved`) when it has. Who commits it also writes the consent, whose row is what this is counted under.
+    NoOtherGrants {
+        /// The account.
+        account: AccountId,
+        /// The client.
+        client: ClientId,
+        /// Those that the decision has seen.
+        besides: Vec<GrantId>,
+    },
 }
 
 /// Something to write.
@@ -199,6 +228,49 @@ pub enum Change {
         client: ClientId,
         /// Off, or on.
         disabled: bool,
+    },
+    /// Another name, secret or profile of a client; everything but `disabled` and `cut` is written, `version` is raised. A
+    /// Conflict (`Moved`) when the row is not at `version`.
+    UpdateClient(Client),
+    /// A consent, new or in place of the last one; a Conflict (`Moved`) when that has another generation (0 where there is none).
+    PutConsent(Consent),
+    /// A consent is withdrawn: no scopes any more, the next generation. A row is made where there is none. A Conflict
+    /// (`Moved`) when the generation is another one.
+    WithdrawConsent {
+        /// The account.
+        account: AccountId,
+        /// The client.
+        client: ClientId,
+        /// The generation so far.
+        generation: u32,
+    },
+    /// When a session's user proved who they are again.
+    SetAuthTime {
+        /// The session.
+        session: SessionId,
+        /// When.
+        at: Time,
+    },
+    /// A new ticket; a Conflict (`Used`) when its id exists.
+    InsertTicket(Ticket),
+    /// A ticket's account, session, body and end from now on. A Conflict (`Used`) when it was used, `Moved` when it is not at
+    /// `version`, which is raised.
+    UpdateTicket(Ticket),
+    /// A ticket is used, once. A Conflict (`Used`) when it was used before, `Missing` when there is none.
+    UseTicket {
+        /// Which.
+        ticket: Digest,
+        /// When.
+        at: Time,
+        /// The grant that came of it.
+        grant: Option<GrantId>,
+    },
+    /// Deletes at most `most` tickets that ended before this time; counted.
+    PruneTickets {
+        /// The time.
+        before: Time,
+        /// How many at most.
+        most: u64,
     },
     /// A new verifier instance; a Conflict when its id exists.
     InsertInstance(Instance),
@@ -368,4 +440,6 @@ pub enum Conflict {
     Missing,
     /// As many as there may be are there already.
     TooMany,
+    /// A ticket was used before.
+    Used,
 }

@@ -4,16 +4,17 @@ use crate::sign_in::first_party_scope;
 use crate::time_rules::issue_time;
 use crate::view::Stamp;
 use crate::{Chance, Refused, Rules};
+use alloc::borrow::ToOwned as _;
 use alloc::string::String;
 use alloc::vec;
-use portcullis_wire::claims::Audience;
-use portcullis_wire::{AccessClaims, ClientId, Millis, TokenId};
+use portcullis_wire::claims::{Audience, Confirmation};
+use portcullis_wire::{AccessClaims, ClientId, Millis, TokenId, b64};
 
 /// The claims of an access token for `grant` under `session`, stamped with the head of the snapshot that the decision was
 /// made on (I3), never with a rev that its own transaction writes.
 ///
 /// It ends after `access_ttl` ±20%, and never beyond the session's absolute end, the idle end (the session is used now), or
-/// the snapshot's horizon. Spread so that a fleet of clients does not come back at once, and so that no retry window is as
+/// the snapshot's horizon. `access_ttl` is the client's own, if it has one. Spread so that a fleet of clients does not come back at once, and so that no retry window is as
 /// regular as a thief would need (DESIGN §4.6).
 pub fn issue(
     stamp: &Stamp,
@@ -21,14 +22,17 @@ pub fn issue(
     account: &Account,
     session: &Session,
     grant: &Grant,
+    access_ttl: Option<Millis>,
     chance: &mut dyn Chance,
 ) -> Result<AccessClaims, Refused> {
-    let fifth = rules.access_ttl / 5;
+    // Never longer than what every node reckons with, whatever a client's row says.
+    let access_ttl = access_ttl.unwrap_or(rules.access_ttl).min(rules.access_ttl.max(rules.longest_ttl));
+    let fifth = access_ttl / 5;
     let span = u128::try_from(2 * fifth + 1).unwrap_or(1).max(1);
     let jitter = Millis::try_from(chance.bits() % span).unwrap_or(0) - fifth;
     let now = issue_time(stamp.now, stamp.floor);
     let ends = [session.absolute_expires_at, now.plus(rules.idle_ttl), stamp.horizon];
-    let exp = ends.iter().fold(now.plus(rules.access_ttl + jitter), |a, b| a.min(*b)).secs();
+    let exp = ends.iter().fold(now.plus(access_ttl + jitter), |a, b| a.min(*b)).secs();
     let iat = now.secs();
     if exp <= iat {
         return Err(if session.absolute_expires_at <= stamp.now.plus(1000) {
@@ -40,22 +44,35 @@ pub fn issue(
     Ok(AccessClaims {
         iss: rules.issuer.clone(),
         sub: account.id,
-        aud: Audience(vec![rules.audience.clone()]),
+        aud: audience(rules, grant),
         client_id: grant.client,
         exp,
         iat,
         jti: TokenId::from_bits(chance.bits()),
         scope: scope(account, grant),
         auth_time: session.auth_time.secs(),
-        acr: "1".into(),
-        amr: vec!["pwd".into()],
+        acr: ACR.into(),
+        amr: vec![AMR.into()],
         sid: session.id,
         rev: stamp.head,
         epoch: stamp.epoch,
         gid: Some(grant.id),
         roles: account.roles.clone(),
         act: None,
+        cnf: grant.sender.map(|thumbprint| Confirmation { jkt: b64::encode(&thumbprint.0) }),
     })
+}
+
+/// The authentication context class of a sign-in by password (RFC 9068 §2.2.1), the only one yet.
+pub const ACR: &str = "1";
+/// The authentication method of one (RFC 8176 §2).
+pub const AMR: &str = "pwd";
+
+fn audience(rules: &Rules, grant: &Grant) -> Audience {
+    match &grant.audience {
+        None => Audience(vec![rules.audience.clone()]),
+        Some(resources) => Audience(resources.split(' ').map(str::to_owned).collect()),
+    }
 }
 
 /// The scope to issue: for the first-party client what the account's roles allow today, for others what was granted.

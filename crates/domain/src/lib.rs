@@ -14,6 +14,7 @@ extern crate alloc;
 
 pub mod account;
 pub mod changes;
+pub mod client;
 pub mod client_hints;
 pub mod cut;
 pub mod device;
@@ -37,6 +38,7 @@ pub mod session_limit;
 pub mod sign_in;
 pub mod stored_hash;
 pub mod throttle;
+pub mod ticket;
 pub mod time_rules;
 pub mod view;
 
@@ -88,6 +90,8 @@ pub struct Rules {
     pub audience: alloc::string::String,
     /// Life of an access token, before jitter.
     pub access_ttl: wire::Millis,
+    /// The longest life that a client may have for its own, before jitter.
+    pub longest_ttl: wire::Millis,
     /// A session ends when it was not used for so long.
     pub idle_ttl: wire::Millis,
     /// A session ends so long after sign-in, whatever happens.
@@ -99,9 +103,10 @@ pub struct Rules {
 }
 
 impl Rules {
-    /// The longest life of an access token: the configured one and its jitter of 20%, in milliseconds.
+    /// The longest life of an access token: the longest that is configured and its jitter of 20%, in milliseconds.
     pub fn max_life(&self) -> wire::Millis {
-        self.access_ttl + self.access_ttl / 5
+        let longest = self.access_ttl.max(self.longest_ttl);
+        longest + longest / 5
     }
 }
 

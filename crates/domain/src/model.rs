@@ -1,4 +1,5 @@
 //! What is kept: accounts, sessions, grants, clients, verifier instances, keys. Plain data; the rules stand elsewhere.
+use crate::client::Profile;
 use crate::cut::Cut;
 use crate::family::Family;
 use alloc::{string::String, vec::Vec};
@@ -99,6 +100,12 @@ pub enum SessionKind {
     Browser,
     /// An application that holds its refresh token itself.
     App,
+    /// An application of somebody else's that keeps its access while its user is away (`offline_access`): a "connected app".
+    Connected,
+    /// A client that acts for itself (RFC 6749 §4.4), under its service account.
+    Service,
+    /// A key that a person gave to a program.
+    ApiKey,
 }
 
 impl SessionKind {
@@ -107,11 +114,16 @@ impl SessionKind {
         match self {
             Self::Browser => "browser",
             Self::App => "app",
+            Self::Connected => "connected_app",
+            Self::Service => "service",
+            Self::ApiKey => "api_key",
         }
     }
     /// From that word.
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Browser, Self::App].into_iter().find(|kind| kind.as_str() == text)
+        [Self::Browser, Self::App, Self::Connected, Self::Service, Self::ApiKey]
+            .into_iter()
+            .find(|kind| kind.as_str() == text)
     }
 }
 
@@ -124,6 +136,8 @@ pub struct Session {
     pub account: AccountId,
     /// What it is.
     pub kind: SessionKind,
+    /// The client whose session it is, for connected apps and services; `None`: a sign-in of the built-in client.
+    pub client: Option<ClientId>,
     /// What its user sees ("Firefox on Linux").
     pub device_name: String,
     /// Browser and system, as far as the user agent tells; compared at late retries.
@@ -142,7 +156,7 @@ pub struct Session {
     pub born: Rev,
     /// The generation that it was made in.
     pub epoch: Epoch,
-    /// Digest of the cookie's secret, for browser sessions.
+    /// Digest of the cookie's secret, for browser sessions; of the key itself, for API keys.
     pub cookie: Option<Digest>,
     /// Set once it was ended by itself (not by a cut above it).
     pub ended: Option<Ended>,
@@ -170,6 +184,12 @@ pub struct Grant {
     pub client: ClientId,
     /// Scopes, separated by spaces.
     pub scope: String,
+    /// The resources that its access tokens are for (RFC 8707), separated by spaces; `None`: the server's own audience.
+    pub audience: Option<String>,
+    /// The thumbprint (RFC 7638) of the key that whoever uses it must prove to hold (RFC 9449); `None`: bearer tokens.
+    pub sender: Option<Digest>,
+    /// Browser and system of whoever got it, as far as the user agent told; `None`: those of its session.
+    pub agent: Option<String>,
     /// The stamp of the first step of its making.
     pub born: Rev,
     /// The refresh tokens.
@@ -215,12 +235,33 @@ pub struct Client {
     pub kind: ClientKind,
     /// Digest of its secret of 256 random bits; none for public clients.
     pub secret: Option<Digest>,
+    /// The secret before that one, and until when it is taken as well.
+    pub old_secret: Option<(Digest, Time)>,
+    /// What it registered (RFC 7591 §2).
+    pub profile: Profile,
+    /// Raised with every change of the row but of `cut`, `disabled`.
+    pub version: u32,
     /// Whether it is switched off.
     pub disabled: bool,
     /// When it was made.
     pub created_at: Time,
     /// What was ended for the whole client.
     pub cut: Cut,
+}
+
+/// What somebody allowed a client to do: what is asked only once, and can be withdrawn.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Consent {
+    /// Who allowed it.
+    pub account: AccountId,
+    /// To whom.
+    pub client: ClientId,
+    /// Which scopes, sorted, separated by spaces; empty once it was withdrawn.
+    pub scope: String,
+    /// When it was last given.
+    pub granted_at: Time,
+    /// Raised by each withdrawal: what was made under an earlier generation is dead.
+    pub generation: u32,
 }
 
 /// One running copy of a verifier, as the database knows it. Leases and acknowledgements are the node's business.

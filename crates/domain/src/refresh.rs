@@ -11,7 +11,7 @@ use crate::view::{Dead, RefreshView, session_dead};
 use crate::{Chance, Decision, Refused, Rules, device, issue::issue};
 use alloc::{string::String, vec};
 use core::net::IpAddr;
-use portcullis_wire::{ClientId, EventId, Time};
+use portcullis_wire::{ClientId, Digest, EventId, Millis, Time};
 
 /// How often a cookie's current token is handed out again before it rotates after all.
 pub const MAX_COOKIE_HANDOUTS: u32 = 16;
@@ -25,6 +25,12 @@ pub struct How {
     pub user_agent: Option<String>,
     /// From where.
     pub ip: Option<IpAddr>,
+    /// Which client presents it.
+    pub client: ClientId,
+    /// Whether that client proved who it is; a public one cannot.
+    pub proven: bool,
+    /// The thumbprint of the key that was proven to be held (RFC 9449 §4.3).
+    pub sender: Option<Digest>,
 }
 
 /// What a presented token of a living family is.
@@ -95,13 +101,21 @@ pub fn refresh(
     if presented.epoch() != stamp.epoch || family.epoch != stamp.epoch {
         return Decision::refuse(Refused::RefreshExpired);
     }
+    // Another client, or one without the key: refused, and nothing ends, or a leaked log would be a weapon (DESIGN §4.6).
+    if grant.client != how.client || grant.sender.is_some_and(|key| how.sender != Some(key)) {
+        return Decision::refuse(Refused::RefreshInvalid);
+    }
     if let Some(refused) = why_dead(view, rules) {
         return Decision::refuse(refused);
     }
     let now = stamp.now;
-    let same_agent = device::family(how.user_agent.as_deref()) == session.agent;
+    let agent = grant.agent.as_deref().unwrap_or(&session.agent);
+    let bound = grant.sender.is_some();
+    let same_agent = how.proven || bound || device::family(how.user_agent.as_deref()) == agent;
+    // Nobody but the holder of the key comes late: the idle end is the limit.
+    let patient = Rules { late_retry: if bound { Millis::MAX } else { rules.late_retry }, ..rules.clone() };
     let expects = Expect::Family { grant: grant.id, counter: family.counter, predecessor: family.predecessor };
-    let outcome = outcome(family, presented.counter(), how.cookie, same_agent, now, rules);
+    let outcome = outcome(family, presented.counter(), how.cookie, same_agent, now, &patient);
     let next = match outcome {
         Outcome::Rotate => Family {
             counter: family.counter + 1,
@@ -130,7 +144,7 @@ pub fn refresh(
         }
         Outcome::Theft => return theft(view, how, expects, chance),
     };
-    let claims = match issue(stamp, rules, &view.account, session, grant, chance) {
+    let claims = match issue(stamp, rules, &view.account, session, grant, view.access_ttl, chance) {
         Ok(claims) => claims,
         Err(refused) => return Decision::refuse(refused),
     };
@@ -192,11 +206,8 @@ fn why_dead(view: &RefreshView, rules: &Rules) -> Option<Refused> {
 /// The family's grant ends, and the session with it when the family is the session's own.
 fn theft(view: &RefreshView, how: &How, expects: Expect, chance: &mut dyn Chance) -> Decision<Issued> {
     let (account, session, grant) = (view.account.id, view.session.id, view.grant.id);
-    let scope = if view.grant.client == ClientId::FIRST_PARTY {
-        Scope::Session { account, session }
-    } else {
-        Scope::Grant { account, session, grant }
-    };
+    let own = view.grant.client == ClientId::FIRST_PARTY || view.session.client == Some(view.grant.client);
+    let scope = if own { Scope::Session { account, session } } else { Scope::Grant { account, session, grant } };
     let by = By { ip: how.ip, ..By::SYSTEM };
     let mut changes = kernel::end(Door::Replay, scope, None, &by, chance);
     changes.expects.push(expects);

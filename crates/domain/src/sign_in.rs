@@ -80,6 +80,7 @@ pub fn sign_in(
         id: SessionId::from_bits(chance.bits()),
         account: account.id,
         kind: request.kind,
+        client: None,
         device_name: request.device_name.clone().unwrap_or_else(|| device::name_from_agent(agent)),
         agent: device::family(agent),
         ip: request.ip,
@@ -97,11 +98,14 @@ pub fn sign_in(
         session: session.id,
         client: ClientId::FIRST_PARTY,
         scope: first_party_scope(account).into(),
+        audience: None,
+        sender: None,
+        agent: None,
         born: stamp.head,
         family: Family::new(chance.secret(), key.id, stamp.epoch, now),
         ended: None,
     };
-    let claims = match issue(stamp, rules, account, &session, &grant, chance) {
+    let claims = match issue(stamp, rules, account, &session, &grant, None, chance) {
         Ok(claims) => claims,
         Err(refused) => return Decision::refuse(refused),
     };
@@ -112,7 +116,7 @@ pub fn sign_in(
         .ip(request.ip);
     let changes = Changes {
         expects: vec![
-            Expect::Unborn { account: account.id, client: grant.client, born: stamp.head },
+            Expect::Unborn { account: account.id, client: grant.client, born: stamp.head, under: None },
             Expect::PasswordVersion { account: account.id, version: account.password_version },
         ],
         steps: vec![Change::InsertSession(session.clone()), Change::InsertGrant(grant.clone())],

@@ -1,9 +1,11 @@
 //! Views: the facts that a decision rests on, all of one database snapshot, with the head of the same snapshot (I3).
 use crate::cut::Cut;
 use crate::mass;
+use crate::model::Consent;
 use crate::model::{Account, Client, Grant, Session};
+use crate::ticket::Ticket;
 use alloc::string::String;
-use portcullis_wire::{Chain, Epoch, LogId, Rev, Time};
+use portcullis_wire::{Chain, Epoch, LogId, Millis, Rev, Time};
 
 /// What every view carries: where in the log its snapshot stands, and what time the database has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +54,8 @@ pub struct RefreshView {
     pub client_cut: Cut,
     /// Whether its client is switched off.
     pub client_disabled: bool,
+    /// The life of the client's access tokens, when it is not the usual one, in milliseconds.
+    pub access_ttl: Option<Millis>,
     /// The rules of revocations by filter that stand.
     pub standing: mass::Rules,
 }
@@ -87,6 +91,44 @@ pub struct ClientView {
     pub stamp: Stamp,
     /// The client.
     pub client: Client,
+}
+
+/// A session and a client that wants something of its account.
+#[derive(Debug, Clone)]
+pub struct AppView {
+    /// The session, with the stamp of the snapshot.
+    pub session: SessionView,
+    /// The client.
+    pub client: Client,
+    /// What the session's account allowed it.
+    pub consent: Option<Consent>,
+}
+
+impl AppView {
+    /// The generation of the consent; 0 where there is none.
+    pub fn generation(&self) -> u32 {
+        self.consent.as_ref().map_or(0, |consent| consent.generation)
+    }
+}
+
+/// A ticket, with what it names.
+#[derive(Debug, Clone)]
+pub struct TicketView {
+    /// Of which snapshot.
+    pub stamp: Stamp,
+    /// The ticket.
+    pub ticket: Ticket,
+    /// Its session and its client, when it names both and both are there.
+    pub app: Option<AppView>,
+}
+
+/// A grant with its session.
+#[derive(Debug, Clone)]
+pub struct GrantView {
+    /// The grant.
+    pub grant: Grant,
+    /// The session that it is under.
+    pub session: Session,
 }
 
 /// Why a session is dead.

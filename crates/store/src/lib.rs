@@ -16,11 +16,13 @@ pub mod rows;
 use portcullis_domain::changes::{BoundRow, Changes, Committed, Conflict};
 use portcullis_domain::ledger::Commits;
 use portcullis_domain::mass::{Batch, Filter, Job};
-use portcullis_domain::model::{Account, Client, Instance, Key};
+use portcullis_domain::model::{Account, Client, Consent, Instance, Key};
 use portcullis_domain::retention::Retention;
-use portcullis_domain::view::{AccountView, ClientView, RefreshView, SessionView, SignInView, Stamp};
+use portcullis_domain::view::{
+    AccountView, AppView, ClientView, GrantView, RefreshView, SessionView, SignInView, Stamp, TicketView,
+};
 use portcullis_wire::{
-    AccountId, ClientId, Entry, EventId, GrantId, InstanceId, JobId, NodeId, Rev, RunId, SessionId, Time,
+    AccountId, ClientId, Digest, Entry, EventId, GrantId, InstanceId, JobId, NodeId, Rev, RunId, SessionId, Time,
 };
 use std::fmt;
 use std::future::Future;
@@ -123,6 +125,20 @@ pub trait Store: Send + Sync + 'static {
     fn load_client(&self, client: ClientId) -> Fut<'_, Result<Option<ClientView>, StoreError>>;
     /// Clients by id, after `cursor`.
     fn list_clients(&self, cursor: Option<ClientId>, limit: u32) -> Fut<'_, Result<Page<Client>, StoreError>>;
+    /// A session with its account, a client, and what the one allowed the other; `None` when one of both is not there.
+    fn load_app(&self, session: SessionId, client: ClientId) -> Fut<'_, Result<Option<AppView>, StoreError>>;
+    /// A ticket, with the session and the client that it names.
+    fn load_ticket(&self, id: Digest) -> Fut<'_, Result<Option<TicketView>, StoreError>>;
+    /// The grants of an account (at one client, when one is named) that live by the rows alone: not ended, not below their client's
+    /// cut, under a session that lives as in [`list_sessions`](Self::list_sessions). Newest sessions first, at most `limit`.
+    fn list_grants(
+        &self,
+        account: AccountId,
+        client: Option<ClientId>,
+        limit: u32,
+    ) -> Fut<'_, Result<Vec<GrantView>, StoreError>>;
+    /// The consents of an account, by client; withdrawn ones too.
+    fn list_consents(&self, account: AccountId) -> Fut<'_, Result<Vec<Consent>, StoreError>>;
     /// All verifier instances.
     fn list_instances(&self) -> Fut<'_, Result<Vec<Instance>, StoreError>>;
     /// All keys, by number; dead and retired ones too.

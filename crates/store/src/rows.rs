@@ -58,6 +58,10 @@ pub struct RowCount {
     pub remembered: u64,
     /// Verifier instances.
     pub instances: u64,
+    /// Tickets.
+    pub tickets: u64,
+    /// Consents.
+    pub consents: u64,
 }
 
 /// An audit record as kept.

@@ -43,6 +43,16 @@ pub struct AccessClaims {
     /// Who acts for the subject (RFC 8693 §4.1).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub act: Option<Box<Actor>>,
+    /// The key that whoever shows the token must prove to hold (RFC 9449 §6.1).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cnf: Option<Confirmation>,
+}
+
+/// A key that a token is bound to (RFC 7800 §3.1, RFC 9449 §6.1).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Confirmation {
+    /// Its thumbprint (RFC 7638) by SHA-256, base64url.
+    pub jkt: String,
 }
 
 /// An actor and the actor before it (RFC 8693 §4.1).
