@@ -4,6 +4,7 @@ use crate::callers::Caller;
 use crate::{Acted, App, AppError, RepeatKey, Revoked, real};
 use portcullis_domain::account;
 use portcullis_domain::changes::{Change, Changes, Expect, Idempotency};
+use portcullis_domain::client::Profile;
 use portcullis_domain::event::{Actor, EventKind, NewEvent};
 use portcullis_domain::kernel::{self, By, Door, Scope};
 use portcullis_domain::model::{ADMIN, Account, Client, ClientKind};
@@ -334,6 +335,9 @@ impl App {
             name,
             kind,
             secret: secret.as_ref().map(SecretString::digest),
+            old_secret: None,
+            profile: Profile::default(),
+            version: 1,
             disabled: false,
             created_at: self.store().now(),
             cut: Cut::default(),

@@ -404,6 +404,10 @@ fn again_after(conflict: Conflict) -> Result<(), AppError> {
             let detail = "as many revocations by filter are under way as may be; wait until one is done".into();
             Err(Refused::Conflict { detail }.into())
         }
+        Conflict::Used => {
+            let detail = "this was used before; begin anew".into();
+            Err(Refused::Conflict { detail }.into())
+        }
         Conflict::BornDead => {
             let detail = "access was taken away while this sign-in was under way; sign in again".into();
             Err(Refused::Conflict { detail }.into())
