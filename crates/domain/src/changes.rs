@@ -105,6 +105,8 @@ pub enum Expect {
     },
     /// The session has not been ended by itself.
     SessionNotEnded(SessionId),
+    /// The grant has not been ended by itself: a Conflict (`Moved`) when it has, `Missing` when there is none.
+    GrantNotEnded(GrantId),
     /// No more than `at_most` sessions of the account live, besides these; by the rule of [`Expect::Alive`].
     LiveSessions {
         /// The account.
