@@ -16,6 +16,7 @@ pub mod hub;
 pub mod import;
 pub mod keys;
 pub mod mass;
+pub mod oauth;
 pub mod own_account;
 pub mod password;
 mod pruning;
@@ -395,7 +396,8 @@ fn sealed(mac: &MacKey, repeat: &RepeatKey) -> Digest {
 /// Whether to decide again after this conflict, or what to tell the caller.
 fn again_after(conflict: Conflict) -> Result<(), AppError> {
     match conflict {
-        Conflict::Moved | Conflict::Repeated => Ok(()),
+        // What was used meanwhile is seen as used by the next decision.
+        Conflict::Moved | Conflict::Repeated | Conflict::Used => Ok(()),
         Conflict::EmailTaken => Err(Refused::EmailTaken.into()),
         Conflict::Missing => Err(Refused::NotFound.into()),
         // The actor or the spared session died meanwhile: the token that named it is revoked.

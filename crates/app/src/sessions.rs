@@ -1,6 +1,7 @@
 //! What people do with accounts and sessions: sign up, sign in, refresh, look at their devices, end them.
 use crate::callers::{Caller, page_cookie};
 use crate::guessing::Taken;
+use crate::oauth::narrowed;
 use crate::password::PoolError;
 use crate::{Acted, App, AppError, RepeatKey, real};
 use portcullis_domain::account::{self, Email, NewAccount};
@@ -269,7 +270,18 @@ impl App {
 
     /// Exchanges a refresh token.
     pub async fn refresh(&self, token: &SecretString, how: How) -> Result<Tokens, AppError> {
-        let result = self.try_refresh(token, how).await;
+        let issued = self.counted_refresh(token, how, None).await?;
+        self.tokens(issued, None, None)
+    }
+
+    /// A refresh, by whichever client. `scope`: what of the granted scopes the access token is to have.
+    pub(crate) async fn counted_refresh(
+        &self,
+        token: &SecretString,
+        how: How,
+        scope: Option<&str>,
+    ) -> Result<Issued, AppError> {
+        let result = self.try_refresh(token, how, scope).await;
         let counts = self.counts();
         match &result {
             Ok(_) => counts.refreshes.fetch_add(1, Ordering::Relaxed),
@@ -285,7 +297,7 @@ impl App {
 
     /// A refresh that was held up (a paused server, a slow disk) is refused with 503 instead of acting late: what it would
     /// decide on may be about a client that has long repeated itself, and a late hand-out would look like theft (I6).
-    async fn try_refresh(&self, token: &SecretString, how: How) -> Result<Tokens, AppError> {
+    async fn try_refresh(&self, token: &SecretString, how: How, scope: Option<&str>) -> Result<Issued, AppError> {
         let latest = real::mono().plus((self.settings().rules.retry_window / 2).max(1000));
         let in_time = || if real::mono() < latest { Ok(()) } else { Err(AppError::Overloaded) };
         let invalid = || AppError::from(Refused::RefreshInvalid);
@@ -315,7 +327,17 @@ impl App {
         };
         let rules = &self.settings().rules;
         let acted = self
-            .act("", None, load, |view, chance| refresh(view, &presented, &how, rules, key, keys.mac(), chance))
+            .act("", None, load, |view, chance| {
+                let narrowed = match narrowed(&view.grant.scope, scope) {
+                    Ok(narrowed) => narrowed,
+                    Err(refused) => return Decision::refuse(refused),
+                };
+                let mut decision = refresh(view, &presented, &how, rules, key, keys.mac(), chance);
+                if let (Ok(issued), Some(scope)) = (&mut decision.outcome, narrowed) {
+                    issued.claims.scope = scope;
+                }
+                decision
+            })
             .await;
         if let Err(AppError::Refused(Refused::Unavailable { detail })) = &acted {
             tracing::error!(%detail, grant = %presented.grant(), "refresh refused for now");
@@ -324,7 +346,7 @@ impl App {
         let acted = acted?;
         in_time()?; // it is committed; the client repeats and gets the same successor
         match acted {
-            Acted::Done(issued, _) | Acted::Answered(issued) => self.tokens(issued, None, None),
+            Acted::Done(issued, _) | Acted::Answered(issued) => Ok(issued),
             Acted::Before(_) => Err(AppError::Fault("a refresh has no repeat key".into())),
         }
     }
