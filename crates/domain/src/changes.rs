@@ -138,8 +138,8 @@ pub enum Expect {
         /// `Consent::generation`; 0 where there is no row.
         generation: u32,
     },
-    /// The account has no other living grants of this client than these: not ended, under sessions that were not ended. A
-    /// Conflict (`Moved`) when it has. Who commits it also writes the consent, whose row is what this is counted under.
+    /// The account has no other living grants of this client than these, by the rows alone, just as a store's `list_grants`
+    /// counts: what a cut killed does not live. A Conflict (`Moved`) when it has. Who commits it also writes the consent, whose row is what this is counted under.
     NoOtherGrants {
         /// The account.
         account: AccountId,

@@ -42,7 +42,8 @@ pub const MAX_ENTRIES: u64 = 10_000;
 pub struct Filter {
     /// Of one of these accounts; sorted. Empty: of any.
     pub accounts: Vec<AccountId>,
-    /// Of one of these clients; sorted. Empty: of any. A sign-in on a device is the built-in client's.
+    /// Of one of these clients; sorted. Empty: of any. A sign-in on a device is the built-in client's;
+    /// a connected app's session is that client's own.
     pub clients: Vec<ClientId>,
     /// Made before this.
     pub created_before: Option<Time>,
@@ -59,7 +60,7 @@ impl Filter {
     /// Whether it is about this session, whenever that was made.
     pub fn matches(&self, session: &Session) -> bool {
         (self.accounts.is_empty() || self.accounts.binary_search(&session.account).is_ok())
-            && (self.clients.is_empty() || self.clients.contains(&ClientId::FIRST_PARTY))
+            && (self.clients.is_empty() || self.clients.contains(&session.client.unwrap_or(ClientId::FIRST_PARTY)))
             && self.created_before.is_none_or(|before| session.created_at < before)
             && self.network.is_none_or(|network| session.ip.is_some_and(|ip| network.contains(ip)))
     }

@@ -274,7 +274,14 @@ impl World {
         agent: &str,
         cookie: bool,
     ) -> (Decision<Outcome>, Judged) {
-        let how = How { cookie, user_agent: Some(agent.to_owned()), ip: None };
+        let how = How {
+            client: ClientId::FIRST_PARTY,
+            proven: false,
+            sender: None,
+            cookie,
+            user_agent: Some(agent.to_owned()),
+            ip: None,
+        };
         let mut rules = self.settings.rules.clone();
         let mut view = view.clone();
         let family = &view.grant.family;

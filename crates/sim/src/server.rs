@@ -444,7 +444,7 @@ impl World {
             }
             Conflict::EmailTaken => refused(Refused::EmailTaken),
             Conflict::Missing => refused(Refused::NotFound),
-            Conflict::TooMany => refused(Refused::Conflict { detail: String::new() }),
+            Conflict::TooMany | Conflict::Used => refused(Refused::Conflict { detail: String::new() }),
         };
         if op.reply.is_some() {
             return self.next(id, Stage::Reply, 1);

@@ -197,10 +197,12 @@ impl Settings {
     fn choose(rng: &mut Rng) -> Self {
         let slow = rng.chance(60);
         let factor = if slow { 12 } else { 1 };
+        let access_ttl = rng.pick(&[15_000, 20_000, 25_000]) * factor;
         let rules = Rules {
             issuer: "https://id.example".into(),
             audience: "https://api.example".into(),
-            access_ttl: rng.pick(&[15_000, 20_000, 25_000]) * factor,
+            access_ttl,
+            longest_ttl: access_ttl,
             idle_ttl: rng.pick(&[70_000, 90_000]) * factor,
             absolute_ttl: rng.pick(&[100_000, 130_000, 600_000]) * factor,
             retry_window: 4_000,

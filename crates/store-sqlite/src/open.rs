@@ -8,6 +8,7 @@ use crate::rows::Meta;
 use crate::settle;
 use crate::writer;
 use portcullis_domain::Cut;
+use portcullis_domain::client::Profile;
 use portcullis_domain::model::{Client, ClientKind};
 use portcullis_wire::{Chain, ClientId, Epoch, LogId, Rev, Time};
 use rusqlite::{Connection, ErrorCode};
@@ -380,6 +381,9 @@ fn nothing_yet(log: LogId, now: Time) -> (Meta, Client) {
         name: "Portcullis".into(),
         kind: ClientKind::Public,
         secret: None,
+        old_secret: None,
+        profile: Profile::default(),
+        version: 1,
         disabled: false,
         created_at: now,
         cut: Cut::default(),

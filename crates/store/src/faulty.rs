@@ -9,11 +9,13 @@ use crate::{
 use portcullis_domain::changes::{BoundRow, Changes, Committed};
 use portcullis_domain::ledger::Commits;
 use portcullis_domain::mass::{Batch, Filter, Job};
-use portcullis_domain::model::{Account, Client, Instance, Key};
+use portcullis_domain::model::{Account, Client, Consent, Instance, Key};
 use portcullis_domain::retention::Retention;
-use portcullis_domain::view::{AccountView, ClientView, RefreshView, SessionView, SignInView, Stamp};
+use portcullis_domain::view::{
+    AccountView, AppView, ClientView, GrantView, RefreshView, SessionView, SignInView, Stamp, TicketView,
+};
 use portcullis_wire::{
-    AccountId, ClientId, Entry, EventId, GrantId, InstanceId, JobId, NodeId, Rev, RunId, SessionId, Time,
+    AccountId, ClientId, Digest, Entry, EventId, GrantId, InstanceId, JobId, NodeId, Rev, RunId, SessionId, Time,
 };
 use std::ops::Deref;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -176,6 +178,23 @@ impl<S: Store> Store for Faulty<S> {
     }
     fn list_clients(&self, cursor: Option<ClientId>, limit: u32) -> Fut<'_, Result<Page<Client>, StoreError>> {
         self.load(move |s| s.list_clients(cursor, limit))
+    }
+    fn load_app(&self, session: SessionId, client: ClientId) -> Fut<'_, Result<Option<AppView>, StoreError>> {
+        self.load(move |s| s.load_app(session, client))
+    }
+    fn load_ticket(&self, id: Digest) -> Fut<'_, Result<Option<TicketView>, StoreError>> {
+        self.load(move |s| s.load_ticket(id))
+    }
+    fn list_grants(
+        &self,
+        account: AccountId,
+        client: Option<ClientId>,
+        limit: u32,
+    ) -> Fut<'_, Result<Vec<GrantView>, StoreError>> {
+        self.load(move |s| s.list_grants(account, client, limit))
+    }
+    fn list_consents(&self, account: AccountId) -> Fut<'_, Result<Vec<Consent>, StoreError>> {
+        self.load(move |s| s.list_consents(account))
     }
     fn list_instances(&self) -> Fut<'_, Result<Vec<Instance>, StoreError>> {
         self.load(|s| s.list_instances())

@@ -5,6 +5,7 @@ use portcullis_app::hub::subscription::{Opening, Subscription};
 use portcullis_app::hub::{Hub, HubSettings};
 use portcullis_app::keys::{KeyRing, MasterKey, Material};
 use portcullis_domain::Cut;
+use portcullis_domain::client::Profile;
 use portcullis_domain::keys::Make;
 use portcullis_domain::model::{Client, ClientKind, KeyPurpose};
 use portcullis_store::Store;
@@ -169,6 +170,9 @@ async fn instances_have_a_limit_that_no_row_passes_and_no_start_fails_at() {
         name: "orders".into(),
         kind: ClientKind::Verifier,
         secret: None,
+        old_secret: None,
+        profile: Profile::default(),
+        version: 1,
         disabled: false,
         created_at: Time(0),
         cut: Cut::default(),

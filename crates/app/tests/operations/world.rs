@@ -27,6 +27,7 @@ pub fn settings() -> Settings {
             issuer: "http://127.0.0.1:1".into(),
             audience: "http://127.0.0.1:1".into(),
             access_ttl: 300_000,
+            longest_ttl: 300_000,
             idle_ttl: 30 * 86_400_000,
             absolute_ttl: 90 * 86_400_000,
             retry_window: 10_000,
@@ -237,7 +238,7 @@ impl World {
 }
 
 pub fn bearer() -> How {
-    How { cookie: false, user_agent: None, ip: None }
+    How { cookie: false, user_agent: None, ip: None, client: ClientId::FIRST_PARTY, proven: false, sender: None }
 }
 
 pub async fn sign_in(app: &App, account: &Account, page: bool) -> Result<Tokens, AppError> {

@@ -5,10 +5,10 @@ use portcullis_domain::refresh::{How, refresh};
 use portcullis_domain::sign_in::Issued;
 use portcullis_domain::view::RefreshView;
 use portcullis_domain::{Expect, Refused};
-use portcullis_wire::{Rev, SecretString, Time};
+use portcullis_wire::{ClientId, Rev, SecretString, Time};
 
 fn how(cookie: bool, agent: &str) -> How {
-    How { cookie, user_agent: Some(agent.into()), ip: None }
+    How { cookie, user_agent: Some(agent.into()), ip: None, client: ClientId::FIRST_PARTY, proven: false, sender: None }
 }
 
 fn present(

@@ -57,7 +57,7 @@ fn every_token_is_stamped_and_bounded() {
         assert_eq!((claims.rev, claims.epoch, claims.sid), (view.stamp.head, view.stamp.epoch, issued.session.id));
         assert!(claims.expires_at() <= view.stamp.horizon && claims.expires_at() <= START.plus(rules().max_life()));
         assert_eq!(issued.session.born, view.stamp.head);
-        let born = Expect::Unborn { account: claims.sub, client: claims.client_id, born: view.stamp.head };
+        let born = Expect::Unborn { account: claims.sub, client: claims.client_id, born: view.stamp.head, under: None };
         assert!(decision.changes.expects.contains(&born));
     }
 }

@@ -9,7 +9,7 @@ use portcullis_domain::device;
 use portcullis_domain::model::SessionKind;
 use portcullis_domain::refresh::How;
 use portcullis_domain::sign_in::SignIn;
-use portcullis_wire::{Code, SecretString};
+use portcullis_wire::{ClientId, Code, SecretString};
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
@@ -74,7 +74,14 @@ pub(super) struct Refresh {
 pub(super) async fn refresh(ctx: Ctx, body: MaybeJson<Refresh>) -> Result<Response, Problem> {
     ctx.params(&[])?;
     let had_body = body.value.is_some();
-    let how = |cookie| How { cookie, user_agent: ctx.user_agent(), ip: ctx.ip };
+    let how = |cookie| How {
+        client: ClientId::FIRST_PARTY,
+        proven: false,
+        sender: None,
+        cookie,
+        user_agent: ctx.user_agent(),
+        ip: ctx.ip,
+    };
     if let Some(token) = body.value.and_then(|body| body.refresh_token) {
         let tokens = ctx.app().refresh(&token, how(false)).await?;
         return Ok(reply(&ctx, StatusCode::OK, &tokens, Transport::Body).await);

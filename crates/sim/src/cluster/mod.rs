@@ -224,6 +224,7 @@ impl World {
         let rev = self.db.read(Rev(u64::MAX), self.now).head;
         let issued = self.time().secs();
         let claims = AccessClaims {
+            cnf: None,
             iss: "https://id.example".into(),
             sub: AccountId::from_bits(1),
             aud: Audience(vec!["https://api.example".into()]),

@@ -153,6 +153,7 @@ impl World {
             issuer: "https://id.example".into(),
             audience: "https://api.example".into(),
             access_ttl: 600_000,
+            longest_ttl: 600_000,
             idle_ttl: 3_600_000,
             absolute_ttl: 7_200_000,
             retry_window: 1_000,

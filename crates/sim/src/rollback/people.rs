@@ -131,7 +131,14 @@ impl World {
         let mac = self.mac().ok_or(None)?;
         let view =
             self.volume.db.load_refresh(presented.grant(), self.time()).ok_or(Some(Refused::RefreshForgotten))?;
-        let how = How { cookie: false, user_agent: None, ip: None };
+        let how = How {
+            client: ClientId::FIRST_PARTY,
+            proven: false,
+            sender: None,
+            cookie: false,
+            user_agent: None,
+            ip: None,
+        };
         let Decision { outcome, changes } = refresh(&view, &presented, &how, &self.rules, &key, &mac, &mut self.rng);
         if presented.epoch() == view.stamp.epoch && presented.counter() > view.grant.family.counter {
             self.refresh_ahead(&view, &presented);

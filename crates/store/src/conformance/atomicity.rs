@@ -3,6 +3,7 @@ use super::show::{Known, show};
 use super::{Backend, HORIZON, START, World, account, conflict, end, wait};
 use crate::CommitError;
 use portcullis_domain::changes::{BoundRow, Change, Changes, Committed, Conflict, Expect, Idempotency};
+use portcullis_domain::client::Profile;
 use portcullis_domain::event::EventKind;
 use portcullis_domain::family::Family;
 use portcullis_domain::model::{ClientKind, Status};
@@ -24,6 +25,9 @@ fn everything(w: &World<'_>, known: &mut Known) -> Changes {
         name: "c".into(),
         kind: ClientKind::Verifier,
         secret: None,
+        old_secret: None,
+        profile: Profile::default(),
+        version: 1,
         disabled: false,
         created_at: w.now(),
         cut: Default::default(),
@@ -94,6 +98,7 @@ pub(super) fn a_refused_commit_leaves_nothing_behind(backend: &dyn Backend) {
 
     let none = Known { accounts: vec![ada.id], sessions: vec![ses.id], grants: vec![gra.id], ..Known::default() };
     let first = |all: &Known| Known {
+        tickets: Vec::new(),
         accounts: all.accounts[..2].to_vec(),
         jobs: all.jobs.clone(),
         sessions: all.sessions[..2].to_vec(),

@@ -60,7 +60,7 @@ pub(super) fn who_acts_is_alive(backend: &dyn Backend) {
 pub(super) fn a_block_that_has_passed_is_none(backend: &dyn Backend) {
     let (w, ada, ses, _) = World::peopled(backend);
     w.ok([Change::SetStatus { account: ada.id, status: block(Some(START.plus(50))) }]);
-    let unborn = || Expect::Unborn { account: ada.id, client: ClientId::FIRST_PARTY, born: Rev::ZERO };
+    let unborn = || Expect::Unborn { account: ada.id, client: ClientId::FIRST_PARTY, born: Rev::ZERO, under: None };
     for (at, alive) in [(0, false), (49, false), (50, true), (51, true)] {
         w.set(START.plus(at));
         assert_eq!((w.alive(ses.id), w.expects(unborn(), None).is_ok()), (alive, alive), "{at}");
@@ -91,7 +91,8 @@ pub(super) fn idle_counts_from_the_latest_use(backend: &dyn Backend) {
 pub(super) fn nothing_is_born_dead(backend: &dyn Backend) {
     let (w, ada, ses, _) = World::peopled(backend);
     let client = w.new_client(ClientKind::Public);
-    let holds = |account, client, born| w.expects(Expect::Unborn { account, client, born: Rev(born) }, None);
+    let holds =
+        |account, client, born| w.expects(Expect::Unborn { account, client, born: Rev(born), under: None }, None);
     let born = |rev| holds(ada.id, client.id, rev);
     assert_eq!(born(0), Ok(()));
     assert_eq!(holds(AccountId::from_bits(1), client.id, 0), Err(Conflict::BornDead));

@@ -6,6 +6,7 @@ use super::show::{KEPT, Known, show};
 use super::{Backend, LOG, START, clock_of, wait};
 use crate::CommitError;
 use portcullis_domain::changes::{BoundRow, Change, Changes, Committed, Conflict, Expect, Idempotency, Revoke};
+use portcullis_domain::client::Profile;
 use portcullis_domain::event::{EventKind, NewEvent};
 use portcullis_domain::family::Family;
 use portcullis_domain::mass::{Filter, Job, JobStep, Standing};
@@ -13,6 +14,7 @@ use portcullis_domain::model::{
     Account, Block, Client, ClientKind, Grant, Instance, Key, KeyPurpose, Session, SessionKind, Status,
 };
 use portcullis_domain::throttle::{Attempt, BucketKey, Verdict};
+use portcullis_domain::ticket::{self, TicketKind};
 use portcullis_domain::{Actor, Cut};
 use portcullis_wire::{
     AccountId, ClientId, Digest, Epoch, EventId, GrantId, InstanceId, JobId, KeyId, Rev, SecretBytes, SessionId,
@@ -170,6 +172,7 @@ impl Dice {
             grants: there(GRANTS, SESSION_EVERY).map(GrantId::from_bits).collect(),
             accounts: there(ACCOUNTS, ACCOUNT_EVERY).map(AccountId::from_bits).collect(),
             emails: there(EMAILS.into(), ACCOUNT_EVERY).map(|n| email(n as u64)).collect(),
+            tickets: (0..FEW).map(|n| ticket::id(TicketKind::Code, &n.to_string())).collect(),
             jobs: (0..FEW).map(JobId::from_bits).collect(),
             calls: (0..FEW).flat_map(|a| (0..FEW).map(move |k| (format!("actor{a}"), format!("key{k}")))).collect(),
         }
@@ -234,7 +237,8 @@ impl Dice {
         let account = self.new_account(now);
         let session = Session { account: account.id, ..self.new_session(now, head) };
         let grant = Grant { session: session.id, client: ClientId::FIRST_PARTY, ..self.new_grant(now, head) };
-        let expects = vec![Expect::Unborn { account: account.id, client: grant.client, born: session.born }];
+        let expects =
+            vec![Expect::Unborn { account: account.id, client: grant.client, born: session.born, under: None }];
         if self.one_in(3) {
             return Changes { steps: vec![Change::InsertAccount(account)], ..Changes::default() };
         }
@@ -286,7 +290,12 @@ impl Dice {
                 Expect::LiveSessions { account: self.account(), besides: vec![self.session()], at_most: self.below(4) }
             }
             0 | 1 => Expect::Alive { session: self.session(), role: self.role() },
-            2 => Expect::Unborn { account: self.account(), client: self.client(), born: self.some_born(head) },
+            2 => Expect::Unborn {
+                under: None,
+                account: self.account(),
+                client: self.client(),
+                born: self.some_born(head),
+            },
             3 => Expect::AccountVersion { account: self.account(), version: 1 + self.below(3) as u32 },
             4 => Expect::PasswordVersion { account: self.account(), version: 1 + self.below(2) as u32 },
             5 => {
@@ -397,6 +406,9 @@ impl Dice {
                 name: "c".into(),
                 kind: ClientKind::Verifier,
                 secret: self.one_in(2).then(|| Digest::of(b"c")),
+                old_secret: None,
+                profile: Profile::default(),
+                version: 1,
                 disabled: self.one_in(3),
                 created_at: now,
                 cut: Cut::default(),
@@ -454,6 +466,7 @@ impl Dice {
             id: self.session(),
             account: self.account(),
             kind: SessionKind::App,
+            client: None,
             device_name: "d".into(),
             agent: "a".into(),
             ip: self.one_in(2).then(|| std::net::IpAddr::from([10, 0, 0, self.below(3) as u8])),
@@ -474,6 +487,9 @@ impl Dice {
             session: self.session(),
             client: self.client(),
             scope: "account".into(),
+            audience: None,
+            sender: None,
+            agent: None,
             born: self.some_born(head),
             family: Family { counter: 1, predecessor: None, ..self.family(now) },
             ended: None,

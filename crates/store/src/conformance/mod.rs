@@ -27,6 +27,7 @@ pub use show::show;
 use crate::memory::Clock;
 use crate::{CommitError, Fut, Store};
 use portcullis_domain::changes::{Change, Changes, Committed, Conflict, Expect, Revoke};
+use portcullis_domain::client::Profile;
 use portcullis_domain::event::{EventKind, NewEvent};
 use portcullis_domain::family::Family;
 use portcullis_domain::model::{Account, Client, ClientKind, Grant, Session, SessionKind, Status};
@@ -249,6 +250,9 @@ impl<'b> World<'b> {
             name: "a service".into(),
             kind,
             secret: Some(Digest::of(b"secret")),
+            old_secret: None,
+            profile: Profile::default(),
+            version: 1,
             disabled: false,
             created_at: self.now(),
             cut: Cut::default(),
@@ -299,6 +303,7 @@ pub(crate) fn session(id: SessionId, account: AccountId, now: Time, born: Rev) -
         id,
         account,
         kind: SessionKind::App,
+        client: None,
         device_name: "Firefox on Linux".into(),
         agent: "Firefox/Linux".into(),
         ip: None,
@@ -319,6 +324,9 @@ pub(crate) fn grant(id: GrantId, session: SessionId, now: Time, born: Rev) -> Gr
         session,
         client: ClientId::FIRST_PARTY,
         scope: "account".into(),
+        audience: None,
+        sender: None,
+        agent: None,
         born,
         family: Family::new([7; 32], KeyId(1), Epoch(1), now),
         ended: None,

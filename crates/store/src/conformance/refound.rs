@@ -44,7 +44,7 @@ pub(super) fn a_new_epoch_voids_what_was_before(backend: &dyn Backend) {
     assert_eq!(wait(w.store.load_refresh(gra.id)).unwrap().unwrap().session.id, ses.id, "rows stay");
     assert!(!w.alive(lives.id));
     // What was under way is born dead; what begins now lives.
-    let unborn = |born| Expect::Unborn { account: ada.id, client: gra.client, born };
+    let unborn = |born| Expect::Unborn { account: ada.id, client: gra.client, born, under: None };
     assert_eq!(w.expects(unborn(before.head), None), Err(Conflict::BornDead));
     assert_eq!(w.expects(unborn(stamp.head), None), Ok(()));
     // Entries go on from there.

@@ -3,6 +3,7 @@ use super::{Backend, START, World, conflict, end, wait};
 use crate::NodeRow;
 use portcullis_domain::Cut;
 use portcullis_domain::changes::{BoundRow, Change, Changes, Conflict, Idempotency, Revoke};
+use portcullis_domain::client::Profile;
 use portcullis_domain::model::{Client, ClientKind, Instance, Key, KeyPurpose};
 use portcullis_wire::{
     ClientId, Digest, InstanceId, KeyId, NodeId, Rev, RunId, SecretBytes, SessionId, Target, Time, Verb,
@@ -21,6 +22,9 @@ pub(super) fn clients_come_back_as_they_were(backend: &dyn Backend) {
             name: "Ünïcode".into(),
             kind,
             secret,
+            old_secret: None,
+            profile: Profile::default(),
+            version: 1,
             disabled: true,
             created_at: START.plus(3),
             cut: Cut { rev: Rev(5), except: Some(SessionId::from_bits(3)) },

@@ -3,8 +3,8 @@ use super::wait;
 use crate::{EventFilter, Store};
 use portcullis_domain::model::{Client, Grant, Instance, Key};
 use portcullis_domain::retention::Retention;
-use portcullis_domain::view::{RefreshView, SessionView};
-use portcullis_wire::{AccountId, ClientId, GrantId, JobId, Rev, SessionId};
+use portcullis_domain::view::{AppView, RefreshView, SessionView, TicketView};
+use portcullis_wire::{AccountId, ClientId, Digest, GrantId, JobId, Rev, SessionId};
 use std::fmt::Write as _;
 
 /// What is asked for by id, since no list has it.
@@ -20,6 +20,8 @@ pub struct Known {
     pub emails: Vec<String>,
     /// Revocations by filter.
     pub jobs: Vec<JobId>,
+    /// Tickets.
+    pub tickets: Vec<Digest>,
     /// Repeated calls: actor and key.
     pub calls: Vec<(String, String)>,
 }
@@ -59,6 +61,13 @@ pub fn show(store: &dyn Store, known: &Known) -> String {
     for id in &known.accounts {
         let view = wait(store.load_account(*id)).unwrap();
         line!("{:?}", view.map(|view| (view.stamp, view.account)));
+        line!("{:?}", wait(store.list_consents(*id)).unwrap());
+        for view in wait(store.list_grants(*id, None, 1000)).unwrap() {
+            line!("granted {} {:?}", show_grant(&view.grant), view.session);
+        }
+    }
+    for id in &known.tickets {
+        line!("{:?}", wait(store.load_ticket(*id)).unwrap().as_ref().map(show_ticket));
     }
     for email in &known.emails {
         let view = wait(store.load_sign_in(email, ClientId::FIRST_PARTY)).unwrap();
@@ -76,6 +85,13 @@ pub fn show(store: &dyn Store, known: &Known) -> String {
         line!("{}", show_client(&client));
         let view = wait(store.load_client(client.id)).unwrap().unwrap();
         assert_eq!(view.client, client);
+        for id in &known.sessions {
+            line!("{:?}", wait(store.load_app(*id, client.id)).unwrap().as_ref().map(show_app));
+        }
+        for id in &known.accounts {
+            let some = wait(store.list_grants(*id, Some(client.id), 2)).unwrap();
+            line!("{:?}", some.iter().map(|view| view.grant.id).collect::<Vec<_>>());
+        }
     }
     wait(store.list_instances()).unwrap().iter().for_each(|row| line!("{}", show_instance(row)));
     wait(store.list_keys()).unwrap().iter().for_each(|row| line!("{}", show_key(row)));
@@ -104,16 +120,28 @@ fn show_session(view: &SessionView) -> String {
 fn show_grant(grant: &Grant) -> String {
     let family = &grant.family;
     let times = (family.made_at, family.handed_at, family.handouts);
-    format!("{grant:?} {:?} {} {} {times:?}", family.secret, family.key, family.epoch)
+    let sender = grant.sender.map(|digest| digest.0);
+    format!("{grant:?} {sender:?} {:?} {} {} {times:?}", family.secret, family.key, family.epoch)
 }
 
 fn show_refresh(view: &RefreshView) -> String {
-    let RefreshView { stamp, grant, session, account, client_cut, client_disabled, standing } = view;
-    format!("{stamp:?} {} {session:?} {account:?} {client_cut:?} {client_disabled} {standing:?}", show_grant(grant))
+    let RefreshView { stamp, grant, session, account, client_cut, client_disabled, access_ttl, standing } = view;
+    let of_client = (client_cut, client_disabled, access_ttl);
+    format!("{stamp:?} {} {session:?} {account:?} {of_client:?} {standing:?}", show_grant(grant))
 }
 
 fn show_client(client: &Client) -> String {
-    format!("{client:?} {:?}", client.secret.map(|digest| digest.0))
+    let old = client.old_secret.map(|(digest, until)| (digest.0, until));
+    format!("{client:?} {:?} {old:?}", client.secret.map(|digest| digest.0))
+}
+
+fn show_app(view: &AppView) -> String {
+    format!("{} {} {:?}", show_session(&view.session), show_client(&view.client), view.consent)
+}
+
+fn show_ticket(view: &TicketView) -> String {
+    let TicketView { stamp, ticket, app } = view;
+    format!("{stamp:?} {ticket:?} {:?} {:?}", ticket.id.0, app.as_ref().map(show_app))
 }
 
 fn show_instance(instance: &Instance) -> String {

@@ -1,10 +1,11 @@
 //! What each expectation and each change means.
 use super::prune::{self, OfEvents};
-use super::{Memory, attempts};
+use super::{Memory, apps, attempts};
 use crate::{CommitError, EventRow, Remembered, StoreError};
 use portcullis_domain::Cut;
 use portcullis_domain::changes::{Change, Changes, Committed, Conflict, Expect, Revoke};
 use portcullis_domain::model::{Account, Ended, Grant, Status};
+use portcullis_domain::ticket::Used;
 use portcullis_domain::{kernel, mass};
 use portcullis_wire::{AccountId, ClientId, Entry, Epoch, GrantId, Millis, Rev, Target, Time, Verb};
 
@@ -69,7 +70,7 @@ pub(super) fn commit(db: &mut Memory, changes: Changes, now: Time) -> Result<Com
     Ok(Committed { rev, ended, attempt, pruned, at: now })
 }
 
-fn holds(held: bool, otherwise: Conflict) -> Result<(), Conflict> {
+pub(super) fn holds(held: bool, otherwise: Conflict) -> Result<(), Conflict> {
     if held { Ok(()) } else { Err(otherwise) }
 }
 
@@ -83,11 +84,12 @@ fn check(db: &Memory, expect: &Expect, idle_ttl: Option<Millis>, now: Time) -> R
             });
             holds(alive, Conflict::NotAlive(*session))
         }
-        Expect::Unborn { account, client, born } => {
+        Expect::Unborn { account, client, born, under } => {
             let account = db.accounts.get(account).filter(|account| account.usable_at(now));
             let client = db.clients.get(client).filter(|client| !client.disabled);
             let may_be = account.zip(client).is_some_and(|(account, client)| {
-                [account.cut, db.meta.all, client.cut].iter().all(|cut| !cut.kills_unborn(*born))
+                let kills = |cut: &Cut| under.map_or(cut.kills_unborn(*born), |session| cut.kills(*born, session));
+                ![account.cut, db.meta.all, client.cut].iter().any(kills)
             });
             holds(may_be, Conflict::BornDead)
         }
@@ -111,6 +113,10 @@ fn check(db: &Memory, expect: &Expect, idle_ttl: Option<Millis>, now: Time) -> R
             let row = db.sessions.get(session).ok_or(Conflict::Missing)?;
             holds(row.ended.is_none(), Conflict::Moved)
         }
+        Expect::GrantNotEnded(grant) => {
+            let row = db.grants.get(grant).ok_or(Conflict::Missing)?;
+            holds(row.ended.is_none(), Conflict::Moved)
+        }
         Expect::LiveSessions { account, besides, at_most } => {
             let alive = db.sessions_of(*account).filter(|row| db.alive(row, idle_ttl, now));
             let others = alive.filter(|row| !besides.contains(&row.id)).count() as u64;
@@ -119,6 +125,17 @@ fn check(db: &Memory, expect: &Expect, idle_ttl: Option<Millis>, now: Time) -> R
         Expect::EmailFree(email) => holds(!db.emails.has(email), Conflict::EmailTaken),
         Expect::StandingBelow(limit) => holds(db.list_running_jobs().len() < *limit as usize, Conflict::TooMany),
         Expect::NoAccounts => holds(db.accounts.len() == 0, Conflict::Moved),
+        Expect::ClientVersion { client, version } => {
+            let row = db.clients.get(client).ok_or(Conflict::Missing)?;
+            holds(row.version == *version, Conflict::Moved)
+        }
+        Expect::Consent { account, client, generation } => {
+            holds(db.generation(*account, *client) == *generation, Conflict::Moved)
+        }
+        Expect::NoOtherGrants { account, client, besides } => {
+            let mut others = db.list_grants(*account, Some(*client), u32::MAX, now).into_iter();
+            holds(others.all(|view| besides.contains(&view.grant.id)), Conflict::Moved)
+        }
     }
 }
 
@@ -130,7 +147,7 @@ fn grant(db: &Memory, id: GrantId) -> Result<Grant, CommitError> {
     db.grants.get(&id).cloned().ok_or(CommitError::Conflict(Conflict::Missing))
 }
 
-fn require(held: bool, otherwise: Conflict) -> Result<(), CommitError> {
+pub(super) fn require(held: bool, otherwise: Conflict) -> Result<(), CommitError> {
     holds(held, otherwise).map_err(CommitError::Conflict)
 }
 
@@ -204,6 +221,22 @@ fn apply(db: &mut Memory, step: Change, so_far: &mut Progress) -> Result<(), Com
         Change::ForgetEventAddresses { before, most } => {
             so_far.of_events.push(OfEvents::ForgetAddresses { before, most });
         }
+        Change::PutConsent(row) => apps::put_consent(db, row)?,
+        Change::WithdrawConsent { account, client, generation } => {
+            apps::withdraw_consent(db, account, client, generation, so_far.now)?;
+        }
+        Change::SetAuthTime { session, at } => {
+            let mut row = db.sessions.get(&session).cloned().ok_or(CommitError::Conflict(Conflict::Missing))?;
+            row.auth_time = at;
+            db.sessions.put(session, row);
+        }
+        Change::InsertTicket(row) => {
+            require(!db.tickets.has(&row.id.0), Conflict::Used)?;
+            db.tickets.put(row.id.0, row);
+        }
+        Change::UpdateTicket(row) => apps::update_ticket(db, row)?,
+        Change::UseTicket { ticket, at, grant } => apps::use_ticket(db, ticket, Used { at, grant })?,
+        Change::PruneTickets { before, most } => so_far.pruned += apps::prune_tickets(db, before, most),
         other => apply_rare(db, other)?,
     }
     Ok(())
@@ -221,6 +254,7 @@ fn apply_rare(db: &mut Memory, step: Change) -> Result<(), CommitError> {
             row.disabled = disabled;
             db.clients.put(client, row);
         }
+        Change::UpdateClient(row) => apps::update_client(db, row)?,
         Change::InsertInstance(row) => {
             require(!db.instances.has(&row.id), Conflict::Moved)?;
             db.instances.put(row.id, row);
@@ -282,6 +316,7 @@ fn set_status(db: &mut Memory, id: AccountId, status: Status, so_far: &mut Progr
         row.roles.clear();
         so_far.deleted.push((id, None));
         prune::addresses_of(db, id);
+        apps::forget_account(db, id);
     }
     row.status = status;
     db.accounts.put(id, row);
@@ -356,6 +391,7 @@ fn refound(db: &mut Memory, epoch: Epoch, base: Rev, now: Time) -> Result<(), Co
     let old: Vec<Rev> = db.log.rows().map(|(rev, _)| *rev).collect();
     old.iter().for_each(|rev| db.log.remove(rev));
     db.end_jobs(now);
+    apps::forget_tickets(db);
     db.meta.epoch = epoch;
     (db.meta.head, db.meta.forgotten, db.meta.worked_off) = (base, base, base);
     Ok(())

@@ -4,6 +4,7 @@
 //! [`Expect`](portcullis_domain::Expect) and [`Change`](portcullis_domain::Change) means, in the fewest words that are exact
 //! (`apply`); it is not made to be fast with many rows. [`MemoryStore`] puts it behind the [`Store`](crate::Store) trait.
 mod apply;
+mod apps;
 mod attempts;
 mod jobs;
 mod prune;
@@ -17,9 +18,11 @@ pub use store::{Clock, MemoryStore};
 use crate::{AttemptCount, CommitError, EventFilter, EventRow, LiveCount, LogRead, Page, Remembered, StoreError};
 use portcullis_domain::Cut;
 use portcullis_domain::changes::{BoundRow, Changes, Committed};
+use portcullis_domain::client::Profile;
 use portcullis_domain::mass::{self, Job};
-use portcullis_domain::model::{Account, Client, ClientKind, Grant, Instance, Key, Session};
+use portcullis_domain::model::{Account, Client, ClientKind, Consent, Grant, Instance, Key, Session};
 use portcullis_domain::throttle::{Bucket, BucketKey};
+use portcullis_domain::ticket::Ticket;
 use portcullis_domain::view::{AccountView, ClientView, RefreshView, SessionView, SignInView, Stamp};
 use portcullis_wire::{
     AccountId, Chain, ClientId, Entry, Epoch, EventId, GrantId, InstanceId, JobId, KeyId, LogId, Millis, Rev, RunId,
@@ -64,6 +67,8 @@ pub struct Memory {
     keys: Table<KeyId, Key>,
     remembered: Table<(String, String), Remembered>,
     jobs: Table<JobId, Job>,
+    consents: Table<(AccountId, ClientId), Consent>,
+    tickets: Table<[u8; 32], Ticket>,
     buckets: Table<BucketKey, Bucket>,
     networks: Table<(BucketKey, BucketKey), Time>,
     /// Oldest first.
@@ -92,6 +97,9 @@ impl Memory {
             name: "Portcullis".into(),
             kind: ClientKind::Public,
             secret: None,
+            old_secret: None,
+            profile: Profile::default(),
+            version: 1,
             disabled: false,
             created_at: now,
             cut: Cut::default(),
@@ -113,6 +121,8 @@ impl Memory {
             keys: Table::default(),
             remembered: Table::default(),
             jobs: Table::default(),
+            consents: Table::default(),
+            tickets: Table::default(),
             buckets: Table::default(),
             networks: Table::default(),
             events: Vec::new(),
@@ -135,6 +145,7 @@ impl Memory {
             ($($table:ident)*) => {$( if kept { self.$table.keep() } else { self.$table.take_back() } )*};
         }
         settle!(log accounts emails sessions sessions_of grants grants_of clients instances keys remembered buckets networks jobs);
+        settle!(consents tickets);
         result
     }
 
@@ -157,8 +168,16 @@ impl Memory {
         let session = self.sessions.get(&grant.session)?.clone();
         let account = self.accounts.get(&session.account)?.clone();
         let client = self.clients.get(&grant.client)?;
-        let (client_cut, client_disabled, standing) = (client.cut, client.disabled, self.standing());
-        Some(RefreshView { stamp: self.stamp(now), grant, session, account, client_cut, client_disabled, standing })
+        Some(RefreshView {
+            stamp: self.stamp(now),
+            client_cut: client.cut,
+            client_disabled: client.disabled,
+            access_ttl: client.profile.access_ttl_s.map(|seconds| Millis::from(seconds) * 1000),
+            standing: self.standing(),
+            grant,
+            session,
+            account,
+        })
     }
 
     /// As [`Store::load_session`](crate::Store::load_session).

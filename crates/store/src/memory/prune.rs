@@ -18,7 +18,7 @@ impl Memory {
         Standing { forgotten: self.meta.forgotten, floor: self.meta.floor, now }
     }
 
-    fn grants_of(&self, session: SessionId) -> Vec<GrantId> {
+    pub(super) fn grants_of(&self, session: SessionId) -> Vec<GrantId> {
         let (first, last) = (GrantId::from_bits(0), GrantId::from_bits(u128::MAX));
         self.grants_of.range((session, first)..=(session, last)).map(|((_, id), ())| *id).collect()
     }
@@ -71,6 +71,8 @@ impl Memory {
             entries: self.log.len() as u64,
             remembered: self.remembered.len() as u64,
             instances: self.instances.len() as u64,
+            tickets: self.tickets.len() as u64,
+            consents: self.consents.len() as u64,
         }
     }
 }

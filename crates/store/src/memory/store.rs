@@ -6,11 +6,13 @@ use crate::{
 };
 use portcullis_domain::changes::{BoundRow, Changes, Committed};
 use portcullis_domain::mass::{Batch, Filter, Job};
-use portcullis_domain::model::{Account, Client, Instance, Key};
+use portcullis_domain::model::{Account, Client, Consent, Instance, Key};
 use portcullis_domain::retention::Retention;
-use portcullis_domain::view::{AccountView, ClientView, RefreshView, SessionView, SignInView, Stamp};
+use portcullis_domain::view::{
+    AccountView, AppView, ClientView, GrantView, RefreshView, SessionView, SignInView, Stamp, TicketView,
+};
 use portcullis_wire::{
-    AccountId, ClientId, Entry, EventId, GrantId, InstanceId, JobId, LogId, NodeId, Rev, RunId, SessionId, Time,
+    AccountId, ClientId, Digest, Entry, EventId, GrantId, InstanceId, JobId, LogId, NodeId, Rev, RunId, SessionId, Time,
 };
 use std::collections::BTreeMap;
 use std::fmt;
@@ -124,6 +126,23 @@ impl Store for MemoryStore {
     }
     fn list_clients(&self, cursor: Option<ClientId>, limit: u32) -> Fut<'_, Result<Page<Client>, StoreError>> {
         self.read(|m, _| m.list_clients(cursor, limit))
+    }
+    fn load_app(&self, session: SessionId, client: ClientId) -> Fut<'_, Result<Option<AppView>, StoreError>> {
+        self.read(|m, now| m.load_app(session, client, now))
+    }
+    fn load_ticket(&self, id: Digest) -> Fut<'_, Result<Option<TicketView>, StoreError>> {
+        self.read(|m, now| m.load_ticket(id, now))
+    }
+    fn list_grants(
+        &self,
+        account: AccountId,
+        client: Option<ClientId>,
+        limit: u32,
+    ) -> Fut<'_, Result<Vec<GrantView>, StoreError>> {
+        self.read(|m, now| m.list_grants(account, client, limit, now))
+    }
+    fn list_consents(&self, account: AccountId) -> Fut<'_, Result<Vec<Consent>, StoreError>> {
+        self.read(|m, _| m.list_consents(account))
     }
     fn list_instances(&self) -> Fut<'_, Result<Vec<Instance>, StoreError>> {
         self.read(|m, _| m.list_instances())

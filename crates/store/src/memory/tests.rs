@@ -22,6 +22,7 @@ fn rules() -> Rules {
         issuer: "https://id.example".into(),
         audience: "https://id.example".into(),
         access_ttl: 300_000,
+        longest_ttl: 300_000,
         idle_ttl: 86_400_000,
         absolute_ttl: 30 * 86_400_000,
         retry_window: 10_000,

@@ -162,6 +162,7 @@ impl Server {
     pub fn claims(&self, n: u128) -> AccessClaims {
         let now = unix_ms() / 1000;
         AccessClaims {
+            cnf: None,
             iss: self.issuer.clone(),
             sub: AccountId::from_bits(n),
             aud: Audience(vec!["api".into()]),

@@ -43,6 +43,7 @@ impl Signer {
 
 pub fn claims() -> AccessClaims {
     AccessClaims {
+        cnf: None,
         iss: "https://id.example".into(),
         sub: AccountId::from_bits(1),
         aud: Audience(vec!["api".into()]),
