@@ -14,6 +14,7 @@
 //!
 //! What may not happen: SQL anywhere else; a row that does not read becoming a default instead of an error; a panic; a success
 //! before the disk has it.
+mod apps;
 mod attempts;
 mod backup;
 mod cells;
@@ -37,14 +38,16 @@ use crate::readers::Readers;
 use crate::writer::{Job, Troubles, Writer};
 use portcullis_domain::changes::{BoundRow, Changes, Committed};
 use portcullis_domain::mass::{self, Batch, Filter};
-use portcullis_domain::model::{Account, Client, Instance, Key};
+use portcullis_domain::model::{Account, Client, Consent, Instance, Key};
 use portcullis_domain::retention::Retention;
-use portcullis_domain::view::{AccountView, ClientView, RefreshView, SessionView, SignInView, Stamp};
+use portcullis_domain::view::{
+    AccountView, AppView, ClientView, GrantView, RefreshView, SessionView, SignInView, Stamp, TicketView,
+};
 use portcullis_store::{
     AttemptCount, CommitError, EventFilter, EventRow, FaultKind, Fut, LiveCount, LogRead, Page, Prunable, Remembered,
     RowCount, Store, StoreError,
 };
-use portcullis_wire::{AccountId, ClientId, Entry, EventId, GrantId, JobId, Rev, RunId, SessionId, Time};
+use portcullis_wire::{AccountId, ClientId, Digest, Entry, EventId, GrantId, JobId, Rev, RunId, SessionId, Time};
 use rusqlite::Connection;
 use std::fmt;
 use std::path::Path;
@@ -228,6 +231,23 @@ impl Store for SqliteStore {
     }
     fn list_clients(&self, cursor: Option<ClientId>, limit: u32) -> Fut<'_, Result<Page<Client>, StoreError>> {
         self.long(move |db, _| reads::clients(db, cursor, limit))
+    }
+    fn load_app(&self, session: SessionId, client: ClientId) -> Fut<'_, Result<Option<AppView>, StoreError>> {
+        self.point(move |db, now| apps::app(db, session, client, now))
+    }
+    fn load_ticket(&self, id: Digest) -> Fut<'_, Result<Option<TicketView>, StoreError>> {
+        self.point(move |db, now| apps::ticket(db, id, now))
+    }
+    fn list_grants(
+        &self,
+        account: AccountId,
+        client: Option<ClientId>,
+        limit: u32,
+    ) -> Fut<'_, Result<Vec<GrantView>, StoreError>> {
+        self.long(move |db, now| apps::grants(db, account, client, limit, now))
+    }
+    fn list_consents(&self, account: AccountId) -> Fut<'_, Result<Vec<Consent>, StoreError>> {
+        self.long(move |db, _| apps::consents(db, account))
     }
     fn list_instances(&self) -> Fut<'_, Result<Vec<Instance>, StoreError>> {
         self.long(|db, _| reads::instances(db))

@@ -106,6 +106,21 @@ pub(crate) fn addresses_of(db: &Connection, account: AccountId) -> Result<(), Fa
     Ok(())
 }
 
+/// What a tombstone allowed and began.
+pub(crate) fn apps_of(db: &Connection, account: AccountId) -> Result<(), Fault> {
+    for sql in ["DELETE FROM consents WHERE account = ?1", "DELETE FROM tickets WHERE account = ?1"] {
+        db.prepare_cached(sql)?.execute([account.blob()])?;
+    }
+    Ok(())
+}
+
+pub(crate) fn tickets(db: &Connection, before: Time, most: u64) -> Result<u64, Fault> {
+    const SQL: &str = "DELETE FROM tickets WHERE id IN \
+         (SELECT t.id FROM tickets t WHERE t.expires_at < ?1 ORDER BY t.expires_at, t.id LIMIT ?2)";
+    let most = most.min(i64::MAX.unsigned_abs());
+    Ok(db.prepare_cached(SQL)?.execute(params![before.0, Int(most)])? as u64)
+}
+
 pub(crate) fn events(db: &Connection, before: Time, most: u64) -> Result<u64, Fault> {
     const SQL: &str =
         "DELETE FROM events WHERE seq IN (SELECT e.seq FROM events e ORDER BY e.seq LIMIT ?2) AND at < ?1";
@@ -129,7 +144,8 @@ pub(crate) fn due(db: &Connection, limit: u32, now: Time) -> Result<Vec<AccountI
 pub(crate) fn count(db: &Connection) -> Result<RowCount, Fault> {
     const SQL: &str = "SELECT (SELECT count(*) FROM accounts), (SELECT count(*) FROM sessions), \
          (SELECT count(*) FROM grants), (SELECT count(*) FROM events), (SELECT count(*) FROM log), \
-         (SELECT count(*) FROM remembered), (SELECT count(*) FROM instances)";
+         (SELECT count(*) FROM remembered), (SELECT count(*) FROM instances), \
+         (SELECT count(*) FROM tickets), (SELECT count(*) FROM consents)";
     let count = one(db, SQL, [], |cells| {
         Ok(RowCount {
             accounts: cells.u64()?,
@@ -139,6 +155,8 @@ pub(crate) fn count(db: &Connection) -> Result<RowCount, Fault> {
             entries: cells.u64()?,
             remembered: cells.u64()?,
             instances: cells.u64()?,
+            tickets: cells.u64()?,
+            consents: cells.u64()?,
         })
     })?;
     Ok(count.unwrap_or_default())

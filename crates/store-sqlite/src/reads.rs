@@ -22,6 +22,7 @@ macro_rules! refreshed_at {
         "(SELECT max(max(g.handed_at, g.made_at)) FROM grants g WHERE g.session = s.id)"
     };
 }
+pub(crate) use refreshed_at;
 
 /// The counter's row.
 pub(crate) fn meta(db: &Connection) -> Result<Meta, Fault> {
@@ -61,7 +62,7 @@ pub(crate) fn refresh(db: &Connection, grant: GrantId, now: Time) -> Result<Opti
         session_columns!(),
         ", ",
         account_columns!(),
-        ", c.id, c.cut_rev, c.cut_except, c.disabled, ",
+        ", c.id, c.cut_rev, c.cut_except, c.disabled, c.access_ttl, ",
         meta_columns!(),
         " FROM grants g CROSS JOIN sessions s ON s.id = g.session CROSS JOIN accounts a ON a.id = s.account \
           CROSS JOIN clients c ON c.id = g.client CROSS JOIN meta m ON m.one = 1 WHERE g.id = ?1"
@@ -72,10 +73,11 @@ pub(crate) fn refresh(db: &Connection, grant: GrantId, now: Time) -> Result<Opti
 fn refresh_view(cells: &mut Cells<'_, '_>, standing: &mass::Rules, now: Time) -> Result<(RefreshView, u32), Fault> {
     let (grant, session, account) = (rows::grant(cells)?, rows::session(cells)?, rows::account(cells)?);
     cells.table("clients").id::<ClientId>()?;
-    let (client_cut, client_disabled) = (cells.cut()?, cells.get()?);
+    let (client_cut, client_disabled, access_ttl) = (cells.cut()?, cells.get()?, cells.get()?);
     let meta = Meta::read(cells)?;
     let (stamp, standing) = (meta.stamp(now), standing.clone());
-    Ok((RefreshView { stamp, grant, session, account, client_cut, client_disabled, standing }, meta.standing))
+    let view = RefreshView { stamp, grant, session, account, client_cut, client_disabled, access_ttl, standing };
+    Ok((view, meta.standing))
 }
 
 pub(crate) fn session(db: &Connection, session: SessionId, now: Time) -> Result<Option<SessionView>, Fault> {
@@ -315,7 +317,7 @@ pub(crate) fn remembered(db: &Connection, actor: &str, key: &str) -> Result<Opti
 
 /// A view by one statement, which also tells how many rules stand. Nearly always none; else the view is read again together
 /// with the rules, on one snapshot.
-fn with_rules<T>(
+pub(crate) fn with_rules<T>(
     db: &Connection,
     read: impl Fn(&Connection, &mass::Rules) -> Result<Option<(T, u32)>, Fault>,
 ) -> Result<Option<T>, Fault> {
@@ -353,10 +355,13 @@ pub(crate) fn account_row(db: &Connection, account: AccountId) -> Result<Option<
     one(db, SQL, [account.blob()], rows::account)
 }
 
-/// The client of an id, for the writer.
-pub(crate) fn client_row(db: &Connection, client: ClientId) -> Result<Option<Client>, Fault> {
-    const SQL: &str = concat!("SELECT ", client_columns!(), " FROM clients c WHERE c.id = ?1");
-    one(db, SQL, [client.blob()], rows::client)
+/// The cut of a client that is not switched off, for the writer.
+pub(crate) fn client_cut(db: &Connection, client: ClientId) -> Result<Option<Cut>, Fault> {
+    const SQL: &str = "SELECT c.id, c.cut_rev, c.cut_except FROM clients c WHERE c.id = ?1 AND NOT c.disabled";
+    one(db, SQL, [client.blob()], |cells| {
+        cells.table("clients").id::<ClientId>()?;
+        cells.cut()
+    })
 }
 
 /// Whether somebody has this address.

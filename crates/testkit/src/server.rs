@@ -47,6 +47,7 @@ impl Default for Options {
             issuer: String::new(),
             audience: String::new(),
             access_ttl: 300_000,
+            longest_ttl: 300_000,
             idle_ttl: 14 * 86_400_000,
             absolute_ttl: 90 * 86_400_000,
             retry_window: 10_000,

@@ -1,6 +1,6 @@
 //! What each change writes.
 use super::check::{holds, session_with_account};
-use super::{Act, Stop, insert, jobs};
+use super::{Act, Stop, apps, insert, jobs};
 use crate::cells::{Fault, Id, Int, any, rev, roles};
 use crate::{attempts, prune, reads};
 use portcullis_domain::Cut;
@@ -8,6 +8,7 @@ use portcullis_domain::changes::{BoundRow, Change, Conflict, Revoke};
 use portcullis_domain::family::Family;
 use portcullis_domain::kernel;
 use portcullis_domain::model::{Instance, Status};
+use portcullis_domain::ticket::Used;
 use portcullis_wire::{AccountId, Entry, Epoch, GrantId, KeyId, Rev, SecretBytes, SessionId, Target, Time, Verb};
 use rusqlite::{Params, params};
 
@@ -83,6 +84,21 @@ pub(super) fn apply(act: &mut Act<'_>, step: &Change) -> Result<(), Stop> {
         }
         Change::ForgetSessionAddresses { sessions, keep } => {
             act.pruned += prune::session_addresses(act.db, sessions, keep, act.now)?;
+            Ok(())
+        }
+        Change::UpdateClient(row) => apps::update_client(act, row),
+        Change::PutConsent(row) => apps::put_consent(act, row),
+        Change::WithdrawConsent { account, client, generation } => {
+            apps::withdraw_consent(act, *account, *client, *generation)
+        }
+        Change::SetAuthTime { session, at } => {
+            must_change(act, "UPDATE sessions SET auth_time = ?2 WHERE id = ?1", params![session.blob(), at.0])
+        }
+        Change::InsertTicket(row) => apps::insert_ticket(act, row),
+        Change::UpdateTicket(row) => apps::update_ticket(act, row),
+        Change::UseTicket { ticket, at, grant } => apps::use_ticket(act, *ticket, Used { at: *at, grant: *grant }),
+        Change::PruneTickets { before, most } => {
+            act.pruned += prune::tickets(act.db, *before, *most)?;
             Ok(())
         }
         Change::PruneEvents { .. } | Change::ForgetEventAddresses { .. } => Ok(()), // see `prune_events`
@@ -176,7 +192,8 @@ fn set_status(act: &mut Act<'_>, account: AccountId, status: &Status) -> Result<
         Status::Deleted { at, rev: end } => {
             act.deleted.push((account, None));
             must_change(act, DELETED, params![id, at.0, rev(*end)])?;
-            Ok(prune::addresses_of(act.db, account)?)
+            prune::addresses_of(act.db, account)?;
+            Ok(prune::apps_of(act.db, account)?)
         }
     }
 }
@@ -307,6 +324,7 @@ fn revoke(act: &mut Act<'_>, what: &Revoke) -> Result<(), Stop> {
 fn refound(act: &mut Act<'_>, epoch: Epoch, base: Rev) -> Result<(), Stop> {
     holds(epoch > act.meta.epoch && base > act.meta.head, Conflict::Moved)?;
     run(act, "DELETE FROM log", [])?;
+    run(act, "DELETE FROM tickets", [])?;
     run(act, "UPDATE jobs SET finished_at = ?1 WHERE finished_at IS NULL", [act.now.0])?;
     act.meta.epoch = epoch;
     act.meta.standing = 0;

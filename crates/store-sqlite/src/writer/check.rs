@@ -1,12 +1,12 @@
 //! What must still be true, checked under the writer's lock.
 use super::{Act, Stop};
-use crate::cells::any;
-use crate::{cells::Id, reads};
-use portcullis_domain::Expect;
+use crate::cells::{Id, any, one};
+use crate::{apps, reads};
 use portcullis_domain::changes::Conflict;
 use portcullis_domain::mass;
 use portcullis_domain::model::{Account, Session};
 use portcullis_domain::view::{SessionView, session_dead};
+use portcullis_domain::{Cut, Expect};
 use portcullis_wire::{AccountId, ClientId, Rev, SessionId};
 
 /// The first expectation that does not hold stops the act.
@@ -23,8 +23,8 @@ pub(super) fn check(act: &Act<'_>, expect: &Expect) -> Result<(), Stop> {
             };
             holds(alive, Conflict::NotAlive(*session))
         }
-        Expect::Unborn { account, client, born } => {
-            holds(may_be_born(act, *account, *client, *born)?, Conflict::BornDead)
+        Expect::Unborn { account, client, born, under } => {
+            holds(may_be_born(act, *account, *client, *born, *under)?, Conflict::BornDead)
         }
         Expect::AccountVersion { account, version } => {
             let row = reads::account_row(db, *account)?.ok_or(Stop::Conflict(Conflict::Missing))?;
@@ -64,6 +64,18 @@ pub(super) fn check(act: &Act<'_>, expect: &Expect) -> Result<(), Stop> {
         }
         Expect::EmailFree(email) => holds(!reads::email_taken(db, email)?, Conflict::EmailTaken),
         Expect::StandingBelow(limit) => holds(act.meta.standing < *limit, Conflict::TooMany),
+        Expect::ClientVersion { client, version } => {
+            const SQL: &str = "SELECT c.version = ?2 FROM clients c WHERE c.id = ?1";
+            let same = one(db, SQL, rusqlite::params![client.blob(), version], |cells| cells.get())?;
+            holds(same.ok_or(Stop::Conflict(Conflict::Missing))?, Conflict::Moved)
+        }
+        Expect::Consent { account, client, generation } => {
+            holds(apps::generation(db, *account, *client)? == *generation, Conflict::Moved)
+        }
+        Expect::NoOtherGrants { account, client, besides } => {
+            let grants = apps::unended_grants(db, *account, *client)?;
+            holds(grants.iter().all(|grant| besides.contains(grant)), Conflict::Moved)
+        }
         Expect::NoAccounts => holds(!any(db, "SELECT 1 FROM accounts LIMIT 1", [])?, Conflict::Moved),
     }
 }
@@ -99,12 +111,17 @@ impl Act<'_> {
     }
 }
 
-fn may_be_born(act: &Act<'_>, account: AccountId, client: ClientId, born: Rev) -> Result<bool, Stop> {
+fn may_be_born(
+    act: &Act<'_>,
+    account: AccountId,
+    client: ClientId,
+    born: Rev,
+    under: Option<SessionId>,
+) -> Result<bool, Stop> {
     let Some(account) = reads::account_row(act.db, account)?.filter(|account| account.usable_at(act.now)) else {
         return Ok(false);
     };
-    let Some(client) = reads::client_row(act.db, client)?.filter(|client| !client.disabled) else {
-        return Ok(false);
-    };
-    Ok([account.cut, act.meta.all, client.cut].iter().all(|cut| !cut.kills_unborn(born)))
+    let Some(client_cut) = reads::client_cut(act.db, client)? else { return Ok(false) };
+    let kills = |cut: &Cut| under.map_or(cut.kills_unborn(born), |session| cut.kills(born, session));
+    Ok(![account.cut, act.meta.all, client_cut].iter().any(kills))
 }

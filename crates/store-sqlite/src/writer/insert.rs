@@ -1,7 +1,7 @@
 //! New rows.
 use super::apply::run;
 use super::check::{SESSION, holds};
-use super::{Act, Stop};
+use super::{Act, Stop, apps};
 use crate::cells::{Id, Int, any, rev, roles};
 use crate::rows::Meta;
 use portcullis_domain::Cut;
@@ -75,8 +75,8 @@ pub(super) fn account(act: &mut Act<'_>, row: &Account) -> Result<(), Stop> {
 
 pub(super) fn session(act: &mut Act<'_>, row: &Session) -> Result<(), Stop> {
     const SQL: &str = "INSERT INTO sessions (id, account, kind, device_name, agent, ip, created_at, auth_time, \
-         last_seen_at, absolute_expires_at, born, epoch, cookie, ended_rev, ended_reason, ended_at) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)";
+         last_seen_at, absolute_expires_at, born, epoch, cookie, ended_rev, ended_reason, ended_at, client) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)";
     let ended = row.ended.as_ref();
     let params = params![
         row.id.blob(),
@@ -95,6 +95,7 @@ pub(super) fn session(act: &mut Act<'_>, row: &Session) -> Result<(), Stop> {
         ended.map(|Ended { rev: end, .. }| rev(*end)),
         ended.map(|Ended { reason, .. }| reason),
         ended.map(|Ended { at, .. }| at.0),
+        row.client.map(Id::blob),
     ];
     insert(act, SQL, params, Conflict::Moved)?;
     holds(any(act.db, "SELECT 1 FROM accounts WHERE id = ?1", [row.account.blob()])?, Conflict::Missing)?;
@@ -105,8 +106,8 @@ pub(super) fn session(act: &mut Act<'_>, row: &Session) -> Result<(), Stop> {
 
 pub(super) fn grant(act: &mut Act<'_>, row: &Grant) -> Result<(), Stop> {
     const SQL: &str = "INSERT INTO grants (id, session, client, scope, born, secret, mac_key, epoch, counter, made_at, \
-         handed_at, handouts, predecessor, ended_rev) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)";
+         handed_at, handouts, predecessor, ended_rev, audience, sender, agent) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)";
     let family = &row.family;
     let params = params![
         row.id.blob(),
@@ -123,6 +124,9 @@ pub(super) fn grant(act: &mut Act<'_>, row: &Grant) -> Result<(), Stop> {
         family.handouts,
         family.predecessor.map(Int),
         row.ended.map(rev),
+        row.audience,
+        row.sender.map(|digest| digest.0),
+        row.agent,
     ];
     insert(act, SQL, params, Conflict::Moved)?;
     let above = any(act.db, SESSION, [row.session.blob()])?
@@ -130,26 +134,26 @@ pub(super) fn grant(act: &mut Act<'_>, row: &Grant) -> Result<(), Stop> {
     holds(above, Conflict::Missing)
 }
 
-const CLIENT: &str = "INSERT INTO clients (id, name, kind, secret, disabled, created_at, cut_rev, cut_except) \
-     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
-
-macro_rules! client_params {
-    ($row:expr) => {
-        params![
-            $row.id.blob(),
-            $row.name,
-            $row.kind.as_str(),
-            $row.secret.map(|digest| digest.0),
-            $row.disabled,
-            $row.created_at.0,
-            rev($row.cut.rev),
-            $row.cut.except.map(Id::blob),
-        ]
-    };
-}
-
 pub(super) fn client(act: &mut Act<'_>, row: &Client) -> Result<(), Stop> {
-    insert(act, CLIENT, client_params!(row), Conflict::Moved)
+    const SQL: &str = "INSERT INTO clients (id, name, kind, secret, disabled, created_at, cut_rev, cut_except, \
+         old_secret, old_secret_until, profile, access_ttl, version) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)";
+    let params = params![
+        row.id.blob(),
+        row.name,
+        row.kind.as_str(),
+        row.secret.map(|digest| digest.0),
+        row.disabled,
+        row.created_at.0,
+        rev(row.cut.rev),
+        row.cut.except.map(Id::blob),
+        row.old_secret.map(|(digest, _)| digest.0),
+        row.old_secret.map(|(_, until)| until.0),
+        apps::profile(row)?,
+        apps::access_ttl(row),
+        row.version,
+    ];
+    insert(act, SQL, params, Conflict::Moved)
 }
 
 pub(super) fn instance(act: &mut Act<'_>, row: &Instance) -> Result<(), Stop> {
@@ -226,7 +230,10 @@ pub(super) fn remembered(act: &Act<'_>, row: &Idempotency) -> Result<(), Stop> {
 
 /// The counter's row as it is to be, and the client that always exists: for a new database.
 pub(crate) fn found(db: &Connection, meta: &Meta, first_party: &Client) -> rusqlite::Result<()> {
-    db.execute(CLIENT, client_params!(first_party))?;
+    // The tables are those of the first step; what later ones add has its defaults.
+    let sql = "INSERT INTO clients (id, name, kind, disabled, created_at, cut_rev) VALUES (?1, ?2, ?3, ?4, ?5, 0)";
+    let Client { id, name, kind, disabled, created_at, .. } = first_party;
+    db.execute(sql, params![id.blob(), name, kind.as_str(), disabled, created_at.0])?;
     let sql = "INSERT INTO meta (one, log, epoch, head, chain, horizon, floor, cut_rev, forgotten) \
          VALUES (1, ?1, ?2, 0, ?3, 0, 0, 0, 0)";
     db.execute(sql, params![meta.log.blob(), meta.epoch.0, meta.chain.0])?; // all else is nothing yet

@@ -10,6 +10,7 @@
 //! be found by the next recovery. Either way the connection is opened anew before the next group, whose frames then take the
 //! place of what was left. What a failed sync means beyond that stands in docs/decisions/0019-failed-sync.md.
 mod apply;
+mod apps;
 mod check;
 mod insert;
 mod jobs;

@@ -24,6 +24,7 @@ async fn sign_up_sign_in_refresh_end_and_open_again() {
         issuer: "https://id.example".into(),
         audience: "https://id.example".into(),
         access_ttl: 300_000,
+        longest_ttl: 300_000,
         idle_ttl: 86_400_000,
         absolute_ttl: 30 * 86_400_000,
         retry_window: 10_000,
@@ -53,7 +54,8 @@ async fn sign_up_sign_in_refresh_end_and_open_again() {
     let view = store.load_refresh(grant).await.unwrap().unwrap();
     assert_eq!(view.session, issued.session);
     let presented = Presented::parse(&issued.refresh).unwrap();
-    let how = How { cookie: false, user_agent: None, ip: None };
+    let how =
+        How { cookie: false, user_agent: None, ip: None, client: ClientId::FIRST_PARTY, proven: false, sender: None };
     let refreshed = refresh(&view, &presented, &how, &rules, &key, &key, &mut chance);
     store.commit(refreshed.changes).await.unwrap();
     assert_eq!(refreshed.outcome.unwrap().current, (grant, 2));
