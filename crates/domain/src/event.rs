@@ -45,6 +45,8 @@ kinds! {
     AccountsExported = "accounts.exported";
     /// Somebody signed in.
     SessionStarted = "session.started";
+    /// Somebody proved once more who they are, in a session that goes on.
+    SessionProven = "session.proven";
     /// A session was ended.
     SessionEnded = "session.ended";
     /// All sessions of an account were ended, or all but one.

@@ -24,8 +24,8 @@ pub(super) async fn list(ctx: Ctx, AsAdmin(admin): AsAdmin) -> Result<Response, 
 /// Name and kind, and beside them what the client registers.
 #[derive(Deserialize)]
 pub(super) struct Create {
-    name: String,
-    kind: String,
+    name: Option<String>,
+    kind: Option<String>,
     #[serde(flatten)]
     profile: Map<String, Value>,
 }
@@ -50,10 +50,13 @@ fn known(members: &Map<String, Value>) -> Result<(), Problem> {
 pub(super) async fn create(ctx: Ctx, AsAdmin(admin): AsAdmin, body: Json<Create>) -> Result<Response, Problem> {
     ctx.params(&[])?;
     let repeat = ctx.repeat(&body.bytes)?;
-    let kind = ClientKind::parse(&body.value.kind)
-        .ok_or_else(|| Problem::value("kind", "must be `verifier`, `confidential` or `public`"))?;
     let profile = profile(body.value.profile)?;
-    let made = ctx.app().admin_register_client(&admin, &body.value.name, kind, profile, repeat.as_ref()).await?;
+    let missing = |name: &str| Problem::malformed(format!("missing member `{name}`"));
+    let (name, kind) = (body.value.name, body.value.kind.ok_or_else(|| missing("kind"))?);
+    let name = name.ok_or_else(|| missing("name"))?;
+    let kind = ClientKind::parse(&kind)
+        .ok_or_else(|| Problem::value("kind", "must be `verifier`, `confidential` or `public`"))?;
+    let made = ctx.app().admin_register_client(&admin, &name, kind, profile, repeat.as_ref()).await?;
     let mut response = render::answer(StatusCode::CREATED, &with_secret(&made));
     if let Ok(place) = HeaderValue::from_str(&format!("/v1/admin/clients/{}", made.client.id)) {
         response.headers_mut().insert(header::LOCATION, place);

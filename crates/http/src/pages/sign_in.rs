@@ -102,12 +102,16 @@ pub(super) async fn submit(ctx: Ctx, body: FormBytes) -> Result<Response, Proble
     };
     let device = cookies::read(&ctx.headers, cookies::DEVICE);
     let credentials = Credentials { identifier: identifier.clone(), password, device };
-    let error = match ctx.app().sign_in(credentials, request, true).await {
-        Ok(tokens) => {
-            let Some(cookie) = &tokens.page_cookie else { return Err(Problem::new(Code::Unavailable)) };
-            let cookie = cookies::set(cookies::SESSION, cookie, &tokens.session, ctx.app().now());
-            let device = tokens.device.as_ref().map(cookies::set_device);
-            return Ok(go(&back, [cookie].into_iter().chain(device).collect()));
+    // Whoever is signed in here proves once more who they are: the session goes on, and no second device appears.
+    let present = match cookies::read(&ctx.headers, cookies::SESSION) {
+        Some(cookie) => ctx.app().page_caller(&cookie, ctx.ip).await.ok(),
+        None => None,
+    };
+    let error = match ctx.app().page_sign_in(credentials, request, present.as_ref()).await {
+        Ok(entry) => {
+            let now = ctx.app().now();
+            let session = entry.session.map(|(cookie, session)| cookies::set(cookies::SESSION, &cookie, &session, now));
+            return Ok(go(&back, session.into_iter().chain([cookies::set_device(&entry.device)]).collect()));
         }
         Err(error) => error,
     };
