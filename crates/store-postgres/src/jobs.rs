@@ -73,10 +73,14 @@ pub(crate) fn ids_text(ids: &[impl ToString]) -> String {
 /// The columns of a filter, as the database's `kills` asks them.
 pub(crate) fn filter_columns(filter: &Filter) -> Value {
     let accounts: Vec<String> = filter.accounts.iter().map(|id| crate::commit::hex(&id.blob())).collect();
+    // As `jsonb_populate_record` reads them; accounts are turned into that by `insert_job`.
+    let clients: Vec<String> =
+        filter.clients.iter().map(|id| format!("\\x{}", crate::commit::hex(&id.blob()))).collect();
     json!({
         "accounts": ids_text(&filter.accounts),
         "clients": ids_text(&filter.clients),
         "account_ids": accounts,
+        "client_ids": clients,
         "of_sessions": filter.clients.is_empty() || filter.clients.contains(&ClientId::FIRST_PARTY),
         "created_before": filter.created_before.map(|at| at.0),
         "network": filter.network.map(|network| network.to_string()),

@@ -15,6 +15,7 @@
 //!
 //! What may not happen: SQL anywhere else; a row that does not read becoming a default instead of an error; a panic; a success
 //! before the disk has it; the password of the URL in a message.
+mod apps;
 mod cells;
 mod clock;
 mod commit;
@@ -41,15 +42,17 @@ use crate::told::Told;
 use portcullis_domain::changes::{BoundRow, Changes, Committed};
 use portcullis_domain::ledger::Commits;
 use portcullis_domain::mass::{self, Batch, Filter};
-use portcullis_domain::model::{Account, Client, Instance, Key};
+use portcullis_domain::model::{Account, Client, Consent, Instance, Key};
 use portcullis_domain::retention::Retention;
-use portcullis_domain::view::{AccountView, ClientView, RefreshView, SessionView, SignInView, Stamp};
+use portcullis_domain::view::{
+    AccountView, AppView, ClientView, GrantView, RefreshView, SessionView, SignInView, Stamp, TicketView,
+};
 use portcullis_store::{
     AttemptCount, CommitError, EventFilter, EventRow, FaultKind, Fut, LiveCount, LogRead, News, NodeRow, Page,
     Prunable, Remembered, RowCount, Store, StoreError,
 };
 use portcullis_wire::{
-    AccountId, ClientId, Entry, EventId, GrantId, InstanceId, JobId, NodeId, Rev, RunId, SessionId, Time,
+    AccountId, ClientId, Digest, Entry, EventId, GrantId, InstanceId, JobId, NodeId, Rev, RunId, SessionId, Time,
 };
 use std::fmt;
 use std::future::Future;
@@ -227,6 +230,23 @@ impl Store for PostgresStore {
     }
     fn list_clients(&self, cursor: Option<ClientId>, limit: u32) -> Fut<'_, Result<Page<Client>, StoreError>> {
         self.read(reads::clients(&self.reader, cursor, limit))
+    }
+    fn load_app(&self, session: SessionId, client: ClientId) -> Fut<'_, Result<Option<AppView>, StoreError>> {
+        self.read(apps::app(&self.reader, session, client))
+    }
+    fn load_ticket(&self, id: Digest) -> Fut<'_, Result<Option<TicketView>, StoreError>> {
+        self.read(apps::ticket(&self.reader, id))
+    }
+    fn list_grants(
+        &self,
+        account: AccountId,
+        client: Option<ClientId>,
+        limit: u32,
+    ) -> Fut<'_, Result<Vec<GrantView>, StoreError>> {
+        self.read(apps::grants(&self.reader, account, client, limit))
+    }
+    fn list_consents(&self, account: AccountId) -> Fut<'_, Result<Vec<Consent>, StoreError>> {
+        self.read(apps::consents(&self.reader, account))
     }
     fn list_instances(&self) -> Fut<'_, Result<Vec<Instance>, StoreError>> {
         self.read(reads::instances(&self.reader))

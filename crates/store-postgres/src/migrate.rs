@@ -18,6 +18,7 @@ pub(crate) const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0005_nodes.sql"),
     include_str!("migrations/0006_committers.sql"),
     include_str!("migrations/0007_cheaper.sql"),
+    include_str!("migrations/0009_oauth.sql"),
 ];
 
 /// What stands in the way of a migration.
@@ -159,8 +160,13 @@ mod tests {
             let code: String =
                 sql.lines().filter(|line| !line.trim_start().starts_with("--")).collect::<Vec<_>>().join(" ");
             let words = code.to_uppercase().split_whitespace().collect::<Vec<_>>().join(" ");
-            // Step 7 gives three functions without side effects another body that answers the same.
-            let words = if n == 6 { words.replace("CREATE OR REPLACE", "CREATE") } else { words };
+            // Functions without side effects may get another body that answers the same of all that the releases before can
+            // have written: three of them in step 7; `kills` in step 8, which those then ask about what they do not know.
+            let words = match n {
+                6 => words.replace("CREATE OR REPLACE", "CREATE"),
+                7 => words.replace("CREATE OR REPLACE FUNCTION KILLS(", "CREATE FUNCTION KILLS("),
+                _ => words,
+            };
             for wrong in ["OR REPLACE", "DROP ", "RENAME ", "ALTER COLUMN", "ALTER FUNCTION", "TRUNCATE"] {
                 assert!(!words.contains(wrong), "step {}: {wrong}", n + 1);
             }

@@ -85,7 +85,7 @@ pub(crate) async fn refreshes(
         session_columns!(),
         ", ",
         account_columns!(),
-        ", c.id, c.cut_rev, c.cut_except, c.disabled, ",
+        ", c.id, c.cut_rev, c.cut_except, c.disabled, c.access_ttl, ",
         meta_columns!(),
         ", ",
         rules_column!(),
@@ -95,10 +95,10 @@ pub(crate) async fn refreshes(
     let view = |cells: &mut Cells<'_>| {
         let (grant, session, account) = (rows::grant(cells)?, rows::session(cells)?, rows::account(cells)?);
         cells.table("clients").id::<ClientId>()?;
-        let (client_cut, client_disabled) = (cells.cut()?, cells.get()?);
+        let (client_cut, client_disabled, access_ttl) = (cells.cut()?, cells.get()?, cells.number_if()?);
         let stamp = Meta::read(cells)?.stamp(db.given());
         let standing = jobs::rules(cells)?;
-        Ok(RefreshView { stamp, grant, session, account, client_cut, client_disabled, standing })
+        Ok(RefreshView { stamp, grant, session, account, client_cut, client_disabled, access_ttl, standing })
     };
     let ids: Vec<_> = grants.iter().map(|grant| grant.blob()).collect();
     let read = |cells: &mut Cells<'_>| {
@@ -400,7 +400,8 @@ pub(crate) async fn attempts(db: &Reader) -> Result<AttemptCount, Fault> {
 pub(crate) async fn row_count(db: &Reader) -> Result<RowCount, Fault> {
     const SQL: &str = "SELECT (SELECT count(*) FROM accounts), (SELECT count(*) FROM sessions), \
          (SELECT count(*) FROM grants), (SELECT count(*) FROM events), (SELECT count(*) FROM log), \
-         (SELECT count(*) FROM remembered), (SELECT count(*) FROM instances)";
+         (SELECT count(*) FROM remembered), (SELECT count(*) FROM instances), \
+         (SELECT count(*) FROM tickets), (SELECT count(*) FROM consents)";
     let read = |cells: &mut Cells<'_>| {
         Ok(RowCount {
             accounts: cells.number()?,
@@ -410,6 +411,8 @@ pub(crate) async fn row_count(db: &Reader) -> Result<RowCount, Fault> {
             entries: cells.number()?,
             remembered: cells.number()?,
             instances: cells.number()?,
+            tickets: cells.number()?,
+            consents: cells.number()?,
         })
     };
     Ok(db.one(|| query(SQL), read).await?.unwrap_or_default())

@@ -5,8 +5,9 @@ use portcullis_domain::changes::BoundRow;
 use portcullis_domain::event::{EventKind, NewEvent};
 use portcullis_domain::family::Family;
 use portcullis_domain::model::{
-    Account, Block, Client, ClientKind, Ended, Grant, Instance, Key, KeyPurpose, Session, SessionKind, Status,
+    Account, Block, Client, ClientKind, Consent, Ended, Grant, Instance, Key, KeyPurpose, Session, SessionKind, Status,
 };
+use portcullis_domain::ticket::{Ticket, TicketKind, Used};
 use portcullis_domain::view::Stamp;
 use portcullis_store::{EventRow, Remembered};
 use portcullis_wire::{Chain, Entry, Epoch, KeyId, LogId, Rev, Target, Time, Verb};
@@ -98,7 +99,7 @@ fn status(cells: &mut Cells<'_>) -> Result<Status, Fault> {
 macro_rules! session_columns {
     () => {
         "s.id, s.account, s.kind, s.device_name, s.agent, s.ip, s.created_at, s.auth_time, s.last_seen_at, \
-         s.absolute_expires_at, s.born, s.epoch, s.cookie, s.ended_rev, s.ended_reason, s.ended_at"
+         s.absolute_expires_at, s.born, s.epoch, s.cookie, s.ended_rev, s.ended_reason, s.ended_at, s.client"
     };
 }
 pub(crate) use session_columns;
@@ -123,13 +124,14 @@ pub(crate) fn session(cells: &mut Cells<'_>) -> Result<Session, Fault> {
             (None, None, None) => None,
             _ => return Err(cells.wrong("ended has only some of its three columns")),
         },
+        client: cells.id_if()?,
     })
 }
 
 macro_rules! grant_columns {
     () => {
         "g.id, g.session, g.client, g.scope, g.born, g.secret, g.mac_key, g.epoch, g.counter, g.made_at, g.handed_at, \
-         g.handouts, g.predecessor, g.ended_rev"
+         g.handouts, g.predecessor, g.ended_rev, g.audience, g.sender, g.agent"
     };
 }
 pub(crate) use grant_columns;
@@ -152,12 +154,16 @@ pub(crate) fn grant(cells: &mut Cells<'_>) -> Result<Grant, Fault> {
             predecessor: cells.number_if()?,
         },
         ended: cells.rev_if()?,
+        audience: cells.text_if()?,
+        sender: cells.digest_if()?,
+        agent: cells.text_if()?,
     })
 }
 
 macro_rules! client_columns {
     () => {
-        "c.id, c.name, c.kind, c.secret, c.disabled, c.created_at, c.cut_rev, c.cut_except"
+        "c.id, c.name, c.kind, c.secret, c.disabled, c.created_at, c.cut_rev, c.cut_except, c.old_secret, \
+         c.old_secret_until, c.profile, c.version"
     };
 }
 pub(crate) use client_columns;
@@ -171,6 +177,53 @@ pub(crate) fn client(cells: &mut Cells<'_>) -> Result<Client, Fault> {
         disabled: cells.get()?,
         created_at: cells.time()?,
         cut: cells.cut()?,
+        old_secret: cells.digest_if()?.zip(cells.time_if()?),
+        profile: cells.word(|text| serde_json::from_str(text).ok())?,
+        version: cells.number()?,
+    })
+}
+
+macro_rules! consent_columns {
+    () => {
+        "k.account, k.client, k.scope, k.granted_at, k.generation"
+    };
+}
+pub(crate) use consent_columns;
+
+pub(crate) fn consent(cells: &mut Cells<'_>) -> Result<Consent, Fault> {
+    Ok(Consent {
+        account: cells.table("consents").id()?,
+        client: cells.id()?,
+        scope: cells.text()?,
+        granted_at: cells.time()?,
+        generation: cells.number()?,
+    })
+}
+
+macro_rules! ticket_columns {
+    () => {
+        "t.id, t.kind, t.account, t.session, t.client, t.born, t.epoch, t.expires_at, t.body, t.version, t.used_at, \
+         t.used_grant"
+    };
+}
+pub(crate) use ticket_columns;
+
+pub(crate) fn ticket(cells: &mut Cells<'_>) -> Result<Ticket, Fault> {
+    Ok(Ticket {
+        id: cells.table("tickets").digest()?,
+        kind: cells.word(TicketKind::parse)?,
+        account: cells.id_if()?,
+        session: cells.id_if()?,
+        client: cells.id_if()?,
+        born: cells.rev()?,
+        epoch: Epoch(cells.number()?),
+        expires_at: cells.time()?,
+        body: cells.text()?,
+        version: cells.number()?,
+        used: match (cells.time_if()?, cells.id_if()?) {
+            (Some(at), grant) => Some(Used { at, grant }),
+            (None, _) => None,
+        },
     })
 }
 

@@ -378,6 +378,7 @@ impl Settings {
                 audience: self.audience.clone().unwrap_or_else(|| issuer.clone()),
                 issuer,
                 access_ttl: self.access_ttl,
+                longest_ttl: self.access_ttl,
                 idle_ttl: self.idle_ttl,
                 absolute_ttl: self.absolute_ttl,
                 retry_window: self.retry_window,

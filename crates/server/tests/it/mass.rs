@@ -47,6 +47,7 @@ async fn fill(dir: &Dir) {
         id: SessionId::from_bits(chance.bits()),
         account: accounts[usize::try_from(n % ACCOUNTS).unwrap()].id,
         kind: SessionKind::App,
+        client: None,
         device_name: "a device".into(),
         agent: "?/?".into(),
         ip: Some(IpAddr::from([10, u8::from(n.is_multiple_of(2)), 0, 1])),

@@ -1,4 +1,6 @@
 //! Decisions as `commit_group` reads them: JSON, ids and secrets in hexadecimal, times and numbers as numbers.
+mod apps;
+
 use super::hex;
 use crate::cells::{Id, escaped};
 use crate::jobs::filter_columns;
@@ -69,9 +71,9 @@ fn word(text: &str) -> Encoded {
 pub(super) fn expect(what: &Expect) -> Encoded {
     Ok(match what {
         Expect::Alive { session, role } => json!({"is": "alive", "id": id(*session), "role": role}),
-        Expect::Unborn { account, client, born } => {
-            json!({"is": "unborn", "id": id(*account), "client": id(*client), "born": rev(*born)?})
-        }
+        Expect::Unborn { account, client, born, under } => json!({
+            "is": "unborn", "id": id(*account), "client": id(*client), "born": rev(*born)?, "under": id_if(*under),
+        }),
         Expect::AccountVersion { account, version } => {
             json!({"is": "account_version", "id": id(*account), "version": version})
         }
@@ -89,6 +91,15 @@ pub(super) fn expect(what: &Expect) -> Encoded {
         Expect::EmailFree(email) => json!({"is": "email_free", "email": text(email)}),
         Expect::StandingBelow(below) => json!({"is": "standing_below", "limit": below}),
         Expect::NoAccounts => json!({"is": "no_accounts"}),
+        Expect::ClientVersion { client, version } => {
+            json!({"is": "client_version", "id": id(*client), "version": version})
+        }
+        Expect::Consent { account, client, generation } => {
+            json!({"is": "consent", "id": id(*account), "client": id(*client), "generation": generation})
+        }
+        Expect::NoOtherGrants { account, client, besides } => json!({
+            "is": "no_other_grants", "id": id(*account), "client": id(*client), "besides": ids(besides),
+        }),
     })
 }
 
@@ -134,7 +145,14 @@ fn plain(what: &Change) -> Result<Option<Value>, StoreError> {
         Change::SetClientDisabled { client, disabled } => {
             json!({"do": "set_client_disabled", "id": id(*client), "disabled": disabled})
         }
-        Change::InsertClient(row) => client(row)?,
+        Change::InsertClient(row) => client("insert_client", row)?,
+        Change::UpdateClient(row) => client("update_client", row)?,
+        Change::PutConsent(_)
+        | Change::WithdrawConsent { .. }
+        | Change::InsertTicket(_)
+        | Change::UpdateTicket(_)
+        | Change::UseTicket { .. } => apps::step(what)?,
+        Change::SetAuthTime { session, at } => json!({"do": "set_auth_time", "id": id(*session), "at": at.0}),
         Change::InsertInstance(row) => merged(json!({"do": "insert_instance"}), instance(row)?),
         Change::UpdateInstance(row) => merged(json!({"do": "update_instance"}), instance(row)?),
         Change::InsertKey(row) => key(row)?,
@@ -178,6 +196,9 @@ fn free(what: &Change) -> Encoded {
         }
         Change::ForgetSessionAddresses { sessions, keep } => {
             json!({"do": "forget_session_addresses", "sessions": ids(sessions), "keep": retention(keep)})
+        }
+        Change::PruneTickets { before, most } => {
+            json!({"do": "prune_tickets", "before": before.0, "most": limit(*most)})
         }
         Change::Refound { epoch, base } => json!({"do": "refound", "epoch": epoch.0, "base": rev(*base)?}),
         other => return Err(StoreError::new(format_args!("a change nobody applies: {other:?}"))),
@@ -262,6 +283,7 @@ fn session(row: &Session) -> Encoded {
         "absolute_expires_at": row.absolute_expires_at.0, "born": rev(row.born)?, "epoch": row.epoch.0,
         "cookie": row.cookie.map(|digest| hex(&digest.0)), "ended_rev": maybe(ended.map(|ended| ended.rev), rev)?,
         "ended_reason": text_if(ended.map(|ended| &ended.reason)), "ended_at": ended.map(|ended| ended.at.0),
+        "client": id_if(row.client),
     }))
 }
 
@@ -269,15 +291,22 @@ fn grant(row: &Grant) -> Encoded {
     let columns = json!({
         "do": "insert_grant", "id": id(row.id), "session": id(row.session), "client": id(row.client),
         "scope": text(&row.scope), "born": rev(row.born)?, "ended_rev": maybe(row.ended, rev)?,
+        "audience": text_if(row.audience.as_ref()), "sender": row.sender.map(|digest| hex(&digest.0)),
+        "agent": text_if(row.agent.as_ref()),
     });
     Ok(merged(columns, family(&row.family)?))
 }
 
-fn client(row: &Client) -> Encoded {
+fn client(what: &str, row: &Client) -> Encoded {
+    let profile = serde_json::to_string(&row.profile).map_err(StoreError::new)?;
     Ok(json!({
-        "do": "insert_client", "id": id(row.id), "name": text(&row.name), "kind": row.kind.as_str(),
+        "do": what, "id": id(row.id), "name": text(&row.name), "kind": row.kind.as_str(),
         "secret": row.secret.map(|digest| hex(&digest.0)), "disabled": row.disabled, "created_at": row.created_at.0,
-        "cut_rev": rev(row.cut.rev)?, "cut_except": id_if(row.cut.except),
+        "cut_rev": rev(row.cut.rev)?, "cut_except": id_if(row.cut.except), "version": row.version,
+        "old_secret": row.old_secret.map(|(digest, _)| hex(&digest.0)), "profile": text(&profile),
+        "old_secret_until": row.old_secret.map(|(_, until)| until.0),
+        // What a refresh asks of the profile, in milliseconds.
+        "access_ttl": row.profile.access_ttl_s.map(|seconds| i64::from(seconds) * 1000),
     }))
 }
 

@@ -1,8 +1,8 @@
 //! Which rows an act locks before the counter, and whether it shares the counter's lock.
 //!
 //! Every row that an act changes or deletes is locked before the counter's lock, in one order (table, then id), so that nobody
-//! waits for a row while holding that. Under the shared lock several nodes work at once on the short way: refreshes and new
-//! sessions. Those touch nothing but rows that they lock: a family's under its grant, what is counted under its account. All
+//! waits for a row while holding that. Under the shared lock several nodes work at once on the short way: refreshes, new
+//! sessions and tickets. Those touch nothing but rows that they lock: a family's under its grant, what is counted under its account. All
 //! that could make another expectation false takes the counter's lock alone.
 use super::hex;
 use crate::cells::Id;
@@ -17,10 +17,13 @@ pub(crate) struct Locks {
     accounts: BTreeSet<String>,
     sessions: BTreeSet<String>,
     grants: BTreeSet<String>,
-    /// Sessions of these accounts that have an address.
+    /// Sessions of these accounts that have an address, and their tickets.
     sessions_of: BTreeSet<String>,
     /// Grants under these sessions.
     grants_of: BTreeSet<String>,
+    tickets: BTreeSet<String>,
+    /// Those that are to be: their ids are locked, for there is no row yet.
+    new_tickets: BTreeSet<String>,
 }
 
 impl Locks {
@@ -32,19 +35,21 @@ impl Locks {
     }
 
     pub(crate) fn join(&mut self, other: &Self) {
-        let Self { accounts, sessions, grants, sessions_of, grants_of } = other;
+        let Self { accounts, sessions, grants, sessions_of, grants_of, tickets, new_tickets } = other;
         self.accounts.extend(accounts.iter().cloned());
         self.sessions.extend(sessions.iter().cloned());
         self.grants.extend(grants.iter().cloned());
         self.sessions_of.extend(sessions_of.iter().cloned());
         self.grants_of.extend(grants_of.iter().cloned());
+        self.tickets.extend(tickets.iter().cloned());
+        self.new_tickets.extend(new_tickets.iter().cloned());
     }
 
     pub(crate) fn json(&self) -> Value {
-        let Self { accounts, sessions, grants, sessions_of, grants_of } = self;
+        let Self { accounts, sessions, grants, sessions_of, grants_of, tickets, new_tickets } = self;
         json!({
             "accounts": accounts, "sessions": sessions, "grants": grants, "sessions_of": sessions_of,
-            "grants_of": grants_of,
+            "grants_of": grants_of, "tickets": tickets, "new_tickets": new_tickets,
         })
     }
 
@@ -70,7 +75,11 @@ impl Locks {
             | Expect::SessionNotEnded(_)
             | Expect::EmailFree(_)
             | Expect::NoAccounts
-            | Expect::StandingBelow(_) => {}
+            | Expect::StandingBelow(_)
+            // A client or a consent that changes, and what is counted under a consent, does so under the counter's lock alone.
+            | Expect::ClientVersion { .. }
+            | Expect::Consent { .. }
+            | Expect::NoOtherGrants { .. } => {}
         }
     }
 
@@ -83,7 +92,10 @@ impl Locks {
             Change::SetProfile { account, .. } | Change::SetPassword { account, .. } => self.account(*account),
             // The row that a count of sessions is taken under.
             Change::InsertSession(row) => self.account(row.account),
-            Change::RenameSession { session, .. } => self.session(*session),
+            Change::RenameSession { session, .. } | Change::SetAuthTime { session, .. } => self.session(*session),
+            Change::InsertTicket(row) => drop(self.new_tickets.insert(hex(&row.id.0))),
+            Change::UpdateTicket(row) => drop(self.tickets.insert(hex(&row.id.0))),
+            Change::UseTicket { ticket, .. } => drop(self.tickets.insert(hex(&ticket.0))),
             Change::SetFamily { grant, .. } | Change::HandOut { grant, .. } => self.grant(*grant),
             Change::Revoke(what) => match (&what.verb, &what.target) {
                 (Verb::End, Target::Session(session)) => self.session(*session),
@@ -121,6 +133,10 @@ pub(crate) fn is_exclusive(changes: &Changes) -> bool {
                 | Change::InsertGrant(_)
                 | Change::Seen(_)
                 | Change::RenameSession { .. }
+                | Change::SetAuthTime { .. }
+                | Change::InsertTicket(_)
+                | Change::UpdateTicket(_)
+                | Change::UseTicket { .. }
         )
     };
     changes.idempotency.is_some() || changes.expects.iter().any(alone) || !changes.steps.iter().all(shared)

@@ -1,4 +1,4 @@
-//! What `commit_group_2` answers.
+//! What `commit_group_4` answers.
 use super::Outcome;
 use crate::cells::Fault;
 use portcullis_domain::changes::{Committed, Conflict};
@@ -74,6 +74,7 @@ fn conflict(word: &str) -> Option<Conflict> {
         "repeated" => Conflict::Repeated,
         "missing" => Conflict::Missing,
         "too_many" => Conflict::TooMany,
+        "used" => Conflict::Used,
         other => {
             let session = other.strip_prefix("not_alive:")?;
             Conflict::NotAlive(SessionId::from_bits(u128::from_str_radix(session, 16).ok()?))

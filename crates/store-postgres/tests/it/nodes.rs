@@ -43,6 +43,7 @@ fn session(account: AccountId, born: Rev) -> Session {
         id: SessionId::from_bits(bits()),
         account,
         kind: SessionKind::App,
+        client: None,
         device_name: "d".into(),
         agent: "a".into(),
         ip: None,
@@ -63,6 +64,9 @@ fn grant(session: SessionId, born: Rev) -> Grant {
         session,
         client: ClientId::FIRST_PARTY,
         scope: "account".into(),
+        audience: None,
+        sender: None,
+        agent: None,
         born,
         family: Family::new([7; 32], KeyId(1), Epoch(1), START),
         ended: None,
@@ -88,7 +92,7 @@ async fn sign_in(store: &PostgresStore, email: &str, limit: Option<u64>) -> Resu
     let view = store.load_sign_in(email, ClientId::FIRST_PARTY).await.unwrap();
     let (account, born) = (view.account.unwrap().id, view.stamp.head);
     let row = session(account, born);
-    let mut expects = vec![E::Unborn { account, client: ClientId::FIRST_PARTY, born }];
+    let mut expects = vec![E::Unborn { account, client: ClientId::FIRST_PARTY, born, under: None }];
     expects.extend(limit.map(|at_most| E::LiveSessions { account, besides: Vec::new(), at_most }));
     let steps = vec![Change::InsertSession(row.clone()), Change::InsertGrant(grant(row.id, born))];
     let changes = Changes { expects, steps, events: vec![event(Some(row.id))], ..Changes::default() };
@@ -295,7 +299,7 @@ async fn together(url: &str, nodes: &[Arc<PostgresStore>; 2], both: [Changes; 2]
 
 fn new_session(account: AccountId, born: Rev) -> (Changes, SessionId) {
     let row = session(account, born);
-    let expects = vec![E::Unborn { account, client: ClientId::FIRST_PARTY, born }];
+    let expects = vec![E::Unborn { account, client: ClientId::FIRST_PARTY, born, under: None }];
     let id = row.id;
     let steps = vec![Change::InsertSession(row)];
     (Changes { expects, steps, events: vec![event(Some(id))], ..Changes::default() }, id)

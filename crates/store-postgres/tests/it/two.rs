@@ -1,16 +1,18 @@
 //! A store of two nodes on one database, which are called in turn.
 use portcullis_domain::changes::{BoundRow, Changes, Committed};
 use portcullis_domain::mass::{Batch, Filter, Job};
-use portcullis_domain::model::{Account, Client, Instance, Key};
+use portcullis_domain::model::{Account, Client, Consent, Instance, Key};
 use portcullis_domain::retention::Retention;
-use portcullis_domain::view::{AccountView, ClientView, RefreshView, SessionView, SignInView, Stamp};
+use portcullis_domain::view::{
+    AccountView, AppView, ClientView, GrantView, RefreshView, SessionView, SignInView, Stamp, TicketView,
+};
 use portcullis_store::{
     AttemptCount, CommitError, EventFilter, EventRow, Fut, LiveCount, LogRead, NodeRow, Page, Prunable, Remembered,
     RowCount, Store, StoreError,
 };
 use portcullis_store_postgres::PostgresStore;
 use portcullis_wire::{
-    AccountId, ClientId, Entry, EventId, GrantId, InstanceId, JobId, NodeId, Rev, RunId, SessionId, Time,
+    AccountId, ClientId, Digest, Entry, EventId, GrantId, InstanceId, JobId, NodeId, Rev, RunId, SessionId, Time,
 };
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
@@ -52,6 +54,10 @@ in_turn! {
     count_rows() -> Result<RowCount, StoreError>;
     load_client(client: ClientId) -> Result<Option<ClientView>, StoreError>;
     list_clients(cursor: Option<ClientId>, limit: u32) -> Result<Page<Client>, StoreError>;
+    load_app(session: SessionId, client: ClientId) -> Result<Option<AppView>, StoreError>;
+    load_ticket(id: Digest) -> Result<Option<TicketView>, StoreError>;
+    list_grants(account: AccountId, client: Option<ClientId>, limit: u32) -> Result<Vec<GrantView>, StoreError>;
+    list_consents(account: AccountId) -> Result<Vec<Consent>, StoreError>;
     list_instances() -> Result<Vec<Instance>, StoreError>;
     list_keys() -> Result<Vec<Key>, StoreError>;
     load_bound() -> Result<Option<BoundRow>, StoreError>;
