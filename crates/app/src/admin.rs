@@ -1,9 +1,9 @@
 //! What administrators and operators do. Every act checks its actor alive, and still an administrator, in its own
 //! transaction; every read checks it after the data were read, so the answer is as of a moment when it held.
 use crate::callers::Caller;
+use crate::oauth::{has_secret, new_secret};
 use crate::{Acted, App, AppError, RepeatKey, Revoked, real};
 use portcullis_domain::account;
-use crate::oauth::{has_secret, new_secret};
 use portcullis_domain::changes::{Change, Changes, Expect, Idempotency};
 use portcullis_domain::client::{AuthMethod, Profile};
 use portcullis_domain::event::{Actor, EventKind, NewEvent};

@@ -13,9 +13,7 @@ use portcullis_domain::id_token::{self, IdClaims};
 use portcullis_domain::keys::{self, Make, State};
 use portcullis_domain::model::{Key, KeyPurpose};
 use portcullis_wire::jws::{self, ACCESS_TOKEN_TYP, Algorithm, Jwk};
-use portcullis_wire::{
-    AccessClaims, ClientId, Digest, KeyId, LogId, SecretBytes, SecretString, SessionId, Time, b64,
-};
+use portcullis_wire::{AccessClaims, ClientId, Digest, KeyId, LogId, SecretBytes, SecretString, SessionId, Time, b64};
 use std::collections::BTreeSet;
 use std::fmt;
 

@@ -476,10 +476,7 @@ impl App {
         self.live_sessions(caller.view.account.id).await
     }
 
-    pub(crate) async fn live_sessions(
-        &self,
-        account: AccountId,
-    ) -> Result<Vec<SessionView>, AppError> {
+    pub(crate) async fn live_sessions(&self, account: AccountId) -> Result<Vec<SessionView>, AppError> {
         const MAX_LISTED: u32 = 1000;
         let rows = self.store().list_sessions(account, MAX_LISTED).await.map_err(|e| self.fault(e.into()))?;
         let idle_ttl = self.settings().rules.idle_ttl;

@@ -133,7 +133,8 @@ pub enum Step {
 /// [`Objection`]: shown on a page of ours while the redirect address is not known to be the client's.
 pub fn check(request: &Request, client: &Client, pushed: bool) -> Result<Asked, Objection> {
     let redirect_uri = redirect(request, client)?;
-    let refuse = |error, detail: &str| Objection { error, detail: detail.to_owned(), redirect_uri: Some(redirect_uri.clone()) };
+    let refuse =
+        |error, detail: &str| Objection { error, detail: detail.to_owned(), redirect_uri: Some(redirect_uri.clone()) };
     let invalid = |detail: &str| refuse(OAuthError::InvalidRequest, detail);
     let profile = &client.profile;
     let texts = [&request.state, &request.nonce, &request.login_hint, &request.scope, &request.code_challenge];
@@ -163,7 +164,8 @@ pub fn check(request: &Request, client: &Client, pushed: bool) -> Result<Asked, 
         (Some(_), _) => return Err(invalid("code_challenge_method must be S256")),
     }
     let challenge = request.code_challenge.clone().filter(|text| b64::decode_array::<32>(text).is_some());
-    let challenge = challenge.ok_or_else(|| invalid("code_challenge must be the base64url of 32 bytes (RFC 7636 §4.2)"))?;
+    let challenge =
+        challenge.ok_or_else(|| invalid("code_challenge must be the base64url of 32 bytes (RFC 7636 §4.2)"))?;
     let scope = profile.allowed_scope(request.scope.as_deref());
     if scope.is_empty() {
         return Err(refuse(OAuthError::InvalidScope, "none of these scopes is this client's"));
@@ -247,7 +249,11 @@ pub fn audience(resources: &[String], client: &Client) -> Result<Option<String>,
     all.dedup();
     if let Some(strange) = all.iter().find(|one| !client.profile.resources.iter().any(|known| known == *one)) {
         let malformed = client::check_resource(strange).is_err();
-        return Err(if malformed { "resource must be an absolute URI without a fragment" } else { "this resource is not this client's" });
+        return Err(if malformed {
+            "resource must be an absolute URI without a fragment"
+        } else {
+            "this resource is not this client's"
+        });
     }
     Ok(Some(all.join(" ")))
 }
@@ -269,8 +275,7 @@ pub fn next(asked: &Asked, view: Option<&AppView>, first_seen: Option<Time>, hin
     }
     let held = view.consent.as_ref().map_or("", |consent| consent.scope.as_str());
     let is_new = |scope: &String| !held.split(' ').any(|known| known == scope);
-    let must_ask = asked.prompt.consent
-        || view.client.profile.consent == Asking::Ask && asked.scope.iter().any(is_new);
+    let must_ask = asked.prompt.consent || view.client.profile.consent == Asking::Ask && asked.scope.iter().any(is_new);
     match (must_ask, quiet) {
         (false, _) => Step::Grant,
         (true, true) => Step::Refuse(OAuthError::ConsentRequired),

@@ -122,17 +122,10 @@ fn why_dead(view: &TicketView, app: &AppView, body: &CodeBody, rules: &Rules) ->
 }
 
 /// A code that was used before. Who holds it a second time may be a thief, or the one that was robbed (RFC 6749 §4.1.2).
-fn again(
-    view: &TicketView,
-    used: Used,
-    given: bool,
-    presented: &Redeem,
-    chance: &mut dyn Chance,
-) -> Decision<Granted> {
+fn again(view: &TicketView, used: Used, given: bool, presented: &Redeem, chance: &mut dyn Chance) -> Decision<Granted> {
     let refused = no("this code was used before: what it gave has ended");
     let (Some(grant), Some(app), true) = (used.grant, &view.app, given) else { return Decision::refuse(refused) };
-    let scope =
-        Scope::Grant { account: app.session.account.id, session: app.session.session.id, grant };
+    let scope = Scope::Grant { account: app.session.account.id, session: app.session.session.id, grant };
     let by = By { ip: presented.ip, ..By::SYSTEM };
     Decision { outcome: Err(refused), changes: kernel::end(Door::CodeReplay, scope, None, &by, chance) }
 }

@@ -135,8 +135,10 @@ pub(crate) fn client(client: &Client) -> Value {
         "client_id": client.id, "name": client.name, "kind": client.kind.as_str(),
         "disabled": client.disabled, "created_at": client.created_at,
     });
-    if client.kind != ClientKind::Verifier && client.id != ClientId::FIRST_PARTY
-        && let (Some(members), Ok(Value::Object(profile))) = (out.as_object_mut(), serde_json::to_value(&client.profile))
+    if client.kind != ClientKind::Verifier
+        && client.id != ClientId::FIRST_PARTY
+        && let (Some(members), Ok(Value::Object(profile))) =
+            (out.as_object_mut(), serde_json::to_value(&client.profile))
     {
         members.extend(profile);
     }

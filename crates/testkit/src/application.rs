@@ -1,7 +1,7 @@
 //! An application that signs people in by OAuth, and the browser of one of them, as far as plain HTTP goes.
 use crate::client::Answer;
-use crate::server::TestServer;
 use crate::server::PASSWORD;
+use crate::server::TestServer;
 use portcullis_wire::{Digest, b64};
 use serde_json::{Value, json};
 

@@ -39,7 +39,8 @@ impl App {
     /// # Errors
     /// `invalid_client`, the same for unknown, wrong and switched off (RFC 6749 §5.2); faults.
     pub async fn known_client(&self, proof: &Proof) -> Result<Known, AppError> {
-        let refused = || refuse(OAuthError::InvalidClient, "authenticate as a registered client that is not switched off");
+        let refused =
+            || refuse(OAuthError::InvalidClient, "authenticate as a registered client that is not switched off");
         let (id, secret) = match proof {
             Proof::Basic(id, secret) | Proof::Post(id, secret) => (id, Some(secret)),
             Proof::Named(id) => (id, None),

@@ -62,7 +62,9 @@ impl App {
             Ok((consent, grants.map_err(|e| self.fault(e.into()))?))
         };
         let acted = self
-            .act(&by.actor.text(), repeat, load, |(consent, grants), chance| withdraw(account, consent, grants, &by, chance))
+            .act(&by.actor.text(), repeat, load, |(consent, grants), chance| {
+                withdraw(account, consent, grants, &by, chance)
+            })
             .await?;
         match acted {
             Acted::Done((), committed) => Revoked::of(committed),
@@ -113,7 +115,8 @@ fn withdraw(
         .collect();
     // Nothing lives: an entry that matches nothing moves the log on, so that the act has its rev.
     if scopes.is_empty() {
-        let (session, token) = (portcullis_wire::SessionId::from_bits(0), portcullis_wire::TokenId::from_bits(chance.bits()));
+        let (session, token) =
+            (portcullis_wire::SessionId::from_bits(0), portcullis_wire::TokenId::from_bits(chance.bits()));
         scopes.push(Scope::Token { account, session, token });
     }
     for (n, scope) in scopes.into_iter().enumerate() {

@@ -6,11 +6,11 @@ mod grants;
 mod registry;
 mod tokens;
 
+pub(crate) use clients::has_secret;
 pub use clients::{Known, Proof};
 pub use grants::ConnectedApp;
-pub(crate) use clients::has_secret;
-pub use registry::{ClientPatch, MAX_OVERLAP};
 pub(crate) use registry::new_secret;
+pub use registry::{ClientPatch, MAX_OVERLAP};
 pub(crate) use tokens::narrowed;
 pub use tokens::{Bearer, OAuthTokens};
 
@@ -34,7 +34,9 @@ pub(crate) fn as_grant_error(error: AppError) -> AppError {
         AppError::Unauthenticated(_) => "what this rests on has ended",
         AppError::Bad(code, _) => code.title(),
         AppError::Refused(refused) => match refused.code() {
-            Code::RefreshReused => "this token had been used before: somebody may hold a copy, so everything that came of it has ended",
+            Code::RefreshReused => {
+                "this token had been used before: somebody may hold a copy, so everything that came of it has ended"
+            }
             Code::RefreshExpired => "this refresh token has expired",
             Code::SessionEnded => "the session that this belongs to has ended",
             Code::RefreshInvalid => "this is no refresh token of this client",

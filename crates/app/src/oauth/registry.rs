@@ -46,7 +46,12 @@ impl App {
     ///
     /// # Errors
     /// 404; 422 naming the member; 409 when somebody else changed it meanwhile again and again.
-    pub async fn admin_change_client(&self, admin: &Admin, id: ClientId, patch: ClientPatch) -> Result<Client, AppError> {
+    pub async fn admin_change_client(
+        &self,
+        admin: &Admin,
+        id: ClientId,
+        patch: ClientPatch,
+    ) -> Result<Client, AppError> {
         let name = patch.name.as_deref().map(|name| account::check_text("name", name)).transpose()?;
         self.change_client(admin, id, EventKind::ClientChanged, |client| {
             let mut next = client.clone();
@@ -66,7 +71,12 @@ impl App {
     ///
     /// # Errors
     /// 404; 422 for a client without a secret, or an overlap that is too long.
-    pub async fn admin_rotate_secret(&self, admin: &Admin, id: ClientId, overlap: Millis) -> Result<Registered, AppError> {
+    pub async fn admin_rotate_secret(
+        &self,
+        admin: &Admin,
+        id: ClientId,
+        overlap: Millis,
+    ) -> Result<Registered, AppError> {
         if !(0..=MAX_OVERLAP).contains(&overlap) {
             let detail = format!("must be 0 to {} s", MAX_OVERLAP / 1000);
             return Err(Refused::InvalidValue { field: "overlap_s", detail }.into());

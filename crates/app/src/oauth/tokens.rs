@@ -51,7 +51,8 @@ impl App {
         let id = ticket::id(TicketKind::Code, code.expose());
         let load = || async {
             let view = self.store().load_ticket(id).await.map_err(|e| self.fault(e.into()))?;
-            let view: TicketView = view.ok_or_else(|| refuse(OAuthError::InvalidGrant, "there is no such code (any more)"))?;
+            let view: TicketView =
+                view.ok_or_else(|| refuse(OAuthError::InvalidGrant, "there is no such code (any more)"))?;
             let given = match view.ticket.used.and_then(|used| used.grant) {
                 None => false,
                 Some(grant) => {
@@ -124,7 +125,9 @@ impl App {
         let claims = token.claims();
         let gone = || AppError::Unauthenticated(Code::TokenRevoked);
         let view = match claims.gid {
-            Some(grant) => self.store().load_refresh(grant).await.map_err(|e| self.fault(e.into()))?.ok_or_else(gone)?,
+            Some(grant) => {
+                self.store().load_refresh(grant).await.map_err(|e| self.fault(e.into()))?.ok_or_else(gone)?
+            }
             None => return Err(gone()),
         };
         if view.account.id != claims.sub || view.session.id != claims.sid || view.grant.client != claims.client_id {
@@ -160,7 +163,12 @@ impl App {
     ///
     /// # Errors
     /// Faults.
-    pub async fn revoke_token(&self, client: ClientId, token: &SecretString, ip: Option<IpAddr>) -> Result<(), AppError> {
+    pub async fn revoke_token(
+        &self,
+        client: ClientId,
+        token: &SecretString,
+        ip: Option<IpAddr>,
+    ) -> Result<(), AppError> {
         if let Some(presented) = Presented::parse(token) {
             let keys = self.keys();
             if !keys.mac_by_id(presented.key()).is_some_and(|key| presented.is_ours(key)) {
@@ -176,13 +184,14 @@ impl App {
     }
 
     async fn revoke_grant(&self, client: ClientId, presented: &Presented, ip: Option<IpAddr>) -> Result<(), AppError> {
-        let load = || async {
-            self.store().load_refresh(presented.grant()).await.map_err(|e| self.fault(e.into()))
-        };
+        let load = || async { self.store().load_refresh(presented.grant()).await.map_err(|e| self.fault(e.into())) };
         let by = By { ip, ..By::SYSTEM };
         let decide = |view: &Option<RefreshView>, chance: &mut dyn portcullis_domain::Chance| {
             let mine = |view: &&RefreshView| {
-                let derived = self.keys().mac_by_id(presented.key()).is_some_and(|key| presented.is_derived(key, &view.grant.family.secret));
+                let derived = self
+                    .keys()
+                    .mac_by_id(presented.key())
+                    .is_some_and(|key| presented.is_derived(key, &view.grant.family.secret));
                 view.grant.client == client && derived && view.grant.ended.is_none() && view.session.ended.is_none()
             };
             let Some(view) = view.as_ref().filter(mine) else { return Decision::answer(()) };
@@ -197,7 +206,12 @@ impl App {
         self.act("", None, load, decide).await.map(|_| ())
     }
 
-    async fn revoke_access_token(&self, client: ClientId, token: &Authentic, ip: Option<IpAddr>) -> Result<(), AppError> {
+    async fn revoke_access_token(
+        &self,
+        client: ClientId,
+        token: &Authentic,
+        ip: Option<IpAddr>,
+    ) -> Result<(), AppError> {
         let claims = token.claims();
         // What does not live needs no entry: nobody fills the log with dead tokens.
         if claims.client_id != client || self.hub().judge_for_any(token).is_err() {

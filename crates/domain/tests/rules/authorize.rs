@@ -127,7 +127,11 @@ fn what_else_is_wrong_is_told_to_the_client() {
     ];
     for (request, client, error) in cases {
         let objection = check(&request, &client, false).unwrap_err();
-        assert_eq!((objection.error, objection.redirect_uri.as_deref()), (error, Some("https://app.example/cb")), "{request:?}");
+        assert_eq!(
+            (objection.error, objection.redirect_uri.as_deref()),
+            (error, Some("https://app.example/cb")),
+            "{request:?}"
+        );
     }
     // Scopes that it has not are left out; a resource of its own is the audience.
     let narrow = Request { scope: Some("openid x".into()), resource: vec!["https://api.example".into()], ..request() };
@@ -226,8 +230,11 @@ fn a_code_gives_tokens_once() {
     assert_eq!((id.nonce.as_deref(), id.azp, id.sid), (Some("n"), client().id, issued.claims.sid));
     assert!(id.about.email.is_none(), "the scope email was not granted");
     let steps = &decision.changes.steps;
-    assert!(matches!(&steps[..], [Change::InsertGrant(grant), Change::UseTicket { grant: Some(made), .. }]
-        if grant.id == *made && grant.born == Rev(10)), "{steps:?}");
+    assert!(
+        matches!(&steps[..], [Change::InsertGrant(grant), Change::UseTicket { grant: Some(made), .. }]
+        if grant.id == *made && grant.born == Rev(10)),
+        "{steps:?}"
+    );
     let born = Expect::Unborn {
         account: AccountId::from_bits(1),
         client: client().id,
@@ -277,7 +284,11 @@ fn a_code_that_does_not_fit_gives_nothing() {
     ] {
         assert_eq!(refused(&fresh(), &presented), (OAuthError::InvalidGrant, 0), "{presented:?}");
     }
-    assert!(redeem(&fresh(), false, &Redeem { redirect_uri: None, ..shown() }, &rules(), &key(), &mut Seeded(6)).outcome.is_ok());
+    assert!(
+        redeem(&fresh(), false, &Redeem { redirect_uri: None, ..shown() }, &rules(), &key(), &mut Seeded(6))
+            .outcome
+            .is_ok()
+    );
     assert_eq!(refused(&later(code(START, "openid"), 60_000), &shown()).0, OAuthError::InvalidGrant, "expired");
     let dead = |change: fn(&mut TicketView)| {
         let mut view = fresh();
@@ -287,12 +298,16 @@ fn a_code_that_does_not_fit_gives_nothing() {
     let cut = |rev| Cut { rev: Rev(rev), except: None };
     assert_eq!(cut(11).rev, Rev(11));
     for (what, change) in [
-        ("the account was cut", (|view| view.app.as_mut().unwrap().session.account.cut.rev = Rev(11)) as fn(&mut TicketView)),
+        (
+            "the account was cut",
+            (|view| view.app.as_mut().unwrap().session.account.cut.rev = Rev(11)) as fn(&mut TicketView),
+        ),
         ("everything was cut", |view| view.stamp.all.rev = Rev(11)),
         ("the client was cut", |view| view.app.as_mut().unwrap().client.cut.rev = Rev(11)),
         ("the client is off", |view| view.app.as_mut().unwrap().client.disabled = true),
         ("the session ended", |view| {
-            view.app.as_mut().unwrap().session.session.ended = Some(Ended { rev: Rev(11), reason: "x".into(), at: START });
+            view.app.as_mut().unwrap().session.session.ended =
+                Some(Ended { rev: Rev(11), reason: "x".into(), at: START });
         }),
         ("the consent was withdrawn", |view| view.app.as_mut().unwrap().consent.as_mut().unwrap().generation = 1),
         ("another epoch", |view| view.stamp.epoch = Epoch(2)),
@@ -320,7 +335,8 @@ fn a_refresh_token_is_its_clients_and_its_keys() {
         portcullis_domain::family::Presented::parse(&text).unwrap()
     };
     let how = |client, sender| How { cookie: false, user_agent: None, ip: None, client, proven: true, sender };
-    let ask = |view: &RefreshView, how: How| refresh(view, &token(view), &how, &rules(), &key(), &key(), &mut Seeded(1));
+    let ask =
+        |view: &RefreshView, how: How| refresh(view, &token(view), &how, &rules(), &key(), &key(), &mut Seeded(1));
     for (client, sender) in [(ClientId::FIRST_PARTY, None), (ClientId::from_bits(1), None)] {
         let decision = ask(&view, how(client, sender));
         assert_eq!(decision.outcome.unwrap_err(), Refused::RefreshInvalid);

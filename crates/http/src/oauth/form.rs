@@ -37,7 +37,8 @@ impl OAuthForm {
 /// How the client says who it is: in one way, not in two (RFC 6749 §2.3).
 fn proof(ctx: &Ctx, params: &mut Params) -> Result<Proof, Problem> {
     let (id, secret) = (params.take("client_id"), params.take("client_secret"));
-    let unknown = || refuse(OAuthError::InvalidClient, "authenticate as a client: HTTP Basic, or client_id in the body");
+    let unknown =
+        || refuse(OAuthError::InvalidClient, "authenticate as a client: HTTP Basic, or client_id in the body");
     if let Some((basic_id, basic_secret)) = ctx.basic() {
         if secret.is_some() || id.is_some_and(|id| id != basic_id) {
             return Err(invalid_request("authenticate in one way, not in two (RFC 6749 §2.3)"));

@@ -16,7 +16,9 @@ pub(super) async fn token(ctx: Ctx, form: FormBytes) -> Result<Response, Problem
     let mut form = OAuthForm::read(&ctx, form).await?;
     let name = form.need("grant_type")?;
     let grant = GrantType::parse(&name).filter(|grant| super::metadata::GRANTS.contains(grant));
-    let grant = grant.ok_or_else(|| refuse(OAuthError::UnsupportedGrantType, format!("the grant type {name:?} is not known here")))?;
+    let grant = grant.ok_or_else(|| {
+        refuse(OAuthError::UnsupportedGrantType, format!("the grant type {name:?} is not known here"))
+    })?;
     form.known.must_have(grant).map_err(problem)?;
     let tokens = match grant {
         GrantType::AuthorizationCode => by_code(&ctx, form).await?,

@@ -17,7 +17,8 @@ pub(super) async fn introspect(ctx: Ctx, form: FormBytes) -> Result<Response, Pr
         return Err(refuse(OAuthError::InvalidClient, "authenticate as a client with a secret"));
     }
     // An empty one is as dead as any other text.
-    let token = form.params.take("token").ok_or_else(|| super::invalid_request("the parameter \"token\" is missing"))?;
+    let token =
+        form.params.take("token").ok_or_else(|| super::invalid_request("the parameter \"token\" is missing"))?;
     let answer = match ctx.app().introspect(&token).await.map_err(problem)? {
         Some(claims) => {
             let mut out = serde_json::to_value(&claims).map_err(|_| Problem::new(Code::Unavailable))?;

@@ -62,9 +62,8 @@ pub(super) async fn show(ctx: Ctx) -> Result<Response, Problem> {
 /// comes again with GET, and then with its cookies.
 pub(super) async fn by_form(body: FormBytes) -> Result<Response, Problem> {
     let body = body.0.ok_or_else(|| Problem::new(Code::UnsupportedMediaType))?;
-    let query: String = form_urlencoded::Serializer::new(String::new())
-        .extend_pairs(form_urlencoded::parse(&body))
-        .finish();
+    let query: String =
+        form_urlencoded::Serializer::new(String::new()).extend_pairs(form_urlencoded::parse(&body)).finish();
     if query.len() > MAX_QUERY {
         return Err(Problem::malformed("the request is too long"));
     }
@@ -104,8 +103,10 @@ async fn read(ctx: &Ctx, query: &str) -> Result<Result<Read, Response>, Problem>
     let rest = form_urlencoded::Serializer::new(String::new()).extend_pairs(&pairs).finish();
     let mut params = Params::oauth(rest.as_bytes())
         .map_err(|name| Problem::malformed(format!("the parameter {name:?} is given twice (RFC 6749 §3.1)")))?;
-    let client_id = params.take("client_id").ok_or_else(|| Problem::malformed("the parameter \"client_id\" is missing"))?;
-    let unknown = || Problem::malformed("there is no such client: the application that sent you here is not set up correctly");
+    let client_id =
+        params.take("client_id").ok_or_else(|| Problem::malformed("the parameter \"client_id\" is missing"))?;
+    let unknown =
+        || Problem::malformed("there is no such client: the application that sent you here is not set up correctly");
     let client = ctx.app().authorizing_client(&client_id).await?.ok_or_else(unknown)?;
     let seen = params.take(SEEN);
     let request = Request {
@@ -137,7 +138,8 @@ fn object(ctx: &Ctx, request: &Request, objection: Objection) -> Result<Response
     match redirect_uri {
         Some(uri) => Ok(redirect(ctx, &uri, request.state.as_deref(), Reply::Error(error, detail))),
         None => {
-            let words = format!("The application that sent you here is not set up correctly: {detail} ({}).", error.as_str());
+            let words =
+                format!("The application that sent you here is not set up correctly: {detail} ({}).", error.as_str());
             Err(Problem::malformed(words))
         }
     }
@@ -171,7 +173,8 @@ fn to_sign_in(ctx: &Ctx, read: &Read) -> Response {
 
 /// What stands for the page that was shown: client, scopes and account.
 fn shown_to(ctx: &Ctx, read: &Read, caller: &Caller, view: &AppView) -> String {
-    let what = format!("{} {} {} {}", view.client.id, view.client.version, read.asked.scope.join(" "), caller.view.account.id);
+    let what =
+        format!("{} {} {} {}", view.client.id, view.client.version, read.asked.scope.join(" "), caller.view.account.id);
     let _ = ctx;
     portcullis_wire::b64::encode(&portcullis_wire::Digest::of(what.as_bytes()).0)
 }
@@ -219,7 +222,9 @@ fn redirect(ctx: &Ctx, uri: &str, state: Option<&str>, reply: Reply) -> Response
     let mut query = form_urlencoded::Serializer::new(String::new());
     match &reply {
         Reply::Code(code) => query.append_pair("code", code.expose()),
-        Reply::Error(error, detail) => query.append_pair("error", error.as_str()).append_pair("error_description", detail),
+        Reply::Error(error, detail) => {
+            query.append_pair("error", error.as_str()).append_pair("error_description", detail)
+        }
     };
     if let Some(state) = state {
         query.append_pair("state", state);

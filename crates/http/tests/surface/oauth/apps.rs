@@ -9,7 +9,10 @@ const ADA: &str = "ada@example.test";
 async fn what_was_allowed_is_shown_and_taken_back() {
     let server = TestServer::usual().await;
     server.sign_up(ADA).await;
-    let (app, other) = (server.application("confidential", json!({})).await, server.application("public", json!({ "name": "Another" })).await);
+    let (app, other) = (
+        server.application("confidential", json!({})).await,
+        server.application("public", json!({ "name": "Another" })).await,
+    );
     let cookie = server.page_sign_in(ADA).await;
     let second = server.page_sign_in(ADA).await;
     let jar = format!("__Host-portcullis_session={cookie}");

@@ -8,7 +8,8 @@ async fn a_registration_is_checked_shown_and_changed() {
     let server = TestServer::usual().await;
     let admin = server.admin().await;
     let make = |body: Value| server.client.post("/v1/admin/clients").bearer(&admin.access).json(&body).send();
-    let made = make(json!({ "name": "An app", "kind": "confidential", "redirect_uris": [REDIRECT] })).await.expect(201).json();
+    let made =
+        make(json!({ "name": "An app", "kind": "confidential", "redirect_uris": [REDIRECT] })).await.expect(201).json();
     assert_eq!(made["grant_types"], json!(["authorization_code", "refresh_token"]));
     assert_eq!((&made["scopes"], &made["consent"]), (&json!(["email", "openid", "profile"]), &json!("ask")));
     assert!(made["client_secret"].as_str().unwrap().len() > 43);
@@ -19,22 +20,30 @@ async fn a_registration_is_checked_shown_and_changed() {
         (json!({ "name": "a", "kind": "public", "redirect_uris": [REDIRECT], "scopes": ["admin"] }), "invalid_value"),
         (json!({ "name": "a", "kind": "public", "redirect_uris": REDIRECT }), "malformed"),
         (json!({ "name": "a", "kind": "public", "redirect_uri": [REDIRECT] }), "malformed"),
-        (json!({ "name": "a", "kind": "public", "redirect_uris": [REDIRECT], "service_account": "acc_x" }), "malformed"),
+        (
+            json!({ "name": "a", "kind": "public", "redirect_uris": [REDIRECT], "service_account": "acc_x" }),
+            "malformed",
+        ),
         (json!({ "name": "a", "kind": "verifier", "redirect_uris": [REDIRECT] }), "invalid_value"),
     ] {
         make(body).await.expect_problem(code);
     }
     let path = format!("/v1/admin/clients/{}", made["client_id"].as_str().unwrap());
     let patch = |body: Value| server.client.patch(&*path).bearer(&admin.access).json(&body).send();
-    let changed = patch(json!({ "name": "Renamed", "redirect_uris": ["https://b.example/cb"], "consent": "implied" })).await;
+    let changed =
+        patch(json!({ "name": "Renamed", "redirect_uris": ["https://b.example/cb"], "consent": "implied" })).await;
     let changed = changed.expect(200).json();
-    assert_eq!((changed["name"].as_str(), &changed["redirect_uris"]), (Some("Renamed"), &json!(["https://b.example/cb"])));
+    assert_eq!(
+        (changed["name"].as_str(), &changed["redirect_uris"]),
+        (Some("Renamed"), &json!(["https://b.example/cb"]))
+    );
     assert_eq!(patch(json!({ "consent": null })).await.expect(200).json()["consent"], "ask", "null is the default");
     assert_eq!(server.client.get(&*path).bearer(&admin.access).send().await.expect(200).json()["name"], "Renamed");
     patch(json!({ "redirect_uris": [] })).await.expect_problem("invalid_value");
     patch(json!({ "disabled": true, "name": "b" })).await.expect_problem("malformed");
     patch(json!({ "secret": "mine" })).await.expect_problem("malformed");
-    let built_in = server.client.patch("/v1/admin/clients/portcullis").bearer(&admin.access).json(&json!({ "name": "x" }));
+    let built_in =
+        server.client.patch("/v1/admin/clients/portcullis").bearer(&admin.access).json(&json!({ "name": "x" }));
     built_in.send().await.expect_problem("invalid_value");
 }
 
@@ -71,10 +80,12 @@ async fn a_secret_is_rotated_with_overlap() {
 #[tokio::test]
 async fn who_a_client_is_is_said_in_one_way() {
     let server = TestServer::usual().await;
-    let (app, public) = (server.application("confidential", json!({})).await, server.application("public", json!({})).await);
+    let (app, public) =
+        (server.application("confidential", json!({})).await, server.application("public", json!({})).await);
     let post = |body: String| server.client.post("/oauth2/token").form(&body).send();
     let error = |answer: portcullis_testkit::Answer| answer.json()["error"].as_str().unwrap().to_owned();
-    let by_body = post(format!("client_id={}&client_secret={}&grant_type=refresh_token&refresh_token=x", app.id, app.secret));
+    let by_body =
+        post(format!("client_id={}&client_secret={}&grant_type=refresh_token&refresh_token=x", app.id, app.secret));
     assert_eq!(error(by_body.await.expect(400)), "invalid_grant");
     for body in [
         format!("client_id={}&grant_type=refresh_token&refresh_token=x", app.id),

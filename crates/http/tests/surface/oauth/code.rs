@@ -28,7 +28,10 @@ async fn code_and_pkce_give_tokens_that_say_who_it_is() {
     let (server, app, cookie) = world().await;
     let page = server.authorize(&app, &cookie, &[("scope", "openid email read")]).await.expect(200);
     let html = page.text();
-    assert!(html.contains("Allow An app?") && html.contains("See your email address") && html.contains("<code>read</code>"), "{html}");
+    assert!(
+        html.contains("Allow An app?") && html.contains("See your email address") && html.contains("<code>read</code>"),
+        "{html}"
+    );
     assert!(page.header("content-security-policy").contains("form-action 'self' http://127.0.0.1:9"));
     let place = server.decide(&html, &cookie, "allow").await.expect(303).header("location").to_owned();
     assert!(place.starts_with(&format!("{REDIRECT}?")));
@@ -41,7 +44,10 @@ async fn code_and_pkce_give_tokens_that_say_who_it_is() {
     assert_eq!((tokens["token_type"].as_str(), tokens["scope"].as_str()), (Some("Bearer"), Some("email openid read")));
     let (access, id) = (claims(&tokens["access_token"]), claims(&tokens["id_token"]));
     assert_eq!((access["client_id"].as_str(), access["aud"].as_str()), (Some(&*app.id), Some(&*server.issuer)));
-    assert_eq!((id["aud"].as_str(), id["azp"].as_str(), id["nonce"].as_str()), (Some(&*app.id), Some(&*app.id), Some("a nonce")));
+    assert_eq!(
+        (id["aud"].as_str(), id["azp"].as_str(), id["nonce"].as_str()),
+        (Some(&*app.id), Some(&*app.id), Some("a nonce"))
+    );
     assert_eq!((id["sub"].as_str(), id["sid"].as_str()), (access["sub"].as_str(), access["sid"].as_str()));
     assert_eq!((id["email"].as_str(), id["email_verified"].as_bool(), id.get("name")), (Some(ADA), Some(false), None));
     let half = portcullis_wire::Digest::of(tokens["access_token"].as_str().unwrap().as_bytes()).0;
@@ -83,7 +89,8 @@ async fn a_token_of_an_application_opens_no_account() {
     let id = tokens["id_token"].as_str().unwrap();
     server.client.get("/oauth2/userinfo").bearer(id).send().await.expect_problem("token_malformed");
     server.client.get("/v1/me").bearer(id).send().await.expect_problem("token_malformed");
-    let hint = server.authorize(&app, &cookie, &[("id_token_hint", token), ("prompt", "none"), ("scope", "openid")]).await;
+    let hint =
+        server.authorize(&app, &cookie, &[("id_token_hint", token), ("prompt", "none"), ("scope", "openid")]).await;
     assert!(parameter(hint.expect(303).header("location"), "code").is_some(), "what is no ID token hints at nobody");
     // The refresh token is the application's: the sign-in's own endpoint does not take it, and ends nothing.
     let body = json!({ "refresh_token": tokens["refresh_token"] });
@@ -104,7 +111,13 @@ async fn a_code_is_used_once_and_its_second_use_ends_what_it_gave() {
     let refused = server.refresh_for(&app, tokens["refresh_token"].as_str().unwrap()).await.expect(400);
     assert_eq!(refused.json()["error"], "invalid_grant");
     // The browser's session is not the application's to lose; and a third time writes nothing.
-    server.client.get("/account/devices").header("cookie", format!("__Host-portcullis_session={cookie}")).send().await.expect(200);
+    server
+        .client
+        .get("/account/devices")
+        .header("cookie", format!("__Host-portcullis_session={cookie}"))
+        .send()
+        .await
+        .expect(200);
     let head = server.app.hub().head();
     server.redeem(&app, &code).await.expect(400);
     assert_eq!(server.app.store().stamp().await.unwrap().head, head);
@@ -116,7 +129,12 @@ async fn a_code_is_its_clients_and_its_verifiers() {
     let other = server.application("confidential", json!({})).await;
     let code = server.code(&app, &cookie, "openid").await;
     let with = |verifier: &'static str, redirect: &'static str| {
-        vec![("grant_type", "authorization_code"), ("code", ""), ("redirect_uri", redirect), ("code_verifier", verifier)]
+        vec![
+            ("grant_type", "authorization_code"),
+            ("code", ""),
+            ("redirect_uri", redirect),
+            ("code_verifier", verifier),
+        ]
     };
     for (who, mut pairs) in [
         (&other, with(VERIFIER, REDIRECT)),
@@ -157,11 +175,23 @@ async fn every_end_reaches_codes_grants_and_applications() {
                 let sid = claims(&online["access_token"])["sid"].as_str().unwrap().to_owned();
                 server.client.delete(format!("/v1/me/sessions/{sid}")).bearer(&phone.access)
             }
-            "block" => server.client.post(format!("/v1/admin/accounts/{id}/block")).bearer(&admin.access).json(&json!({ "reason": "x" })),
+            "block" => server
+                .client
+                .post(format!("/v1/admin/accounts/{id}/block"))
+                .bearer(&admin.access)
+                .json(&json!({ "reason": "x" })),
             "delete" => server.client.delete(format!("/v1/admin/accounts/{id}")).bearer(&admin.access),
-            "client" => server.client.patch(format!("/v1/admin/clients/{}", app.id)).bearer(&admin.access).json(&json!({ "disabled": true })),
+            "client" => server
+                .client
+                .patch(format!("/v1/admin/clients/{}", app.id))
+                .bearer(&admin.access)
+                .json(&json!({ "disabled": true })),
             "admin" => server.client.delete(format!("/v1/admin/accounts/{id}/sessions")).bearer(&admin.access),
-            _ => server.client.post("/v1/admin/revocations").bearer(&admin.access).json(&json!({ "everyone": true, "reason": "x" })),
+            _ => server
+                .client
+                .post("/v1/admin/revocations")
+                .bearer(&admin.access)
+                .json(&json!({ "everyone": true, "reason": "x" })),
         };
         call.send().await.expect(200);
         let status = if end == "client" { 401 } else { 400 };
@@ -209,7 +239,11 @@ async fn revoking_really_revokes() {
         userinfo(&server, &kept["access_token"]).await.expect(200);
         // What is another's, dead or garbage is answered alike, and changes nothing.
         let head = server.app.store().stamp().await.unwrap().head;
-        let other = if app.id == public.id { &*Box::leak(Box::new(server.application("public", json!({})).await)) } else { &public };
+        let other = if app.id == public.id {
+            &*Box::leak(Box::new(server.application("public", json!({})).await))
+        } else {
+            &public
+        };
         for token in [text(&kept["access_token"]), text(&kept["refresh_token"])] {
             revoke(other.clone(), token, hint).await.expect(200);
         }
@@ -225,7 +259,10 @@ async fn revoking_really_revokes() {
     revoke(app.clone(), text(&offline["refresh_token"]), "").await.expect(200);
     let phone = server.sign_in(ADA).await;
     let listed = server.client.get("/v1/me/sessions").bearer(&phone.access).send().await.expect(200).json();
-    assert!(listed["sessions"].as_array().unwrap().iter().all(|session| session["kind"] != "connected_app"), "{listed}");
+    assert!(
+        listed["sessions"].as_array().unwrap().iter().all(|session| session["kind"] != "connected_app"),
+        "{listed}"
+    );
     let wrong = server.client.post("/oauth2/revoke").basic((&app.id, "wrong")).form("token=a").send().await.expect(401);
     assert_eq!(wrong.json()["error"], "invalid_client");
 }

@@ -10,7 +10,8 @@ const ADA: &str = "ada@example.test";
 async fn no_open_redirect() {
     let server = TestServer::usual().await;
     server.sign_up(ADA).await;
-    let app = server.application("confidential", json!({ "redirect_uris": [REDIRECT, "https://app.example/cb"] })).await;
+    let app =
+        server.application("confidential", json!({ "redirect_uris": [REDIRECT, "https://app.example/cb"] })).await;
     let cookie = server.page_sign_in(ADA).await;
     for evil in [
         "https://evil.example/cb",
@@ -25,18 +26,28 @@ async fn no_open_redirect() {
         "http://localhost:9/cb",
     ] {
         let answer = server.authorize(&app, &cookie, &[("redirect_uri", evil)]).await.expect(400);
-        assert!(answer.header("content-type").starts_with("text/html") && answer.header("location").is_empty(), "{evil}");
+        assert!(
+            answer.header("content-type").starts_with("text/html") && answer.header("location").is_empty(),
+            "{evil}"
+        );
     }
     // The port of a loopback address is the application's to choose (RFC 8252 §7.3).
-    let chosen = server.authorize(&app, &cookie, &[("redirect_uri", "http://127.0.0.1:50123/cb"), ("prompt", "none")]).await;
+    let chosen =
+        server.authorize(&app, &cookie, &[("redirect_uri", "http://127.0.0.1:50123/cb"), ("prompt", "none")]).await;
     assert!(chosen.expect(303).header("location").starts_with("http://127.0.0.1:50123/cb?error=consent_required"));
     // Unknown clients, repeated parameters: a page, and nothing else.
-    for query in ["", "client_id=cli_nothing", &format!("{}&state=b", request(&app, &[])), &format!("{}&client_id=x", request(&app, &[]))] {
+    for query in [
+        "",
+        "client_id=cli_nothing",
+        &format!("{}&state=b", request(&app, &[])),
+        &format!("{}&client_id=x", request(&app, &[])),
+    ] {
         let answer = server.client.get(format!("/oauth2/authorize?{query}")).send().await.expect(400);
         assert!(answer.header("location").is_empty(), "{query}");
     }
     let verifier = server.new_client("verifier").await;
-    let answer = server.client.get(format!("/oauth2/authorize?client_id={}&response_type=code", verifier.0)).send().await;
+    let answer =
+        server.client.get(format!("/oauth2/authorize?client_id={}&response_type=code", verifier.0)).send().await;
     assert!(answer.expect(400).header("location").is_empty());
 }
 
@@ -90,7 +101,8 @@ async fn who_is_not_signed_in_does_that_first_and_goes_on() {
     let cookie = signed_in.cookie("__Host-portcullis_session").unwrap();
     let on = signed_in.header("location").to_owned();
     assert!(on.starts_with("/oauth2/authorize?"), "{on}");
-    let page = server.client.get(on).header("cookie", format!("__Host-portcullis_session={cookie}")).send().await.expect(200);
+    let page =
+        server.client.get(on).header("cookie", format!("__Host-portcullis_session={cookie}")).send().await.expect(200);
     let page = page.text();
     let denied = server.decide(&page, &cookie, "deny").await.expect(303);
     assert_eq!(parameter(denied.header("location"), "error").as_deref(), Some("access_denied"));
@@ -112,7 +124,8 @@ async fn a_client_can_ask_for_a_fresh_sign_in() {
         let asked = server.authorize(&app, &cookie, &more).await.expect(303).header("location").to_owned();
         assert!(asked.starts_with("/sign-in?again=1"), "{asked}");
         // The page is shown, though somebody is signed in.
-        let shown = server.client.get(&*asked).header("cookie", format!("__Host-portcullis_session={cookie}")).send().await;
+        let shown =
+            server.client.get(&*asked).header("cookie", format!("__Host-portcullis_session={cookie}")).send().await;
         assert!(shown.expect(200).text().contains("Password"));
         server.advance(1_000);
         let again = sign_in_for(&server, &asked, Some(&cookie)).await;
@@ -151,7 +164,11 @@ async fn the_question_is_answered_by_whom_it_was_put_to() {
     // By a foreign page: nothing.
     let form = encode(&[("request", &request(&app, &[])), ("decision", "allow")]);
     for origin in [Some("https://evil.example"), Some("null"), None] {
-        let mut call = server.client.post("/oauth2/consent").header("cookie", format!("__Host-portcullis_session={ada}")).form(&form);
+        let mut call = server
+            .client
+            .post("/oauth2/consent")
+            .header("cookie", format!("__Host-portcullis_session={ada}"))
+            .form(&form);
         if let Some(origin) = origin {
             call = call.header("origin", origin);
         }
