@@ -1,17 +1,18 @@
 //! What administrators and operators do. Every act checks its actor alive, and still an administrator, in its own
 //! transaction; every read checks it after the data were read, so the answer is as of a moment when it held.
 use crate::callers::Caller;
+use crate::oauth::{has_secret, new_secret};
 use crate::{Acted, App, AppError, RepeatKey, Revoked, real};
 use portcullis_domain::account;
 use portcullis_domain::changes::{Change, Changes, Expect, Idempotency};
-use portcullis_domain::client::Profile;
+use portcullis_domain::client::{AuthMethod, Profile};
 use portcullis_domain::event::{Actor, EventKind, NewEvent};
 use portcullis_domain::kernel::{self, By, Door, Scope};
 use portcullis_domain::model::{ADMIN, Account, Client, ClientKind};
 use portcullis_domain::view::{AccountView, SessionView};
 use portcullis_domain::{Chance, Cut, Decision, Refused};
 use portcullis_store::{EventFilter, EventRow, LiveCount, Page};
-use portcullis_wire::{AccountId, ClientId, EventId, Rev, SecretString, SessionId, Time, b64};
+use portcullis_wire::{AccountId, ClientId, EventId, Rev, SecretString, SessionId, Time};
 use std::net::IpAddr;
 
 /// Somebody who may administer: an administrator by token, or whoever can reach the admin socket.
@@ -308,14 +309,14 @@ impl App {
         Ok(page)
     }
 
-    /// Registers a client, without a repeat key.
+    /// Registers a client that serves no people, without a repeat key.
     pub async fn admin_create_client(
         &self,
         admin: &Admin,
         name: &str,
         kind: ClientKind,
     ) -> Result<Registered, AppError> {
-        self.admin_register_client(admin, name, kind, None).await
+        self.admin_register_client(admin, name, kind, Profile::default(), None).await
     }
 
     /// Registers a client. Its secret has 256 random bits and is kept as a digest only; so a repeated call gives the client
@@ -325,18 +326,20 @@ impl App {
         admin: &Admin,
         name: &str,
         kind: ClientKind,
+        profile: Profile,
         repeat: Option<&RepeatKey>,
     ) -> Result<Registered, AppError> {
         let name = account::check_text("name", name)?;
-        let secret = (kind != ClientKind::Public)
-            .then(|| SecretString::new(format!("pcc_{}", b64::encode(&real::RealChance.secret()))));
+        let profile = self.checked_profile(kind, profile)?;
+        let by_secret = kind != ClientKind::Public && profile.token_endpoint_auth_method != AuthMethod::PrivateKeyJwt;
+        let secret = by_secret.then(new_secret);
         let client = Client {
             id: ClientId::from_bits(real::RealChance.bits()),
             name,
             kind,
             secret: secret.as_ref().map(SecretString::digest),
             old_secret: None,
-            profile: Profile::default(),
+            profile,
             version: 1,
             disabled: false,
             created_at: self.store().now(),
@@ -435,10 +438,10 @@ impl App {
 
     /// A client by its id and secret (RFC 6749 §2.3.1); `None` when they are not right or it is switched off.
     pub async fn authenticate_client(&self, id: &str, secret: &SecretString) -> Result<Option<Client>, AppError> {
-        let digest = secret.digest();
         let Ok(id) = id.parse::<ClientId>() else { return Ok(None) };
         let view = self.store().load_client(id).await.map_err(|e| self.fault(e.into()))?;
-        let client = view.map(|view| view.client).filter(|client| client.secret == Some(digest) && !client.disabled);
+        let now = self.now();
+        let client = view.map(|view| view.client).filter(|client| has_secret(client, secret, now) && !client.disabled);
         if let Some(client) = &client {
             self.hub().client_is_on(client);
         }

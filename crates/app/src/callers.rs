@@ -68,6 +68,11 @@ impl App {
             }
             Err(code) => return Err(AppError::Unauthenticated(code)),
         }
+        // An application's token opens what it was granted for, never the account itself.
+        if !token.claims().has_scope("account") {
+            let detail = "this takes a token of a sign-in here, with the scope account".into();
+            return Err(AppError::Bad(Code::InsufficientScope, detail));
+        }
         self.saw(view.session.id, view.stamp.now);
         Ok(Caller { view, scope: token.into_claims().scope, ip })
     }
@@ -81,6 +86,10 @@ impl App {
             Err(code) => return Err(AppError::Unauthenticated(code)),
         }
         let claims = token.claims();
+        if !claims.has_scope("account") {
+            let detail = "this takes a token of a sign-in here, with the scope account".into();
+            return Err(AppError::Bad(Code::InsufficientScope, detail));
+        }
         let view = self.token_session(claims).await?;
         if view.account.id != claims.sub || claims.rev > view.stamp.head {
             return Err(AppError::Unauthenticated(Code::TokenMalformed));
@@ -149,8 +158,8 @@ impl App {
     /// # Errors
     /// Faults: it is not known whether it lives.
     pub async fn introspect(&self, token: &str) -> Result<Option<AccessClaims>, AppError> {
-        match self.caller(Some(token), None).await {
-            Ok(_) => Ok(self.authentic(Some(token)).ok().map(Authentic::into_claims)),
+        match self.bearer(Some(token)).await {
+            Ok(bearer) => Ok(Some(bearer.claims)),
             Err(error @ (AppError::Fault(_) | AppError::Overloaded)) => Err(error),
             Err(_) => Ok(None),
         }
@@ -171,7 +180,7 @@ impl App {
         Ok(caller)
     }
 
-    fn authentic(&self, token: Option<&str>) -> Result<Authentic, AppError> {
+    pub(crate) fn authentic(&self, token: Option<&str>) -> Result<Authentic, AppError> {
         let token = token.ok_or(AppError::Unauthenticated(Code::TokenMissing))?;
         let token = self.hub().authenticate(token).map_err(AppError::Unauthenticated)?;
         // The rows first: a key that is dead there is dead here at once. Whoever has it signs what they like, so such a token
@@ -184,7 +193,7 @@ impl App {
 
     /// A token of ours that is stamped beyond the head proves that the database is older than it was (or that a signing key is
     /// stolen). Nearly always one comparison with what this node knows of the log.
-    async fn not_ahead(&self, claims: &AccessClaims) -> Result<(), AppError> {
+    pub(crate) async fn not_ahead(&self, claims: &AccessClaims) -> Result<(), AppError> {
         if claims.rev <= self.hub().head() {
             return Ok(());
         }

@@ -582,9 +582,19 @@ impl Hub {
 
     /// Whether it may be used now, judged as every verifier judges under `closed`.
     pub fn judge(&self, token: &Authentic) -> Result<(), Code> {
+        self.judge_as(token, &self.inner.expect)
+    }
+
+    /// The same, whoever of its audience is asked: for those who ask about a token, and do not serve it.
+    pub fn judge_for_any(&self, token: &Authentic) -> Result<(), Code> {
+        let audience = token.claims().aud.0.first().cloned().unwrap_or_default();
+        self.judge_as(token, &Expect { audience, issuer: self.inner.expect.issuer.clone() })
+    }
+
+    fn judge_as(&self, token: &Authentic, expect: &Expect) -> Result<(), Code> {
         let (wall, now) = (real::wall(), real::mono());
         let view = self.inner.view.load();
-        match portcullis_verify::judge_claims(&view, token, &self.inner.expect, Policy::Closed, now, wall).decision {
+        match portcullis_verify::judge_claims(&view, token, expect, Policy::Closed, now, wall).decision {
             Decision::Accept => Ok(()),
             Decision::Refuse(reason) => Err(reason.code()),
             Decision::AcceptUnproven | Decision::Introspect => Err(Code::NotFresh), // not under `closed`

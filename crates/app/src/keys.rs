@@ -9,10 +9,11 @@ use crate::real;
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use pair::Pair;
 use portcullis_domain::family::MacKey;
+use portcullis_domain::id_token::{self, IdClaims};
 use portcullis_domain::keys::{self, Make, State};
 use portcullis_domain::model::{Key, KeyPurpose};
 use portcullis_wire::jws::{self, ACCESS_TOKEN_TYP, Algorithm, Jwk};
-use portcullis_wire::{AccessClaims, Digest, KeyId, LogId, SecretBytes, SecretString, Time, b64};
+use portcullis_wire::{AccessClaims, ClientId, Digest, KeyId, LogId, SecretBytes, SecretString, SessionId, Time, b64};
 use std::collections::BTreeSet;
 use std::fmt;
 
@@ -174,6 +175,19 @@ fn aad(id: KeyId, purpose: KeyPurpose, log: LogId) -> Vec<u8> {
     format!("portcullis key {id} {} {log}", purpose.as_str()).into_bytes()
 }
 
+/// What an ID token of ours says, shown again as a hint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hint {
+    /// The issuer.
+    pub iss: String,
+    /// Who it was about, as the client knows them.
+    pub sub: String,
+    /// The client that it was made for.
+    pub aud: ClientId,
+    /// The session that it was made under.
+    pub sid: SessionId,
+}
+
 /// All keys in use, opened and parsed. Immutable; a change makes a new one.
 #[derive(Debug)]
 pub struct KeyRing {
@@ -274,10 +288,37 @@ impl KeyRing {
         self.dead.contains(&id)
     }
 
+    /// What ID tokens are signed with.
+    pub fn id_algorithm(&self) -> Algorithm {
+        self.signer.1.algorithm()
+    }
+
+    /// Signs an ID token (OpenID Connect Core §2).
+    pub fn sign_id_token(&self, claims: &IdClaims) -> Result<SecretString, KeyError> {
+        self.sign_as(id_token::TYP, claims)
+    }
+
+    /// What an ID token of ours says, expired or not, as long as its key is listed; `None` for anything else.
+    pub fn read_id_token(&self, token: &str) -> Option<Hint> {
+        let parts = jws::Compact::parse(token, id_token::TYP).ok()?;
+        let known = portcullis_verify::Keys::parse(&self.public);
+        let ours = known.verifies(parts.kid, parts.alg, parts.signing_input.as_bytes(), &parts.signature);
+        if ours != Some(true) || self.is_dead(parts.kid) {
+            return None;
+        }
+        let claims: IdClaims = portcullis_wire::json::from_slice(&parts.payload).ok()?;
+        let aud = claims.aud.parse().ok()?;
+        Some(Hint { iss: claims.iss, sub: claims.sub, aud, sid: claims.sid })
+    }
+
     /// Signs an access token (RFC 9068).
     pub fn sign(&self, claims: &AccessClaims) -> Result<SecretString, KeyError> {
+        self.sign_as(ACCESS_TOKEN_TYP, claims)
+    }
+
+    fn sign_as(&self, typ: &str, claims: &impl serde::Serialize) -> Result<SecretString, KeyError> {
         let (kid, pair) = &self.signer;
-        let input = jws::signing_input(pair.algorithm(), *kid, ACCESS_TOKEN_TYP, claims);
+        let input = jws::signing_input(pair.algorithm(), *kid, typ, claims);
         let input = input.map_err(|_| KeyError::Library)?;
         Ok(SecretString::new(jws::assemble(&input, &pair.sign(input.as_bytes())?)))
     }

@@ -16,6 +16,7 @@ pub mod hub;
 pub mod import;
 pub mod keys;
 pub mod mass;
+pub mod oauth;
 pub mod own_account;
 pub mod password;
 mod pruning;
@@ -397,17 +398,14 @@ fn sealed(mac: &MacKey, repeat: &RepeatKey) -> Digest {
 /// Whether to decide again after this conflict, or what to tell the caller.
 fn again_after(conflict: Conflict) -> Result<(), AppError> {
     match conflict {
-        Conflict::Moved | Conflict::Repeated => Ok(()),
+        // What was used meanwhile is seen as used by the next decision.
+        Conflict::Moved | Conflict::Repeated | Conflict::Used => Ok(()),
         Conflict::EmailTaken => Err(Refused::EmailTaken.into()),
         Conflict::Missing => Err(Refused::NotFound.into()),
         // The actor or the spared session died meanwhile: the token that named it is revoked.
         Conflict::NotAlive(_) => Err(AppError::Unauthenticated(Code::TokenRevoked)),
         Conflict::TooMany => {
             let detail = "as many revocations by filter are under way as may be; wait until one is done".into();
-            Err(Refused::Conflict { detail }.into())
-        }
-        Conflict::Used => {
-            let detail = "this was used before; begin anew".into();
             Err(Refused::Conflict { detail }.into())
         }
         Conflict::BornDead => {

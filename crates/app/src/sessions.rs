@@ -1,6 +1,7 @@
 //! What people do with accounts and sessions: sign up, sign in, refresh, look at their devices, end them.
 use crate::callers::{Caller, page_cookie};
 use crate::guessing::Taken;
+use crate::oauth::narrowed;
 use crate::password::PoolError;
 use crate::{Acted, App, AppError, RepeatKey, real};
 use portcullis_domain::account::{self, Email, NewAccount};
@@ -10,11 +11,11 @@ use portcullis_domain::family::Presented;
 use portcullis_domain::kernel::{self, By, Door, Scope};
 use portcullis_domain::model::{ADMIN, Account, Session};
 use portcullis_domain::refresh::{How, refresh};
-use portcullis_domain::sign_in::{Issued, SignIn, sign_in};
-use portcullis_domain::view::{Dead, SessionView};
+use portcullis_domain::sign_in::{Issued, SignIn, prove_again, sign_in};
+use portcullis_domain::view::{Dead, SessionView, SignInView};
 use portcullis_domain::{Chance as _, Decision, Refused, device, session_limit, stored_hash, time_rules};
 use portcullis_store::Remembered;
-use portcullis_wire::{ClientId, Code, Digest, GrantId, Rev, SecretString, SessionId, Time};
+use portcullis_wire::{AccountId, ClientId, Code, Digest, GrantId, Rev, SecretString, SessionId, Time};
 use std::net::IpAddr;
 use std::sync::atomic::Ordering;
 
@@ -38,6 +39,27 @@ pub struct Tokens {
     /// The marks of this device as a known one, when it signed in.
     pub device: Option<SecretString>,
     current: (GrantId, u64),
+}
+
+/// What a browser gets when its user has signed in.
+#[derive(Debug)]
+pub struct PageEntry {
+    /// The cookie of a new session, and that session; `None`: the one that it has goes on.
+    pub session: Option<(SecretString, Session)>,
+    /// The marks of this device as a known one.
+    pub device: SecretString,
+}
+
+/// What a right password led to.
+enum Signed {
+    In(Issued),
+    Again,
+}
+
+struct Entered {
+    signed: Signed,
+    cookie: Option<SecretString>,
+    device: SecretString,
 }
 
 /// What a revoking call committed.
@@ -148,8 +170,39 @@ impl App {
     /// Signs in by password. One hash is computed whatever the address; "blocked" is said only after the right password.
     /// With `page` the session also gets a page cookie.
     pub async fn sign_in(&self, credentials: Credentials, request: SignIn, page: bool) -> Result<Tokens, AppError> {
+        let entered = self.enter(credentials, request, page, None).await?;
+        match entered.signed {
+            Signed::In(issued) => self.tokens(issued, entered.cookie, Some(entered.device)),
+            Signed::Again => Err(AppError::Fault("a sign-in without a session went on with one".into())),
+        }
+    }
+
+    /// Signs a browser in, or lets whoever uses it already prove once more who they are: then its session goes on.
+    pub async fn page_sign_in(
+        &self,
+        credentials: Credentials,
+        request: SignIn,
+        present: Option<&Caller>,
+    ) -> Result<PageEntry, AppError> {
+        let present = present.map(|caller| (caller.view.account.id, caller.view.session.id));
+        let entered = self.enter(credentials, request, true, present).await?;
+        let session = match (entered.signed, entered.cookie) {
+            (Signed::In(issued), Some(cookie)) => Some((cookie, issued.session)),
+            (Signed::In(_), None) => return Err(AppError::Fault("a page signed in without a cookie".into())),
+            (Signed::Again, _) => None,
+        };
+        Ok(PageEntry { session, device: entered.device })
+    }
+
+    async fn enter(
+        &self,
+        credentials: Credentials,
+        request: SignIn,
+        page: bool,
+        present: Option<(AccountId, SessionId)>,
+    ) -> Result<Entered, AppError> {
         let began = real::mono();
-        let result = self.try_sign_in(credentials, request, page).await;
+        let result = self.try_sign_in(credentials, request, page, present).await;
         let counts = self.counts();
         if let Err(AppError::Refused(_)) = &result {
             self.hold_back(began).await;
@@ -173,7 +226,13 @@ impl App {
 
     /// The attempt is taken from its budgets first; then one hash is computed, whatever the verdict, the address or the
     /// account; and what was right is given back in the commit of the session.
-    async fn try_sign_in(&self, credentials: Credentials, mut request: SignIn, page: bool) -> Result<Tokens, AppError> {
+    async fn try_sign_in(
+        &self,
+        credentials: Credentials,
+        mut request: SignIn,
+        page: bool,
+        present: Option<(AccountId, SessionId)>,
+    ) -> Result<Entered, AppError> {
         let secret = page.then(|| real::RealChance.secret());
         request.cookie = secret.map(|secret| Digest::of(&secret));
         self.ensure_horizon().await?;
@@ -218,27 +277,43 @@ impl App {
                 }
                 _ => vec![],
             };
-            let decide = |view: &_, chance: &mut dyn portcullis_domain::Chance| {
-                let mut decision = sign_in(view, matches, &request, rules, keys.mac(), chance);
-                if let Some(limit) = limit {
-                    decision = session_limit::apply(decision, &live, limit, rules.idle_ttl, chance);
-                }
+            let own = |view: &SignInView| {
+                let account = view.account.as_ref()?.id;
+                present.filter(|(owner, _)| *owner == account).map(|(_, session)| session)
+            };
+            let decide = |view: &SignInView, chance: &mut dyn portcullis_domain::Chance| {
+                let mut decision = match own(view) {
+                    Some(session) => {
+                        let Decision { outcome, changes } = prove_again(view, matches, session, request.ip, chance);
+                        Decision { outcome: outcome.map(|()| Signed::Again), changes }
+                    }
+                    None => {
+                        let mut decision = sign_in(view, matches, &request, rules, keys.mac(), chance);
+                        if let Some(limit) = limit {
+                            decision = session_limit::apply(decision, &live, limit, rules.idle_ttl, chance);
+                        }
+                        Decision { outcome: decision.outcome.map(Signed::In), changes: decision.changes }
+                    }
+                };
                 if decision.outcome.is_ok() {
                     decision.changes.steps.extend(ours.succeeded());
                 }
                 decision
             };
             // One try per view: when rows have moved, another view must be loaded.
-            if let Some(issued) = self.act_once(|| async { Ok(view.clone()) }, decide).await? {
-                let stored = view.account.as_ref().and_then(|account| account.password_hash.as_deref());
-                if stored
-                    .and_then(|text| stored_hash::parse(text).ok())
-                    .is_some_and(|stored| stored.is_worse_than(hashing.memory_kib, hashing.passes))
-                {
-                    tokio::spawn(self.clone().upgrade_password(issued.account.clone(), again));
+            if let Some(signed) = self.act_once(|| async { Ok(view.clone()) }, decide).await? {
+                let worse = |account: &Account| {
+                    let stored = account.password_hash.as_deref().and_then(|text| stored_hash::parse(text).ok());
+                    stored.is_some_and(|stored| stored.is_worse_than(hashing.memory_kib, hashing.passes))
+                };
+                if let Some(account) = view.account.filter(worse) {
+                    tokio::spawn(self.clone().upgrade_password(account, again));
                 }
-                let cookie = secret.map(|secret| page_cookie(issued.session.id, &secret));
-                return self.tokens(issued, cookie, Some(self.marks(&ours, device.as_ref())));
+                let cookie = match (&signed, secret) {
+                    (Signed::In(issued), Some(secret)) => Some(page_cookie(issued.session.id, &secret)),
+                    _ => None,
+                };
+                return Ok(Entered { signed, cookie, device: self.marks(&ours, device.as_ref()) });
             }
             view = load().await?;
             // The proof is of one password. What was right of one that has been changed since is right no longer.
@@ -269,7 +344,18 @@ impl App {
 
     /// Exchanges a refresh token.
     pub async fn refresh(&self, token: &SecretString, how: How) -> Result<Tokens, AppError> {
-        let result = self.try_refresh(token, how).await;
+        let issued = self.counted_refresh(token, how, None).await?;
+        self.tokens(issued, None, None)
+    }
+
+    /// A refresh, by whichever client. `scope`: what of the granted scopes the access token is to have.
+    pub(crate) async fn counted_refresh(
+        &self,
+        token: &SecretString,
+        how: How,
+        scope: Option<&str>,
+    ) -> Result<Issued, AppError> {
+        let result = self.try_refresh(token, how, scope).await;
         let counts = self.counts();
         match &result {
             Ok(_) => counts.refreshes.fetch_add(1, Ordering::Relaxed),
@@ -285,7 +371,7 @@ impl App {
 
     /// A refresh that was held up (a paused server, a slow disk) is refused with 503 instead of acting late: what it would
     /// decide on may be about a client that has long repeated itself, and a late hand-out would look like theft (I6).
-    async fn try_refresh(&self, token: &SecretString, how: How) -> Result<Tokens, AppError> {
+    async fn try_refresh(&self, token: &SecretString, how: How, scope: Option<&str>) -> Result<Issued, AppError> {
         let latest = real::mono().plus((self.settings().rules.retry_window / 2).max(1000));
         let in_time = || if real::mono() < latest { Ok(()) } else { Err(AppError::Overloaded) };
         let invalid = || AppError::from(Refused::RefreshInvalid);
@@ -315,7 +401,17 @@ impl App {
         };
         let rules = &self.settings().rules;
         let acted = self
-            .act("", None, load, |view, chance| refresh(view, &presented, &how, rules, key, keys.mac(), chance))
+            .act("", None, load, |view, chance| {
+                let narrowed = match narrowed(&view.grant.scope, scope) {
+                    Ok(narrowed) => narrowed,
+                    Err(refused) => return Decision::refuse(refused),
+                };
+                let mut decision = refresh(view, &presented, &how, rules, key, keys.mac(), chance);
+                if let (Ok(issued), Some(scope)) = (&mut decision.outcome, narrowed) {
+                    issued.claims.scope = scope;
+                }
+                decision
+            })
             .await;
         if let Err(AppError::Refused(Refused::Unavailable { detail })) = &acted {
             tracing::error!(%detail, grant = %presented.grant(), "refresh refused for now");
@@ -324,7 +420,7 @@ impl App {
         let acted = acted?;
         in_time()?; // it is committed; the client repeats and gets the same successor
         match acted {
-            Acted::Done(issued, _) | Acted::Answered(issued) => self.tokens(issued, None, None),
+            Acted::Done(issued, _) | Acted::Answered(issued) => Ok(issued),
             Acted::Before(_) => Err(AppError::Fault("a refresh has no repeat key".into())),
         }
     }
@@ -380,10 +476,7 @@ impl App {
         self.live_sessions(caller.view.account.id).await
     }
 
-    pub(crate) async fn live_sessions(
-        &self,
-        account: portcullis_wire::AccountId,
-    ) -> Result<Vec<SessionView>, AppError> {
+    pub(crate) async fn live_sessions(&self, account: AccountId) -> Result<Vec<SessionView>, AppError> {
         const MAX_LISTED: u32 = 1000;
         let rows = self.store().list_sessions(account, MAX_LISTED).await.map_err(|e| self.fault(e.into()))?;
         let idle_ttl = self.settings().rules.idle_ttl;
@@ -448,7 +541,7 @@ impl App {
         &self,
         door: Door,
         session: SessionId,
-        owner: Option<portcullis_wire::AccountId>,
+        owner: Option<AccountId>,
         by: &By<'_>,
         actor: &str,
         repeat: Option<&RepeatKey>,

@@ -105,6 +105,8 @@ pub enum Expect {
     },
     /// The session has not been ended by itself.
     SessionNotEnded(SessionId),
+    /// The grant has not been ended by itself: a Conflict (`Moved`) when it has, `Missing` when there is none.
+    GrantNotEnded(GrantId),
     /// No more than `at_most` sessions of the account live, besides these; by the rule of [`Expect::Alive`].
     LiveSessions {
         /// The account.
@@ -136,8 +138,8 @@ pub enum Expect {
         /// `Consent::generation`; 0 where there is no row.
         generation: u32,
     },
-    /// The account has no other living grants of this client than these: not ended, under sessions that were not ended. A
-    /// Conflict (`Moved`) when it has. Who commits it also writes the consent, whose row is what this is counted under.
+    /// The account has no other living grants of this client than these, by the rows alone, just as a store's `list_grants`
+    /// counts: what a cut killed does not live. A Conflict (`Moved`) when it has. Who commits it also writes the consent, whose row is what this is counted under.
     NoOtherGrants {
         /// The account.
         account: AccountId,

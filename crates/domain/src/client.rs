@@ -256,7 +256,8 @@ impl Profile {
     }
 
     fn fill_in(&mut self, kind: ClientKind) {
-        if self.grant_types.is_empty() {
+        // Without an address it signs nobody in: a client that only asks about tokens.
+        if self.grant_types.is_empty() && !self.redirect_uris.is_empty() {
             self.grant_types = vec![GrantType::AuthorizationCode, GrantType::RefreshToken];
         }
         if self.scopes.is_empty() {
@@ -527,7 +528,9 @@ mod tests {
         ] {
             assert_eq!(field(with(&[bad]), ClientKind::Confidential), "redirect_uris", "{bad}");
         }
-        assert_eq!(field(with(&[]), ClientKind::Public), "redirect_uris");
+        let codes = Profile { grant_types: vec![GrantType::AuthorizationCode], ..Profile::default() };
+        assert_eq!(field(codes, ClientKind::Public), "redirect_uris");
+        assert!(with(&[]).checked(ClientKind::Confidential, 300).unwrap().grant_types.is_empty(), "it introspects");
         let ok = || with(&["https://a.example/cb"]);
         assert_eq!(field(Profile { scopes: vec!["admin".into()], ..ok() }, ClientKind::Public), "scopes");
         assert_eq!(field(Profile { scopes: vec!["a b".into()], ..ok() }, ClientKind::Public), "scopes");

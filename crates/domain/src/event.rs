@@ -45,6 +45,8 @@ kinds! {
     AccountsExported = "accounts.exported";
     /// Somebody signed in.
     SessionStarted = "session.started";
+    /// Somebody proved once more who they are, in a session that goes on.
+    SessionProven = "session.proven";
     /// A session was ended.
     SessionEnded = "session.ended";
     /// All sessions of an account were ended, or all but one.
@@ -65,6 +67,22 @@ kinds! {
     ClientCreated = "client.created";
     /// A client was switched off.
     ClientDisabled = "client.disabled";
+    /// Somebody allowed a client to do something; the reason names the scopes.
+    ConsentGiven = "consent.given";
+    /// Somebody withdrew that, and everything that the client had of them has ended.
+    ConsentWithdrawn = "consent.withdrawn";
+    /// A client got tokens under a session.
+    GrantIssued = "grant.issued";
+    /// A client got access that lasts while its user is away.
+    AppConnected = "app.connected";
+    /// A client gave up tokens, or a grant was ended.
+    GrantEnded = "grant.ended";
+    /// A token was revoked.
+    TokenRevoked = "token.revoked";
+    /// A client was changed.
+    ClientChanged = "client.changed";
+    /// A client got another secret.
+    SecretRotated = "client.secret_rotated";
     /// A client was switched on again.
     ClientEnabled = "client.enabled";
     /// A signing or MAC key was made.

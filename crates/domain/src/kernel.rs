@@ -9,7 +9,7 @@ use crate::event::{Actor, EventKind, NewEvent};
 use crate::{Chance, Change};
 use alloc::{format, vec};
 use core::net::IpAddr;
-use portcullis_wire::{AccountId, ClientId, EventId, GrantId, KeyId, SessionId, Target, Verb};
+use portcullis_wire::{AccountId, ClientId, EventId, GrantId, KeyId, SessionId, Target, TokenId, Verb};
 
 /// A way by which access is taken away. `xtask tidy` and the table test of `app` see to it that each has its row in the
 /// table door × credential (I8).
@@ -45,6 +45,14 @@ pub enum Door {
     Filter,
     /// The log is founded anew after a rollback.
     Refound,
+    /// An authorization code was shown a second time: what the first use gave ends (RFC 6749 §4.1.2).
+    CodeReplay,
+    /// A client gives up a token, or all that it got under a grant (RFC 7009).
+    TokenRevoked,
+    /// A user withdraws what they allowed a client: everything that it has of them ends.
+    ConsentWithdrawn,
+    /// A user signs out by an application's logout (OpenID Connect RP-Initiated Logout).
+    RpLogout,
     /// A signing key is dead: whoever holds it signs nothing that is accepted any more.
     KeyRevoked,
 }
@@ -67,6 +75,10 @@ impl Door {
         Self::ClientOff,
         Self::Filter,
         Self::Refound,
+        Self::CodeReplay,
+        Self::TokenRevoked,
+        Self::ConsentWithdrawn,
+        Self::RpLogout,
         Self::KeyRevoked,
     ];
 
@@ -88,6 +100,10 @@ impl Door {
             Self::ClientOff => "client_disabled",
             Self::Filter => "revoked_by_filter",
             Self::Refound => "refounded",
+            Self::CodeReplay => "code_reused",
+            Self::TokenRevoked => "revoked_by_client",
+            Self::ConsentWithdrawn => "consent_withdrawn",
+            Self::RpLogout => "signed_out_by_application",
             Self::KeyRevoked => "key_revoked",
         }
     }
@@ -104,6 +120,10 @@ impl Door {
             Self::ClientOff => EventKind::ClientDisabled,
             Self::Filter => EventKind::SessionsRevoked,
             Self::Refound => EventKind::LogRefounded,
+            Self::CodeReplay => EventKind::GrantEnded,
+            Self::TokenRevoked => EventKind::TokenRevoked,
+            Self::ConsentWithdrawn => EventKind::ConsentWithdrawn,
+            Self::RpLogout => EventKind::SessionEnded,
             Self::KeyRevoked => EventKind::KeyRevoked,
         }
     }
@@ -127,6 +147,15 @@ pub enum Scope {
         session: SessionId,
         /// Which.
         grant: GrantId,
+    },
+    /// One access token.
+    Token {
+        /// Whose.
+        account: AccountId,
+        /// Under which session.
+        session: SessionId,
+        /// Which.
+        token: TokenId,
     },
     /// Every session of an account.
     Account(AccountId),
@@ -190,7 +219,11 @@ pub fn end(door: Door, scope: Scope, except: Option<SessionId>, by: &By<'_>, cha
             (Target::Session(session), event.account(account).session(session), Some(alive))
         }
         Scope::Grant { account, session, grant } => {
-            (Target::Grant(grant), event.account(account).session(session), None)
+            let alive = Expect::GrantNotEnded(grant);
+            (Target::Grant(grant), event.account(account).session(session), Some(alive))
+        }
+        Scope::Token { account, session, token } => {
+            (Target::Token(token), event.account(account).session(session), None)
         }
         Scope::Account(account) => (Target::Account(account), event.account(account), None),
         Scope::Client(client) => (Target::Client(client), event.client(client), None),

@@ -13,13 +13,16 @@
 extern crate alloc;
 
 pub mod account;
+pub mod authorize;
 pub mod changes;
 pub mod client;
 pub mod client_hints;
+pub mod code;
 pub mod cut;
 pub mod device;
 pub mod event;
 pub mod family;
+pub mod id_token;
 pub mod import;
 pub mod issue;
 pub mod kernel;

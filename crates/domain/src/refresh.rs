@@ -181,6 +181,11 @@ pub fn refresh(
     Decision { outcome: Ok(issued), changes }
 }
 
+/// Whether nothing under this grant lives any more, by its rows.
+pub fn is_dead(view: &RefreshView, rules: &Rules) -> bool {
+    why_dead(view, rules).is_some()
+}
+
 /// Why nothing under this grant lives any more, if so.
 fn why_dead(view: &RefreshView, rules: &Rules) -> Option<Refused> {
     let (grant, session, stamp) = (&view.grant, &view.session, &view.stamp);

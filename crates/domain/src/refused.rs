@@ -2,6 +2,71 @@
 use alloc::string::String;
 use portcullis_wire::Code;
 
+macro_rules! oauth_errors {
+    ($($(#[$doc:meta])* $name:ident = $text:literal;)*) => {
+        /// The errors of OAuth and OpenID Connect.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum OAuthError { $($(#[$doc])* $name,)* }
+        impl OAuthError {
+            /// All of them.
+            pub const ALL: &'static [Self] = &[$(Self::$name),*];
+            /// The word on the wire.
+            pub const fn as_str(self) -> &'static str { match self { $(Self::$name => $text,)* } }
+        }
+    };
+}
+
+oauth_errors! {
+    /// RFC 6749 §4.1.2.1, §5.2.
+    InvalidRequest = "invalid_request";
+    /// RFC 6749 §5.2.
+    InvalidClient = "invalid_client";
+    /// RFC 6749 §5.2.
+    InvalidGrant = "invalid_grant";
+    /// RFC 6749 §4.1.2.1, §5.2.
+    UnauthorizedClient = "unauthorized_client";
+    /// RFC 6749 §5.2.
+    UnsupportedGrantType = "unsupported_grant_type";
+    /// RFC 6749 §4.1.2.1.
+    UnsupportedResponseType = "unsupported_response_type";
+    /// RFC 6749 §5.2.
+    InvalidScope = "invalid_scope";
+    /// RFC 6749 §4.1.2.1.
+    AccessDenied = "access_denied";
+    /// RFC 7009 §2.2.1.
+    UnsupportedTokenType = "unsupported_token_type";
+    /// RFC 8707 §2.
+    InvalidTarget = "invalid_target";
+    /// RFC 9449 §5.
+    InvalidDpopProof = "invalid_dpop_proof";
+    /// RFC 9449 §8.
+    UseDpopNonce = "use_dpop_nonce";
+    /// RFC 8628 §3.5.
+    AuthorizationPending = "authorization_pending";
+    /// RFC 8628 §3.5.
+    SlowDown = "slow_down";
+    /// RFC 8628 §3.5.
+    ExpiredToken = "expired_token";
+    /// OpenID Connect Core §3.1.2.6.
+    LoginRequired = "login_required";
+    /// OpenID Connect Core §3.1.2.6.
+    ConsentRequired = "consent_required";
+    /// OpenID Connect Core §3.1.2.6.
+    InteractionRequired = "interaction_required";
+    /// OpenID Connect Core §3.1.2.6.
+    RequestNotSupported = "request_not_supported";
+    /// OpenID Connect Core §3.1.2.6.
+    RequestUriNotSupported = "request_uri_not_supported";
+    /// RFC 9101 §6.1.
+    InvalidRequestUri = "invalid_request_uri";
+    /// RFC 7591 §3.2.2.
+    InvalidRedirectUri = "invalid_redirect_uri";
+    /// RFC 7591 §3.2.2.
+    InvalidClientMetadata = "invalid_client_metadata";
+    /// RFC 6749 §4.1.2.1.
+    TemporarilyUnavailable = "temporarily_unavailable";
+}
+
 /// A refusal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refused {
@@ -42,6 +107,13 @@ pub enum Refused {
         /// What is wrong, and what to do.
         detail: String,
     },
+    /// As OAuth's endpoints say it.
+    OAuth {
+        /// The error.
+        error: OAuthError,
+        /// In words, for the client's developers.
+        detail: String,
+    },
     /// The actor may not do this.
     Forbidden,
     /// Something else happened at the same time; the call may be repeated.
@@ -70,6 +142,9 @@ impl Refused {
             Self::NotFound => Code::NotFound,
             Self::EmailTaken => Code::EmailTaken,
             Self::InvalidValue { .. } => Code::InvalidValue,
+            Self::OAuth { error: OAuthError::InvalidClient, .. } => Code::InvalidCredentials,
+            Self::OAuth { error: OAuthError::InvalidDpopProof | OAuthError::UseDpopNonce, .. } => Code::Malformed,
+            Self::OAuth { .. } => Code::Malformed,
             Self::Forbidden => Code::Forbidden,
             Self::Conflict { .. } => Code::Conflict,
             Self::Unavailable { .. } => Code::Unavailable,

@@ -49,6 +49,54 @@ pub fn first_party_scope(account: &Account) -> &'static str {
     if account.has_role(ADMIN) { "account admin" } else { "account" }
 }
 
+/// The account that the right password opens.
+fn entitled(view: &SignInView, password_matches: bool) -> Result<&Account, Refused> {
+    let account = view.account.as_ref().filter(|account| password_matches && account.password_hash.is_some());
+    let account = account.ok_or(Refused::InvalidCredentials)?;
+    if let Some(block) = account.block_at(view.stamp.now) {
+        return Err(Refused::AccountBlocked { reason: block.reason.clone() });
+    }
+    if let Status::Deleting { until, .. } = account.status {
+        let reason =
+            format!("it is being deleted, and will be gone at {until}; until then an administrator can restore it");
+        return Err(Refused::AccountBlocked { reason });
+    }
+    if !account.usable_at(view.stamp.now) {
+        return Err(Refused::InvalidCredentials);
+    }
+    Ok(account)
+}
+
+/// Whoever uses `session` proves who they are once more: the same session goes on, with a younger `auth_time`. The caller has
+/// seen to it that the account of `view` is the session's.
+pub fn prove_again(
+    view: &SignInView,
+    password_matches: bool,
+    session: SessionId,
+    ip: Option<IpAddr>,
+    chance: &mut dyn Chance,
+) -> Decision<()> {
+    let account = match entitled(view, password_matches) {
+        Ok(account) => account,
+        Err(refused) => return Decision::refuse(refused),
+    };
+    let actor = Actor::Account { account: account.id, session };
+    let event = NewEvent::new(EventId::from_bits(chance.bits()), EventKind::SessionProven, &actor)
+        .account(account.id)
+        .session(session)
+        .ip(ip);
+    let changes = Changes {
+        expects: vec![
+            Expect::Alive { session, role: None },
+            Expect::PasswordVersion { account: account.id, version: account.password_version },
+        ],
+        steps: vec![Change::SetAuthTime { session, at: view.stamp.now }],
+        events: vec![event],
+        ..Changes::default()
+    };
+    Decision { outcome: Ok(()), changes }
+}
+
 /// Decides a sign-in. `password_matches` is the outcome of comparing the given password with `view.account`'s hash, `false`
 /// when there is none. Birth and stamp are the head of `view`, the snapshot that the hash was loaded from.
 pub fn sign_in(
@@ -59,21 +107,10 @@ pub fn sign_in(
     key: &MacKey,
     chance: &mut dyn Chance,
 ) -> Decision<Issued> {
-    let Some(account) = view.account.as_ref().filter(|account| password_matches && account.password_hash.is_some())
-    else {
-        return Decision::refuse(Refused::InvalidCredentials);
+    let account = match entitled(view, password_matches) {
+        Ok(account) => account,
+        Err(refused) => return Decision::refuse(refused),
     };
-    if let Some(block) = account.block_at(view.stamp.now) {
-        return Decision::refuse(Refused::AccountBlocked { reason: block.reason.clone() });
-    }
-    if let Status::Deleting { until, .. } = account.status {
-        let reason =
-            format!("it is being deleted, and will be gone at {until}; until then an administrator can restore it");
-        return Decision::refuse(Refused::AccountBlocked { reason });
-    }
-    if !account.usable_at(view.stamp.now) {
-        return Decision::refuse(Refused::InvalidCredentials);
-    }
     let (stamp, now) = (&view.stamp, view.stamp.now);
     let agent = request.user_agent.as_deref();
     let session = Session {

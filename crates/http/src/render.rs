@@ -7,9 +7,9 @@ use portcullis_app::EventRow;
 use portcullis_app::hub::nodes::Placed;
 use portcullis_domain::keys::{self, State};
 use portcullis_domain::mass::Job;
-use portcullis_domain::model::{Account, Client, Key, Session, Status};
+use portcullis_domain::model::{Account, Client, ClientKind, Key, Session, Status};
 use portcullis_domain::view::SessionView;
-use portcullis_wire::{AccountId, Code, Rev, SessionId, Time};
+use portcullis_wire::{AccountId, ClientId, Code, Rev, SessionId, Time};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use std::net::IpAddr;
@@ -129,11 +129,23 @@ impl std::str::FromStr for SessionCursor {
     }
 }
 
+/// A client, with what it registered.
 pub(crate) fn client(client: &Client) -> Value {
-    json!({
+    let mut out = json!({
         "client_id": client.id, "name": client.name, "kind": client.kind.as_str(),
         "disabled": client.disabled, "created_at": client.created_at,
-    })
+    });
+    if client.kind != ClientKind::Verifier
+        && client.id != ClientId::FIRST_PARTY
+        && let (Some(members), Ok(Value::Object(profile))) =
+            (out.as_object_mut(), serde_json::to_value(&client.profile))
+    {
+        members.extend(profile);
+    }
+    if let Some((_, until)) = client.old_secret {
+        out["old_secret_until"] = json!(until);
+    }
+    out
 }
 
 pub(crate) fn event(row: &EventRow) -> Value {

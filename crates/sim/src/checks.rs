@@ -625,5 +625,9 @@ fn end_kind(door: portcullis_domain::kernel::Door) -> &'static str {
         Door::Refound => "end: refounded",
         Door::KeyRevoked => "end: key_revoked",
         Door::SessionLimit => "end: session_limit",
+        Door::CodeReplay => "end: code_reused",
+        Door::TokenRevoked => "end: revoked_by_client",
+        Door::ConsentWithdrawn => "end: consent_withdrawn",
+        Door::RpLogout => "end: signed_out_by_application",
     }
 }

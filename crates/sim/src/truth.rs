@@ -55,7 +55,7 @@ impl Act {
                 Scope::Session { session: ended, .. } => ended == session,
                 Scope::Grant { grant: ended, .. } => ended == grant,
                 Scope::Account(ended) => ended == account,
-                Scope::Client(_) | Scope::Key(_) => false,
+                Scope::Client(_) | Scope::Key(_) | Scope::Token { .. } => false,
                 Scope::All => true,
             }
     }

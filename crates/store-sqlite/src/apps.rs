@@ -8,7 +8,7 @@ use crate::rows::{
 use portcullis_domain::mass;
 use portcullis_domain::model::Consent;
 use portcullis_domain::view::{AppView, GrantView, SessionView, TicketView};
-use portcullis_wire::{AccountId, ClientId, Digest, GrantId, SessionId, Time};
+use portcullis_wire::{AccountId, ClientId, Digest, SessionId, Time};
 use rusqlite::{Connection, params};
 
 pub(crate) fn app(db: &Connection, session: SessionId, client: ClientId, now: Time) -> Result<Option<AppView>, Fault> {
@@ -92,11 +92,4 @@ pub(crate) fn consents(db: &Connection, account: AccountId) -> Result<Vec<Consen
 pub(crate) fn generation(db: &Connection, account: AccountId, client: ClientId) -> Result<u32, Fault> {
     const SQL: &str = "SELECT k.generation FROM consents k WHERE k.account = ?1 AND k.client = ?2";
     Ok(one(db, SQL, params![account.blob(), client.blob()], |cells| cells.get())?.unwrap_or_default())
-}
-
-/// The grants of an account at a client that were not ended, under sessions that were not ended.
-pub(crate) fn unended_grants(db: &Connection, account: AccountId, client: ClientId) -> Result<Vec<GrantId>, Fault> {
-    const SQL: &str = "SELECT g.id FROM sessions s CROSS JOIN grants g ON g.session = s.id \
-         WHERE s.account = ?1 AND s.ended_rev IS NULL AND g.ended_rev IS NULL AND g.client = ?2";
-    all(db, SQL, params![account.blob(), client.blob()], |cells| cells.table("grants").id())
 }

@@ -3,6 +3,7 @@
 //!
 //! This crate is for tests: it panics with words when something does not work, and it waits. No product crate depends on it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on says so and ends")]
+pub mod application;
 pub mod browser;
 pub mod client;
 pub mod clock;
@@ -12,6 +13,7 @@ pub mod server;
 mod standby;
 pub mod temp;
 
+pub use application::{Application, parameter};
 pub use browser::Browser;
 pub use client::{Answer, Client, Events};
 pub use portcullis_store_sqlite::OpenOptions;

@@ -42,4 +42,9 @@ impl Hub {
         }
         kept.insert(client.id, (client.clone(), began));
     }
+
+    /// A client whose row was changed here: its next call reads it.
+    pub(crate) fn forget_client(&self, id: ClientId) {
+        self.inner.clients.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+    }
 }

@@ -44,6 +44,7 @@ pub(crate) fn routes(table: Table) -> Table {
         .post("/v1/admin/clients", clients::create)
         .get("/v1/admin/clients/{id}", clients::get)
         .patch("/v1/admin/clients/{id}", clients::change)
+        .post("/v1/admin/clients/{id}/secret", clients::rotate_secret)
         .get("/v1/admin/verifiers", reads::verifiers)
         .get("/v1/admin/events", reads::events)
         .get("/v1/admin/keys", keys::list)

@@ -29,23 +29,23 @@ pub(super) async fn index() -> Response {
 }
 
 /// Somebody who is signed in, or the answer that leads to signing in. Only a certain end takes the cookie away.
-async fn caller(ctx: &Ctx) -> Result<Result<Caller, Response>, Problem> {
+pub(super) async fn caller(ctx: &Ctx, path: &str) -> Result<Result<Caller, Response>, Problem> {
     let Some(cookie) = cookies::read(&ctx.headers, cookies::SESSION) else {
-        return Ok(Err(go(&sign_in::address(None, Some(PATH)), vec![])));
+        return Ok(Err(go(&sign_in::address(None, Some(path)), vec![])));
     };
     match ctx.app().page_caller(&cookie, ctx.ip).await {
         Ok(caller) => Ok(Ok(caller)),
         Err(AppError::Refused(refused)) if refused.is_certain_end() => {
-            let place = sign_in::address(Some("ended"), Some(PATH));
+            let place = sign_in::address(Some("ended"), Some(path));
             Ok(Err(go(&place, vec![cookies::clear(cookies::SESSION)])))
         }
-        Err(AppError::Unauthenticated(_)) => Ok(Err(go(&sign_in::address(None, Some(PATH)), vec![]))),
+        Err(AppError::Unauthenticated(_)) => Ok(Err(go(&sign_in::address(None, Some(path)), vec![]))),
         Err(error) => Err(error.into()),
     }
 }
 
 pub(super) async fn show(ctx: Ctx) -> Result<Response, Problem> {
-    let caller = match caller(&ctx).await? {
+    let caller = match caller(&ctx, PATH).await? {
         Ok(caller) => caller,
         Err(elsewhere) => return Ok(elsewhere),
     };
@@ -79,7 +79,7 @@ fn device(view: &SessionView, now: Time) -> minijinja::Value {
 /// The caller of a changing form: the request must say that it comes from our own page.
 async fn actor(ctx: &Ctx) -> Result<Result<Caller, Response>, Problem> {
     origin::must_be_ours(&ctx.shared, &ctx.headers)?;
-    caller(ctx).await
+    caller(ctx, PATH).await
 }
 
 /// The session that a form is about, and what else it holds.

@@ -3,6 +3,8 @@
 //! Pages are the one place where a cookie authenticates everything, so every form is a POST whose `Origin` must be ours, the
 //! content security policy allows nothing but our own stylesheet and icon and forms to ourselves, and nobody may frame them.
 //! Templates are minijinja with escaping always on; a directory may override any of them, so that operators restyle without a build.
+mod apps;
+mod authorize;
 mod devices;
 mod sign_in;
 mod words;
@@ -17,10 +19,12 @@ use portcullis_wire::{Code, Digest, b64};
 use std::path::Path;
 use std::sync::Arc;
 
-const TEMPLATES: [(&str, &str); 4] = [
+const TEMPLATES: [(&str, &str); 6] = [
     ("layout.html", include_str!("../../templates/layout.html")),
     ("sign_in.html", include_str!("../../templates/sign_in.html")),
     ("devices.html", include_str!("../../templates/devices.html")),
+    ("apps.html", include_str!("../../templates/apps.html")),
+    ("consent.html", include_str!("../../templates/consent.html")),
     ("problem.html", include_str!("../../templates/problem.html")),
 ];
 const CSS: (&str, &str) = ("app.css", include_str!("../../assets/app.css"));
@@ -57,7 +61,7 @@ impl Pages {
     }
 
     /// With files of this directory in place of those of the same name: `layout.html`, `sign_in.html`, `devices.html`,
-    /// `problem.html`, `app.css`, `icon.svg`. Read once, now.
+    /// `apps.html`, `consent.html`, `problem.html`, `app.css`, `icon.svg`. Read once, now.
     ///
     /// # Errors
     /// Which file cannot be read or is no template, in words.
@@ -109,21 +113,25 @@ pub(crate) fn routes(table: Table) -> Table {
         .post("/account/devices/rename", devices::rename)
         .post("/account/devices/end-others", devices::end_others)
         .post("/account/devices/end-all", devices::end_all)
+        .get("/account/apps", apps::show)
+        .post("/account/apps/disconnect", apps::disconnect)
+        .get(authorize::PATH, authorize::show)
+        .post(authorize::PATH, authorize::by_form)
+        .post("/oauth2/consent", authorize::decide)
         .get("/assets/app.css", css)
         .get("/assets/icon.svg", icon)
 }
 
 /// Whether a path is a page, so that a refusal there is one too.
 pub(crate) fn is_page(path: &str) -> bool {
-    matches!(path, "/sign-in" | "/sign-out" | "/account") || path.starts_with("/account/")
+    matches!(path, "/sign-in" | "/sign-out" | "/account" | authorize::PATH | "/oauth2/consent")
+        || path.starts_with("/account/")
 }
 
 /// What every page says to the browser.
 pub(crate) fn add_headers(headers: &mut HeaderMap) {
-    const POLICY: &str = "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; frame-ancestors 'none'; \
-                          base-uri 'none'";
+    headers.entry(header::CONTENT_SECURITY_POLICY).or_insert_with(|| policy("'self'"));
     for (name, value) in [
-        (header::CONTENT_SECURITY_POLICY, POLICY),
         (header::X_FRAME_OPTIONS, "DENY"),
         // Not `no-referrer`: browsers would then send `Origin: null` with our own forms.
         (header::REFERRER_POLICY, "same-origin"),
@@ -134,6 +142,22 @@ pub(crate) fn add_headers(headers: &mut HeaderMap) {
     headers.insert("cross-origin-resource-policy", HeaderValue::from_static("same-origin"));
     headers
         .insert("permissions-policy", HeaderValue::from_static("camera=(), geolocation=(), microphone=(), payment=()"));
+}
+
+/// The content security policy of pages whose forms lead to `forms`.
+fn policy(forms: &str) -> HeaderValue {
+    let text = format!(
+        "default-src 'none'; style-src 'self'; img-src 'self'; form-action {forms}; frame-ancestors 'none'; base-uri 'none'"
+    );
+    HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("default-src 'none'"))
+}
+
+/// Lets the forms of a page lead to the origin of this address, too. Some browsers hold the redirect that answers a form
+/// against the policy of the page that it was on, and what is answered here sends them on to an application.
+fn allow_forms_to(headers: &mut HeaderMap, uri: &str) {
+    if let Some(origin) = words::origin_for_policy(uri) {
+        headers.insert(header::CONTENT_SECURITY_POLICY, policy(&format!("'self' {origin}")));
+    }
 }
 
 /// A refusal as a page.

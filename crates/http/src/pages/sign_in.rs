@@ -29,6 +29,12 @@ pub(super) fn address(notice: Option<&str>, back: Option<&str>) -> String {
     if pairs.is_empty() { "/sign-in".into() } else { format!("/sign-in?{}", pairs.join("&")) }
 }
 
+/// Where to send somebody who must prove who they are, also when they are signed in; then on to `back`.
+pub(super) fn again(back: &str, login_hint: Option<&str>) -> String {
+    let hint = login_hint.map(|hint| format!("&login_hint={}", encoded(hint))).unwrap_or_default();
+    format!("/sign-in?again=1&return_to={}{hint}", encoded(back))
+}
+
 fn back(params: &mut Params) -> String {
     let given = params.take("return_to");
     given.as_deref().and_then(safe_path).unwrap_or(devices::PATH).to_owned()
@@ -39,14 +45,17 @@ pub(super) async fn show(ctx: Ctx) -> Result<Response, Problem> {
     let mut params =
         Params::oauth(ctx.uri.query().unwrap_or("").as_bytes()).map_err(|_| Problem::new(Code::Malformed))?;
     let back = back(&mut params);
+    let again = params.take("again").is_some();
     if let Some(cookie) = cookies::read(&ctx.headers, cookies::SESSION)
+        && !again
         && ctx.app().page_caller(&cookie, ctx.ip).await.is_ok()
     {
         return Ok(go(&back, vec![]));
     }
+    let hint = params.take("login_hint").filter(|hint| hint.len() <= 254).unwrap_or_default();
     let notice = params.take("notice");
     let notice = NOTICES.iter().find(|(word, _)| Some(*word) == notice.as_deref()).map(|(_, text)| *text);
-    form(&ctx, StatusCode::OK, &back, "", notice, None)
+    form(&ctx, StatusCode::OK, &back, &hint, notice, None)
 }
 
 fn form(
@@ -61,7 +70,17 @@ fn form(
     // What comes with the next request: the form, which names the device.
     let headers = response.headers_mut();
     headers.insert("accept-ch", HeaderValue::from_static(client_hints::asked_for()));
+    if let Some(application) = leads_to(return_to) {
+        super::allow_forms_to(headers, &application);
+    }
     Ok(response)
+}
+
+/// The application that an authorization request leads back to, once somebody has signed in.
+fn leads_to(return_to: &str) -> Option<String> {
+    let query = return_to.strip_prefix(super::authorize::PATH)?.strip_prefix('?')?;
+    let mut pairs = form_urlencoded::parse(query.as_bytes());
+    pairs.find(|(name, _)| name == "redirect_uri").map(|(_, uri)| uri.into_owned())
 }
 
 pub(super) async fn submit(ctx: Ctx, body: FormBytes) -> Result<Response, Problem> {
@@ -83,12 +102,16 @@ pub(super) async fn submit(ctx: Ctx, body: FormBytes) -> Result<Response, Proble
     };
     let device = cookies::read(&ctx.headers, cookies::DEVICE);
     let credentials = Credentials { identifier: identifier.clone(), password, device };
-    let error = match ctx.app().sign_in(credentials, request, true).await {
-        Ok(tokens) => {
-            let Some(cookie) = &tokens.page_cookie else { return Err(Problem::new(Code::Unavailable)) };
-            let cookie = cookies::set(cookies::SESSION, cookie, &tokens.session, ctx.app().now());
-            let device = tokens.device.as_ref().map(cookies::set_device);
-            return Ok(go(&back, [cookie].into_iter().chain(device).collect()));
+    // Whoever is signed in here proves once more who they are: the session goes on, and no second device appears.
+    let present = match cookies::read(&ctx.headers, cookies::SESSION) {
+        Some(cookie) => ctx.app().page_caller(&cookie, ctx.ip).await.ok(),
+        None => None,
+    };
+    let error = match ctx.app().page_sign_in(credentials, request, present.as_ref()).await {
+        Ok(entry) => {
+            let now = ctx.app().now();
+            let session = entry.session.map(|(cookie, session)| cookies::set(cookies::SESSION, &cookie, &session, now));
+            return Ok(go(&back, session.into_iter().chain([cookies::set_device(&entry.device)]).collect()));
         }
         Err(error) => error,
     };

@@ -84,6 +84,7 @@ pub(super) fn expect(what: &Expect) -> Encoded {
             "is": "family", "id": id(*grant), "counter": int(*counter)?, "predecessor": maybe(*predecessor, int)?,
         }),
         Expect::Handouts { grant, handouts } => json!({"is": "handouts", "id": id(*grant), "handouts": handouts}),
+        Expect::GrantNotEnded(grant) => json!({"is": "grant_not_ended", "id": id(*grant)}),
         Expect::SessionNotEnded(session) => json!({"is": "session_not_ended", "id": id(*session)}),
         Expect::LiveSessions { account, besides, at_most } => json!({
             "is": "live_sessions", "id": id(*account), "besides": ids(besides), "at_most": limit(*at_most),

@@ -73,6 +73,7 @@ impl Locks {
             | Expect::AccountVersion { .. }
             | Expect::PasswordVersion { .. }
             | Expect::SessionNotEnded(_)
+            | Expect::GrantNotEnded(_)
             | Expect::EmailFree(_)
             | Expect::NoAccounts
             | Expect::StandingBelow(_)

@@ -74,9 +74,16 @@ BEGIN
     WHEN 'consent' THEN
         held := generation(v_id, v_client) = (x ->> 'generation')::bigint;
     WHEN 'no_other_grants' THEN
-        held := NOT EXISTS (SELECT 1 FROM sessions s JOIN grants g ON g.session = s.id
-            WHERE s.account = v_id AND s.ended_rev IS NULL AND g.ended_rev IS NULL AND g.client = v_client
+        held := NOT EXISTS (SELECT 1 FROM meta m, sessions s JOIN accounts a ON a.id = s.account
+            JOIN grants g ON g.session = s.id JOIN clients c ON c.id = g.client
+            WHERE s.account = v_id AND s.epoch = m.epoch AND s.ended_rev IS NULL AND s.absolute_expires_at > at
+                AND (s.born >= a.cut_rev OR s.id IS NOT DISTINCT FROM a.cut_except)
+                AND (s.born >= m.cut_rev OR s.id IS NOT DISTINCT FROM m.cut_except)
+                AND g.ended_rev IS NULL AND g.client = v_client
+                AND (g.born >= c.cut_rev OR s.id IS NOT DISTINCT FROM c.cut_except)
                 AND g.id <> ALL (ids(x -> 'besides')));
+    WHEN 'grant_not_ended' THEN
+        SELECT g.ended_rev IS NULL INTO held FROM grants g WHERE g.id = v_id;
     ELSE
         RETURN expectation(x, idle_ttl, at);
     END CASE;

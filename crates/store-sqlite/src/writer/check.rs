@@ -46,6 +46,14 @@ pub(super) fn check(act: &Act<'_>, expect: &Expect) -> Result<(), Stop> {
             let there = any(db, "SELECT 1 FROM grants WHERE id = ?1", [grant.blob()])?;
             Err(Stop::Conflict(if there { Conflict::Moved } else { Conflict::Missing }))
         }
+        Expect::GrantNotEnded(grant) => {
+            const SQL: &str = "SELECT 1 FROM grants WHERE id = ?1 AND ended_rev IS NULL";
+            if any(db, SQL, [grant.blob()])? {
+                return Ok(());
+            }
+            let there = any(db, "SELECT 1 FROM grants WHERE id = ?1", [grant.blob()])?;
+            Err(Stop::Conflict(if there { Conflict::Moved } else { Conflict::Missing }))
+        }
         Expect::SessionNotEnded(session) => {
             const SQL: &str = "SELECT 1 FROM sessions WHERE id = ?1 AND ended_rev IS NULL";
             if any(db, SQL, [session.blob()])? {
@@ -73,8 +81,8 @@ pub(super) fn check(act: &Act<'_>, expect: &Expect) -> Result<(), Stop> {
             holds(apps::generation(db, *account, *client)? == *generation, Conflict::Moved)
         }
         Expect::NoOtherGrants { account, client, besides } => {
-            let grants = apps::unended_grants(db, *account, *client)?;
-            holds(grants.iter().all(|grant| besides.contains(grant)), Conflict::Moved)
+            let grants = apps::grants(db, *account, Some(*client), u32::MAX, act.now)?;
+            holds(grants.iter().all(|view| besides.contains(&view.grant.id)), Conflict::Moved)
         }
         Expect::NoAccounts => holds(!any(db, "SELECT 1 FROM accounts LIMIT 1", [])?, Conflict::Moved),
     }

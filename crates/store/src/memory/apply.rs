@@ -113,6 +113,10 @@ fn check(db: &Memory, expect: &Expect, idle_ttl: Option<Millis>, now: Time) -> R
             let row = db.sessions.get(session).ok_or(Conflict::Missing)?;
             holds(row.ended.is_none(), Conflict::Moved)
         }
+        Expect::GrantNotEnded(grant) => {
+            let row = db.grants.get(grant).ok_or(Conflict::Missing)?;
+            holds(row.ended.is_none(), Conflict::Moved)
+        }
         Expect::LiveSessions { account, besides, at_most } => {
             let alive = db.sessions_of(*account).filter(|row| db.alive(row, idle_ttl, now));
             let others = alive.filter(|row| !besides.contains(&row.id)).count() as u64;
@@ -129,10 +133,8 @@ fn check(db: &Memory, expect: &Expect, idle_ttl: Option<Millis>, now: Time) -> R
             holds(db.generation(*account, *client) == *generation, Conflict::Moved)
         }
         Expect::NoOtherGrants { account, client, besides } => {
-            let unended = db.sessions_of(*account).filter(|session| session.ended.is_none());
-            let grants = unended.flat_map(|session| db.grants_of(session.id)).filter(|id| !besides.contains(id));
-            let mut others = grants.filter_map(|id| db.grants.get(&id));
-            holds(!others.any(|grant| grant.client == *client && grant.ended.is_none()), Conflict::Moved)
+            let mut others = db.list_grants(*account, Some(*client), u32::MAX, now).into_iter();
+            holds(others.all(|view| besides.contains(&view.grant.id)), Conflict::Moved)
         }
     }
 }

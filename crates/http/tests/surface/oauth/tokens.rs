@@ -13,11 +13,12 @@ async fn metadata_says_only_what_is_true() {
         assert_eq!(told["issuer"], server.issuer);
         assert_eq!(told["portcullis_bound_ms"], 2000);
         // Every endpoint that is named is there.
-        for member in ["jwks_uri", "introspection_endpoint", "portcullis_feed_endpoint"] {
+        for (member, _) in
+            told.as_object().unwrap().iter().filter(|(name, _)| name.ends_with("_endpoint") || *name == "jwks_uri")
+        {
             let path = told[member].as_str().unwrap().strip_prefix(&server.issuer).unwrap().to_owned();
             assert_ne!(server.client.get(path).send().await.status, 404, "{member}");
         }
-        assert!(told.get("authorization_endpoint").is_none() && told.get("token_endpoint").is_none());
     }
     let keys = server.client.get("/.well-known/jwks.json").send().await.expect(200).json();
     let keys = keys["keys"].as_array().unwrap();

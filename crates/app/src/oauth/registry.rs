@@ -1,0 +1,152 @@
+//! Clients as administrators keep them.
+use crate::admin::{Admin, Registered};
+use crate::{Acted, App, AppError, real};
+use portcullis_domain::account;
+use portcullis_domain::changes::{Change, Changes};
+use portcullis_domain::client::{AuthMethod, Profile};
+use portcullis_domain::event::{EventKind, NewEvent};
+use portcullis_domain::model::{Client, ClientKind};
+use portcullis_domain::view::ClientView;
+use portcullis_domain::{Chance, Decision, Refused};
+use portcullis_wire::{ClientId, EventId, Millis, SecretString, b64};
+
+/// For how long at most an old secret counts beside the new one, in milliseconds: 30 days.
+pub const MAX_OVERLAP: Millis = 30 * 86_400_000;
+
+/// What to change of a client.
+#[derive(Debug, Clone, Default)]
+pub struct ClientPatch {
+    /// A new name.
+    pub name: Option<String>,
+    /// Members of the profile, as they are to be; the others stay.
+    pub profile: Option<serde_json::Map<String, serde_json::Value>>,
+}
+
+/// A new secret: 256 random bits. It is kept as a SHA-256 digest, for a slow hash of what nobody can guess would only bound
+/// what a client may ask for.
+pub(crate) fn new_secret() -> SecretString {
+    SecretString::new(format!("pcc_{}", b64::encode(&real::RealChance.secret())))
+}
+
+impl App {
+    /// A profile, checked against what this server can do.
+    pub(crate) fn checked_profile(&self, kind: ClientKind, profile: Profile) -> Result<Profile, AppError> {
+        let rules = &self.settings().rules;
+        let longest_s = u32::try_from(rules.access_ttl.max(rules.longest_ttl) / 1000).unwrap_or(u32::MAX);
+        let profile = profile.checked(kind, longest_s)?;
+        let signs = self.keys().id_algorithm();
+        if profile.id_token_alg().is_some_and(|alg| alg != signs) {
+            let detail = format!("this server signs with {}", signs.name());
+            return Err(Refused::InvalidValue { field: "id_token_signed_response_alg", detail }.into());
+        }
+        Ok(profile)
+    }
+
+    /// Changes a client's name and profile.
+    ///
+    /// # Errors
+    /// 404; 422 naming the member; 409 when somebody else changed it meanwhile again and again.
+    pub async fn admin_change_client(
+        &self,
+        admin: &Admin,
+        id: ClientId,
+        patch: ClientPatch,
+    ) -> Result<Client, AppError> {
+        let name = patch.name.as_deref().map(|name| account::check_text("name", name)).transpose()?;
+        self.change_client(admin, id, EventKind::ClientChanged, |client| {
+            let mut next = client.clone();
+            if let Some(name) = &name {
+                next.name.clone_from(name);
+            }
+            if let Some(members) = &patch.profile {
+                next.profile = self.checked_profile(client.kind, merged(&client.profile, members)?)?;
+            }
+            Ok(next)
+        })
+        .await
+    }
+
+    /// Gives a client another secret, shown once. The old one counts for `overlap` milliseconds more, so that a fleet can be
+    /// moved to the new one; 0: it is dead at once. The one before that is dead in any case.
+    ///
+    /// # Errors
+    /// 404; 422 for a client without a secret, or an overlap that is too long.
+    pub async fn admin_rotate_secret(
+        &self,
+        admin: &Admin,
+        id: ClientId,
+        overlap: Millis,
+    ) -> Result<Registered, AppError> {
+        if !(0..=MAX_OVERLAP).contains(&overlap) {
+            let detail = format!("must be 0 to {} s", MAX_OVERLAP / 1000);
+            return Err(Refused::InvalidValue { field: "overlap_s", detail }.into());
+        }
+        let secret = new_secret();
+        let changed = self.change_client(admin, id, EventKind::SecretRotated, |client| {
+            let by_secret = client.profile.token_endpoint_auth_method != AuthMethod::PrivateKeyJwt;
+            let Some(old) = client.secret.filter(|_| by_secret) else {
+                let detail = "this client has no secret".into();
+                return Err(Refused::InvalidValue { field: "client_id", detail }.into());
+            };
+            let old_secret = (overlap > 0).then(|| (old, self.now().plus(overlap)));
+            Ok(Client { secret: Some(secret.digest()), old_secret, ..client.clone() })
+        });
+        let client = changed.await?;
+        // Nodes keep a client's row for a moment; what this one keeps is the old one.
+        self.hub().forget_client(id);
+        Ok(Registered { client, secret: Some(secret) })
+    }
+
+    async fn change_client(
+        &self,
+        admin: &Admin,
+        id: ClientId,
+        kind: EventKind,
+        change: impl Fn(&Client) -> Result<Client, AppError>,
+    ) -> Result<Client, AppError> {
+        if id == ClientId::FIRST_PARTY {
+            let detail = "the built-in client is as it is".into();
+            return Err(Refused::InvalidValue { field: "client_id", detail }.into());
+        }
+        let load = || async {
+            let view = self.store().load_client(id).await.map_err(|e| self.fault(e.into()))?;
+            let view: ClientView = view.ok_or(Refused::NotFound)?;
+            let next = change(&view.client)?;
+            Ok((view, next))
+        };
+        let by = admin.by(None);
+        let decide = |(view, next): &(ClientView, Client), chance: &mut dyn Chance| {
+            if *next == view.client {
+                return Decision::answer(());
+            }
+            let event = NewEvent::new(EventId::from_bits(chance.bits()), kind, &by.actor).client(id).ip(by.ip);
+            let changes = Changes {
+                expects: by.expects().into_iter().collect(),
+                steps: vec![Change::UpdateClient(next.clone())],
+                events: vec![event],
+                ..Changes::default()
+            };
+            Decision { outcome: Ok(()), changes }
+        };
+        if let Acted::Before(_) = self.act("", None, load, decide).await? {
+            return Err(AppError::Fault("a change without a repeat key was done before".into()));
+        }
+        self.admin_client(admin, id).await
+    }
+}
+
+/// A profile with some members as they are to be. `null` puts one back to its default.
+fn merged(profile: &Profile, members: &serde_json::Map<String, serde_json::Value>) -> Result<Profile, AppError> {
+    let mut all = match serde_json::to_value(profile) {
+        Ok(serde_json::Value::Object(all)) => all,
+        _ => return Err(AppError::Fault("a profile that has no JSON form".into())),
+    };
+    for (name, value) in members {
+        match value {
+            serde_json::Value::Null => all.remove(name),
+            value => all.insert(name.clone(), value.clone()),
+        };
+    }
+    serde_json::from_value(serde_json::Value::Object(all))
+        .map_err(|error| AppError::Bad(portcullis_wire::Code::Malformed, error.to_string()))
+}

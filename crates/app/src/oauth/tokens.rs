@@ -1,0 +1,239 @@
+//! The token endpoint, userinfo, introspection and revocation.
+use super::{Known, as_grant_error, refuse};
+use crate::{Acted, App, AppError};
+use portcullis_domain::code::{Granted, Redeem, redeem};
+use portcullis_domain::family::Presented;
+use portcullis_domain::id_token::{self, About, IdClaims};
+use portcullis_domain::kernel::{self, By, Door, Scope};
+use portcullis_domain::refresh::How;
+use portcullis_domain::refused::OAuthError;
+use portcullis_domain::sign_in::Issued;
+use portcullis_domain::ticket::{self, TicketKind};
+use portcullis_domain::view::{RefreshView, TicketView};
+use portcullis_domain::{Decision, Refused};
+use portcullis_verify::Authentic;
+use portcullis_wire::{AccessClaims, AccountId, ClientId, Code, SecretString};
+use std::net::IpAddr;
+
+/// What the token endpoint answers (RFC 6749 §5.1).
+#[derive(Debug)]
+pub struct OAuthTokens {
+    /// The signed access token.
+    pub access_token: SecretString,
+    /// `Bearer`, or `DPoP` when it is bound to a key (RFC 9449 §5).
+    pub token_type: &'static str,
+    /// Seconds that it lives.
+    pub expires_in: i64,
+    /// Its scopes.
+    pub scope: String,
+    /// The refresh token, when the client gets one.
+    pub refresh_token: Option<SecretString>,
+    /// The ID token, when the scope `openid` is there.
+    pub id_token: Option<SecretString>,
+}
+
+/// An access token that lives, with the rows behind it.
+#[derive(Debug)]
+pub struct Bearer {
+    /// What it says.
+    pub claims: AccessClaims,
+    /// Its grant with everything above it.
+    pub view: RefreshView,
+}
+
+impl App {
+    /// Redeems an authorization code.
+    ///
+    /// # Errors
+    /// `invalid_grant` and what else RFC 6749 §5.2 names; faults.
+    pub async fn redeem_code(&self, code: &SecretString, presented: &Redeem) -> Result<OAuthTokens, AppError> {
+        self.ensure_horizon().await?;
+        let id = ticket::id(TicketKind::Code, code.expose());
+        let load = || async {
+            let view = self.store().load_ticket(id).await.map_err(|e| self.fault(e.into()))?;
+            let view: TicketView =
+                view.ok_or_else(|| refuse(OAuthError::InvalidGrant, "there is no such code (any more)"))?;
+            let given = match view.ticket.used.and_then(|used| used.grant) {
+                None => false,
+                Some(grant) => {
+                    let above = self.store().load_refresh(grant).await.map_err(|e| self.fault(e.into()))?;
+                    above.is_some_and(|above| above.grant.ended.is_none())
+                }
+            };
+            Ok((view, given))
+        };
+        let (keys, rules) = (self.keys(), &self.settings().rules);
+        let acted = self
+            .act("", None, load, |(view, given), chance| redeem(view, *given, presented, rules, keys.mac(), chance))
+            .await;
+        match acted.map_err(as_grant_error)? {
+            Acted::Done(granted, _) | Acted::Answered(granted) => self.oauth_tokens(granted),
+            Acted::Before(_) => Err(AppError::Fault("a code has no repeat key".into())),
+        }
+    }
+
+    /// Exchanges a refresh token of a client other than the built-in one. `scope` may ask for less (RFC 6749 §6).
+    ///
+    /// # Errors
+    /// `invalid_grant`, `invalid_scope`; faults.
+    pub async fn refresh_for(
+        &self,
+        known: &Known,
+        token: &SecretString,
+        scope: Option<&str>,
+        how: How,
+    ) -> Result<OAuthTokens, AppError> {
+        let issued = self.counted_refresh(token, how, scope).await.map_err(as_grant_error)?;
+        let openid = issued.claims.has_scope(portcullis_domain::client::OPENID);
+        let id = openid.then(|| id_token::claims(&issued.claims, &issued.account, None));
+        let with_refresh = known.client.profile.has(portcullis_domain::client::GrantType::RefreshToken);
+        self.oauth_tokens(Granted { issued, id, with_refresh })
+    }
+
+    fn oauth_tokens(&self, granted: Granted) -> Result<OAuthTokens, AppError> {
+        let Granted { issued: Issued { claims, refresh, .. }, id, with_refresh } = granted;
+        let keys = self.keys();
+        if !self.may_sign(&keys) {
+            return Err(AppError::Overloaded); // a key was revoked this very moment; the client repeats
+        }
+        let fault = |error: crate::keys::KeyError| self.fault(AppError::Fault(error.to_string().into()));
+        let access_token = keys.sign(&claims).map_err(fault)?;
+        let id_token = match id {
+            None => None,
+            Some(id) => {
+                let at_hash = Some(id_token::at_hash(access_token.expose(), keys.id_algorithm()));
+                Some(keys.sign_id_token(&IdClaims { at_hash, ..id }).map_err(fault)?)
+            }
+        };
+        Ok(OAuthTokens {
+            token_type: if claims.cnf.is_some() { "DPoP" } else { "Bearer" },
+            expires_in: claims.exp - claims.iat,
+            scope: claims.scope,
+            refresh_token: with_refresh.then_some(refresh),
+            access_token,
+            id_token,
+        })
+    }
+
+    /// The token of an application, if it lives by its grant's rows and by the log.
+    ///
+    /// # Errors
+    /// [`AppError::Unauthenticated`]; faults.
+    pub async fn bearer(&self, token: Option<&str>) -> Result<Bearer, AppError> {
+        let token = self.authentic(token)?;
+        self.not_ahead(token.claims()).await?;
+        let claims = token.claims();
+        let gone = || AppError::Unauthenticated(Code::TokenRevoked);
+        let view = match claims.gid {
+            Some(grant) => {
+                self.store().load_refresh(grant).await.map_err(|e| self.fault(e.into()))?.ok_or_else(gone)?
+            }
+            None => return Err(gone()),
+        };
+        if view.account.id != claims.sub || view.session.id != claims.sid || view.grant.client != claims.client_id {
+            return Err(AppError::Unauthenticated(Code::TokenMalformed));
+        }
+        if portcullis_domain::refresh::is_dead(&view, &self.settings().rules) {
+            return Err(gone());
+        }
+        match self.hub().judge_for_any(&token) {
+            Ok(()) => Ok(Bearer { view, claims: token.into_claims() }),
+            Err(Code::NotFresh) => Err(self.fault(AppError::Fault("this node's view of the log is too old".into()))),
+            Err(code) => Err(AppError::Unauthenticated(code)),
+        }
+    }
+
+    /// What userinfo tells the holder of this token (OpenID Connect Core §5.3).
+    ///
+    /// # Errors
+    /// [`AppError::Unauthenticated`]; 403 without the scope `openid`; faults.
+    pub async fn userinfo(&self, token: Option<&str>) -> Result<(AccountId, About), AppError> {
+        let bearer = self.bearer(token).await?;
+        if !bearer.claims.has_scope(portcullis_domain::client::OPENID) {
+            let detail = "userinfo takes a token with the scope openid".into();
+            return Err(AppError::Bad(Code::InsufficientScope, detail));
+        }
+        let account = &bearer.view.account;
+        Ok((account.id, id_token::about(account, &bearer.claims.scope)))
+    }
+
+    /// Revokes a token for the client that holds it (RFC 7009): a refresh token ends its grant, and the session when that is
+    /// the application's own; an access token ends itself, at every verifier. What is not this client's, or is dead
+    /// already, changes nothing, and is no error (§2.2).
+    ///
+    /// # Errors
+    /// Faults.
+    pub async fn revoke_token(
+        &self,
+        client: ClientId,
+        token: &SecretString,
+        ip: Option<IpAddr>,
+    ) -> Result<(), AppError> {
+        if let Some(presented) = Presented::parse(token) {
+            let keys = self.keys();
+            if !keys.mac_by_id(presented.key()).is_some_and(|key| presented.is_ours(key)) {
+                return Ok(());
+            }
+            return self.revoke_grant(client, &presented, ip).await;
+        }
+        match self.authentic(Some(token.expose())) {
+            Ok(token) => self.revoke_access_token(client, &token, ip).await,
+            Err(AppError::Unauthenticated(_)) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn revoke_grant(&self, client: ClientId, presented: &Presented, ip: Option<IpAddr>) -> Result<(), AppError> {
+        let load = || async { self.store().load_refresh(presented.grant()).await.map_err(|e| self.fault(e.into())) };
+        let by = By { ip, ..By::SYSTEM };
+        let decide = |view: &Option<RefreshView>, chance: &mut dyn portcullis_domain::Chance| {
+            let mine = |view: &&RefreshView| {
+                let derived = self
+                    .keys()
+                    .mac_by_id(presented.key())
+                    .is_some_and(|key| presented.is_derived(key, &view.grant.family.secret));
+                view.grant.client == client && derived && view.grant.ended.is_none() && view.session.ended.is_none()
+            };
+            let Some(view) = view.as_ref().filter(mine) else { return Decision::answer(()) };
+            let (account, session, grant) = (view.account.id, view.session.id, view.grant.id);
+            let scope = if view.session.client == Some(client) {
+                Scope::Session { account, session }
+            } else {
+                Scope::Grant { account, session, grant }
+            };
+            Decision { outcome: Ok(()), changes: kernel::end(Door::TokenRevoked, scope, None, &by, chance) }
+        };
+        self.act("", None, load, decide).await.map(|_| ())
+    }
+
+    async fn revoke_access_token(
+        &self,
+        client: ClientId,
+        token: &Authentic,
+        ip: Option<IpAddr>,
+    ) -> Result<(), AppError> {
+        let claims = token.claims();
+        // What does not live needs no entry: nobody fills the log with dead tokens.
+        if claims.client_id != client || self.hub().judge_for_any(token).is_err() {
+            return Ok(());
+        }
+        let by = By { ip, ..By::SYSTEM };
+        let scope = Scope::Token { account: claims.sub, session: claims.sid, token: claims.jti };
+        let decide = |(): &(), chance: &mut dyn portcullis_domain::Chance| Decision {
+            outcome: Ok(()),
+            changes: kernel::end(Door::TokenRevoked, scope, None, &by, chance),
+        };
+        self.act("", None, || async { Ok(()) }, decide).await.map(|_| ())
+    }
+}
+
+/// A refresh may ask for less than was granted, never for more (RFC 6749 §6).
+pub(crate) fn narrowed(granted: &str, asked: Option<&str>) -> Result<Option<String>, Refused> {
+    let Some(asked) = asked else { return Ok(None) };
+    let words: Vec<&str> = asked.split(' ').filter(|word| !word.is_empty()).collect();
+    if words.is_empty() || words.iter().any(|word| !granted.split(' ').any(|known| known == *word)) {
+        let detail = "a refresh may ask for scopes that were granted, and no others".into();
+        return Err(Refused::OAuth { error: OAuthError::InvalidScope, detail });
+    }
+    Ok(Some(words.join(" ")))
+}

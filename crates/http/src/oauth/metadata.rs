@@ -1,0 +1,63 @@
+//! What others can find out by themselves: keys and metadata. Only what is true now.
+use crate::render;
+use crate::request::Ctx;
+use axum::response::Response;
+use http::{HeaderValue, header};
+use portcullis_domain::client::GrantType;
+use serde_json::json;
+
+/// For how long others may keep public metadata. The next signing key is listed long before it signs.
+const KEEP: HeaderValue = HeaderValue::from_static("public, max-age=300");
+
+/// The grant types that the token endpoint serves.
+pub(super) const GRANTS: &[GrantType] = &[GrantType::AuthorizationCode, GrantType::RefreshToken];
+
+fn kept(mut response: Response) -> Response {
+    response.headers_mut().insert(header::CACHE_CONTROL, KEEP);
+    response
+}
+
+/// The public signing keys (RFC 7517 §5), for those who do not follow the feed.
+pub(super) async fn jwks(ctx: Ctx) -> Response {
+    kept(render::ok(&json!({ "keys": ctx.app().keys().public() })))
+}
+
+/// RFC 8414 §2, OpenID Connect Discovery §3.
+pub(super) async fn metadata(ctx: Ctx) -> Response {
+    let issuer = &ctx.shared.config().issuer;
+    let at = |path: &str| format!("{issuer}{path}");
+    let keys = ctx.app().keys();
+    let by_secret = ["client_secret_basic", "client_secret_post"];
+    kept(render::ok(&json!({
+        "issuer": issuer,
+        "jwks_uri": at("/.well-known/jwks.json"),
+        "authorization_endpoint": at("/oauth2/authorize"),
+        "token_endpoint": at("/oauth2/token"),
+        "userinfo_endpoint": at("/oauth2/userinfo"),
+        "revocation_endpoint": at("/oauth2/revoke"),
+        "introspection_endpoint": at("/oauth2/introspect"),
+        "token_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post", "none"],
+        "revocation_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post", "none"],
+        "introspection_endpoint_auth_methods_supported": by_secret,
+        "response_types_supported": ["code"],
+        "response_modes_supported": ["query"],
+        "grant_types_supported": GRANTS,
+        "code_challenge_methods_supported": ["S256"],
+        "authorization_response_iss_parameter_supported": true,
+        "scopes_supported": ["openid", "profile", "email", "offline_access"],
+        "subject_types_supported": ["public"],
+        "id_token_signing_alg_values_supported": [keys.id_algorithm().name()],
+        "claims_supported": [
+            "iss", "sub", "aud", "exp", "iat", "auth_time", "nonce", "acr", "amr", "azp", "sid", "at_hash", "name", "email",
+            "email_verified",
+        ],
+        "acr_values_supported": [portcullis_domain::issue::ACR],
+        "prompt_values_supported": ["none", "login", "select_account", "consent"],
+        "claims_parameter_supported": false,
+        "request_parameter_supported": false,
+        "request_uri_parameter_supported": false,
+        "portcullis_token_signing_alg_values_supported": keys.algorithms(),
+        "portcullis_feed_endpoint": at("/v1/feed"),
+        "portcullis_bound_ms": ctx.app().hub().bound_ms(),
+    })))
+}

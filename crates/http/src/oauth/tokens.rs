@@ -1,0 +1,49 @@
+//! What can be asked about a token, and how it is given up: introspection, revocation, userinfo.
+use super::{OAuthForm, problem, refuse};
+use crate::problem::Problem;
+use crate::render;
+use crate::request::{Ctx, FormBytes};
+use axum::response::{IntoResponse as _, Response};
+use http::StatusCode;
+use portcullis_domain::refused::OAuthError;
+use portcullis_wire::{Code, SecretString};
+use serde_json::{Value, json};
+
+/// Whether a token lives, by the database (RFC 7662). Of a token that does not, nothing is told but that. Only who proved who
+/// it is may ask (§2.1): anybody else could try tokens out.
+pub(super) async fn introspect(ctx: Ctx, form: FormBytes) -> Result<Response, Problem> {
+    let mut form = OAuthForm::read(&ctx, form).await?;
+    if !form.known.proven {
+        return Err(refuse(OAuthError::InvalidClient, "authenticate as a client with a secret"));
+    }
+    // An empty one is as dead as any other text.
+    let token =
+        form.params.take("token").ok_or_else(|| super::invalid_request("the parameter \"token\" is missing"))?;
+    let answer = match ctx.app().introspect(&token).await.map_err(problem)? {
+        Some(claims) => {
+            let mut out = serde_json::to_value(&claims).map_err(|_| Problem::new(Code::Unavailable))?;
+            out["active"] = true.into();
+            out["token_type"] = if claims.cnf.is_some() { "DPoP" } else { "Bearer" }.into();
+            out
+        }
+        None => Value::Object(std::iter::once(("active".to_owned(), Value::Bool(false))).collect()),
+    };
+    Ok(render::ok(&answer))
+}
+
+/// Gives a token up (RFC 7009). 200 also for one that is unknown, dead, or another client's: its holder has what it wanted, or
+/// learns nothing (§2.2).
+pub(super) async fn revoke(ctx: Ctx, form: FormBytes) -> Result<Response, Problem> {
+    let mut form = OAuthForm::read(&ctx, form).await?;
+    let token = SecretString::new(form.need("token")?);
+    ctx.app().revoke_token(form.known.client.id, &token, ctx.ip).await.map_err(problem)?;
+    Ok(StatusCode::OK.into_response())
+}
+
+/// Claims about whoever the token is about (OpenID Connect Core §5.3).
+pub(super) async fn userinfo(ctx: Ctx) -> Result<Response, Problem> {
+    let (account, about) = ctx.app().userinfo(ctx.bearer()).await?;
+    let mut out = serde_json::to_value(&about).map_err(|_| Problem::new(Code::Unavailable))?;
+    out["sub"] = json!(account);
+    Ok(render::ok(&out))
+}

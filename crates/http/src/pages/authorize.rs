@@ -1,0 +1,235 @@
+//! `/oauth2/authorize` (RFC 6749 §3.1, OpenID Connect Core §3.1.2) and the question that it may have to ask.
+//!
+//! The request travels with the browser: to the sign-in page and back as `return_to`, through the question as a hidden field.
+//! Each time it is checked anew, from the beginning.
+use super::words::encoded;
+use super::{allow_forms_to, go, page, sign_in};
+use crate::problem::Problem;
+use crate::request::{Ctx, FormBytes, Params};
+use crate::{cookies, origin};
+use axum::response::Response;
+use http::StatusCode;
+use minijinja::context;
+use portcullis_app::{AppError, Caller};
+use portcullis_domain::authorize::{self, Asked, Objection, Request, Step};
+use portcullis_domain::client::OFFLINE;
+use portcullis_domain::model::{Client, ClientKind};
+use portcullis_domain::refused::OAuthError;
+use portcullis_domain::view::AppView;
+use portcullis_wire::Code;
+
+pub(super) const PATH: &str = "/oauth2/authorize";
+
+/// The mark of when a request first came; ours, not the client's.
+const SEEN: &str = "portcullis_seen";
+/// The longest request that is carried through the pages, in bytes.
+const MAX_QUERY: usize = 6000;
+
+/// What an answer to the client is made of.
+enum Reply {
+    Code(portcullis_wire::SecretString),
+    Error(OAuthError, String),
+}
+
+/// A request that was read.
+struct Read {
+    client: Client,
+    asked: Asked,
+    /// The request as the browser carries it, without our own mark.
+    query: String,
+    seen: Option<String>,
+}
+
+pub(super) async fn show(ctx: Ctx) -> Result<Response, Problem> {
+    let query = ctx.uri.query().unwrap_or("").to_owned();
+    let read = match read(&ctx, &query).await? {
+        Ok(read) => read,
+        Err(answered) => return Ok(answered),
+    };
+    let (caller, view) = who(&ctx, &read).await?;
+    let hinted = read.asked.id_token_hint.as_deref();
+    let hinted = hinted.and_then(|hint| ctx.app().hinted_account(hint));
+    let first_seen = read.seen.as_deref().and_then(|mark| ctx.app().when_first_seen(&read.query, mark));
+    match (authorize::next(&read.asked, view.as_ref(), first_seen, hinted), caller, view) {
+        (Step::Grant, Some(caller), _) => finish(&ctx, &read, &caller, false).await,
+        (Step::Ask(scope), Some(caller), Some(view)) => ask(&ctx, &read, &caller, &view, &scope),
+        (Step::Refuse(error), ..) => Ok(back(&ctx, &read.asked, Reply::Error(error, "nothing could be shown".into()))),
+        _ => Ok(to_sign_in(&ctx, &read)),
+    }
+}
+
+/// The same by a form (OpenID Connect Core §3.1.2.1). A foreign page may send it, and it does nothing by itself: the browser
+/// comes again with GET, and then with its cookies.
+pub(super) async fn by_form(body: FormBytes) -> Result<Response, Problem> {
+    let body = body.0.ok_or_else(|| Problem::new(Code::UnsupportedMediaType))?;
+    let query: String =
+        form_urlencoded::Serializer::new(String::new()).extend_pairs(form_urlencoded::parse(&body)).finish();
+    if query.len() > MAX_QUERY {
+        return Err(Problem::malformed("the request is too long"));
+    }
+    Ok(go(&format!("{PATH}?{query}"), vec![]))
+}
+
+/// What the user said.
+pub(super) async fn decide(ctx: Ctx, body: FormBytes) -> Result<Response, Problem> {
+    origin::must_be_ours(&ctx.shared, &ctx.headers)?;
+    let body = body.0.ok_or_else(|| Problem::new(Code::UnsupportedMediaType))?;
+    let mut params = Params::oauth(&body).map_err(|_| Problem::new(Code::Malformed))?;
+    let query = params.take("request").unwrap_or_default();
+    let read = match read(&ctx, &query).await? {
+        Ok(read) => read,
+        Err(answered) => return Ok(answered),
+    };
+    let (Some(caller), Some(view)) = who(&ctx, &read).await? else { return Ok(to_sign_in(&ctx, &read)) };
+    // The answer is to what was shown, to whom it was shown.
+    let shown = params.take("shown").unwrap_or_default();
+    if shown != shown_to(&ctx, &read, &caller, &view) {
+        return ask(&ctx, &read, &caller, &view, &read.asked.scope);
+    }
+    match params.take("decision").as_deref() {
+        Some("allow") => finish(&ctx, &read, &caller, true).await,
+        _ => Ok(back(&ctx, &read.asked, Reply::Error(OAuthError::AccessDenied, "the user said no".into()))),
+    }
+}
+
+/// Reads and checks; or what is to be answered at once.
+async fn read(ctx: &Ctx, query: &str) -> Result<Result<Read, Response>, Problem> {
+    if query.len() > MAX_QUERY {
+        return Err(Problem::malformed("the request is too long"));
+    }
+    let mut pairs: Vec<(String, String)> =
+        form_urlencoded::parse(query.as_bytes()).map(|(name, value)| (name.into(), value.into())).collect();
+    let resource = pairs.extract_if(.., |(name, _)| name == "resource").map(|(_, value)| value).collect();
+    let rest = form_urlencoded::Serializer::new(String::new()).extend_pairs(&pairs).finish();
+    let mut params = Params::oauth(rest.as_bytes())
+        .map_err(|name| Problem::malformed(format!("the parameter {name:?} is given twice (RFC 6749 §3.1)")))?;
+    let client_id =
+        params.take("client_id").ok_or_else(|| Problem::malformed("the parameter \"client_id\" is missing"))?;
+    let unknown =
+        || Problem::malformed("there is no such client: the application that sent you here is not set up correctly");
+    let client = ctx.app().authorizing_client(&client_id).await?.ok_or_else(unknown)?;
+    let seen = params.take(SEEN);
+    let request = Request {
+        response_type: params.take("response_type"),
+        response_mode: params.take("response_mode"),
+        redirect_uri: params.take("redirect_uri"),
+        scope: params.take("scope"),
+        state: params.take("state"),
+        nonce: params.take("nonce"),
+        code_challenge: params.take("code_challenge"),
+        code_challenge_method: params.take("code_challenge_method"),
+        prompt: params.take("prompt"),
+        max_age: params.take("max_age"),
+        login_hint: params.take("login_hint"),
+        id_token_hint: params.take("id_token_hint"),
+        resource,
+        dpop_jkt: params.take("dpop_jkt"),
+        request: params.take("request").or_else(|| params.take("request_uri")),
+    };
+    match authorize::check(&request, &client, false) {
+        Ok(asked) => Ok(Ok(Read { client, asked, query: without_mark(query), seen })),
+        Err(objection) => object(ctx, &request, objection).map(Err),
+    }
+}
+
+/// To the client where its address is known to be its own; on a page of ours otherwise (RFC 6749 §4.1.2.1).
+fn object(ctx: &Ctx, request: &Request, objection: Objection) -> Result<Response, Problem> {
+    let Objection { error, detail, redirect_uri } = objection;
+    match redirect_uri {
+        Some(uri) => Ok(redirect(ctx, &uri, request.state.as_deref(), Reply::Error(error, detail))),
+        None => {
+            let words =
+                format!("The application that sent you here is not set up correctly: {detail} ({}).", error.as_str());
+            Err(Problem::malformed(words))
+        }
+    }
+}
+
+fn without_mark(query: &str) -> String {
+    let pairs = form_urlencoded::parse(query.as_bytes()).filter(|(name, _)| name != SEEN);
+    form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish()
+}
+
+/// Whoever is signed in at this browser, beside the client. A session that has ended is nobody.
+async fn who(ctx: &Ctx, read: &Read) -> Result<(Option<Caller>, Option<AppView>), Problem> {
+    let Some(cookie) = cookies::read(&ctx.headers, cookies::SESSION) else { return Ok((None, None)) };
+    let caller = match ctx.app().page_caller(&cookie, ctx.ip).await {
+        Ok(caller) => caller,
+        Err(AppError::Unauthenticated(_) | AppError::Refused(_)) => return Ok((None, None)),
+        Err(error) => return Err(error.into()),
+    };
+    let view = ctx.app().app_view(&caller, read.client.id).await?;
+    Ok(if view.is_some() { (Some(caller), view) } else { (None, None) })
+}
+
+fn to_sign_in(ctx: &Ctx, read: &Read) -> Response {
+    let mark = match &read.seen {
+        Some(mark) if ctx.app().when_first_seen(&read.query, mark).is_some() => mark.clone(),
+        _ => ctx.app().first_seen(&read.query),
+    };
+    let place = format!("{PATH}?{}&{SEEN}={}", read.query, encoded(&mark));
+    go(&sign_in::again(&place, read.asked.login_hint.as_deref()), vec![])
+}
+
+/// What stands for the page that was shown: client, scopes and account.
+fn shown_to(ctx: &Ctx, read: &Read, caller: &Caller, view: &AppView) -> String {
+    let what =
+        format!("{} {} {} {}", view.client.id, view.client.version, read.asked.scope.join(" "), caller.view.account.id);
+    let _ = ctx;
+    portcullis_wire::b64::encode(&portcullis_wire::Digest::of(what.as_bytes()).0)
+}
+
+fn ask(ctx: &Ctx, read: &Read, caller: &Caller, view: &AppView, scope: &[String]) -> Result<Response, Problem> {
+    let host = portcullis_domain::client::host_of(&read.asked.redirect_uri);
+    let account = &caller.view.account;
+    let asks: Vec<_> = scope.iter().map(|name| context! { name, words => words(name) }).collect();
+    let values = context! {
+        client => context! { name => view.client.name, uri => view.client.profile.client_uri, public => view.client.kind == ClientKind::Public },
+        who => context! { email => account.email, name => account.name },
+        asks, host, offline => scope.iter().any(|one| one == OFFLINE),
+        request => read.query, shown => shown_to(ctx, read, caller, view),
+    };
+    let mut response = page(ctx, StatusCode::OK, "consent.html", values)?;
+    allow_forms_to(response.headers_mut(), &read.asked.redirect_uri);
+    Ok(response)
+}
+
+/// A scope in words; those of a client's own have none.
+fn words(scope: &str) -> Option<&'static str> {
+    Some(match scope {
+        "openid" => "Know who you are here",
+        "profile" => "See your name",
+        "email" => "See your email address",
+        OFFLINE => "Keep this access while you are away, until you take it back",
+        _ => return None,
+    })
+}
+
+async fn finish(ctx: &Ctx, read: &Read, caller: &Caller, agreed: bool) -> Result<Response, Problem> {
+    match ctx.app().grant_code(caller, read.client.id, &read.asked, agreed, ctx.ip).await {
+        Ok(code) => Ok(back(ctx, &read.asked, Reply::Code(code))),
+        Err(AppError::Refused(_)) => Ok(to_sign_in(ctx, read)),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn back(ctx: &Ctx, asked: &Asked, reply: Reply) -> Response {
+    redirect(ctx, &asked.redirect_uri, asked.state.as_deref(), reply)
+}
+
+/// The answer in the address's query, with `iss` (RFC 9207 §2) and `state` as it came.
+fn redirect(ctx: &Ctx, uri: &str, state: Option<&str>, reply: Reply) -> Response {
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    match &reply {
+        Reply::Code(code) => query.append_pair("code", code.expose()),
+        Reply::Error(error, detail) => {
+            query.append_pair("error", error.as_str()).append_pair("error_description", detail)
+        }
+    };
+    if let Some(state) = state {
+        query.append_pair("state", state);
+    }
+    query.append_pair("iss", &ctx.shared.config().issuer);
+    let join = if uri.contains('?') { '&' } else { '?' };
+    go(&format!("{uri}{join}{}", query.finish()), vec![])
+}

@@ -1,0 +1,61 @@
+//! `/account/apps`: what an account allowed, and how it takes that back.
+use portcullis_testkit::application::encode;
+use portcullis_testkit::{TestServer, parameter};
+use serde_json::json;
+
+const ADA: &str = "ada@example.test";
+
+#[tokio::test]
+async fn what_was_allowed_is_shown_and_taken_back() {
+    let server = TestServer::usual().await;
+    server.sign_up(ADA).await;
+    let (app, other) = (
+        server.application("confidential", json!({})).await,
+        server.application("public", json!({ "name": "Another" })).await,
+    );
+    let cookie = server.page_sign_in(ADA).await;
+    let second = server.page_sign_in(ADA).await;
+    let jar = format!("__Host-portcullis_session={cookie}");
+    let show = || server.client.get("/account/apps").header("cookie", &jar).send();
+    assert!(show().await.expect(200).text().contains("You have not connected any application"));
+    let grants = [
+        server.granted(&app, &cookie, "openid").await,
+        server.granted(&app, &second, "openid").await,
+        server.granted(&app, &cookie, "openid offline_access").await,
+    ];
+    let waiting = server.code(&app, &cookie, "openid").await;
+    let kept = server.granted(&other, &cookie, "openid").await;
+    let html = show().await.expect(200).text();
+    assert!(html.contains("An app") && html.contains("Another") && html.contains("while you are away"), "{html}");
+    let disconnect = |client: &str, origin: &str| {
+        let call = server.client.post("/account/apps/disconnect").header("origin", origin).header("cookie", &jar);
+        call.form(&encode(&[("client", client)])).send()
+    };
+    disconnect(&app.id, "https://evil.example").await.expect(403);
+    for _ in 0..2 {
+        let done = disconnect(&app.id, &server.issuer).await.expect(303);
+        assert_eq!(done.header("location"), "/account/apps?done=1", "twice is no error");
+    }
+    disconnect("cli_nothing", &server.issuer).await.expect(404);
+    for tokens in &grants {
+        let told = server.client.get("/oauth2/userinfo").bearer(tokens["access_token"].as_str().unwrap()).send().await;
+        told.expect_problem("token_revoked");
+        server.refresh_for(&app, tokens["refresh_token"].as_str().unwrap()).await.expect(400);
+    }
+    server.redeem(&app, &waiting).await.expect(400);
+    // Nothing of another application, and the question comes again.
+    server.client.get("/oauth2/userinfo").bearer(kept["access_token"].as_str().unwrap()).send().await.expect(200);
+    let html = show().await.expect(200).text();
+    assert!(!html.contains("An app") && html.contains("Another"), "{html}");
+    server.authorize(&app, &cookie, &[]).await.expect(200);
+    let silent = server.authorize(&app, &cookie, &[("prompt", "none")]).await.expect(303);
+    assert_eq!(parameter(silent.header("location"), "error").as_deref(), Some("consent_required"));
+    let again = server.granted(&app, &cookie, "openid").await;
+    server.client.get("/oauth2/userinfo").bearer(again["access_token"].as_str().unwrap()).send().await.expect(200);
+    // After "log out everywhere", which kills by one row, it can still be taken back.
+    let phone = server.sign_in(ADA).await;
+    server.client.delete("/v1/me/sessions?except=current").bearer(&phone.access).send().await.expect(200);
+    let jar = format!("__Host-portcullis_session={}", server.page_sign_in(ADA).await);
+    let call = server.client.post("/account/apps/disconnect").header("origin", &server.issuer).header("cookie", jar);
+    call.form(&encode(&[("client", &app.id)])).send().await.expect(303);
+}

@@ -1,0 +1,184 @@
+//! Authorization requests: what is refused and where, who must sign in first, and what is asked.
+use portcullis_testkit::application::{REDIRECT, encode, request};
+use portcullis_testkit::server::PASSWORD;
+use portcullis_testkit::{TestServer, parameter};
+use serde_json::json;
+
+const ADA: &str = "ada@example.test";
+
+#[tokio::test]
+async fn no_open_redirect() {
+    let server = TestServer::usual().await;
+    server.sign_up(ADA).await;
+    let app =
+        server.application("confidential", json!({ "redirect_uris": [REDIRECT, "https://app.example/cb"] })).await;
+    let cookie = server.page_sign_in(ADA).await;
+    for evil in [
+        "https://evil.example/cb",
+        "https://app.example/cb/",
+        "https://app.example/cb?next=https://evil.example",
+        "https://app.example/cb%2f..%2fevil",
+        "https://app.example@evil.example/cb",
+        "https://app.example.evil.example/cb",
+        "//evil.example/cb",
+        "javascript:alert(1)",
+        "http://127.0.0.1.evil.example/cb",
+        "http://localhost:9/cb",
+    ] {
+        let answer = server.authorize(&app, &cookie, &[("redirect_uri", evil)]).await.expect(400);
+        assert!(
+            answer.header("content-type").starts_with("text/html") && answer.header("location").is_empty(),
+            "{evil}"
+        );
+    }
+    // The port of a loopback address is the application's to choose (RFC 8252 §7.3).
+    let chosen =
+        server.authorize(&app, &cookie, &[("redirect_uri", "http://127.0.0.1:50123/cb"), ("prompt", "none")]).await;
+    assert!(chosen.expect(303).header("location").starts_with("http://127.0.0.1:50123/cb?error=consent_required"));
+    // Unknown clients, repeated parameters: a page, and nothing else.
+    for query in [
+        "",
+        "client_id=cli_nothing",
+        &format!("{}&state=b", request(&app, &[])),
+        &format!("{}&client_id=x", request(&app, &[])),
+    ] {
+        let answer = server.client.get(format!("/oauth2/authorize?{query}")).send().await.expect(400);
+        assert!(answer.header("location").is_empty(), "{query}");
+    }
+    let verifier = server.new_client("verifier").await;
+    let answer =
+        server.client.get(format!("/oauth2/authorize?client_id={}&response_type=code", verifier.0)).send().await;
+    assert!(answer.expect(400).header("location").is_empty());
+}
+
+#[tokio::test]
+async fn what_a_client_does_wrong_is_told_to_it() {
+    let server = TestServer::usual().await;
+    let app = server.application("confidential", json!({})).await;
+    for (more, error) in [
+        (vec![("response_type", "token")], "unsupported_response_type"),
+        (vec![("code_challenge", "")], "invalid_request"),
+        (vec![("code_challenge_method", "plain")], "invalid_request"),
+        (vec![("scope", "admin account")], "invalid_scope"),
+        (vec![("resource", "https://other.example")], "invalid_target"),
+        (vec![("request", "eyJ")], "request_not_supported"),
+        (vec![("request_uri", "https://evil.example")], "request_not_supported"),
+        (vec![("prompt", "none")], "login_required"),
+        (vec![("max_age", "soon")], "invalid_request"),
+    ] {
+        let answer = server.authorize(&app, "", &more).await.expect(303);
+        let place = answer.header("location");
+        assert!(place.starts_with(&format!("{REDIRECT}?")), "{place}");
+        assert_eq!(parameter(place, "error").as_deref(), Some(error), "{place}");
+        assert_eq!(parameter(place, "state").as_deref(), Some("a state"));
+        assert_eq!(parameter(place, "iss").as_deref(), Some(&*server.issuer), "RFC 9207 §2");
+        assert!(parameter(place, "code").is_none());
+    }
+}
+
+async fn sign_in_for(server: &TestServer, place: &str, cookie: Option<&str>) -> portcullis_testkit::Answer {
+    let back = parameter(place, "return_to").unwrap();
+    let form = encode(&[("identifier", ADA), ("password", PASSWORD), ("return_to", &back)]);
+    let mut call = server.client.post("/sign-in").header("origin", &server.issuer).form(&form);
+    if let Some(cookie) = cookie {
+        call = call.header("cookie", format!("__Host-portcullis_session={cookie}"));
+    }
+    call.send().await.expect(303)
+}
+
+#[tokio::test]
+async fn who_is_not_signed_in_does_that_first_and_goes_on() {
+    let server = TestServer::usual().await;
+    server.sign_up(ADA).await;
+    let app = server.application("public", json!({})).await;
+    let answer = server.authorize(&app, "", &[("login_hint", ADA)]).await.expect(303);
+    let place = answer.header("location").to_owned();
+    assert!(place.starts_with("/sign-in?") && parameter(&place, "login_hint").as_deref() == Some(ADA), "{place}");
+    let page = server.client.get(&*place).send().await.expect(200);
+    assert!(page.text().contains(&format!("value=\"{ADA}\"")));
+    assert!(page.header("content-security-policy").contains("form-action 'self' http://127.0.0.1:9"));
+    let signed_in = sign_in_for(&server, &place, None).await;
+    let cookie = signed_in.cookie("__Host-portcullis_session").unwrap();
+    let on = signed_in.header("location").to_owned();
+    assert!(on.starts_with("/oauth2/authorize?"), "{on}");
+    let page =
+        server.client.get(on).header("cookie", format!("__Host-portcullis_session={cookie}")).send().await.expect(200);
+    let page = page.text();
+    let denied = server.decide(&page, &cookie, "deny").await.expect(303);
+    assert_eq!(parameter(denied.header("location"), "error").as_deref(), Some("access_denied"));
+    let allowed = server.decide(&page, &cookie, "allow").await.expect(303);
+    assert!(parameter(allowed.header("location"), "code").is_some());
+}
+
+#[tokio::test]
+async fn a_client_can_ask_for_a_fresh_sign_in() {
+    let server = TestServer::usual().await;
+    server.sign_up(ADA).await;
+    let app = server.application("public", json!({ "consent": "implied" })).await;
+    let cookie = server.page_sign_in(ADA).await;
+    let code = |answer: &portcullis_testkit::Answer| parameter(answer.header("location"), "code");
+    assert!(code(&server.authorize(&app, &cookie, &[]).await.expect(303)).is_some());
+    server.advance(5_000);
+    assert!(code(&server.authorize(&app, &cookie, &[("max_age", "60")]).await.expect(303)).is_some());
+    for more in [[("prompt", "login")], [("max_age", "4")], [("max_age", "0")], [("prompt", "select_account")]] {
+        let asked = server.authorize(&app, &cookie, &more).await.expect(303).header("location").to_owned();
+        assert!(asked.starts_with("/sign-in?again=1"), "{asked}");
+        // The page is shown, though somebody is signed in.
+        let shown =
+            server.client.get(&*asked).header("cookie", format!("__Host-portcullis_session={cookie}")).send().await;
+        assert!(shown.expect(200).text().contains("Password"));
+        server.advance(1_000);
+        let again = sign_in_for(&server, &asked, Some(&cookie)).await;
+        let on = again.header("location").to_owned();
+        let cookie = again.cookie("__Host-portcullis_session").unwrap_or_else(|| cookie.clone());
+        let done = server.client.get(on).header("cookie", format!("__Host-portcullis_session={cookie}")).send().await;
+        assert!(code(&done.expect(303)).is_some(), "{more:?}");
+        server.advance(5_000);
+    }
+    // The mark is not to be made up, and not one of another request.
+    let asked = server.authorize(&app, &cookie, &[("prompt", "login")]).await.expect(303).header("location").to_owned();
+    let mark = parameter(&parameter(&asked, "return_to").unwrap(), "portcullis_seen").unwrap();
+    for more in [
+        [("prompt", "login"), ("portcullis_seen", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"), ("state", "a state")],
+        [("prompt", "login"), ("portcullis_seen", &mark), ("state", "another")],
+    ] {
+        let answer = server.authorize(&app, &cookie, &more).await.expect(303);
+        assert!(answer.header("location").starts_with("/sign-in?"), "{}", answer.header("location"));
+    }
+    // Proving who one is again makes no second device.
+    let phone = server.sign_in(ADA).await;
+    let listed = server.client.get("/v1/me/sessions").bearer(&phone.access).send().await.expect(200).json();
+    assert_eq!(listed["sessions"].as_array().unwrap().len(), 2, "{listed}");
+}
+
+#[tokio::test]
+async fn the_question_is_answered_by_whom_it_was_put_to() {
+    let server = TestServer::usual().await;
+    server.sign_up(ADA).await;
+    server.sign_up("eve@example.test").await;
+    let app = server.application("confidential", json!({})).await;
+    let (ada, eve) = (server.page_sign_in(ADA).await, server.page_sign_in("eve@example.test").await);
+    let page = server.authorize(&app, &ada, &[]).await.expect(200).text();
+    // Of another account: it is asked itself.
+    server.decide(&page, &eve, "allow").await.expect(200);
+    // By a foreign page: nothing.
+    let form = encode(&[("request", &request(&app, &[])), ("decision", "allow")]);
+    for origin in [Some("https://evil.example"), Some("null"), None] {
+        let mut call = server
+            .client
+            .post("/oauth2/consent")
+            .header("cookie", format!("__Host-portcullis_session={ada}"))
+            .form(&form);
+        if let Some(origin) = origin {
+            call = call.header("origin", origin);
+        }
+        call.send().await.expect(403);
+    }
+    // The request was changed meanwhile: what was shown is not what is allowed.
+    let more = page.replace("read", "read+profile");
+    assert_ne!(more, page);
+    server.decide(&more, &ada, "allow").await.expect(200);
+    // By a form, as OpenID Connect has it: the browser comes again with its cookies.
+    let posted = server.client.post("/oauth2/authorize").form(&request(&app, &[])).send().await.expect(303);
+    assert!(posted.header("location").starts_with("/oauth2/authorize?"));
+}
