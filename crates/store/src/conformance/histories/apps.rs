@@ -45,7 +45,8 @@ impl Dice {
 
     pub(super) fn app_expect(&mut self, head: Rev) -> Expect {
         let (account, client) = (self.account(), self.client());
-        match self.below(5) {
+        match self.below(6) {
+            5 => Expect::GrantNotEnded(self.grant()),
             0 => Expect::ClientVersion { client, version: 1 + self.below(3) as u32 },
             1 => {
                 let besides = (0..self.below(8)).map(|_| self.grant()).collect();
