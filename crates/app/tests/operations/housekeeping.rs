@@ -90,7 +90,7 @@ async fn a_chore_that_meets_a_fault_does_the_rest_later() {
 async fn tickets_go_ten_minutes_after_their_end() {
     let clock = Arc::new(AtomicI64::new(1_800_000_000_000));
     let mut tasks = JoinSet::new();
-    let app = App::start(memory(&clock), settings(), MasterKey::generate(), &mut tasks).await.unwrap();
+    let app = App::start(Arc::new(memory(&clock)), settings(), MasterKey::generate(), &mut tasks).await.unwrap();
     tasks.abort_all(); // only the test's own calls are counted
     while tasks.join_next().await.is_some() {}
     let ticket = |n: i64| Ticket {
