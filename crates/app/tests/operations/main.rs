@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on stops")]
 
 mod acts;
+mod application;
 mod doors;
 mod every_act;
 mod faults;
