@@ -18,6 +18,7 @@ pub(crate) const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0005_nodes.sql"),
     include_str!("migrations/0006_committers.sql"),
     include_str!("migrations/0007_cheaper.sql"),
+    include_str!("migrations/0008_refreshes.sql"),
 ];
 
 /// What stands in the way of a migration.
@@ -139,6 +140,7 @@ mod tests {
         "cdc7ccc5e6b74abb",
         "8ece9123a7fbd2d2",
         "d62dd5617744eb66",
+        "b33847cab10c644f",
     ];
 
     fn found(sql: &str) -> String {
