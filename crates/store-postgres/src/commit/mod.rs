@@ -34,7 +34,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 /// How long a connection may take to be made.
 const CONNECT: Duration = Duration::from_secs(2);
@@ -186,10 +186,10 @@ impl Committer {
                 Err(_) => self.quiet = true,
                 Ok(0) => break,
                 Ok(acts) => {
-                    let begun = Instant::now();
+                    let begun = self.clock.mono_ms();
                     self.beat.send_replace(Some(Beat { acts, begun, ended: None }));
                     self.commit(std::mem::take(&mut jobs)).await;
-                    self.beat.send_replace(Some(Beat { acts, begun, ended: Some(Instant::now()) }));
+                    self.beat.send_replace(Some(Beat { acts, begun, ended: Some(self.clock.mono_ms()) }));
                     self.quiet = false;
                 }
             }

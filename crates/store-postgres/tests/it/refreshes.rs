@@ -1,6 +1,7 @@
 //! Refreshes are committed in a call of their own when nothing else is in their group: each has its own outcome, in whatever group
 //! it came to be.
 use crate::support::{database, open, runtime};
+use crate::together::rows;
 use portcullis_domain::changes::{Change, Changes, Conflict};
 use portcullis_domain::model::Grant;
 use portcullis_store::{CommitError, Store as _};
@@ -8,9 +9,6 @@ use portcullis_store_postgres::PostgresStore;
 use portcullis_wire::GrantId;
 use sqlx::{Connection as _, PgConnection};
 use std::sync::Arc;
-
-#[path = "../../../store-sqlite/examples/bytes/rows.rs"]
-mod rows;
 
 const GRANTS: u64 = 8;
 
