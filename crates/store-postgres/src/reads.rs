@@ -89,8 +89,8 @@ pub(crate) async fn refreshes(
         meta_columns!(),
         ", ",
         rules_column!(),
-        " FROM meta m, grants g JOIN sessions s ON s.id = g.session JOIN accounts a ON a.id = s.account \
-          JOIN clients c ON c.id = g.client WHERE g.id = ANY ($1)"
+        " FROM meta m, each_id($1) i (id) JOIN grants g ON g.id = i.id JOIN sessions s ON s.id = g.session \
+          JOIN accounts a ON a.id = s.account JOIN clients c ON c.id = g.client"
     );
     let view = |cells: &mut Cells<'_>| {
         let (grant, session, account) = (rows::grant(cells)?, rows::session(cells)?, rows::account(cells)?);
