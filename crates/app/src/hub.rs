@@ -636,7 +636,8 @@ impl Hub {
     /// Instances that were not heard of for long and have no stream: removed here, their rows are the caller's to remove.
     pub fn prune_instances(&self, quiet_ms: i64) -> Vec<InstanceId> {
         let mut state = self.state();
-        let gone = state.fleet.prune(quiet_ms, real::mono());
+        let longest_life_ms = i64::try_from(self.inner.max_life_s.saturating_mul(1000)).unwrap_or(i64::MAX);
+        let gone = state.fleet.prune(quiet_ms, longest_life_ms, real::mono());
         for id in &gone {
             state.secrets.remove(id);
         }

@@ -11,6 +11,7 @@ use portcullis_domain::Chance as _;
 use portcullis_domain::changes::{Change, Changes};
 use portcullis_domain::model::{Client, Instance};
 use portcullis_feed::Policies;
+use portcullis_feed::fleet::StreamNumber;
 use portcullis_feed::publisher::Resume;
 use portcullis_wire::frame::{Entries, Snapshot, VERSION};
 use portcullis_wire::{ClientId, Code, Epoch, InstanceId, Rev, SecretString, Time};
@@ -60,6 +61,7 @@ pub struct Subscription {
     hub: Hub,
     client: ClientId,
     instance: InstanceId,
+    number: StreamNumber,
     epoch: Epoch,
     at: Rev,
     first: VecDeque<First>,
@@ -92,7 +94,7 @@ impl Hub {
         if state.closed_clients.contains_key(&client.id) {
             return Err(AppError::Unauthenticated(Code::InvalidCredentials));
         }
-        state.fleet.stream_opened(id, real::mono()).map_err(|_| AppError::Overloaded)?;
+        let number = state.fleet.stream_opened(id, real::mono()).map_err(|_| AppError::Overloaded)?;
         self.inner.stats.streams.fetch_add(1, Ordering::Relaxed);
         let publisher = &state.publisher;
         let (epoch, head) = (publisher.epoch(), publisher.head());
@@ -131,6 +133,7 @@ impl Hub {
             hub: self.clone(),
             client: client.id,
             instance: id,
+            number,
             epoch,
             at,
             first,
@@ -231,7 +234,7 @@ impl Hub {
             None => {
                 let secret = new_secret(&real::RealChance.secret());
                 row.secret = secret.digest();
-                (secret, self.room()?.into_iter().chain([Change::InsertInstance(row.clone())]).collect())
+                (secret, self.room(&row)?.into_iter().chain([Change::InsertInstance(row.clone())]).collect())
             }
         };
         // To its end even if the verifier hangs up: a row that is not counted here would be nobody's to remove.
@@ -276,12 +279,11 @@ impl Hub {
     }
 
     /// Room for one more instance, before its row is made: those that are gone and can hold no lease any more give way.
-    fn room(&self) -> Result<Option<Change>, AppError> {
-        if !self.state().fleet.is_full() {
+    fn room(&self, row: &Instance) -> Result<Option<Change>, AppError> {
+        if self.state().fleet.no_room(row.id, row.client).is_none() {
             return Ok(None);
         }
-        let longest_life = i64::try_from(self.inner.max_life_s.saturating_mul(1000)).unwrap_or(i64::MAX);
-        let gone = self.prune_instances(longest_life);
+        let gone = self.prune_instances(0);
         if gone.is_empty() { Err(AppError::Overloaded) } else { Ok(Some(Change::RemoveInstances(gone))) }
     }
 
@@ -365,7 +367,10 @@ impl Subscription {
             return self.bye();
         }
         let state = hub.state();
-        if state.closed_clients.contains_key(&self.client) || state.fleet.must_return(self.instance) {
+        if state.closed_clients.contains_key(&self.client)
+            || state.fleet.must_return(self.instance)
+            || state.fleet.gives_way(self.instance, self.number)
+        {
             drop(state);
             return self.bye();
         }
