@@ -14,6 +14,7 @@ use std::net::SocketAddr;
 use std::process::Command;
 use std::time::Duration;
 
+mod fork;
 mod limits;
 
 const BOUND: [&str; 2] = ["--bound", "2s"];

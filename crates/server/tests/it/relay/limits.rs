@@ -30,7 +30,7 @@ fn member<'a>(text: &'a str, name: &str) -> &'a str {
     rest.split('"').next().unwrap()
 }
 
-async fn metric(at: SocketAddr, name: &str) -> u64 {
+pub(super) async fn metric(at: SocketAddr, name: &str) -> u64 {
     let mut stream = open(at, "GET", "/metrics", None, None).await;
     let text = read_until(&mut stream, "positions_passed_on_total ").await;
     let line = text.lines().find_map(|line| line.strip_prefix(&format!("portcullis_relay_{name} ")));
