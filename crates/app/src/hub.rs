@@ -8,6 +8,7 @@
 //! Locks here are held for moments, never across an await; streams encode nothing that another has encoded already.
 mod clients;
 pub mod enforcement;
+mod history;
 pub mod leases;
 pub mod nodes;
 pub mod subscription;
@@ -89,6 +90,7 @@ struct Inner {
     rolled_back: ArcSwapOption<Proof>,
     waits: Waits,
     clients: clients::Clients,
+    history: history::History,
     /// This node among others, where there may be some.
     nodes: Option<nodes::Nodes>,
     pub(crate) stats: Stats,
@@ -231,6 +233,7 @@ impl Hub {
             rolled_back: ArcSwapOption::empty(),
             waits: Waits::default(),
             clients: clients::Clients::default(),
+            history: history::History::default(),
             stats: Stats::default(),
         };
         let hub = Self { inner: Arc::new(inner) };

@@ -4,7 +4,6 @@
 //! what is kept is dropped and counted; it comes back and gets a snapshot. So a slow or stuck subscriber costs nothing.
 use super::Position;
 use super::{Hub, new_secret};
-use crate::high_water::{self, Proof};
 use crate::{AppError, real};
 use bytes::Bytes;
 use portcullis_domain::Chance as _;
@@ -14,9 +13,8 @@ use portcullis_feed::Policies;
 use portcullis_feed::fleet::StreamNumber;
 use portcullis_feed::publisher::Resume;
 use portcullis_wire::frame::{Entries, Snapshot, VERSION};
-use portcullis_wire::{ClientId, Code, Epoch, InstanceId, Rev, SecretString, Time};
+use portcullis_wire::{ClientId, Code, Epoch, InstanceId, Rev, SecretString};
 use std::collections::VecDeque;
-use std::fmt::Display;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -28,7 +26,7 @@ pub const PART: usize = 5000;
 const SNAPSHOTS: usize = 4;
 const SNAPSHOT_KEPT_MS: i64 = 15_000;
 /// The most entries that a stream gets at once when it resumes.
-const MAX_RESUME: usize = 10_000;
+pub(super) const MAX_RESUME: usize = 10_000;
 /// After so long without an event a comment is sent, so that proxies keep the connection.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
@@ -142,66 +140,6 @@ impl Hub {
             version,
             ended: false,
         })
-    }
-
-    /// What a position of ours proves. One beyond what this node knows: it may only lag; a read that begins now tells. One that
-    /// this log was at: whether it had the same history then; without that, a snapshot of a fork would be taken for the right one.
-    async fn shown(&self, id: impl Display, at: &Position) -> Result<(), AppError> {
-        if (at.epoch, at.rev) > self.at() {
-            let (stamp, _) = self.read_after_now().await?;
-            if (at.epoch, at.rev) > (stamp.epoch, stamp.head) {
-                self.prove_by(&id, at, stamp.now);
-            }
-            return Ok(());
-        }
-        let near = self.agrees(at, MAX_RESUME);
-        let same = match near {
-            Some(same) => same,
-            None if at.epoch == self.at().0 => {
-                let since = high_water::written_since(&*self.inner.store, at.rev).await?;
-                let newest = self.inner.store.stamp().await?;
-                let last = since.as_ref().and_then(|since| since.last()).map_or(at.rev, |entry| entry.rev);
-                let chain = since.map(|since| since.iter().fold(at.chain, |link, entry| link.after(entry)));
-                // What was written between the two reads is left for the next time.
-                chain.is_none_or(|chain| chain == newest.chain || last != newest.head)
-            }
-            None => true,
-        };
-        if !same {
-            self.prove_by(&id, at, self.inner.store.now());
-        }
-        match self.rolled_back() {
-            Some(why) => Err(AppError::Fault(format!("rolled back: {}", why.what).into())),
-            None => Ok(()),
-        }
-    }
-
-    /// Whether this server made a position that a relay was shown by a verifier of this client. One that it made, and that its log
-    /// does not have, is what it is here, too: the proof that the log was rolled back.
-    pub async fn vouches(&self, client: ClientId, position: &str) -> Result<bool, AppError> {
-        if let Some(why) = self.why_not_ready() {
-            return Err(AppError::Fault(why.into()));
-        }
-        let Some(at) = self.parse_position(position) else { return Ok(false) };
-        self.shown(format!("below a relay, of {client},"), &at).await.map(|()| true)
-    }
-
-    /// Whether the log had this link at this position, as far as this node knows by heart.
-    pub(super) fn agrees(&self, at: &Position, max: usize) -> Option<bool> {
-        let state = self.state();
-        if at.epoch != state.publisher.epoch() {
-            return None;
-        }
-        state.publisher.agrees(at.rev, at.chain, max)
-    }
-
-    /// A verifier shows a position that this server signed, and that the log does not have.
-    pub(super) fn prove_by(&self, id: &impl Display, at: &Position, now: Time) {
-        let Position { epoch, rev, chain } = *at;
-        let what = format!("the verifier {id} shows the position {epoch}.{rev}, which this server signed");
-        let what =
-            if (epoch, rev) > self.at() { what } else { format!("{what}, and the log has another history there") };
-        self.prove(Proof::by_position(what, (epoch, rev), Some(chain), now));
     }
 
     /// The instance that it was, when it proves it; else a new one, committed before anything else.

@@ -26,7 +26,7 @@ pub struct Verifier {
     stream: Subscription,
 }
 
-fn opening(instance: Option<(InstanceId, SecretString)>) -> Opening {
+pub fn opening(instance: Option<(InstanceId, SecretString)>) -> Opening {
     Opening { name: "v".into(), policies: "closed".parse().unwrap(), bound_ms: None, instance, last_event_id: None }
 }
 
