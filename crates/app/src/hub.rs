@@ -375,6 +375,7 @@ impl Hub {
         let number = self.inner.begun.fetch_add(1, Ordering::AcqRel) + 1;
         let began = real::mono();
         let read = self.read_and_apply().await;
+        self.look_after_a_failover().await;
         self.look_for_losses();
         let stamp = match read {
             Ok(stamp) => {
@@ -394,9 +395,10 @@ impl Hub {
         self.inner.reads.send_replace(ReadDone { number, began, stamp });
     }
 
-    /// Whether the database lacks what was acknowledged to this node: told before any lease rests on the read.
+    /// Whether the database lacks what was acknowledged to this node, or what it has seen of others: told before any lease rests
+    /// on the read.
     fn look_for_losses(&self) {
-        if let (Some(what), Some(commits)) = (self.inner.store.lost(), self.inner.store.commits())
+        if let (Some(what), Some(commits)) = (self.inner.store.lost(), self.inner.store.lacks())
             && self.rolled_back().is_none_or(|proof| proof.commits != Some(commits))
         {
             let (epoch, _) = self.at();

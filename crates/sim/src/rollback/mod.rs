@@ -16,9 +16,9 @@ use portcullis_domain::Rules;
 use portcullis_domain::family::MacKey;
 use portcullis_domain::model::KeyPurpose;
 use portcullis_domain::replay::Journal;
-use portcullis_domain::{keys, keys::KeyRules};
+use portcullis_domain::{Chance as _, keys, keys::KeyRules};
 use portcullis_wire::jws::Algorithm;
-use portcullis_wire::{KeyId, Time};
+use portcullis_wire::{KeyId, NodeId, Time};
 use std::collections::BTreeMap;
 
 mod failover;
@@ -100,6 +100,9 @@ pub struct World {
     rules: Rules,
     /// Whether the database is one that nodes share: it has no runs, counts commits, and can be failed over.
     shared: bool,
+    /// Another server on it, which dies with each primary; and whether it is the one that acts now.
+    another: NodeId,
+    another_acts: bool,
     volume: Volume,
     node: Option<Node>,
     followers: Vec<Follower>,
@@ -159,6 +162,7 @@ impl World {
             late_retry: 60_000,
         };
         let shared = rng.chance(500);
+        let another = NodeId::from_bits(rng.bits());
         let volume = Volume::empty(&mut rng, Time(EPOCH_MS));
         let calm = rng.range(12_000, 20_000);
         let mut world = Self {
@@ -167,6 +171,8 @@ impl World {
             lapse,
             rules,
             shared,
+            another,
+            another_acts: false,
             volume,
             node: None,
             followers: Vec::new(),
@@ -238,6 +244,7 @@ impl World {
         self.node_rounds();
         self.followers_go_on();
         if self.node.is_some() {
+            self.another_acts = self.shared && self.serves_well() && self.rng.chance(400);
             let quiet = matches!(self.phase, Phase::Calm { quiet, .. } if self.now > quiet);
             match self.rng.range(0, 9) {
                 5 if quiet => {}
@@ -250,6 +257,7 @@ impl World {
                 8 if matches!(self.phase, Phase::Calm { .. }) => self.copy(),
                 _ => {}
             }
+            self.another_acts = false;
         }
         if matches!(self.phase, Phase::Calm { .. }) && self.rng.chance(20) {
             self.restarts_in_calm();
@@ -260,6 +268,11 @@ impl World {
         }
         self.probe_all();
         self.phase_goes_on();
+    }
+
+    /// Nothing is wrong, and the other server lives.
+    fn serves_well(&self) -> bool {
+        matches!(self.phase, Phase::Calm { .. }) && self.serves()
     }
 
     /// A server that is killed and finds what it left is not shut.
