@@ -91,7 +91,7 @@ impl World {
         let (epoch, at, timeline) = (self.volume.db.stamp(self.time()).epoch, self.now, self.volume.db.timeline);
         let (forgotten, unconfirmed) = (self.has(Lapse::OthersForgotten), self.has(Lapse::OthersUnconfirmed));
         let now = self.time();
-        let Some(node) = self.node.as_mut().filter(|_| !forgotten) else { return };
+        let Some(node) = self.node.as_mut() else { return };
         let Some(ledger) = node.ledger else { return };
         let mut found = self.volume.db.counts.clone();
         found.remove(&ledger.told.by);
@@ -104,7 +104,9 @@ impl World {
         if unconfirmed {
             node.others.confirmed(node.others.looks(), timeline);
         }
-        if let Err((by, count)) = looked {
+        if let Err((by, count)) = looked
+            && !forgotten
+        {
             let seen = Commits { by, count, timeline: ledger.told.timeline };
             self.counts.add("rollback: told by what was seen of another server");
             let what = seen.lost_of_another(found.get(&by).copied(), timeline);
@@ -143,6 +145,19 @@ impl World {
             ledger.into_iter().filter(|_| told).for_each(|ledger| ledger.acknowledged(epoch, count));
         }
         told
+    }
+
+    /// What only the other server was told, which this one sees; and the standby that has nothing of it.
+    pub fn only_the_other_one_is_ahead(&mut self) -> Db {
+        let standby = self.volume.db.clone();
+        self.another_acts = true;
+        (0..4).for_each(|_| self.somebody_refreshes());
+        self.another_acts = false;
+        for _ in 0..2 {
+            self.now += LOOK;
+            self.look_at_others();
+        }
+        standby
     }
 
     /// A standby takes over. It was in step until `standby`; without one it has everything that was acknowledged.

@@ -362,6 +362,8 @@ impl World {
             kind = self.rng.pick(&[Failover, Failover, FailoverWhole]);
         }
         tell!(self, "trouble: {kind:?}; the right one is at {}", self.place());
+        let ahead = kind == Failover && self.serves() && self.rng.chance(300);
+        let ahead = ahead.then(|| self.only_the_other_one_is_ahead());
         self.counts.add(match kind {
             Copy => "rollback: an old copy",
             CopyWithoutMark => "rollback: an old copy, the mark lost",
@@ -387,7 +389,7 @@ impl World {
         // only who has the newer refresh tokens tells it.
         let lost_entries = self.volume.mark.is_some_and(|mark| mark.rev > copy.stamp(self.time()).head);
         // The newest copy is not far behind, as a standby.
-        let standby = self.copies.last().map(|(_, copy)| copy.clone());
+        let standby = ahead.or_else(|| self.copies.last().map(|(_, copy)| copy.clone()));
         self.told = match kind {
             CopyWithoutMark | ForkWithoutMark => false,
             Fork => lost_entries || !self.shared,
