@@ -16,7 +16,7 @@ use portcullis_domain::Rules;
 use portcullis_domain::family::MacKey;
 use portcullis_domain::model::KeyPurpose;
 use portcullis_domain::replay::Journal;
-use portcullis_domain::{Chance as _, keys, keys::KeyRules};
+use portcullis_domain::{keys, keys::KeyRules};
 use portcullis_wire::jws::Algorithm;
 use portcullis_wire::{KeyId, NodeId, Time};
 use std::collections::BTreeMap;
@@ -162,7 +162,7 @@ impl World {
             late_retry: 60_000,
         };
         let shared = rng.chance(500);
-        let another = NodeId::from_bits(rng.bits());
+        let another = NodeId::from_bits(1);
         let volume = Volume::empty(&mut rng, Time(EPOCH_MS));
         let calm = rng.range(12_000, 20_000);
         let mut world = Self {
