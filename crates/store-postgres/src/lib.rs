@@ -367,6 +367,12 @@ impl Store for PostgresStore {
     fn lost(&self) -> Option<String> {
         self.told.lost()
     }
+    fn lacks(&self) -> Option<Commits> {
+        self.told.lacks()
+    }
+    fn look_at_others(&self) -> Fut<'_, Result<(), StoreError>> {
+        self.read(nodes::look_at_others(&self.reader))
+    }
     fn count_commits(&self, by: NodeId) -> Fut<'_, Result<Option<u64>, StoreError>> {
         self.read(nodes::commits(&self.reader, by))
     }

@@ -351,6 +351,7 @@ async fn look(db: &Reader, make: impl Fn() -> Asked<'static>) -> Result<Look, Fa
 }
 
 async fn log_rows(db: &Reader, make: impl Fn() -> Asked<'static>) -> Result<(Meta, Vec<Entry>), Fault> {
+    let looks = db.told.looks_at_others();
     let mut seen = look(db, &make).await?;
     let known = db.told.ledger().told.timeline;
     if db.told.doubts(&seen.before, seen.meta.epoch, seen.found, seen.timeline) {
@@ -364,6 +365,7 @@ async fn log_rows(db: &Reader, make: impl Fn() -> Asked<'static>) -> Result<(Met
     } else if seen.timeline > known {
         db.renew(); // the others may lead to the primary that was
     }
+    db.told.confirmed(looks, seen.timeline);
     // Whoever gives a lease by this read asks whether something was lost.
     db.told.look(&seen.before, seen.meta.epoch, seen.found, Some(seen.timeline));
     Ok((seen.meta, seen.entries))
