@@ -376,17 +376,13 @@ impl App {
         let in_time = || if real::mono() < latest { Ok(()) } else { Err(AppError::Overloaded) };
         let invalid = || AppError::from(Refused::RefreshInvalid);
         let presented = Presented::parse(token).ok_or_else(invalid)?;
-        let mut keys = self.keys();
-        if keys.mac_by_id(presented.key()).is_none() {
-            self.reload_keys().await?;
-            keys = self.keys();
-        }
-        let Some(key) = keys.mac_by_id(presented.key()) else {
+        let Some(key) = self.mac_key(&presented).await? else {
             if presented.epoch() < self.hub().at().0 {
                 return Err(Refused::RefreshExpired.into()); // its key went with its epoch, and so would it
             }
             return Err(invalid()); // no key of ours, and the list was read just now
         };
+        let (key, keys) = (&key, self.keys());
         if !presented.is_ours(key) {
             return Err(invalid());
         }

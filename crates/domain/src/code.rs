@@ -26,6 +26,8 @@ use portcullis_wire::{ClientId, Digest, EventId, GrantId, SessionId, Time, b64};
 pub struct Redeem {
     /// By whom.
     pub client: ClientId,
+    /// Whether that client proved who it is.
+    pub proven: bool,
     /// `redirect_uri`; OAuth 2.1 has none here.
     pub redirect_uri: Option<String>,
     /// `code_verifier` (RFC 7636 §4.5).
@@ -57,11 +59,11 @@ fn no(detail: &str) -> Refused {
 /// and the oldest ends: a client that signs people in again and again fills neither the database nor anybody's memory.
 pub const MAX_GRANTS: usize = 32;
 
-/// The rule. `view` is of the ticket that the code names, `given` whether what an earlier use gave still lives, `others` the
-/// client's living grants of the same account, newest first.
+/// The rule. `view` is of the ticket that the code names, `given` what an earlier use gave, if that lives: its session and whose
+/// that is; `others` the client's living grants of the same account, newest first.
 pub fn redeem(
     view: &TicketView,
-    given: bool,
+    given: Option<&Session>,
     others: &[GrantView],
     presented: &Redeem,
     rules: &Rules,
@@ -73,10 +75,14 @@ pub fn redeem(
     if ticket.kind != TicketKind::Code || ticket.client != Some(presented.client) {
         return Decision::refuse(no("this is no code of this client, or it was forgotten"));
     }
-    if let Some(used) = ticket.used {
-        return again(view, used, given, presented, chance);
-    }
     let Some(body) = ticket.read::<CodeBody>() else { return Decision::refuse(no("this code cannot be read")) };
+    if let Some(used) = ticket.used {
+        // A public client's name proves nothing, so its verifier must: a used code stands in histories and logs.
+        return match presented.proven || fits(&body, presented).is_ok() {
+            true => again(used, given, presented, chance),
+            false => Decision::refuse(no("this code was used before")),
+        };
+    }
     if let Err(refused) = fits(&body, presented) {
         return Decision::refuse(refused);
     }
@@ -152,10 +158,14 @@ fn why_dead(view: &TicketView, app: &AppView, body: &CodeBody, rules: &Rules) ->
 }
 
 /// A code that was used before. Who holds it a second time may be a thief, or the one that was robbed (RFC 6749 §4.1.2).
-fn again(view: &TicketView, used: Used, given: bool, presented: &Redeem, chance: &mut dyn Chance) -> Decision<Granted> {
+fn again(used: Used, given: Option<&Session>, presented: &Redeem, chance: &mut dyn Chance) -> Decision<Granted> {
     let refused = no("this code was used before: what it gave has ended");
-    let (Some(grant), Some(app), true) = (used.grant, &view.app, given) else { return Decision::refuse(refused) };
-    let scope = Scope::Grant { account: app.session.account.id, session: app.session.session.id, grant };
+    let (Some(grant), Some(session)) = (used.grant, given) else { return Decision::refuse(refused) };
+    let account = session.account;
+    let scope = match session.client == Some(presented.client) {
+        true => Scope::Session { account, session: session.id },
+        false => Scope::Grant { account, session: session.id, grant },
+    };
     let by = By { ip: presented.ip, ..By::SYSTEM };
     Decision { outcome: Err(refused), changes: kernel::end(Door::CodeReplay, scope, None, &by, chance) }
 }

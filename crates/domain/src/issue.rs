@@ -57,7 +57,8 @@ pub fn issue(
         rev: stamp.head,
         epoch: stamp.epoch,
         gid: Some(grant.id),
-        roles: account.roles.clone(),
+        // What an account may here is no business of applications, nor of services that they call.
+        roles: if grant.client == ClientId::FIRST_PARTY { account.roles.clone() } else { vec![] },
         act: None,
         cnf: grant.sender.map(|thumbprint| Confirmation { jkt: b64::encode(&thumbprint.0) }),
     })

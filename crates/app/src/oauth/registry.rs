@@ -88,6 +88,12 @@ impl App {
                 let detail = "this client has no secret".into();
                 return Err(Refused::InvalidValue { field: "client_id", detail }.into());
             };
+            // Who repeats a call whose answer got lost must not lose the secret that a fleet still uses.
+            if overlap > 0 && client.old_secret.is_some_and(|(_, until)| self.now() < until) {
+                let detail =
+                    "the secret before this one still counts: wait until old_secret_until, or rotate with overlap_s 0";
+                return Err(Refused::Conflict { detail: detail.into() }.into());
+            }
             let old_secret = (overlap > 0).then(|| (old, self.now().plus(overlap)));
             Ok(Client { secret: Some(secret.digest()), old_secret, ..client.clone() })
         });

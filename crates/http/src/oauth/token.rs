@@ -32,6 +32,7 @@ async fn by_code(ctx: &Ctx, mut form: OAuthForm) -> Result<OAuthTokens, Problem>
     let code = SecretString::new(form.need("code")?);
     let presented = Redeem {
         client: form.known.client.id,
+        proven: form.known.proven,
         redirect_uri: form.params.take("redirect_uri"),
         verifier: form.params.take("code_verifier"),
         sender: None,

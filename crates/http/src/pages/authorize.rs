@@ -3,8 +3,8 @@
 //! The request travels with the browser: to the sign-in page and back as `return_to`, through the question as a hidden field.
 //! Each time it is checked anew, from the beginning.
 use super::words::encoded;
-use super::{allow_forms_to, go, page, sign_in};
-use crate::problem::Problem;
+use super::{go, let_forms_lead_on, page, sign_in};
+use crate::problem::{Problem, described};
 use crate::request::{Ctx, FormBytes, Params};
 use crate::{cookies, origin};
 use axum::response::Response;
@@ -47,10 +47,7 @@ pub(super) async fn show(ctx: Ctx) -> Result<Response, Problem> {
         Err(answered) => return Ok(answered),
     };
     let (caller, view) = who(&ctx, &read).await?;
-    let hinted = read.asked.id_token_hint.as_deref();
-    let hinted = hinted.and_then(|hint| ctx.app().hinted_account(hint));
-    let first_seen = read.seen.as_deref().and_then(|mark| ctx.app().when_first_seen(&read.query, mark));
-    match (authorize::next(&read.asked, view.as_ref(), first_seen, hinted), caller, view) {
+    match (step(&ctx, &read, view.as_ref()), caller, view) {
         (Step::Grant, Some(caller), _) => finish(&ctx, &read, &caller, false).await,
         (Step::Ask(scope), Some(caller), Some(view)) => ask(&ctx, &read, &caller, &view, &scope),
         (Step::Refuse(error), ..) => Ok(back(&ctx, &read.asked, Reply::Error(error, "nothing could be shown".into()))),
@@ -70,9 +67,16 @@ pub(super) async fn by_form(body: FormBytes) -> Result<Response, Problem> {
     Ok(go(&format!("{PATH}?{query}"), vec![]))
 }
 
+/// What must happen first.
+fn step(ctx: &Ctx, read: &Read, view: Option<&AppView>) -> Step {
+    let hinted = read.asked.id_token_hint.as_deref().and_then(|hint| ctx.app().hinted_account(hint));
+    let first_seen = read.seen.as_deref().and_then(|mark| ctx.app().when_first_seen(&read.query, mark));
+    authorize::next(&read.asked, view, first_seen, hinted)
+}
+
 /// What the user said.
 pub(super) async fn decide(ctx: Ctx, body: FormBytes) -> Result<Response, Problem> {
-    origin::must_be_ours(&ctx.shared, &ctx.headers)?;
+    origin::must_be_our_page(&ctx.shared, &ctx.headers)?;
     let body = body.0.ok_or_else(|| Problem::new(Code::UnsupportedMediaType))?;
     let mut params = Params::oauth(&body).map_err(|_| Problem::new(Code::Malformed))?;
     let query = params.take("request").unwrap_or_default();
@@ -81,6 +85,9 @@ pub(super) async fn decide(ctx: Ctx, body: FormBytes) -> Result<Response, Proble
         Err(answered) => return Ok(answered),
     };
     let (Some(caller), Some(view)) = who(&ctx, &read).await? else { return Ok(to_sign_in(&ctx, &read)) };
+    if !matches!(step(&ctx, &read, Some(&view)), Step::Ask(_) | Step::Grant) {
+        return Ok(to_sign_in(&ctx, &read));
+    }
     // The answer is to what was shown, to whom it was shown.
     let shown = params.take("shown").unwrap_or_default();
     if shown != shown_to(&ctx, &read, &caller, &view) {
@@ -162,6 +169,16 @@ async fn who(ctx: &Ctx, read: &Read) -> Result<(Option<Caller>, Option<AppView>)
     Ok(if view.is_some() { (Some(caller), view) } else { (None, None) })
 }
 
+/// The request as the browser brought it.
+fn carried(read: &Read) -> String {
+    format!("{PATH}?{}", carried_query(read))
+}
+
+fn carried_query(read: &Read) -> String {
+    let mark = read.seen.as_ref().map(|mark| format!("&{SEEN}={}", encoded(mark))).unwrap_or_default();
+    format!("{}{mark}", read.query)
+}
+
 fn to_sign_in(ctx: &Ctx, read: &Read) -> Response {
     let mark = match &read.seen {
         Some(mark) if ctx.app().when_first_seen(&read.query, mark).is_some() => mark.clone(),
@@ -171,12 +188,11 @@ fn to_sign_in(ctx: &Ctx, read: &Read) -> Response {
     go(&sign_in::again(&place, read.asked.login_hint.as_deref()), vec![])
 }
 
-/// What stands for the page that was shown: client, scopes and account.
+/// What stands for the page that was shown: client, scopes, account and session. Nobody but this server can make it.
 fn shown_to(ctx: &Ctx, read: &Read, caller: &Caller, view: &AppView) -> String {
-    let what =
-        format!("{} {} {} {}", view.client.id, view.client.version, read.asked.scope.join(" "), caller.view.account.id);
-    let _ = ctx;
-    portcullis_wire::b64::encode(&portcullis_wire::Digest::of(what.as_bytes()).0)
+    let session = &caller.view.session;
+    let scope = read.asked.scope.join(" ");
+    ctx.app().shown(&format!("{} {} {scope} {} {}", view.client.id, view.client.version, session.account, session.id))
 }
 
 fn ask(ctx: &Ctx, read: &Read, caller: &Caller, view: &AppView, scope: &[String]) -> Result<Response, Problem> {
@@ -187,10 +203,10 @@ fn ask(ctx: &Ctx, read: &Read, caller: &Caller, view: &AppView, scope: &[String]
         client => context! { name => view.client.name, uri => view.client.profile.client_uri, public => view.client.kind == ClientKind::Public },
         who => context! { email => account.email, name => account.name },
         asks, host, offline => scope.iter().any(|one| one == OFFLINE),
-        request => read.query, shown => shown_to(ctx, read, caller, view),
+        request => carried_query(read), shown => shown_to(ctx, read, caller, view),
     };
     let mut response = page(ctx, StatusCode::OK, "consent.html", values)?;
-    allow_forms_to(response.headers_mut(), &read.asked.redirect_uri);
+    let_forms_lead_on(response.headers_mut());
     Ok(response)
 }
 
@@ -208,7 +224,13 @@ fn words(scope: &str) -> Option<&'static str> {
 async fn finish(ctx: &Ctx, read: &Read, caller: &Caller, agreed: bool) -> Result<Response, Problem> {
     match ctx.app().grant_code(caller, read.client.id, &read.asked, agreed, ctx.ip).await {
         Ok(code) => Ok(back(ctx, &read.asked, Reply::Code(code))),
-        Err(AppError::Refused(_)) => Ok(to_sign_in(ctx, read)),
+        // What it rested on was changed meanwhile: the browser asks once more, and is shown what there is to be shown.
+        Err(AppError::Refused(_)) if read.asked.prompt.none => Ok(back(
+            ctx,
+            &read.asked,
+            Reply::Error(OAuthError::InteractionRequired, "something was changed meanwhile".into()),
+        )),
+        Err(AppError::Refused(_)) => Ok(go(&carried(read), vec![])),
         Err(error) => Err(error.into()),
     }
 }
@@ -223,7 +245,7 @@ fn redirect(ctx: &Ctx, uri: &str, state: Option<&str>, reply: Reply) -> Response
     match &reply {
         Reply::Code(code) => query.append_pair("code", code.expose()),
         Reply::Error(error, detail) => {
-            query.append_pair("error", error.as_str()).append_pair("error_description", detail)
+            query.append_pair("error", error.as_str()).append_pair("error_description", &described(detail))
         }
     };
     if let Some(state) = state {
