@@ -141,6 +141,7 @@ mod tests {
         "cdc7ccc5e6b74abb",
         "8ece9123a7fbd2d2",
         "d62dd5617744eb66",
+        "20e8b8c9fd7823da",
     ];
 
     fn found(sql: &str) -> String {

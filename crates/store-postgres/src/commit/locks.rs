@@ -123,8 +123,12 @@ impl Locks {
 
 /// Whether an act needs the counter's lock for itself.
 pub(crate) fn is_exclusive(changes: &Changes) -> bool {
-    let alone =
-        |expect: &Expect| matches!(expect, Expect::EmailFree(_) | Expect::NoAccounts | Expect::StandingBelow(_));
+    let alone = |expect: &Expect| {
+        matches!(
+            expect,
+            Expect::EmailFree(_) | Expect::NoAccounts | Expect::StandingBelow(_) | Expect::NoOtherGrants { .. }
+        )
+    };
     let shared = |step: &Change| {
         matches!(
             step,
