@@ -337,7 +337,8 @@ pub fn change(
             target: Target::Account(account.id),
             except: None,
             spread_ms: spread_ms.filter(|spread| *spread > 0),
-            owner: None, reason: "roles".into(),
+            owner: None,
+            reason: "roles".into(),
         }));
     }
     steps.push(Change::SetProfile { account: account.id, name, roles });

@@ -74,7 +74,7 @@ pub fn redeem(
         return Decision::refuse(no("this is no code of this client, or it was forgotten"));
     }
     if let Some(used) = ticket.used {
-        return again(view, used, given, presented, chance);
+        return again(view, used, given, others, presented, chance);
     }
     let Some(body) = ticket.read::<CodeBody>() else { return Decision::refuse(no("this code cannot be read")) };
     if let Err(refused) = fits(&body, presented) {
@@ -152,10 +152,23 @@ fn why_dead(view: &TicketView, app: &AppView, body: &CodeBody, rules: &Rules) ->
 }
 
 /// A code that was used before. Who holds it a second time may be a thief, or the one that was robbed (RFC 6749 §4.1.2).
-fn again(view: &TicketView, used: Used, given: bool, presented: &Redeem, chance: &mut dyn Chance) -> Decision<Granted> {
+fn again(
+    view: &TicketView,
+    used: Used,
+    given: bool,
+    others: &[GrantView],
+    presented: &Redeem,
+    chance: &mut dyn Chance,
+) -> Decision<Granted> {
     let refused = no("this code was used before: what it gave has ended");
     let (Some(grant), Some(app), true) = (used.grant, &view.app, given) else { return Decision::refuse(refused) };
-    let scope = Scope::Grant { account: app.session.account.id, session: app.session.session.id, grant };
+    let account = app.session.account.id;
+    // A session of the application's own has nothing but that grant, and ends with it.
+    let own = |other: &&GrantView| other.grant.id == grant && other.session.client == Some(presented.client);
+    let scope = match others.iter().find(own) {
+        Some(other) => Scope::Session { account, session: other.session.id },
+        None => Scope::Grant { account, session: app.session.session.id, grant },
+    };
     let by = By { ip: presented.ip, ..By::SYSTEM };
     Decision { outcome: Err(refused), changes: kernel::end(Door::CodeReplay, scope, None, &by, chance) }
 }

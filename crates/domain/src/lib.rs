@@ -44,6 +44,7 @@ pub mod throttle;
 pub mod ticket;
 pub mod time_rules;
 pub mod view;
+pub mod withdraw;
 
 pub use changes::{Change, Changes, Expect};
 pub use cut::Cut;

@@ -276,7 +276,8 @@ pub fn create(
         true => (Verb::Stale, Target::All),
         false => (Verb::End, Target::Token(TokenId::from_bits(chance.bits()))),
     };
-    let entry = Revoke { verb, target, except: None, spread_ms: None, owner: None, reason: Door::Filter.as_str().into() };
+    let entry =
+        Revoke { verb, target, except: None, spread_ms: None, owner: None, reason: Door::Filter.as_str().into() };
     let rule = Standing { rev: Rev::ZERO, filter: filter.clone(), except };
     let job = Job::new(id, rule, now, by.actor.text(), reason, stamp.now);
     let event = NewEvent::new(EventId::from_bits(chance.bits()), EventKind::SessionsRevoked, &by.actor);

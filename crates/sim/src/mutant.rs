@@ -99,6 +99,18 @@ mutants! {
     RenewalByAnyone = "renewal-by-anyone" breaks "I14";
     /// Of the tokens shown a connection stands on the one that lasts longest.
     RenewalByLongest = "renewal-by-longest" breaks "I14";
+    /// A code is not marked as used.
+    CodeNotUsed = "code-not-used" breaks "I13";
+    /// A redemption does not look at the ends since its code was made.
+    RedeemedUnborn = "redeemed-unborn" breaks "I1 I7";
+    /// A redemption does not look whether its consent was withdrawn meanwhile.
+    RedeemedWithoutConsent = "redeemed-without-consent" breaks "I1 I7";
+    /// A withdrawal ends the grants that it has seen.
+    WithdrawalLooksOnce = "withdrawal-looks-once" breaks "I8";
+    /// A refresh token is anybody's who shows it.
+    RefreshByAnyClient = "refresh-by-any-client" breaks "I6";
+    /// What comes of a code is born when it is redeemed.
+    BornAtRedemption = "born-at-redemption" breaks "I1 I7";
     /// Tokens may outlive the horizon of their snapshot.
     BeyondHorizon = "beyond-horizon" breaks "I16";
 }

@@ -57,7 +57,7 @@ impl App {
                 None => false,
                 Some(grant) => {
                     let above = self.store().load_refresh(grant).await.map_err(|e| self.fault(e.into()))?;
-                    above.is_some_and(|above| above.grant.ended.is_none())
+                    above.is_some_and(|above| !portcullis_domain::refresh::is_dead(&above, &self.settings().rules))
                 }
             };
             let others = match (view.ticket.account, view.ticket.client) {
@@ -222,8 +222,10 @@ impl App {
         ip: Option<IpAddr>,
     ) -> Result<(), AppError> {
         let claims = token.claims();
-        // What does not live needs no entry: nobody fills the log with dead tokens.
-        if claims.client_id != client || self.hub().judge_for_any(token).is_err() {
+        // What does not live needs no entry: nobody fills the log with dead tokens. A node that does not know says nothing false,
+        // and writes one.
+        let dead = self.hub().judge_for_any(token).is_err_and(|code| code != Code::NotFresh);
+        if claims.client_id != client || dead {
             return Ok(());
         }
         let by = By { ip, ..By::SYSTEM };

@@ -1,10 +1,10 @@
 //! Taking access away: the row that is marked, the entry that is written, the exact count.
-use portcullis_domain::kernel::MAX_ENDS_PER_ACCOUNT;
 use super::{Backend, HORIZON, LOG, START, World, end, grant, revoke, session, wait};
 use crate::LiveCount;
 use portcullis_domain::Cut;
 use portcullis_domain::changes::{Change, Changes, Conflict, Revoke};
 use portcullis_domain::event::EventKind;
+use portcullis_domain::kernel::MAX_ENDS_PER_ACCOUNT;
 use portcullis_domain::model::{Account, Block, ClientKind, Ended, Grant, Key, KeyPurpose, Session, Status};
 use portcullis_wire::{
     AccountId, Chain, ClientId, Entry, GrantId, KeyId, Rev, SecretBytes, SessionId, Target, Time, TokenId, Verb,

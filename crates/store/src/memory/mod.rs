@@ -112,6 +112,7 @@ impl Memory {
         Self {
             meta,
             log: Table::default(),
+            owners: Table::default(),
             accounts: Table::default(),
             emails: Table::default(),
             sessions: Table::default(),
