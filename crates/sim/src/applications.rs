@@ -135,19 +135,19 @@ impl World {
     // ---- what they do ----
 
     pub fn application_acts(&mut self) {
-        let pause = self.rng.range(400, 2_400);
+        let pause = self.rng.range(200, 1_500);
         self.after(pause, Event::Application);
         let client = self.rng.pick(&self.applications.clients);
-        match self.rng.range(0, 19) {
-            0..=5 => self.asks_for_code(client),
-            6..=10 => self.shows_code(),
-            11..=15 => self.refreshes_for(client),
-            16 => self.gives_up(),
-            17 | 18 => self.withdraws(client),
-            _ => {
-                let off = self.client_is_on(client);
-                self.admin_of_client(client, off);
-            }
+        if !self.client_is_on(client) && self.rng.chance(600) {
+            return self.admin_of_client(client, false);
+        }
+        match self.rng.range(0, 59) {
+            0..=17 => self.asks_for_code(client),
+            18..=32 => self.shows_code(),
+            33..=54 => self.refreshes_for(client),
+            55 | 56 => self.gives_up(),
+            57 | 58 => self.withdraws(client),
+            _ => self.admin_of_client(client, true),
         }
     }
 
@@ -196,9 +196,9 @@ impl World {
             self.application_calls(Call::Redeem(client), AppRequest::Redeem { code: held.code.clone(), client });
         }
         // At the same moment somebody takes it away.
-        match self.rng.range(0, 9) {
-            0 | 1 => self.withdraws(held.client),
-            2 => self.admin_of_client(held.client, true),
+        match self.rng.range(0, 19) {
+            0..=2 => self.withdraws(held.client),
+            3 => self.admin_of_client(held.client, true),
             _ => {}
         }
     }

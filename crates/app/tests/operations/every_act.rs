@@ -307,7 +307,8 @@ impl Scene {
                 say(format!("session named {:?}", view.session.device_name));
             }
             for view in store.list_grants(account.id, None, 1000).await.unwrap() {
-                say(format!("a living grant of {:?} for {}", view.session.client, view.grant.scope));
+                let own = view.session.client.is_some();
+                say(format!("a living grant, offline: {own}, for {}", view.grant.scope));
             }
             for consent in store.list_consents(account.id).await.unwrap() {
                 say(format!("consent {:?} {}", consent.scope, consent.generation));
