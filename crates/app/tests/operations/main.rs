@@ -8,6 +8,7 @@ mod doors;
 mod every_act;
 mod faults;
 mod feed;
+mod history;
 mod housekeeping;
 mod keys;
 mod master;

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
 /// Rows, by id in hexadecimal.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Locks {
     accounts: BTreeSet<String>,
     sessions: BTreeSet<String>,
