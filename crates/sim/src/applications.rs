@@ -422,7 +422,12 @@ impl World {
             match step {
                 Change::InsertTicket(ticket) => {
                     self.counts.add("codes made");
-                    let fact = CodeFact { proof: about.facts, given: Vec::new() };
+                    let (Some(account), Some(session), Some(client)) = (ticket.account, ticket.session, ticket.client)
+                    else {
+                        return self.violate("I7", "a code is nobody's".into());
+                    };
+                    let (proof, expires_at, given) = (about.facts, ticket.expires_at, Vec::new());
+                    let fact = CodeFact { account, session, client, expires_at, proof, given };
                     self.truth.codes.insert(ticket.id.0, fact);
                 }
                 Change::InsertGrant(grant) if grant.client != ClientId::FIRST_PARTY => {
@@ -484,7 +489,9 @@ impl World {
         match (request, reply) {
             (AppRequest::Redeem { .. }, Reply::Refused(_)) => {
                 // That it was shown before is said when what it gave has ended.
-                let Some(rev) = op.committed.and_then(|committed| committed.rev) else { return };
+                let Some(rev) = op.committed.and_then(|committed| committed.rev) else {
+                    return self.check_code_refused(op);
+                };
                 let Some(n) = self.truth.by_rev.get(&rev).copied() else {
                     return self.violate("I9", format!("a code was answered to be reused with {rev}, which is no act"));
                 };
@@ -496,6 +503,30 @@ impl World {
                 tell!(self, "applications: {request:?} at {rev}");
             }
             _ => {}
+        }
+    }
+
+    /// I11: a code that waits, shown by whose it is, is refused only when it or something above it has ended.
+    fn check_code_refused(&mut self, op: &Op) {
+        let Request::App(AppRequest::Redeem { client, .. }) = &op.request else { return };
+        let Some(code) = code_of(&op.request).and_then(|code| self.truth.codes.get(&code)) else { return };
+        // Late, by any time that the database ever told.
+        let highest = self.database.highest(self.now);
+        let late = highest >= code.expires_at.minus(5_000);
+        if late || code.client != *client || !code.given.is_empty() {
+            return;
+        }
+        let grant = GrantId::from_bits(0);
+        // Whom a filter's rule would kill of those who are not born yet is its own question.
+        let ended = self.truth.acts.iter().any(|act| {
+            let about = || act.is_about_grant(code.account, code.session, grant, code.client);
+            act.rev > code.proof && (act.door == Door::Filter || act.except == Some(code.session) || about())
+        });
+        let view = self.disk.durable.load_session(code.session, highest);
+        let alive = view.is_some_and(|view| view.dead(self.settings.rules.idle_ttl).is_none());
+        if alive && !ended {
+            let detail = format!("a code of {} at {client} was refused for nothing", code.session);
+            self.violate("I11", detail);
         }
     }
 

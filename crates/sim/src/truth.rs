@@ -17,6 +17,11 @@ pub struct SessionFact {
 /// A code: the head of the snapshot that it was made from, and what came of it.
 #[derive(Debug, Clone)]
 pub struct CodeFact {
+    pub account: AccountId,
+    /// The browser's.
+    pub session: SessionId,
+    pub client: ClientId,
+    pub expires_at: Time,
     pub proof: Rev,
     pub given: Vec<GrantId>,
 }
