@@ -339,10 +339,10 @@ impl World {
                 self.decide_redemption(view, *given, others, *client)
             }
             (AppRequest::GiveUp { client, .. }, AppFacts::Grant(view)) => {
-                let mine = |view: &&Box<RefreshView>| {
+                let mine = |view: &&RefreshView| {
                     view.grant.client == *client && view.grant.ended.is_none() && view.session.ended.is_none()
                 };
-                let Some(view) = view.as_ref().filter(mine) else { return Decision::answer(Outcome::Done) };
+                let Some(view) = view.as_deref().filter(mine) else { return Decision::answer(Outcome::Done) };
                 let (account, session, grant) = (view.account.id, view.session.id, view.grant.id);
                 let scope = match view.session.client == Some(*client) {
                     true => Scope::Session { account, session },

@@ -207,8 +207,13 @@ impl World {
                 family.rotated = Some(counter);
                 family.moves.push(is_thief);
             }
+            // The same token once more: its answer was lost, and nobody went on by it.
+            Some(Move::Skip) if family.presented[usize::from(is_thief)] == Some(counter) => {}
             Some(Move::Skip) => family.moves.push(is_thief),
             _ => family.moves.clear(),
+        }
+        if matches!(op.judged, Some(Move::Rotate | Move::Skip)) {
+            family.presented[usize::from(is_thief)] = Some(counter);
         }
         // What counts begins with the thief's first move: thief, owner, thief is possible (a predecessor can be used again), and
         // then the owner's next refresh is noticed.

@@ -362,6 +362,7 @@ impl World {
         let family = self.truth.families.entry(grant).or_default();
         family.stolen = true;
         family.moves.clear(); // another copy, another story
+        family.presented = [None; 2];
         self.thieves[thief].loot = Some(Loot { refresh, older: None, grant, agent, cookie });
     }
 

@@ -118,6 +118,8 @@ pub struct FamilyFact {
     pub stolen: bool,
     /// Who made the family move outside of retry windows, in order: `true` for the thief.
     pub moves: Vec<bool>,
+    /// What owner and thief presented last when they made it move.
+    pub presented: [Option<u64>; 2],
 }
 
 /// Everything that happened.
