@@ -8,7 +8,7 @@
 //! Where to look: [`cut`] (what is dead), [`kernel`] (the one function behind every way of taking access away), [`mod@issue`]
 //! (the one function behind every access token), [`family`] and [`refresh`] (refresh tokens), [`sign_in`], [`throttle`]
 //! (how many passwords may be guessed), [`rollback`] and [`ledger`] (how lost commits are told), [`account`], [`time_rules`] (horizon and floor), [`keys`] (the life of signing and MAC
-//! keys), [`session_limit`], [`retention`] (how long what has ended is kept). [`changes`] is the language in which decisions speak to a store.
+//! keys), [`session_limit`], [`authorize`], [`code`] and [`withdraw`] (what applications get, and lose), [`retention`] (how long what has ended is kept). [`changes`] is the language in which decisions speak to a store.
 #![no_std]
 extern crate alloc;
 
@@ -44,6 +44,7 @@ pub mod throttle;
 pub mod ticket;
 pub mod time_rules;
 pub mod view;
+pub mod withdraw;
 
 pub use changes::{Change, Changes, Expect};
 pub use cut::Cut;

@@ -42,8 +42,8 @@ pub fn settings() -> Settings {
     }
 }
 
-/// A store that can hold back the commit of a new session or account, of a rotated refresh token or of a client's switch, or
-/// the end of a read of the log or of the keys, to put something in between.
+/// A store that can hold back the commit of a new session, account or grant, of a code or its use, of a rotated refresh token, of
+/// a withdrawal or of a client's switch, or the end of a read of the log or of the keys, to put something in between.
 pub struct Held<S> {
     pub store: S,
     pub hold: AtomicBool,
@@ -157,8 +157,11 @@ impl<S: Store> Store for Held<S> {
     fn commit(&self, changes: Changes) -> Fut<'_, Result<Committed, CommitError>> {
         Box::pin(async move {
             let held = |step: &_| {
-                use Change::{InsertAccount, InsertSession, SetClientDisabled, SetFamily};
-                matches!(step, InsertSession(_) | InsertAccount(_) | SetClientDisabled { .. } | SetFamily { .. })
+                use Change::*;
+                matches!(
+                    step,
+                    InsertSession(_) | InsertAccount(_) | InsertTicket(_) | InsertGrant(_) | UseTicket { .. }
+                ) || matches!(step, SetClientDisabled { .. } | SetFamily { .. } | WithdrawConsent { .. })
             };
             if changes.steps.iter().any(held) && self.hold.swap(false, Ordering::SeqCst) {
                 self.reached.notify_one();
