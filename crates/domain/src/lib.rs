@@ -37,6 +37,7 @@ pub mod refused;
 pub mod replay;
 pub mod retention;
 pub mod rollback;
+pub mod service;
 pub mod session_limit;
 pub mod sign_in;
 pub mod stored_hash;

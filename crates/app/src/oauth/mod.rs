@@ -4,6 +4,7 @@ mod authorize;
 mod clients;
 mod grants;
 mod registry;
+mod service;
 mod tokens;
 
 pub(crate) use clients::has_secret;

@@ -10,7 +10,8 @@ use serde_json::json;
 const KEEP: HeaderValue = HeaderValue::from_static("public, max-age=300");
 
 /// The grant types that the token endpoint serves.
-pub(super) const GRANTS: &[GrantType] = &[GrantType::AuthorizationCode, GrantType::RefreshToken];
+pub(super) const GRANTS: &[GrantType] =
+    &[GrantType::AuthorizationCode, GrantType::RefreshToken, GrantType::ClientCredentials];
 
 fn kept(mut response: Response) -> Response {
     response.headers_mut().insert(header::CACHE_CONTROL, KEEP);

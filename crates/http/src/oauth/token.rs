@@ -9,6 +9,7 @@ use portcullis_domain::client::GrantType;
 use portcullis_domain::code::Redeem;
 use portcullis_domain::refresh::How;
 use portcullis_domain::refused::OAuthError;
+use portcullis_domain::service;
 use portcullis_wire::SecretString;
 use serde_json::{Map, Value};
 
@@ -23,6 +24,7 @@ pub(super) async fn token(ctx: Ctx, form: FormBytes) -> Result<Response, Problem
     let tokens = match grant {
         GrantType::AuthorizationCode => by_code(&ctx, form).await?,
         GrantType::RefreshToken => by_refresh(&ctx, form).await?,
+        GrantType::ClientCredentials => for_itself(&ctx, form).await?,
         _ => return Err(invalid_request("this grant type is not served")),
     };
     Ok(answer(tokens))
@@ -53,6 +55,18 @@ async fn by_refresh(ctx: &Ctx, mut form: OAuthForm) -> Result<OAuthTokens, Probl
         sender: None,
     };
     ctx.app().refresh_for(&form.known, &token, scope.as_deref(), how).await.map_err(problem)
+}
+
+/// RFC 6749 §4.4.
+async fn for_itself(ctx: &Ctx, mut form: OAuthForm) -> Result<OAuthTokens, Problem> {
+    let asked = service::Asked {
+        scope: form.params.take("scope"),
+        resources: form.resources,
+        sender: None,
+        user_agent: ctx.user_agent(),
+        ip: ctx.ip,
+    };
+    ctx.app().service_token(&form.known, &asked).await.map_err(problem)
 }
 
 /// RFC 6749 §5.1, OpenID Connect Core §3.1.3.3.

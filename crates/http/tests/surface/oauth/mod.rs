@@ -2,5 +2,7 @@
 mod apps;
 mod clients;
 mod code;
+mod machine;
 mod request;
+mod service;
 mod tokens;
