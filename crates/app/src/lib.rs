@@ -84,6 +84,7 @@ struct Inner {
     bound: portcullis_domain::changes::BoundRow,
     /// When keys were last read anew, by the monotonic clock.
     reloaded: AtomicI64,
+    paces: oauth::Paces,
 }
 
 /// What happened, for metrics.

@@ -75,6 +75,8 @@ kinds! {
     GrantIssued = "grant.issued";
     /// A client got access that lasts while its user is away.
     AppConnected = "app.connected";
+    /// Somebody said no to a device that wanted to sign in as them.
+    DeviceRefused = "device.refused";
     /// A client gave up tokens, or a grant was ended.
     GrantEnded = "grant.ended";
     /// A token was revoked.

@@ -20,6 +20,7 @@ pub mod client_hints;
 pub mod code;
 pub mod cut;
 pub mod device;
+pub mod device_code;
 pub mod event;
 pub mod family;
 pub mod id_token;

@@ -2,13 +2,16 @@
 //! `domain::{client, authorize, code, refresh}`; every end goes through the one kernel.
 mod authorize;
 mod clients;
+mod device;
 mod grants;
+pub mod pace;
 mod registry;
 mod service;
 mod tokens;
 
 pub(crate) use clients::has_secret;
 pub use clients::{Known, Proof};
+pub use device::DeviceQuestion;
 pub use grants::ConnectedApp;
 pub(crate) use registry::new_secret;
 pub use registry::{ClientPatch, MAX_OVERLAP};
@@ -19,6 +22,19 @@ use crate::AppError;
 use portcullis_domain::Refused;
 use portcullis_domain::refused::OAuthError;
 use portcullis_wire::Code;
+
+/// What strangers may begin, by address prefix.
+#[derive(Debug)]
+pub(crate) struct Paces {
+    /// Requests of devices: 60, then one every two seconds.
+    pub(crate) devices: pace::Pace,
+}
+
+impl Default for Paces {
+    fn default() -> Self {
+        Self { devices: pace::Pace::new(60, 2_000) }
+    }
+}
 
 /// A refusal in OAuth's words.
 pub(crate) fn refuse(error: OAuthError, detail: impl Into<String>) -> AppError {

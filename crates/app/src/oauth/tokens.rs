@@ -90,7 +90,7 @@ impl App {
         self.oauth_tokens(Granted { issued, id, with_refresh })
     }
 
-    fn oauth_tokens(&self, granted: Granted) -> Result<OAuthTokens, AppError> {
+    pub(super) fn oauth_tokens(&self, granted: Granted) -> Result<OAuthTokens, AppError> {
         let Granted { issued: Issued { claims, refresh, .. }, id, with_refresh } = granted;
         let keys = self.keys();
         if !self.may_sign(&keys) {

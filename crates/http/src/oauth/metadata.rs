@@ -11,7 +11,7 @@ const KEEP: HeaderValue = HeaderValue::from_static("public, max-age=300");
 
 /// The grant types that the token endpoint serves.
 pub(super) const GRANTS: &[GrantType] =
-    &[GrantType::AuthorizationCode, GrantType::RefreshToken, GrantType::ClientCredentials];
+    &[GrantType::AuthorizationCode, GrantType::RefreshToken, GrantType::ClientCredentials, GrantType::DeviceCode];
 
 fn kept(mut response: Response) -> Response {
     response.headers_mut().insert(header::CACHE_CONTROL, KEEP);
@@ -34,6 +34,7 @@ pub(super) async fn metadata(ctx: Ctx) -> Response {
         "jwks_uri": at("/.well-known/jwks.json"),
         "authorization_endpoint": at("/oauth2/authorize"),
         "token_endpoint": at("/oauth2/token"),
+        "device_authorization_endpoint": at("/oauth2/device"),
         "userinfo_endpoint": at("/oauth2/userinfo"),
         "revocation_endpoint": at("/oauth2/revoke"),
         "introspection_endpoint": at("/oauth2/introspect"),

@@ -1,5 +1,6 @@
 //! OAuth 2.1 and OpenID Connect: the metadata under `/.well-known`, and the endpoints that clients call themselves. Those that
 //! browsers are sent to are pages ([`crate::pages`]).
+mod device;
 mod form;
 mod metadata;
 mod token;
@@ -19,6 +20,7 @@ pub(crate) fn routes(table: Table) -> Table {
         .get("/.well-known/jwks.json", metadata::jwks)
         .get("/.well-known/openid-configuration", metadata::metadata)
         .get("/.well-known/oauth-authorization-server", metadata::metadata)
+        .post("/oauth2/device", device::begin)
         .post("/oauth2/token", token::token)
         .post("/oauth2/introspect", tokens::introspect)
         .post("/oauth2/revoke", tokens::revoke)

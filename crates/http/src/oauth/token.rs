@@ -24,6 +24,7 @@ pub(super) async fn token(ctx: Ctx, form: FormBytes) -> Result<Response, Problem
     let tokens = match grant {
         GrantType::AuthorizationCode => by_code(&ctx, form).await?,
         GrantType::RefreshToken => by_refresh(&ctx, form).await?,
+        GrantType::DeviceCode => by_device(&ctx, form).await?,
         GrantType::ClientCredentials => for_itself(&ctx, form).await?,
         _ => return Err(invalid_request("this grant type is not served")),
     };
@@ -55,6 +56,20 @@ async fn by_refresh(ctx: &Ctx, mut form: OAuthForm) -> Result<OAuthTokens, Probl
         sender: None,
     };
     ctx.app().refresh_for(&form.known, &token, scope.as_deref(), how).await.map_err(problem)
+}
+
+/// RFC 8628 §3.4.
+async fn by_device(ctx: &Ctx, mut form: OAuthForm) -> Result<OAuthTokens, Problem> {
+    let code = SecretString::new(form.need("device_code")?);
+    let presented = Redeem {
+        client: form.known.client.id,
+        redirect_uri: None,
+        verifier: None,
+        sender: None,
+        user_agent: ctx.user_agent(),
+        ip: ctx.ip,
+    };
+    ctx.app().poll_device(&code, &presented).await.map_err(problem)
 }
 
 /// RFC 6749 §4.4.

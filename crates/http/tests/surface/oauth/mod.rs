@@ -2,6 +2,7 @@
 mod apps;
 mod clients;
 mod code;
+mod device;
 mod machine;
 mod request;
 mod service;
