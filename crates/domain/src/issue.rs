@@ -59,6 +59,7 @@ pub fn issue(
         gid: Some(grant.id),
         roles: account.roles.clone(),
         act: None,
+        via: vec![],
         cnf: grant.sender.map(|thumbprint| Confirmation { jkt: b64::encode(&thumbprint.0) }),
     })
 }

@@ -22,6 +22,7 @@ pub mod cut;
 pub mod device;
 pub mod device_code;
 pub mod event;
+pub mod exchange;
 pub mod family;
 pub mod id_token;
 pub mod import;

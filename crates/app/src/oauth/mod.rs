@@ -3,6 +3,7 @@
 mod authorize;
 mod clients;
 mod device;
+mod exchange;
 mod grants;
 pub mod pace;
 mod registry;

@@ -130,10 +130,10 @@ impl App {
             }
             None => return Err(gone()),
         };
-        if view.account.id != claims.sub || view.session.id != claims.sid || view.grant.client != claims.client_id {
+        if view.account.id != claims.sub || view.session.id != claims.sid || view.grant.client != claims.origin() {
             return Err(AppError::Unauthenticated(Code::TokenMalformed));
         }
-        if portcullis_domain::refresh::is_dead(&view, &self.settings().rules) {
+        if portcullis_domain::refresh::is_dead(&view, &self.settings().rules) || !self.hands_are_clean(claims).await? {
             return Err(gone());
         }
         match self.hub().judge_for_any(&token) {

@@ -9,10 +9,6 @@ use serde_json::json;
 /// For how long others may keep public metadata. The next signing key is listed long before it signs.
 const KEEP: HeaderValue = HeaderValue::from_static("public, max-age=300");
 
-/// The grant types that the token endpoint serves.
-pub(super) const GRANTS: &[GrantType] =
-    &[GrantType::AuthorizationCode, GrantType::RefreshToken, GrantType::ClientCredentials, GrantType::DeviceCode];
-
 fn kept(mut response: Response) -> Response {
     response.headers_mut().insert(header::CACHE_CONTROL, KEEP);
     response
@@ -43,7 +39,7 @@ pub(super) async fn metadata(ctx: Ctx) -> Response {
         "introspection_endpoint_auth_methods_supported": by_secret,
         "response_types_supported": ["code"],
         "response_modes_supported": ["query"],
-        "grant_types_supported": GRANTS,
+        "grant_types_supported": GrantType::ALL,
         "code_challenge_methods_supported": ["S256"],
         "authorization_response_iss_parameter_supported": true,
         "scopes_supported": ["openid", "profile", "email", "offline_access"],

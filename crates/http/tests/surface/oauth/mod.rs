@@ -3,6 +3,7 @@ mod apps;
 mod clients;
 mod code;
 mod device;
+mod exchange;
 mod machine;
 mod request;
 mod service;
