@@ -63,6 +63,8 @@ kinds! {
     RefreshReused = "refresh.reused";
     /// A predecessor came back late: a new successor was made, the unused one is dead.
     RefreshSkipped = "refresh.skipped";
+    /// Somebody made an API key; the reason is its name.
+    ApiKeyCreated = "api_key.created";
     /// A client was registered.
     ClientCreated = "client.created";
     /// A client was switched off.

@@ -13,6 +13,7 @@
 extern crate alloc;
 
 pub mod account;
+pub mod api_key;
 pub mod authorize;
 pub mod changes;
 pub mod client;
@@ -68,7 +69,7 @@ pub trait Chance {
 }
 
 /// What a rule decides: an answer, and the changes that are committed whatever the answer.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Decision<T> {
     /// What to tell the caller once the changes are committed.
     pub outcome: Result<T, Refused>,

@@ -109,7 +109,11 @@ pub(crate) fn sessions(
     let more = views.len() > limit;
     views.truncate(limit);
     let next = next(&views, more, |view| SessionCursor(view.session.created_at, view.session.id).to_string());
-    list("sessions", views.iter().map(|view| json!(session(&view.session, view.used_at(), current))).collect(), next)
+    list(
+        "sessions",
+        views.iter().map(|view| json!(session(&view.session, view.shown_used_at(), current))).collect(),
+        next,
+    )
 }
 
 /// Where a page of sessions ended.

@@ -72,7 +72,7 @@ impl App {
     }
 
     /// An access token by itself, without anything to get another one with.
-    pub(super) fn access_only(&self, claims: AccessClaims) -> Result<OAuthTokens, AppError> {
+    pub(crate) fn access_only(&self, claims: AccessClaims) -> Result<OAuthTokens, AppError> {
         let keys = self.keys();
         if !self.may_sign(&keys) {
             return Err(AppError::Overloaded); // a key was revoked this very moment; the client repeats

@@ -12,7 +12,7 @@ use self::table::{Kind, SETTINGS, Setting};
 use crate::tls;
 use ipnet::IpNet;
 use portcullis_app::keys::MasterKey;
-use portcullis_app::{Hashing, KeySettings, PolicySettings, Settings as AppSettings};
+use portcullis_app::{ClientSettings, Hashing, KeySettings, PolicySettings, Registration, Settings as AppSettings};
 use portcullis_domain::Rules;
 use portcullis_domain::session_limit::{AtLimit, SessionLimit};
 use portcullis_wire::jws::Algorithm;
@@ -46,6 +46,10 @@ pub struct Settings {
     pub master_key: Option<MasterKey>,
     /// Life of an access token.
     pub access_ttl: Millis,
+    /// The longest life that a client's own access tokens may have.
+    pub client_access_ttl_max: Millis,
+    /// What clients and API keys may.
+    pub clients: ClientSettings,
     /// Idle life of a session.
     pub idle_ttl: Millis,
     /// Absolute life of a session.
@@ -243,6 +247,8 @@ impl Settings {
                 MasterKey::parse(&SecretString::new(text)).ok_or_else(|| "must be 32 bytes in base64".to_owned())
             }),
             access_ttl: r.span("access_ttl"),
+            client_access_ttl_max: r.span("client_access_ttl_max"),
+            clients: clients(&mut r),
             idle_ttl: r.span("idle_ttl"),
             absolute_ttl: r.span("absolute_ttl"),
             retry_window: r.span("retry_window"),
@@ -378,7 +384,7 @@ impl Settings {
                 audience: self.audience.clone().unwrap_or_else(|| issuer.clone()),
                 issuer,
                 access_ttl: self.access_ttl,
-                longest_ttl: self.access_ttl,
+                longest_ttl: self.access_ttl.max(self.client_access_ttl_max),
                 idle_ttl: self.idle_ttl,
                 absolute_ttl: self.absolute_ttl,
                 retry_window: self.retry_window,
@@ -390,6 +396,7 @@ impl Settings {
             hashing: self.hashing,
             keys: self.keys,
             policy: self.policy,
+            clients: self.clients.clone(),
         }
     }
 
@@ -397,6 +404,23 @@ impl Settings {
     pub fn admin_socket(data_dir: &Path) -> PathBuf {
         data_dir.join("admin.sock")
     }
+}
+
+/// What clients and API keys may.
+fn clients(r: &mut Reader) -> ClientSettings {
+    let token = r.get("registration_token", values::registration_token);
+    let registration = match (r.word("dynamic_registration").as_str(), token) {
+        ("open", _) => Registration::Open,
+        ("token", Some(token)) => Registration::ByToken(token),
+        ("token", None) => {
+            if !r.found.contains_key("registration_token") {
+                r.wrong("registration_token", "must be set too, when dynamic_registration is token");
+            }
+            Registration::Off
+        }
+        _ => Registration::Off,
+    };
+    ClientSettings { api_key_scopes: r.list("api_key_scopes", values::key_scope), registration }
 }
 
 /// All settings as JSON, secrets masked, for programs.
