@@ -294,7 +294,7 @@ impl App {
     pub async fn admin_client(&self, admin: &Admin, id: ClientId) -> Result<Client, AppError> {
         let view = self.store().load_client(id).await.map_err(|e| self.fault(e.into()))?;
         self.still_admin(admin).await?;
-        Ok(view.ok_or(Refused::NotFound)?.client)
+        Ok(view.filter(|view| !view.client.profile.deleted).ok_or(Refused::NotFound)?.client)
     }
 
     /// Clients by id, after `cursor`.
@@ -393,7 +393,8 @@ impl App {
     ) -> Result<(Client, Option<Revoked>), AppError> {
         let load = || async {
             let view = self.store().load_client(id).await.map_err(|e| self.fault(e.into()))?;
-            view.ok_or_else(|| Refused::NotFound.into())
+            // One that was deleted is never switched on again.
+            view.filter(|view| !view.client.profile.deleted).ok_or_else(|| Refused::NotFound.into())
         };
         if id == ClientId::FIRST_PARTY {
             let detail = "the built-in client cannot be switched off; use a revocation of everyone instead".into();

@@ -37,6 +37,7 @@ pub mod model;
 pub mod refound;
 pub mod refresh;
 pub mod refused;
+pub mod registration;
 pub mod replay;
 pub mod retention;
 pub mod rollback;

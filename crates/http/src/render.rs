@@ -145,6 +145,9 @@ pub(crate) fn client(client: &Client) -> Value {
             (out.as_object_mut(), serde_json::to_value(&client.profile))
     {
         members.extend(profile);
+        // What it is managed with is nobody's but its own; that it manages itself is told.
+        let own = members.remove("registration").is_some();
+        members.insert("self_registered".into(), own.into());
     }
     if let Some((_, until)) = client.old_secret {
         out["old_secret_until"] = json!(until);

@@ -6,6 +6,7 @@ mod device;
 mod exchange;
 mod grants;
 pub mod pace;
+mod register;
 mod registry;
 mod service;
 mod tokens;
@@ -14,6 +15,7 @@ pub(crate) use clients::has_secret;
 pub use clients::{Known, Proof};
 pub use device::DeviceQuestion;
 pub use grants::ConnectedApp;
+pub use register::SelfRegistered;
 pub(crate) use registry::new_secret;
 pub use registry::{ClientPatch, MAX_OVERLAP};
 pub(crate) use tokens::narrowed;
@@ -29,11 +31,19 @@ use portcullis_wire::Code;
 pub(crate) struct Paces {
     /// Requests of devices: 60, then one every two seconds.
     pub(crate) devices: pace::Pace,
+    /// Registrations: 20, then one a minute.
+    pub(crate) registrations: pace::Pace,
+    /// Of all prefixes together: 200, then one every ten seconds.
+    pub(crate) all_registrations: pace::Pace,
 }
 
 impl Default for Paces {
     fn default() -> Self {
-        Self { devices: pace::Pace::new(60, 2_000) }
+        Self {
+            devices: pace::Pace::new(60, 2_000),
+            registrations: pace::Pace::new(20, 60_000),
+            all_registrations: pace::Pace::new(200, 10_000),
+        }
     }
 }
 

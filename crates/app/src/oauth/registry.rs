@@ -110,7 +110,7 @@ impl App {
         }
         let load = || async {
             let view = self.store().load_client(id).await.map_err(|e| self.fault(e.into()))?;
-            let view: ClientView = view.ok_or(Refused::NotFound)?;
+            let view: ClientView = view.filter(|view| !view.client.profile.deleted).ok_or(Refused::NotFound)?;
             let mut next = change(&view.client)?;
             let account = service::account_for(&next.name, &next.profile, view.stamp.now, &mut real::RealChance);
             if let Some(account) = &account {

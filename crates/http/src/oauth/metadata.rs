@@ -25,7 +25,7 @@ pub(super) async fn metadata(ctx: Ctx) -> Response {
     let at = |path: &str| format!("{issuer}{path}");
     let keys = ctx.app().keys();
     let by_secret = ["client_secret_basic", "client_secret_post"];
-    kept(render::ok(&json!({
+    let mut told = json!({
         "issuer": issuer,
         "jwks_uri": at("/.well-known/jwks.json"),
         "authorization_endpoint": at("/oauth2/authorize"),
@@ -57,5 +57,9 @@ pub(super) async fn metadata(ctx: Ctx) -> Response {
         "portcullis_token_signing_alg_values_supported": keys.algorithms(),
         "portcullis_feed_endpoint": at("/v1/feed"),
         "portcullis_bound_ms": ctx.app().hub().bound_ms(),
-    })))
+    });
+    if ctx.app().registers_clients() {
+        told["registration_endpoint"] = at("/oauth2/register").into();
+    }
+    kept(render::ok(&told))
 }

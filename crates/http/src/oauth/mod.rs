@@ -3,6 +3,7 @@
 mod device;
 mod form;
 mod metadata;
+mod register;
 mod token;
 mod tokens;
 
@@ -21,6 +22,10 @@ pub(crate) fn routes(table: Table) -> Table {
         .get("/.well-known/openid-configuration", metadata::metadata)
         .get("/.well-known/oauth-authorization-server", metadata::metadata)
         .post("/oauth2/device", device::begin)
+        .post("/oauth2/register", register::register)
+        .get("/oauth2/register/{client_id}", register::get)
+        .put("/oauth2/register/{client_id}", register::put)
+        .delete("/oauth2/register/{client_id}", register::delete)
         .post("/oauth2/token", token::token)
         .post("/oauth2/introspect", tokens::introspect)
         .post("/oauth2/revoke", tokens::revoke)

@@ -5,6 +5,7 @@ mod code;
 mod device;
 mod exchange;
 mod machine;
+mod register;
 mod request;
 mod service;
 mod tokens;
