@@ -2,6 +2,7 @@
 //! `domain::{client, authorize, code, refresh}`; every end goes through the one kernel.
 mod authorize;
 mod clients;
+mod configured;
 mod device;
 mod exchange;
 mod grants;
@@ -13,6 +14,7 @@ mod tokens;
 
 pub(crate) use clients::has_secret;
 pub use clients::{Known, Proof};
+pub use configured::{Applied, Configured};
 pub use device::DeviceQuestion;
 pub use grants::ConnectedApp;
 pub use register::SelfRegistered;

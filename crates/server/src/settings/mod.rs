@@ -3,6 +3,7 @@
 //! [`table`] says which names there are, [`sources`] finds their texts, this file reads them into types and checks what one
 //! value alone cannot show. All problems are told at once, each with the place that the value came from; a secret's value is
 //! in none of them.
+pub mod clients;
 pub mod sources;
 pub mod table;
 mod values;
@@ -12,6 +13,7 @@ use self::table::{Kind, SETTINGS, Setting};
 use crate::tls;
 use ipnet::IpNet;
 use portcullis_app::keys::MasterKey;
+use portcullis_app::oauth::Configured;
 use portcullis_app::{ClientSettings, Hashing, KeySettings, PolicySettings, Registration, Settings as AppSettings};
 use portcullis_domain::Rules;
 use portcullis_domain::session_limit::{AtLimit, SessionLimit};
@@ -80,6 +82,8 @@ pub struct Settings {
     pub keys: KeySettings,
     /// What accounts may, and how long things are kept.
     pub policy: PolicySettings,
+    /// Clients that a start registers, or changes to this.
+    pub configured: Vec<Configured>,
     /// Log lines for programs.
     pub log_json: bool,
     /// What is logged.
@@ -209,6 +213,7 @@ impl Settings {
 
     /// Reads what was found.
     pub fn read(gathered: Gathered) -> Result<Self, Problems> {
+        let entries = gathered.clients;
         let mut r = Reader { found: gathered.found, problems: gathered.problems };
         let mut warnings = gathered.warnings;
         let listen = r.get("listen", values::address).unwrap_or(SocketAddr::from(([127, 0, 0, 1], 0)));
@@ -248,7 +253,8 @@ impl Settings {
             }),
             access_ttl: r.span("access_ttl"),
             client_access_ttl_max: r.span("client_access_ttl_max"),
-            clients: clients(&mut r),
+            clients: client_rules(&mut r),
+            configured: configured(&entries, &mut r),
             idle_ttl: r.span("idle_ttl"),
             absolute_ttl: r.span("absolute_ttl"),
             retry_window: r.span("retry_window"),
@@ -407,7 +413,7 @@ impl Settings {
 }
 
 /// What clients and API keys may.
-fn clients(r: &mut Reader) -> ClientSettings {
+fn client_rules(r: &mut Reader) -> ClientSettings {
     let token = r.get("registration_token", values::registration_token);
     let registration = match (r.word("dynamic_registration").as_str(), token) {
         ("open", _) => Registration::Open,
@@ -421,6 +427,15 @@ fn clients(r: &mut Reader) -> ClientSettings {
         _ => Registration::Off,
     };
     ClientSettings { api_key_scopes: r.list("api_key_scopes", values::key_scope), registration }
+}
+
+/// The clients of the file. What is too long for them depends on two settings.
+fn configured(entries: &[clients::Entry], r: &mut Reader) -> Vec<Configured> {
+    if entries.is_empty() {
+        return vec![];
+    }
+    let longest = r.span("access_ttl").max(r.span("client_access_ttl_max"));
+    clients::read(entries, u32::try_from(longest / 1000).unwrap_or(u32::MAX), &mut r.problems)
 }
 
 /// All settings as JSON, secrets masked, for programs.
