@@ -17,7 +17,7 @@ use crate::family::MacKey;
 use crate::model::Client;
 use crate::refused::OAuthError;
 use crate::ticket::{Ticket, TicketKind};
-use crate::view::{AppView, ClientView, Stamp, TicketView};
+use crate::view::{AppView, ClientView, GrantView, Stamp, TicketView};
 use crate::{Chance, Decision, Refused, Rules, ticket};
 use alloc::{
     borrow::ToOwned,
@@ -257,9 +257,11 @@ pub fn answer(
     Decision { outcome: Ok(()), changes }
 }
 
-/// A device asks whether its user has answered (RFC 8628 §3.4, §3.5).
+/// A device asks whether its user has answered (RFC 8628 §3.4, §3.5). `others` are the client's living grants of the account that
+/// has answered.
 pub fn poll(
     view: &TicketView,
+    others: &[GrantView],
     presented: &Redeem,
     rules: &Rules,
     key: &MacKey,
@@ -300,7 +302,7 @@ pub fn poll(
             let Some(app) = &view.app else { return strange() };
             match why_dead(view, app, &body, rules) {
                 Some(_) => Decision::refuse(no(OAuthError::InvalidGrant, "what this device code rests on has ended")),
-                None => give(view, app, &body, true, presented, rules, key, chance),
+                None => give(view, app, &body, true, others, presented, rules, key, chance),
             }
         }
     }

@@ -113,11 +113,16 @@ impl App {
         let id = ticket::id(TicketKind::Device, code.expose());
         let load = || async {
             let view = self.store().load_ticket(id).await.map_err(|e| self.fault(e.into()))?;
-            view.ok_or_else(|| refuse(OAuthError::InvalidGrant, "there is no such device code (any more)"))
+            let gone = || refuse(OAuthError::InvalidGrant, "there is no such device code (any more)");
+            let view = view.ok_or_else(gone)?;
+            let others = self.others_beside(&view).await?;
+            Ok((view, others))
         };
         let (keys, rules) = (self.keys(), &self.settings().rules);
         let acted = self
-            .act("", None, load, |view, chance| device_code::poll(view, presented, rules, keys.mac(), chance))
+            .act("", None, load, |(view, others), chance| {
+                device_code::poll(view, others, presented, rules, keys.mac(), chance)
+            })
             .await;
         match acted.map_err(as_grant_error)? {
             Acted::Done(granted, _) | Acted::Answered(granted) => self.oauth_tokens(granted),

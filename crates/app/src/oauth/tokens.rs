@@ -9,7 +9,7 @@ use portcullis_domain::refresh::How;
 use portcullis_domain::refused::OAuthError;
 use portcullis_domain::sign_in::Issued;
 use portcullis_domain::ticket::{self, TicketKind};
-use portcullis_domain::view::{RefreshView, TicketView};
+use portcullis_domain::view::{GrantView, RefreshView, TicketView};
 use portcullis_domain::{Decision, Refused};
 use portcullis_verify::Authentic;
 use portcullis_wire::{AccessClaims, AccountId, ClientId, Code, SecretString};
@@ -60,16 +60,26 @@ impl App {
                     above.is_some_and(|above| above.grant.ended.is_none())
                 }
             };
-            Ok((view, given))
+            let others = self.others_beside(&view).await?;
+            Ok((view, given, others))
         };
         let (keys, rules) = (self.keys(), &self.settings().rules);
         let acted = self
-            .act("", None, load, |(view, given), chance| redeem(view, *given, presented, rules, keys.mac(), chance))
+            .act("", None, load, |(view, given, others), chance| {
+                redeem(view, *given, others, presented, rules, keys.mac(), chance)
+            })
             .await;
         match acted.map_err(as_grant_error)? {
             Acted::Done(granted, _) | Acted::Answered(granted) => self.oauth_tokens(granted),
             Acted::Before(_) => Err(AppError::Fault("a code has no repeat key".into())),
         }
+    }
+
+    /// What else the client of a ticket holds of its account.
+    pub(super) async fn others_beside(&self, view: &TicketView) -> Result<Vec<GrantView>, AppError> {
+        let (Some(account), Some(client)) = (view.ticket.account, view.ticket.client) else { return Ok(vec![]) };
+        let listed = self.store().list_grants(account, Some(client), super::grants::MAX_GRANTS).await;
+        listed.map_err(|e| self.fault(e.into()))
     }
 
     /// Exchanges a refresh token of a client other than the built-in one. `scope` may ask for less (RFC 6749 §6).

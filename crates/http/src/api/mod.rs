@@ -1,6 +1,7 @@
 //! What people's own programs call: sign up, sign in, refresh, look at the own devices, end them.
 mod accounts;
 mod api_keys;
+mod apps;
 mod me;
 mod own;
 mod sessions;
@@ -20,6 +21,8 @@ pub(crate) fn routes(table: Table) -> Table {
         .get("/v1/me/api-keys", api_keys::list)
         .post("/v1/me/api-keys", api_keys::create)
         .post("/v1/api-keys/token", api_keys::token)
+        .get("/v1/me/apps", apps::list)
+        .delete("/v1/me/apps/{client_id}", apps::disconnect)
         .get("/v1/me/sessions", me::sessions)
         .delete("/v1/me/sessions", me::end_all)
         .delete("/v1/me/sessions/current", me::end_current)
