@@ -8,6 +8,7 @@
 //! The real clock and the real randomness are made in `real.rs` and nowhere else.
 pub mod act_journal;
 pub mod admin;
+pub mod api_keys;
 pub mod callers;
 pub mod error;
 pub mod guessing;
@@ -32,7 +33,7 @@ pub use admin::Admin;
 pub use callers::Caller;
 pub use error::AppError;
 pub use sessions::{Revoked, Tokens};
-pub use settings::{Hashing, KeySettings, PolicySettings, Settings};
+pub use settings::{ClientSettings, Hashing, KeySettings, PolicySettings, Registration, Settings};
 
 // What reads return: callers need no store of their own to name it.
 pub use portcullis_store::{EventFilter, EventRow, Page, Store};
@@ -84,6 +85,7 @@ struct Inner {
     bound: portcullis_domain::changes::BoundRow,
     /// When keys were last read anew, by the monotonic clock.
     reloaded: AtomicI64,
+    paces: oauth::Paces,
 }
 
 /// What happened, for metrics.

@@ -92,12 +92,29 @@ pub fn redeem(
     if let Some(refused) = why_dead(view, app, &body, rules) {
         return Decision::refuse(refused);
     }
-    let made = make(view, app, &body, presented, key, stamp.now, chance);
-    let granted = match tokens(app, &body, made, rules, key, chance) {
+    give(view, app, &body, is_offline(&body.scope), others, presented, rules, key, chance)
+}
+
+/// What a ticket gives once nothing stands against it: tokens under the session above, or under one of the client's `own`.
+/// `others` are the client's living grants of the same account.
+#[allow(clippy::too_many_arguments, reason = "the facts of one decision, named one by one")]
+pub(crate) fn give(
+    view: &TicketView,
+    app: &AppView,
+    body: &CodeBody,
+    own: bool,
+    others: &[GrantView],
+    presented: &Redeem,
+    rules: &Rules,
+    key: &MacKey,
+    chance: &mut dyn Chance,
+) -> Decision<Granted> {
+    let made = make(view, app, body, own, presented, key, chance);
+    let granted = match tokens(app, body, made, rules, key, chance) {
         Ok(granted) => granted,
         Err(refused) => return Decision::refuse(refused),
     };
-    let mut changes = keep(view, app, &body, presented, &granted, chance);
+    let mut changes = keep(view, app, body, presented, &granted, chance);
     for scope in crowded_out(app, granted.made.session.is_some(), others) {
         let by = By { ip: presented.ip, ..By::SYSTEM };
         let end = kernel::end(Door::SessionLimit, scope, None, &by, chance);
@@ -145,7 +162,7 @@ fn fits(body: &CodeBody, presented: &Redeem) -> Result<(), Refused> {
     Ok(())
 }
 
-fn why_dead(view: &TicketView, app: &AppView, body: &CodeBody, rules: &Rules) -> Option<Refused> {
+pub(crate) fn why_dead(view: &TicketView, app: &AppView, body: &CodeBody, rules: &Rules) -> Option<Refused> {
     let (ticket, session) = (&view.ticket, &app.session.session);
     let cuts = [app.session.account.cut, view.stamp.all, app.client.cut];
     if app.session.dead(rules.idle_ttl).is_some() || cuts.iter().any(|cut| cut.kills(ticket.born, session.id)) {
@@ -180,15 +197,14 @@ fn make(
     view: &TicketView,
     app: &AppView,
     body: &CodeBody,
+    own: bool,
     presented: &Redeem,
     key: &MacKey,
-    now: Time,
     chance: &mut dyn Chance,
 ) -> Made {
-    let above = &app.session.session;
-    let offline = is_offline(&body.scope);
+    let (above, now) = (&app.session.session, view.stamp.now);
     let agent = device::family(presented.user_agent.as_deref());
-    let session = offline.then(|| Session {
+    let session = own.then(|| Session {
         id: SessionId::from_bits(chance.bits()),
         account: above.account,
         kind: SessionKind::Connected,

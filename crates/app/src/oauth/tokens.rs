@@ -9,7 +9,7 @@ use portcullis_domain::refresh::How;
 use portcullis_domain::refused::OAuthError;
 use portcullis_domain::sign_in::Issued;
 use portcullis_domain::ticket::{self, TicketKind};
-use portcullis_domain::view::{RefreshView, TicketView};
+use portcullis_domain::view::{GrantView, RefreshView, TicketView};
 use portcullis_domain::{Decision, Refused};
 use portcullis_verify::Authentic;
 use portcullis_wire::{AccessClaims, AccountId, ClientId, Code, SecretString};
@@ -61,13 +61,7 @@ impl App {
                 }
             };
             let given = given.map(|above| above.session);
-            let others = match (view.ticket.account, view.ticket.client) {
-                (Some(account), Some(client)) => {
-                    let listed = self.store().list_grants(account, Some(client), super::grants::MAX_GRANTS).await;
-                    listed.map_err(|e| self.fault(e.into()))?
-                }
-                _ => vec![],
-            };
+            let others = self.others_beside(&view).await?;
             Ok((view, given, others))
         };
         let (keys, rules) = (self.keys(), &self.settings().rules);
@@ -80,6 +74,13 @@ impl App {
             Acted::Done(granted, _) | Acted::Answered(granted) => self.oauth_tokens(granted),
             Acted::Before(_) => Err(AppError::Fault("a code has no repeat key".into())),
         }
+    }
+
+    /// What else the client of a ticket holds of its account.
+    pub(super) async fn others_beside(&self, view: &TicketView) -> Result<Vec<GrantView>, AppError> {
+        let (Some(account), Some(client)) = (view.ticket.account, view.ticket.client) else { return Ok(vec![]) };
+        let listed = self.store().list_grants(account, Some(client), super::grants::MAX_GRANTS).await;
+        listed.map_err(|e| self.fault(e.into()))
     }
 
     /// Exchanges a refresh token of a client other than the built-in one. `scope` may ask for less (RFC 6749 §6).
@@ -100,7 +101,7 @@ impl App {
         self.oauth_tokens(Granted { issued, id, with_refresh })
     }
 
-    fn oauth_tokens(&self, granted: Granted) -> Result<OAuthTokens, AppError> {
+    pub(super) fn oauth_tokens(&self, granted: Granted) -> Result<OAuthTokens, AppError> {
         let Granted { issued: Issued { claims, refresh, .. }, id, with_refresh } = granted;
         let keys = self.keys();
         if !self.may_sign(&keys) {
@@ -140,10 +141,10 @@ impl App {
             }
             None => return Err(gone()),
         };
-        if view.account.id != claims.sub || view.session.id != claims.sid || view.grant.client != claims.client_id {
+        if view.account.id != claims.sub || view.session.id != claims.sid || view.grant.client != claims.origin() {
             return Err(AppError::Unauthenticated(Code::TokenMalformed));
         }
-        if portcullis_domain::refresh::is_dead(&view, &self.settings().rules) {
+        if portcullis_domain::refresh::is_dead(&view, &self.settings().rules) || !self.hands_are_clean(claims).await? {
             return Err(gone());
         }
         match self.hub().judge_for_any(&token) {

@@ -9,9 +9,6 @@ use serde_json::json;
 /// For how long others may keep public metadata. The next signing key is listed long before it signs.
 const KEEP: HeaderValue = HeaderValue::from_static("public, max-age=300");
 
-/// The grant types that the token endpoint serves.
-pub(super) const GRANTS: &[GrantType] = &[GrantType::AuthorizationCode, GrantType::RefreshToken];
-
 fn kept(mut response: Response) -> Response {
     response.headers_mut().insert(header::CACHE_CONTROL, KEEP);
     response
@@ -28,11 +25,12 @@ pub(super) async fn metadata(ctx: Ctx) -> Response {
     let at = |path: &str| format!("{issuer}{path}");
     let keys = ctx.app().keys();
     let by_secret = ["client_secret_basic", "client_secret_post"];
-    kept(render::ok(&json!({
+    let mut told = json!({
         "issuer": issuer,
         "jwks_uri": at("/.well-known/jwks.json"),
         "authorization_endpoint": at("/oauth2/authorize"),
         "token_endpoint": at("/oauth2/token"),
+        "device_authorization_endpoint": at("/oauth2/device"),
         "userinfo_endpoint": at("/oauth2/userinfo"),
         "revocation_endpoint": at("/oauth2/revoke"),
         "introspection_endpoint": at("/oauth2/introspect"),
@@ -41,7 +39,7 @@ pub(super) async fn metadata(ctx: Ctx) -> Response {
         "introspection_endpoint_auth_methods_supported": by_secret,
         "response_types_supported": ["code"],
         "response_modes_supported": ["query"],
-        "grant_types_supported": GRANTS,
+        "grant_types_supported": GrantType::ALL,
         "code_challenge_methods_supported": ["S256"],
         "authorization_response_iss_parameter_supported": true,
         "scopes_supported": ["openid", "profile", "email", "offline_access"],
@@ -59,5 +57,9 @@ pub(super) async fn metadata(ctx: Ctx) -> Response {
         "portcullis_token_signing_alg_values_supported": keys.algorithms(),
         "portcullis_feed_endpoint": at("/v1/feed"),
         "portcullis_bound_ms": ctx.app().hub().bound_ms(),
-    })))
+    });
+    if ctx.app().registers_clients() {
+        told["registration_endpoint"] = at("/oauth2/register").into();
+    }
+    kept(render::ok(&told))
 }

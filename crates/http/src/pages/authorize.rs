@@ -211,7 +211,7 @@ fn ask(ctx: &Ctx, read: &Read, caller: &Caller, view: &AppView, scope: &[String]
 }
 
 /// A scope in words; those of a client's own have none.
-fn words(scope: &str) -> Option<&'static str> {
+pub(super) fn words(scope: &str) -> Option<&'static str> {
     Some(match scope {
         "openid" => "Know who you are here",
         "profile" => "See your name",

@@ -67,7 +67,7 @@ pub(super) async fn show(ctx: Ctx) -> Result<Response, Problem> {
 
 fn device(view: &SessionView, now: Time) -> minijinja::Value {
     let session = &view.session;
-    let (seen, made) = (view.used_at(), session.created_at);
+    let (seen, made) = (view.shown_used_at(), session.created_at);
     context! {
         id => session.id.to_string(), name => session.device_name, kind => session.kind.as_str(),
         ip => session.ip.map(|ip| ip.to_string()),

@@ -5,9 +5,12 @@
 //! Templates are minijinja with escaping always on; a directory may override any of them, so that operators restyle without a build.
 mod apps;
 mod authorize;
+mod device;
 mod devices;
 mod sign_in;
 mod words;
+
+pub(crate) use device::PATH as DEVICE;
 
 use crate::problem::Problem;
 use crate::request::{Ctx, Shared};
@@ -19,12 +22,14 @@ use portcullis_wire::{Code, Digest, b64};
 use std::path::Path;
 use std::sync::Arc;
 
-const TEMPLATES: [(&str, &str); 6] = [
+const TEMPLATES: [(&str, &str); 8] = [
     ("layout.html", include_str!("../../templates/layout.html")),
     ("sign_in.html", include_str!("../../templates/sign_in.html")),
     ("devices.html", include_str!("../../templates/devices.html")),
     ("apps.html", include_str!("../../templates/apps.html")),
     ("consent.html", include_str!("../../templates/consent.html")),
+    ("device.html", include_str!("../../templates/device.html")),
+    ("device_ask.html", include_str!("../../templates/device_ask.html")),
     ("problem.html", include_str!("../../templates/problem.html")),
 ];
 const CSS: (&str, &str) = ("app.css", include_str!("../../assets/app.css"));
@@ -61,7 +66,7 @@ impl Pages {
     }
 
     /// With files of this directory in place of those of the same name: `layout.html`, `sign_in.html`, `devices.html`,
-    /// `apps.html`, `consent.html`, `problem.html`, `app.css`, `icon.svg`. Read once, now.
+    /// `apps.html`, `consent.html`, `device.html`, `device_ask.html`, `problem.html`, `app.css`, `icon.svg`. Read once, now.
     ///
     /// # Errors
     /// Which file cannot be read or is no template, in words.
@@ -118,14 +123,19 @@ pub(crate) fn routes(table: Table) -> Table {
         .get(authorize::PATH, authorize::show)
         .post(authorize::PATH, authorize::by_form)
         .post("/oauth2/consent", authorize::decide)
+        .get(DEVICE, device::show)
+        .post(DEVICE, device::look_up)
+        .post("/device/answer", device::decide)
         .get("/assets/app.css", css)
         .get("/assets/icon.svg", icon)
 }
 
 /// Whether a path is a page, so that a refusal there is one too.
 pub(crate) fn is_page(path: &str) -> bool {
-    matches!(path, "/sign-in" | "/sign-out" | "/account" | authorize::PATH | "/oauth2/consent")
-        || path.starts_with("/account/")
+    matches!(
+        path,
+        "/sign-in" | "/sign-out" | "/account" | authorize::PATH | "/oauth2/consent" | DEVICE | "/device/answer"
+    ) || path.starts_with("/account/")
 }
 
 /// What every page says to the browser.
