@@ -3,6 +3,7 @@
 mod authorize;
 mod clients;
 mod grants;
+mod pushed;
 mod registry;
 mod tokens;
 

@@ -1,5 +1,5 @@
 //! The forms of OAuth's endpoints, and who sends them.
-use super::{invalid_request, problem, refuse};
+use super::{invalid_request, problem, refuse, with_resources};
 use crate::problem::Problem;
 use crate::request::{Ctx, FormBytes, Params};
 use portcullis_app::oauth::{Known, Proof};
@@ -13,6 +13,8 @@ pub(crate) struct OAuthForm {
     pub(crate) known: Known,
     /// What, without what said who.
     pub(crate) params: Params,
+    /// `resource`, each time that it came (RFC 8707 §2).
+    pub(crate) resources: Vec<String>,
 }
 
 impl OAuthForm {
@@ -20,11 +22,10 @@ impl OAuthForm {
     /// reads alike.
     pub(crate) async fn read(ctx: &Ctx, form: FormBytes) -> Result<Self, Problem> {
         let body = form.0.ok_or_else(|| invalid_request("send the body as application/x-www-form-urlencoded"))?;
-        let mut params = Params::oauth(&body)
-            .map_err(|name| invalid_request(format!("the parameter {name:?} is given twice (RFC 6749 §3.2)")))?;
+        let (mut params, resources) = with_resources(&body, invalid_request)?;
         let proof = proof(ctx, &mut params)?;
         let known = ctx.app().known_client(&proof).await.map_err(problem)?;
-        Ok(Self { known, params })
+        Ok(Self { known, params, resources })
     }
 
     /// A parameter that must be there.

@@ -2,10 +2,13 @@
 //! browsers are sent to are pages ([`crate::pages`]).
 mod form;
 mod metadata;
+mod par;
+mod request;
 mod token;
 mod tokens;
 
 pub(crate) use form::OAuthForm;
+pub(crate) use request::{request_of, with_resources};
 
 use crate::problem::{BASIC_CHALLENGE, Problem};
 use crate::table::Table;
@@ -19,6 +22,7 @@ pub(crate) fn routes(table: Table) -> Table {
         .get("/.well-known/jwks.json", metadata::jwks)
         .get("/.well-known/openid-configuration", metadata::metadata)
         .get("/.well-known/oauth-authorization-server", metadata::metadata)
+        .post("/oauth2/par", par::par)
         .post("/oauth2/token", token::token)
         .post("/oauth2/introspect", tokens::introspect)
         .post("/oauth2/revoke", tokens::revoke)

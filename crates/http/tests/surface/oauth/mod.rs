@@ -2,5 +2,6 @@
 mod apps;
 mod clients;
 mod code;
+mod par;
 mod request;
 mod tokens;
