@@ -46,6 +46,7 @@ use portcullis_domain::family::MacKey;
 use portcullis_domain::time_rules;
 use portcullis_domain::{Chance, Decision, Refused};
 pub use portcullis_store::FaultKind;
+pub use portcullis_verify::proof::{Holder, Proven};
 use portcullis_store::{CommitError, Flood, Remembered};
 use portcullis_wire::{Code, Digest, LogId, SessionId, Time};
 use std::collections::BTreeMap;
@@ -107,6 +108,8 @@ pub struct Counts {
     pub refreshes_refused: AtomicU64,
     /// Refresh tokens that only a copy explains.
     pub thefts: AtomicU64,
+    /// DPoP proofs and client assertions that were wrong, or shown before.
+    pub proofs_refused: AtomicU64,
     /// Sessions deleted because nothing can ask for them any more.
     pub sessions_pruned: AtomicU64,
     /// Audit records deleted because of their age.

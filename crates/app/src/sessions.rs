@@ -15,6 +15,7 @@ use portcullis_domain::sign_in::{Issued, SignIn, prove_again, sign_in};
 use portcullis_domain::view::{Dead, SessionView, SignInView};
 use portcullis_domain::{Chance as _, Decision, Refused, device, session_limit, stored_hash, time_rules};
 use portcullis_store::Remembered;
+use portcullis_wire::claims::Confirmation;
 use portcullis_wire::{AccountId, ClientId, Code, Digest, GrantId, Rev, SecretString, SessionId, Time};
 use std::net::IpAddr;
 use std::sync::atomic::Ordering;
@@ -407,8 +408,10 @@ impl App {
                     Err(refused) => return Decision::refuse(refused),
                 };
                 let mut decision = refresh(view, &presented, &how, rules, key, keys.mac(), chance);
-                if let (Ok(issued), Some(scope)) = (&mut decision.outcome, narrowed) {
-                    issued.claims.scope = scope;
+                if let Ok(issued) = &mut decision.outcome {
+                    issued.claims.scope = narrowed.unwrap_or_else(|| std::mem::take(&mut issued.claims.scope));
+                    // A grant that is bound to no key still gives tokens that are, to who shows one (RFC 9449 §5).
+                    issued.claims.cnf = issued.claims.cnf.take().or(how.sender.map(Confirmation::of));
                 }
                 decision
             })

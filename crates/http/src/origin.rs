@@ -98,7 +98,7 @@ pub(crate) fn preflight(shared: &Shared, method: &Method, path: &str, headers: &
     let mut response = StatusCode::NO_CONTENT.into_response();
     let map = response.headers_mut();
     map.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST, PATCH, DELETE"));
-    let allowed = HeaderValue::from_static("Authorization, Content-Type, Idempotency-Key");
+    let allowed = HeaderValue::from_static("Authorization, Content-Type, DPoP, Idempotency-Key");
     map.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, allowed);
     map.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
     Some(response)
@@ -121,7 +121,7 @@ pub(crate) fn share(shared: &Shared, path: &str, request: &HeaderMap, response: 
             let Ok(origin) = HeaderValue::from_str(origin) else { return };
             response.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
             response.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
-            let readable = HeaderValue::from_static("X-Request-Id, Retry-After, WWW-Authenticate");
+            let readable = HeaderValue::from_static("X-Request-Id, Retry-After, WWW-Authenticate, DPoP-Nonce");
             response.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, readable);
         }
     }

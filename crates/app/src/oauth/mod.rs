@@ -1,7 +1,9 @@
 //! Applications by OAuth 2.1 and OpenID Connect: who a client is, what it gets, and how it gives that up. The rules are
 //! `domain::{client, authorize, code, refresh}`; every end goes through the one kernel.
+mod assertion;
 mod authorize;
 mod clients;
+mod dpop;
 mod grants;
 mod pushed;
 mod registry;

@@ -11,7 +11,7 @@ use portcullis_domain::sign_in::Issued;
 use portcullis_domain::ticket::{self, TicketKind};
 use portcullis_domain::view::{RefreshView, TicketView};
 use portcullis_domain::{Decision, Refused};
-use portcullis_verify::Authentic;
+use portcullis_verify::{Authentic, Holder};
 use portcullis_wire::{AccessClaims, AccountId, ClientId, Code, SecretString};
 use std::net::IpAddr;
 
@@ -46,8 +46,14 @@ impl App {
     ///
     /// # Errors
     /// `invalid_grant` and what else RFC 6749 §5.2 names; faults.
-    pub async fn redeem_code(&self, code: &SecretString, presented: &Redeem) -> Result<OAuthTokens, AppError> {
+    pub async fn redeem_code(
+        &self,
+        known: &Known,
+        code: &SecretString,
+        presented: &Redeem,
+    ) -> Result<OAuthTokens, AppError> {
         self.ensure_horizon().await?;
+        self.ensure_may_sign_ids(&known.client.profile).await?;
         let id = ticket::id(TicketKind::Code, code.expose());
         let load = || async {
             let view = self.store().load_ticket(id).await.map_err(|e| self.fault(e.into()))?;
@@ -67,7 +73,7 @@ impl App {
             .act("", None, load, |(view, given), chance| redeem(view, *given, presented, rules, keys.mac(), chance))
             .await;
         match acted.map_err(as_grant_error)? {
-            Acted::Done(granted, _) | Acted::Answered(granted) => self.oauth_tokens(granted),
+            Acted::Done(granted, _) | Acted::Answered(granted) => self.oauth_tokens(known, granted),
             Acted::Before(_) => Err(AppError::Fault("a code has no repeat key".into())),
         }
     }
@@ -83,14 +89,15 @@ impl App {
         scope: Option<&str>,
         how: How,
     ) -> Result<OAuthTokens, AppError> {
+        self.ensure_may_sign_ids(&known.client.profile).await?;
         let issued = self.counted_refresh(token, how, scope).await.map_err(as_grant_error)?;
         let openid = issued.claims.has_scope(portcullis_domain::client::OPENID);
         let id = openid.then(|| id_token::claims(&issued.claims, &issued.account, None));
         let with_refresh = known.client.profile.has(portcullis_domain::client::GrantType::RefreshToken);
-        self.oauth_tokens(Granted { issued, id, with_refresh })
+        self.oauth_tokens(known, Granted { issued, id, with_refresh })
     }
 
-    fn oauth_tokens(&self, granted: Granted) -> Result<OAuthTokens, AppError> {
+    fn oauth_tokens(&self, known: &Known, granted: Granted) -> Result<OAuthTokens, AppError> {
         let Granted { issued: Issued { claims, refresh, .. }, id, with_refresh } = granted;
         let keys = self.keys();
         if !self.may_sign(&keys) {
@@ -101,8 +108,10 @@ impl App {
         let id_token = match id {
             None => None,
             Some(id) => {
-                let at_hash = Some(id_token::at_hash(access_token.expose(), keys.id_algorithm()));
-                Some(keys.sign_id_token(&IdClaims { at_hash, ..id }).map_err(fault)?)
+                let at_hash = |algorithm| Some(id_token::at_hash(access_token.expose(), algorithm));
+                let purpose = known.client.profile.id_keys(keys.id_algorithm());
+                let signed = keys.sign_id_token(purpose, |algorithm| IdClaims { at_hash: at_hash(algorithm), ..id });
+                Some(signed.map_err(fault)?)
             }
         };
         Ok(OAuthTokens {
@@ -115,11 +124,11 @@ impl App {
         })
     }
 
-    /// The token of an application, if it lives by its grant's rows and by the log.
+    /// The token of an application, if it lives by its grant's rows and by the log, and may be shown as it is shown.
     ///
     /// # Errors
     /// [`AppError::Unauthenticated`]; faults.
-    pub async fn bearer(&self, token: Option<&str>) -> Result<Bearer, AppError> {
+    pub async fn bearer(&self, token: Option<&str>, holder: &Holder) -> Result<Bearer, AppError> {
         let token = self.authentic(token)?;
         self.not_ahead(token.claims()).await?;
         let claims = token.claims();
@@ -136,7 +145,7 @@ impl App {
         if portcullis_domain::refresh::is_dead(&view, &self.settings().rules) {
             return Err(gone());
         }
-        match self.hub().judge_for_any(&token) {
+        match self.hub().judge_for_any(&token, holder) {
             Ok(()) => Ok(Bearer { view, claims: token.into_claims() }),
             Err(Code::NotFresh) => Err(self.fault(AppError::Fault("this node's view of the log is too old".into()))),
             Err(code) => Err(AppError::Unauthenticated(code)),
@@ -147,8 +156,8 @@ impl App {
     ///
     /// # Errors
     /// [`AppError::Unauthenticated`]; 403 without the scope `openid`; faults.
-    pub async fn userinfo(&self, token: Option<&str>) -> Result<(AccountId, About), AppError> {
-        let bearer = self.bearer(token).await?;
+    pub async fn userinfo(&self, token: Option<&str>, holder: &Holder) -> Result<(AccountId, About), AppError> {
+        let bearer = self.bearer(token, holder).await?;
         if !bearer.claims.has_scope(portcullis_domain::client::OPENID) {
             let detail = "userinfo takes a token with the scope openid".into();
             return Err(AppError::Bad(Code::InsufficientScope, detail));
@@ -214,7 +223,7 @@ impl App {
     ) -> Result<(), AppError> {
         let claims = token.claims();
         // What does not live needs no entry: nobody fills the log with dead tokens.
-        if claims.client_id != client || self.hub().judge_for_any(token).is_err() {
+        if claims.client_id != client || self.hub().judge_for_any(token, &Holder::AskedAbout).is_err() {
             return Ok(());
         }
         let by = By { ip, ..By::SYSTEM };

@@ -1,5 +1,6 @@
 //! OAuth 2.1 and OpenID Connect: the metadata under `/.well-known`, and the endpoints that clients call themselves. Those that
 //! browsers are sent to are pages ([`crate::pages`]).
+mod dpop;
 mod form;
 mod metadata;
 mod par;

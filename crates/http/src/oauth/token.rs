@@ -1,5 +1,5 @@
 //! `/oauth2/token` (RFC 6749 §3.2).
-use super::{OAuthForm, invalid_request, problem, refuse};
+use super::{OAuthForm, dpop, invalid_request, problem, refuse};
 use crate::problem::Problem;
 use crate::render;
 use crate::request::{Ctx, FormBytes};
@@ -20,12 +20,15 @@ pub(super) async fn token(ctx: Ctx, form: FormBytes) -> Result<Response, Problem
         refuse(OAuthError::UnsupportedGrantType, format!("the grant type {name:?} is not known here"))
     })?;
     form.known.must_have(grant).map_err(problem)?;
+    form.sender = dpop::sender(&ctx, &form.known, "/oauth2/token", true).await?;
+    let proven = form.sender.is_some();
     let tokens = match grant {
         GrantType::AuthorizationCode => by_code(&ctx, form).await?,
         GrantType::RefreshToken => by_refresh(&ctx, form).await?,
         _ => return Err(invalid_request("this grant type is not served")),
     };
-    Ok(answer(tokens))
+    let answer = answer(tokens);
+    Ok(if proven { dpop::with_nonce(&ctx, answer) } else { answer })
 }
 
 async fn by_code(ctx: &Ctx, mut form: OAuthForm) -> Result<OAuthTokens, Problem> {
@@ -34,11 +37,11 @@ async fn by_code(ctx: &Ctx, mut form: OAuthForm) -> Result<OAuthTokens, Problem>
         client: form.known.client.id,
         redirect_uri: form.params.take("redirect_uri"),
         verifier: form.params.take("code_verifier"),
-        sender: None,
+        sender: form.sender,
         user_agent: ctx.user_agent(),
         ip: ctx.ip,
     };
-    ctx.app().redeem_code(&code, &presented).await.map_err(problem)
+    ctx.app().redeem_code(&form.known, &code, &presented).await.map_err(problem)
 }
 
 async fn by_refresh(ctx: &Ctx, mut form: OAuthForm) -> Result<OAuthTokens, Problem> {
@@ -50,7 +53,7 @@ async fn by_refresh(ctx: &Ctx, mut form: OAuthForm) -> Result<OAuthTokens, Probl
         ip: ctx.ip,
         client: form.known.client.id,
         proven: form.known.proven,
-        sender: None,
+        sender: form.sender,
     };
     ctx.app().refresh_for(&form.known, &token, scope.as_deref(), how).await.map_err(problem)
 }

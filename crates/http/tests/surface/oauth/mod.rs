@@ -1,7 +1,9 @@
 //! `/oauth2` and `/.well-known`: applications by OAuth 2.1 and OpenID Connect.
 mod apps;
+mod assertion;
 mod clients;
 mod code;
+mod dpop;
 mod par;
 mod request;
 mod tokens;
