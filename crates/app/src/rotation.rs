@@ -366,11 +366,13 @@ impl App {
                 let made = app.make(&what.make, stamp.now).await?;
                 Ok(Planned { what, made })
             };
-            let decide = |planned: &Planned<Plan>, chance: &mut dyn portcullis_domain::Chance| {
-                match planned.what.clone().changes(planned.made.clone(), &By::SYSTEM, chance) {
-                    Ok(changes) => Decision { outcome: Ok(()), changes },
-                    Err(refused) => Decision::refuse(refused),
-                }
+            let decide = |planned: &Planned<Plan>, chance: &mut dyn portcullis_domain::Chance| match planned
+                .what
+                .clone()
+                .changes(planned.made.clone(), &By::SYSTEM, chance)
+            {
+                Ok(changes) => Decision { outcome: Ok(()), changes },
+                Err(refused) => Decision::refuse(refused),
             };
             app.act("", None, load, decide).await?;
             app.load_keys().await.map(drop)

@@ -155,7 +155,11 @@ pub fn check(request: &Request, client: &Client, pushed: bool) -> Result<Asked, 
         return Err(refuse(OAuthError::RequestNotSupported, "push the request instead (RFC 9126)"));
     }
     if request.request_uri.is_some() {
-        let detail = if pushed { "a pushed request has no request_uri (RFC 9126 §2.1)" } else { "push the request here (RFC 9126)" };
+        let detail = if pushed {
+            "a pushed request has no request_uri (RFC 9126 §2.1)"
+        } else {
+            "push the request here (RFC 9126)"
+        };
         let error = if pushed { OAuthError::InvalidRequest } else { OAuthError::RequestUriNotSupported };
         return Err(refuse(error, detail));
     }

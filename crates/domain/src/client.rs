@@ -350,6 +350,9 @@ impl Profile {
         if kind == ClientKind::Public && self.has(GrantType::TokenExchange) {
             return Err(wrong("grant_types", "token exchange is for confidential clients"));
         }
+        if self.subject_type == SubjectType::Pairwise || self.sector_identifier_uri.is_some() {
+            return Err(wrong("subject_type", "this server names users to all clients alike (public)"));
+        }
         if let Some(name) = &self.id_token_signed_response_alg
             && KeyPurpose::id_only(name).is_none()
         {

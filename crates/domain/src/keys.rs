@@ -279,7 +279,8 @@ fn plan_ids(plan: &mut Plan, keys: &[Key], stamp: &Stamp, rules: &KeyRules, is_p
     let (now, floor) = (stamp.now, stamp.floor);
     for purpose in KeyPurpose::ID_ONLY.iter().copied() {
         let is = |other| other == purpose;
-        let Some(active) = newest(keys, floor, is, State::Active).filter(|key| due(key, now, rules.rotate_every)) else {
+        let Some(active) = newest(keys, floor, is, State::Active).filter(|key| due(key, now, rules.rotate_every))
+        else {
             continue;
         };
         let listed = keys.iter().filter(|key| is(key.purpose) && state(key, floor).is_listed()).count();

@@ -61,11 +61,8 @@ pub fn push(view: &ClientView, request: &Request, chance: &mut dyn Chance) -> De
 /// # Errors
 /// `invalid_request_uri`, or what [`check`] says when the client has changed meanwhile; for a page of ours in any case.
 pub fn load(view: Option<&TicketView>, client: &Client, first_seen: Option<Time>) -> Result<Asked, Objection> {
-    let gone = |detail: &str| Objection {
-        error: OAuthError::InvalidRequestUri,
-        detail: detail.into(),
-        redirect_uri: None,
-    };
+    let gone =
+        |detail: &str| Objection { error: OAuthError::InvalidRequestUri, detail: detail.into(), redirect_uri: None };
     let unknown = || gone("this request_uri is not known, was used, or is another client's");
     let TicketView { ticket, stamp, .. } = view.ok_or_else(unknown)?;
     if ticket.kind != TicketKind::Pushed || ticket.client != Some(client.id) || ticket.used.is_some() {

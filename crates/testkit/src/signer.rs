@@ -66,7 +66,9 @@ impl Signer {
                 let der = pair.public_key().as_ref();
                 json!({ "kty": "RSA", "n": b64::encode(&der[9..265]), "e": b64::encode(&der[der.len() - 3..]) })
             }
-            Self::Ed25519(pair) => json!({ "kty": "OKP", "crv": "Ed25519", "x": b64::encode(pair.public_key().as_ref()) }),
+            Self::Ed25519(pair) => {
+                json!({ "kty": "OKP", "crv": "Ed25519", "x": b64::encode(pair.public_key().as_ref()) })
+            }
         }
     }
 

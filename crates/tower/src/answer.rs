@@ -67,7 +67,9 @@ impl Refusal {
         } else if let Some(challenge) = self.challenge() {
             headers.append(header::WWW_AUTHENTICATE, challenge);
             if self.dpop && self.code == Code::TokenMissing {
-                headers.extend(HeaderValue::try_from(format!("DPoP {}", algs())).map(|value| (header::WWW_AUTHENTICATE, value)));
+                headers.extend(
+                    HeaderValue::try_from(format!("DPoP {}", algs())).map(|value| (header::WWW_AUTHENTICATE, value)),
+                );
             }
         }
         response
@@ -83,7 +85,8 @@ impl Refusal {
             }
             (Code::InsufficientScope, _) => "Bearer error=\"insufficient_scope\"".to_owned(),
             (Code::ProofInvalid, _) => {
-                let error = if matches!(self.reason, Some(Reason::Proof(_))) { "invalid_dpop_proof" } else { "invalid_token" };
+                let error =
+                    if matches!(self.reason, Some(Reason::Proof(_))) { "invalid_dpop_proof" } else { "invalid_token" };
                 format!("DPoP error=\"{error}\", error_description=\"{code}\", {}", algs())
             }
             _ => format!("Bearer error=\"invalid_token\", error_description=\"{code}\""),
@@ -100,7 +103,9 @@ impl Refusal {
             Code::TokenRevoked => "The session, the account or the token itself was ended. Sign in again.",
             Code::ProofInvalid => match self.reason {
                 Some(Reason::Proof(bad)) => bad.as_str(),
-                Some(Reason::Bound) => "This token is bound to a key: send it as `Authorization: DPoP …`, with a proof.",
+                Some(Reason::Bound) => {
+                    "This token is bound to a key: send it as `Authorization: DPoP …`, with a proof."
+                }
                 _ => "This token is not bound to the key of the DPoP proof.",
             },
             Code::Overloaded => "There is too much to do at the moment. Repeat the request soon.",

@@ -6,9 +6,9 @@ use portcullis_feed::Mono;
 use portcullis_verify::proof::{self, First, Proven, SeenProofs};
 use portcullis_wire::dpop::{BadProof, Call, address};
 use portcullis_wire::{Digest, Time};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::sync::Arc;
 
 /// How many proofs are remembered at once, unless the configuration says otherwise: a thousand a second.
 pub(crate) const DEFAULT_PROOFS: usize = 100_000;
@@ -25,7 +25,8 @@ impl Address {
     /// [`ConfigError`] for what is no address of http or https, or has a query.
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
         parse_url("the service's address", text)?;
-        let known = address(text).ok_or_else(|| ConfigError(format!("the service's address {text:?} cannot be used")))?;
+        let known =
+            address(text).ok_or_else(|| ConfigError(format!("the service's address {text:?} cannot be used")))?;
         Ok(Self(known.trim_end_matches('/').into()))
     }
 }
@@ -51,13 +52,21 @@ impl Proofs {
     }
 
     /// The key that the request's proof shows; whether it is the first of its id is asked later, once the token is known to be good.
-    pub(crate) fn prove(&self, headers: &HeaderMap, called: &Called<'_>, token: &str, now: Time) -> Result<Proven, BadProof> {
+    pub(crate) fn prove(
+        &self,
+        headers: &HeaderMap,
+        called: &Called<'_>,
+        token: &str,
+        now: Time,
+    ) -> Result<Proven, BadProof> {
         let mut all = headers.get_all("dpop").iter();
         let (first, second) = (all.next(), all.next());
         let text = first.filter(|_| second.is_none()).and_then(|value| value.to_str().ok()).ok_or(BadProof::NotOne)?;
         let Some(Address(base)) = called.address else {
             if !self.told.swap(true, Ordering::Relaxed) {
-                tracing::warn!("a DPoP proof came, and the layer does not know its service's address: all are refused (VerifyLayer::address)");
+                tracing::warn!(
+                    "a DPoP proof came, and the layer does not know its service's address: all are refused (VerifyLayer::address)"
+                );
             }
             return Err(BadProof::Address);
         };

@@ -116,7 +116,9 @@ where
                 request.extensions_mut().insert(verified);
                 State::Served { future: self.inner.call(request) }
             }
-            Outcome::Refuse(refusal) => State::Refused { response: Some(offering(refusal, &self.layer).response(request.headers())) },
+            Outcome::Refuse(refusal) => {
+                State::Refused { response: Some(offering(refusal, &self.layer).response(request.headers())) }
+            }
             Outcome::Ask(token, claims, holder) => {
                 let (mut inner, layer) = (self.take(), self.layer.clone());
                 let future = Box::pin(async move {

@@ -2,8 +2,8 @@
 use crate::answer::Refusal;
 use crate::cache::Cache;
 use crate::config::{Config, ConfigError, parse_url};
-use crate::follow::{Heard, Upper};
 use crate::dpop::{Address, Called, Proofs};
+use crate::follow::{Heard, Upper};
 use crate::guard::Guard;
 use crate::http1::Client;
 use crate::introspect::Introspection;
@@ -12,10 +12,10 @@ use crate::{follow, real};
 use arc_swap::ArcSwap;
 use http::{HeaderMap, Method, header};
 use portcullis_feed::{Knowledge, Mono, Policies, Policy, RevokedSet, Subscriber};
+use portcullis_verify::proof::First;
 use portcullis_verify::{
     AheadRecord, Authentic, Decision, Expect, Holder, Reason, Verdict, View, authenticate, judge_claims, unauthentic,
 };
-use portcullis_verify::proof::First;
 use portcullis_wire::dpop::BadProof;
 use portcullis_wire::{AccessClaims, Code, Digest, Epoch, Rev, Time};
 use std::sync::atomic::{AtomicBool, Ordering};

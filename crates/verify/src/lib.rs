@@ -21,6 +21,6 @@ mod renewal;
 pub use ahead::{AHEAD_LIMIT, AheadRecord};
 pub use judge::{Authentic, Decision, Expect, Reason, Verdict, View, authenticate, judge, judge_claims, unauthentic};
 pub use keys::Keys;
-pub use proof::{Holder, ProvenKey};
 pub use portcullis_feed::{Knowledge, Mono, Policy};
+pub use proof::{Holder, ProvenKey};
 pub use renewal::{NotTheSame, Shown, renewal};

@@ -105,7 +105,12 @@ impl Signed<'_> {
 }
 
 /// Whether a signature over `input` is of this key, by the one algorithm that it may be used with.
-pub fn verifies(key: &portcullis_wire::jwk::PublicKey, alg: portcullis_wire::jws::Algorithm, input: &[u8], signature: &[u8]) -> bool {
+pub fn verifies(
+    key: &portcullis_wire::jwk::PublicKey,
+    alg: portcullis_wire::jws::Algorithm,
+    input: &[u8],
+    signature: &[u8],
+) -> bool {
     parse_one(key.as_jwk()).is_some_and(|parsed| parsed.verifies(alg, input, signature))
 }
 

@@ -133,7 +133,9 @@ mod tests {
     fn only_assertions_are_read() {
         let header = r#"{"alg":"ES256"}"#;
         assert!(Assertion::parse(&text(header, CLAIMS)).is_some());
-        assert!(Assertion::parse(&text(r#"{"alg":"EdDSA","typ":"client-authentication+jwt","kid":"a"}"#, CLAIMS)).is_some());
+        assert!(
+            Assertion::parse(&text(r#"{"alg":"EdDSA","typ":"client-authentication+jwt","kid":"a"}"#, CLAIMS)).is_some()
+        );
         for wrong in [
             r#"{"alg":"none"}"#,
             r#"{"alg":"HS256"}"#,

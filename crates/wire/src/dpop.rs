@@ -155,8 +155,7 @@ impl<'a> Proof<'a> {
         if key.algorithm() != alg {
             return Err(BadProof::Algorithm);
         }
-        let Claims { jti, htm, htu, iat, ath, nonce } =
-            json::from_slice(&payload).map_err(|_| BadProof::Malformed)?;
+        let Claims { jti, htm, htu, iat, ath, nonce } = json::from_slice(&payload).map_err(|_| BadProof::Malformed)?;
         if jti.is_empty() || jti.len() > MAX_JTI {
             return Err(BadProof::Malformed);
         }
@@ -177,7 +176,9 @@ impl<'a> Proof<'a> {
         }
         match (call.token, &self.ath) {
             (None, _) => Ok(()),
-            (Some(token), Some(ath)) if b64::decode_array(ath).map(Digest) == Some(Digest::of(token.as_bytes())) => Ok(()),
+            (Some(token), Some(ath)) if b64::decode_array(ath).map(Digest) == Some(Digest::of(token.as_bytes())) => {
+                Ok(())
+            }
             (Some(_), _) => Err(BadProof::Token),
         }
     }
@@ -330,7 +331,8 @@ mod tests {
         let call = Call { method: "POST", address: "https://a.example/~b", token: None };
         assert_eq!(plain.fits(&call), Ok(()));
         assert_eq!(plain.fits(&Call { method: "GET", ..call }), Err(BadProof::Method));
-        for other in ["https://a.example/", "http://a.example/~b", "https://a.example:8443/~b", "https://b.example/~b"] {
+        for other in ["https://a.example/", "http://a.example/~b", "https://a.example:8443/~b", "https://b.example/~b"]
+        {
             assert_eq!(plain.fits(&Call { address: other, ..call }), Err(BadProof::Address), "{other}");
         }
         let ath = b64::encode(&Digest::of(b"token").0);
@@ -356,7 +358,17 @@ mod tests {
         ] {
             assert_eq!(address(given).as_deref(), Some(same), "{given}");
         }
-        for wrong in ["", "a.example", "ftp://a.example/", "https://", "https://u@a.example/", "https:///x", "https://a.example/%zz", "https://a.example/ x", "//a.example"] {
+        for wrong in [
+            "",
+            "a.example",
+            "ftp://a.example/",
+            "https://",
+            "https://u@a.example/",
+            "https:///x",
+            "https://a.example/%zz",
+            "https://a.example/ x",
+            "//a.example",
+        ] {
             assert_eq!(address(wrong), None, "{wrong}");
         }
         assert_ne!(address("https://a.example/X"), address("https://a.example/x"));

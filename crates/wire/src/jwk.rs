@@ -27,7 +27,9 @@ impl BadKey {
         match self {
             Self::Malformed => "is no JWK, or lacks what its type needs",
             Self::Private => "has a private part: that must never leave its holder",
-            Self::Unsupported => "is of a type, curve, size or algorithm that is not served here (EC P-256, RSA, OKP Ed25519)",
+            Self::Unsupported => {
+                "is of a type, curve, size or algorithm that is not served here (EC P-256, RSA, OKP Ed25519)"
+            }
             Self::Usage => "says that it is not for signatures",
         }
     }

@@ -28,7 +28,8 @@ impl App {
     }
 
     async fn try_asserted(&self, named: Option<&str>, text: &str, endpoint: &str) -> Result<Client, AppError> {
-        let unknown = || refuse(OAuthError::InvalidClient, "this is no assertion of a client that is registered for one");
+        let unknown =
+            || refuse(OAuthError::InvalidClient, "this is no assertion of a client that is registered for one");
         let assertion = Assertion::parse(text).ok_or_else(unknown)?;
         if named.is_some_and(|named| named != assertion.client) {
             return Err(unknown());
@@ -36,7 +37,8 @@ impl App {
         let client = self.client_by_text(&assertion.client).await?.filter(|client| !client.disabled);
         let client = client.ok_or_else(unknown)?;
         let profile = &client.profile;
-        let keys = profile.keys().into_iter().filter(|key| assertion.kid.is_none() || key.kid() == assertion.kid.as_deref());
+        let keys =
+            profile.keys().into_iter().filter(|key| assertion.kid.is_none() || key.kid() == assertion.kid.as_deref());
         let input = assertion.signing_input.as_bytes();
         let mut signs = keys.filter(|key| proof::verifies(key, assertion.alg, input, &assertion.signature));
         if profile.token_endpoint_auth_method != AuthMethod::PrivateKeyJwt || signs.next().is_none() {

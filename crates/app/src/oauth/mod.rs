@@ -14,8 +14,8 @@ pub use clients::{Known, Proof};
 pub use grants::ConnectedApp;
 pub(crate) use registry::new_secret;
 pub use registry::{ClientPatch, MAX_OVERLAP};
-pub(crate) use tokens::narrowed;
-pub use tokens::{Bearer, OAuthTokens};
+pub use tokens::{Bearer, Less, OAuthTokens};
+pub(crate) use tokens::{narrow_audience, narrowed};
 
 use crate::AppError;
 use portcullis_domain::Refused;

@@ -51,6 +51,7 @@ impl App {
         known: &Known,
         code: &SecretString,
         presented: &Redeem,
+        resources: &[String],
     ) -> Result<OAuthTokens, AppError> {
         self.ensure_horizon().await?;
         self.ensure_may_sign_ids(&known.client.profile).await?;
@@ -70,7 +71,15 @@ impl App {
         };
         let (keys, rules) = (self.keys(), &self.settings().rules);
         let acted = self
-            .act("", None, load, |(view, given), chance| redeem(view, *given, presented, rules, keys.mac(), chance))
+            .act("", None, load, |(view, given), chance| {
+                let mut decision = redeem(view, *given, presented, rules, keys.mac(), chance);
+                if let Ok(granted) = &mut decision.outcome
+                    && let Err(refused) = narrow_audience(&mut granted.issued.claims, resources)
+                {
+                    return Decision::refuse(refused); // and the code is as it was
+                }
+                decision
+            })
             .await;
         match acted.map_err(as_grant_error)? {
             Acted::Done(granted, _) | Acted::Answered(granted) => self.oauth_tokens(known, granted),
@@ -78,7 +87,7 @@ impl App {
         }
     }
 
-    /// Exchanges a refresh token of a client other than the built-in one. `scope` may ask for less (RFC 6749 §6).
+    /// Exchanges a refresh token of a client other than the built-in one. It may ask for less (RFC 6749 §6, RFC 8707 §2.2).
     ///
     /// # Errors
     /// `invalid_grant`, `invalid_scope`; faults.
@@ -86,11 +95,11 @@ impl App {
         &self,
         known: &Known,
         token: &SecretString,
-        scope: Option<&str>,
+        asked: Less<'_>,
         how: How,
     ) -> Result<OAuthTokens, AppError> {
         self.ensure_may_sign_ids(&known.client.profile).await?;
-        let issued = self.counted_refresh(token, how, scope).await.map_err(as_grant_error)?;
+        let issued = self.counted_refresh(token, how, asked).await.map_err(as_grant_error)?;
         let openid = issued.claims.has_scope(portcullis_domain::client::OPENID);
         let id = openid.then(|| id_token::claims(&issued.claims, &issued.account, None));
         let with_refresh = known.client.profile.has(portcullis_domain::client::GrantType::RefreshToken);
@@ -234,6 +243,28 @@ impl App {
         };
         self.act("", None, || async { Ok(()) }, decide).await.map(|_| ())
     }
+}
+
+/// What of a grant an access token is to have.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Less<'a> {
+    /// These scopes; `None`: all.
+    pub scope: Option<&'a str>,
+    /// For these resources; none: for all.
+    pub resources: &'a [String],
+}
+
+/// An access token may be for some of the resources that were granted, and for no others (RFC 8707 §2.2).
+pub(crate) fn narrow_audience(claims: &mut AccessClaims, resources: &[String]) -> Result<(), Refused> {
+    if resources.is_empty() {
+        return Ok(());
+    }
+    if resources.iter().any(|resource| !claims.aud.contains(resource)) {
+        let detail = "a token may be for resources that were granted, and no others".into();
+        return Err(Refused::OAuth { error: OAuthError::InvalidTarget, detail });
+    }
+    claims.aud.0.retain(|name| resources.contains(name));
+    Ok(())
 }
 
 /// A refresh may ask for less than was granted, never for more (RFC 6749 §6).

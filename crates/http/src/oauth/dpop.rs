@@ -80,7 +80,9 @@ pub(super) fn shown<'a>(ctx: &'a Ctx, path: &str) -> Result<Shown<'a>, Problem> 
 pub(super) fn not_its_holder(proven: bool) -> Problem {
     let detail = match proven {
         true => "this access token is not bound to the key of the DPoP proof",
-        false => "this access token is bound to a key: send it as `Authorization: DPoP …`, with a proof in the DPoP header",
+        false => {
+            "this access token is bound to a key: send it as `Authorization: DPoP …`, with a proof in the DPoP header"
+        }
     };
     challenged("invalid_token", detail)
 }

@@ -4,7 +4,7 @@ use crate::problem::Problem;
 use crate::render;
 use crate::request::{Ctx, FormBytes};
 use axum::response::Response;
-use portcullis_app::oauth::OAuthTokens;
+use portcullis_app::oauth::{Less, OAuthTokens};
 use portcullis_domain::client::GrantType;
 use portcullis_domain::code::Redeem;
 use portcullis_domain::refresh::How;
@@ -41,7 +41,7 @@ async fn by_code(ctx: &Ctx, mut form: OAuthForm) -> Result<OAuthTokens, Problem>
         user_agent: ctx.user_agent(),
         ip: ctx.ip,
     };
-    ctx.app().redeem_code(&form.known, &code, &presented).await.map_err(problem)
+    ctx.app().redeem_code(&form.known, &code, &presented, &form.resources).await.map_err(problem)
 }
 
 async fn by_refresh(ctx: &Ctx, mut form: OAuthForm) -> Result<OAuthTokens, Problem> {
@@ -55,7 +55,8 @@ async fn by_refresh(ctx: &Ctx, mut form: OAuthForm) -> Result<OAuthTokens, Probl
         proven: form.known.proven,
         sender: form.sender,
     };
-    ctx.app().refresh_for(&form.known, &token, scope.as_deref(), how).await.map_err(problem)
+    let asked = Less { scope: scope.as_deref(), resources: &form.resources };
+    ctx.app().refresh_for(&form.known, &token, asked, how).await.map_err(problem)
 }
 
 /// RFC 6749 §5.1, OpenID Connect Core §3.1.3.3.

@@ -4,8 +4,8 @@
 //! Each time it is checked anew, from the beginning.
 use super::words::encoded;
 use super::{allow_forms_to, go, page, sign_in};
-use crate::problem::Problem;
 use crate::oauth::{request_of, with_resources};
+use crate::problem::Problem;
 use crate::request::{Ctx, FormBytes, Params};
 use crate::{cookies, origin};
 use axum::response::Response;

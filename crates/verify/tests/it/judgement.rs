@@ -2,7 +2,9 @@
 use crate::support::{NOW, NOW_S, Signer, WALL, claims, end, expect, known, view};
 use portcullis_feed::Knowledge;
 use portcullis_feed::knowledge::Proven;
-use portcullis_verify::{AheadRecord, Authentic, Decision, Expect, Holder, Policy, Reason, Verdict, View, judge, judge_claims};
+use portcullis_verify::{
+    AheadRecord, Authentic, Decision, Expect, Holder, Policy, Reason, Verdict, View, judge, judge_claims,
+};
 use portcullis_wire::claims::Actor;
 use portcullis_wire::{
     AccessClaims, AccountId, ClientId, Code, Entry, Epoch, GrantId, KeyId, Rev, SessionId, Target, Time, TokenId, Verb,
@@ -102,7 +104,8 @@ fn dead_keys_are_dead_in_every_epoch() {
     assert_eq!(Reason::KeyDead.code(), Code::TokenRevoked);
     // and when it is listed no more
     let signer = Signer::new(1);
-    let decision = judge(&View::new(k), &signer.sign(&claims()), &Holder::Bearer, &expect(), Policy::Open, NOW, WALL).0.decision;
+    let decision =
+        judge(&View::new(k), &signer.sign(&claims()), &Holder::Bearer, &expect(), Policy::Open, NOW, WALL).0.decision;
     assert_eq!(decision, Decision::Refuse(Reason::KeyDead));
 }
 
@@ -152,7 +155,10 @@ fn a_skewed_wall_clock_changes_nothing_once_the_time_was_told() {
     let view = View::new(k);
     // set back by a year: what is dead stays dead
     let back = WALL.minus(365 * 86_400_000);
-    assert_eq!(judge_claims(&view, &token, &Holder::Bearer, &expect(), Policy::Closed, NOW, back).decision, Decision::Accept);
+    assert_eq!(
+        judge_claims(&view, &token, &Holder::Bearer, &expect(), Policy::Closed, NOW, back).decision,
+        Decision::Accept
+    );
     assert_eq!(
         judge_claims(&view, &dead, &Holder::Bearer, &expect(), Policy::Closed, NOW, back).decision,
         Decision::Refuse(Reason::Expired)

@@ -17,7 +17,8 @@ async fn registered(server: &TestServer, keys: &[&Signer]) -> Application {
             jwk
         })
         .collect();
-    let more = json!({ "token_endpoint_auth_method": "private_key_jwt", "jwks": { "keys": keys }, "consent": "implied" });
+    let more =
+        json!({ "token_endpoint_auth_method": "private_key_jwt", "jwks": { "keys": keys }, "consent": "implied" });
     let app = server.application("confidential", more).await;
     assert!(app.secret.is_empty());
     app
@@ -51,8 +52,14 @@ async fn a_client_signs_in_with_its_key() {
     let cookie = server.page_sign_in(ADA).await;
     for key in &keys {
         let code = server.code(&app, &cookie, "openid read").await;
-        let pairs = [("grant_type", "authorization_code"), ("code", &*code), ("redirect_uri", REDIRECT), ("code_verifier", VERIFIER)];
-        let tokens = call(&server, "/oauth2/token", &signed(key, &claims(&server, &app)), &pairs).await.expect(200).json();
+        let pairs = [
+            ("grant_type", "authorization_code"),
+            ("code", &*code),
+            ("redirect_uri", REDIRECT),
+            ("code_verifier", VERIFIER),
+        ];
+        let tokens =
+            call(&server, "/oauth2/token", &signed(key, &claims(&server, &app)), &pairs).await.expect(200).json();
         let access = tokens["access_token"].as_str().unwrap();
         // At the other endpoints too, by the token endpoint's name, and with the client's id beside it.
         let mut at_token = claims(&server, &app);
@@ -64,7 +71,10 @@ async fn a_client_signs_in_with_its_key() {
     }
     let metadata = server.client.get("/.well-known/openid-configuration").send().await.expect(200).json();
     assert!(metadata["token_endpoint_auth_methods_supported"].as_array().unwrap().contains(&json!("private_key_jwt")));
-    assert_eq!(metadata["token_endpoint_auth_signing_alg_values_supported"], json!(["ES256", "RS256", "Ed25519", "EdDSA"]));
+    assert_eq!(
+        metadata["token_endpoint_auth_signing_alg_values_supported"],
+        json!(["ES256", "RS256", "Ed25519", "EdDSA"])
+    );
 }
 
 #[tokio::test]
@@ -138,7 +148,8 @@ async fn wrong_assertions_are_refused() {
     }
     let foreign = [("grant_type", "refresh_token"), ("client_id", &*other.id)];
     call(&server, "/oauth2/token", &good(), &foreign).await.expect(401);
-    let named = server.client.post("/oauth2/token").form(&encode(&[("client_id", &*app.id), ("grant_type", "refresh_token")]));
+    let named =
+        server.client.post("/oauth2/token").form(&encode(&[("client_id", &*app.id), ("grant_type", "refresh_token")]));
     named.send().await.expect(401);
     // A client that is switched off.
     let admin = server.admin().await;

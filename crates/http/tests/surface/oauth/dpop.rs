@@ -85,7 +85,10 @@ async fn tokens_are_bound_to_the_key_that_was_proven() {
         let bearer = userinfo(&server, "Bearer", access, None).await;
         let challenge = bearer.header("www-authenticate").to_owned();
         bearer.expect_problem("proof_invalid");
-        assert!(challenge.starts_with("DPoP error=\"invalid_token\"") && challenge.contains("algs=\"ES256"), "{challenge}");
+        assert!(
+            challenge.starts_with("DPoP error=\"invalid_token\"") && challenge.contains("algs=\"ES256"),
+            "{challenge}"
+        );
         userinfo(&server, "Bearer", access, Some(&proof(&key, access))).await.expect_problem("proof_invalid");
         userinfo(&server, "DPoP", access, Some(&proof(&Signer::es256(), access))).await.expect_problem("proof_invalid");
         userinfo(&server, "DPoP", access, Some(&proof(&key, "another"))).await.expect_problem("proof_invalid");
@@ -221,8 +224,10 @@ async fn a_code_can_ask_for_its_key() {
     let (server, app, cookie) = world("public", json!({ "dpop_bound_access_tokens": true })).await;
     let (key, other) = (Signer::es256(), Signer::es256());
     // The request named the key (RFC 9449 §10), by itself or by a proof at the push (§10.1).
-    let named = server.authorize(&app, &cookie, &[("dpop_jkt", &key.jkt())]).await.expect(303).header("location").to_owned();
-    let proof = |nonce: Option<&str>| key.proof("POST", &format!("{}/oauth2/par", server.issuer), now(&server), nonce, None);
+    let named =
+        server.authorize(&app, &cookie, &[("dpop_jkt", &key.jkt())]).await.expect(303).header("location").to_owned();
+    let proof =
+        |nonce: Option<&str>| key.proof("POST", &format!("{}/oauth2/par", server.issuer), now(&server), nonce, None);
     let form = request(&app, &[]);
     let push = async |proof: &str, more: &str| {
         server.client.post("/oauth2/par").header("dpop", proof).form(&format!("{form}{more}")).send().await

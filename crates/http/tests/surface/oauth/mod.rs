@@ -4,6 +4,7 @@ mod assertion;
 mod clients;
 mod code;
 mod dpop;
+mod id_tokens;
 mod par;
 mod request;
 mod tokens;

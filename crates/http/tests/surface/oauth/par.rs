@@ -68,7 +68,8 @@ async fn only_one_of_many_browsers_gets_the_code() {
         come(&server, &app, &cookie, &uri, &[]),
         come(&server, &app, &cookie, &uri, &[]),
     );
-    let codes = [&all.0, &all.1, &all.2].iter().filter(|answer| parameter(answer.header("location"), "code").is_some()).count();
+    let codes =
+        [&all.0, &all.1, &all.2].iter().filter(|answer| parameter(answer.header("location"), "code").is_some()).count();
     assert_eq!(codes, 1);
     assert!([&all.0, &all.1, &all.2].iter().all(|answer| [303, 400].contains(&answer.status.as_u16())));
 }
