@@ -108,6 +108,11 @@ fn text(ctx: &Ctx) -> String {
         ("revocations", "Entries that calls wrote into the revocation log.", read(&counts.revocations)),
         ("conflicts", "Decisions taken anew because rows had moved.", read(&counts.conflicts)),
         ("sessions_pruned", "Sessions deleted some time after their end.", read(&counts.sessions_pruned)),
+        (
+            "tickets_pruned",
+            "Codes and proofs that can be used once, deleted some time after their end.",
+            read(&counts.tickets_pruned),
+        ),
         ("events_pruned", "Audit records deleted because of their age.", read(&counts.events_pruned)),
         ("addresses_forgotten", "Addresses deleted because of their age.", read(&counts.addresses_forgotten)),
         ("accounts_due", "Blocks that lifted themselves, and deletions that became final.", read(&counts.accounts_due)),
