@@ -80,5 +80,6 @@ pub fn asked(scope: &str) -> Asked {
         id_token_hint: None,
         audience: None,
         sender: None,
+        pushed: None,
     }
 }
