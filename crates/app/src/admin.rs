@@ -363,7 +363,10 @@ impl App {
             Decision { outcome: Ok(()), changes }
         };
         match self.act(&actor, repeat, || async { Ok(()) }, decide).await? {
-            Acted::Done((), _) | Acted::Answered(()) => Ok(Registered { client, secret }),
+            Acted::Done((), _) | Acted::Answered(()) => {
+                self.ensure_id_key(&client.profile).await?;
+                Ok(Registered { client, secret })
+            }
             Acted::Before(before) => {
                 let id: ClientId = before.made.and_then(|id| id.parse().ok()).ok_or(Refused::NotFound)?;
                 Ok(Registered { client: self.admin_client(admin, id).await?, secret: None })

@@ -9,7 +9,7 @@ use portcullis_domain::kernel::Door;
 use portcullis_domain::model::{ADMIN, SessionKind};
 use portcullis_domain::view::{Dead, SessionView, session_dead};
 use portcullis_domain::{Actor, Refused};
-use portcullis_verify::Authentic;
+use portcullis_verify::{Authentic, Holder};
 use portcullis_wire::{AccessClaims, Code, SecretString, SessionId, b64};
 use std::net::IpAddr;
 
@@ -160,7 +160,7 @@ impl App {
     /// # Errors
     /// Faults: it is not known whether it lives.
     pub async fn introspect(&self, token: &str) -> Result<Option<AccessClaims>, AppError> {
-        match self.bearer(Some(token)).await {
+        match self.bearer(Some(token), &Holder::AskedAbout).await {
             Ok(bearer) => Ok(Some(bearer.claims)),
             Err(error @ (AppError::Fault(_) | AppError::Overloaded)) => Err(error),
             Err(_) => Ok(None),

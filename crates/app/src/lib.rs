@@ -48,6 +48,7 @@ use portcullis_domain::time_rules;
 use portcullis_domain::{Chance, Decision, Refused};
 pub use portcullis_store::FaultKind;
 use portcullis_store::{CommitError, Flood, Remembered};
+pub use portcullis_verify::proof::{Holder, Proven};
 use portcullis_wire::{Code, Digest, LogId, SessionId, Time};
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -109,6 +110,8 @@ pub struct Counts {
     pub refreshes_refused: AtomicU64,
     /// Refresh tokens that only a copy explains.
     pub thefts: AtomicU64,
+    /// DPoP proofs and client assertions that were wrong, or shown before.
+    pub proofs_refused: AtomicU64,
     /// Sessions deleted because nothing can ask for them any more.
     pub sessions_pruned: AtomicU64,
     /// Tickets deleted some time after their end.

@@ -10,6 +10,7 @@ use crate::admin::Admin;
 use crate::keys::{KeyError, KeyRing, MasterKey, Material};
 use crate::{Acted, App, AppError, RepeatKey, Revoked, real};
 use portcullis_domain::changes::{Change, Changes};
+use portcullis_domain::client::Profile;
 use portcullis_domain::event::{EventKind, NewEvent};
 use portcullis_domain::family::{MacKey, Presented};
 use portcullis_domain::kernel::By;
@@ -208,9 +209,9 @@ impl App {
     fn note_published(&self, ring: &KeyRing) {
         let now = real::mono();
         let mut published = locked(&self.inner.rota.published);
-        published.retain(|id, _| ring.public().iter().any(|jwk| jwk.kid == *id));
-        for jwk in ring.public() {
-            published.entry(jwk.kid).or_insert(now);
+        published.retain(|id, _| ring.listed().any(|listed| listed == *id));
+        for id in ring.listed() {
+            published.entry(id).or_insert(now);
         }
     }
 
@@ -346,6 +347,58 @@ impl App {
             *locked(&self.inner.rota.spare) = Some(material);
         }
         Ok(())
+    }
+
+    // ---- ID tokens of clients that want another algorithm ----
+
+    /// Whether ID tokens of this purpose may be signed: their key has been listed for as long as other nodes may take to list it, too.
+    fn may_sign_ids(&self, ring: &KeyRing, purpose: KeyPurpose) -> bool {
+        let Some((id, made)) = ring.id_signer(purpose) else { return false };
+        self.now().since(made) >= self.publish_ms() || self.is_published(id)
+    }
+
+    /// Sees to it that ID tokens for a client can be signed, before anything is used up for them. Nearly always two comparisons.
+    ///
+    /// # Errors
+    /// Overloaded, until a key that was made for its algorithm has been listed for long enough: 503, and the client repeats.
+    pub(crate) async fn ensure_may_sign_ids(&self, profile: &Profile) -> Result<(), AppError> {
+        let keys = self.keys();
+        let Some(purpose) = profile.id_keys(keys.id_algorithm()) else { return Ok(()) };
+        if self.may_sign_ids(&keys, purpose) {
+            return Ok(());
+        }
+        self.ensure_id_key(profile).await?;
+        Err(AppError::Overloaded)
+    }
+
+    /// Makes the first key for the ID tokens of a client, if it needs one that is not there. One for RS256 takes up to seconds, on a thread of its own.
+    pub(crate) async fn ensure_id_key(&self, profile: &Profile) -> Result<(), AppError> {
+        let keys = self.keys();
+        let Some(purpose) = profile.id_keys(keys.id_algorithm()) else { return Ok(()) };
+        if keys.id_signer(purpose).is_some() {
+            return Ok(());
+        }
+        let app = self.clone();
+        self.to_its_end(async move {
+            let _turn = app.inner.rota.turn.lock().await;
+            let load = || async {
+                let (stamp, rows) = app.load_keys().await?;
+                let what = keys::first_for_id_tokens(&rows, &stamp, purpose);
+                let made = app.make(&what.make, stamp.now).await?;
+                Ok(Planned { what, made })
+            };
+            let decide = |planned: &Planned<Plan>, chance: &mut dyn portcullis_domain::Chance| match planned
+                .what
+                .clone()
+                .changes(planned.made.clone(), &By::SYSTEM, chance)
+            {
+                Ok(changes) => Decision { outcome: Ok(()), changes },
+                Err(refused) => Decision::refuse(refused),
+            };
+            app.act("", None, load, decide).await?;
+            app.load_keys().await.map(drop)
+        })
+        .await
     }
 
     // ---- what administrators do ----

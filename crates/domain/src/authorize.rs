@@ -63,6 +63,8 @@ pub struct Request {
     pub dpop_jkt: Option<String>,
     /// `request`, which is not supported (RFC 9101).
     pub request: Option<String>,
+    /// `request_uri` of somebody else's; what was pushed here is loaded before (see [`crate::pushed`]).
+    pub request_uri: Option<String>,
 }
 
 /// Why a request cannot be granted, and where to say so.
@@ -103,6 +105,8 @@ pub struct Asked {
     pub audience: Option<String>,
     /// The key that the tokens are to be bound to.
     pub sender: Option<Digest>,
+    /// The pushed request that this came as; used up by the code.
+    pub pushed: Option<Digest>,
 }
 
 /// `prompt`, taken apart.
@@ -152,6 +156,15 @@ pub fn check(request: &Request, client: &Client, pushed: bool) -> Result<Asked, 
     if request.request.is_some() {
         return Err(refuse(OAuthError::RequestNotSupported, "push the request instead (RFC 9126)"));
     }
+    if request.request_uri.is_some() {
+        let detail = if pushed {
+            "a pushed request has no request_uri (RFC 9126 §2.1)"
+        } else {
+            "push the request here (RFC 9126)"
+        };
+        let error = if pushed { OAuthError::InvalidRequest } else { OAuthError::RequestUriNotSupported };
+        return Err(refuse(error, detail));
+    }
     match request.response_type.as_deref() {
         Some("code") => {}
         None => return Err(invalid("response_type is missing")),
@@ -192,6 +205,7 @@ pub fn check(request: &Request, client: &Client, pushed: bool) -> Result<Asked, 
         id_token_hint: request.id_token_hint.clone(),
         audience,
         sender,
+        pushed: None,
         redirect_uri,
     })
 }
@@ -357,6 +371,7 @@ pub fn grant_code(
         used: None,
     };
     let (consent, event) = allow(view, &asked.scope, agreed, ip, stamp, chance);
+    let used_up = asked.pushed.map(|ticket| Change::UseTicket { ticket, at: stamp.now, grant: None });
     let changes = Changes {
         expects: vec![
             Expect::Alive { session: session.id, role: None },
@@ -364,7 +379,7 @@ pub fn grant_code(
             Expect::ClientVersion { client: view.client.id, version: view.client.version },
             Expect::Consent { account: account.id, client: view.client.id, generation: view.generation() },
         ],
-        steps: consent.into_iter().chain([Change::InsertTicket(ticket)]).collect(),
+        steps: consent.into_iter().chain(used_up).chain([Change::InsertTicket(ticket)]).collect(),
         events: event.into_iter().collect(),
         ..Changes::default()
     };

@@ -8,7 +8,7 @@ use alloc::borrow::ToOwned as _;
 use alloc::string::String;
 use alloc::vec;
 use portcullis_wire::claims::{Audience, Confirmation};
-use portcullis_wire::{AccessClaims, ClientId, Millis, TokenId, b64};
+use portcullis_wire::{AccessClaims, ClientId, Millis, TokenId};
 
 /// The claims of an access token for `grant` under `session`, stamped with the head of the snapshot that the decision was
 /// made on (I3), never with a rev that its own transaction writes.
@@ -61,7 +61,7 @@ pub fn issue(
         roles: if grant.client == ClientId::FIRST_PARTY { account.roles.clone() } else { vec![] },
         act: None,
         via: vec![],
-        cnf: grant.sender.map(|thumbprint| Confirmation { jkt: b64::encode(&thumbprint.0) }),
+        cnf: grant.sender.map(Confirmation::of),
     })
 }
 

@@ -34,6 +34,7 @@ pub mod known_device;
 pub mod ledger;
 pub mod mass;
 pub mod model;
+pub mod pushed;
 pub mod refound;
 pub mod refresh;
 pub mod refused;

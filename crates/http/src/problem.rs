@@ -188,6 +188,9 @@ fn advice(code: Code) -> &'static str {
         Code::TokenExpired => "Exchange the refresh token for a new access token, then repeat the call.",
         Code::TokenRevoked => "The session was ended: sign in again.",
         Code::TokenStale => "Exchange the refresh token for a new access token, then repeat the call.",
+        Code::ProofInvalid => {
+            "This token is bound to a key: send it as `Authorization: DPoP …`, with a new proof in the DPoP header."
+        }
         Code::AccountBlocked => "Ask whoever runs this service.",
         Code::Forbidden => "This account may not do that.",
         Code::InsufficientScope => "Use a token with the scope that this call needs.",

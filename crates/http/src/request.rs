@@ -137,9 +137,14 @@ impl Ctx {
 
     /// The access token of `Authorization: Bearer …` (RFC 6750 §2.1).
     pub(crate) fn bearer(&self) -> Option<&str> {
+        self.authorized_by("bearer")
+    }
+
+    /// What `Authorization` gives by this scheme.
+    pub(crate) fn authorized_by(&self, scheme: &str) -> Option<&str> {
         let Some(text) = authorization(&self.headers)? else { return Some("") }; // which no token is: malformed
-        let (scheme, token) = text.split_once(' ')?;
-        scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+        let (given, token) = text.split_once(' ')?;
+        given.eq_ignore_ascii_case(scheme).then(|| token.trim())
     }
 
     /// Client id and secret of `Authorization: Basic …`.

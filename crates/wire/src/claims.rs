@@ -1,5 +1,5 @@
 //! The claims of an access token (RFC 9068 §2.2), plus what makes it revocable: `sid`, `rev`, `epoch`, `gid`.
-use crate::{AccountId, ClientId, Epoch, GrantId, Rev, SessionId, Time, TokenId};
+use crate::{AccountId, ClientId, Digest, Epoch, GrantId, Rev, SessionId, Time, TokenId, b64};
 use alloc::{boxed::Box, string::String, vec, vec::Vec};
 use serde::{Deserialize, Serialize};
 
@@ -57,6 +57,13 @@ pub struct AccessClaims {
 pub struct Confirmation {
     /// Its thumbprint (RFC 7638) by SHA-256, base64url.
     pub jkt: String,
+}
+
+impl Confirmation {
+    /// Of the key with this thumbprint.
+    pub fn of(thumbprint: Digest) -> Self {
+        Self { jkt: b64::encode(&thumbprint.0) }
+    }
 }
 
 /// An actor and the actor before it (RFC 8693 §4.1).

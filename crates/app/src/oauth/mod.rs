@@ -1,12 +1,15 @@
 //! Applications by OAuth 2.1 and OpenID Connect: who a client is, what it gets, and how it gives that up. The rules are
 //! `domain::{client, authorize, code, refresh}`; every end goes through the one kernel.
+mod assertion;
 mod authorize;
 mod clients;
 mod configured;
 mod device;
+mod dpop;
 mod exchange;
 mod grants;
 pub mod pace;
+mod pushed;
 mod register;
 mod registry;
 mod service;
@@ -20,8 +23,8 @@ pub use grants::ConnectedApp;
 pub use register::SelfRegistered;
 pub(crate) use registry::new_secret;
 pub use registry::{ClientPatch, MAX_OVERLAP};
-pub(crate) use tokens::narrowed;
-pub use tokens::{Bearer, OAuthTokens};
+pub use tokens::{Bearer, Less, OAuthTokens};
+pub(crate) use tokens::{narrow_audience, narrowed};
 
 use crate::AppError;
 use portcullis_domain::Refused;

@@ -33,13 +33,7 @@ impl App {
     pub(crate) fn checked_profile(&self, kind: ClientKind, profile: Profile) -> Result<Profile, AppError> {
         let rules = &self.settings().rules;
         let longest_s = u32::try_from(rules.access_ttl.max(rules.longest_ttl) / 1000).unwrap_or(u32::MAX);
-        let profile = profile.checked(kind, longest_s)?;
-        let signs = self.keys().id_algorithm();
-        if profile.id_token_alg().is_some_and(|alg| alg != signs) {
-            let detail = format!("this server signs with {}", signs.name());
-            return Err(Refused::InvalidValue { field: "id_token_signed_response_alg", detail }.into());
-        }
-        Ok(profile)
+        Ok(profile.checked(kind, longest_s)?)
     }
 
     /// Changes a client's name and profile.
@@ -53,7 +47,7 @@ impl App {
         patch: ClientPatch,
     ) -> Result<Client, AppError> {
         let name = patch.name.as_deref().map(|name| account::check_text("name", name)).transpose()?;
-        self.change_client(admin, id, EventKind::ClientChanged, |client| {
+        let client = self.change_client(admin, id, EventKind::ClientChanged, |client| {
             let mut next = client.clone();
             if let Some(name) = &name {
                 next.name.clone_from(name);
@@ -62,8 +56,10 @@ impl App {
                 next.profile = self.checked_profile(client.kind, merged(&client.profile, members)?)?;
             }
             Ok(next)
-        })
-        .await
+        });
+        let client = client.await?;
+        self.ensure_id_key(&client.profile).await?;
+        Ok(client)
     }
 
     /// Gives a client another secret, shown once. The old one counts for `overlap` milliseconds more, so that a fleet can be

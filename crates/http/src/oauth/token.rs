@@ -1,10 +1,10 @@
 //! `/oauth2/token` (RFC 6749 §3.2).
-use super::{OAuthForm, invalid_request, problem, refuse};
+use super::{OAuthForm, dpop, invalid_request, problem, refuse};
 use crate::problem::Problem;
 use crate::render;
 use crate::request::{Ctx, FormBytes};
 use axum::response::Response;
-use portcullis_app::oauth::OAuthTokens;
+use portcullis_app::oauth::{Less, OAuthTokens};
 use portcullis_domain::client::GrantType;
 use portcullis_domain::code::Redeem;
 use portcullis_domain::exchange;
@@ -22,6 +22,8 @@ pub(super) async fn token(ctx: Ctx, form: FormBytes) -> Result<Response, Problem
         refuse(OAuthError::UnsupportedGrantType, format!("the grant type {name:?} is not known here"))
     })?;
     form.known.must_have(grant).map_err(problem)?;
+    form.sender = dpop::sender(&ctx, &form.known, "/oauth2/token", true).await?;
+    let proven = form.sender.is_some();
     let tokens = match grant {
         GrantType::AuthorizationCode => by_code(&ctx, form).await?,
         GrantType::RefreshToken => by_refresh(&ctx, form).await?,
@@ -29,7 +31,8 @@ pub(super) async fn token(ctx: Ctx, form: FormBytes) -> Result<Response, Problem
         GrantType::DeviceCode => by_device(&ctx, form).await?,
         GrantType::ClientCredentials => for_itself(&ctx, form).await?,
     };
-    Ok(answer(tokens))
+    let answer = answer(tokens);
+    Ok(if proven { dpop::with_nonce(&ctx, answer) } else { answer })
 }
 
 async fn by_code(ctx: &Ctx, mut form: OAuthForm) -> Result<OAuthTokens, Problem> {
@@ -39,11 +42,11 @@ async fn by_code(ctx: &Ctx, mut form: OAuthForm) -> Result<OAuthTokens, Problem>
         proven: form.known.proven,
         redirect_uri: form.params.take("redirect_uri"),
         verifier: form.params.take("code_verifier"),
-        sender: None,
+        sender: form.sender,
         user_agent: ctx.user_agent(),
         ip: ctx.ip,
     };
-    ctx.app().redeem_code(&code, &presented).await.map_err(problem)
+    ctx.app().redeem_code(&form.known, &code, &presented, &form.resources).await.map_err(problem)
 }
 
 async fn by_refresh(ctx: &Ctx, mut form: OAuthForm) -> Result<OAuthTokens, Problem> {
@@ -55,9 +58,10 @@ async fn by_refresh(ctx: &Ctx, mut form: OAuthForm) -> Result<OAuthTokens, Probl
         ip: ctx.ip,
         client: form.known.client.id,
         proven: form.known.proven,
-        sender: None,
+        sender: form.sender,
     };
-    ctx.app().refresh_for(&form.known, &token, scope.as_deref(), how).await.map_err(problem)
+    let asked = Less { scope: scope.as_deref(), resources: &form.resources };
+    ctx.app().refresh_for(&form.known, &token, asked, how).await.map_err(problem)
 }
 
 /// RFC 8628 §3.4.

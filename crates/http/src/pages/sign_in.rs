@@ -1,6 +1,6 @@
 //! `/sign-in`.
 use super::words::{encoded, safe_path};
-use super::{devices, go, page};
+use super::{authorize, devices, go, page};
 use crate::problem::Problem;
 use crate::request::{Ctx, FormBytes, Params};
 use crate::{cookies, origin};
@@ -55,10 +55,10 @@ pub(super) async fn show(ctx: Ctx) -> Result<Response, Problem> {
     let hint = params.take("login_hint").filter(|hint| hint.len() <= 254).unwrap_or_default();
     let notice = params.take("notice");
     let notice = NOTICES.iter().find(|(word, _)| Some(*word) == notice.as_deref()).map(|(_, text)| *text);
-    form(&ctx, StatusCode::OK, &back, &hint, notice, None)
+    form(&ctx, StatusCode::OK, &back, &hint, notice, None).await
 }
 
-fn form(
+async fn form(
     ctx: &Ctx,
     status: StatusCode,
     return_to: &str,
@@ -118,5 +118,5 @@ pub(super) async fn submit(ctx: Ctx, body: FormBytes) -> Result<Response, Proble
         AppError::Overloaded => "There is a lot to do at the moment. Please try again in a few seconds.".to_owned(),
         _ => return Err(error.into()),
     };
-    form(&ctx, status, &back, &identifier, None, Some(words))
+    form(&ctx, status, &back, &identifier, None, Some(words)).await
 }

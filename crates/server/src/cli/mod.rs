@@ -115,6 +115,9 @@ pub struct DemoArgs {
     /// Where to serve.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7401")]
     pub listen: String,
+    /// Where clients reach this service, which DPoP proofs name [default: http:// and where it listens].
+    #[arg(long, value_name = "URL")]
+    pub address: Option<String>,
     /// What to do without a lease.
     #[arg(long, value_name = "POLICY", default_value = "closed", value_parser = ["closed", "introspect", "open"])]
     pub policy: String,

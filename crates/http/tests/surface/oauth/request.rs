@@ -62,7 +62,7 @@ async fn what_a_client_does_wrong_is_told_to_it() {
         (vec![("scope", "admin account")], "invalid_scope"),
         (vec![("resource", "https://other.example")], "invalid_target"),
         (vec![("request", "eyJ")], "request_not_supported"),
-        (vec![("request_uri", "https://evil.example")], "request_not_supported"),
+        (vec![("request_uri", "https://evil.example")], "request_uri_not_supported"),
         (vec![("prompt", "none")], "login_required"),
         (vec![("max_age", "soon")], "invalid_request"),
     ] {
