@@ -31,6 +31,7 @@ pub mod known_device;
 pub mod ledger;
 pub mod mass;
 pub mod model;
+pub mod outbox;
 pub mod refound;
 pub mod refresh;
 pub mod refused;

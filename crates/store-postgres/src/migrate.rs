@@ -19,6 +19,7 @@ pub(crate) const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0006_committers.sql"),
     include_str!("migrations/0007_cheaper.sql"),
     include_str!("migrations/0009_oauth.sql"),
+    include_str!("migrations/0010_outbox.sql"),
 ];
 
 /// What stands in the way of a migration.

@@ -1,6 +1,6 @@
 //! The committer: takes what waits, commits it together by one statement, answers afterwards.
 //!
-//! A group is one call of the database's `commit_group_4`, sent as one statement outside any transaction block: it is its own
+//! A group is one call of the database's `commit_group_5`, sent as one statement outside any transaction block: it is its own
 //! transaction, one round trip carries it and its commit, and no lock is ever held while anybody waits for the network. Row
 //! locks come first, the counter's lock last ([`locks`]); what follows runs in the server without waiting, and each act of a
 //! group is all or nothing by itself.
@@ -184,7 +184,7 @@ impl Committer {
         let kept = self.db.is_some();
         let db = self.connected().await.map_err(Broken::Failed)?;
         // All rows, so that what comes after the last one, the end of the transaction, is waited for.
-        let asked = query_scalar::<_, String>("SELECT commit_group_4($1::jsonb)::text").bind(group).fetch_all(&mut *db);
+        let asked = query_scalar::<_, String>("SELECT commit_group_5($1::jsonb)::text").bind(group).fetch_all(&mut *db);
         let broken = match timeout(ANSWER, asked).await {
             Ok(Ok(rows)) => match outcome::read(&rows, jobs.len()) {
                 Ok(Answer::Done { outcomes, epoch, commits }) => {

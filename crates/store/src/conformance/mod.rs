@@ -14,6 +14,7 @@ pub mod histories;
 mod lists;
 mod log;
 mod mass;
+mod outbox;
 mod parallel;
 mod prune;
 mod refound;
@@ -159,6 +160,12 @@ cases! {
         old_records_go_oldest_first
         accounts_become_due
         live_sessions_are_counted_under_the_lock;
+    outbox:
+        an_end_leaves_a_notice
+        a_job_leaves_notices
+        who_is_told_is_read_in_pages
+        a_message_is_claimed_once
+        messages_are_due_listed_counted_and_pruned;
     parallel:
         one_budget_for_many_at_once
         one_of_many_moves_a_family
