@@ -29,6 +29,7 @@ pub mod kernel;
 pub mod keys;
 pub mod known_device;
 pub mod ledger;
+pub mod logout;
 pub mod mass;
 pub mod model;
 pub mod outbox;

@@ -3,6 +3,7 @@
 mod authorize;
 mod clients;
 mod grants;
+mod logout;
 mod registry;
 mod tokens;
 

@@ -2,5 +2,7 @@
 mod apps;
 mod clients;
 mod code;
+mod logout;
+mod outbox;
 mod request;
 mod tokens;
