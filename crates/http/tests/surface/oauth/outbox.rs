@@ -1,10 +1,11 @@
 //! Back-channel logout (OpenID Connect Back-Channel Logout 1.0): whatever ends a session tells every client that had something
 //! under it, sooner or later.
+use portcullis_domain::outbox::{Message, MessageState};
 use portcullis_testkit::application::encode;
 use portcullis_testkit::server::{PASSWORD, SignedIn};
 use portcullis_testkit::{Answer, Application, Options, Receiver, Reply, TestServer};
 use portcullis_wire::jws::{Compact, Jwk};
-use portcullis_wire::{b64, json as strict};
+use portcullis_wire::{MessageId, b64, json as strict};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -256,16 +257,46 @@ async fn a_receiver_that_was_down_hears_of_it_later() {
         (failed["session_id"].as_str(), failed["account_id"].as_str()),
         (Some(&*person.sid), Some(&*person.account))
     );
+    assert_eq!(world.messages("?state=dead").await.len(), 0);
+    assert_eq!(world.messages(&format!("?state=waiting&client_id={}", world.app.id)).await.len(), 1);
+    world.admin(http::Method::GET, "/v1/admin/messages?state=lost").send().await.expect_problem("invalid_value");
     world.receiver.resume().await;
     world.server.advance(70_000);
     world.told(&person, "down", 0).await;
     let done = world.message(|one| one["state"] == "done").await;
     assert_eq!((done["tries"].as_u64(), done["last_error"].as_str()), (Some(2), None));
+    assert!(done["settled_at"].is_string() && done["next_at"].is_null());
     // An administrator cannot repeat what was taken; what is not there is not found.
     let id = done["id"].as_str().unwrap();
     let retry = |id: &str| world.admin(http::Method::POST, &format!("/v1/admin/messages/{id}/retry"));
     retry(id).send().await.expect_problem("conflict");
     retry("msg_00000000000000000000000000").send().await.expect(404);
+    // Nobody else may look, or try.
+    let nobody = world.server.sign_in(&world.person().await.email).await;
+    let path = format!("/v1/admin/messages/{id}/retry");
+    world.server.client.post(&path).bearer(&nobody.access).send().await.expect(403);
+    world.server.client.get("/v1/admin/messages").bearer(&nobody.access).send().await.expect(403);
+}
+
+/// Tried again because somebody says so, and written down who did.
+#[tokio::test]
+async fn a_message_is_tried_again_on_request() {
+    let world = World::new(Options::default()).await;
+    world.receiver.reply([Reply::Status(503)]);
+    let person = world.person().await;
+    world.page(&person, "/sign-out", "").await.expect(303);
+    let failed = world.message(|one| one["last_error"] == "answered 503").await;
+    let id = failed["id"].as_str().unwrap();
+    let again =
+        world.admin(http::Method::POST, &format!("/v1/admin/messages/{id}/retry")).send().await.expect(200).json();
+    assert_eq!((again["state"].as_str(), again["tries"].as_u64()), (Some("waiting"), Some(0)));
+    world.message(|one| one["state"] == "done" && one["tries"] == 1).await;
+    let events =
+        world.admin(http::Method::GET, "/v1/admin/events?kind=message.retried").send().await.expect(200).json();
+    assert_eq!(
+        (events["events"][0]["reason"].as_str(), events["events"][0]["client_id"].as_str()),
+        (Some(id), Some(&*world.app.id))
+    );
 }
 
 /// 500, a redirect, no answer in time: each is tried again, and no redirect is followed.
@@ -315,34 +346,38 @@ async fn a_slow_receiver_is_cut_off_and_holds_nobody_up() {
     panic!("{:?}", world.messages("").await);
 }
 
-/// What is tried for a day and not taken is given up, and an administrator can have it tried again.
+/// What is tried for a day and not taken is given up; whoever looks after the server can have it tried again.
 #[tokio::test]
 async fn what_is_given_up_can_be_tried_again() {
     let mut world = World::new(Options::default()).await;
     world.receiver.stop().await;
     let person = world.person().await;
     world.page(&person, "/sign-out", "").await.expect(303);
-    world.message(|one| one["tries"] == 1 && one["last_error"].is_string()).await;
+    let id = world.message(|one| one["tries"] == 1 && one["last_error"].is_string()).await;
+    let id = id["id"].as_str().unwrap().parse().unwrap();
+    // No token outlives that, so the rest is seen from inside.
     world.server.advance(25 * 3_600_000);
-    world.admin = world.server.admin().await;
-    let dead = world.message(|one| one["state"] == "dead").await;
-    assert!(dead["settled_at"].is_string() && dead["next_at"].is_null());
-    assert_eq!(world.messages("?state=dead").await.len(), 1);
-    assert_eq!(world.messages("?state=waiting").await.len(), 0);
-    world.admin(http::Method::GET, "/v1/admin/messages?state=lost").send().await.expect_problem("invalid_value");
+    let app = world.server.app.clone();
+    let dead = until(&app, id, MessageState::Dead).await;
+    assert!(dead.settled_at.is_some() && dead.last_error.is_some());
     world.receiver.resume().await;
-    // The client is left alone for a while after failures; then comes what was asked for.
-    let path = format!("/v1/admin/messages/{}/retry", dead["id"].as_str().unwrap());
-    let again = world.admin(http::Method::POST, &path).send().await.expect(200).json();
-    assert_eq!((again["state"].as_str(), again["tries"].as_u64()), (Some("waiting"), Some(0)));
+    let again = app.admin_retry_message(&portcullis_app::Admin::operator(), id).await.unwrap();
+    assert_eq!((again.state, again.tries), (MessageState::Waiting, 0));
+    // The client is left alone for a while after failures; then it comes.
     world.server.advance(61_000);
-    world.told(&person, "retry", 0).await;
-    // Recorded, and only for administrators.
-    let events = world.admin(http::Method::GET, "/v1/admin/events?kind=message.retried").send().await;
-    assert_eq!(events.expect(200).json()["events"][0]["reason"], dead["id"]);
-    let nobody = world.server.sign_in(&person.email).await;
-    world.server.client.post(&path).bearer(&nobody.access).send().await.expect(403);
-    world.server.client.get("/v1/admin/messages").bearer(&nobody.access).send().await.expect(403);
+    world.receiver.wait_for(1).await;
+    assert_eq!(until(&app, id, MessageState::Done).await.tries, 1);
+}
+
+async fn until(app: &portcullis_app::App, id: MessageId, state: MessageState) -> Message {
+    for _ in 0..3000 {
+        let row = app.store().load_message(id).await.unwrap().unwrap();
+        if row.state == state {
+            return row;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("it did not become {state:?}");
 }
 
 /// A node that died between claim and answer: nobody else sends it until the claim lapses, and then somebody does.
