@@ -30,9 +30,9 @@ cargo xtask COMMAND
   test [RING...]         format, tidy, lints, one build, then every ring of tests with its minutes:
                          rules, stores, surface, world, house, interop (only those named, when any are named)
   interop                the workspace in interop/ alone: format, lints, and tests with clients of others' making
-  bench cluster [--quick]
-                         one node and three on a PostgreSQL of its own: refreshes beside pgbench, revocations per second, and
-                         when verifiers have applied them, 30 and 1,000 of them
+  bench cluster [--quick | --refreshes]
+                         one node and three on a PostgreSQL of its own: refreshes beside pgbench (only those with
+                         --refreshes), revocations per second, and when 30 and 1,000 verifiers have applied them
   bench mass [--sessions N]
                          revocation among 2,000,000 sessions: everyone by one entry, by filter as a job; time until enforced,
                          and how refreshes fare meanwhile
@@ -81,7 +81,8 @@ fn main() -> ExitCode {
         ["bench", "mass", rest @ ..] => bench::mass::command(rest),
         ["bench", "cluster", rest @ ..] => bench::cluster::command(rest),
         ["bench", ..] => Err(Failure::Usage(
-            "`bench` has three forms: bench smoke, bench cluster [--quick], bench mass [--sessions N]".into(),
+            "`bench` has three forms: bench smoke, bench cluster [--quick | --refreshes], bench mass [--sessions N]"
+                .into(),
         )),
         ["soak", rest @ ..] => soak::command(rest),
         [unknown, ..] => Err(Failure::Usage(format!("no command like `{unknown}`, or it takes no arguments"))),

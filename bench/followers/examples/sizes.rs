@@ -52,7 +52,7 @@ fn main() {
 
 fn fleet() {
     let before = resident();
-    let mut fleet = Fleet::new(5_000, 0, INSTANCES as usize);
+    let mut fleet = Fleet::new(5_000, 0, INSTANCES as usize).with_limit_of_client(INSTANCES as usize);
     for n in 0..INSTANCES {
         let (id, policies) = (InstanceId::from_bits(u128::from(n) << 64), Policies::default());
         let instance =

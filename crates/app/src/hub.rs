@@ -8,6 +8,7 @@
 //! Locks here are held for moments, never across an await; streams encode nothing that another has encoded already.
 mod clients;
 pub mod enforcement;
+mod history;
 pub mod leases;
 pub mod nodes;
 pub mod subscription;
@@ -89,6 +90,7 @@ struct Inner {
     rolled_back: ArcSwapOption<Proof>,
     waits: Waits,
     clients: clients::Clients,
+    history: history::History,
     /// This node among others, where there may be some.
     nodes: Option<nodes::Nodes>,
     pub(crate) stats: Stats,
@@ -231,6 +233,7 @@ impl Hub {
             rolled_back: ArcSwapOption::empty(),
             waits: Waits::default(),
             clients: clients::Clients::default(),
+            history: history::History::default(),
             stats: Stats::default(),
         };
         let hub = Self { inner: Arc::new(inner) };
@@ -372,6 +375,7 @@ impl Hub {
         let number = self.inner.begun.fetch_add(1, Ordering::AcqRel) + 1;
         let began = real::mono();
         let read = self.read_and_apply().await;
+        self.look_after_a_failover().await;
         self.look_for_losses();
         let stamp = match read {
             Ok(stamp) => {
@@ -391,9 +395,10 @@ impl Hub {
         self.inner.reads.send_replace(ReadDone { number, began, stamp });
     }
 
-    /// Whether the database lacks what was acknowledged to this node: told before any lease rests on the read.
+    /// Whether the database lacks what was acknowledged to this node, or what it has seen of others: told before any lease rests
+    /// on the read.
     fn look_for_losses(&self) {
-        if let (Some(what), Some(commits)) = (self.inner.store.lost(), self.inner.store.commits())
+        if let (Some(what), Some(commits)) = (self.inner.store.lost(), self.inner.store.lacks())
             && self.rolled_back().is_none_or(|proof| proof.commits != Some(commits))
         {
             let (epoch, _) = self.at();
@@ -646,7 +651,8 @@ impl Hub {
     /// Instances that were not heard of for long and have no stream: removed here, their rows are the caller's to remove.
     pub fn prune_instances(&self, quiet_ms: i64) -> Vec<InstanceId> {
         let mut state = self.state();
-        let gone = state.fleet.prune(quiet_ms, real::mono());
+        let longest_life_ms = i64::try_from(self.inner.max_life_s.saturating_mul(1000)).unwrap_or(i64::MAX);
+        let gone = state.fleet.prune(quiet_ms, longest_life_ms, real::mono());
         for id in &gone {
             state.secrets.remove(id);
         }

@@ -112,6 +112,8 @@ pub struct Counts {
     pub thefts: AtomicU64,
     /// Sessions deleted because nothing can ask for them any more.
     pub sessions_pruned: AtomicU64,
+    /// Tickets deleted some time after their end.
+    pub tickets_pruned: AtomicU64,
     /// Audit records deleted because of their age.
     pub events_pruned: AtomicU64,
     /// Addresses deleted because of their age.

@@ -1,11 +1,11 @@
-//! The chore that keeps tables small: what has ended goes once nothing can ask for it any more, addresses and audit records go
-//! when their time has passed, blocks lift themselves, and accounts whose grace period has passed become tombstones.
+//! The chore that keeps tables small: what has ended goes once nothing can ask for it any more, tickets, addresses and audit
+//! records go when their time has passed, blocks lift themselves, and accounts whose grace period has passed become tombstones.
 //!
 //! Everything goes in small commits on a task of its own, which share the writer's transactions with everybody else's; between
 //! two of them the chore sleeps. What may go is decided in `domain::retention`, under the store's lock.
 use crate::{App, AppError};
 use portcullis_domain::changes::{Change, Changes};
-use portcullis_domain::retention::Retention;
+use portcullis_domain::retention::{self, Retention};
 use portcullis_domain::{account, outbox};
 use portcullis_wire::SessionId;
 use std::sync::atomic::Ordering;
@@ -15,6 +15,8 @@ use std::time::Duration;
 const LOOK_AT: u32 = 1000;
 /// How many rows one commit deletes at most: some milliseconds of the writer.
 const AT_ONCE: usize = 100;
+/// How many such commits of tickets are in one step: they come as often as tokens are asked for, and live for minutes.
+const OF_TICKETS: usize = 20;
 /// How long the chore sleeps between two steps, and after it has seen everything once.
 const BETWEEN_STEPS: Duration = Duration::from_millis(200);
 const BETWEEN_ROUNDS: Duration = Duration::from_secs(20);
@@ -37,7 +39,7 @@ struct Step {
 impl App {
     /// For ever.
     pub(crate) async fn prune(self) {
-        let (mut cursor, mut steps) = (None, 0_u32);
+        let (mut cursor, mut more_of_the_rest, mut steps) = (None, false, 0_u32);
         loop {
             steps = steps.wrapping_add(1);
             if !self.hub().leads() {
@@ -45,9 +47,10 @@ impl App {
                 tokio::time::sleep(BETWEEN_ROUNDS).await;
                 continue;
             }
-            let pause = match self.prune_step(cursor, steps.is_multiple_of(REST_EVERY)).await {
+            let rest = more_of_the_rest || steps.is_multiple_of(REST_EVERY);
+            let pause = match self.prune_step(cursor, rest).await {
                 Ok(Step { next, more }) => {
-                    cursor = next;
+                    (cursor, more_of_the_rest) = (next, more);
                     if next.is_some() || more { BETWEEN_STEPS } else { BETWEEN_ROUNDS }
                 }
                 Err(error) => {
@@ -92,8 +95,11 @@ impl App {
         }
         // The rest has indexes of its own.
         let rest = rest || found.next.is_none();
-        let more =
-            rest && self.prune_events(&keep).await? | self.prune_messages().await? | self.see_to_due_accounts().await?;
+        let more = rest
+            && self.prune_events(&keep).await?
+                | self.prune_tickets().await?
+                | self.prune_messages().await?
+                | self.see_to_due_accounts().await?;
         Ok(Step { next: found.next, more })
     }
 
@@ -119,6 +125,19 @@ impl App {
         let waiting = self.store().count_messages().await?.waiting;
         self.counts().messages_waiting.store(waiting, Ordering::Relaxed);
         Ok(gone == most)
+    }
+
+    /// Whether there may be more.
+    async fn prune_tickets(&self) -> Result<bool, AppError> {
+        let (before, most) = (self.now().minus(retention::TICKETS), AT_ONCE as u64);
+        for _ in 0..OF_TICKETS {
+            let gone = self.delete(Change::PruneTickets { before, most }).await?;
+            self.counts().tickets_pruned.fetch_add(gone, Ordering::Relaxed);
+            if gone < most {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     async fn see_to_due_accounts(&self) -> Result<bool, AppError> {

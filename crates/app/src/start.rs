@@ -129,8 +129,7 @@ impl App {
                     steps.push(Change::ForgetIdempotency(now.minus(REMEMBER)));
                     steps.push(Change::ForgetJobs(now.minus(self.settings().retention().ended)));
                 }
-                let quiet = self.settings().bound.max(self.settings().rules.max_life()).saturating_mul(10).max(600_000);
-                let gone = self.hub().prune_instances(quiet);
+                let gone = self.hub().prune_instances(self.settings().bound.saturating_mul(10).max(600_000));
                 if !gone.is_empty() {
                     steps.push(Change::RemoveInstances(gone));
                 }

@@ -15,9 +15,9 @@ use crate::model::{Grant, Session, SessionKind};
 use crate::refused::OAuthError;
 use crate::sign_in::Issued;
 use crate::ticket::{TicketKind, Used};
-use crate::view::{AppView, TicketView};
+use crate::view::{AppView, GrantView, TicketView};
 use crate::{Chance, Decision, Refused, Rules, device};
-use alloc::{string::String, vec};
+use alloc::{string::String, vec, vec::Vec};
 use core::net::IpAddr;
 use portcullis_wire::{ClientId, Digest, EventId, GrantId, SessionId, Time, b64};
 
@@ -53,10 +53,16 @@ fn no(detail: &str) -> Refused {
     Refused::OAuth { error: OAuthError::InvalidGrant, detail: detail.into() }
 }
 
-/// The rule. `view` is of the ticket that the code names, `given` whether what an earlier use gave still lives.
+/// As many grants of one client may live under one session, and as many sessions of its own may it have of one account. One more,
+/// and the oldest ends: a client that signs people in again and again fills neither the database nor anybody's memory.
+pub const MAX_GRANTS: usize = 32;
+
+/// The rule. `view` is of the ticket that the code names, `given` whether what an earlier use gave still lives, `others` the
+/// client's living grants of the same account, newest first.
 pub fn redeem(
     view: &TicketView,
     given: bool,
+    others: &[GrantView],
     presented: &Redeem,
     rules: &Rules,
     key: &MacKey,
@@ -85,8 +91,32 @@ pub fn redeem(
         Ok(granted) => granted,
         Err(refused) => return Decision::refuse(refused),
     };
-    let changes = keep(view, app, &body, presented, &granted, chance);
+    let mut changes = keep(view, app, &body, presented, &granted, chance);
+    for scope in crowded_out(app, granted.made.session.is_some(), others) {
+        let by = By { ip: presented.ip, ..By::SYSTEM };
+        let end = kernel::end(Door::SessionLimit, scope, None, &by, chance);
+        changes.expects.extend(end.expects);
+        changes.steps.extend(end.steps);
+        changes.events.extend(end.events);
+    }
     Decision { outcome: Ok(granted.granted), changes }
+}
+
+/// What ends so that one more has room: at most two at a time, for the limit is no promise, and what came over it goes soon.
+fn crowded_out(app: &AppView, offline: bool, others: &[GrantView]) -> Vec<Scope> {
+    let account = app.session.account.id;
+    let alike = others.iter().filter(|view| match offline {
+        true => view.session.client == Some(app.client.id),
+        false => view.session.id == app.session.session.id,
+    });
+    let mut alike: Vec<&GrantView> = alike.collect();
+    alike.sort_by_key(|view| core::cmp::Reverse(view.grant.family.made_at));
+    let over = alike.into_iter().skip(MAX_GRANTS - 1).rev().take(2);
+    over.map(|view| match offline {
+        true => Scope::Session { account, session: view.session.id },
+        false => Scope::Grant { account, session: view.session.id, grant: view.grant.id },
+    })
+    .collect()
 }
 
 /// Whether the code is shown as it was asked for.

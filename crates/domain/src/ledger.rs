@@ -5,6 +5,9 @@
 //! same transaction, the groups of commits that the node has made; and the node remembers the count that came with the last
 //! *acknowledged* one. A database that counts fewer has lost some. What was never acknowledged may be there or not: it raises the
 //! count of the row, and not what is remembered, until the next acknowledgement.
+//!
+//! What only a dead node was told, the others know as far as they have seen its count ([`Others`]).
+use alloc::collections::BTreeMap;
 use alloc::{format, string::String};
 use core::cmp::Ordering;
 use portcullis_wire::{Epoch, NodeId};
@@ -41,8 +44,18 @@ impl Commits {
         }
         let count = self.count;
         let lost = format!("{count} groups of commits were acknowledged to this node, and the database has {found}");
-        let failover = self.failover(timeline).map(|failover| format!("; {failover}"));
-        Some(lost + &failover.unwrap_or_default())
+        Some(lost + &self.by_failover(timeline))
+    }
+
+    /// What a database has lost that counts less of another node than was seen, in words.
+    pub fn lost_of_another(&self, found: Option<u64>, timeline: u32) -> String {
+        let (by, count, found) = (self.by, self.count, found.unwrap_or(0));
+        let lost = format!("{count} groups of commits of the node {by} were in the database, and it has {found}");
+        lost + &self.by_failover(timeline)
+    }
+
+    fn by_failover(&self, timeline: u32) -> String {
+        self.failover(timeline).map(|failover| format!("; {failover}")).unwrap_or_default()
     }
 }
 
@@ -86,6 +99,62 @@ impl Ledger {
     }
 }
 
+/// The most nodes whose counts are remembered: those with the least ids. Rows of nodes are never removed.
+pub const OTHERS_LIMIT: usize = 1_000;
+
+/// The greatest count of every other node that this one has seen in the database. A node that dies with its primary takes along
+/// what it was told; a database that lacks what others have seen of that has lost it all the same.
+///
+/// What was seen counts once a read that began later was confirmed: a read on which leases rest, which a standby that may rightly
+/// take over has to know of. Until then a failover may lose it, and nothing that was acknowledged with it; and what was seen on the
+/// timeline before confirms nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Others {
+    epoch: Epoch,
+    counts: BTreeMap<NodeId, u64>,
+    /// On which timeline, and what.
+    seen: Option<(u32, BTreeMap<NodeId, u64>)>,
+    looks: u64,
+}
+
+impl Others {
+    /// The counts were read.
+    ///
+    /// # Errors
+    /// One of them is less than it was: whose, and what it was.
+    pub fn look(&mut self, epoch: Epoch, timeline: u32, found: &BTreeMap<NodeId, u64>) -> Result<(), (NodeId, u64)> {
+        if epoch > self.epoch {
+            // Founded anew: what was counted before need not be there.
+            *self = Self { epoch, looks: self.looks, ..Self::default() };
+        }
+        if epoch == self.epoch {
+            let found_of = |by: &NodeId| found.get(by).copied().unwrap_or(0);
+            if let Some((by, count)) = self.counts.iter().find(|(by, count)| found_of(by) < **count) {
+                return Err((*by, *count));
+            }
+            if self.seen.is_none() {
+                self.looks += 1;
+                self.seen = Some((timeline, found.iter().take(OTHERS_LIMIT).map(|(by, n)| (*by, *n)).collect()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Which look a read would confirm that begins now.
+    pub fn looks(&self) -> u64 {
+        self.looks
+    }
+
+    /// A read was confirmed, on this timeline, that began after so many looks.
+    pub fn confirmed(&mut self, looks: u64, timeline: u32) {
+        if looks == self.looks
+            && let Some((_, seen)) = self.seen.take().filter(|(seen_on, _)| *seen_on == timeline)
+        {
+            self.counts = seen;
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -114,6 +183,31 @@ mod tests {
         }
         let said = ledger(1, 7).look(&ledger(1, 7), Epoch(1), Some(3), 2).unwrap_err();
         assert!(said.contains("7 groups") && said.contains("timeline was 1, and is 2"), "{said}");
+    }
+
+    #[test]
+    fn what_was_seen_of_others_must_be_there_once_it_is_confirmed() {
+        let [one, two] = [2, 3].map(NodeId::from_bits);
+        let counts = |a: u64, b: u64| BTreeMap::from([(one, a), (two, b)]);
+        let mut others = Others::default();
+        assert_eq!(others.look(Epoch(1), 1, &counts(5, 7)), Ok(()));
+        assert_eq!(others.look(Epoch(1), 1, &counts(4, 7)), Ok(()), "a failover may lose what no standby knew");
+        let began = others.looks();
+        others.confirmed(began, 1);
+        assert_eq!(others.look(Epoch(1), 1, &counts(5, 7)), Ok(()));
+        assert_eq!(others.look(Epoch(1), 1, &counts(4, 7)), Err((one, 5)));
+        assert_eq!(others.look(Epoch(1), 1, &BTreeMap::from([(one, 9)])), Err((two, 7)), "the row is gone");
+        others.confirmed(others.looks(), 1);
+        others.look(Epoch(1), 1, &counts(6, 8)).unwrap();
+        others.confirmed(began, 1); // it had begun before that look
+        assert_eq!(others.look(Epoch(1), 1, &counts(5, 7)), Ok(()));
+        others.confirmed(others.looks(), 1);
+        assert_eq!(others.look(Epoch(1), 1, &counts(6, 7)), Err((two, 8)));
+        others.look(Epoch(1), 1, &counts(9, 9)).unwrap();
+        others.confirmed(others.looks(), 2); // a standby has taken over meanwhile
+        assert_eq!(others.look(Epoch(1), 2, &counts(6, 8)), Ok(()));
+        assert_eq!(others.look(Epoch(2), 2, &counts(0, 0)), Ok(()), "founded anew");
+        assert_eq!(others.look(Epoch(1), 1, &counts(0, 0)), Ok(()), "of an older epoch the log tells");
     }
 
     #[test]

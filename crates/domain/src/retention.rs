@@ -7,6 +7,9 @@
 use crate::model::Session;
 use portcullis_wire::{Millis, Rev, Time};
 
+/// Tickets are kept for so long after their end, in milliseconds: one that was used and is shown again soon tells of a theft.
+pub const TICKETS: Millis = 600_000;
+
 /// For how long what is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retention {

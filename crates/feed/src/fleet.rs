@@ -14,6 +14,14 @@ use portcullis_wire::{ClientId, InstanceId, Rev};
 /// How many instances are kept unless told otherwise.
 pub const DEFAULT_LIMIT: usize = 200_000;
 
+/// How many streams an instance may have. It needs one; one more may be left over of a connection that broke without a word.
+pub const STREAMS_LIMIT: u64 = 4;
+
+/// How many instances one client may have, unless told otherwise: an eighth of the places is left for the others.
+pub const fn limit_of_client(limit: usize) -> usize {
+    limit - limit / 8
+}
+
 /// How many recent commits are remembered, to tell acknowledgements in time from late ones.
 const COMMITS_LIMIT: usize = 16_384;
 
@@ -70,14 +78,25 @@ pub struct Listed {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unknown;
 
-/// As many instances as there may be are known already.
+/// There is no room for another instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Full;
+pub enum Full {
+    /// As many as there may be are known already.
+    Fleet,
+    /// As many of this client.
+    Client,
+}
+
+/// Which stream of its instance one is: the newest ones go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StreamNumber(u64);
 
 #[derive(Debug, Clone)]
 struct Record {
     instance: Instance,
     streams: u32,
+    /// Streams opened so far.
+    opened: u64,
     applied: Option<Rev>,
     heard: Option<Mono>,
     known_since: Mono,
@@ -105,7 +124,10 @@ pub struct Fleet {
     older_bound: Option<(Millis, Mono)>,
     stream_grace_ms: Millis,
     limit: usize,
+    limit_of_client: usize,
     records: BTreeMap<InstanceId, Record>,
+    /// How many of them each client has.
+    of_client: BTreeMap<ClientId, usize>,
     /// Those that may hold a lease, by what they acknowledged: who is behind stands in front. It only says where to look first;
     /// what counts is in the records.
     leased: BTreeSet<(Option<Rev>, InstanceId)>,
@@ -115,8 +137,23 @@ pub struct Fleet {
 impl Fleet {
     /// Nobody known yet. `bound_ms` is B.
     pub fn new(bound_ms: Millis, stream_grace_ms: Millis, limit: usize) -> Self {
-        let (records, leased, commits) = (BTreeMap::new(), BTreeSet::new(), VecDeque::new());
-        Self { bound_ms, older_bound: None, stream_grace_ms, limit, records, leased, commits }
+        Self {
+            bound_ms,
+            older_bound: None,
+            stream_grace_ms,
+            limit,
+            limit_of_client: limit_of_client(limit),
+            records: BTreeMap::new(),
+            of_client: BTreeMap::new(),
+            leased: BTreeSet::new(),
+            commits: VecDeque::new(),
+        }
+    }
+
+    /// The same, with another limit for one client.
+    #[must_use]
+    pub fn with_limit_of_client(self, limit_of_client: usize) -> Self {
+        Self { limit_of_client, ..self }
     }
 
     /// Changes B. A shorter one counts after the longer one has passed, for leases under that may be out.
@@ -142,7 +179,10 @@ impl Fleet {
     /// [`Full`] at the limit.
     pub fn restore(&mut self, instance: Instance, now: Mono) -> Result<(), Full> {
         let id = instance.id;
-        let record = self.connect(instance, now)?;
+        if self.records.len() >= self.limit && !self.records.contains_key(&id) {
+            return Err(Full::Fleet);
+        }
+        let record = self.connect(instance, now); // of however many of its client: each may hold a lease
         record.run = Some((Mono(i64::MIN), now));
         let applied = record.applied;
         self.leased.insert((applied, id));
@@ -154,35 +194,41 @@ impl Fleet {
     /// # Errors
     /// [`Full`] at the limit: the stream must be refused, for what is not counted must not get a lease.
     pub fn known(&mut self, instance: Instance, now: Mono) -> Result<(), Full> {
-        self.connect(instance, now)?.heard = Some(now);
+        if let Some(full) = self.no_room(instance.id, instance.client) {
+            return Err(full);
+        }
+        self.connect(instance, now).heard = Some(now);
         Ok(())
     }
 
-    fn connect(&mut self, instance: Instance, now: Mono) -> Result<&mut Record, Full> {
-        if !self.records.contains_key(&instance.id) {
-            if self.records.len() >= self.limit {
-                return Err(Full);
-            }
-            let (applied, heard, run, late) = (None, None, None, None);
-            let id = instance.id;
-            self.records.insert(id, Record { instance, streams: 0, applied, heard, known_since: now, run, late });
-            return self.records.get_mut(&id).ok_or(Full);
-        }
-        let record = self.records.get_mut(&instance.id).ok_or(Full)?;
-        // A route under `open` that is declared no more may still be served by what is left of the older process.
-        record.instance = instance;
-        Ok(record)
+    fn connect(&mut self, instance: Instance, now: Mono) -> &mut Record {
+        let (id, client) = (instance.id, instance.client);
+        let (applied, heard, run, late) = (None, None, None, None);
+        let record = self.records.entry(id).or_insert_with(|| {
+            *self.of_client.entry(client).or_default() += 1;
+            let (instance, known_since) = (instance.clone(), now);
+            Record { instance, streams: 0, opened: 0, applied, heard, known_since, run, late }
+        });
+        record.instance = Instance { client: record.instance.client, ..instance };
+        record
     }
 
-    /// A stream of this instance opened at this node.
+    /// A stream of this instance opened at this node. At [`STREAMS_LIMIT`] the oldest one gives way, not the new one: what is
+    /// left over of a broken connection must not keep a verifier from coming back.
     ///
     /// # Errors
     /// [`Unknown`] when it never introduced itself.
-    pub fn stream_opened(&mut self, id: InstanceId, now: Mono) -> Result<(), Unknown> {
+    pub fn stream_opened(&mut self, id: InstanceId, now: Mono) -> Result<StreamNumber, Unknown> {
         let record = self.records.get_mut(&id).ok_or(Unknown)?;
         record.streams = record.streams.saturating_add(1);
+        record.opened += 1;
         record.heard = Some(now);
-        Ok(())
+        Ok(StreamNumber(record.opened))
+    }
+
+    /// Whether so many streams of this instance were opened since that this one must end.
+    pub fn gives_way(&self, id: InstanceId, stream: StreamNumber) -> bool {
+        self.records.get(&id).is_none_or(|record| record.opened.saturating_sub(stream.0) >= STREAMS_LIMIT)
     }
 
     /// A stream of this instance ended. Its lease counts on.
@@ -404,21 +450,33 @@ impl Fleet {
         self.records.values().map(listed).collect()
     }
 
-    /// Removes instances that have no stream and were not heard of for `quiet_ms` (not less than the bound, nor than the
-    /// longest life of a token where a route is under `open`), and says which: their rows can go.
-    pub fn prune(&mut self, quiet_ms: Millis, now: Mono) -> Vec<InstanceId> {
-        let quiet_ms = quiet_ms.max(self.longest(now));
+    /// Removes instances that have no stream, were not heard of for `quiet_ms`, and can accept nothing any more; and says which:
+    /// their rows can go. One that can hold a lease, or a stream by it, stays; one with a route under `open`, which accepts
+    /// without a lease, for the longest life of a token.
+    pub fn prune(&mut self, quiet_ms: Millis, longest_life_ms: Millis, now: Mono) -> Vec<InstanceId> {
+        let quiet_ms = quiet_ms.max(self.bounded_by_ms(now));
         let gone = |r: &Record| {
             let heard = r.heard.unwrap_or(r.known_since).max(r.run.map_or(r.known_since, |(_, last)| last));
-            r.streams == 0 && now.since(heard) > quiet_ms
+            let accepts_ms = if r.instance.policies.has(Policy::Open) { longest_life_ms } else { 0 };
+            r.streams == 0 && now.since(heard) > quiet_ms.max(accepts_ms)
         };
         let ids: Vec<InstanceId> = self.records.iter().filter(|(_, r)| gone(r)).map(|(id, _)| *id).collect();
         for id in &ids {
             if let Some(record) = self.records.remove(id) {
                 self.leased.remove(&(record.applied, *id));
+                self.forget_one_of(record.instance.client);
             }
         }
         ids
+    }
+
+    fn forget_one_of(&mut self, client: ClientId) {
+        if let Some(count) = self.of_client.get_mut(&client) {
+            *count -= 1;
+            if *count == 0 {
+                self.of_client.remove(&client);
+            }
+        }
     }
 
     /// Who is known.
@@ -426,9 +484,17 @@ impl Fleet {
         self.records.keys().copied()
     }
 
-    /// Whether there is no room for another one.
-    pub fn is_full(&self) -> bool {
-        self.records.len() >= self.limit
+    /// Why there is no room for this one, if so. One that is known has its place.
+    pub fn no_room(&self, id: InstanceId, client: ClientId) -> Option<Full> {
+        if self.records.contains_key(&id) {
+            return None;
+        }
+        let of_client = self.of_client.get(&client).copied().unwrap_or(0);
+        match (self.records.len() >= self.limit, of_client >= self.limit_of_client) {
+            (true, _) => Some(Full::Fleet),
+            (_, true) => Some(Full::Client),
+            _ => None,
+        }
     }
 
     /// Whether this instance is known.

@@ -12,7 +12,7 @@
 //! renew in time, and a relay or server elsewhere may be fresher. As it renews every B/8, three relays in a row stay below.
 //!
 //! The relay of a relay is a verifier like any other: `enforced` of its question is its word for all below it.
-use crate::fleet::{Full, Instance, Unknown};
+use crate::fleet::{Full, Instance, StreamNumber, Unknown};
 use crate::knowledge::{Anchor, Lease};
 use crate::publisher::{Limits, Publisher};
 use crate::subscriber::News;
@@ -70,9 +70,14 @@ impl Relay {
     /// Nothing known yet. `stream_grace_ms`: for how long open connections below may outlive a lease; `limit`: the most
     /// instances.
     pub fn new(stream_grace_ms: Millis, limit: usize, limits: Limits) -> Self {
+        Self::of(Fleet::new(0, stream_grace_ms, limit), limits)
+    }
+
+    /// Nothing known yet, for those that this fleet takes in.
+    pub fn of(fleet: Fleet, limits: Limits) -> Self {
         Self {
             log: None,
-            fleet: Fleet::new(0, stream_grace_ms, limit),
+            fleet,
             lease: None,
             time: None,
             max_life_s: 0,
@@ -188,7 +193,7 @@ impl Relay {
     /// An instance introduces itself; it is told the bound that comes back.
     ///
     /// # Errors
-    /// [`Full`] at the limit.
+    /// [`Full`] at a limit.
     pub fn introduce(&mut self, mut instance: Instance, now: Mono) -> Result<Millis, Full> {
         let told = self.fleet.bound_ms();
         instance.bound_ms = Some(instance.bound_ms.map_or(told, |own| own.min(told)));
@@ -199,15 +204,16 @@ impl Relay {
     ///
     /// # Errors
     /// [`Unknown`] when it never introduced itself.
-    pub fn stream_opened(&mut self, id: InstanceId, now: Mono) -> Result<(), Unknown> {
-        self.fleet.stream_opened(id, now)?;
+    pub fn stream_opened(&mut self, id: InstanceId, now: Mono) -> Result<StreamNumber, Unknown> {
+        let number = self.fleet.stream_opened(id, now)?;
         self.away.remove(&id);
-        Ok(())
+        Ok(number)
     }
 
     /// As [`Fleet::prune`].
     pub fn prune(&mut self, quiet_ms: Millis, now: Mono) -> Vec<InstanceId> {
-        let gone = self.fleet.prune(quiet_ms, now);
+        let longest_life_ms = Millis::try_from(self.max_life_s.saturating_mul(1000)).unwrap_or(Millis::MAX);
+        let gone = self.fleet.prune(quiet_ms, longest_life_ms, now);
         gone.iter().for_each(|id| _ = self.away.remove(id));
         gone
     }

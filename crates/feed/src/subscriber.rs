@@ -85,10 +85,13 @@ struct Partial {
     progressed: Mono,
 }
 
-/// What a hash of the server's has confirmed: where a follower goes back to when what came after it turns out to be a fork.
+/// What the server has named, by an answer or a snapshot with an `id`: where a follower goes back to when what came after it turns
+/// out to be a fork. A relay hands on what the server has not named yet, without one, and its word confirms nothing: it may have
+/// to take that back itself.
 #[derive(Debug)]
 struct Confirmed {
     rev: Rev,
+    link: Chain,
     set: RevokedSet,
 }
 
@@ -235,7 +238,7 @@ impl Subscriber {
             (_, Stream::Opening) => self.refuse_stream(Trouble::Malformed, now),
             (Frame::Snapshot(part), Stream::Open) => {
                 if !self.partial.as_ref().is_some_and(|p| p.pulled) && self.snapshot_part(part, false, now) {
-                    self.position = id.or(self.position.take());
+                    self.named(id);
                 }
             }
             (Frame::Entries(frame), Stream::Open) => self.stream_entries(&frame, now),
@@ -254,11 +257,21 @@ impl Subscriber {
     }
 
     /// Entries of a stream are in force before a hash has confirmed them, for an end must not wait. Of a fork nothing may stay:
-    /// else the right log would look as if it had been rolled back when it comes again.
+    /// else the right log would look as if it had been rolled back when it comes again. Where nothing was confirmed yet, nothing is
+    /// known, and nothing accepted, until another snapshot.
     fn leave_fork(&mut self) {
-        let Some(Confirmed { rev, set }) = &self.confirmed else { return };
-        let (rev, mut set) = (*rev, set.clone());
         self.anew();
+        let Some(Confirmed { rev, link, set }) = &self.confirmed else {
+            (self.known.synced, self.ask_at) = (false, None);
+            (self.known.lease, self.known.proven) = (None, None);
+            (self.known.applied, self.known.set) = (Rev::ZERO, self.known.set.emptied());
+            self.links.clear();
+            self.pending.clear();
+            self.asks.clear();
+            self.dirty = true;
+            return;
+        };
+        let (rev, link, mut set) = (*rev, *link, set.clone());
         if let Some(floor) = self.known.floor {
             set.forget(floor.time);
         }
@@ -268,14 +281,19 @@ impl Subscriber {
         }
         self.known.set = set;
         self.known.applied = rev;
-        self.links.retain(|(at, _)| *at <= rev);
+        self.links.retain(|(at, _)| *at < rev);
+        self.remember(rev, link);
         self.pending.clear();
         self.asks.clear();
         self.dirty = true;
     }
 
-    fn confirm(&mut self) {
-        self.confirmed = Some(Confirmed { rev: self.known.applied, set: self.known.set.clone() });
+    /// The server has given what is applied this name, if any: only that is shown to it as ours to come back to.
+    fn named(&mut self, name: Option<String>) {
+        if let (Some(name), Some(link)) = (name, self.link()) {
+            self.confirmed = Some(Confirmed { rev: self.known.applied, link, set: self.known.set.clone() });
+            self.position = Some(name);
+        }
     }
 
     fn stream_ended(&mut self, now: Now) {
@@ -525,7 +543,6 @@ impl Subscriber {
         self.keys_rev = partial.rev;
         self.links.clear();
         self.remember(partial.rev, partial.chain);
-        self.confirm();
         self.raise_floor(partial.floor, now.mono);
         self.dirty = true;
         self.promote();
@@ -660,9 +677,7 @@ impl Subscriber {
             self.set_time(Anchor { time, at: now.mono });
         }
         if answer.head == self.known.applied && self.link_at(answer.head) == Some(answer.chain) {
-            self.confirm();
-            // Only what is confirmed is shown to a server as ours to come back to.
-            self.position = answer.position.or(self.position.take());
+            self.named(answer.position);
         }
         if answer.head < asked.applied {
             self.report(if answer.age_ms == 0 { Trouble::Rollback } else { Trouble::Lagging });

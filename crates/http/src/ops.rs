@@ -106,6 +106,11 @@ fn text(ctx: &Ctx) -> String {
         ("messages_failed", "Tries to send a message that failed and come again.", read(&counts.messages_failed)),
         ("messages_dead", "Messages that were given up.", read(&counts.messages_dead)),
         ("sessions_pruned", "Sessions deleted some time after their end.", read(&counts.sessions_pruned)),
+        (
+            "tickets_pruned",
+            "Codes and proofs that can be used once, deleted some time after their end.",
+            read(&counts.tickets_pruned),
+        ),
         ("events_pruned", "Audit records deleted because of their age.", read(&counts.events_pruned)),
         ("addresses_forgotten", "Addresses deleted because of their age.", read(&counts.addresses_forgotten)),
         ("accounts_due", "Blocks that lifted themselves, and deletions that became final.", read(&counts.accounts_due)),

@@ -72,7 +72,9 @@ enum Sharing {
 }
 
 fn sharing(path: &str) -> Sharing {
-    if path.starts_with("/.well-known/") {
+    if crate::pages::is_page(path) {
+        Sharing::Nobody
+    } else if path.starts_with("/.well-known/") {
         Sharing::Public
     } else if path.starts_with("/v1/") || path.starts_with("/oauth2/") {
         Sharing::Allowed

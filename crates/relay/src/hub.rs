@@ -4,10 +4,10 @@ use crate::registry::Registry;
 use bytes::Bytes;
 use portcullis_app::real;
 use portcullis_domain::Chance as _;
-use portcullis_feed::fleet::Instance;
+use portcullis_feed::fleet::{Full, Instance};
 use portcullis_feed::publisher::Limits;
 use portcullis_feed::relay::{Refused, Relay};
-use portcullis_feed::{Mono, Policies, Policy, Subscriber};
+use portcullis_feed::{Fleet, Mono, Policies, Subscriber};
 use portcullis_tower::following::{Following, Hears, Registrar};
 use portcullis_tower::{Config, ConfigError};
 use portcullis_wire::frame::{AckAnswer, AckRequest, Entries, Snapshot};
@@ -32,8 +32,10 @@ const ENDS: usize = 10_000;
 /// What a relay is told.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// The most instances below.
+    /// The most instances below, and the most of one client.
     pub max_verifiers: usize,
+    /// The most of one client.
+    pub max_verifiers_per_client: usize,
     /// For how long open connections below may outlive a lost lease, in milliseconds.
     pub stream_grace_ms: i64,
 }
@@ -45,6 +47,10 @@ pub struct Stats {
     pub streams: AtomicU64,
     /// Streams that were ended because they could not follow, or must not go on.
     pub ended: AtomicU64,
+    /// Streams that were refused because as many follow as may.
+    pub refused: AtomicU64,
+    /// Streams to the server that were opened.
+    pub connects: AtomicU64,
     /// Leases given.
     pub leases: AtomicU64,
     /// Leases refused.
@@ -84,7 +90,8 @@ pub(crate) struct State {
     snapshots: VecDeque<(Mono, Arc<Vec<Snapshot>>)>,
     /// The newest end of each client: whoever is below as one shows anew that it is still let in.
     ends: BTreeMap<ClientId, Rev>,
-    /// What the server was told.
+    /// What the server is told: a policy that comes is told at once, for it counts from then on; one that goes when those that are
+    /// gone are forgotten, so that verifiers which come and go do not have the stream to the server opened again each time.
     declared: Policies,
     pruned: Mono,
 }
@@ -116,6 +123,8 @@ pub enum CannotServe {
     NotFresh,
     /// As many are below as may be.
     Full,
+    /// As many of this client.
+    FullOfClient,
     /// The instance is not known.
     Gone,
     /// That snapshot has passed.
@@ -131,8 +140,10 @@ impl Hub {
     /// [`ConfigError`] for addresses or credentials that cannot be used.
     pub fn start(config: Config, settings: &Settings) -> Result<Self, ConfigError> {
         let registry = Registry::new(Registrar::of(&config)?);
+        let fleet = Fleet::new(0, settings.stream_grace_ms, settings.max_verifiers)
+            .with_limit_of_client(settings.max_verifiers_per_client);
         let state = State {
-            relay: Relay::new(settings.stream_grace_ms, settings.max_verifiers, Limits::default()),
+            relay: Relay::of(fleet, Limits::default()),
             secrets: BTreeMap::new(),
             batches: VecDeque::new(),
             snapshots: VecDeque::new(),
@@ -206,17 +217,23 @@ impl Hub {
             let secret = SecretString::new(format!("pci_{}", b64::encode(&real::RealChance.secret())));
             (InstanceId::from_bits(real::RealChance.bits()), secret)
         });
-        state.make_room(id, now);
+        state.make_room(id, client, now);
         let bound_ms = opening.bound_ms.and_then(|ms| i64::try_from(ms).ok());
         let instance = Instance { id, name: opening.name, client, policies: opening.policies, bound_ms };
-        let told = state.relay.introduce(instance, now).map_err(|_| CannotServe::Full)?;
+        let told = state.relay.introduce(instance, now).map_err(|full| {
+            self.inner.stats.refused.fetch_add(1, Ordering::Relaxed);
+            match full {
+                Full::Fleet => CannotServe::Full,
+                Full::Client => CannotServe::FullOfClient,
+            }
+        })?;
         state.secrets.insert(id, (client, secret.digest()));
         let ends = state.ends.get(&client).copied();
-        let policies = state.relay.fleet().policies();
-        let declare = std::mem::replace(&mut state.declared, policies) != policies;
+        let policies = state.declared.and(state.relay.fleet().policies());
+        let wider = std::mem::replace(&mut state.declared, policies) != policies;
         drop(state);
-        if declare && let Some(following) = self.inner.following.get() {
-            following.declare();
+        if wider {
+            self.inner.declare();
         }
         Ok((id, secret, told, ends))
     }
@@ -283,23 +300,25 @@ impl State {
     }
 
     /// Those that are gone and can hold no lease any more give way.
-    fn make_room(&mut self, newcomer: InstanceId, now: Mono) {
-        let fleet = self.relay.fleet();
-        if fleet.is_full() && !fleet.contains(newcomer) {
-            self.prune(0, now);
+    fn make_room(&mut self, newcomer: InstanceId, client: ClientId, now: Mono) {
+        if self.relay.fleet().no_room(newcomer, client).is_some() {
+            self.forget_quiet(0, now);
         }
     }
 
-    /// Forgets instances that were not heard of for `quiet_ms`, and in any case for as long as they may accept something.
-    fn prune(&mut self, quiet_ms: i64, now: Mono) {
-        let fleet = self.relay.fleet();
-        let life = i64::try_from(self.relay.max_life_s().saturating_mul(1000)).unwrap_or(i64::MAX);
-        let accepts = if fleet.policies().has(Policy::Open) { life } else { 0 };
-        let quiet = quiet_ms.max(accepts).max(fleet.bounded_by_ms(now));
-        for gone in self.relay.prune(quiet, now) {
+    /// Forgets instances that were not heard of for `quiet_ms`, and can accept nothing any more.
+    fn forget_quiet(&mut self, quiet_ms: i64, now: Mono) {
+        for gone in self.relay.prune(quiet_ms, now) {
             self.secrets.remove(&gone);
         }
+    }
+
+    /// The same from time to time; says whether the server is told less policies from now on.
+    fn prune(&mut self, now: Mono) -> bool {
+        self.forget_quiet(QUIET_MS, now);
         self.pruned = now;
+        let policies = self.relay.fleet().policies();
+        std::mem::replace(&mut self.declared, policies) != policies
     }
 
     /// The snapshot as of now, made once for all that ask at the same position, and kept for a while for who pulls pages.
@@ -322,6 +341,13 @@ impl Inner {
     fn state(&self) -> MutexGuard<'_, State> {
         // A panic while the lock was held would have left whole values only: each change is one assignment.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has the server told what the policies below are now.
+    fn declare(&self) {
+        if let Some(following) = self.following.get() {
+            following.declare();
+        }
     }
 
     fn bump(&self) {
@@ -374,10 +400,11 @@ impl Inner {
         let now = real::mono();
         let mut state = self.state();
         let ready = state.is_ready();
-        if now.since(state.pruned) > QUIET_MS {
-            state.prune(QUIET_MS, now);
-        }
+        let narrower = now.since(state.pruned) > QUIET_MS && state.prune(now);
         drop(state);
+        if narrower {
+            self.declare();
+        }
         if self.ready.swap(ready, Ordering::AcqRel) != ready {
             match ready {
                 true => tracing::info!("fresh enough to serve"),
@@ -407,14 +434,13 @@ impl Hears for Ear {
         }
     }
     fn policies(&self) -> Policies {
-        let Some(inner) = self.0.upgrade() else { return Policies::default() };
-        let mut state = inner.state();
-        state.declared = state.relay.fleet().policies();
-        state.declared
+        self.0.upgrade().map_or_else(Policies::default, |inner| inner.state().declared)
     }
     fn connected(&self, yes: bool) {
         if let Some(inner) = self.0.upgrade() {
-            inner.connected.store(yes, Ordering::Relaxed);
+            if inner.connected.swap(yes, Ordering::Relaxed) != yes && yes {
+                inner.stats.connects.fetch_add(1, Ordering::Relaxed);
+            }
             inner.look();
         }
     }

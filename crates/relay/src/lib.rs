@@ -12,8 +12,8 @@
 //! | [`position`] | what can be told of a position without the server's keys |
 //! | [`routes`] | `/v1/feed` and what is below it, `/readyz`, `/metrics` |
 //!
-//! Limits, and what happens at them: instances [503 `overloaded`, once those that are gone have given way], connections and
-//! sockets [`portcullis_http::accept`], bodies [413], entries kept for resuming [a snapshot], snapshots kept for pages [409,
+//! Limits, and what happens at them: instances, and instances of one client [503 `overloaded`, once those that are gone have
+//! given way], streams of an instance [the oldest ends], connections and sockets [`portcullis_http::accept`], bodies [413], entries kept for resuming [a snapshot], snapshots kept for pages [409,
 //! start again], questions to the server about credentials [503 `overloaded`].
 pub mod hub;
 pub mod position;
@@ -22,4 +22,5 @@ pub mod routes;
 pub mod streams;
 
 pub use hub::{Hub, Settings};
-pub use routes::router;
+pub use portcullis_feed::fleet::limit_of_client;
+pub use routes::{ops_router, router};

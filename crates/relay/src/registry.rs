@@ -3,7 +3,11 @@
 //!
 //! How long: [`FRESH_MS`] without another question, then with one in the background, and after [`KEPT_MS`], or B beyond the
 //! former where that is longer, not at all. So an outage of the server finds the relay without freshness of its own (which
-//! lasts B/2) before anybody is forgotten, and ends no lease earlier than that. A client that is switched off is told of by an entry in the log: it is forgotten with that entry.
+//! lasts B/2) before anybody is forgotten, and ends no lease earlier than that. A client that is switched off is told of by an entry in the log: what was
+//! said about it counts no more with that entry.
+//!
+//! Strangers cost a question each, and there may be any number of them. So those whose credentials the server has confirmed once, positions, and
+//! everybody else have turns of their own: a flood of the last finds none left, and stops none of the others.
 use portcullis_app::real;
 use portcullis_feed::Mono;
 use portcullis_tower::following::{Known, Registrar};
@@ -11,7 +15,7 @@ use portcullis_wire::{ClientId, Digest, SecretString};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// For so long an answer of the server's serves without another question.
 pub const FRESH_MS: i64 = 30_000;
@@ -23,10 +27,13 @@ const REFUSED_MS: i64 = 5_000;
 const MOST: usize = 10_000;
 const REFUSALS: usize = 1_024;
 const POSITIONS: usize = 256;
-/// Questions to the server at once, and how long one waits for its turn.
-const AT_ONCE: usize = 32;
+/// Questions to the server at once: about those that it has known, about others, about positions; and how long one waits for its
+/// turn.
+const KNOWN_AT_ONCE: usize = 12;
+const STRANGERS_AT_ONCE: usize = 12;
+const POSITIONS_AT_ONCE: usize = 8;
 const TURN: Duration = Duration::from_secs(2);
-/// The longest id and secret, in bytes.
+/// The longest secret, in bytes.
 const LONGEST: usize = 256;
 
 /// Why somebody is not let in.
@@ -54,18 +61,46 @@ pub struct Client {
 struct Kept {
     digest: Digest,
     client: Client,
-    at: Mono,
+    /// When the question was asked that the server said yes to; `None`: that counts no more, and it is asked again.
+    said: Option<Mono>,
     asking: bool,
+}
+
+/// What is to be done about credentials.
+#[derive(Debug, PartialEq, Eq)]
+enum Look {
+    /// They are right; `again`: ask about them in the background.
+    Right { client: Client, again: bool },
+    /// They were refused a moment ago.
+    Wrong(Refused),
+    /// Ask. The server has confirmed them before,
+    Known,
+    /// or it has not.
+    Stranger,
+}
+
+/// Turns to ask the server.
+#[derive(Clone)]
+struct Turns {
+    known: Arc<Semaphore>,
+    strangers: Arc<Semaphore>,
+    positions: Arc<Semaphore>,
+}
+
+/// A turn, when it comes in time.
+async fn turn(of: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Refused> {
+    let turn = tokio::time::timeout(TURN, of.clone().acquire_owned()).await;
+    turn.ok().and_then(Result::ok).ok_or(Refused::Overloaded)
 }
 
 #[derive(Default)]
 struct State {
-    /// By the id that was shown, which is no secret; digests are compared in constant time.
-    kept: BTreeMap<String, Kept>,
+    /// Digests are compared in constant time.
+    kept: BTreeMap<ClientId, Kept>,
     refused: VecDeque<(Digest, Mono, Refused)>,
     /// Digests of positions that the server made.
     positions: VecDeque<Digest>,
-    /// Raised with everything that is forgotten: an answer to a question from before is not kept.
+    /// Raised with everything that counts no more: an answer to a question from before is not kept.
     forgotten: u64,
     /// B.
     bound_ms: i64,
@@ -76,7 +111,7 @@ struct State {
 pub struct Registry {
     registrar: Registrar,
     state: Arc<Mutex<State>>,
-    turns: Arc<Semaphore>,
+    turns: Turns,
 }
 
 impl std::fmt::Debug for Registry {
@@ -93,7 +128,12 @@ fn digest(id: &str, secret: &SecretString) -> Digest {
 impl Registry {
     /// Nobody known yet.
     pub fn new(registrar: Registrar) -> Self {
-        Self { registrar, state: Arc::default(), turns: Arc::new(Semaphore::new(AT_ONCE)) }
+        let turns = Turns {
+            known: Arc::new(Semaphore::new(KNOWN_AT_ONCE)),
+            strangers: Arc::new(Semaphore::new(STRANGERS_AT_ONCE)),
+            positions: Arc::new(Semaphore::new(POSITIONS_AT_ONCE)),
+        };
+        Self { registrar, state: Arc::default(), turns }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -105,51 +145,57 @@ impl Registry {
     /// # Errors
     /// [`Refused`].
     pub async fn authenticate(&self, id: &str, secret: &SecretString) -> Result<Client, Refused> {
-        if id.is_empty() || id.len() > LONGEST || secret.expose().len() > LONGEST {
-            return Err(Refused::Wrong);
-        }
-        let shown = digest(id, secret);
-        let (client, again) = match self.look(id, shown, real::mono()) {
-            Some(Ok(found)) => found,
-            Some(Err(refused)) => return Err(refused),
-            None => return self.ask(id, secret).await,
+        // What has not the form of an id is nobody's, and no question.
+        let named = id.parse::<ClientId>().ok().filter(|_| secret.expose().len() <= LONGEST);
+        let named = named.ok_or(Refused::Wrong)?;
+        let (client, again) = match self.look(named, digest(id, secret), real::mono()) {
+            Look::Right { client, again } => (client, again),
+            Look::Wrong(refused) => return Err(refused),
+            Look::Known => return self.ask(named, secret, &self.turns.known).await,
+            Look::Stranger => return self.ask(named, secret, &self.turns.strangers).await,
         };
         if again {
-            let (registry, id, secret) = (self.clone(), id.to_owned(), secret.clone());
+            let (registry, secret) = (self.clone(), secret.clone());
             tokio::spawn(async move {
-                let asked = registry.ask(&id, &secret).await;
-                if let Some(kept) = registry.state().kept.get_mut(&id) {
+                let asked = registry.ask(named, &secret, &registry.turns.known).await;
+                if let Some(kept) = registry.state().kept.get_mut(&named) {
                     kept.asking = false;
                 }
-                tracing::debug!(client = %id, good = asked.is_ok(), "credentials were looked at again");
+                tracing::debug!(client = %named, good = asked.is_ok(), "credentials were looked at again");
             });
         }
         Ok(client)
     }
 
-    /// What is kept of these credentials, and whether to ask about them again.
-    fn look(&self, id: &str, shown: Digest, now: Mono) -> Option<Result<(Client, bool), Refused>> {
+    /// What is kept of these credentials.
+    fn look(&self, named: ClientId, shown: Digest, now: Mono) -> Look {
         let mut state = self.state();
-        let bound_ms = state.bound_ms;
-        if let Some(kept) = state.kept.get_mut(id).filter(|kept| kept.digest == shown) {
-            let age = now.since(kept.at);
-            if age <= KEPT_MS.max(FRESH_MS.saturating_add(bound_ms)) {
-                let again = age > FRESH_MS && !std::mem::replace(&mut kept.asking, age > FRESH_MS);
-                return Some(Ok((kept.client.clone(), again)));
-            }
+        let longest = KEPT_MS.max(FRESH_MS.saturating_add(state.bound_ms));
+        let kept = state.kept.get_mut(&named).filter(|kept| kept.digest == shown);
+        let is_known = kept.is_some();
+        if let Some(kept) = kept
+            && let Some(age) = kept.said.map(|said| now.since(said)).filter(|age| *age <= longest)
+        {
+            let again = age > FRESH_MS && !std::mem::replace(&mut kept.asking, age > FRESH_MS);
+            return Look::Right { client: kept.client.clone(), again };
         }
-        let known = |(digest, at, _): &&(Digest, Mono, Refused)| *digest == shown && now.since(*at) <= REFUSED_MS;
-        state.refused.iter().find(known).map(|(_, _, refused)| Err(*refused))
+        let refused = |(digest, at, _): &&(Digest, Mono, Refused)| *digest == shown && now.since(*at) <= REFUSED_MS;
+        match state.refused.iter().find(refused) {
+            Some((_, _, refused)) => Look::Wrong(*refused),
+            None if is_known => Look::Known,
+            None => Look::Stranger,
+        }
     }
 
-    async fn ask(&self, id: &str, secret: &SecretString) -> Result<Client, Refused> {
+    async fn ask(&self, named: ClientId, secret: &SecretString, turns: &Arc<Semaphore>) -> Result<Client, Refused> {
+        let id = &named.to_string();
         let shown = digest(id, secret);
         let asked = self.state().forgotten;
-        let turn = tokio::time::timeout(TURN, self.turns.acquire()).await;
-        let Ok(Ok(_turn)) = turn else { return Err(Refused::Overloaded) };
+        let _turn = turn(turns).await?;
         // Somebody may have asked meanwhile.
-        let fresh = |kept: &&Kept| kept.digest == shown && real::mono().since(kept.at) <= FRESH_MS;
-        if let Some(kept) = self.state().kept.get(id).filter(fresh) {
+        let is_fresh = |said: Mono| real::mono().since(said) <= FRESH_MS;
+        let fresh = |kept: &&Kept| kept.digest == shown && kept.said.is_some_and(is_fresh);
+        if let Some(kept) = self.state().kept.get(&named).filter(fresh) {
             return Ok(kept.client.clone());
         }
         let at = real::mono(); // before the question: what is kept is as old as that
@@ -159,20 +205,20 @@ impl Registry {
             Known::Yes { client, name, .. } => {
                 let client = Client { id: client, name };
                 if state.forgotten == asked {
-                    if state.kept.len() >= MOST && !state.kept.contains_key(id) {
-                        let oldest = state.kept.iter().min_by_key(|(_, kept)| kept.at).map(|(id, _)| id.clone());
+                    if state.kept.len() >= MOST && !state.kept.contains_key(&named) {
+                        let oldest = state.kept.iter().min_by_key(|(_, kept)| kept.said).map(|(id, _)| *id);
                         oldest.map(|id| state.kept.remove(&id));
                     }
-                    let kept = Kept { digest: shown, client: client.clone(), at, asking: false };
-                    state.kept.insert(id.to_owned(), kept);
+                    let kept = Kept { digest: shown, client: client.clone(), said: Some(at), asking: false };
+                    state.kept.insert(named, kept);
                 }
                 Ok(client)
             }
             Known::No | Known::Forbidden => {
                 let refused = if known == Known::No { Refused::Wrong } else { Refused::Forbidden };
-                if state.kept.get(id).is_some_and(|kept| kept.digest == shown) {
-                    state.kept.remove(id);
-                }
+                // It stays among those that were known once, for it may be switched on again.
+                let kept = state.kept.get_mut(&named).filter(|kept| kept.digest == shown);
+                kept.into_iter().for_each(|kept| kept.said = None);
                 if state.refused.len() >= REFUSALS {
                     state.refused.pop_front();
                 }
@@ -191,27 +237,22 @@ impl Registry {
         self.state().bound_ms = bound_ms;
     }
 
-    /// Whether the server can be asked at once.
-    pub fn has_turn(&self) -> bool {
-        self.turns.available_permits() > 0
-    }
-
     /// Another number whenever somebody was forgotten.
     pub fn forgotten(&self) -> u64 {
         self.state().forgotten
     }
 
-    /// Forgets a client: an end of it was committed, and it may be switched off.
+    /// Forgets what was said of a client: an end of it was committed, and it may be switched off.
     pub fn forget(&self, client: ClientId) {
         let mut state = self.state();
-        state.kept.retain(|_, kept| kept.client.id != client);
+        state.kept.get_mut(&client).into_iter().for_each(|kept| kept.said = None);
         state.forgotten += 1;
     }
 
-    /// Forgets everybody: what ends them may be in a snapshot, which does not say so.
+    /// Forgets what was said of everybody: what ends them may be in a snapshot, which does not say so.
     pub fn forget_all(&self) {
         let mut state = self.state();
-        state.kept.clear();
+        state.kept.values_mut().for_each(|kept| kept.said = None);
         state.forgotten += 1;
     }
 
@@ -230,8 +271,23 @@ impl Registry {
         if !anew && self.state().positions.contains(&shown) {
             return Ok(true);
         }
-        let turn = tokio::time::timeout(TURN, self.turns.acquire()).await;
-        let Ok(Ok(_turn)) = turn else { return Err(Refused::Overloaded) };
+        let _turn = turn(&self.turns.positions).await?;
+        self.vouches_now((id, secret), position).await
+    }
+
+    /// Passes a position on to the server in the background, for it may prove that the log was rolled back. Without a turn it is
+    /// left: whoever holds it shows it again.
+    pub fn passes_on(&self, id: String, secret: SecretString, position: String) {
+        let Ok(turn) = self.turns.positions.clone().try_acquire_owned() else { return };
+        let registry = self.clone();
+        tokio::spawn(async move {
+            let _ = registry.vouches_now((&id, &secret), &position).await;
+            drop(turn);
+        });
+    }
+
+    async fn vouches_now(&self, (id, secret): (&str, &SecretString), position: &str) -> Result<bool, Refused> {
+        let shown = Digest::of(position.as_bytes());
         match self.registrar.known(id, secret, Some(position)).await {
             Known::Yes { position: false, .. } => Ok(false),
             Known::Yes { .. } => {
@@ -256,6 +312,11 @@ impl Registry {
 mod tests {
     use super::*;
     use portcullis_tower::Config;
+    use portcullis_wire::b64;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    const A: &str = "cli_00000000000000000000000007";
 
     /// A registry whose server does not answer.
     fn deaf() -> Registry {
@@ -263,51 +324,109 @@ mod tests {
         Registry::new(Registrar::of(&config).unwrap())
     }
 
-    fn keep(registry: &Registry, id: &str, secret: &SecretString, age: i64) -> Client {
-        let client = Client { id: ClientId::from_bits(7), name: "orders".into() };
-        let at = real::mono().minus(age);
-        let kept = Kept { digest: digest(id, secret), client: client.clone(), at, asking: false };
-        registry.state().kept.insert(id.into(), kept);
+    fn keep(registry: &Registry, secret: &SecretString, age: i64) -> Client {
+        let id: ClientId = A.parse().unwrap();
+        let client = Client { id, name: "orders".into() };
+        let said = Some(real::mono().minus(age));
+        let kept = Kept { digest: digest(A, secret), client: client.clone(), said, asking: false };
+        registry.state().kept.insert(id, kept);
         client
     }
 
     #[tokio::test]
     async fn an_outage_is_outlived_for_a_while_and_then_nobody_is_let_in() {
         let (registry, secret) = (deaf(), SecretString::new("right"));
-        assert_eq!(registry.authenticate("cli_a", &secret).await, Err(Refused::Unavailable), "never seen");
+        assert_eq!(registry.authenticate(A, &secret).await, Err(Refused::Unavailable), "never seen");
         for age in [0, FRESH_MS + 1, KEPT_MS - 1_000] {
-            let client = keep(&registry, "cli_a", &secret, age);
-            assert_eq!(registry.authenticate("cli_a", &secret).await, Ok(client), "{age}");
+            let client = keep(&registry, &secret, age);
+            assert_eq!(registry.authenticate(A, &secret).await, Ok(client), "{age}");
             // A wrong secret for a known id is asked about, and takes nobody's place.
-            assert_eq!(registry.authenticate("cli_a", &SecretString::new("no")).await, Err(Refused::Unavailable));
+            assert_eq!(registry.authenticate(A, &SecretString::new("no")).await, Err(Refused::Unavailable));
         }
-        let client = keep(&registry, "cli_a", &secret, KEPT_MS + 1);
+        let client = keep(&registry, &secret, KEPT_MS + 1);
         registry.set_bound(600_000);
-        assert_eq!(registry.authenticate("cli_a", &secret).await, Ok(client), "the relay itself may still be fresh");
+        assert_eq!(registry.authenticate(A, &secret).await, Ok(client), "the relay itself may still be fresh");
         registry.set_bound(5_000);
-        assert_eq!(registry.authenticate("cli_a", &secret).await, Err(Refused::Unavailable));
-        let client = keep(&registry, "cli_a", &secret, 0);
+        assert_eq!(registry.authenticate(A, &secret).await, Err(Refused::Unavailable));
+        let client = keep(&registry, &secret, 0);
         let before = registry.forgotten();
         registry.forget(client.id);
         assert!(registry.forgotten() > before);
-        assert_eq!(registry.authenticate("cli_a", &secret).await, Err(Refused::Unavailable), "forgotten");
-        let long = SecretString::new("x".repeat(LONGEST + 1));
-        assert_eq!(registry.authenticate("cli_a", &long).await, Err(Refused::Wrong));
-        assert_eq!(registry.authenticate("", &secret).await, Err(Refused::Wrong));
+        assert_eq!(registry.authenticate(A, &secret).await, Err(Refused::Unavailable), "forgotten");
     }
 
     #[tokio::test]
     async fn what_was_asked_before_a_client_was_forgotten_is_not_kept() {
         let (registry, secret) = (deaf(), SecretString::new("right"));
         assert!(digest("a", &SecretString::new("bc")) != digest("ab", &SecretString::new("c")));
-        registry.state().refused.push_back((digest("cli_a", &secret), real::mono(), Refused::Wrong));
-        assert_eq!(registry.authenticate("cli_a", &secret).await, Err(Refused::Wrong), "refused a moment ago");
-        assert_eq!(registry.vouches(("cli_a", &secret), "1.2.x", false).await, Err(Refused::Unavailable));
+        registry.state().refused.push_back((digest(A, &secret), real::mono(), Refused::Wrong));
+        assert_eq!(registry.authenticate(A, &secret).await, Err(Refused::Wrong), "refused a moment ago");
+        assert_eq!(registry.vouches((A, &secret), "1.2.x", false).await, Err(Refused::Unavailable));
         registry.state().positions.push_back(Digest::of(b"1.2.x"));
-        assert_eq!(registry.vouches(("cli_a", &secret), "1.2.x", false).await, Ok(true));
-        assert_eq!(registry.vouches(("cli_a", &secret), "1.2.x", true).await, Err(Refused::Unavailable), "asked anew");
-        let _all = registry.turns.clone().acquire_many_owned(AT_ONCE as u32).await.unwrap();
-        assert!(!registry.has_turn());
-        assert_eq!(registry.vouches(("cli_a", &secret), "1.3.x", true).await, Err(Refused::Overloaded));
+        assert_eq!(registry.vouches((A, &secret), "1.2.x", false).await, Ok(true));
+        assert_eq!(registry.vouches((A, &secret), "1.2.x", true).await, Err(Refused::Unavailable), "asked anew");
+        let all = u32::try_from(POSITIONS_AT_ONCE).unwrap();
+        let _all = registry.turns.positions.clone().acquire_many_owned(all).await.unwrap();
+        registry.passes_on(A.into(), secret.clone(), "1.3.x".into()); // left, and nobody waits
+        assert_eq!(registry.vouches((A, &secret), "1.3.x", true).await, Err(Refused::Overloaded));
+        assert_eq!(registry.authenticate(A, &SecretString::new("no")).await, Err(Refused::Unavailable), "asked about");
+    }
+
+    /// A server that knows the secret `right` and never answers about another one; it counts questions and connections.
+    async fn picky() -> (Registry, Arc<[AtomicUsize; 2]>) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let config = Config::new(format!("http://{}", listener.local_addr().unwrap()), "x", "cli_x", "s");
+        let counts = Arc::new([AtomicUsize::new(0), AtomicUsize::new(0)]);
+        let counted = counts.clone();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                counted[1].fetch_add(1, Ordering::Relaxed);
+                let counted = counted.clone();
+                tokio::spawn(async move {
+                    let mut head = [0; 4096];
+                    while let Ok(read @ 1..) = stream.read(&mut head).await {
+                        counted[0].fetch_add(1, Ordering::Relaxed);
+                        let right = format!("Basic {}", b64::encode(format!("{A}:right").as_bytes()));
+                        if !std::str::from_utf8(&head[..read]).unwrap().contains(&right) {
+                            std::future::pending::<()>().await;
+                        }
+                        let body = format!(r#"{{"client_id":"{A}","name":"orders","position":false}}"#);
+                        let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
+                        stream.write_all((head + &body).as_bytes()).await.unwrap();
+                    }
+                });
+            }
+        });
+        (Registry::new(Registrar::of(&config).unwrap()), counts)
+    }
+
+    #[tokio::test]
+    async fn a_flood_of_strangers_stops_nobody_whom_the_server_has_known() {
+        let (registry, counts) = picky().await;
+        let count = |which: usize| counts[which].load(Ordering::Relaxed);
+        let right = SecretString::new("right");
+        for id in ["", "x", "cli_x", "cli_unknown", &A[..A.len() - 1], "acc_00000000000000000000000007"] {
+            assert_eq!(registry.authenticate(id, &right).await, Err(Refused::Wrong), "{id}");
+        }
+        assert_eq!(registry.authenticate(A, &SecretString::new("x".repeat(LONGEST + 1))).await, Err(Refused::Wrong));
+        assert_eq!(count(0), 0, "what is no id is no question");
+        let client = registry.authenticate(A, &right).await.unwrap();
+        for n in 0..400_u32 {
+            let (registry, wrong) = (registry.clone(), SecretString::new(format!("wrong {n}")));
+            let id = if n % 2 == 0 { A.to_owned() } else { ClientId::from_bits(u128::from(n)).to_string() };
+            tokio::spawn(async move { registry.authenticate(&id, &wrong).await });
+        }
+        while registry.turns.strangers.available_permits() > 0 {
+            tokio::task::yield_now().await;
+        }
+        let connections = count(1);
+        for _ in 0..50 {
+            // Each time the relay has to ask anew, as after a snapshot.
+            registry.forget_all();
+            assert_eq!(registry.authenticate(A, &right).await.as_ref(), Ok(&client));
+        }
+        assert!(count(0) >= 51);
+        assert!(count(1) <= connections + STRANGERS_AT_ONCE + 1, "a connection serves again");
+        assert_eq!(registry.authenticate(A, &SecretString::new("new")).await, Err(Refused::Overloaded), "a stranger");
     }
 }

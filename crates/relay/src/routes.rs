@@ -31,16 +31,28 @@ const BODY_TIME: Duration = Duration::from_secs(10);
 /// The longest nonce, in bytes.
 const MAX_NONCE: usize = 128;
 
-/// Everything that a relay serves.
-pub fn router(hub: Hub) -> Router {
-    Router::new()
+/// What a relay serves to verifiers; `ops`: and to operators.
+pub fn router(hub: Hub, ops: bool) -> Router {
+    let feed = Router::new()
         .route("/v1/feed", get(open))
         .route("/v1/feed/acks", post(acknowledge))
         .route("/v1/feed/snapshot", get(snapshot))
-        .route("/v1/feed/known", get(known))
-        .route("/healthz", get(async || "ok\n"))
-        .route("/readyz", get(readyz))
-        .route("/metrics", get(metrics))
+        .route("/v1/feed/known", get(known));
+    finish(if ops { feed.merge(for_operators()) } else { feed }, hub)
+}
+
+/// What a relay serves to operators, on a listener of its own.
+pub fn ops_router(hub: Hub) -> Router {
+    finish(for_operators(), hub)
+}
+
+fn for_operators() -> Router<Hub> {
+    let routes = Router::new().route("/healthz", get(async || "ok\n"));
+    routes.route("/readyz", get(readyz)).route("/metrics", get(metrics))
+}
+
+fn finish(routes: Router<Hub>, hub: Hub) -> Router {
+    routes
         .fallback(async || Problem::because(Code::NotFound, "A relay serves the feed, and nothing else."))
         .method_not_allowed_fallback(async || Problem::new(Code::MethodNotAllowed))
         .layer(axum::middleware::from_fn(front))
@@ -88,6 +100,9 @@ impl From<CannotServe> for Problem {
         match cannot {
             CannotServe::NotFresh => Self::because(Code::Unavailable, "This relay is behind its server: try again."),
             CannotServe::Full => Self::because(Code::Overloaded, "As many verifiers follow this relay as may."),
+            CannotServe::FullOfClient => {
+                Self::because(Code::Overloaded, "As many verifiers of this client follow this relay as may.")
+            }
             CannotServe::Gone => Self::new(Code::InstanceGone),
             CannotServe::Passed => {
                 Self::because(Code::Conflict, "that snapshot has passed; start again with part=0 and without rev")
@@ -184,13 +199,7 @@ async fn acknowledge(State(hub): State<Hub>, uri: Uri, headers: HeaderMap, body:
         if matches!(standing, Standing::Beyond | Standing::Contradicts) {
             // Perhaps the relay lags; perhaps the log was rolled back, and this proves it. The lease does not wait for that.
             hub.stats().proofs.fetch_add(1, Ordering::Relaxed);
-            let (registry, position) = (hub.registry().clone(), asked.position.clone());
-            let (id, secret) = (who.id, who.secret);
-            if registry.has_turn() {
-                tokio::spawn(async move {
-                    let _ = registry.vouches((&id, &secret), &position, true).await;
-                });
-            }
+            hub.registry().passes_on(who.id, who.secret, asked.position.clone());
         }
         if standing == Standing::Contradicts {
             return Err(contradicts());
@@ -271,6 +280,8 @@ async fn metrics(State(hub): State<Hub>) -> Response {
         ("enforced", "gauge", rev(enforced)),
         ("verifiers", "gauge", state.relay.fleet().len().to_string()),
         ("streams", "gauge", stats.streams.load(Ordering::Relaxed).to_string()),
+        ("refused_total", "counter", stats.refused.load(Ordering::Relaxed).to_string()),
+        ("upstream_streams_total", "counter", stats.connects.load(Ordering::Relaxed).to_string()),
         ("streams_ended_total", "counter", stats.ended.load(Ordering::Relaxed).to_string()),
         ("leases_total", "counter", stats.leases.load(Ordering::Relaxed).to_string()),
         ("leases_refused_total", "counter", stats.leases_refused.load(Ordering::Relaxed).to_string()),

@@ -3,6 +3,7 @@
 use crate::hub::{CannotServe, Hub, Opening, event};
 use bytes::Bytes;
 use portcullis_app::real;
+use portcullis_feed::fleet::StreamNumber;
 use portcullis_feed::publisher::Resume;
 use portcullis_wire::frame::{Entries, Snapshot, VERSION};
 use portcullis_wire::{ClientId, Epoch, InstanceId, Rev};
@@ -32,6 +33,7 @@ pub struct Stream {
     client: ClientId,
     ends: Option<Rev>,
     instance: InstanceId,
+    number: Option<StreamNumber>,
     generation: u64,
     epoch: Epoch,
     at: Rev,
@@ -79,13 +81,27 @@ impl Hub {
             }
             Resume::Ahead => return Err(CannotServe::NotFresh),
         };
-        let _ = state.relay.stream_opened(instance, real::mono());
+        let number = state.relay.stream_opened(instance, real::mono()).ok();
         let (generation, keys_version) = (state.relay.generation(), state.relay.keys_version());
         let prompted = state.relay.prompt();
         drop(state);
         self.stats().streams.fetch_add(1, Ordering::Relaxed);
         let (hub, ended) = (self.clone(), false);
-        Ok(Stream { hub, client, ends, instance, generation, epoch, at, first, keys_version, prompted, version, ended })
+        Ok(Stream {
+            hub,
+            client,
+            ends,
+            instance,
+            number,
+            generation,
+            epoch,
+            at,
+            first,
+            keys_version,
+            prompted,
+            version,
+            ended,
+        })
     }
 }
 
@@ -138,7 +154,8 @@ impl Stream {
             && state.is_ready()
             && relay.generation() == self.generation
             && !state.ended_since(self.client, self.ends)
-            && !relay.fleet().must_return(self.instance);
+            && !relay.fleet().must_return(self.instance)
+            && !self.number.is_none_or(|number| relay.fleet().gives_way(self.instance, number));
         let Some(log) = relay.log().filter(|_| goes_on) else {
             drop(state);
             return self.bye();

@@ -140,6 +140,10 @@ mutants! {
     RestoreAsItIs = "restore-as-it-is" breaks "I10";
     /// What was acknowledged is not counted: a standby without the newest refreshes is taken for whole.
     CommitsUncounted = "commits-uncounted" breaks "I10";
+    /// Each server knows only what it was told itself: what was told to one that died with its primary is known to nobody.
+    OthersForgotten = "others-forgotten" breaks "I10";
+    /// What was seen of others counts at once, though a failover may rightly lose it.
+    OthersUnconfirmed = "others-unconfirmed" breaks "I10";
     /// A commit of an unknown outcome counts as acknowledged.
     UnknownIsTold = "unknown-is-told" breaks "I10";
     /// Another timeline alone is taken for a loss.

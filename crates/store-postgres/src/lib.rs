@@ -9,7 +9,7 @@
 //!   waits for the network.
 //! - **Reading** (`reads`, `jobs`): each view is one statement without row locks, so that the stamp and the facts are of one
 //!   snapshot (I3).
-//!   Refreshes that wait together are one statement and one snapshot (`together`).
+//!   Refreshes that wait together are one statement and one snapshot (`together`); how groups fill is `gather`'s.
 //! - **Waking** (`watch`): LISTEN, which only wakes.
 //! - **Time** (`clock`): the database's.
 //!
@@ -19,6 +19,7 @@ mod apps;
 mod cells;
 mod clock;
 mod commit;
+mod gather;
 mod jobs;
 mod migrate;
 mod nodes;
@@ -126,6 +127,7 @@ impl PostgresStore {
         let (log, woken) = tokio_watch::channel(0);
         let (nodes, nodes_woken) = tokio_watch::channel(0);
         let wakes = watch::Woken { log, nodes };
+        let (beat, beats) = tokio_watch::channel(None);
         let writer = Committer {
             options: connect.clone(),
             clock: clock.clone(),
@@ -133,13 +135,14 @@ impl PostgresStore {
             group: options.group.max(1),
             counters: counters.clone(),
             told: told.clone(),
+            beat,
             db: None,
             quiet: false,
         };
         tokio::spawn(writer.run(waiting)); // ends when the last sender is gone
         let background =
             vec![tokio::spawn(watch::follow(connect, wakes)), tokio::spawn(keep_time(reader.clone(), clock.clone()))];
-        let lookups = Lookups::new(reader.clone(), options.queue);
+        let lookups = Lookups::new(reader.clone(), options.queue, beats);
         Ok(Self { reader, clock, told, committer, lookups, counters, woken, nodes_woken, background })
     }
 
@@ -335,7 +338,7 @@ impl Store for PostgresStore {
     }
     fn commit(&self, changes: Changes) -> Fut<'_, Result<Committed, CommitError>> {
         Box::pin(async move {
-            let act = Act::new(&changes).map_err(CommitError::Failed)?;
+            let act = Act::new(changes).map_err(CommitError::Failed)?;
             let (done, outcome) = oneshot::channel();
             match self.committer.try_send(Job { act, done }) {
                 Ok(()) => {}
@@ -389,6 +392,12 @@ impl Store for PostgresStore {
     }
     fn lost(&self) -> Option<String> {
         self.told.lost()
+    }
+    fn lacks(&self) -> Option<Commits> {
+        self.told.lacks()
+    }
+    fn look_at_others(&self) -> Fut<'_, Result<(), StoreError>> {
+        self.read(nodes::look_at_others(&self.reader))
     }
     fn count_commits(&self, by: NodeId) -> Fut<'_, Result<Option<u64>, StoreError>> {
         self.read(nodes::commits(&self.reader, by))

@@ -89,8 +89,8 @@ pub(crate) async fn refreshes(
         meta_columns!(),
         ", ",
         rules_column!(),
-        " FROM meta m, grants g JOIN sessions s ON s.id = g.session JOIN accounts a ON a.id = s.account \
-          JOIN clients c ON c.id = g.client WHERE g.id = ANY ($1)"
+        " FROM meta m, each_id($1) i (id) JOIN grants g ON g.id = i.id JOIN sessions s ON s.id = g.session \
+          JOIN accounts a ON a.id = s.account JOIN clients c ON c.id = g.client"
     );
     let view = |cells: &mut Cells<'_>| {
         let (grant, session, account) = (rows::grant(cells)?, rows::session(cells)?, rows::account(cells)?);
@@ -351,6 +351,7 @@ async fn look(db: &Reader, make: impl Fn() -> Asked<'static>) -> Result<Look, Fa
 }
 
 async fn log_rows(db: &Reader, make: impl Fn() -> Asked<'static>) -> Result<(Meta, Vec<Entry>), Fault> {
+    let looks = db.told.looks_at_others();
     let mut seen = look(db, &make).await?;
     let known = db.told.ledger().told.timeline;
     if db.told.doubts(&seen.before, seen.meta.epoch, seen.found, seen.timeline) {
@@ -364,6 +365,7 @@ async fn log_rows(db: &Reader, make: impl Fn() -> Asked<'static>) -> Result<(Met
     } else if seen.timeline > known {
         db.renew(); // the others may lead to the primary that was
     }
+    db.told.confirmed(looks, seen.timeline);
     // Whoever gives a lease by this read asks whether something was lost.
     db.told.look(&seen.before, seen.meta.epoch, seen.found, Some(seen.timeline));
     Ok((seen.meta, seen.entries))

@@ -1,7 +1,8 @@
 //! What was acknowledged to this node, held against every look at the database: the rule is `domain::ledger`'s.
 use crate::cells::Fault;
-use portcullis_domain::ledger::{Commits, Ledger};
+use portcullis_domain::ledger::{Commits, Ledger, Others};
 use portcullis_wire::{Epoch, NodeId};
+use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The timeline on which the server writes. A plain role may ask; a standby has none.
@@ -27,6 +28,9 @@ pub(crate) struct Told {
 struct State {
     ledger: Ledger,
     lost: Option<String>,
+    /// Whose commits it lacks, when they are not this node's.
+    others_lost: Option<Commits>,
+    others: Others,
     /// The older timeline that the database is back on, as a new connection has shown.
     back_on: Option<u32>,
 }
@@ -39,7 +43,15 @@ impl Told {
             true => ledger,
             false => old,
         });
-        let told = Self { state: Mutex::new(State { ledger, lost: None, back_on: None }) };
+        let told = Self {
+            state: Mutex::new(State {
+                ledger,
+                lost: None,
+                others_lost: None,
+                others: Others::default(),
+                back_on: None,
+            }),
+        };
         told.look(&ledger, epoch, found, Some(timeline));
         told
     }
@@ -57,10 +69,44 @@ impl Told {
         self.state().lost.clone()
     }
 
+    /// Whose commits are missing.
+    pub(crate) fn lacks(&self) -> Option<Commits> {
+        let state = self.state();
+        state.lost.as_ref().map(|_| state.others_lost.unwrap_or(state.ledger.told))
+    }
+
+    /// Whether a look at the others' counts would show a loss.
+    pub(crate) fn doubts_others(&self, epoch: Epoch, found: &BTreeMap<NodeId, u64>, timeline: u32) -> bool {
+        let state = self.state();
+        state.lost.is_none() && state.others.clone().look(epoch, timeline, found).is_err()
+    }
+
+    /// The others' counts were looked at. What is missing is kept in mind, as with [`Told::look`].
+    pub(crate) fn look_at_others(&self, epoch: Epoch, found: &BTreeMap<NodeId, u64>, timeline: u32) {
+        let mut state = self.state();
+        let Err((by, count)) = state.others.look(epoch, timeline, found) else { return };
+        let seen = Commits { by, count, timeline: state.ledger.told.timeline };
+        if state.lost.is_none() {
+            let what = seen.lost_of_another(found.get(&by).copied(), timeline);
+            tracing::error!(%what, node = %by, "the database has lost what it had of another node");
+            (state.lost, state.others_lost) = (Some(what), Some(seen));
+        }
+    }
+
+    /// How often the others' counts were looked at.
+    pub(crate) fn looks_at_others(&self) -> u64 {
+        self.state().others.looks()
+    }
+
+    /// A read on which leases rest was made, on this timeline, beginning after so many looks.
+    pub(crate) fn confirmed(&self, looks: u64, timeline: u32) {
+        self.state().others.confirmed(looks, timeline);
+    }
+
     pub(crate) fn acknowledged(&self, epoch: Epoch, count: u64) {
         let mut state = self.state();
         if epoch > state.ledger.epoch {
-            state.lost = None; // it was founded anew
+            (state.lost, state.others_lost) = (None, None); // it was founded anew
         }
         state.ledger.acknowledged(epoch, count);
     }
@@ -83,7 +129,7 @@ impl Told {
         match state.ledger.look(before, epoch, found, timeline) {
             Ok(()) => {
                 if epoch > known {
-                    state.lost = None;
+                    (state.lost, state.others_lost) = (None, None);
                 }
                 if timeline > was {
                     tracing::warn!(

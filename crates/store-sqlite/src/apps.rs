@@ -1,5 +1,5 @@
 //! What clients have of accounts: consents, grants, tickets.
-use crate::cells::{Cells, Fault, Id, all, one};
+use crate::cells::{Cells, Fault, Id, all, one, rev};
 use crate::reads::{refreshed_at, snapshot, with_rules};
 use crate::rows::{
     self, Meta, account_columns, client_columns, consent_columns, grant_columns, meta_columns, session_columns,
@@ -8,7 +8,7 @@ use crate::rows::{
 use portcullis_domain::mass;
 use portcullis_domain::model::Consent;
 use portcullis_domain::view::{AppView, GrantView, SessionView, TicketView};
-use portcullis_wire::{AccountId, ClientId, Digest, SessionId, Time};
+use portcullis_wire::{AccountId, ClientId, Digest, GrantId, SessionId, Time};
 use rusqlite::{Connection, params};
 
 pub(crate) fn app(db: &Connection, session: SessionId, client: ClientId, now: Time) -> Result<Option<AppView>, Fault> {
@@ -92,4 +92,22 @@ pub(crate) fn consents(db: &Connection, account: AccountId) -> Result<Vec<Consen
 pub(crate) fn generation(db: &Connection, account: AccountId, client: ClientId) -> Result<u32, Fault> {
     const SQL: &str = "SELECT k.generation FROM consents k WHERE k.account = ?1 AND k.client = ?2";
     Ok(one(db, SQL, params![account.blob(), client.blob()], |cells| cells.get())?.unwrap_or_default())
+}
+
+/// The grants of an account at a client that live by the rows alone, for the writer, which has the counter's row.
+pub(crate) fn living_grants(
+    db: &Connection,
+    meta: &Meta,
+    account: AccountId,
+    client: ClientId,
+    now: Time,
+) -> Result<Vec<GrantId>, Fault> {
+    const SQL: &str = "SELECT g.id FROM accounts a CROSS JOIN sessions s ON s.account = a.id \
+         CROSS JOIN grants g ON g.session = s.id CROSS JOIN clients c ON c.id = g.client \
+         WHERE a.id = ?1 AND g.client = ?2 AND s.ended_rev IS NULL AND s.epoch = ?3 AND s.absolute_expires_at > ?4 \
+         AND (s.born >= a.cut_rev OR s.id IS a.cut_except) AND (s.born >= ?5 OR s.id IS ?6) \
+         AND g.ended_rev IS NULL AND (g.born >= c.cut_rev OR s.id IS c.cut_except)";
+    let all_cut = (rev(meta.all.rev), meta.all.except.map(Id::blob));
+    let params = params![account.blob(), client.blob(), meta.epoch.0, now.0, all_cut.0, all_cut.1];
+    all(db, SQL, params, |cells| cells.table("grants").id())
 }

@@ -315,6 +315,12 @@ impl<S: Store> Store for Faulty<S> {
     fn lost(&self) -> Option<String> {
         self.store.lost()
     }
+    fn lacks(&self) -> Option<Commits> {
+        self.store.lacks()
+    }
+    fn look_at_others(&self) -> Fut<'_, Result<(), StoreError>> {
+        self.load(|s| s.look_at_others())
+    }
     fn count_commits(&self, by: NodeId) -> Fut<'_, Result<Option<u64>, StoreError>> {
         self.load(move |s| s.count_commits(by))
     }

@@ -243,6 +243,15 @@ pub trait Store: Send + Sync + 'static {
     fn lost(&self) -> Option<String> {
         None
     }
+    /// Whose commits it lacks, and how many there must be, when it has lost some.
+    fn lacks(&self) -> Option<Commits> {
+        self.commits().filter(|_| self.lost().is_some())
+    }
+    /// Looks whether it has what was seen of other nodes' commits, for one may have died with what it was told; then
+    /// [`Store::lost`] says so. One small read.
+    fn look_at_others(&self) -> Fut<'_, Result<(), StoreError>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
     /// How many commits it counts of a node, also one that ran before.
     fn count_commits(&self, _by: NodeId) -> Fut<'_, Result<Option<u64>, StoreError>> {
         Box::pin(std::future::ready(Ok(None)))

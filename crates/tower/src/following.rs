@@ -3,10 +3,10 @@
 //! A service has no use for this; [`crate::Verifier`] is what it wants.
 use crate::config::{Config, ConfigError, parse_url};
 use crate::follow::{self, Heard, Upper};
-use crate::http1::{Client, Failed};
+use crate::http1::{self, Client, Failed};
 use crate::metrics::Metrics;
 use bytes::Bytes;
-use http::{HeaderValue, Request, StatusCode, Uri};
+use http::{HeaderValue, Request, StatusCode, Uri, header};
 use http_body_util::Full;
 use portcullis_feed::{Policies, Subscriber};
 use portcullis_wire::{ClientId, Rev, SecretString};
@@ -128,17 +128,19 @@ pub enum Known {
 #[derive(Debug, Clone)]
 pub struct Registrar {
     address: Uri,
-    tls: Option<Arc<rustls::ClientConfig>>,
+    /// One for all that are asked about, so that its connections serve again.
+    client: Arc<Client>,
 }
 
 impl Registrar {
     /// The server that `config` follows.
     ///
     /// # Errors
-    /// [`ConfigError`] for an address that cannot be used.
+    /// [`ConfigError`] for an address or credentials that cannot be used.
     pub fn of(config: &Config) -> Result<Self, ConfigError> {
         let address = parse_url("the feed's address", &format!("{}/known", config.feed_url))?;
-        Ok(Self { address, tls: config.tls.clone() })
+        let client = Client::new(&config.client_id, &config.client_secret, config.tls.clone())?;
+        Ok(Self { address, client: Arc::new(client) })
     }
 
     /// Asks with these credentials, and about this position. Nothing is kept here.
@@ -149,15 +151,16 @@ impl Registrar {
             name: String,
             position: bool,
         }
-        let Ok(client) = Client::new(id, secret, self.tls.clone()) else { return Known::No };
-        let mut request = Request::builder().uri(self.address.clone());
+        // Never by the relay's own: what is asked is whether these are right.
+        let Ok(credentials) = http1::basic(id, secret) else { return Known::No };
+        let mut request = Request::get(self.address.clone()).header(header::AUTHORIZATION, credentials);
         if let Some(position) = position {
             // What cannot stand in a header is no position.
             let Ok(position) = HeaderValue::from_str(position) else { return Known::NotSaid("no position".into()) };
             request = request.header("last-event-id", position);
         }
         let Ok(request) = request.body(Full::new(Bytes::new())) else { return Known::No };
-        match client.call(request, KNOWN_WAIT, KNOWN_LIMIT).await {
+        match self.client.call(request, KNOWN_WAIT, KNOWN_LIMIT).await {
             Ok(body) => match serde_json::from_slice::<Answer>(&body) {
                 Ok(Answer { client_id, name, position }) => Known::Yes { client: client_id, name, position },
                 Err(error) => Known::NotSaid(format!("an answer that cannot be read: {error}")),

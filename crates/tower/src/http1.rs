@@ -64,12 +64,7 @@ impl Client {
         secret: &SecretString,
         tls: Option<Arc<rustls::ClientConfig>>,
     ) -> Result<Self, ConfigError> {
-        // RFC 6749 §2.3.1: both halves are form-encoded before they are joined.
-        let pair = format!("{}:{}", percent(client_id), percent(secret.expose()));
-        let pair = SecretString::new(base64::engine::general_purpose::STANDARD.encode(pair));
-        let mut basic = HeaderValue::from_str(&format!("Basic {}", pair.expose()))
-            .map_err(|_| ConfigError("the client's id or secret cannot be sent".into()))?;
-        basic.set_sensitive(true);
+        let basic = basic(client_id, secret)?;
         let tls = match tls {
             Some(tls) => tls,
             None => Arc::new(default_tls()?),
@@ -141,14 +136,14 @@ impl Client {
         }
     }
 
-    /// Adds what every request has, and makes the target relative (RFC 9112 §3.2.1).
+    /// Adds what every request has, and makes the target relative (RFC 9112 §3.2.1). A request that has credentials keeps them.
     fn dress(&self, request: Request<Full<Bytes>>) -> Result<Request<Full<Bytes>>, Failed> {
         let (mut parts, body) = request.into_parts();
         let host = parts.uri.authority().map(|a| a.as_str().to_owned()).unwrap_or_default();
         let target = parts.uri.path_and_query().map_or("/", |p| p.as_str());
         parts.uri = target.parse().map_err(transport)?;
         parts.headers.insert(header::HOST, HeaderValue::from_str(&host).map_err(transport)?);
-        parts.headers.insert(header::AUTHORIZATION, self.basic.clone());
+        parts.headers.entry(header::AUTHORIZATION).or_insert_with(|| self.basic.clone());
         parts.headers.insert(header::USER_AGENT, HeaderValue::from_static("portcullis-tower"));
         Ok(Request::from_parts(parts, body))
     }
@@ -168,6 +163,16 @@ impl Client {
             speak(tcp).await
         }
     }
+}
+
+/// The credentials as a header. RFC 6749 §2.3.1: both halves are form-encoded before they are joined.
+pub(crate) fn basic(client_id: &str, secret: &SecretString) -> Result<HeaderValue, ConfigError> {
+    let pair = format!("{}:{}", percent(client_id), percent(secret.expose()));
+    let pair = SecretString::new(base64::engine::general_purpose::STANDARD.encode(pair));
+    let mut basic = HeaderValue::from_str(&format!("Basic {}", pair.expose()))
+        .map_err(|_| ConfigError("the client's id or secret cannot be sent".into()))?;
+    basic.set_sensitive(true);
+    Ok(basic)
 }
 
 async fn speak<T>(io: T) -> Result<SendRequest<Full<Bytes>>, Failed>

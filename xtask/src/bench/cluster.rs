@@ -35,12 +35,13 @@ const MASTER_KEY: &str = "YmVuY2ggb25seTogMzIgYnl0ZXMgb2Yga2V5ICAgICA=";
 /// One request of the preparation.
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// `bench cluster [--quick]`.
+/// `bench cluster [--quick | --refreshes]`.
 pub fn command(words: &[&str]) -> Result<(), Failure> {
     let extent = match words {
         [] => WHOLE,
         ["--quick"] => QUICK,
-        _ => return Err(Failure::Usage("`bench cluster` takes --quick and nothing else".into())),
+        ["--refreshes"] => Extent { end_rounds: 0, fleets: &[], ..WHOLE },
+        _ => return Err(Failure::Usage("`bench cluster` takes --quick or --refreshes and nothing else".into())),
     };
     let workspace = workspace::load()?;
     let build = ["build", "--release", "--locked", "-p", "portcullis-server", "-p", "portcullis-load"];
@@ -96,7 +97,9 @@ impl<'a> Cluster<'a> {
     fn run(self, extent: &Extent) -> Result<(), Failure> {
         let begun = Instant::now();
         self.refreshes(extent)?;
-        Ends::new(&self).run(extent)?;
+        if extent.end_rounds > 0 {
+            Ends::new(&self).run(extent)?;
+        }
         println!("({} s after the nodes were ready)", begun.elapsed().as_secs());
         self.nodes.into_iter().try_for_each(Running::stop)
     }

@@ -16,7 +16,7 @@ use portcullis_store::{News, NodeRow, StoreError};
 use portcullis_wire::{ClientId, InstanceId, NodeId, Rev};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
@@ -26,6 +26,8 @@ const BEAT: i64 = 3_000;
 /// How often rows are looked at: while somebody waits, and else.
 const WHILE_ASKED: Duration = Duration::from_millis(50);
 const WHILE_QUIET: Duration = Duration::from_millis(1_000);
+/// How often the counts of the others' commits are looked at, in milliseconds.
+const LOOK_AT_OTHERS: i64 = 1_000;
 /// Between two looks, whatever happens.
 const REST: Duration = Duration::from_millis(5);
 /// And for each verifier that is counted then: some times what that takes.
@@ -145,6 +147,10 @@ pub(super) struct Nodes {
     keys_read: AtomicI64,
     /// When the first look at the rows began.
     joined: AtomicI64,
+    /// When the others' counts were looked at last.
+    others_looked: AtomicI64,
+    /// PostgreSQL's timeline then; each promotion of a standby begins a new one.
+    timeline: AtomicU32,
     /// No more leases are given.
     left: AtomicBool,
 }
@@ -191,6 +197,8 @@ impl Nodes {
             beat_began: AtomicI64::new(i64::MIN),
             keys_read: AtomicI64::new(now.0),
             joined: AtomicI64::new(i64::MAX),
+            others_looked: AtomicI64::new(i64::MIN),
+            timeline: AtomicU32::new(0),
             left: AtomicBool::new(false),
         }
     }
@@ -302,6 +310,7 @@ impl Hub {
     async fn round(&self) -> Result<(), StoreError> {
         self.look_at_nodes().await?;
         self.believe_the_others().await?;
+        self.look_at_what_others_were_told().await?;
         if let Some(rev) = self.asked() {
             // Others wait: verifiers here are asked to speak now, too.
             if self.inner.prompt.fetch_max(rev.0, Ordering::AcqRel) < rev.0 {
@@ -333,6 +342,30 @@ impl Hub {
             }
         }
         Ok(())
+    }
+
+    /// What only a node knew that has died with its primary is known to the others as far as they have looked.
+    async fn look_at_what_others_were_told(&self) -> Result<(), StoreError> {
+        let Some(nodes) = self.nodes() else { return Ok(()) };
+        let began = real::mono();
+        if began.0.saturating_sub(nodes.others_looked.load(Ordering::Acquire)) < LOOK_AT_OTHERS {
+            return Ok(());
+        }
+        nodes.others_looked.store(began.0, Ordering::Release);
+        self.inner.store.look_at_others().await?;
+        self.look_for_losses();
+        Ok(())
+    }
+
+    /// A standby has taken over: no lease rests on what it says before that look.
+    pub(super) async fn look_after_a_failover(&self) {
+        let (Some(nodes), Some(commits)) = (self.nodes(), self.inner.store.commits()) else { return };
+        if nodes.timeline.swap(commits.timeline, Ordering::AcqRel) != commits.timeline
+            && let Err(error) = self.inner.store.look_at_others().await
+        {
+            tracing::warn!(%error, "what other nodes were told could not be looked at");
+            nodes.timeline.store(0, Ordering::Release); // at the next read
+        }
     }
 
     /// The newest position that another node waits for.

@@ -4,18 +4,17 @@
 //! what is kept is dropped and counted; it comes back and gets a snapshot. So a slow or stuck subscriber costs nothing.
 use super::Position;
 use super::{Hub, new_secret};
-use crate::high_water::{self, Proof};
 use crate::{AppError, real};
 use bytes::Bytes;
 use portcullis_domain::Chance as _;
 use portcullis_domain::changes::{Change, Changes};
 use portcullis_domain::model::{Client, Instance};
 use portcullis_feed::Policies;
+use portcullis_feed::fleet::StreamNumber;
 use portcullis_feed::publisher::Resume;
 use portcullis_wire::frame::{Entries, Snapshot, VERSION};
-use portcullis_wire::{ClientId, Code, Epoch, InstanceId, Rev, SecretString, Time};
+use portcullis_wire::{ClientId, Code, Epoch, InstanceId, Rev, SecretString};
 use std::collections::VecDeque;
-use std::fmt::Display;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -27,7 +26,7 @@ pub const PART: usize = 5000;
 const SNAPSHOTS: usize = 4;
 const SNAPSHOT_KEPT_MS: i64 = 15_000;
 /// The most entries that a stream gets at once when it resumes.
-const MAX_RESUME: usize = 10_000;
+pub(super) const MAX_RESUME: usize = 10_000;
 /// After so long without an event a comment is sent, so that proxies keep the connection.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
@@ -60,6 +59,7 @@ pub struct Subscription {
     hub: Hub,
     client: ClientId,
     instance: InstanceId,
+    number: StreamNumber,
     epoch: Epoch,
     at: Rev,
     first: VecDeque<First>,
@@ -92,7 +92,7 @@ impl Hub {
         if state.closed_clients.contains_key(&client.id) {
             return Err(AppError::Unauthenticated(Code::InvalidCredentials));
         }
-        state.fleet.stream_opened(id, real::mono()).map_err(|_| AppError::Overloaded)?;
+        let number = state.fleet.stream_opened(id, real::mono()).map_err(|_| AppError::Overloaded)?;
         self.inner.stats.streams.fetch_add(1, Ordering::Relaxed);
         let publisher = &state.publisher;
         let (epoch, head) = (publisher.epoch(), publisher.head());
@@ -131,6 +131,7 @@ impl Hub {
             hub: self.clone(),
             client: client.id,
             instance: id,
+            number,
             epoch,
             at,
             first,
@@ -139,66 +140,6 @@ impl Hub {
             version,
             ended: false,
         })
-    }
-
-    /// What a position of ours proves. One beyond what this node knows: it may only lag; a read that begins now tells. One that
-    /// this log was at: whether it had the same history then; without that, a snapshot of a fork would be taken for the right one.
-    async fn shown(&self, id: impl Display, at: &Position) -> Result<(), AppError> {
-        if (at.epoch, at.rev) > self.at() {
-            let (stamp, _) = self.read_after_now().await?;
-            if (at.epoch, at.rev) > (stamp.epoch, stamp.head) {
-                self.prove_by(&id, at, stamp.now);
-            }
-            return Ok(());
-        }
-        let near = self.agrees(at, MAX_RESUME);
-        let same = match near {
-            Some(same) => same,
-            None if at.epoch == self.at().0 => {
-                let since = high_water::written_since(&*self.inner.store, at.rev).await?;
-                let newest = self.inner.store.stamp().await?;
-                let last = since.as_ref().and_then(|since| since.last()).map_or(at.rev, |entry| entry.rev);
-                let chain = since.map(|since| since.iter().fold(at.chain, |link, entry| link.after(entry)));
-                // What was written between the two reads is left for the next time.
-                chain.is_none_or(|chain| chain == newest.chain || last != newest.head)
-            }
-            None => true,
-        };
-        if !same {
-            self.prove_by(&id, at, self.inner.store.now());
-        }
-        match self.rolled_back() {
-            Some(why) => Err(AppError::Fault(format!("rolled back: {}", why.what).into())),
-            None => Ok(()),
-        }
-    }
-
-    /// Whether this server made a position that a relay was shown by a verifier of this client. One that it made, and that its log
-    /// does not have, is what it is here, too: the proof that the log was rolled back.
-    pub async fn vouches(&self, client: ClientId, position: &str) -> Result<bool, AppError> {
-        if let Some(why) = self.why_not_ready() {
-            return Err(AppError::Fault(why.into()));
-        }
-        let Some(at) = self.parse_position(position) else { return Ok(false) };
-        self.shown(format!("below a relay, of {client},"), &at).await.map(|()| true)
-    }
-
-    /// Whether the log had this link at this position, as far as this node knows by heart.
-    pub(super) fn agrees(&self, at: &Position, max: usize) -> Option<bool> {
-        let state = self.state();
-        if at.epoch != state.publisher.epoch() {
-            return None;
-        }
-        state.publisher.agrees(at.rev, at.chain, max)
-    }
-
-    /// A verifier shows a position that this server signed, and that the log does not have.
-    pub(super) fn prove_by(&self, id: &impl Display, at: &Position, now: Time) {
-        let Position { epoch, rev, chain } = *at;
-        let what = format!("the verifier {id} shows the position {epoch}.{rev}, which this server signed");
-        let what =
-            if (epoch, rev) > self.at() { what } else { format!("{what}, and the log has another history there") };
-        self.prove(Proof::by_position(what, (epoch, rev), Some(chain), now));
     }
 
     /// The instance that it was, when it proves it; else a new one, committed before anything else.
@@ -231,7 +172,7 @@ impl Hub {
             None => {
                 let secret = new_secret(&real::RealChance.secret());
                 row.secret = secret.digest();
-                (secret, self.room()?.into_iter().chain([Change::InsertInstance(row.clone())]).collect())
+                (secret, self.room(&row)?.into_iter().chain([Change::InsertInstance(row.clone())]).collect())
             }
         };
         // To its end even if the verifier hangs up: a row that is not counted here would be nobody's to remove.
@@ -276,12 +217,11 @@ impl Hub {
     }
 
     /// Room for one more instance, before its row is made: those that are gone and can hold no lease any more give way.
-    fn room(&self) -> Result<Option<Change>, AppError> {
-        if !self.state().fleet.is_full() {
+    fn room(&self, row: &Instance) -> Result<Option<Change>, AppError> {
+        if self.state().fleet.no_room(row.id, row.client).is_none() {
             return Ok(None);
         }
-        let longest_life = i64::try_from(self.inner.max_life_s.saturating_mul(1000)).unwrap_or(i64::MAX);
-        let gone = self.prune_instances(longest_life);
+        let gone = self.prune_instances(0);
         if gone.is_empty() { Err(AppError::Overloaded) } else { Ok(Some(Change::RemoveInstances(gone))) }
     }
 
@@ -365,7 +305,10 @@ impl Subscription {
             return self.bye();
         }
         let state = hub.state();
-        if state.closed_clients.contains_key(&self.client) || state.fleet.must_return(self.instance) {
+        if state.closed_clients.contains_key(&self.client)
+            || state.fleet.must_return(self.instance)
+            || state.fleet.gives_way(self.instance, self.number)
+        {
             drop(state);
             return self.bye();
         }

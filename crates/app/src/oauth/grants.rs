@@ -1,15 +1,15 @@
 //! What somebody allowed, and how they take it back.
 use crate::{Acted, App, AppError, Caller, RepeatKey, Revoked};
 use portcullis_domain::changes::{Change, Changes, Expect};
-use portcullis_domain::event::Actor;
+use portcullis_domain::event::NewEvent;
 use portcullis_domain::kernel::{self, By, Door, Scope};
 use portcullis_domain::model::{Client, Consent, SessionKind};
 use portcullis_domain::view::GrantView;
 use portcullis_domain::{Chance, Decision, Refused};
-use portcullis_wire::{AccountId, ClientId, Time};
+use portcullis_wire::{AccountId, ClientId, SessionId, Time, TokenId};
 
-/// The most grants of one account that are looked at.
-const MAX_GRANTS: u32 = 1000;
+/// The most grants of one account that are looked at in one act.
+pub(super) const MAX_GRANTS: u32 = 1000;
 
 /// An application that an account allowed something.
 #[derive(Debug, Clone)]
@@ -44,6 +44,11 @@ impl App {
         Ok(apps)
     }
 
+    async fn living_grants(&self, account: AccountId, client: ClientId) -> Result<Vec<GrantView>, AppError> {
+        let grants = self.store().list_grants(account, Some(client), MAX_GRANTS).await;
+        grants.map_err(|e| self.fault(e.into()))
+    }
+
     /// Takes back what the caller's account allowed a client: everything that it has of the account ends, codes on their way
     /// too. 404 when nothing was allowed.
     pub async fn disconnect_app(
@@ -58,14 +63,21 @@ impl App {
             let consents = self.store().list_consents(account).await.map_err(|e| self.fault(e.into()))?;
             let consent = consents.into_iter().find(|consent| consent.client == client && !consent.scope.is_empty());
             let consent = consent.ok_or(Refused::NotFound)?;
-            let grants = self.store().list_grants(account, Some(client), MAX_GRANTS).await;
-            Ok((consent, grants.map_err(|e| self.fault(e.into()))?))
+            Ok((consent, self.living_grants(account, client).await?))
         };
-        let acted = self
-            .act(&by.actor.text(), repeat, load, |(consent, grants), chance| {
-                withdraw(account, consent, grants, &by, chance)
+        // More than one act takes: those end first, and the consent with the last of them.
+        while self.living_grants(account, client).await?.len() >= MAX_GRANTS as usize {
+            let load = || self.living_grants(account, client);
+            self.act("", None, load, |grants, chance| Decision {
+                outcome: Ok(()),
+                changes: ends(account, client, grants, &by, chance),
             })
             .await?;
+        }
+        let decide = |(consent, grants): &(Consent, Vec<GrantView>), chance: &mut dyn Chance| {
+            withdraw(account, consent, grants, &by, chance)
+        };
+        let acted = self.act(&by.actor.text(), repeat, load, decide).await?;
         match acted {
             Acted::Done((), committed) => Revoked::of(committed),
             Acted::Answered(()) => Err(AppError::Fault("a withdrawal without changes".into())),
@@ -96,39 +108,37 @@ fn withdraw(
     chance: &mut dyn Chance,
 ) -> Decision<()> {
     let client = consent.client;
-    let mut changes = Changes {
-        expects: by.expects().into_iter().collect(),
-        steps: vec![Change::WithdrawConsent { account, client, generation: consent.generation }],
-        ..Changes::default()
+    let besides = grants.iter().map(|view| view.grant.id).collect();
+    let mut changes = ends(account, client, grants, by, chance);
+    changes.steps.insert(0, Change::WithdrawConsent { account, client, generation: consent.generation });
+    changes.expects.push(Expect::NoOtherGrants { account, client, besides });
+    Decision { outcome: Ok(()), changes }
+}
+
+/// The ends of these grants, with one record for all.
+fn ends(account: AccountId, client: ClientId, grants: &[GrantView], by: &By<'_>, chance: &mut dyn Chance) -> Changes {
+    let mut changes = Changes { expects: by.expects().into_iter().collect(), ..Changes::default() };
+    let own = |view: &GrantView| match view.session.client == Some(client) {
+        true => Scope::Session { account, session: view.session.id },
+        false => Scope::Grant { account, session: view.session.id, grant: view.grant.id },
     };
-    changes.expects.push(Expect::NoOtherGrants {
-        account,
-        client,
-        besides: grants.iter().map(|view| view.grant.id).collect(),
-    });
-    let mut scopes: Vec<Scope> = grants
-        .iter()
-        .map(|view| match view.session.client == Some(client) {
-            true => Scope::Session { account, session: view.session.id },
-            false => Scope::Grant { account, session: view.session.id, grant: view.grant.id },
-        })
-        .collect();
+    let mut scopes: Vec<Scope> = grants.iter().map(own).collect();
     // Nothing lives: an entry that matches nothing moves the log on, so that the act has its rev.
     if scopes.is_empty() {
-        let (session, token) =
-            (portcullis_wire::SessionId::from_bits(0), portcullis_wire::TokenId::from_bits(chance.bits()));
-        scopes.push(Scope::Token { account, session, token });
+        let token = TokenId::from_bits(chance.bits());
+        scopes.push(Scope::Token { account, session: SessionId::from_bits(0), token });
     }
     for (n, scope) in scopes.into_iter().enumerate() {
-        let one = kernel::end(Door::ConsentWithdrawn, scope, None, &By { actor: by.actor, ..*by }, chance);
+        let one = kernel::end(Door::ConsentWithdrawn, scope, None, by, chance);
         changes.expects.extend(one.expects.into_iter().filter(|expect| !matches!(expect, Expect::Alive { .. })));
         changes.steps.extend(one.steps);
         if n == 0 {
-            changes.events.extend(one.events.into_iter().map(|event| match by.actor {
-                Actor::Account { session, .. } => event.session(session).client(client),
-                _ => event.client(client),
-            }));
+            let about = |event: NewEvent| match by.actor.session() {
+                Some(session) => event.session(session).client(client),
+                None => event.client(client),
+            };
+            changes.events.extend(one.events.into_iter().map(about));
         }
     }
-    Decision { outcome: Ok(()), changes }
+    changes
 }

@@ -60,11 +60,20 @@ impl App {
                     above.is_some_and(|above| above.grant.ended.is_none())
                 }
             };
-            Ok((view, given))
+            let others = match (view.ticket.account, view.ticket.client) {
+                (Some(account), Some(client)) => {
+                    let listed = self.store().list_grants(account, Some(client), super::grants::MAX_GRANTS).await;
+                    listed.map_err(|e| self.fault(e.into()))?
+                }
+                _ => vec![],
+            };
+            Ok((view, given, others))
         };
         let (keys, rules) = (self.keys(), &self.settings().rules);
         let acted = self
-            .act("", None, load, |(view, given), chance| redeem(view, *given, presented, rules, keys.mac(), chance))
+            .act("", None, load, |(view, given, others), chance| {
+                redeem(view, *given, others, presented, rules, keys.mac(), chance)
+            })
             .await;
         match acted.map_err(as_grant_error)? {
             Acted::Done(granted, _) | Acted::Answered(granted) => self.oauth_tokens(granted),

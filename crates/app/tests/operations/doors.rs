@@ -1,8 +1,9 @@
 //! The table door × credential (I8). A door without a row does not compile: the match below has no default arm.
+use crate::application::Application;
 use crate::world::{PASSWORD, World, settings};
 use portcullis_app::mass::Filtered;
 use portcullis_app::{Revoked, Tokens};
-use portcullis_domain::kernel::Door;
+use portcullis_domain::kernel::{self, By, Door, Scope};
 use portcullis_domain::mass::Filter;
 use portcullis_domain::model::ClientKind;
 use portcullis_domain::session_limit::{AtLimit, SessionLimit};
@@ -52,7 +53,11 @@ fn expected(door: Door) -> Row {
     };
     let account = Row { other_session: Ends, sign_in_in_progress: Ends, ..all_of(Ends) };
     match door {
-        Door::SignOut | Door::EndOne | Door::AdminEndSession | Door::Replay | Door::SessionLimit => one,
+        Door::SignOut | Door::EndOne | Door::AdminEndSession | Door::Replay | Door::SessionLimit | Door::RpLogout => {
+            one
+        }
+        // These end what an application got, and nothing of its user's own.
+        Door::CodeReplay | Door::TokenRevoked | Door::ConsentWithdrawn => all_of(Lives),
         // The session that the row is about is the one that is ended: an other one calls.
         Door::EndOthers | Door::PasswordChange => Row { other_session: Lives, bystander: Lives, ..all_of(Ends) },
         Door::EndAll | Door::AdminEndAccount | Door::Block | Door::Delete => Row { bystander: Lives, ..account },
@@ -130,6 +135,33 @@ async fn go_through(door: Door, world: &World, mine: &Tokens, other: &Tokens) ->
             world.refresh(&second.refresh_token).await.unwrap();
             let error = world.refresh(&mine.refresh_token).await.unwrap_err();
             assert_eq!(error.code(), Code::RefreshReused);
+            return None;
+        }
+        Door::CodeReplay | Door::TokenRevoked | Door::ConsentWithdrawn => {
+            let theirs = Application::register(app, "an app").await;
+            let caller = world.caller(mine).await.unwrap();
+            let code = theirs.code(app, &caller, "openid read").await.unwrap();
+            let tokens = theirs.redeem(app, &code).await.unwrap();
+            match door {
+                Door::CodeReplay => theirs.redeem(app, &code).await.map(|_| ()).unwrap_err(),
+                Door::TokenRevoked => {
+                    let refresh = tokens.refresh_token.as_ref().unwrap();
+                    app.revoke_token(theirs.client.id, refresh, None).await.unwrap();
+                    theirs.refresh(app, refresh).await.map(|_| ()).unwrap_err()
+                }
+                _ => {
+                    app.disconnect_app(&caller, theirs.client.id, None).await.unwrap();
+                    theirs.refresh(app, tokens.refresh_token.as_ref().unwrap()).await.map(|_| ()).unwrap_err()
+                }
+            };
+            return None;
+        }
+        Door::RpLogout => {
+            let caller = world.caller(mine).await.unwrap();
+            let by = By { actor: caller.actor(), role: None, ip: None, reason: None };
+            let scope = Scope::Session { account: world.ada.id, session: mine.session.id };
+            let changes = kernel::end(door, scope, None, &by, &mut portcullis_app::real::RealChance);
+            app.store().commit(changes).await.unwrap();
             return None;
         }
         Door::ClientOff => {

@@ -7,6 +7,7 @@ use portcullis_app::keys::MasterKey;
 use portcullis_app::mass::Filtered;
 use portcullis_app::roles::RoleChange;
 use portcullis_app::{Admin, App, AppError, Caller, RepeatKey, Tokens};
+use portcullis_domain::client::Profile;
 use portcullis_domain::import::{self, FirebaseProject, Line};
 use portcullis_domain::keys::Wanted;
 use portcullis_domain::mass::Filter;
@@ -188,7 +189,8 @@ impl Scene {
                 app.admin_change_roles(admin, change).await?.rev
             }
             Act::RegisterClient => {
-                app.admin_register_client(admin, "new", ClientKind::Verifier, again).await.map(|_| None)?
+                let new = app.admin_register_client(admin, "new", ClientKind::Verifier, Profile::default(), again);
+                new.await.map(|_| None)?
             }
             Act::ClientOff => app.admin_set_client_disabled(admin, self.on, true).await?.1.map(|revoked| revoked.rev),
             Act::ClientOn => app.admin_set_client_disabled(admin, self.off, false).await.map(|_| None)?,

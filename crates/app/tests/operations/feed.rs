@@ -27,7 +27,7 @@ pub struct Verifier {
     stream: Subscription,
 }
 
-fn opening(instance: Option<(InstanceId, SecretString)>) -> Opening {
+pub fn opening(instance: Option<(InstanceId, SecretString)>) -> Opening {
     Opening { name: "v".into(), policies: "closed".parse().unwrap(), bound_ms: None, instance, last_event_id: None }
 }
 
@@ -187,9 +187,21 @@ async fn instances_have_a_limit_that_no_row_passes_and_no_start_fails_at() {
     let third = hub.open(&client, opening(None)).await;
     assert!(third.is_ok());
     assert_eq!(store.list_instances().await.unwrap().len(), 2);
+    // Of many places a client leaves some to the others.
+    let many = start(8).await.unwrap();
+    let following_many = tokio::spawn(many.clone().follow());
+    let mut streams = Vec::new();
+    for _ in 2..7 {
+        streams.push(many.open(&client, opening(None)).await.unwrap());
+    }
+    assert_eq!(many.open(&client, opening(None)).await.unwrap_err().code(), Code::Overloaded);
+    let other = Client { id: ClientId::from_bits(5), ..client.clone() };
+    assert!(many.open(&other, opening(None)).await.is_ok());
+    drop(streams);
+    following_many.abort();
     // With a lower limit, or rows from elsewhere, all that are there count all the same.
     let again = start(1).await.unwrap();
-    assert_eq!(again.instances().1.len(), 2);
+    assert_eq!(again.instances().1.len(), 8);
     following.abort();
 }
 

@@ -2,10 +2,11 @@
 use crate::world::{Held, PASSWORD, bearer, settings, sign_in};
 use portcullis_app::keys::MasterKey;
 use portcullis_app::{Admin, App};
+use portcullis_domain::ticket::{self, Ticket, TicketKind};
 use portcullis_domain::{Change, Changes};
 use portcullis_store::faulty::{Faulty, Mode};
 use portcullis_store::memory::MemoryStore;
-use portcullis_wire::{LogId, SecretString, Time};
+use portcullis_wire::{Epoch, LogId, Rev, SecretString, Time};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering::SeqCst};
 use tokio::task::JoinSet;
@@ -63,7 +64,7 @@ async fn a_chore_that_meets_a_fault_does_the_rest_later() {
     settings.policy.ended_retention = 0;
     let clock = Arc::new(AtomicI64::new(1_800_000_000_000));
     for mode in [Mode::Before, Mode::After, Mode::Lost] {
-        for fails in 1..=6 {
+        for fails in 1..=7 {
             let mut tasks = JoinSet::new();
             let store = Arc::new(Faulty::new(memory(&clock)));
             let app = App::start(store.clone(), settings.clone(), MasterKey::generate(), &mut tasks).await.unwrap();
@@ -83,4 +84,35 @@ async fn a_chore_that_meets_a_fault_does_the_rest_later() {
             app.refresh(&alive.refresh_token, bearer()).await.unwrap();
         }
     }
+}
+
+#[tokio::test]
+async fn tickets_go_ten_minutes_after_their_end() {
+    let clock = Arc::new(AtomicI64::new(1_800_000_000_000));
+    let mut tasks = JoinSet::new();
+    let app = App::start(Arc::new(memory(&clock)), settings(), MasterKey::generate(), &mut tasks).await.unwrap();
+    tasks.abort_all(); // only the test's own calls are counted
+    while tasks.join_next().await.is_some() {}
+    let ticket = |n: i64| Ticket {
+        id: ticket::id(TicketKind::Proof, &n.to_string()),
+        kind: TicketKind::Proof,
+        account: None,
+        session: None,
+        client: None,
+        born: Rev::ZERO,
+        epoch: Epoch(1),
+        expires_at: app.now().plus(n),
+        body: String::new(),
+        version: 1,
+        used: None,
+    };
+    // More than one step takes.
+    let steps = (0..5_000).map(|n| Change::InsertTicket(ticket(n))).collect();
+    app.store().commit(Changes { steps, ..Changes::default() }).await.unwrap();
+    for (passed, left) in [(0, 5_000), (600_000, 5_000), (1, 4_999), (4_000, 999), (4_000, 0)] {
+        clock.fetch_add(passed, SeqCst);
+        app.prune_all().await.unwrap();
+        assert_eq!(app.store().count_rows().await.unwrap().tickets, left);
+    }
+    assert_eq!(app.counts().tickets_pruned.load(SeqCst), 5_000);
 }

@@ -2,10 +2,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on stops")]
 
 mod acts;
+mod application;
 mod doors;
 mod every_act;
 mod faults;
 mod feed;
+mod history;
 mod housekeeping;
 mod keys;
 mod master;

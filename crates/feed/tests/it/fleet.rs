@@ -1,4 +1,5 @@
 use crate::support::Chance;
+use portcullis_feed::fleet::limit_of_client;
 use portcullis_feed::fleet::{Full, Instance, Unknown};
 use portcullis_feed::mono::{lengthened, shortened};
 use portcullis_feed::{Fleet, Mono, Policies, Policy};
@@ -127,21 +128,73 @@ fn a_lower_bound_counts_after_the_old_one() {
     assert_eq!(f.enforcement(Rev(1), Mono(6010), Mono(6020)).complete_at, Some(Mono(7010)));
 }
 
+/// What is kept of those that are gone is judged one by one: a route under `open` keeps its own instance alone.
+#[test]
+fn one_open_route_keeps_nobody_elses_instance() {
+    let mut f = fleet();
+    for (n, policy) in [(1, Policy::Closed), (2, Policy::Open), (3, Policy::Introspect)] {
+        f.known(instance(n, policy), Mono(0)).unwrap();
+        f.lease_granted(id(n), Mono(0), Mono(0)).unwrap();
+    }
+    let longest_life_ms = 90_000;
+    assert_eq!(f.prune(0, longest_life_ms, Mono(5_050)), [], "their leases may live");
+    assert_eq!(f.prune(0, longest_life_ms, Mono(5_051)), [id(1), id(3)]);
+    assert_eq!(f.prune(0, longest_life_ms, Mono(longest_life_ms)), []);
+    assert_eq!(f.prune(0, longest_life_ms, Mono(longest_life_ms + 1)), [id(2)]);
+}
+
+#[test]
+fn a_client_has_a_limit_of_instances_and_leaves_places_for_others() {
+    let of_client =
+        |n: u128, client: u128| Instance { client: ClientId::from_bits(client), ..instance(n, Policy::Closed) };
+    assert_eq!([2, 8, 10_000].map(limit_of_client), [2, 7, 8_750]);
+    let mut f = Fleet::new(B, 0, 8);
+    for n in 1..=7 {
+        f.known(of_client(n, 1), Mono(0)).unwrap();
+    }
+    assert_eq!(f.known(of_client(8, 1), Mono(0)), Err(Full::Client));
+    f.known(of_client(7, 1), Mono(1)).unwrap();
+    f.known(of_client(8, 2), Mono(1)).unwrap();
+    assert_eq!(f.known(of_client(9, 2), Mono(1)), Err(Full::Fleet));
+    assert_eq!(f.prune(0, 0, Mono(6_000)).len(), 8);
+    assert_eq!(f.no_room(id(8), ClientId::from_bits(1)), None, "the count goes with the instances");
+    let mut f = Fleet::new(B, 0, 8).with_limit_of_client(1);
+    f.restore(of_client(1, 1), Mono(0)).unwrap();
+    f.restore(of_client(2, 1), Mono(0)).unwrap(); // whatever was committed counts
+    assert_eq!(f.known(of_client(3, 1), Mono(0)), Err(Full::Client));
+    f.known(of_client(2, 1), Mono(0)).unwrap();
+}
+
+#[test]
+fn of_the_streams_of_an_instance_the_newest_go_on() {
+    let mut f = fleet();
+    f.known(instance(1, Policy::Closed), Mono(0)).unwrap();
+    f.known(instance(2, Policy::Closed), Mono(0)).unwrap();
+    let mut streams = Vec::new();
+    for n in 0..6 {
+        streams.push(f.stream_opened(id(1), Mono(n)).unwrap());
+    }
+    let other = f.stream_opened(id(2), Mono(0)).unwrap();
+    let gives_way: Vec<bool> = streams.iter().map(|stream| f.gives_way(id(1), *stream)).collect();
+    assert_eq!(gives_way, [true, true, false, false, false, false]);
+    assert!(!f.gives_way(id(2), other) && f.gives_way(id(3), other));
+}
+
 #[test]
 fn limits_and_pruning() {
     let mut f = Fleet::new(B, 0, 2);
     f.known(instance(1, Policy::Closed), Mono(0)).unwrap();
     f.known(instance(2, Policy::Closed), Mono(0)).unwrap();
     f.known(instance(2, Policy::Open), Mono(1)).unwrap();
-    assert_eq!(f.known(instance(3, Policy::Closed), Mono(0)), Err(Full));
+    assert_eq!(f.known(instance(3, Policy::Closed), Mono(0)), Err(Full::Fleet));
     assert_eq!(f.lease_granted(id(3), Mono(0), Mono(0)), Err(Unknown));
     assert!(!f.may_lease(id(3), Mono(9)));
     f.stream_opened(id(1), Mono(5)).unwrap();
-    assert_eq!(f.prune(1, Mono(5051)), Vec::<InstanceId>::new(), "not sooner than the bound");
-    assert_eq!(f.prune(1, Mono(5052)), [id(2)]);
+    assert_eq!(f.prune(1, 9_000, Mono(5051)), Vec::<InstanceId>::new(), "not sooner than the bound");
+    assert_eq!(f.prune(1, 5_050, Mono(5052)), [id(2)]);
     f.stream_closed(id(1));
     assert_eq!(f.list(Mono(5052)).len(), 1);
-    assert_eq!(f.prune(1, Mono(10_100)), [id(1)]);
+    assert_eq!(f.prune(1, 9_000, Mono(10_100)), [id(1)]);
     assert!(f.is_empty());
 }
 

@@ -2,9 +2,9 @@
 //! what it acknowledges everybody has.
 use crate::support::{Chance, LOG, end, ses};
 use portcullis_feed::fleet::Instance;
-use portcullis_feed::publisher::Limits;
+use portcullis_feed::publisher::{Limits, Resume};
 use portcullis_feed::relay::{Refused, age_ms, oldest};
-use portcullis_feed::subscriber::{Action, Ask, Config, Frame, Input, Now};
+use portcullis_feed::subscriber::{Action, Ask, Config, Frame, Input, Now, Trouble};
 use portcullis_feed::{Mono, Policies, Policy, Publisher, Relay, Subscriber};
 use portcullis_wire::frame::{AckAnswer, AckRequest, Entries, Hello, Tail};
 use portcullis_wire::{Chain, ClientId, Entry, InstanceId, Rev, SecretString, Target, Time};
@@ -34,6 +34,100 @@ fn question(n: usize, log: &Publisher, applied: Rev) -> AckRequest {
     }
 }
 
+/// A verifier below the relay, or another relay; with the stream that it follows.
+struct Below {
+    it: Subscriber,
+    asks: Vec<Ask>,
+    opens: bool,
+    /// Generation and position of its stream.
+    stream: Option<(u64, Rev)>,
+    troubles: Vec<Trouble>,
+}
+
+impl Below {
+    fn new(relays: bool) -> Self {
+        let it = Subscriber::new(Config { relays, ..Config::default() });
+        Self { it, asks: Vec::new(), opens: false, stream: None, troubles: Vec::new() }
+    }
+
+    fn takes(&mut self, input: Input, now: i64) {
+        let at = Now { mono: Mono(now), wall: Time(1_000_000 + now), chance: now as u64 };
+        for action in self.it.handle(input, at) {
+            match action {
+                Action::Ask(ask) => self.asks.push(ask),
+                Action::Connect { .. } => self.opens = true,
+                Action::Disconnect => self.stream = None,
+                Action::Report(trouble) => self.troubles.push(trouble),
+                Action::Pull { .. } | Action::Publish => {}
+            }
+        }
+    }
+
+    /// The relay goes on from the position that it shows, or sends a snapshot.
+    fn connects(&mut self, world: &mut World) {
+        self.opens = false;
+        world.relay.introduce(instance(0), Mono(world.now)).unwrap();
+        world.relay.stream_opened(id(0), Mono(world.now)).unwrap();
+        let Some(log) = world.relay.log() else { return };
+        let hello = Hello { instance: id(0), head: log.head(), chain: log.chain(), ..hello(&world.log) };
+        self.stream = Some((world.relay.generation(), log.head()));
+        let name = world.relay.position().map(str::to_owned);
+        let from = self.it.position().and_then(|name| name.strip_prefix("name of ")?.parse().ok());
+        let frame = match from.map(|rev| log.resume(log.epoch(), Rev(rev), 100)) {
+            Some(Resume::Entries(entries)) => Frame::Entries(Entries { entries, ack: false }),
+            _ => Frame::Snapshot(log.snapshot(100).remove(0)),
+        };
+        self.takes(Input::Frame(Frame::Hello(hello), None), world.now);
+        self.takes(Input::Frame(frame, name), world.now);
+    }
+
+    /// All goes its way for so long; whether it is fresh then.
+    fn lives(&mut self, world: &mut World, ms: i64) -> bool {
+        for _ in 0..ms / 20 {
+            world.goes_on();
+            self.takes(Input::Tick, world.now);
+            if self.opens {
+                self.connects(world);
+            }
+            if let (Some((generation, at)), Some(log)) = (self.stream, world.relay.log()) {
+                if generation != world.relay.generation() {
+                    self.takes(Input::Frame(Frame::Bye, None), world.now);
+                } else if let Resume::Entries(entries) = log.resume(log.epoch(), at, 100)
+                    && log.head() > at
+                {
+                    self.stream = Some((generation, log.head()));
+                    self.takes(Input::Frame(Frame::Entries(Entries { entries, ack: false }), None), world.now);
+                }
+            }
+            let (mono, wall) = world.at();
+            for ask in std::mem::take(&mut self.asks) {
+                let asked = AckRequest { nonce: ask.nonce.clone(), ..question(0, &world.log, ask.applied) };
+                let input = match world.relay.answer(&asked, mono, mono, wall) {
+                    Ok(answer) => Input::Answer(answer),
+                    Err(refused) => Input::AskFailed { nonce: ask.nonce, gone: refused == Refused::Gone },
+                };
+                self.takes(input, world.now);
+            }
+        }
+        let (mono, wall) = world.at();
+        self.it.knowledge().fresh(mono, wall)
+    }
+}
+
+fn hello(log: &Publisher) -> Hello {
+    Hello {
+        v: 1,
+        log: LOG,
+        instance: id(99),
+        instance_secret: SecretString::new("s"),
+        epoch: log.epoch(),
+        head: log.head(),
+        chain: log.chain(),
+        bound_ms: B as u64,
+        max_life_s: 60,
+    }
+}
+
 /// The server, the relay's follower, and the relay.
 struct World {
     log: Publisher,
@@ -41,6 +135,9 @@ struct World {
     relay: Relay,
     asks: Vec<Ask>,
     now: i64,
+    /// Its stream was another server's for a moment.
+    forked: bool,
+    opens: bool,
 }
 
 impl World {
@@ -49,7 +146,7 @@ impl World {
         log.set_keys(Vec::new());
         let follower = Subscriber::new(Config { relays: true, ..Config::default() });
         let relay = Relay::new(0, BELOW, Limits::default());
-        let mut world = Self { log, follower, relay, asks: Vec::new(), now: 10_000 };
+        let mut world = Self { log, follower, relay, asks: Vec::new(), now: 10_000, forked: false, opens: false };
         world.takes(Input::Tick);
         world.connects();
         world
@@ -59,18 +156,19 @@ impl World {
         (Mono(self.now), Time(1_000_000 + self.now))
     }
 
+    /// Time passes, and the server does what it is asked.
+    fn goes_on(&mut self) {
+        self.now += 20;
+        self.takes(Input::Tick);
+        if self.opens {
+            self.connects();
+        }
+        self.answered();
+    }
+
     fn connects(&mut self) {
-        let hello = Hello {
-            v: 1,
-            log: LOG,
-            instance: id(99),
-            instance_secret: SecretString::new("s"),
-            epoch: self.log.epoch(),
-            head: self.log.head(),
-            chain: self.log.chain(),
-            bound_ms: B as u64,
-            max_life_s: 60,
-        };
+        self.opens = false;
+        let hello = hello(&self.log);
         self.takes(Input::Frame(Frame::Hello(hello), None));
         for part in self.log.snapshot(100) {
             self.takes(Input::Frame(Frame::Snapshot(part), Some(format!("name of {}", self.log.head()))));
@@ -80,7 +178,8 @@ impl World {
     fn takes(&mut self, input: Input) {
         let (mono, wall) = self.at();
         for action in self.follower.handle(input, Now { mono, wall, chance: self.now as u64 }) {
-            assert!(!matches!(action, Action::Disconnect), "the relay refuses the log");
+            assert!(self.forked || !matches!(action, Action::Disconnect), "the relay refuses the log");
+            self.opens |= matches!(action, Action::Connect { .. });
             if let Action::Ask(ask) = action {
                 self.asks.push(ask);
             }
@@ -189,18 +288,8 @@ fn there_is_a_limit_and_a_lower_bound_calls_everyone_back() {
     let open = Policies::only(Policy::Open);
     world.relay.introduce(Instance { policies: open, ..instance(0) }, Mono(world.now)).unwrap();
     assert_eq!(world.relay.fleet().policies(), open.with(Policy::Closed));
-    let (generation, hello) = (world.relay.generation(), |world: &World| Hello {
-        v: 1,
-        log: LOG,
-        instance: id(99),
-        instance_secret: SecretString::new("s"),
-        epoch: world.log.epoch(),
-        head: world.log.head(),
-        chain: world.log.chain(),
-        bound_ms: B as u64 / 2,
-        max_life_s: 60,
-    });
-    let hello = hello(&world);
+    let generation = world.relay.generation();
+    let hello = Hello { bound_ms: B as u64 / 2, ..hello(&world.log) };
     world.takes(Input::Frame(Frame::Hello(hello), None));
     assert_eq!(world.asked_by(1, 0, world.now).map(drop), Err(Refused::Gone), "it was told a longer one");
     assert_eq!(told(&mut world, 1), Ok(B / 2));
@@ -338,4 +427,51 @@ fn nobody_below_has_said_anything_of_what_began_anew() {
     world.relay.stream_opened(instance(0).id, Mono(world.now)).unwrap();
     world.asked_by(0, 3, world.now).unwrap();
     assert_eq!(world.relay.enforced(Mono(world.now)), Rev(3));
+}
+
+/// What a relay hands on before the server has named it may be of a fork. Who is below leaves that with it, and follows the right
+/// log when it comes, without being started anew: also one that knows nothing else, and a relay below the relay.
+#[test]
+fn a_fork_that_a_relay_handed_on_is_left_below_it() {
+    for (met_before, relays) in [(true, false), (true, true), (false, false), (false, true)] {
+        let (mut world, mut below) = (World::new(), Below::new(relays));
+        let entry = world.commits();
+        world.takes(Input::Frame(Frame::Entries(Entries { entries: vec![entry], ack: false }), None));
+        world.goes_on();
+        if met_before {
+            assert!(below.lives(&mut world, 2 * B), "{:?}", below.troubles);
+            assert_eq!(below.it.position(), Some("name of 1"));
+        } else {
+            world.answered();
+        }
+        // The stream brings what the server never wrote; what it wrote comes with its answer.
+        world.forked = true;
+        let (forged, asks) = (end(2, Target::All), std::mem::take(&mut world.asks));
+        world.takes(Input::Frame(Frame::Entries(Entries { entries: vec![forged], ack: false }), None));
+        let asks = std::mem::replace(&mut world.asks, asks);
+        below.takes(Input::Tick, world.now);
+        if below.opens {
+            below.connects(&mut world);
+        } else {
+            let Resume::Entries(entries) = world.relay.log().unwrap().resume(world.log.epoch(), Rev(1), 9) else {
+                panic!("the relay has it");
+            };
+            below.takes(Input::Frame(Frame::Entries(Entries { entries, ack: false }), None), world.now);
+        }
+        assert_eq!((below.it.knowledge().applied, below.it.link()), (Rev(2), world.relay.log().map(Publisher::chain)));
+        let (mono, wall) = world.at();
+        for ask in std::mem::take(&mut below.asks) {
+            let asked = AckRequest { nonce: ask.nonce, ..question(0, &world.log, ask.applied) };
+            let answer = world.relay.answer(&asked, mono, mono, wall);
+            answer.into_iter().for_each(|answer| below.takes(Input::Answer(answer), world.now));
+        }
+        world.commits();
+        world.asks.extend(asks);
+        below.lives(&mut world, 4 * B);
+        let entry = world.commits();
+        world.takes(Input::Frame(Frame::Entries(Entries { entries: vec![entry], ack: false }), None));
+        assert!(below.lives(&mut world, 4 * B), "{met_before} {relays}: {:?}", below.troubles);
+        assert_eq!((below.it.knowledge().applied, below.it.link()), (Rev(3), Some(world.log.chain())));
+        assert!(below.troubles.contains(&Trouble::Fork), "it was never in the fork");
+    }
 }

@@ -1,5 +1,6 @@
 //! What people's own programs call: sign up, sign in, refresh, look at the own devices, end them.
 mod accounts;
+mod apps;
 mod me;
 mod own;
 mod sessions;
@@ -16,6 +17,8 @@ pub(crate) fn routes(table: Table) -> Table {
         .delete("/v1/me", own::delete)
         .post("/v1/me/password", own::password)
         .get("/v1/me/events", own::events)
+        .get("/v1/me/apps", apps::list)
+        .delete("/v1/me/apps/{client_id}", apps::disconnect)
         .get("/v1/me/sessions", me::sessions)
         .delete("/v1/me/sessions", me::end_all)
         .delete("/v1/me/sessions/current", me::end_current)

@@ -289,7 +289,7 @@ async fn a_foreign_page_in_a_real_browser() {
 }
 
 /// With `PORTCULLIS_TEST_SHOTS` set to a directory, pictures of the pages for people to look at.
-fn shoot(browser: &mut Browser, name: &str) {
+pub(crate) fn shoot(browser: &mut Browser, name: &str) {
     let Some(directory) = std::env::var_os("PORTCULLIS_TEST_SHOTS") else { return };
     for (suffix, dark, width, height) in
         [("", false, 1000, 900), ("-dark", true, 1000, 900), ("-narrow", false, 390, 844)]

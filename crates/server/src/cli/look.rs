@@ -75,6 +75,9 @@ pub struct RelayArgs {
     /// Its private key (PEM).
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     pub tls_key: Option<PathBuf>,
+    /// Serves /healthz, /readyz and /metrics there, and no more on the address for verifiers [default: there].
+    #[arg(long, value_name = "ADDRESS")]
+    pub ops_listen: Option<String>,
     /// The longest stream_grace of the verifiers below, such as 2s.
     #[arg(long, value_name = "SPAN", default_value = "0s")]
     pub stream_grace: String,
@@ -84,6 +87,9 @@ pub struct RelayArgs {
     /// The most running copies of verifiers below.
     #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub max_verifiers: u32,
+    /// The most of one client [default: seven eighths of those, so that no client takes all places].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub max_verifiers_per_client: Option<u32>,
     /// What the log lines are: text or json.
     #[arg(long, value_name = "WORD", default_value = "text", value_parser = ["text", "json"])]
     pub log_format: String,

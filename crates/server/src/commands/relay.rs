@@ -7,7 +7,7 @@ use crate::cli::look::RelayArgs;
 use crate::settings::address;
 use crate::{telemetry, tls};
 use portcullis_http::{Limits, Listener, Traffic, serve_any};
-use portcullis_relay::{Hub, Settings, router};
+use portcullis_relay::{Hub, Settings, limit_of_client, ops_router, router};
 use portcullis_tower::Config;
 use portcullis_wire::time;
 use std::net::SocketAddr;
@@ -22,20 +22,23 @@ const CONNECTIONS_MORE: usize = 256;
 /// Serves until a signal ends it.
 pub fn run(args: &RelayArgs, reach: &Reach) -> Outcome {
     let (config, settings) = (config(args, reach)?, settings(args)?);
-    let listen = address(&args.listen).map_err(|why| Failure::config(format!("--listen {:?}: {why}", args.listen)))?;
+    let place =
+        |flag: &str, given: &str| address(given).map_err(|why| Failure::config(format!("{flag} {given:?}: {why}")));
+    let listen = place("--listen", &args.listen)?;
+    let ops = args.ops_listen.as_deref().map(|given| place("--ops-listen", given)).transpose()?;
     let files = args.tls_cert.clone().zip(args.tls_key.clone()).map(|(cert, key)| tls::Files { cert, key });
     telemetry::start(args.log_format == "json", "info");
     raise_descriptors();
     block_on(async move {
         let mut signals = Signals::listen()?;
-        serve(config, settings, listen, files, &mut signals).await
+        serve(config, settings, (listen, ops), files, &mut signals).await
     })
 }
 
 async fn serve(
     config: Config,
     settings: Settings,
-    listen: SocketAddr,
+    (listen, ops): (SocketAddr, Option<SocketAddr>),
     files: Option<tls::Files>,
     signals: &mut Signals,
 ) -> Outcome {
@@ -44,10 +47,11 @@ async fn serve(
         Some(files) => Some((files.clone(), files.load().map_err(Failure::config)?.begin(&traffic))),
         None => None,
     };
-    let listener = TcpListener::bind(listen).await;
-    let listener =
-        listener.map_err(|error| Failure::config(format!("--listen {listen}: cannot listen there: {error}")))?;
-    let address = listener.local_addr().map_err(|error| Failure::config(format!("--listen: {error}")))?;
+    let (listener, address) = bind("--listen", listen).await?;
+    let ops = match ops {
+        Some(at) => Some(bind("--ops-listen", at).await?),
+        None => None,
+    };
     if certificate.is_none() && !address.ip().is_loopback() {
         tracing::warn!(%address, "served without TLS: whoever is on the way reads secrets and can forge keys. Give --tls-cert and --tls-key, or let a proxy on this machine speak TLS");
     }
@@ -71,10 +75,24 @@ async fn serve(
         let name = signals.next().await;
         tracing::info!(signal = name, "ending: streams first, then the requests in flight");
     };
-    serve_any(listener, router(hub), goodbye, limits, traffic, told).await;
+    let router = router(hub.clone(), ops.is_none());
+    if let Some((ops, address)) = ops {
+        tracing::info!(%address, "for operators: /healthz, /readyz, /metrics");
+        let (router, traffic) = (ops_router(hub), traffic.clone());
+        let never = std::future::pending();
+        background.spawn(serve_any(Listener::Tcp(ops), router, || (), Limits::default(), traffic, never));
+    }
+    serve_any(listener, router, goodbye, limits, traffic, told).await;
     background.shutdown().await;
     tracing::info!("ended");
     Ok(Exit::Done)
+}
+
+async fn bind(flag: &str, at: SocketAddr) -> Result<(TcpListener, SocketAddr), Failure> {
+    let cannot = |error| Failure::config(format!("{flag} {at}: cannot listen there: {error}"));
+    let listener = TcpListener::bind(at).await.map_err(cannot)?;
+    let address = listener.local_addr().map_err(cannot)?;
+    Ok((listener, address))
 }
 
 fn settings(args: &RelayArgs) -> Result<Settings, Failure> {
@@ -83,7 +101,10 @@ fn settings(args: &RelayArgs) -> Result<Settings, Failure> {
         Failure::config(format!("--stream-grace {given:?}: a duration needs a unit, such as 2s"))
     };
     let stream_grace_ms = time::parse_span(&args.stream_grace).filter(|ms| *ms >= 0).ok_or_else(wrong)?;
-    Ok(Settings { max_verifiers: args.max_verifiers as usize, stream_grace_ms })
+    let max_verifiers = args.max_verifiers as usize;
+    let max_verifiers_per_client =
+        args.max_verifiers_per_client.map_or(limit_of_client(max_verifiers), |given| given as usize);
+    Ok(Settings { max_verifiers, max_verifiers_per_client, stream_grace_ms })
 }
 
 fn config(args: &RelayArgs, reach: &Reach) -> Result<Config, Failure> {

@@ -259,3 +259,23 @@ async fn a_standby_without_an_acknowledged_refresh_shuts_every_node_until_the_ri
     }
     assert_eq!(rest, [200; 3]);
 }
+
+/// Its own acts are all there for each node that lives: what is missing only the dead one was told.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_only_a_dead_node_was_told_shuts_the_others() {
+    let _turn = turn().await;
+    let mut stage = Stage::build(false).await;
+    stage.standby.catch_up(&stage.primary);
+    stage.standby.lose_touch();
+    let superseded = stage.refresh_kept().await;
+    tokio::time::sleep(Duration::from_millis(2_500)).await; // until the others have looked, and read the log after that
+    let mut dead = stage.nodes.remove(0);
+    dead.end(Signal::KILL).await;
+    stage.verifiers.remove(0);
+    stage.fail_over();
+    stage.all_are_shut("of the node").await;
+    let old = json!({ "refresh_token": superseded });
+    for node in &stage.nodes {
+        assert_eq!(call(node.at, "POST", "/v1/sessions/refresh", None, Some(old.clone())).await.0, 503);
+    }
+}

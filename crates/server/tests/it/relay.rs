@@ -14,6 +14,9 @@ use std::net::SocketAddr;
 use std::process::Command;
 use std::time::Duration;
 
+mod fork;
+mod limits;
+
 const BOUND: [&str; 2] = ["--bound", "2s"];
 const BOUND_US: i64 = 2_000_000;
 const BELOW: usize = 6;
@@ -417,6 +420,7 @@ fn a_wrong_word_is_named() {
         run(&dir.0, &[&up, more].concat())
     };
     relay(&["--listen", "nowhere"]).must(2, "--listen");
+    relay(&["--ops-listen", "nowhere"]).must(2, "--ops-listen");
     relay(&["--bound", "5"]).must(2, "needs a unit");
     relay(&["--stream-grace", "x"]).must(2, "--stream-grace");
     relay(&["--log", "x"]).must(2, "--log");

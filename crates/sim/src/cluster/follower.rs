@@ -128,7 +128,7 @@ impl World {
                 }
                 // A balancer is between.
                 let own = match self.followers[which].up {
-                    Some(Up::Node(id)) => Some(id).filter(|_| self.rng.chance(500)),
+                    Some(Up::Node(id)) => Some(id).filter(|_| self.sticky || self.rng.chance(500)),
                     _ => None,
                 };
                 match own.or_else(|| self.some_node()) {

@@ -104,6 +104,8 @@ pub struct World {
     relayed: Vec<Relayed>,
     /// Nodes stand still often, and for longer than their rows are waited for.
     restless: bool,
+    /// The balancer sends the questions of a verifier where its stream is: then no other node has heard of it.
+    sticky: bool,
     counts: Counts,
     violation: Option<Violation>,
     hash: u64,
@@ -143,6 +145,7 @@ impl World {
             waits: Vec::new(),
             relayed: Vec::new(),
             restless: false,
+            sticky: false,
             counts: Counts::default(),
             violation: None,
             hash: seed,
@@ -153,6 +156,7 @@ impl World {
             world.start_node();
         }
         world.restless = world.rng.chance(300);
+        world.sticky = world.rng.chance(300);
         if !world.restless {
             world.start_relays();
         }
@@ -199,7 +203,13 @@ impl World {
         match self.rng.range(0, 999) {
             0..=99 => self.somebody_gets_a_token(),
             100..=146 => self.somebody_is_ended(),
-            147..=149 => self.a_node_leaves(),
+            147..=149 => {
+                self.a_node_leaves();
+                // While leases that it gave live.
+                if self.rng.chance(500) {
+                    self.somebody_is_ended();
+                }
+            }
             150 | 151 => self.a_node_dies(),
             152 | 153 => self.a_node_stands_still(),
             154 | 155 => self.a_node_is_cut_off(),
@@ -208,6 +218,7 @@ impl World {
             163 | 164 if self.nodes.len() < 4 => self.start_node(),
             165 | 166 => self.a_relay_stands_still(),
             170..=174 if self.restless => self.a_node_stands_still(),
+            175..=177 if self.sticky => self.a_node_cannot_write(),
             167..=169 => self.a_relay_is_cut_off(),
             _ => {}
         }

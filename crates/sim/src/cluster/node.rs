@@ -186,7 +186,8 @@ impl World {
     /// The database takes its reads and no writes, as after a failover to one that is read-only.
     pub fn a_node_cannot_write(&mut self) {
         let Some(id) = self.some_node() else { return };
-        let length = self.rng.range(1_000, 30_000);
+        // Where nobody else hears of its verifiers, for longer than its row is waited for.
+        let length = self.rng.range(if self.sticky { 15_000 } else { 1_000 }, 30_000);
         tell!(self, "{id:?} cannot write its row for {length} ms");
         self.counts.add("cluster: nodes that cannot write");
         if let Some(node) = self.nodes.get_mut(&id) {

@@ -160,7 +160,7 @@ impl World {
             relaying.streams.remove(&which);
             relaying.relay.fleet_mut().stream_closed(id);
             if forgets {
-                relaying.relay.fleet_mut().prune(0, mono.plus(100_000));
+                relaying.relay.fleet_mut().prune(0, 0, mono.plus(100_000));
             }
             self.counts.add("cluster: streams ended by a relay");
             self.followers[which].inbox.push_back(Input::Frame(Frame::Bye, None));

@@ -11,13 +11,16 @@ use portcullis_wire::NodeId;
 use std::collections::BTreeMap;
 use std::ops::{Deref, DerefMut};
 
+/// How often a server looks at the others' counts, in milliseconds.
+const LOOK: i64 = 1_000;
+
 /// A database, and what it has beside its rows.
 #[derive(Clone)]
 pub struct Db {
     memory: Memory,
     /// The commits of each server, where they are counted.
     counts: BTreeMap<NodeId, u64>,
-    timeline: u32,
+    pub timeline: u32,
 }
 
 impl Deref for Db {
@@ -82,10 +85,45 @@ impl World {
         }
     }
 
+    /// The server looks whether what it has seen of the others' counts is there: every second, and when a standby has taken over.
+    /// Its reads of the log, one in each step, confirm what it saw before.
+    pub fn look_at_others(&mut self) {
+        let (epoch, at, timeline) = (self.volume.db.stamp(self.time()).epoch, self.now, self.volume.db.timeline);
+        let (forgotten, unconfirmed) = (self.has(Lapse::OthersForgotten), self.has(Lapse::OthersUnconfirmed));
+        let now = self.time();
+        let Some(node) = self.node.as_mut() else { return };
+        let Some(ledger) = node.ledger else { return };
+        let mut found = self.volume.db.counts.clone();
+        found.remove(&ledger.told.by);
+        node.others.confirmed(node.others.looks(), timeline);
+        if at < node.others_at && timeline == node.timeline {
+            return;
+        }
+        (node.others_at, node.timeline) = (at + LOOK, timeline);
+        let looked = node.others.look(epoch, timeline, &found);
+        if unconfirmed {
+            node.others.confirmed(node.others.looks(), timeline);
+        }
+        if let Err((by, count)) = looked
+            && !forgotten
+        {
+            let seen = Commits { by, count, timeline: ledger.told.timeline };
+            self.counts.add("rollback: told by what was seen of another server");
+            let what = seen.lost_of_another(found.get(&by).copied(), timeline);
+            self.prove(Proof::by_commits(what, epoch, seen, now));
+        }
+    }
+
     /// One commit in the database. `told`: its acknowledgement reached the server.
     pub fn counted(&mut self, changes: Changes, told: bool) -> bool {
         let now = self.time();
         let (epoch, known) = (self.volume.db.stamp(now).epoch, self.node.as_ref().and_then(|node| node.ledger));
+        if self.another_acts {
+            let done = self.volume.db.commit(changes, now).is_ok();
+            *self.volume.db.counts.entry(self.another).or_default() += u64::from(done);
+            self.counts.add("rollback: commits of another server");
+            return done;
+        }
         let checked = !self.has(Lapse::CommitsUncounted) && !self.has(Lapse::NeverLooked);
         if let Some(known) = known.filter(|known| checked && known.epoch == epoch) {
             let found = self.volume.db.counts.get(&known.told.by).copied().unwrap_or(0);
@@ -109,6 +147,19 @@ impl World {
         told
     }
 
+    /// What only the other server was told, which this one sees; and the standby that has nothing of it.
+    pub fn only_the_other_one_is_ahead(&mut self) -> Db {
+        let standby = self.volume.db.clone();
+        self.another_acts = true;
+        (0..4).for_each(|_| self.somebody_refreshes());
+        self.another_acts = false;
+        for _ in 0..2 {
+            self.now += LOOK;
+            self.look_at_others();
+        }
+        standby
+    }
+
     /// A standby takes over. It was in step until `standby`; without one it has everything that was acknowledged.
     pub fn standby_takes_over(&mut self, standby: Option<Db>) {
         // What is under way is lost with the primary, and nobody was told of it.
@@ -116,10 +167,30 @@ impl World {
         if self.rng.chance(500) {
             self.counted(Changes::default(), false);
         }
+        if standby.is_none() && self.rng.chance(500) {
+            // Seen before any standby had it: a wait for the standby that was broken off.
+            self.another_acts = true;
+            self.counted(Changes::default(), false);
+            self.another_acts = false;
+            self.now += LOOK;
+            self.look_at_others();
+        }
         let told = self.node.as_ref().and_then(|node| node.ledger).map(|ledger| ledger.told);
         let timeline = self.volume.db.timeline + 1;
         let lost = |db: &Db| told.is_some_and(|told| told.lost(db.counts.get(&told.by).copied(), timeline).is_some());
-        let acknowledged_lost = standby.as_ref().is_some_and(lost);
+        let lost = standby.as_ref().is_some_and(lost);
+        // What only the other one was told, which dies with the primary; and what this one has seen of that.
+        let by_another = |db: &Db| db.counts.get(&self.another).copied().unwrap_or(0);
+        let lost_by_another = standby.as_ref().is_some_and(|db| by_another(db) < by_another(&self.volume.db));
+        let found = standby.as_ref().map(|db| (db.stamp(self.time()).epoch, db.counts.clone()));
+        let others = self.node.as_ref().map(|node| node.others.clone());
+        let seen = others.zip(found).is_some_and(|(mut others, (epoch, mut found))| {
+            found.remove(&told.map_or(self.another, |told| told.by));
+            others.look(epoch, timeline, &found).is_err()
+        });
+        let acknowledged_lost = lost || lost_by_another;
+        self.told = lost || seen || !lost_by_another;
+        self.another = NodeId::from_bits(self.rng.bits());
         self.volume.db = Db { timeline, ..standby.unwrap_or(has_all) };
         let restarted = self.rng.chance(300);
         tell!(self, "a standby takes over at {}, lost: {acknowledged_lost}; restarted: {restarted}", self.place());

@@ -18,7 +18,7 @@ use portcullis_domain::model::KeyPurpose;
 use portcullis_domain::replay::Journal;
 use portcullis_domain::{keys, keys::KeyRules};
 use portcullis_wire::jws::Algorithm;
-use portcullis_wire::{KeyId, Time};
+use portcullis_wire::{KeyId, NodeId, Time};
 use std::collections::BTreeMap;
 
 mod failover;
@@ -100,6 +100,9 @@ pub struct World {
     rules: Rules,
     /// Whether the database is one that nodes share: it has no runs, counts commits, and can be failed over.
     shared: bool,
+    /// Another server on it, which dies with each primary; and whether it is the one that acts now.
+    another: NodeId,
+    another_acts: bool,
     volume: Volume,
     node: Option<Node>,
     followers: Vec<Follower>,
@@ -160,6 +163,7 @@ impl World {
             late_retry: 60_000,
         };
         let shared = rng.chance(500);
+        let another = NodeId::from_bits(1);
         let volume = Volume::empty(&mut rng, Time(EPOCH_MS));
         let calm = rng.range(12_000, 20_000);
         let mut world = Self {
@@ -168,6 +172,8 @@ impl World {
             lapse,
             rules,
             shared,
+            another,
+            another_acts: false,
             volume,
             node: None,
             followers: Vec::new(),
@@ -239,6 +245,7 @@ impl World {
         self.node_rounds();
         self.followers_go_on();
         if self.node.is_some() {
+            self.another_acts = self.shared && self.serves_well() && self.rng.chance(400);
             let quiet = matches!(self.phase, Phase::Calm { quiet, .. } if self.now > quiet);
             match self.rng.range(0, 9) {
                 5 if quiet => {}
@@ -251,6 +258,7 @@ impl World {
                 8 if matches!(self.phase, Phase::Calm { .. }) => self.copy(),
                 _ => {}
             }
+            self.another_acts = false;
         }
         if matches!(self.phase, Phase::Calm { .. }) && self.rng.chance(20) {
             self.restarts_in_calm();
@@ -261,6 +269,11 @@ impl World {
         }
         self.probe_all();
         self.phase_goes_on();
+    }
+
+    /// Nothing is wrong, and the other server lives.
+    fn serves_well(&self) -> bool {
+        matches!(self.phase, Phase::Calm { .. }) && self.serves()
     }
 
     /// A server that is killed and finds what it left is not shut.
@@ -350,6 +363,8 @@ impl World {
             kind = self.rng.pick(&[Failover, Failover, FailoverWhole]);
         }
         tell!(self, "trouble: {kind:?}; the right one is at {}", self.place());
+        let ahead = kind == Failover && self.serves() && self.rng.chance(300);
+        let ahead = ahead.then(|| self.only_the_other_one_is_ahead());
         self.counts.add(match kind {
             Copy => "rollback: an old copy",
             CopyWithoutMark => "rollback: an old copy, the mark lost",
@@ -375,7 +390,7 @@ impl World {
         // only who has the newer refresh tokens tells it.
         let lost_entries = self.volume.mark.is_some_and(|mark| mark.rev > copy.stamp(self.time()).head);
         // The newest copy is not far behind, as a standby.
-        let standby = self.copies.last().map(|(_, copy)| copy.clone());
+        let standby = ahead.or_else(|| self.copies.last().map(|(_, copy)| copy.clone()));
         self.told = match kind {
             CopyWithoutMark | ForkWithoutMark => false,
             Fork => lost_entries || !self.shared,

@@ -4,7 +4,7 @@ use super::{BOUND, Lapse, World, tell};
 use portcullis_domain::changes::{Change, Changes};
 use portcullis_domain::family::Presented;
 use portcullis_domain::kernel::By;
-use portcullis_domain::ledger::Ledger;
+use portcullis_domain::ledger::{Ledger, Others};
 use portcullis_domain::rollback::{Compared, Mark, Proof, Runs};
 use portcullis_domain::view::RefreshView;
 use portcullis_domain::{Chance as _, refound, time_rules};
@@ -39,6 +39,10 @@ pub struct Node {
     written: Option<Mark>,
     /// What was acknowledged to it, where that is counted.
     pub ledger: Option<Ledger>,
+    /// What it has seen of others' counts, when it looked last, and on which timeline.
+    pub others: Others,
+    pub others_at: i64,
+    pub timeline: u32,
     /// What the database names as its last run, and this one until it is that.
     runs: Runs,
     floor: time_rules::FloorClock,
@@ -112,7 +116,21 @@ impl World {
         let runs = Runs { last: self.volume.db.load_run(), next };
         let (written, streams) = (None, BTreeMap::new());
         let ledger = self.ledger_at_start();
-        self.node = Some(Node { publisher, shut, written, ledger, runs, floor, house_at, mark_at, streams });
+        let (others, others_at, timeline) = (Others::default(), i64::MIN, self.volume.db.timeline);
+        self.node = Some(Node {
+            publisher,
+            shut,
+            written,
+            ledger,
+            others,
+            others_at,
+            timeline,
+            runs,
+            floor,
+            house_at,
+            mark_at,
+            streams,
+        });
         self.look_for_losses();
         self.writes_mark();
         self.writes_mark();
@@ -219,6 +237,7 @@ impl World {
         let (now, at, mono) = (self.time(), self.now, self.mono());
         let stamp = self.volume.db.stamp(now);
         self.look_for_losses();
+        self.look_at_others();
         if self.node.as_mut().is_some_and(|node| at >= node.mark_at) {
             self.node.iter_mut().for_each(|node| node.mark_at = at + MARK);
             self.writes_mark();

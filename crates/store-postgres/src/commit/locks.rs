@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
 /// Rows, by id in hexadecimal.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Locks {
     accounts: BTreeSet<String>,
     sessions: BTreeSet<String>,
@@ -123,8 +123,12 @@ impl Locks {
 
 /// Whether an act needs the counter's lock for itself.
 pub(crate) fn is_exclusive(changes: &Changes) -> bool {
-    let alone =
-        |expect: &Expect| matches!(expect, Expect::EmailFree(_) | Expect::NoAccounts | Expect::StandingBelow(_));
+    let alone = |expect: &Expect| {
+        matches!(
+            expect,
+            Expect::EmailFree(_) | Expect::NoAccounts | Expect::StandingBelow(_) | Expect::NoOtherGrants { .. }
+        )
+    };
     let shared = |step: &Change| {
         matches!(
             step,

@@ -1,7 +1,7 @@
 //! The committer: takes what waits, commits it together by one statement, answers afterwards.
 //!
-//! A group is one call of the database's `commit_group_5`, sent as one statement outside any transaction block: it is its own
-//! transaction, one round trip carries it and its commit, and no lock is ever held while anybody waits for the network. Row
+//! A group is one call of the database's `commit_group_5`, or of `commit_refreshes` when it is nothing but refreshes ([`refreshes`]),
+//! sent as one statement outside any transaction block: it is its own transaction, one round trip carries it and its commit, and no lock is ever held while anybody waits for the network. Row
 //! locks come first, the counter's lock last ([`locks`]); what follows runs in the server without waiting, and each act of a
 //! group is all or nothing by itself.
 //!
@@ -11,24 +11,29 @@
 mod encode;
 mod locks;
 mod outcome;
+mod refreshes;
 
 use self::locks::Locks;
 use self::outcome::Answer;
+use self::refreshes::{Refresh, Refreshes};
 use crate::Counters;
 use crate::cells::{Fault, Id as _, is_of_one};
 use crate::clock::DatabaseClock;
+use crate::gather::{Beat, ready};
 use crate::open;
 use crate::told::Told;
 use portcullis_domain::changes::{Change, Changes, Committed};
 use portcullis_domain::ledger::Ledger;
 use portcullis_store::{CommitError, StoreError};
+use portcullis_wire::Time;
 use serde_json::Value;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{ConnectOptions as _, Connection as _, query_scalar};
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
 /// How long a connection may take to be made.
@@ -43,7 +48,15 @@ const TRIES: u32 = 4;
 pub(crate) type Outcome = Result<Committed, CommitError>;
 
 /// A decision as the database reads it.
-pub(crate) struct Act {
+pub(crate) enum Act {
+    /// A refresh as `commit_refreshes` does, and what it was before, for when it meets others in its group.
+    Refresh(Refresh, Box<Changes>),
+    Other(Other),
+}
+
+/// A decision as `commit_group_5` reads it.
+#[derive(Clone)]
+pub(crate) struct Other {
     json: Value,
     locks: Locks,
     exclusive: bool,
@@ -53,7 +66,30 @@ pub(crate) struct Act {
 
 impl Act {
     /// An error when it holds what cannot be kept.
-    pub(crate) fn new(changes: &Changes) -> Result<Self, StoreError> {
+    pub(crate) fn new(changes: Changes) -> Result<Self, StoreError> {
+        Ok(match Refresh::of(&changes)? {
+            Some(refresh) => Self::Refresh(refresh, Box::new(changes)),
+            None => Self::Other(Other::new(&changes)?),
+        })
+    }
+
+    fn refresh(&self) -> Option<Refresh> {
+        match self {
+            Self::Refresh(refresh, _) => Some(refresh.clone()),
+            Self::Other(_) => None,
+        }
+    }
+
+    fn other(&self) -> Result<Cow<'_, Other>, StoreError> {
+        match self {
+            Self::Refresh(_, changes) => Ok(Cow::Owned(Other::new(changes)?)),
+            Self::Other(other) => Ok(Cow::Borrowed(other)),
+        }
+    }
+}
+
+impl Other {
+    fn new(changes: &Changes) -> Result<Self, StoreError> {
         let steps = changes.steps.iter().filter(|step| encode::last(step).is_none());
         let steps = steps.map(encode::step).collect::<Result<Vec<_>, _>>()?;
         let lonely = changes.events.is_empty() && changes.idempotency.is_none();
@@ -72,6 +108,32 @@ impl Act {
         });
         let anew = changes.steps.iter().any(|step| matches!(step, Change::Refound { .. }));
         Ok(Self { json, locks: Locks::of(changes), exclusive: locks::is_exclusive(changes), anew })
+    }
+}
+
+/// A group as it is sent.
+enum Call {
+    Refreshes(Refreshes),
+    Group(String),
+}
+
+impl Call {
+    /// The inner error: it was committed, and is not understood.
+    async fn commit(
+        self,
+        db: &mut PgConnection,
+        before: &Ledger,
+        given: Option<Time>,
+        count: usize,
+    ) -> Result<Result<Answer, Fault>, sqlx::Error> {
+        match self {
+            Self::Refreshes(refreshes) => refreshes.commit(db, before, given).await,
+            Self::Group(text) => {
+                // All rows, so that what comes after the last one, the end of the transaction, is waited for.
+                let asked = query_scalar::<_, String>("SELECT commit_group_5($1::jsonb)::text").bind(text);
+                Ok(outcome::read(&asked.fetch_all(db).await?, count))
+            }
+        }
     }
 }
 
@@ -94,6 +156,8 @@ pub(crate) struct Committer {
     pub(crate) group: usize,
     pub(crate) counters: Arc<Counters>,
     pub(crate) told: Arc<Told>,
+    /// Tells lookups what is under way.
+    pub(crate) beat: watch::Sender<Option<Beat>>,
     pub(crate) db: Option<PgConnection>,
     /// Whether nothing was committed for a while, in which the connection may have died.
     pub(crate) quiet: bool,
@@ -116,13 +180,16 @@ impl Committer {
     pub(crate) async fn run(mut self, mut waiting: mpsc::Receiver<Job>) {
         let mut jobs = Vec::new();
         loop {
-            let some = waiting.recv_many(&mut jobs, self.group);
+            let some = ready(&mut waiting, &mut jobs, self.group);
             let count = if self.quiet { Ok(some.await) } else { timeout(QUIET, some).await };
             match count {
                 Err(_) => self.quiet = true,
                 Ok(0) => break,
-                Ok(_) => {
+                Ok(acts) => {
+                    let begun = self.clock.mono_ms();
+                    self.beat.send_replace(Some(Beat { acts, begun, ended: None }));
                     self.commit(std::mem::take(&mut jobs)).await;
+                    self.beat.send_replace(Some(Beat { acts, begun, ended: Some(self.clock.mono_ms()) }));
                     self.quiet = false;
                 }
             }
@@ -180,13 +247,12 @@ impl Committer {
 
     async fn once(&mut self, jobs: &[Job]) -> Result<Vec<Outcome>, Broken> {
         let before = self.told.ledger();
-        let group = self.group_text(jobs, &before);
+        let given = self.clock.given();
+        let call = call(jobs, &before, given).map_err(|error| Broken::Failed(Fault::Row(error.to_string())))?;
         let kept = self.db.is_some();
         let db = self.connected().await.map_err(Broken::Failed)?;
-        // All rows, so that what comes after the last one, the end of the transaction, is waited for.
-        let asked = query_scalar::<_, String>("SELECT commit_group_5($1::jsonb)::text").bind(group).fetch_all(&mut *db);
-        let broken = match timeout(ANSWER, asked).await {
-            Ok(Ok(rows)) => match outcome::read(&rows, jobs.len()) {
+        let broken = match timeout(ANSWER, call.commit(db, &before, given, jobs.len())).await {
+            Ok(Ok(answer)) => match answer {
                 Ok(Answer::Done { outcomes, epoch, commits }) => {
                     self.told.acknowledged(epoch, commits);
                     return Ok(outcomes);
@@ -214,22 +280,6 @@ impl Committer {
         Err(broken)
     }
 
-    fn group_text(&self, jobs: &[Job], before: &Ledger) -> String {
-        let mut locks = Locks::default();
-        jobs.iter().for_each(|job| locks.join(&job.act.locks));
-        let group = serde_json::json!({
-            "by": hex(&before.told.by.blob()),
-            "known": before.told.count,
-            "epoch": before.epoch.0,
-            "anew": jobs.iter().any(|job| job.act.anew),
-            "now": self.clock.given().map(|now| now.0),
-            "exclusive": jobs.iter().any(|job| job.act.exclusive),
-            "locks": locks.json(),
-            "acts": jobs.iter().map(|job| &job.act.json).collect::<Vec<_>>(),
-        });
-        group.to_string()
-    }
-
     async fn connected(&mut self) -> Result<&mut PgConnection, Fault> {
         let kept = match self.db.take() {
             Some(mut db) if self.quiet => match timeout(CONNECT, db.ping()).await {
@@ -254,6 +304,28 @@ impl Committer {
         open::check(&mut db, self.lose_data).await.map_err(|error| Fault::Row(error.to_string()))?;
         Ok(db)
     }
+}
+
+/// A group of nothing but refreshes has a call of its own.
+fn call(jobs: &[Job], before: &Ledger, given: Option<Time>) -> Result<Call, StoreError> {
+    let refreshes: Option<Vec<_>> = jobs.iter().map(|job| job.act.refresh()).collect();
+    if let Some(refreshes) = refreshes.and_then(|all| Refreshes::of(all.into_iter())) {
+        return Ok(Call::Refreshes(refreshes));
+    }
+    let acts = jobs.iter().map(|job| job.act.other()).collect::<Result<Vec<_>, _>>()?;
+    let mut locks = Locks::default();
+    acts.iter().for_each(|act| locks.join(&act.locks));
+    let group = serde_json::json!({
+        "by": hex(&before.told.by.blob()),
+        "known": before.told.count,
+        "epoch": before.epoch.0,
+        "anew": acts.iter().any(|act| act.anew),
+        "now": given.map(|now| now.0),
+        "exclusive": acts.iter().any(|act| act.exclusive),
+        "locks": locks.json(),
+        "acts": acts.iter().map(|act| &act.json).collect::<Vec<_>>(),
+    });
+    Ok(Call::Group(group.to_string()))
 }
 
 fn answer(job: Job, outcome: Outcome) {

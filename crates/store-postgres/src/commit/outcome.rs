@@ -1,4 +1,4 @@
-//! What `commit_group_4` answers.
+//! What `commit_group_5` answers.
 use super::Outcome;
 use crate::cells::Fault;
 use portcullis_domain::changes::{Committed, Conflict};
@@ -37,9 +37,12 @@ struct Act {
     pruned: u64,
 }
 
+pub(super) fn wrong(what: &str) -> Fault {
+    Fault::Row(format!("the answer to a commit is not understood: {what}"))
+}
+
 /// What was answered to `count` acts.
 pub(super) fn read(rows: &[String], count: usize) -> Result<Answer, Fault> {
-    let wrong = |what: &str| Fault::Row(format!("the answer to a commit is not understood: {what}"));
     let [text] = rows else { return Err(wrong("not one row")) };
     let group: Group = serde_json::from_str(text).map_err(|error| wrong(&error.to_string()))?;
     let epoch = Epoch(group.epoch);

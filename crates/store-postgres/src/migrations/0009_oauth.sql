@@ -195,8 +195,10 @@ DECLARE
 BEGIN
     IF x ->> 'do' = 'prune_tickets' THEN
         -- One that somebody is at goes the next time: its lock is not waited for under the counter's.
-        DELETE FROM tickets d WHERE d.id IN (SELECT t.id FROM tickets t WHERE t.expires_at < (x ->> 'before')::bigint
-            ORDER BY t.expires_at, t.id LIMIT (x ->> 'most')::bigint FOR UPDATE SKIP LOCKED);
+        -- An array, so that the rows are chosen once, whatever the plan.
+        DELETE FROM tickets d WHERE d.id = ANY (ARRAY(SELECT t.id FROM tickets t
+            WHERE t.expires_at < (x ->> 'before')::bigint
+            ORDER BY t.expires_at, t.id LIMIT (x ->> 'most')::bigint FOR UPDATE SKIP LOCKED));
         GET DIAGNOSTICS n = ROW_COUNT;
         RETURN n;
     END IF;

@@ -65,3 +65,48 @@ fn a_kept_connection_is_no_proof_of_a_loss_and_a_new_one_is() {
         assert!(lost.contains("is 1: an older one"), "{lost}");
     });
 }
+
+/// A node that dies with the primary takes along what it was told; another one has seen how much it was.
+#[test]
+fn what_only_a_dead_node_was_told_is_missed_by_another() {
+    runtime().block_on(async {
+        let old = Cluster::start();
+        let url = old.database(None);
+        let proxy = Proxy::to(old.address()).await.unwrap();
+        let url = url.replace(&old.address().to_string(), &proxy.address.to_string());
+        let (dies, lives) = (open(&url).await, Arc::new(open(&url).await));
+        commit(&dies, act()).await.unwrap();
+        commit(&lives, act()).await.unwrap();
+        let looks = async |times: u32| {
+            for _ in 0..times {
+                lives.look_at_others().await.unwrap();
+                reads(&lives).await;
+            }
+        };
+        looks(2).await;
+        let new = old.follower();
+        new.catch_up(&old);
+        new.lose_touch();
+        for _ in 0..3 {
+            commit(&dies, act()).await.unwrap();
+        }
+        looks(2).await;
+        assert_eq!(lives.lost(), None);
+        let told = dies.commits().unwrap();
+        drop(dies);
+        old.end();
+        new.promote();
+        proxy.aim_at(new.address());
+        proxy.reset();
+        // What it was told itself is all there.
+        while lives.read_log(Rev(0), 10).await.is_err() {}
+        assert_eq!(lives.lost(), None);
+        while lives.look_at_others().await.is_err() {}
+        let lost = lives.lost().unwrap();
+        assert!(lost.contains(&format!("{} groups of commits of the node {}", told.count, told.by)), "{lost}");
+        let lacks = lives.lacks().unwrap();
+        assert_eq!((lacks.by, lacks.count), (told.by, told.count));
+        // Only a database that has as many is the right one.
+        assert!(lives.count_commits(told.by).await.unwrap().unwrap() < told.count);
+    });
+}

@@ -5,6 +5,7 @@ mod deposed;
 mod nodes;
 mod opening;
 mod promises;
+mod refreshes;
 mod shapes;
 mod support;
 mod together;

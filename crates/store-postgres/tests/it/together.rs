@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
 #[path = "../../../store-sqlite/examples/bytes/rows.rs"]
-mod rows;
+pub(crate) mod rows;
 
 fn grant(n: u64) -> GrantId {
     match rows::sign_in(n).steps.remove(1) {

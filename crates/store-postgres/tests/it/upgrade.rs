@@ -2,10 +2,13 @@
 //! a migration that is killed leaves nothing of its step; nodes that start at once migrate once.
 use crate::support::{START, name_of, open, runtime, standing};
 use portcullis_domain::changes::{Change, Changes, Revoke};
+use portcullis_domain::client::Profile;
+use portcullis_domain::mass::Filter;
+use portcullis_domain::model::Grant;
 use portcullis_store::Store as _;
 use portcullis_store_postgres::PostgresStore;
 use portcullis_testkit::Cluster;
-use portcullis_wire::{Chain, Rev, Target, Verb};
+use portcullis_wire::{AccountId, Chain, ClientId, GrantId, Rev, SessionId, Target, Verb};
 use sqlx::Connection as _;
 use sqlx::postgres::PgConnection;
 use std::sync::Arc;
@@ -191,5 +194,45 @@ fn a_later_release_is_told_by_its_number() {
         let words =
             format!("schema version {}, this program knows up to {known}; use the release that migrated it", known + 1);
         assert!(refused.contains(&words), "{refused}");
+    });
+}
+
+/// How the release before signs somebody in at a client that it makes.
+const OLD_WRITES: &str = r#"SELECT commit_group_2('{"by": "000000000000000000000000000000bb", "known": 0, "epoch": 1,
+    "anew": false, "now": 1700000000000, "exclusive": true,
+    "locks": {"accounts": [], "sessions": [], "grants": [], "sessions_of": [], "grants_of": []},
+    "acts": [{"expects": [], "alone": null, "events": [], "last": [], "idempotency": null, "idle_ttl": null, "steps": [
+        {"do": "insert_account", "id": "00000000000000000000000000000001", "email": "ada@example.org", "name": null,
+            "password_hash": null, "password_version": 1, "roles": [], "status": "active", "created_at": 0, "cut_rev": 0,
+            "cut_except": null, "version": 1},
+        {"how": "plain", "do": "insert_client", "id": "00000000000000000000000000000002", "name": "c", "kind": "public",
+            "secret": null, "disabled": false, "created_at": 0, "cut_rev": 0, "cut_except": null},
+        {"do": "insert_session", "id": "00000000000000000000000000000003", "account": "00000000000000000000000000000001",
+            "kind": "app", "device_name": "d", "agent": "a", "ip": null, "net": null, "created_at": 0, "auth_time": 0,
+            "last_seen_at": 0, "absolute_expires_at": 1800000000000, "born": 0, "epoch": 1, "cookie": null,
+            "ended_rev": null, "ended_reason": null, "ended_at": null},
+        {"do": "insert_grant", "id": "00000000000000000000000000000004", "session": "00000000000000000000000000000003",
+            "client": "00000000000000000000000000000002", "scope": "account", "born": 0, "ended_rev": null,
+            "secret": "0000000000000000000000000000000000000000000000000000000000000000", "key": 1, "epoch": 1, "to": 1,
+            "made_at": 0, "handed_at": 0, "handouts": 0, "to_predecessor": null}]}]}'::jsonb)::text"#;
+
+#[test]
+fn what_the_release_before_writes_has_the_defaults_of_new_columns() {
+    runtime().block_on(async {
+        let url = as_before(0);
+        let store = open(&url).await;
+        old(&url, OLD_WRITES);
+        let (account, client) = (AccountId::from_bits(1), ClientId::from_bits(2));
+        let view = store.load_app(SessionId::from_bits(3), client).await.unwrap().unwrap();
+        assert_eq!((&view.client.profile, view.client.version, &view.consent), (&Profile::default(), 1, &None));
+        assert_eq!(view.session.session.client, None);
+        let view = store.load_refresh(GrantId::from_bits(4)).await.unwrap().unwrap();
+        let Grant { audience, sender, agent, .. } = view.grant;
+        assert_eq!((audience, sender, agent, view.access_ttl), (None, None, None, None));
+        // A sign-in on a device is the built-in client's, whoever wrote it.
+        for (of, matched) in [(ClientId::FIRST_PARTY, 1), (client, 0)] {
+            let filter = Filter { accounts: vec![account], clients: vec![of], ..Filter::default() };
+            assert_eq!(store.count_matching(&filter, None).await.unwrap().sessions, matched);
+        }
     });
 }

@@ -81,8 +81,8 @@ pub(super) fn check(act: &Act<'_>, expect: &Expect) -> Result<(), Stop> {
             holds(apps::generation(db, *account, *client)? == *generation, Conflict::Moved)
         }
         Expect::NoOtherGrants { account, client, besides } => {
-            let grants = apps::grants(db, *account, Some(*client), u32::MAX, act.now)?;
-            holds(grants.iter().all(|view| besides.contains(&view.grant.id)), Conflict::Moved)
+            let grants = apps::living_grants(db, &act.meta, *account, *client, act.now)?;
+            holds(grants.iter().all(|grant| besides.contains(grant)), Conflict::Moved)
         }
         Expect::NoAccounts => holds(!any(db, "SELECT 1 FROM accounts LIMIT 1", [])?, Conflict::Moved),
     }

@@ -1,4 +1,5 @@
 //! All or nothing, and then for good.
+use super::apps::new_ticket;
 use super::show::{Known, show};
 use super::{Backend, HORIZON, START, World, account, conflict, end, wait};
 use crate::CommitError;
@@ -6,7 +7,8 @@ use portcullis_domain::changes::{BoundRow, Change, Changes, Committed, Conflict,
 use portcullis_domain::client::Profile;
 use portcullis_domain::event::EventKind;
 use portcullis_domain::family::Family;
-use portcullis_domain::model::{ClientKind, Status};
+use portcullis_domain::model::{ClientKind, Consent, Status};
+use portcullis_domain::ticket::Ticket;
 use portcullis_wire::{AccountId, ClientId, Digest, GrantId, KeyId, Rev, SessionId, Target, Time};
 
 /// A commit that writes into every table.
@@ -51,13 +53,24 @@ fn everything(w: &World<'_>, known: &mut Known) -> Changes {
         retired_at: None,
         dead: None,
     };
+    let (account, scope, granted_at) = (known.accounts[0], "openid".into(), w.now());
+    let consent = Consent { account, client: client.id, scope, granted_at, generation: 0 };
+    let ticket = Ticket { session: Some(ses.id), client: Some(client.id), ..new_ticket(&w.bits().to_string()) };
+    known.tickets.push(ticket.id);
     let family = Family { counter: 2, predecessor: Some(1), ..gra.family.clone() };
     let steps = vec![
         Change::InsertAccount(eve.clone()),
         Change::InsertSession(ses.clone()),
         Change::InsertGrant(gra.clone()),
         Change::SetFamily { grant: gra.id, counter: 1, predecessor: None, family },
-        Change::InsertClient(client),
+        Change::InsertClient(client.clone()),
+        Change::UpdateClient(client),
+        Change::PutConsent(consent.clone()),
+        Change::WithdrawConsent { account: consent.account, client: consent.client, generation: 0 },
+        Change::InsertTicket(ticket.clone()),
+        Change::UpdateTicket(ticket.clone()),
+        Change::UseTicket { ticket: ticket.id, at: w.now(), grant: Some(gra.id) },
+        Change::SetAuthTime { session: ses.id, at: Time(8) },
         Change::InsertInstance(instance),
         Change::InsertKey(key),
         Change::RaiseHorizon(HORIZON.plus(w.bits() as i64 & 0xff)),
@@ -98,7 +111,7 @@ pub(super) fn a_refused_commit_leaves_nothing_behind(backend: &dyn Backend) {
 
     let none = Known { accounts: vec![ada.id], sessions: vec![ses.id], grants: vec![gra.id], ..Known::default() };
     let first = |all: &Known| Known {
-        tickets: Vec::new(),
+        tickets: all.tickets[..1].to_vec(),
         accounts: all.accounts[..2].to_vec(),
         jobs: all.jobs.clone(),
         sessions: all.sessions[..2].to_vec(),
@@ -109,6 +122,9 @@ pub(super) fn a_refused_commit_leaves_nothing_behind(backend: &dyn Backend) {
     assert_eq!(show(&*w.store, &first(&known)), before);
     for id in &known.grants[none.grants.len() + 1..] {
         assert!(wait(w.store.load_refresh(*id)).unwrap().is_none());
+    }
+    for id in &known.tickets[1..] {
+        assert!(wait(w.store.load_ticket(*id)).unwrap().is_none());
     }
     for (actor, key) in &known.calls[1..] {
         assert!(wait(w.store.load_remembered(actor, key)).unwrap().is_none());

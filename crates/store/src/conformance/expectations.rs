@@ -131,12 +131,17 @@ pub(super) fn versions_and_families_as_seen(backend: &dyn Backend) {
     w.ok([Change::HandOut { grant: gra.id, counter: 1, at: START }]);
     assert_eq!((handouts(gra.id, 0), handouts(gra.id, 1)), (moved, Ok(())));
     assert_eq!(handouts(GrantId::from_bits(1), 0), Err(Conflict::Missing));
+    let living = |grant| w.expects(Expect::GrantNotEnded(grant), None);
+    assert_eq!((living(gra.id), living(GrantId::from_bits(1))), (Ok(()), Err(Conflict::Missing)));
     let not_ended = |session| w.expects(Expect::SessionNotEnded(session), None);
     assert_eq!(not_ended(ses.id), Ok(()));
     w.end(Target::Account(ada.id));
     assert_eq!(not_ended(ses.id), Ok(()), "cut, but not ended by itself");
+    assert_eq!(living(gra.id), Ok(()));
     w.end(Target::Session(ses.id));
-    assert_eq!(not_ended(ses.id), moved);
+    assert_eq!((not_ended(ses.id), living(gra.id)), (moved, Ok(())), "its session's end is not its own");
+    w.end(Target::Grant(gra.id));
+    assert_eq!(living(gra.id), moved);
     assert_eq!(not_ended(SessionId::from_bits(1)), Err(Conflict::Missing));
 }
 

@@ -2,19 +2,17 @@
 //!
 //! The world is small (a few ids of each kind at a time, wrong and right versions), so that things collide, and moves on, so that
 //! there is always something alive. The seed decides everything, and a difference is told with seed and step.
+mod apps;
+
 use super::show::{KEPT, Known, show};
 use super::{Backend, LOG, START, clock_of, wait};
 use crate::CommitError;
 use portcullis_domain::changes::{BoundRow, Change, Changes, Committed, Conflict, Expect, Idempotency, Revoke};
-use portcullis_domain::client::Profile;
 use portcullis_domain::event::{EventKind, NewEvent};
 use portcullis_domain::family::Family;
 use portcullis_domain::mass::{Filter, Job, JobStep, Standing};
-use portcullis_domain::model::{
-    Account, Block, Client, ClientKind, Grant, Instance, Key, KeyPurpose, Session, SessionKind, Status,
-};
+use portcullis_domain::model::{Account, Block, Grant, Instance, Key, KeyPurpose, Session, SessionKind, Status};
 use portcullis_domain::throttle::{Attempt, BucketKey, Verdict};
-use portcullis_domain::ticket::{self, TicketKind};
 use portcullis_domain::{Actor, Cut};
 use portcullis_wire::{
     AccountId, ClientId, Digest, Epoch, EventId, GrantId, InstanceId, JobId, KeyId, Rev, SecretBytes, SessionId,
@@ -58,8 +56,18 @@ impl Counts {
     }
     /// Whether everything that can come out did, often.
     pub fn is_varied(&self) -> bool {
-        let words =
-            ["committed", "NotAlive", "BornDead", "Moved", "EmailTaken", "Repeated", "Missing", "TooMany", "failed"];
+        let words = [
+            "committed",
+            "NotAlive",
+            "BornDead",
+            "Moved",
+            "EmailTaken",
+            "Repeated",
+            "Missing",
+            "TooMany",
+            "Used",
+            "failed",
+        ];
         words.iter().all(|word| self.results.get(*word).is_some_and(|n| *n >= 10))
             && self.revs > 100
             && self.ended > 50
@@ -172,7 +180,7 @@ impl Dice {
             grants: there(GRANTS, SESSION_EVERY).map(GrantId::from_bits).collect(),
             accounts: there(ACCOUNTS, ACCOUNT_EVERY).map(AccountId::from_bits).collect(),
             emails: there(EMAILS.into(), ACCOUNT_EVERY).map(|n| email(n as u64)).collect(),
-            tickets: (0..FEW).map(|n| ticket::id(TicketKind::Code, &n.to_string())).collect(),
+            tickets: there(apps::TICKETS, apps::TICKET_EVERY).map(apps::ticket_id).collect(),
             jobs: (0..FEW).map(JobId::from_bits).collect(),
             calls: (0..FEW).flat_map(|a| (0..FEW).map(move |k| (format!("actor{a}"), format!("key{k}")))).collect(),
         }
@@ -212,6 +220,9 @@ impl Dice {
         }
         if self.one_in(16) {
             return self.mass(now);
+        }
+        if self.one_in(5) {
+            return self.app(now, head);
         }
         let mut times = |few: &[usize]| few[self.below(few.len() as u64) as usize];
         let (expects, steps, events) =
@@ -285,7 +296,8 @@ impl Dice {
     }
 
     fn expect(&mut self, head: Rev) -> Expect {
-        match self.below(9) {
+        match self.below(10) {
+            9 => self.app_expect(head),
             8 => {
                 Expect::LiveSessions { account: self.account(), besides: vec![self.session()], at_most: self.below(4) }
             }
@@ -385,7 +397,8 @@ impl Dice {
     fn prune(&mut self, now: Time) -> Change {
         let keep = KEPT[self.below(2) as usize];
         let (before, most) = (self.time(now).minus(2_000), self.below(6));
-        match self.below(5) {
+        match self.below(6) {
+            5 => Change::PruneTickets { before: before.plus(2_000), most },
             0 | 1 => Change::PruneSessions { sessions: (0..5).map(|_| self.session()).collect(), keep },
             2 => Change::ForgetSessionAddresses { sessions: (0..3).map(|_| self.session()).collect(), keep },
             3 => Change::PruneEvents { before, most },
@@ -401,18 +414,7 @@ impl Dice {
             return self.prune(now);
         }
         match self.below(8) {
-            0 => Change::InsertClient(Client {
-                id: self.client(),
-                name: "c".into(),
-                kind: ClientKind::Verifier,
-                secret: self.one_in(2).then(|| Digest::of(b"c")),
-                old_secret: None,
-                profile: Profile::default(),
-                version: 1,
-                disabled: self.one_in(3),
-                created_at: now,
-                cut: Cut::default(),
-            }),
+            0 => Change::InsertClient(self.new_client(now)),
             1 => Change::SetClientDisabled { client: self.client(), disabled: self.one_in(3) },
             2 => Change::InsertInstance(self.instance(now)),
             3 => Change::UpdateInstance(self.instance(now)),
@@ -466,7 +468,7 @@ impl Dice {
             id: self.session(),
             account: self.account(),
             kind: SessionKind::App,
-            client: None,
+            client: self.client_if(),
             device_name: "d".into(),
             agent: "a".into(),
             ip: self.one_in(2).then(|| std::net::IpAddr::from([10, 0, 0, self.below(3) as u8])),
@@ -487,9 +489,9 @@ impl Dice {
             session: self.session(),
             client: self.client(),
             scope: "account".into(),
-            audience: None,
-            sender: None,
-            agent: None,
+            audience: self.one_in(2).then(|| "https://api.example".into()),
+            sender: self.one_in(3).then(|| Digest::of(b"key")),
+            agent: self.one_in(2).then(|| "agent".into()),
             born: self.some_born(head),
             family: Family { counter: 1, predecessor: None, ..self.family(now) },
             ended: None,

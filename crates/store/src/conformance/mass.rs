@@ -3,9 +3,9 @@ use super::{Backend, World, conflict, session, wait};
 use portcullis_domain::Expect;
 use portcullis_domain::changes::{Change, Changes, Conflict, Revoke};
 use portcullis_domain::mass::{Filter, Job, JobStep, Standing};
-use portcullis_domain::model::Session;
+use portcullis_domain::model::{ClientKind, Session};
 use portcullis_domain::view::Dead;
-use portcullis_wire::{JobId, Rev, SessionId, Target, Time, TokenId, Verb};
+use portcullis_wire::{ClientId, JobId, Rev, SessionId, Target, Time, TokenId, Verb};
 use std::net::IpAddr;
 
 fn job(id: u128, filter: Filter, except: Option<SessionId>) -> Job {
@@ -156,7 +156,7 @@ pub(super) fn rules_are_bounded(backend: &dyn Backend) {
     // They come back as they were.
     let filter = Filter {
         accounts: vec![w.new_account("other@example.org").id],
-        clients: vec![portcullis_wire::ClientId::FIRST_PARTY],
+        clients: vec![ClientId::FIRST_PARTY],
         created_before: Some(Time(-5)),
         network: Some("2001:db8::/32".parse().unwrap()),
     };
@@ -174,4 +174,30 @@ pub(super) fn rules_are_bounded(backend: &dyn Backend) {
     let rev = w.commit(asked(&wanted)).unwrap().rev.unwrap();
     let kept = wait(w.store.load_job(wanted.id)).unwrap().unwrap();
     assert_eq!(kept, Job { rule: Standing { rev, ..wanted.rule.clone() }, last: rev, ..wanted });
+}
+
+pub(super) fn a_session_is_its_own_clients(backend: &dyn Backend) {
+    let (w, ..) = World::peopled(backend);
+    let (ours, app, other) = (ClientId::FIRST_PARTY, w.new_client(ClientKind::Public).id, ClientId::from_bits(9));
+    let ada = w.new_account("apps@example.org");
+    let with = |client, born| Session { client, ..session(SessionId::from_bits(w.bits()), ada.id, w.now(), born) };
+    let rows = [None, Some(app), Some(other)].map(|client| with(client, Rev::ZERO));
+    w.ok(rows.clone().map(Change::InsertSession));
+    let of = |clients: &[ClientId]| Filter { accounts: vec![ada.id], clients: clients.to_vec(), ..Filter::default() };
+    let count = |clients: &[ClientId]| wait(w.store.count_matching(&of(clients), None)).unwrap().sessions;
+    assert_eq!((count(&[]), count(&[ours]), count(&[app]), count(&[ours, app])), (3, 1, 1, 2));
+    assert_eq!(count(&[ClientId::from_bits(8)]), 0);
+    let rule = job(1, of(&[app]), None);
+    w.commit(asked(&rule)).unwrap();
+    assert_eq!(rows.each_ref().map(|row| w.alive(row.id)), [true, false, true]);
+    assert_eq!((count(&[]), wait(w.store.load_job(rule.id)).unwrap().unwrap().rule.filter), (2, of(&[app])));
+    let insert = |client| {
+        w.commit(Changes { steps: vec![Change::InsertSession(with(client, Rev::ZERO))], ..Changes::default() })
+    };
+    assert_eq!(conflict(insert(Some(app))), Conflict::BornDead);
+    assert!(insert(None).is_ok() && insert(Some(other)).is_ok());
+    let running = wait(w.store.list_running_jobs()).unwrap();
+    assert_eq!(wait(w.store.read_job_batch(&running[0], 1000, 9)).unwrap().sessions, [rows[1].id]);
+    w.commit(asked(&job(2, of(&[ours]), None))).unwrap();
+    assert_eq!(rows.map(|row| w.alive(row.id)), [false, false, true]);
 }

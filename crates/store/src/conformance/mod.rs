@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a suite of tests: a panic is its verdict")]
 
 mod accounts;
+mod apps;
 mod atomicity;
 mod attempts;
 mod expectations;
@@ -145,7 +146,8 @@ cases! {
     mass:
         a_rule_kills_from_its_commit_on_and_a_job_marks
         nothing_in_flight_slips_past_a_rule
-        rules_are_bounded;
+        rules_are_bounded
+        a_session_is_its_own_clients;
     attempts:
         attempts_are_taken_from_the_budget
         a_known_device_or_network_has_its_own
@@ -166,8 +168,23 @@ cases! {
         who_is_told_is_read_in_pages
         a_message_is_claimed_once
         messages_are_due_listed_counted_and_pruned;
+    apps:
+        a_client_is_changed_from_where_it_was_seen
+        a_consent_is_given_and_withdrawn
+        other_grants_of_a_client_are_told
+        what_an_account_has_granted_is_listed
+        a_ticket_comes_back_as_it_was
+        a_ticket_is_used_once
+        old_tickets_go_oldest_first
+        of_a_deleted_account_no_consent_or_ticket_stays
+        who_proves_again_is_known_to_have
+        what_is_under_a_spared_session_is_spared
+        a_refused_redemption_leaves_the_ticket;
     parallel:
         one_budget_for_many_at_once
+        one_of_many_redeems_a_ticket
+        one_of_many_shows_a_proof
+        a_withdrawal_and_a_grant_never_both
         one_of_many_moves_a_family
         one_of_many_takes_an_address
         one_of_many_keeps_a_repeated_call

@@ -1,10 +1,12 @@
 //! Many at once.
-use super::{Backend, World, account, conflict, end, wait};
+use super::apps::new_ticket;
+use super::{Backend, World, account, conflict, end, grant, wait};
 use crate::CommitError;
-use portcullis_domain::changes::{Change, Changes, Committed, Conflict, Idempotency};
+use portcullis_domain::changes::{Change, Changes, Committed, Conflict, Expect, Idempotency};
 use portcullis_domain::family::Family;
+use portcullis_domain::model::{ClientKind, Consent, Grant};
 use portcullis_domain::throttle::{Attempt, BucketKey, DEVICE};
-use portcullis_wire::{AccountId, Chain, Digest, Rev, Target};
+use portcullis_wire::{AccountId, Chain, Digest, GrantId, Rev, Target};
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::thread;
@@ -58,6 +60,65 @@ pub(super) fn one_of_many_moves_a_family(backend: &dyn Backend) {
         let won = only_one(at_once(&w, all.collect()), Conflict::Moved);
         assert_eq!(w.grant(gra.id).family, next(won));
         family = next(won);
+    }
+}
+
+pub(super) fn one_of_many_redeems_a_ticket(backend: &dyn Backend) {
+    let (w, _, ses, _) = World::peopled(backend);
+    for round in 0..5 {
+        let code = new_ticket(&round.to_string());
+        w.ok([Change::InsertTicket(code.clone())]);
+        let new = |_| grant(GrantId::from_bits(w.bits()), ses.id, w.now(), Rev::ZERO);
+        let grants: Vec<_> = (0..MANY).map(new).collect();
+        let redeem = |row: &Grant| {
+            let used = Change::UseTicket { ticket: code.id, at: w.now(), grant: Some(row.id) };
+            steps(vec![Change::InsertGrant(row.clone()), used])
+        };
+        let won = only_one(at_once(&w, grants.iter().map(redeem).collect()), Conflict::Used);
+        let kept = wait(w.store.load_ticket(code.id)).unwrap().unwrap().ticket;
+        assert_eq!(kept.used.unwrap().grant, Some(grants[won].id));
+        let there = grants.iter().filter(|row| wait(w.store.load_refresh(row.id)).unwrap().is_some());
+        assert_eq!(there.map(|row| row.id).collect::<Vec<_>>(), [grants[won].id]);
+    }
+}
+
+pub(super) fn one_of_many_shows_a_proof(backend: &dyn Backend) {
+    let (w, ..) = World::peopled(backend);
+    // Two at a time, in either order: nobody waits for another for ever.
+    for round in 0..5 {
+        let proofs = [0, 1].map(|n| new_ticket(&format!("{round}.{n}")));
+        let show = |n: usize| {
+            let mut both = proofs.to_vec();
+            both.rotate_left(n % 2);
+            steps(both.into_iter().map(Change::InsertTicket).collect())
+        };
+        only_one(at_once(&w, (0..MANY).map(show).collect()), Conflict::Used);
+    }
+    assert_eq!(wait(w.store.count_rows()).unwrap().tickets, 10);
+}
+
+/// A consent that is withdrawn, with all grants that it gave, beside one more grant: whichever comes first, the other fails.
+pub(super) fn a_withdrawal_and_a_grant_never_both(backend: &dyn Backend) {
+    let (w, ada, ses, _) = World::peopled(backend);
+    for round in 0..20 {
+        let (client, account) = (w.new_client(ClientKind::Public).id, ada.id);
+        let row = Grant { client, ..grant(GrantId::from_bits(w.bits()), ses.id, w.now(), Rev::ZERO) };
+        let given = Consent { account, client, scope: "openid".into(), granted_at: w.now(), generation: 0 };
+        if round % 2 == 0 {
+            w.ok([Change::PutConsent(given)]);
+        } // else there is no row yet
+        let insert = Changes {
+            expects: vec![Expect::Consent { account, client, generation: 0 }],
+            ..steps(vec![Change::InsertGrant(row.clone())])
+        };
+        let withdraw = Changes {
+            expects: vec![Expect::NoOtherGrants { account, client, besides: vec![] }],
+            ..steps(vec![Change::WithdrawConsent { account, client, generation: 0 }])
+        };
+        let results = at_once(&w, if round % 4 < 2 { vec![insert, withdraw] } else { vec![withdraw, insert] });
+        only_one(results, Conflict::Moved);
+        let view = wait(w.store.load_app(ses.id, client)).unwrap().unwrap();
+        assert_eq!(view.generation() == 0, wait(w.store.load_refresh(row.id)).unwrap().is_some());
     }
 }
 

@@ -59,3 +59,45 @@ async fn what_was_allowed_is_shown_and_taken_back() {
     let call = server.client.post("/account/apps/disconnect").header("origin", &server.issuer).header("cookie", jar);
     call.form(&encode(&[("client", &app.id)])).send().await.expect(303);
 }
+
+#[tokio::test]
+async fn the_same_by_the_api() {
+    let server = TestServer::usual().await;
+    server.sign_up(ADA).await;
+    let app = server.application("public", json!({})).await;
+    let cookie = server.page_sign_in(ADA).await;
+    let phone = server.sign_in(ADA).await;
+    let tokens = server.granted(&app, &cookie, "openid offline_access").await;
+    let listed = server.client.get("/v1/me/apps").bearer(&phone.access).send().await.expect(200).json();
+    let told = &listed["apps"][0];
+    assert_eq!((told["client_id"].as_str(), told["name"].as_str()), (Some(&*app.id), Some("An app")));
+    assert_eq!((told["grants"].as_u64(), told["offline"].as_bool()), (Some(1), Some(true)));
+    let path = format!("/v1/me/apps/{}?wait=enforced", app.id);
+    let done = server.client.delete(&*path).bearer(&phone.access).send().await.expect(200).json();
+    assert_eq!(done["enforcement"]["complete"], true, "{done}");
+    let told = server.client.get("/oauth2/userinfo").bearer(tokens["access_token"].as_str().unwrap()).send().await;
+    told.expect_problem("token_revoked");
+    server.client.delete(&*path).bearer(&phone.access).send().await.expect_problem("not_found");
+    let listed = server.client.get("/v1/me/apps").bearer(&phone.access).send().await.expect(200).json();
+    assert!(listed["apps"].as_array().unwrap().is_empty());
+    server.client.get("/v1/me/apps").send().await.expect_problem("token_missing");
+}
+
+/// A client that signs people in again and again does not fill the database: the oldest of its grants go.
+#[tokio::test]
+async fn grants_of_one_client_are_limited() {
+    let server = TestServer::usual().await;
+    server.sign_up(ADA).await;
+    let app = server.application("public", json!({})).await;
+    let cookie = server.page_sign_in(ADA).await;
+    let phone = server.sign_in(ADA).await;
+    for scope in ["openid", "openid offline_access"] {
+        let first = server.granted(&app, &cookie, scope).await;
+        for _ in 0..portcullis_domain::code::MAX_GRANTS {
+            server.granted(&app, &cookie, scope).await;
+        }
+        server.refresh_for(&app, first["refresh_token"].as_str().unwrap()).await.expect(400);
+    }
+    let listed = server.client.get("/v1/me/apps").bearer(&phone.access).send().await.expect(200).json();
+    assert_eq!(listed["apps"][0]["grants"], 2 * portcullis_domain::code::MAX_GRANTS);
+}

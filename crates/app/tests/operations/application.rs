@@ -1,0 +1,83 @@
+//! An application that gets codes and tokens, without HTTP.
+use crate::world::bearer;
+use portcullis_app::oauth::{Known, OAuthTokens, Proof};
+use portcullis_app::{Admin, App, AppError, Caller};
+use portcullis_domain::authorize::Asked;
+use portcullis_domain::client::{OFFLINE, OPENID, Profile};
+use portcullis_domain::code::Redeem;
+use portcullis_domain::model::{Client, ClientKind};
+use portcullis_domain::refresh::How;
+use portcullis_wire::{Digest, SecretString, b64};
+
+pub const REDIRECT: &str = "https://app.example.org/cb";
+const VERIFIER: &str = "a-code-verifier-that-is-long-enough-for-rfc7636";
+
+/// A registered application.
+pub struct Application {
+    pub client: Client,
+    secret: SecretString,
+}
+
+impl Application {
+    pub async fn register(app: &App, name: &str) -> Self {
+        let profile = Profile {
+            redirect_uris: vec![REDIRECT.into()],
+            scopes: vec![OPENID.into(), OFFLINE.into(), "read".into()],
+            ..Profile::default()
+        };
+        let (admin, kind) = (Admin::operator(), ClientKind::Confidential);
+        let made = app.admin_register_client(&admin, name, kind, profile, None).await.unwrap();
+        Self { client: made.client, secret: made.secret.unwrap() }
+    }
+
+    /// A code for this scope, which the caller allows.
+    pub async fn code(&self, app: &App, caller: &Caller, scope: &str) -> Result<SecretString, AppError> {
+        app.grant_code(caller, self.client.id, &asked(scope), true, None).await
+    }
+
+    pub async fn redeem(&self, app: &App, code: &SecretString) -> Result<OAuthTokens, AppError> {
+        app.redeem_code(code, &self.presented()).await
+    }
+
+    /// As the token endpoint does it: who asks is asked who it is first.
+    pub async fn refresh(&self, app: &App, token: &SecretString) -> Result<OAuthTokens, AppError> {
+        let known = self.known(app).await?;
+        app.refresh_for(&known, token, None, self.how()).await
+    }
+
+    pub async fn known(&self, app: &App) -> Result<Known, AppError> {
+        app.known_client(&Proof::Basic(self.client.id.to_string(), self.secret.clone())).await
+    }
+
+    pub fn how(&self) -> How {
+        How { client: self.client.id, proven: true, ..bearer() }
+    }
+
+    pub fn presented(&self) -> Redeem {
+        Redeem {
+            client: self.client.id,
+            redirect_uri: Some(REDIRECT.into()),
+            verifier: Some(VERIFIER.into()),
+            sender: None,
+            user_agent: None,
+            ip: None,
+        }
+    }
+}
+
+/// What a checked request for this scope asks.
+pub fn asked(scope: &str) -> Asked {
+    Asked {
+        redirect_uri: REDIRECT.into(),
+        scope: scope.split(' ').map(str::to_owned).collect(),
+        state: None,
+        nonce: None,
+        challenge: b64::encode(&Digest::of(VERIFIER.as_bytes()).0),
+        prompt: portcullis_domain::authorize::Prompt::default(),
+        max_age: None,
+        login_hint: None,
+        id_token_hint: None,
+        audience: None,
+        sender: None,
+    }
+}

@@ -1,0 +1,130 @@
+//! How groups fill. Whatever is in a group, it costs the database some tenths of a millisecond: a statement, a flush, a change of
+//! process. So a group that is not full waits for those who are about to come, and never for long: the rule is [`until`].
+use crate::clock::DatabaseClock;
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+use tokio::task::yield_now;
+use tokio::time::sleep;
+
+/// In a group of so many an act costs next to nothing more than in a larger one.
+const FULL: usize = 16;
+/// Whom the last commit has answered is waited for as long as that commit took, and no longer than this.
+const BACK_MS: i64 = 3;
+/// A commit that takes longer than this is not waited for.
+const LONG_MS: i64 = 10;
+
+/// The commit that is under way, or the last one; times in milliseconds of the monotonic clock.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Beat {
+    pub(crate) acts: usize,
+    pub(crate) begun: i64,
+    pub(crate) ended: Option<i64>,
+}
+
+/// Until when a group of `waiting` waits for more at most; `None`: it goes now. `before`: so many waited already when the last
+/// commit ended.
+///
+/// What is looked up while a commit is under way cannot be committed before that one has ended; so it loses next to nothing by
+/// waiting for it. Afterwards those whom it has answered may come back, and are one group with those who waited. Who is alone
+/// waits for nobody.
+fn until(waiting: usize, before: usize, beat: Beat) -> Option<i64> {
+    if waiting >= FULL || beat.acts < 2 {
+        return None;
+    }
+    match beat.ended {
+        None => Some(beat.begun + LONG_MS),
+        Some(_) if waiting >= before + beat.acts => None,
+        Some(ended) => Some(ended + (ended - beat.begun).clamp(0, BACK_MS)),
+    }
+}
+
+/// Takes what is there and what becomes ready in this moment: whoever a lookup has answered commits at once, but one after the
+/// other. How many; none: nobody can come any more.
+pub(crate) async fn ready<T>(waiting: &mut mpsc::Receiver<T>, into: &mut Vec<T>, most: usize) -> usize {
+    if waiting.recv_many(into, 1).await == 0 {
+        return 0;
+    }
+    let (mut before, most) = (0, most.saturating_sub(1));
+    while waiting.len() > before && waiting.len() < most.min(FULL) || before == 0 {
+        before = waiting.len().max(1);
+        yield_now().await;
+    }
+    into.extend(std::iter::from_fn(|| waiting.try_recv().ok()).take(most));
+    into.len()
+}
+
+/// The same, and whoever comes while it is worth it.
+pub(crate) async fn gather<T>(
+    waiting: &mut mpsc::Receiver<T>,
+    into: &mut Vec<T>,
+    most: usize,
+    beat: &mut watch::Receiver<Option<Beat>>,
+    clock: &DatabaseClock,
+) -> usize {
+    if ready(waiting, into, most).await == 0 {
+        return 0;
+    }
+    let mut before = 0;
+    while into.len() < most {
+        let Some(seen) = *beat.borrow_and_update() else { break };
+        if seen.ended.is_none() {
+            before = into.len();
+        }
+        let left = until(into.len(), before, seen).and_then(|end| u64::try_from(end - clock.mono_ms()).ok());
+        let Some(left) = left.filter(|left| *left > 0) else { break };
+        let room = most - into.len();
+        tokio::select! {
+            came = waiting.recv_many(into, room) => if came == 0 { break },
+            changed = beat.changed() => if changed.is_err() { break },
+            () = sleep(Duration::from_millis(left)) => break,
+        }
+    }
+    into.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use crate::TimeSource;
+    use portcullis_wire::Time;
+    use std::sync::Arc;
+
+    #[test]
+    fn who_is_alone_or_many_waits_for_nobody() {
+        let begun = 100;
+        for ended in [None, Some(begun + 1)] {
+            assert_eq!(until(1, 0, Beat { acts: 1, begun, ended }), None);
+            assert_eq!(until(FULL, 0, Beat { acts: 9, begun, ended }), None);
+            assert!(until(1, 0, Beat { acts: 2, begun, ended }).is_some());
+        }
+    }
+
+    #[test]
+    fn a_commit_is_waited_for_and_then_those_whom_it_answered() {
+        let begun = 100;
+        let under_way = Beat { acts: 5, begun, ended: None };
+        assert_eq!(until(3, 0, under_way), Some(begun + LONG_MS));
+        let after = |took| Beat { ended: Some(begun + took), ..under_way };
+        assert_eq!(until(3, 3, after(1)), Some(begun + 2));
+        assert_eq!(until(7, 3, after(1)), Some(begun + 2));
+        assert_eq!(until(8, 3, after(1)), None);
+        assert_eq!(until(5, 0, after(1)), None);
+        assert_eq!(until(3, 3, after(100)), Some(begun + 100 + BACK_MS));
+    }
+
+    #[tokio::test]
+    async fn what_is_ready_goes_together() {
+        let (ask, mut waiting) = mpsc::channel(100);
+        for n in 0..40 {
+            let ask = ask.clone();
+            tokio::spawn(async move { ask.send(n).await });
+        }
+        let clock = DatabaseClock::new(TimeSource::Given(Arc::new(|| Time(0))));
+        let (mut some, (_beat, mut beats)) = (Vec::new(), watch::channel(None));
+        assert_eq!(gather(&mut waiting, &mut some, 7, &mut beats, &clock).await, 7);
+        assert_eq!(ready(&mut waiting, &mut some, 100).await, 40);
+        drop(ask);
+        assert_eq!(ready(&mut waiting, &mut some, 100).await, 0);
+    }
+}
