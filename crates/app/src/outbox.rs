@@ -64,6 +64,17 @@ struct Standing {
     rests_until: Time,
 }
 
+impl Standing {
+    /// How many messages may be on their way to it: one that failed is tried with one first.
+    fn most(&self) -> usize {
+        if self.failures > 0 { 1 } else { IN_FLIGHT_EACH }
+    }
+    /// Whether it takes no more for now.
+    fn is_busy(&self, now: Time) -> bool {
+        self.in_flight >= self.most() || self.rests_until > now
+    }
+}
+
 /// What came of a message.
 struct Sent {
     client: Option<ClientId>,
@@ -210,17 +221,14 @@ impl App {
         if free == 0 {
             return Ok(claimed);
         }
-        let busy = |standing: &Standing| standing.in_flight >= IN_FLIGHT_EACH || standing.rests_until > now;
-        let resting: Vec<ClientId> = clients.iter().filter(|(_, one)| busy(one)).map(|(id, _)| *id).collect();
+        let resting: Vec<ClientId> = clients.iter().filter(|(_, one)| one.is_busy(now)).map(|(id, _)| *id).collect();
         let due = self.store().due_messages(&resting, u32::try_from(free).unwrap_or(1)).await?;
         let mut taken: BTreeMap<ClientId, usize> = BTreeMap::new();
         for message in due {
             if let Some(client) = message.client {
                 let before = clients.get(&client).copied().unwrap_or_default();
                 let count = taken.entry(client).or_default();
-                // One that failed is tried with one message first.
-                let most = if before.failures > 0 { 1 } else { IN_FLIGHT_EACH };
-                if before.in_flight + *count >= most {
+                if before.in_flight + *count >= before.most() {
                     continue;
                 }
                 *count += 1;
