@@ -167,6 +167,7 @@ cases! {
         a_job_leaves_notices
         who_is_told_is_read_in_pages
         a_message_is_claimed_once
+        what_is_on_its_way_outlives_a_process
         messages_are_due_listed_counted_and_pruned;
     apps:
         a_client_is_changed_from_where_it_was_seen
