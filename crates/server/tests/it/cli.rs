@@ -153,3 +153,16 @@ async fn waiting_in_vain_is_exit_code_4() {
     assert_eq!(revocation["account_id"], id.as_str());
     assert_eq!(revocation["enforcement"]["complete"], true, "{revocation}");
 }
+
+#[tokio::test]
+async fn messages_by_the_admin_socket() {
+    let dir = Dir::new();
+    let _server = Server::start(&dir).await;
+    on(&dir, &["messages", "list"]).must(0, "");
+    let args = ["messages", "list", "--state", "dead", "--client", "cli_00000000000000000000000001", "--json"];
+    let listed = on(&dir, &args).must(0, "").json();
+    assert_eq!((&listed["messages"], &listed["next"]), (&serde_json::json!([]), &serde_json::Value::Null));
+    on(&dir, &["messages", "list", "--state", "lost"]).must(2, "lost");
+    on(&dir, &["messages", "list", "--client", "nobody"]).must(1, "invalid_value");
+    on(&dir, &["messages", "retry", "msg_00000000000000000000000000"]).must(1, "not_found");
+}
