@@ -105,7 +105,7 @@ async fn by_exchange(ctx: &Ctx, mut form: OAuthForm) -> Result<Response, Problem
     }
     let token = SecretString::new(form.need("subject_token")?);
     let targets = form.resources.into_iter().chain(form.params.take("audience")).collect();
-    let asked = exchange::Asked { scope: form.params.take("scope"), targets, sender: None };
+    let asked = exchange::Asked { scope: form.params.take("scope"), targets, sender: form.sender };
     let tokens = ctx.app().exchange(&form.known, &token, &asked).await.map_err(problem)?;
     Ok(render::ok(&told(tokens, Some(exchange::ACCESS_TOKEN))))
 }

@@ -11,6 +11,8 @@ mod id_tokens;
 mod machine;
 mod par;
 mod register;
+mod logout;
+mod outbox;
 mod request;
 mod service;
 mod tokens;
