@@ -1,5 +1,6 @@
 //! `/oauth2` and `/.well-known`: applications by OAuth 2.1 and OpenID Connect.
 mod apps;
+mod at_once;
 mod browser;
 mod clients;
 mod code;
