@@ -39,11 +39,12 @@ pub fn settings() -> Settings {
         hashing: Hashing { memory_kib: 64, passes: 1, lanes: 1, threads: 1, queue: 64 },
         keys: KeySettings::default(),
         policy: PolicySettings { failed_sign_in_step: 0, ..PolicySettings::default() },
+        clients: portcullis_app::ClientSettings::default(),
     }
 }
 
-/// A store that can hold back the commit of a new session or account, of a rotated refresh token or of a client's switch, or
-/// the end of a read of the log or of the keys, to put something in between.
+/// A store that can hold back the commit of a new session, account or grant, of a code or its use, of a rotated refresh token, of
+/// a withdrawal or of a client's switch, or the end of a read of the log or of the keys, to put something in between.
 pub struct Held<S> {
     pub store: S,
     pub hold: AtomicBool,
@@ -157,8 +158,11 @@ impl<S: Store> Store for Held<S> {
     fn commit(&self, changes: Changes) -> Fut<'_, Result<Committed, CommitError>> {
         Box::pin(async move {
             let held = |step: &_| {
-                use Change::{InsertAccount, InsertSession, SetClientDisabled, SetFamily};
-                matches!(step, InsertSession(_) | InsertAccount(_) | SetClientDisabled { .. } | SetFamily { .. })
+                use Change::*;
+                matches!(
+                    step,
+                    InsertSession(_) | InsertAccount(_) | InsertTicket(_) | InsertGrant(_) | UseTicket { .. }
+                ) || matches!(step, SetClientDisabled { .. } | SetFamily { .. } | WithdrawConsent { .. })
             };
             if changes.steps.iter().any(held) && self.hold.swap(false, Ordering::SeqCst) {
                 self.reached.notify_one();

@@ -346,6 +346,7 @@ fn revoke(what: &Revoke) -> Encoded {
         "do": "revoke", "row": row, "id": marked, "key": key, "verb": word(what.verb.name())?,
         "scope": word(what.target.scope())?, "target": word(&what.target.id())?, "except": id_if(what.except),
         "spread_ms": maybe(what.spread_ms, int)?, "reason": text(&what.reason), "most": MAX_ENDS_PER_ACCOUNT,
+        "owner": id_if(what.owner),
     }))
 }
 

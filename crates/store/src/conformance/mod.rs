@@ -114,6 +114,7 @@ cases! {
         a_cut_spares_one
         several_ends_in_one_commit
         what_has_no_row_is_only_logged
+        an_account_fills_no_log_with_grants_and_tokens
         what_is_not_there_cannot_be_ended
         every_entry_carries_the_horizon_and_links_the_chain;
     log:
@@ -355,7 +356,7 @@ pub(crate) fn end(target: Target, except: Option<SessionId>) -> Change {
 }
 
 pub(crate) fn revoke(verb: Verb, target: Target, except: Option<SessionId>) -> Change {
-    Change::Revoke(Revoke { verb, target, except, spread_ms: None, reason: "a door".into() })
+    Change::Revoke(Revoke { verb, target, except, spread_ms: None, owner: None, reason: "a door".into() })
 }
 
 pub(crate) fn conflict(result: Result<Committed, CommitError>) -> Conflict {
