@@ -1,6 +1,7 @@
 //! `/oauth2` and `/.well-known`: applications by OAuth 2.1 and OpenID Connect.
 mod apps;
 mod assertion;
+mod at_once;
 mod browser;
 mod clients;
 mod code;
