@@ -487,6 +487,8 @@ impl World {
     /// What the answer to an application's request says.
     pub fn check_app_reply(&mut self, op: &Op, request: &AppRequest, reply: &Reply) {
         match (request, reply) {
+            // To be repeated, as any 503.
+            (AppRequest::Redeem { .. }, Reply::Refused(Refused::Unavailable { .. })) => {}
             (AppRequest::Redeem { .. }, Reply::Refused(_)) => {
                 // That it was shown before is said when what it gave has ended.
                 let Some(rev) = op.committed.and_then(|committed| committed.rev) else {
