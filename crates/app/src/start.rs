@@ -72,6 +72,7 @@ impl App {
             rota: Rota::new(master, home),
             bound,
             reloaded: AtomicI64::new(i64::MIN),
+            paces: crate::oauth::Paces::default(),
         };
         let app = Self { inner: Arc::new(inner) };
         app.publish_at_start().await?;

@@ -13,6 +13,7 @@
 extern crate alloc;
 
 pub mod account;
+pub mod api_key;
 pub mod authorize;
 pub mod changes;
 pub mod client;
@@ -20,7 +21,9 @@ pub mod client_hints;
 pub mod code;
 pub mod cut;
 pub mod device;
+pub mod device_code;
 pub mod event;
+pub mod exchange;
 pub mod family;
 pub mod id_token;
 pub mod import;
@@ -31,12 +34,15 @@ pub mod known_device;
 pub mod ledger;
 pub mod mass;
 pub mod model;
+pub mod pushed;
 pub mod refound;
 pub mod refresh;
 pub mod refused;
+pub mod registration;
 pub mod replay;
 pub mod retention;
 pub mod rollback;
+pub mod service;
 pub mod session_limit;
 pub mod sign_in;
 pub mod stored_hash;
@@ -66,7 +72,7 @@ pub trait Chance {
 }
 
 /// What a rule decides: an answer, and the changes that are committed whatever the answer.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Decision<T> {
     /// What to tell the caller once the changes are committed.
     pub outcome: Result<T, Refused>,

@@ -187,7 +187,7 @@ pub fn matches(entry: &Entry, claims: &AccessClaims) -> bool {
             Target::Grant(id) => Some(*id) == claims.gid,
             Target::Session(id) => *id == claims.sid,
             Target::Account(id) => claims.accounts().any(|account| account == *id),
-            Target::Client(id) => *id == claims.client_id,
+            Target::Client(id) => claims.clients().any(|client| client == *id),
             Target::All => true,
             Target::Key(_) | Target::Other { .. } => false,
         }

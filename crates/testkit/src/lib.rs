@@ -10,6 +10,7 @@ pub mod clock;
 pub mod postgres;
 pub mod proxy;
 pub mod server;
+pub mod signer;
 mod standby;
 pub mod temp;
 
@@ -19,4 +20,5 @@ pub use client::{Answer, Client, Events};
 pub use portcullis_store_sqlite::OpenOptions;
 pub use postgres::Cluster;
 pub use server::{Options, SignedIn, TestServer};
+pub use signer::Signer;
 pub use temp::TempDir;

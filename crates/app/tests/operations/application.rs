@@ -1,6 +1,6 @@
 //! An application that gets codes and tokens, without HTTP.
 use crate::world::bearer;
-use portcullis_app::oauth::{Known, OAuthTokens, Proof};
+use portcullis_app::oauth::{Known, Less, OAuthTokens, Proof};
 use portcullis_app::{Admin, App, AppError, Caller};
 use portcullis_domain::authorize::Asked;
 use portcullis_domain::client::{OFFLINE, OPENID, Profile};
@@ -36,7 +36,8 @@ impl Application {
     }
 
     pub async fn redeem(&self, app: &App, code: &SecretString) -> Result<OAuthTokens, AppError> {
-        app.redeem_code(code, &self.presented()).await
+        let known = Known { client: self.client.clone(), proven: true };
+        app.redeem_code(&known, code, &self.presented(), &[]).await
     }
 
     pub async fn granted(&self, app: &App, caller: &Caller, scope: &str) -> Result<OAuthTokens, AppError> {
@@ -46,7 +47,7 @@ impl Application {
     /// As the token endpoint does it: who asks is asked who it is first.
     pub async fn refresh(&self, app: &App, token: &SecretString) -> Result<OAuthTokens, AppError> {
         let known = self.known(app).await?;
-        app.refresh_for(&known, token, None, self.how()).await
+        app.refresh_for(&known, token, Less::default(), self.how()).await
     }
 
     pub async fn known(&self, app: &App) -> Result<Known, AppError> {
@@ -83,5 +84,6 @@ pub fn asked(scope: &str) -> Asked {
         id_token_hint: None,
         audience: None,
         sender: None,
+        pushed: None,
     }
 }

@@ -1,10 +1,11 @@
 //! The forms of OAuth's endpoints, and who sends them.
-use super::{invalid_request, problem, refuse};
+use super::{invalid_request, problem, refuse, with_resources};
 use crate::problem::Problem;
 use crate::request::{Ctx, FormBytes, Params};
 use portcullis_app::oauth::{Known, Proof};
+use portcullis_domain::client::MAX_SCOPES;
 use portcullis_domain::refused::OAuthError;
-use portcullis_wire::SecretString;
+use portcullis_wire::{Digest, SecretString, assertion};
 
 /// A form and the client that sent it.
 #[derive(Debug)]
@@ -13,6 +14,10 @@ pub(crate) struct OAuthForm {
     pub(crate) known: Known,
     /// What, without what said who.
     pub(crate) params: Params,
+    /// `resource`, each time that it came (RFC 8707 §2).
+    pub(crate) resources: Vec<String>,
+    /// The thumbprint of the key that it proved to hold, once that was asked.
+    pub(crate) sender: Option<Digest>,
 }
 
 impl OAuthForm {
@@ -20,11 +25,10 @@ impl OAuthForm {
     /// reads alike.
     pub(crate) async fn read(ctx: &Ctx, form: FormBytes) -> Result<Self, Problem> {
         let body = form.0.ok_or_else(|| invalid_request("send the body as application/x-www-form-urlencoded"))?;
-        let mut params = Params::oauth(&body)
-            .map_err(|name| invalid_request(format!("the parameter {name:?} is given twice (RFC 6749 §3.2)")))?;
+        let (mut params, resources) = with_resources(&body, invalid_request)?;
         let proof = proof(ctx, &mut params)?;
         let known = ctx.app().known_client(&proof).await.map_err(problem)?;
-        Ok(Self { known, params })
+        Ok(Self { known, params, resources, sender: None })
     }
 
     /// A parameter that must be there.
@@ -34,9 +38,26 @@ impl OAuthForm {
     }
 }
 
+/// The path of ours that was called.
+fn endpoint(ctx: &Ctx) -> &'static str {
+    const ALL: [&str; 3] = ["/oauth2/par", "/oauth2/revoke", "/oauth2/introspect"];
+    ALL.into_iter().find(|path| *path == ctx.uri.path()).unwrap_or("/oauth2/token")
+}
+
 /// How the client says who it is: in one way, not in two (RFC 6749 §2.3).
 fn proof(ctx: &Ctx, params: &mut Params) -> Result<Proof, Problem> {
     let (id, secret) = (params.take("client_id"), params.take("client_secret"));
+    let (kind, assertion) = (params.take("client_assertion_type"), params.take("client_assertion"));
+    if kind.is_some() || assertion.is_some() {
+        if secret.is_some() || ctx.basic().is_some() {
+            return Err(invalid_request("authenticate in one way, not in two (RFC 6749 §2.3)"));
+        }
+        if kind.as_deref() != Some(assertion::TYPE) {
+            return Err(invalid_request(format!("client_assertion_type must be {} (RFC 7523 §2.2)", assertion::TYPE)));
+        }
+        let assertion = SecretString::new(assertion.unwrap_or_default());
+        return Ok(Proof::Assertion { client_id: id, assertion, endpoint: endpoint(ctx) });
+    }
     let unknown =
         || refuse(OAuthError::InvalidClient, "authenticate as a client: HTTP Basic, or client_id in the body");
     if let Some((basic_id, basic_secret)) = ctx.basic() {
@@ -50,4 +71,24 @@ fn proof(ctx: &Ctx, params: &mut Params) -> Result<Proof, Problem> {
         Some(secret) => Proof::Post(id, SecretString::new(secret)),
         None => Proof::Named(id),
     })
+}
+
+/// Takes `resource` out of a query or a form: the one parameter that may come several times (RFC 8707 §2).
+///
+/// # Errors
+/// 400 when another one does (RFC 6749 §3.1, §3.2), or when there are too many; in the words of `refuse`.
+pub(crate) fn with_resources(
+    form: &[u8],
+    refuse: impl Fn(String) -> Problem,
+) -> Result<(Params, Vec<String>), Problem> {
+    let mut pairs: Vec<(String, String)> =
+        form_urlencoded::parse(form).map(|(name, value)| (name.into(), value.into())).collect();
+    let resources: Vec<String> = pairs.extract_if(.., |(name, _)| name == "resource").map(|(_, value)| value).collect();
+    if resources.len() > MAX_SCOPES {
+        return Err(refuse(format!("there are more than {MAX_SCOPES} resources")));
+    }
+    let rest = form_urlencoded::Serializer::new(String::new()).extend_pairs(&pairs).finish();
+    let params = Params::oauth(rest.as_bytes())
+        .map_err(|name| refuse(format!("the parameter {name:?} is given twice (RFC 6749 §3.1)")))?;
+    Ok((params, resources))
 }
