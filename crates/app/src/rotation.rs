@@ -296,6 +296,8 @@ impl App {
                 Some(material) => material,
                 None => generate(make.purpose).await?,
             };
+            // A key for ID tokens is waited for from its making on, which for RSA takes a while.
+            let now = if make.purpose.is_id_only() { self.now() } else { now };
             made.push(master.new_key(*make, &material, self.inner.log, now).map_err(fault)?);
         }
         Ok(made)

@@ -246,7 +246,7 @@ async fn either(a: impl Future, b: impl Future) {
 mod tests {
     use super::*;
     use crate::Config;
-    use portcullis_verify::Authentic;
+    use portcullis_verify::{Authentic, Holder};
     use portcullis_wire::claims::Audience;
     use portcullis_wire::{AccessClaims, AccountId, ClientId, Epoch, Rev, SessionId, TokenId};
 

@@ -108,7 +108,12 @@ impl App {
     ///
     /// # Errors
     /// What RFC 8628 §3.5 and RFC 6749 §5.2 name; faults.
-    pub async fn poll_device(&self, code: &SecretString, presented: &Redeem) -> Result<OAuthTokens, AppError> {
+    pub async fn poll_device(
+        &self,
+        known: &Known,
+        code: &SecretString,
+        presented: &Redeem,
+    ) -> Result<OAuthTokens, AppError> {
         self.ensure_horizon().await?;
         let id = ticket::id(TicketKind::Device, code.expose());
         let load = || async {
@@ -125,7 +130,7 @@ impl App {
             })
             .await;
         match acted.map_err(as_grant_error)? {
-            Acted::Done(granted, _) | Acted::Answered(granted) => self.oauth_tokens(granted),
+            Acted::Done(granted, _) | Acted::Answered(granted) => self.oauth_tokens(known, granted),
             Acted::Before(_) => Err(AppError::Fault("a device code has no repeat key".into())),
         }
     }

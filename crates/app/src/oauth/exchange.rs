@@ -4,6 +4,7 @@ use super::{Known, refuse};
 use crate::{App, AppError, real};
 use portcullis_domain::exchange::{self, Asked, ExchangeView};
 use portcullis_domain::refused::OAuthError;
+use portcullis_verify::Holder;
 use portcullis_wire::{AccessClaims, Code, SecretString};
 
 impl App {
@@ -21,7 +22,7 @@ impl App {
             return Err(refuse(OAuthError::InvalidClient, "authenticate as a client with a secret"));
         }
         self.ensure_horizon().await?;
-        let subject = self.bearer(Some(subject_token.expose())).await.map_err(as_exchange_error)?;
+        let subject = self.bearer(Some(subject_token.expose()), &Holder::Bearer).await.map_err(as_exchange_error)?;
         // Read after the token's own rows, whose stamp the new token carries.
         let gone = || refuse(OAuthError::UnauthorizedClient, "this client has no service account");
         let client = self.store().load_client(known.client.id).await.map_err(|e| self.fault(e.into()))?;

@@ -8,6 +8,7 @@ mod device;
 mod dpop;
 mod exchange;
 mod grants;
+mod logout;
 pub mod pace;
 mod pushed;
 mod register;

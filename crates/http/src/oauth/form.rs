@@ -3,7 +3,6 @@ use super::{invalid_request, problem, refuse, with_resources};
 use crate::problem::Problem;
 use crate::request::{Ctx, FormBytes, Params};
 use portcullis_app::oauth::{Known, Proof};
-use portcullis_domain::client::MAX_SCOPES;
 use portcullis_domain::refused::OAuthError;
 use portcullis_wire::{Digest, SecretString, assertion};
 
@@ -71,24 +70,4 @@ fn proof(ctx: &Ctx, params: &mut Params) -> Result<Proof, Problem> {
         Some(secret) => Proof::Post(id, SecretString::new(secret)),
         None => Proof::Named(id),
     })
-}
-
-/// Takes `resource` out of a query or a form: the one parameter that may come several times (RFC 8707 §2).
-///
-/// # Errors
-/// 400 when another one does (RFC 6749 §3.1, §3.2), or when there are too many; in the words of `refuse`.
-pub(crate) fn with_resources(
-    form: &[u8],
-    refuse: impl Fn(String) -> Problem,
-) -> Result<(Params, Vec<String>), Problem> {
-    let mut pairs: Vec<(String, String)> =
-        form_urlencoded::parse(form).map(|(name, value)| (name.into(), value.into())).collect();
-    let resources: Vec<String> = pairs.extract_if(.., |(name, _)| name == "resource").map(|(_, value)| value).collect();
-    if resources.len() > MAX_SCOPES {
-        return Err(refuse(format!("there are more than {MAX_SCOPES} resources")));
-    }
-    let rest = form_urlencoded::Serializer::new(String::new()).extend_pairs(&pairs).finish();
-    let params = Params::oauth(rest.as_bytes())
-        .map_err(|name| refuse(format!("the parameter {name:?} is given twice (RFC 6749 §3.1)")))?;
-    Ok((params, resources))
 }

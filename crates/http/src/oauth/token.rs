@@ -69,13 +69,14 @@ async fn by_device(ctx: &Ctx, mut form: OAuthForm) -> Result<OAuthTokens, Proble
     let code = SecretString::new(form.need("device_code")?);
     let presented = Redeem {
         client: form.known.client.id,
+        proven: form.known.proven,
         redirect_uri: None,
         verifier: None,
-        sender: None,
+        sender: form.sender,
         user_agent: ctx.user_agent(),
         ip: ctx.ip,
     };
-    ctx.app().poll_device(&code, &presented).await.map_err(problem)
+    ctx.app().poll_device(&form.known, &code, &presented).await.map_err(problem)
 }
 
 /// RFC 6749 §4.4.
@@ -83,7 +84,7 @@ async fn for_itself(ctx: &Ctx, mut form: OAuthForm) -> Result<OAuthTokens, Probl
     let asked = service::Asked {
         scope: form.params.take("scope"),
         resources: form.resources,
-        sender: None,
+        sender: form.sender,
         user_agent: ctx.user_agent(),
         ip: ctx.ip,
     };
@@ -104,7 +105,7 @@ async fn by_exchange(ctx: &Ctx, mut form: OAuthForm) -> Result<Response, Problem
     }
     let token = SecretString::new(form.need("subject_token")?);
     let targets = form.resources.into_iter().chain(form.params.take("audience")).collect();
-    let asked = exchange::Asked { scope: form.params.take("scope"), targets, sender: None };
+    let asked = exchange::Asked { scope: form.params.take("scope"), targets, sender: form.sender };
     let tokens = ctx.app().exchange(&form.known, &token, &asked).await.map_err(problem)?;
     Ok(render::ok(&told(tokens, Some(exchange::ACCESS_TOKEN))))
 }

@@ -7,6 +7,7 @@ mod apps;
 mod authorize;
 mod device;
 mod devices;
+mod logout;
 mod sign_in;
 mod words;
 
@@ -22,7 +23,7 @@ use portcullis_wire::{Code, Digest, b64};
 use std::path::Path;
 use std::sync::Arc;
 
-const TEMPLATES: [(&str, &str); 8] = [
+const TEMPLATES: [(&str, &str); 10] = [
     ("layout.html", include_str!("../../templates/layout.html")),
     ("sign_in.html", include_str!("../../templates/sign_in.html")),
     ("devices.html", include_str!("../../templates/devices.html")),
@@ -30,6 +31,8 @@ const TEMPLATES: [(&str, &str); 8] = [
     ("consent.html", include_str!("../../templates/consent.html")),
     ("device.html", include_str!("../../templates/device.html")),
     ("device_ask.html", include_str!("../../templates/device_ask.html")),
+    ("logout.html", include_str!("../../templates/logout.html")),
+    ("signed_out.html", include_str!("../../templates/signed_out.html")),
     ("problem.html", include_str!("../../templates/problem.html")),
 ];
 const CSS: (&str, &str) = ("app.css", include_str!("../../assets/app.css"));
@@ -66,7 +69,8 @@ impl Pages {
     }
 
     /// With files of this directory in place of those of the same name: `layout.html`, `sign_in.html`, `devices.html`,
-    /// `apps.html`, `consent.html`, `device.html`, `device_ask.html`, `problem.html`, `app.css`, `icon.svg`. Read once, now.
+    /// `apps.html`, `consent.html`, `device.html`, `device_ask.html`, `logout.html`, `signed_out.html`, `problem.html`, `app.css`,
+    /// `icon.svg`. Read once, now.
     ///
     /// # Errors
     /// Which file cannot be read or is no template, in words.
@@ -126,6 +130,9 @@ pub(crate) fn routes(table: Table) -> Table {
         .get(DEVICE, device::show)
         .post(DEVICE, device::look_up)
         .post("/device/answer", device::decide)
+        .get(logout::PATH, logout::show)
+        .post(logout::PATH, logout::by_form)
+        .post(logout::CONFIRM, logout::confirm)
         .get("/assets/app.css", css)
         .get("/assets/icon.svg", icon)
 }
@@ -134,7 +141,15 @@ pub(crate) fn routes(table: Table) -> Table {
 pub(crate) fn is_page(path: &str) -> bool {
     matches!(
         path,
-        "/sign-in" | "/sign-out" | "/account" | authorize::PATH | "/oauth2/consent" | DEVICE | "/device/answer"
+        "/sign-in"
+            | "/sign-out"
+            | "/account"
+            | authorize::PATH
+            | "/oauth2/consent"
+            | DEVICE
+            | "/device/answer"
+            | logout::PATH
+            | logout::CONFIRM
     ) || path.starts_with("/account/")
 }
 
@@ -171,6 +186,16 @@ fn let_forms_lead_on(headers: &mut HeaderMap) {
     headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(LEADING_ON));
 }
 
+/// Lets a page load frames from the origins of these addresses, and of no others.
+fn allow_frames_from(headers: &mut HeaderMap, uris: &[String]) {
+    let mut origins: Vec<String> = uris.iter().filter_map(|uri| words::origin_for_policy(uri)).collect();
+    origins.sort();
+    origins.dedup();
+    if let Ok(value) = HeaderValue::from_str(&format!("{POLICY}; frame-src {}", origins.join(" "))) {
+        headers.insert(header::CONTENT_SECURITY_POLICY, value);
+    }
+}
+
 /// A refusal as a page.
 pub(crate) fn problem_page(shared: &Shared, problem: &Problem, request_id: &str) -> String {
     let detail = match problem.code {
@@ -196,12 +221,16 @@ fn page(ctx: &Ctx, status: StatusCode, template: &str, values: Value) -> Result<
 fn go(place: &str, cookies: Vec<String>) -> Response {
     let place = HeaderValue::from_str(place).unwrap_or(HeaderValue::from_static(devices::PATH));
     let mut response = (StatusCode::SEE_OTHER, [(header::LOCATION, place)]).into_response();
+    add_cookies(response.headers_mut(), cookies);
+    response
+}
+
+fn add_cookies(headers: &mut HeaderMap, cookies: Vec<String>) {
     for cookie in cookies {
         if let Ok(cookie) = HeaderValue::from_str(&cookie) {
-            response.headers_mut().append(header::SET_COOKIE, cookie);
+            headers.append(header::SET_COOKIE, cookie);
         }
     }
-    response
 }
 
 fn asset(text: &str, kind: &'static str, versioned: bool) -> Response {

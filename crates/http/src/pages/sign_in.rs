@@ -1,6 +1,6 @@
 //! `/sign-in`.
 use super::words::{encoded, safe_path};
-use super::{authorize, devices, go, page};
+use super::{devices, go, page};
 use crate::problem::Problem;
 use crate::request::{Ctx, FormBytes, Params};
 use crate::{cookies, origin};

@@ -17,6 +17,15 @@ pub(super) fn ago(then: Time, now: Time) -> String {
 /// The longest place to go back to: an authorization request fits.
 const MAX_PATH: usize = 7000;
 
+/// An address's origin as a source of a content security policy (CSP 3 §2.3.1): scheme, host and port. `None` for what would mean
+/// something else in a policy.
+pub(super) fn origin_for_policy(uri: &str) -> Option<String> {
+    let (scheme, rest) = uri.split_once("://").filter(|(scheme, _)| matches!(*scheme, "https" | "http"))?;
+    let authority = rest.split(['/', '?', '#']).next()?;
+    let plain = !authority.is_empty() && authority.bytes().all(|b| b.is_ascii_alphanumeric() || b".-:[]".contains(&b));
+    plain.then(|| format!("{scheme}://{authority}"))
+}
+
 /// A place to go back to after signing in: a path on this origin and nothing that a browser could read as another host
 /// (`//evil`, `/\evil`, control characters that browsers drop).
 pub(super) fn safe_path(given: &str) -> Option<&str> {
@@ -47,6 +56,21 @@ mod tests {
             (30 * 86_400_000, "2026-12-16"),
         ] {
             assert_eq!(ago(now.minus(ms), now), words);
+        }
+    }
+
+    #[test]
+    fn an_origin_cannot_say_more_in_a_policy() {
+        for (uri, origin) in [
+            ("https://a.example/cb?x=1", Some("https://a.example")),
+            ("http://127.0.0.1:8080/cb", Some("http://127.0.0.1:8080")),
+            ("com.example.app:/cb", None),
+            ("https://a.example; script-src *", None),
+            ("https://*/", None),
+            ("'unsafe-inline':x", None),
+            ("nothing", None),
+        ] {
+            assert_eq!(origin_for_policy(uri).as_deref(), origin, "{uri}");
         }
     }
 

@@ -237,3 +237,16 @@ async fn clients_of_the_configuration_are_made_and_changed_and_never_deleted() {
     run(&dir.0, &["serve", "--listen", "127.0.0.1:0", "--data-dir", "data"])
         .must(2, "a client stays what it was registered as");
 }
+
+#[tokio::test]
+async fn messages_by_the_admin_socket() {
+    let dir = Dir::new();
+    let _server = Server::start(&dir).await;
+    on(&dir, &["messages", "list"]).must(0, "");
+    let args = ["messages", "list", "--state", "dead", "--client", "cli_00000000000000000000000001", "--json"];
+    let listed = on(&dir, &args).must(0, "").json();
+    assert_eq!((&listed["messages"], &listed["next"]), (&serde_json::json!([]), &serde_json::Value::Null));
+    on(&dir, &["messages", "list", "--state", "lost"]).must(2, "lost");
+    on(&dir, &["messages", "list", "--client", "nobody"]).must(1, "invalid_value");
+    on(&dir, &["messages", "retry", "msg_00000000000000000000000000"]).must(1, "not_found");
+}

@@ -216,7 +216,7 @@ fn the_whole_way_with_a_signature() {
     assert_eq!(verdict.decision, Decision::Refuse(Reason::Ended { rev: Rev(11) }));
     assert!(token.is_some());
     let other = Expect { audience: "other".into(), ..expect() };
-    let (verdict, _) = judge(&view, &signer.sign(&claims()), &other, Policy::Open, NOW, WALL);
+    let (verdict, _) = judge(&view, &signer.sign(&claims()), &Holder::Bearer, &other, Policy::Open, NOW, WALL);
     assert_eq!(verdict.decision, Decision::Refuse(Reason::Audience));
     let next = view.next(Knowledge { applied: Rev(99), ..view.known.clone() });
     assert!(std::sync::Arc::ptr_eq(&next.keys, &view.keys), "keys are parsed once");
