@@ -122,7 +122,7 @@ fn ask(ctx: &Ctx, asked: &Asked, caller: &Caller) -> Result<Response, Problem> {
         request => asked.query, session => caller.view.session.id.to_string(),
     };
     let mut response = page(ctx, StatusCode::OK, "logout.html", values)?;
-    if let Some(place) = &asked.place {
+    if asked.place.is_some() {
         let_forms_lead_on(response.headers_mut());
     }
     Ok(response)

@@ -58,6 +58,7 @@ pub(super) fn an_end_leaves_a_notice(backend: &dyn Backend) {
         target: Target::Grant(own.id),
         except: None,
         spread_ms: None,
+        owner: None,
         reason: Door::TokenRevoked.as_str().into(),
     };
     w.ok([Change::Revoke(given_up)]);
