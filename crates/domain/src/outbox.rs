@@ -452,7 +452,7 @@ mod tests {
         ];
         for (target, door, told) in ends {
             let reason = door.as_str().into();
-            let what = Revoke { verb: Verb::End, target, except: None, spread_ms: None, reason };
+            let what = Revoke { verb: Verb::End, target, except: None, spread_ms: None, owner: None, reason };
             assert_eq!(is_told(&what), told, "{what:?}");
             assert!(!is_told(&Revoke { verb: Verb::Stale, ..what }));
         }

@@ -56,7 +56,7 @@ mod tests {
     fn a_prefix_has_its_burst_and_its_pace() {
         let pace = Pace::new(3, 1000);
         let ip = |text: &str| Some(text.parse().unwrap());
-        let at = |ms| Mono(1_000_000 + ms);
+        let at = |ms: i64| Mono(1_000_000 + ms);
         assert!((0..3).all(|_| pace.take(ip("192.0.2.1"), at(0))));
         assert!(!pace.take(ip("192.0.2.200"), at(999)), "one prefix");
         assert!(pace.take(ip("198.51.100.1"), at(0)), "another one");

@@ -32,12 +32,19 @@ impl Application {
 
     /// A code for this scope, which the caller allows.
     pub async fn code(&self, app: &App, caller: &Caller, scope: &str) -> Result<SecretString, AppError> {
-        app.grant_code(caller, self.client.id, &asked(scope), true, None).await
+        // As its row stands now: a request is checked against that.
+        let row = app.store().load_client(self.client.id).await.unwrap().unwrap().client;
+        let asked = Asked { version: row.version, ..asked(scope) };
+        app.grant_code(caller, self.client.id, &asked, true, None).await
     }
 
     pub async fn redeem(&self, app: &App, code: &SecretString) -> Result<OAuthTokens, AppError> {
-        let known = Known { client: self.client.clone(), proven: true };
-        app.redeem_code(&known, code, &self.presented(), &[]).await
+        app.redeem_code(&self.itself(), code, &self.presented(), &[]).await
+    }
+
+    /// As who it is once that was proven.
+    pub fn itself(&self) -> Known {
+        Known { client: self.client.clone(), proven: true }
     }
 
     pub async fn granted(&self, app: &App, caller: &Caller, scope: &str) -> Result<OAuthTokens, AppError> {
@@ -87,6 +94,5 @@ pub fn asked(scope: &str) -> Asked {
         id_token_hint: None,
         audience: None,
         sender: None,
-        pushed: None,
     }
 }

@@ -29,8 +29,14 @@ async fn caught_up(world: &World) {
 async fn assert_dead(world: &World, theirs: &Application, tokens: &OAuthTokens, at: &str) {
     caught_up(world).await;
     let token = world.app.hub().authenticate(tokens.access_token.expose()).unwrap();
-    assert!(world.app.hub().judge_for_any(&token).is_err(), "{at}: at a service");
-    assert!(world.app.bearer(Some(tokens.access_token.expose())).await.is_err(), "{at}: at the server");
+    assert!(
+        world.app.hub().judge_for_any(&token, &portcullis_verify::Holder::AskedAbout).is_err(),
+        "{at}: at a service"
+    );
+    assert!(
+        world.app.bearer(Some(tokens.access_token.expose()), &portcullis_verify::Holder::Bearer).await.is_err(),
+        "{at}: at the server"
+    );
     let refreshed = theirs.refresh(&world.app, tokens.refresh_token.as_ref().unwrap()).await;
     assert!(refreshed.is_err(), "{at}: the refresh token");
 }
@@ -48,7 +54,8 @@ async fn a_code_that_sixteen_redeem_at_once_gives_tokens_once() {
         let code = theirs.code(&world.app, &caller, scope).await.unwrap();
         let tasks = (0..16).map(|_| {
             let (app, code, presented) = (world.app.clone(), code.clone(), theirs.presented());
-            tokio::spawn(async move { app.redeem_code(&code, &presented).await })
+            let known = theirs.itself();
+            tokio::spawn(async move { app.redeem_code(&known, &code, &presented, &[]).await })
         });
         let tasks: Vec<_> = tasks.collect();
         let mut given = Vec::new();
@@ -82,7 +89,7 @@ async fn a_code_that_is_shown_again_ends_what_it_gave_and_nothing_else() {
     assert_dead(&world, &theirs, &tokens, "shown again").await;
     assert!(theirs.redeem(&world.app, &code).await.is_err());
     assert_eq!(world.app.store().stamp().await.unwrap().head, Rev(head.0 + 1), "once");
-    assert!(world.app.bearer(Some(kept.access_token.expose())).await.is_ok());
+    assert!(world.app.bearer(Some(kept.access_token.expose()), &portcullis_verify::Holder::Bearer).await.is_ok());
     assert!(theirs.refresh(&world.app, kept.refresh_token.as_ref().unwrap()).await.is_ok());
 }
 
@@ -144,7 +151,8 @@ async fn a_redemption_that_is_overtaken_by_an_end_gives_nothing() {
             let code = theirs.code(&world.app, &world.caller(&mine).await.unwrap(), scope).await.unwrap();
             world.held.hold.store(true, Ordering::SeqCst);
             let (app, presented, shown) = (world.app.clone(), theirs.presented(), code.clone());
-            let late = tokio::spawn(async move { app.redeem_code(&shown, &presented).await });
+            let known = theirs.itself();
+            let late = tokio::spawn(async move { app.redeem_code(&known, &shown, &presented, &[]).await });
             world.held.reached.notified().await;
             take_away(between, &world, &mine, &theirs).await;
             world.held.release.notify_one();
@@ -211,8 +219,8 @@ async fn redemptions_and_a_withdrawal_at_once_leave_nothing() {
             codes.push(theirs.code(&world.app, &caller, scope).await.unwrap());
         }
         let redeem = |code: SecretString| {
-            let (app, presented) = (world.app.clone(), theirs.presented());
-            tokio::spawn(async move { app.redeem_code(&code, &presented).await.ok() })
+            let (app, presented, known) = (world.app.clone(), theirs.presented(), theirs.itself());
+            tokio::spawn(async move { app.redeem_code(&known, &code, &presented, &[]).await.ok() })
         };
         let first: Vec<_> = codes.drain(..3).map(redeem).collect();
         let (app, client) = (world.app.clone(), theirs.client.id);
@@ -248,9 +256,9 @@ async fn what_is_given_up_ends_once_and_for_its_owner_only() {
         caught_up(&world).await;
         assert_eq!(head().await, before + 1);
     }
-    assert!(app.bearer(Some(tokens.access_token.expose())).await.is_err());
+    assert!(app.bearer(Some(tokens.access_token.expose()), &portcullis_verify::Holder::Bearer).await.is_err());
     let next = theirs.refresh(app, &refresh).await.unwrap();
-    assert!(app.bearer(Some(next.access_token.expose())).await.is_ok());
+    assert!(app.bearer(Some(next.access_token.expose()), &portcullis_verify::Holder::Bearer).await.is_ok());
     for _ in 0..2 {
         app.revoke_token(theirs.client.id, next.refresh_token.as_ref().unwrap(), None).await.unwrap();
         assert_eq!(head().await, before + 2);
@@ -305,7 +313,10 @@ async fn a_loop_of_grants_and_revocations_fills_no_log() {
         let tokens = theirs.granted(app, &caller, "openid").await.unwrap();
         app.revoke_token(theirs.client.id, &tokens.access_token, None).await.unwrap();
         caught_up(&world).await;
-        assert!(app.bearer(Some(tokens.access_token.expose())).await.is_err(), "dead all the same");
+        assert!(
+            app.bearer(Some(tokens.access_token.expose()), &portcullis_verify::Holder::Bearer).await.is_err(),
+            "dead all the same"
+        );
     }
     let entries = app.store().read_live().await.unwrap().1;
     let ends = entries.iter().filter(|entry| entry.verb == portcullis_wire::Verb::End).count();
@@ -313,4 +324,25 @@ async fn a_loop_of_grants_and_revocations_fills_no_log() {
     // What lived goes on after a refresh.
     let next = world.refresh(&mine.refresh_token).await.unwrap();
     assert!(world.caller(&next).await.is_ok());
+}
+
+/// A request that was looked at before its consent was withdrawn does not bring it back.
+#[tokio::test]
+async fn a_withdrawal_is_not_undone_by_a_request_on_its_way() {
+    let (world, mine, theirs) = scene().await;
+    let caller = world.caller(&mine).await.unwrap();
+    theirs.granted(&world.app, &caller, "openid read").await.unwrap();
+    let asked = crate::application::asked("openid read");
+    let again = || world.app.grant_code(&caller, theirs.client.id, &asked, false, None);
+    again().await.unwrap();
+    world.app.disconnect_app(&caller, theirs.client.id, None).await.unwrap();
+    assert!(again().await.is_err(), "nobody was asked");
+    assert!(world.app.my_apps(&caller).await.unwrap().is_empty());
+    // Nor does one that was checked against what the client had registered before.
+    let renamed = portcullis_app::oauth::ClientPatch {
+        name: Some("Renamed".into()),
+        ..portcullis_app::oauth::ClientPatch::default()
+    };
+    world.app.admin_change_client(&world.admin, theirs.client.id, renamed).await.unwrap();
+    assert!(world.app.grant_code(&caller, theirs.client.id, &asked, true, None).await.is_err());
 }

@@ -149,7 +149,9 @@ impl Granted {
     /// What lives of it, written into a row.
     async fn fates(&self, world: &World, at_services: Fate, row: Row) -> Row {
         let app = &world.app;
-        let bearer = async |tokens: &OAuthTokens| app.bearer(Some(tokens.access_token.expose())).await.is_ok();
+        let bearer = async |tokens: &OAuthTokens| {
+            app.bearer(Some(tokens.access_token.expose()), &portcullis_verify::Holder::Bearer).await.is_ok()
+        };
         let refresh = async |of: &Application, tokens: &OAuthTokens| {
             of.refresh(app, tokens.refresh_token.as_ref().unwrap()).await.is_ok()
         };
@@ -281,7 +283,7 @@ async fn row_of(door: Door) -> Row {
     let at_server = fate(world.caller(&mine).await.is_ok());
     let cookie = mine.page_cookie.as_ref().unwrap();
     let browser_session = fate(world.app.page_caller(cookie, None).await.is_ok());
-    let judged = fate(world.app.hub().judge_for_any(&grants).is_ok());
+    let judged = fate(world.app.hub().judge_for_any(&grants, &portcullis_verify::Holder::AskedAbout).is_ok());
     let row = granted.fates(&world, judged, all_of(Lives)).await;
     let refreshed = world.refresh(&mine.refresh_token).await;
     Row {
@@ -337,7 +339,7 @@ async fn whoever_calls_keeps_what_is_under_their_own_session() {
         // The door of `go_through` is called by its second session.
         go_through(door, &world, &other, &mine, &granted).await;
         caught_up(&world, Rev::ZERO).await;
-        let judged = fate(world.app.hub().judge_for_any(&grants).is_ok());
+        let judged = fate(world.app.hub().judge_for_any(&grants, &portcullis_verify::Holder::AskedAbout).is_ok());
         let row = granted.fates(&world, judged, all_of(Lives)).await;
         let kept = Row { connected_access_token: Ends, connected_refresh_token: Ends, ..all_of(Lives) };
         assert_eq!(row, kept, "{door:?}");
@@ -365,7 +367,7 @@ async fn a_filter_of_clients_ends_what_they_have() {
             }
         }
         caught_up(&world, Rev::ZERO).await;
-        let judged = fate(world.app.hub().judge_for_any(&grants).is_ok());
+        let judged = fate(world.app.hub().judge_for_any(&grants, &portcullis_verify::Holder::AskedAbout).is_ok());
         let row = granted.fates(&world, judged, all_of(Lives)).await;
         let ended = expected(Door::ClientOff);
         let own = Row { connected_access_token: Ends, connected_refresh_token: Ends, ..all_of(Lives) };
