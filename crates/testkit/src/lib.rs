@@ -17,6 +17,6 @@ pub use application::{Application, parameter};
 pub use browser::Browser;
 pub use client::{Answer, Client, Events};
 pub use portcullis_store_sqlite::OpenOptions;
-pub use postgres::Cluster;
+pub use postgres::{Cluster, SMALL};
 pub use server::{Options, SignedIn, TestServer};
 pub use temp::TempDir;
