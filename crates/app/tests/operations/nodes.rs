@@ -1,6 +1,7 @@
 //! Two nodes on one database: what is ended at one is enforced at the verifiers of both, and is said to be so when it is.
 use crate::feed::Verifier;
 use crate::world::{Held, PASSWORD, bearer, memory, settings, sign_in};
+use portcullis_app::high_water::{Proof, proof_path};
 use portcullis_app::keys::MasterKey;
 use portcullis_app::{Admin, App, real};
 use portcullis_domain::changes::{Change, Changes};
@@ -205,6 +206,30 @@ async fn no_lease_rests_on_a_new_timeline_before_it_was_looked_at() {
         }
     };
     tokio::time::timeout(LONG, again).await.expect("it goes on by itself");
+}
+
+#[tokio::test]
+async fn what_another_node_writes_while_this_one_starts_is_no_other_history() {
+    let (held, master) = (Held::new(memory().shared()), MasterKey::generate());
+    let mut tasks = JoinSet::new();
+    let app = App::start(held.clone(), settings(), master.clone(), &mut tasks).await.unwrap();
+    app.admin_end_everyone(&Admin::operator(), None, "test", None).await.unwrap();
+    let folder = std::env::temp_dir().join(format!("portcullis-mark-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let file = folder.join("high-water.json");
+    app.guard_log(file.clone(), &mut tasks).await.unwrap();
+    tasks.shutdown().await;
+    assert!(file.exists());
+    // And a proof that the database meets, which is found by the same look.
+    let at = held.store.stamp().await.unwrap();
+    let proof = Proof::by_position("it was lost".into(), (at.epoch, at.head), Some(at.chain), at.now);
+    std::fs::write(proof_path(&file), serde_json::to_string(&proof).unwrap()).unwrap();
+    held.writes_meanwhile.store(true, Ordering::SeqCst);
+    let again = App::start(held.clone(), settings(), master, &mut tasks).await.unwrap();
+    again.guard_log(file.clone(), &mut tasks).await.unwrap();
+    assert_eq!(again.hub().rolled_back(), None);
+    tasks.shutdown().await;
+    std::fs::remove_dir_all(&folder).unwrap();
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 use portcullis_app::keys::MasterKey;
 use portcullis_app::sessions::Credentials;
 use portcullis_app::{Admin, App, AppError, Caller, Hashing, KeySettings, PolicySettings, Settings, Tokens, real};
-use portcullis_domain::changes::{Change, Changes, Committed};
+use portcullis_domain::changes::{Change, Changes, Committed, Revoke};
 use portcullis_domain::ledger::Commits;
 use portcullis_domain::mass::{Batch, Filter, Job};
 use portcullis_domain::model::{Account, Client, Consent, Instance, Key, SessionKind};
@@ -51,6 +51,8 @@ pub struct Held<S> {
     pub hold_read: AtomicBool,
     pub hold_keys: AtomicBool,
     pub fail_rows: AtomicBool,
+    /// Whether another node writes an entry whenever this one has looked where the log is.
+    pub writes_meanwhile: AtomicBool,
     /// Whether the others' counts cannot be looked at.
     pub fail_looks: AtomicBool,
     /// The database's timeline; 0: it has none.
@@ -67,6 +69,7 @@ impl<S> Held<S> {
             hold_read: AtomicBool::new(false),
             hold_keys: AtomicBool::new(false),
             fail_rows: AtomicBool::new(false),
+            writes_meanwhile: AtomicBool::new(false),
             fail_looks: AtomicBool::new(false),
             timeline: AtomicU32::new(0),
             reached: Notify::new(),
@@ -105,7 +108,6 @@ impl<S: Store> Store for Held<S> {
         self.store.load_remembered(actor, key)
     }
     forward! {
-        stamp() -> Result<Stamp, StoreError>;
         load_refresh(grant: GrantId) -> Result<Option<RefreshView>, StoreError>;
         load_session(session: SessionId) -> Result<Option<SessionView>, StoreError>;
         load_account(account: AccountId) -> Result<Option<AccountView>, StoreError>;
@@ -143,6 +145,18 @@ impl<S: Store> Store for Held<S> {
     fn look_at_others(&self) -> Fut<'_, Result<(), StoreError>> {
         let fails = self.fail_looks.load(Ordering::SeqCst);
         Box::pin(std::future::ready(if fails { Err(StoreError::new("cut off")) } else { Ok(()) }))
+    }
+    fn stamp(&self) -> Fut<'_, Result<Stamp, StoreError>> {
+        Box::pin(async move {
+            let stamp = self.store.stamp().await;
+            if self.writes_meanwhile.load(Ordering::SeqCst) {
+                let (verb, target) = (Verb::End, Target::Token(TokenId::from_bits(1)));
+                let revoke = Revoke { verb, target, except: None, spread_ms: None, reason: "test".into() };
+                let steps = vec![Change::Revoke(revoke)];
+                self.store.commit(Changes { steps, ..Changes::default() }).await.unwrap();
+            }
+            stamp
+        })
     }
     fn is_shared(&self) -> bool {
         self.store.is_shared()
