@@ -375,8 +375,10 @@ impl Hub {
         let number = self.inner.begun.fetch_add(1, Ordering::AcqRel) + 1;
         let began = real::mono();
         let read = self.read_and_apply().await;
-        self.look_after_a_failover().await;
+        // A read of a new timeline counts when it was looked at what the others were told.
+        let looked = self.look_after_a_failover().await;
         self.look_for_losses();
+        let read = read.and_then(|stamp| looked.map(|()| stamp));
         let stamp = match read {
             Ok(stamp) => {
                 if self.is_founded_anew(stamp.epoch) {

@@ -19,7 +19,7 @@ pub use application::{Application, parameter};
 pub use browser::Browser;
 pub use client::{Answer, Client, Events};
 pub use portcullis_store_sqlite::OpenOptions;
-pub use postgres::Cluster;
+pub use postgres::{Cluster, SMALL};
 pub use receiver::{Receiver, Reply};
 pub use server::{Options, SignedIn, TestServer};
 pub use signer::Signer;

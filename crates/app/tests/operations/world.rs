@@ -2,7 +2,8 @@
 use portcullis_app::keys::MasterKey;
 use portcullis_app::sessions::Credentials;
 use portcullis_app::{Admin, App, AppError, Caller, Hashing, KeySettings, PolicySettings, Settings, Tokens, real};
-use portcullis_domain::changes::{Change, Changes, Committed};
+use portcullis_domain::changes::{Change, Changes, Committed, Revoke};
+use portcullis_domain::ledger::Commits;
 use portcullis_domain::mass::{Batch, Filter, Job};
 use portcullis_domain::model::{Account, Client, Consent, Instance, Key, SessionKind};
 use portcullis_domain::refresh::How;
@@ -14,7 +15,7 @@ use portcullis_store::memory::MemoryStore;
 use portcullis_store::*;
 use portcullis_wire::*;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
@@ -52,6 +53,12 @@ pub struct Held<S> {
     pub hold_read: AtomicBool,
     pub hold_keys: AtomicBool,
     pub fail_rows: AtomicBool,
+    /// Whether another node writes an entry whenever this one has looked where the log is.
+    pub writes_meanwhile: AtomicBool,
+    /// Whether the others' counts cannot be looked at.
+    pub fail_looks: AtomicBool,
+    /// The database's timeline; 0: it has none.
+    pub timeline: AtomicU32,
     pub reached: Notify,
     pub release: Notify,
 }
@@ -64,6 +71,9 @@ impl<S> Held<S> {
             hold_read: AtomicBool::new(false),
             hold_keys: AtomicBool::new(false),
             fail_rows: AtomicBool::new(false),
+            writes_meanwhile: AtomicBool::new(false),
+            fail_looks: AtomicBool::new(false),
+            timeline: AtomicU32::new(0),
             reached: Notify::new(),
             release: Notify::new(),
         })
@@ -100,7 +110,6 @@ impl<S: Store> Store for Held<S> {
         self.store.load_remembered(actor, key)
     }
     forward! {
-        stamp() -> Result<Stamp, StoreError>;
         load_refresh(grant: GrantId) -> Result<Option<RefreshView>, StoreError>;
         load_session(session: SessionId) -> Result<Option<SessionView>, StoreError>;
         load_account(account: AccountId) -> Result<Option<AccountView>, StoreError>;
@@ -138,6 +147,26 @@ impl<S: Store> Store for Held<S> {
             return Box::pin(std::future::ready(Err(StoreError::new("cut off"))));
         }
         self.store.put_node(row)
+    }
+    fn commits(&self) -> Option<Commits> {
+        let timeline = self.timeline.load(Ordering::SeqCst);
+        (timeline > 0).then_some(Commits { by: NodeId::from_bits(1), count: 0, timeline })
+    }
+    fn look_at_others(&self) -> Fut<'_, Result<(), StoreError>> {
+        let fails = self.fail_looks.load(Ordering::SeqCst);
+        Box::pin(std::future::ready(if fails { Err(StoreError::new("cut off")) } else { Ok(()) }))
+    }
+    fn stamp(&self) -> Fut<'_, Result<Stamp, StoreError>> {
+        Box::pin(async move {
+            let stamp = self.store.stamp().await;
+            if self.writes_meanwhile.load(Ordering::SeqCst) {
+                let (verb, target) = (Verb::End, Target::Token(TokenId::from_bits(1)));
+                let revoke = Revoke { verb, target, except: None, spread_ms: None, reason: "test".into() };
+                let steps = vec![Change::Revoke(revoke)];
+                self.store.commit(Changes { steps, ..Changes::default() }).await.unwrap();
+            }
+            stamp
+        })
     }
     fn is_shared(&self) -> bool {
         self.store.is_shared()
