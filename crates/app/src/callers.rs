@@ -105,9 +105,9 @@ impl App {
         let (id, secret) = bytes.split_at(16);
         let id = SessionId::from_bits(u128::from_be_bytes(id.try_into().map_err(|_| missing())?));
         let view = self.store().load_session(id).await.map_err(|e| self.fault(e.into()))?.ok_or_else(missing)?;
-        // An API key's digest stands in the same column; it is no cookie.
-        let is_cookie = view.session.kind != SessionKind::ApiKey;
-        if !is_cookie || view.session.cookie != Some(portcullis_wire::Digest::of(secret)) {
+        // An API key's digest stands in the same column; it opens no page.
+        let is_browser = view.session.kind == SessionKind::Browser;
+        if !is_browser || view.session.cookie != Some(portcullis_wire::Digest::of(secret)) {
             return Err(missing());
         }
         if let Some(dead) = view.dead(self.settings().rules.idle_ttl) {

@@ -11,6 +11,7 @@ use pair::Pair;
 use portcullis_domain::family::MacKey;
 use portcullis_domain::id_token::{self, IdClaims};
 use portcullis_domain::keys::{self, Make, State};
+use portcullis_domain::logout::{self, LogoutClaims};
 use portcullis_domain::model::{Key, KeyPurpose};
 use portcullis_wire::jws::{self, ACCESS_TOKEN_TYP, Algorithm, Jwk};
 use portcullis_wire::{AccessClaims, ClientId, Digest, KeyId, LogId, SecretBytes, SecretString, SessionId, Time, b64};
@@ -349,6 +350,11 @@ impl KeyRing {
         let input = jws::signing_input_as(name, *id, id_token::TYP, &finish(pair.algorithm()));
         let input = input.map_err(|_| KeyError::Library)?;
         Ok(SecretString::new(jws::assemble(&input, &pair.sign(input.as_bytes())?)))
+    }
+
+    /// Signs a logout token (OpenID Connect Back-Channel Logout §2.4).
+    pub fn sign_logout_token(&self, claims: &LogoutClaims) -> Result<SecretString, KeyError> {
+        self.sign_as(logout::TYP, claims)
     }
 
     /// What an ID token of ours says, expired or not, as long as its key is listed; `None` for anything else.

@@ -12,6 +12,7 @@ use crate::{Acted, App, AppError, RepeatKey, Revoked, real};
 use portcullis_domain::changes::{Change, Changes};
 use portcullis_domain::client::Profile;
 use portcullis_domain::event::{EventKind, NewEvent};
+use portcullis_domain::family::{MacKey, Presented};
 use portcullis_domain::kernel::By;
 use portcullis_domain::keys::{self, Held, KeyRules, Make, Plan, Revocation, Wanted};
 use portcullis_domain::model::{Key, KeyPurpose};
@@ -217,14 +218,34 @@ impl App {
     // ---- rows and ring ----
 
     /// Reads the keys anew and hands them to whoever uses them; once a second at most, since a caller's garbage asks for it.
-    pub(crate) async fn reload_keys(&self) -> Result<(), AppError> {
+    /// Whether it did.
+    pub(crate) async fn reload_keys(&self) -> Result<bool, AppError> {
         let now = real::mono().0;
         let last = self.inner.reloaded.load(Ordering::Acquire);
-        let mine = self.inner.reloaded.compare_exchange(last, now, Ordering::AcqRel, Ordering::Acquire).is_ok();
-        if now.saturating_sub(last) < 1000 || !mine {
-            return Ok(());
+        if now.saturating_sub(last) < 1000 {
+            return Ok(false);
         }
-        self.load_keys().await.map(drop)
+        let mine = self.inner.reloaded.compare_exchange(last, now, Ordering::AcqRel, Ordering::Acquire).is_ok();
+        if mine {
+            self.load_keys().await?;
+        }
+        Ok(mine)
+    }
+
+    /// The MAC key that a refresh token names; `None` when there is no such key.
+    ///
+    /// # Errors
+    /// [`AppError::Overloaded`] when this node does not know it and has not looked just now: it may be a new one (DESIGN §4.6).
+    pub(crate) async fn mac_key(&self, presented: &Presented) -> Result<Option<MacKey>, AppError> {
+        if let Some(key) = self.keys().mac_by_id(presented.key()) {
+            return Ok(Some(key.clone()));
+        }
+        // Of an older epoch: its key went with it.
+        let old = presented.epoch() < self.hub().at().0;
+        if !self.reload_keys().await? && !old {
+            return Err(AppError::Overloaded);
+        }
+        Ok(self.keys().mac_by_id(presented.key()).cloned())
     }
 
     /// Reads the keys; when they are not as this node has them, the new ones take their place. Verifiers are told first: then no

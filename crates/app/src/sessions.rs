@@ -377,17 +377,13 @@ impl App {
         let in_time = || if real::mono() < latest { Ok(()) } else { Err(AppError::Overloaded) };
         let invalid = || AppError::from(Refused::RefreshInvalid);
         let presented = Presented::parse(token).ok_or_else(invalid)?;
-        let mut keys = self.keys();
-        if keys.mac_by_id(presented.key()).is_none() {
-            self.reload_keys().await?;
-            keys = self.keys();
-        }
-        let Some(key) = keys.mac_by_id(presented.key()) else {
+        let Some(key) = self.mac_key(&presented).await? else {
             if presented.epoch() < self.hub().at().0 {
                 return Err(Refused::RefreshExpired.into()); // its key went with its epoch, and so would it
             }
             return Err(invalid()); // no key of ours, and the list was read just now
         };
+        let (key, keys) = (&key, self.keys());
         if !presented.is_ours(key) {
             return Err(invalid());
         }
@@ -567,7 +563,7 @@ impl App {
                     _ => {
                         let scope = Scope::Session { account: view.account.id, session };
                         let mut changes = kernel::end(door, scope, None, by, chance);
-                        if door == Door::SignOut {
+                        if matches!(door, Door::SignOut | Door::RpLogout) {
                             for event in &mut changes.events {
                                 event.actor = actor.to_owned();
                             }

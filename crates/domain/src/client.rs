@@ -180,6 +180,12 @@ pub struct Profile {
     /// The account that it acts as when it acts for itself; made with the client.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub service_account: Option<AccountId>,
+    /// Digest of the token that it is managed with, base64url, when it registered itself (RFC 7592 §3).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub registration: Option<String>,
+    /// Whether it was deleted: then it is off for good, and in no list.
+    #[serde(skip_serializing_if = "core::ops::Not::not")]
+    pub deleted: bool,
 }
 
 impl Profile {

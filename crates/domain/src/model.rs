@@ -87,6 +87,10 @@ impl Account {
     pub fn usable_at(&self, now: Time) -> bool {
         !matches!(self.status, Status::Deleted { .. } | Status::Deleting { .. }) && self.block_at(now).is_none()
     }
+    /// Whether it is a client's, which acts as it: nobody can sign in to it. Of others only tombstones have no address.
+    pub fn is_service(&self) -> bool {
+        self.email.is_none() && !matches!(self.status, Status::Deleted { .. })
+    }
     /// Whether it has this role.
     pub fn has_role(&self, role: &str) -> bool {
         self.roles.iter().any(|r| r == role)

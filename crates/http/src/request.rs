@@ -307,7 +307,8 @@ impl Params {
         Ok(Self(pairs))
     }
 
-    /// A form as OAuth endpoints take it: unknown parameters are ignored, repeated ones refused (RFC 6749 §3.1, §3.2).
+    /// A form as OAuth endpoints take it: unknown parameters are ignored, empty ones are as if they were not there, repeated ones
+    /// refused (RFC 6749 §3.1, §3.2).
     /// `Err`: the parameter that came twice.
     pub(crate) fn oauth(body: &[u8]) -> Result<Self, String> {
         let mut seen = BTreeSet::new();
@@ -318,7 +319,8 @@ impl Params {
                 return Err(name.clone());
             }
         }
-        Ok(Self(pairs))
+        // What comes without a value was not sent (RFC 6749 §3.1, §3.2).
+        Ok(Self(pairs.into_iter().filter(|(_, value)| !value.is_empty()).collect()))
     }
 
     pub fn take(&mut self, name: &str) -> Option<String> {

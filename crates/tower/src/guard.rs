@@ -255,6 +255,7 @@ mod tests {
         let config = Config::new("http://127.0.0.1:1", "api", "cli_x", "secret");
         let claims = AccessClaims {
             cnf: None,
+            via: vec![],
             iss: "http://127.0.0.1:1".into(),
             sub: AccountId::from_bits(1),
             aud: Audience(vec!["api".into()]),

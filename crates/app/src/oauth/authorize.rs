@@ -54,6 +54,11 @@ impl App {
         }
     }
 
+    /// What stands for a page that was shown, so that an answer to it cannot be made up.
+    pub fn shown(&self, what: &str) -> String {
+        b64::encode(&self.keys().mac().tag(b"shown", &[what.as_bytes()]))
+    }
+
     /// A mark of when this request first came, that nobody else can make: a sign-in after it is the one that it asked for.
     pub fn first_seen(&self, request: &str) -> String {
         let at = self.now().0.to_be_bytes();

@@ -5,9 +5,9 @@ use portcullis_domain::account;
 use portcullis_domain::changes::{Change, Changes};
 use portcullis_domain::client::{AuthMethod, Profile};
 use portcullis_domain::event::{EventKind, NewEvent};
-use portcullis_domain::model::{Client, ClientKind};
+use portcullis_domain::model::{Account, Client, ClientKind};
 use portcullis_domain::view::ClientView;
-use portcullis_domain::{Chance, Decision, Refused};
+use portcullis_domain::{Chance, Decision, Refused, service};
 use portcullis_wire::{ClientId, EventId, Millis, SecretString, b64};
 
 /// For how long at most an old secret counts beside the new one, in milliseconds: 30 days.
@@ -84,6 +84,12 @@ impl App {
                 let detail = "this client has no secret".into();
                 return Err(Refused::InvalidValue { field: "client_id", detail }.into());
             };
+            // Who repeats a call whose answer got lost must not lose the secret that a fleet still uses.
+            if overlap > 0 && client.old_secret.is_some_and(|(_, until)| self.now() < until) {
+                let detail =
+                    "the secret before this one still counts: wait until old_secret_until, or rotate with overlap_s 0";
+                return Err(Refused::Conflict { detail: detail.into() }.into());
+            }
             let old_secret = (overlap > 0).then(|| (old, self.now().plus(overlap)));
             Ok(Client { secret: Some(secret.digest()), old_secret, ..client.clone() })
         });
@@ -106,19 +112,24 @@ impl App {
         }
         let load = || async {
             let view = self.store().load_client(id).await.map_err(|e| self.fault(e.into()))?;
-            let view: ClientView = view.ok_or(Refused::NotFound)?;
-            let next = change(&view.client)?;
-            Ok((view, next))
+            let view: ClientView = view.filter(|view| !view.client.profile.deleted).ok_or(Refused::NotFound)?;
+            let mut next = change(&view.client)?;
+            let account = service::account_for(&next.name, &next.profile, view.stamp.now, &mut real::RealChance);
+            if let Some(account) = &account {
+                next.profile.service_account = Some(account.id);
+            }
+            Ok((view, next, account))
         };
         let by = admin.by(None);
-        let decide = |(view, next): &(ClientView, Client), chance: &mut dyn Chance| {
+        let decide = |(view, next, account): &(ClientView, Client, Option<Account>), chance: &mut dyn Chance| {
             if *next == view.client {
                 return Decision::answer(());
             }
             let event = NewEvent::new(EventId::from_bits(chance.bits()), kind, &by.actor).client(id).ip(by.ip);
+            let update = Change::UpdateClient(next.clone());
             let changes = Changes {
                 expects: by.expects().into_iter().collect(),
-                steps: vec![Change::UpdateClient(next.clone())],
+                steps: account.clone().map(Change::InsertAccount).into_iter().chain([update]).collect(),
                 events: vec![event],
                 ..Changes::default()
             };

@@ -9,7 +9,7 @@ use portcullis_domain::refresh::How;
 use portcullis_domain::refused::OAuthError;
 use portcullis_domain::sign_in::Issued;
 use portcullis_domain::ticket::{self, TicketKind};
-use portcullis_domain::view::{RefreshView, TicketView};
+use portcullis_domain::view::{GrantView, RefreshView, TicketView};
 use portcullis_domain::{Decision, Refused};
 use portcullis_verify::{Authentic, Holder};
 use portcullis_wire::{AccessClaims, AccountId, ClientId, Code, SecretString};
@@ -61,25 +61,20 @@ impl App {
             let view: TicketView =
                 view.ok_or_else(|| refuse(OAuthError::InvalidGrant, "there is no such code (any more)"))?;
             let given = match view.ticket.used.and_then(|used| used.grant) {
-                None => false,
+                None => None,
                 Some(grant) => {
                     let above = self.store().load_refresh(grant).await.map_err(|e| self.fault(e.into()))?;
-                    above.is_some_and(|above| above.grant.ended.is_none())
+                    above.filter(|above| !portcullis_domain::refresh::is_dead(above, &self.settings().rules))
                 }
             };
-            let others = match (view.ticket.account, view.ticket.client) {
-                (Some(account), Some(client)) => {
-                    let listed = self.store().list_grants(account, Some(client), super::grants::MAX_GRANTS).await;
-                    listed.map_err(|e| self.fault(e.into()))?
-                }
-                _ => vec![],
-            };
+            let given = given.map(|above| above.session);
+            let others = self.others_beside(&view).await?;
             Ok((view, given, others))
         };
         let (keys, rules) = (self.keys(), &self.settings().rules);
         let acted = self
             .act("", None, load, |(view, given, others), chance| {
-                let mut decision = redeem(view, *given, others, presented, rules, keys.mac(), chance);
+                let mut decision = redeem(view, given.as_ref(), others, presented, rules, keys.mac(), chance);
                 if let Ok(granted) = &mut decision.outcome
                     && let Err(refused) = narrow_audience(&mut granted.issued.claims, resources)
                 {
@@ -92,6 +87,13 @@ impl App {
             Acted::Done(granted, _) | Acted::Answered(granted) => self.oauth_tokens(known, granted),
             Acted::Before(_) => Err(AppError::Fault("a code has no repeat key".into())),
         }
+    }
+
+    /// What else the client of a ticket holds of its account.
+    pub(super) async fn others_beside(&self, view: &TicketView) -> Result<Vec<GrantView>, AppError> {
+        let (Some(account), Some(client)) = (view.ticket.account, view.ticket.client) else { return Ok(vec![]) };
+        let listed = self.store().list_grants(account, Some(client), super::grants::MAX_GRANTS).await;
+        listed.map_err(|e| self.fault(e.into()))
     }
 
     /// Exchanges a refresh token of a client other than the built-in one. It may ask for less (RFC 6749 §6, RFC 8707 §2.2).
@@ -113,7 +115,7 @@ impl App {
         self.oauth_tokens(known, Granted { issued, id, with_refresh })
     }
 
-    fn oauth_tokens(&self, known: &Known, granted: Granted) -> Result<OAuthTokens, AppError> {
+    pub(super) fn oauth_tokens(&self, known: &Known, granted: Granted) -> Result<OAuthTokens, AppError> {
         let Granted { issued: Issued { claims, refresh, .. }, id, with_refresh } = granted;
         let keys = self.keys();
         if !self.may_sign(&keys) {
@@ -155,12 +157,14 @@ impl App {
             }
             None => return Err(gone()),
         };
-        if view.account.id != claims.sub || view.session.id != claims.sid || view.grant.client != claims.client_id {
+        if view.account.id != claims.sub || view.session.id != claims.sid || view.grant.client != claims.origin() {
             return Err(AppError::Unauthenticated(Code::TokenMalformed));
         }
-        if portcullis_domain::refresh::is_dead(&view, &self.settings().rules) {
+        if portcullis_domain::refresh::is_dead(&view, &self.settings().rules) || !self.hands_are_clean(claims).await? {
             return Err(gone());
         }
+        // An access token that was revoked by itself has no row that says so: the log does.
+        self.hub().caught_up(&view.stamp).await.map_err(|error| self.fault(error))?;
         match self.hub().judge_for_any(&token, holder) {
             Ok(()) => Ok(Bearer { view, claims: token.into_claims() }),
             Err(Code::NotFresh) => Err(self.fault(AppError::Fault("this node's view of the log is too old".into()))),
@@ -195,8 +199,7 @@ impl App {
         ip: Option<IpAddr>,
     ) -> Result<(), AppError> {
         if let Some(presented) = Presented::parse(token) {
-            let keys = self.keys();
-            if !keys.mac_by_id(presented.key()).is_some_and(|key| presented.is_ours(key)) {
+            if !self.mac_key(&presented).await?.is_some_and(|key| presented.is_ours(&key)) {
                 return Ok(());
             }
             return self.revoke_grant(client, &presented, ip).await;
@@ -238,8 +241,10 @@ impl App {
         ip: Option<IpAddr>,
     ) -> Result<(), AppError> {
         let claims = token.claims();
-        // What does not live needs no entry: nobody fills the log with dead tokens.
-        if claims.client_id != client || self.hub().judge_for_any(token, &Holder::AskedAbout).is_err() {
+        // What does not live needs no entry: nobody fills the log with dead tokens. A node that does not know says nothing false,
+        // and writes one.
+        let dead = self.hub().judge_for_any(token, &Holder::AskedAbout).is_err_and(|code| code != Code::NotFresh);
+        if claims.client_id != client || dead {
             return Ok(());
         }
         let by = By { ip, ..By::SYSTEM };

@@ -40,6 +40,10 @@ impl Application {
         app.redeem_code(&known, code, &self.presented(), &[]).await
     }
 
+    pub async fn granted(&self, app: &App, caller: &Caller, scope: &str) -> Result<OAuthTokens, AppError> {
+        self.redeem(app, &self.code(app, caller, scope).await?).await
+    }
+
     /// As the token endpoint does it: who asks is asked who it is first.
     pub async fn refresh(&self, app: &App, token: &SecretString) -> Result<OAuthTokens, AppError> {
         let known = self.known(app).await?;

@@ -33,6 +33,9 @@ fn client() -> Client {
         name,
         kind: ClientKind::Verifier,
         secret: None,
+        old_secret: None,
+        profile: portcullis_domain::client::Profile::default(),
+        version: 1,
         disabled: false,
         created_at: Time(0),
         cut,
@@ -60,7 +63,7 @@ impl Node {
             let steps = (0..many).map(|n| {
                 let target = Target::Token(TokenId::from_bits(u128::from(self.written + n)));
                 let (verb, reason) = (Verb::End, "test".into());
-                Change::Revoke(Revoke { verb, target, except: None, spread_ms: None, reason })
+                Change::Revoke(Revoke { verb, target, except: None, spread_ms: None, owner: None, reason })
             });
             let steps = steps.collect();
             self.written += many;

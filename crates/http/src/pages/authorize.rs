@@ -3,9 +3,9 @@
 //! The request travels with the browser: to the sign-in page and back as `return_to`, through the question as a hidden field.
 //! Each time it is checked anew, from the beginning.
 use super::words::encoded;
-use super::{allow_forms_to, go, page, sign_in};
+use super::{go, let_forms_lead_on, page, sign_in};
 use crate::oauth::{request_of, with_resources};
-use crate::problem::Problem;
+use crate::problem::{Problem, described};
 use crate::request::{Ctx, FormBytes, Params};
 use crate::{cookies, origin};
 use axum::response::Response;
@@ -50,10 +50,7 @@ pub(super) async fn show(ctx: Ctx) -> Result<Response, Problem> {
         Err(answered) => return Ok(answered),
     };
     let (caller, view) = who(&ctx, &read).await?;
-    let hinted = read.asked.id_token_hint.as_deref();
-    let hinted = hinted.and_then(|hint| ctx.app().hinted_account(hint));
-    let first_seen = read.seen.as_deref().and_then(|mark| ctx.app().when_first_seen(&read.query, mark));
-    match (authorize::next(&read.asked, view.as_ref(), first_seen, hinted), caller, view) {
+    match (step(&ctx, &read, view.as_ref()), caller, view) {
         (Step::Grant, Some(caller), _) => finish(&ctx, &read, &caller, false).await,
         (Step::Ask(scope), Some(caller), Some(view)) => ask(&ctx, &read, &caller, &view, &scope),
         (Step::Refuse(error), ..) => Ok(back(&ctx, &read.asked, Reply::Error(error, "nothing could be shown".into()))),
@@ -73,9 +70,16 @@ pub(super) async fn by_form(body: FormBytes) -> Result<Response, Problem> {
     Ok(go(&format!("{PATH}?{query}"), vec![]))
 }
 
+/// What must happen first.
+fn step(ctx: &Ctx, read: &Read, view: Option<&AppView>) -> Step {
+    let hinted = read.asked.id_token_hint.as_deref().and_then(|hint| ctx.app().hinted_account(hint));
+    let first_seen = read.seen.as_deref().and_then(|mark| ctx.app().when_first_seen(&read.query, mark));
+    authorize::next(&read.asked, view, first_seen, hinted)
+}
+
 /// What the user said.
 pub(super) async fn decide(ctx: Ctx, body: FormBytes) -> Result<Response, Problem> {
-    origin::must_be_ours(&ctx.shared, &ctx.headers)?;
+    origin::must_be_our_page(&ctx.shared, &ctx.headers)?;
     let body = body.0.ok_or_else(|| Problem::new(Code::UnsupportedMediaType))?;
     let mut params = Params::oauth(&body).map_err(|_| Problem::new(Code::Malformed))?;
     let query = params.take("request").unwrap_or_default();
@@ -84,6 +88,9 @@ pub(super) async fn decide(ctx: Ctx, body: FormBytes) -> Result<Response, Proble
         Err(answered) => return Ok(answered),
     };
     let (Some(caller), Some(view)) = who(&ctx, &read).await? else { return Ok(to_sign_in(&ctx, &read)) };
+    if !matches!(step(&ctx, &read, Some(&view)), Step::Ask(_) | Step::Grant) {
+        return Ok(to_sign_in(&ctx, &read));
+    }
     // The answer is to what was shown, to whom it was shown.
     let shown = params.take("shown").unwrap_or_default();
     if shown != shown_to(&ctx, &read, &caller, &view) {
@@ -121,13 +128,6 @@ async fn read(ctx: &Ctx, query: &str) -> Result<Result<Read, Response>, Problem>
         Ok(asked) => Ok(Ok(Read { client, asked, query, seen })),
         Err(objection) => object(ctx, &request, objection).map(Err),
     }
-}
-
-/// Where an authorization request that the browser comes back with leads to, once somebody has signed in.
-pub(super) async fn leads_to(ctx: &Ctx, return_to: &str) -> Option<String> {
-    let query = return_to.strip_prefix(PATH)?.strip_prefix('?')?;
-    let read = read(ctx, query).await.ok()?.ok()?;
-    Some(read.asked.redirect_uri)
 }
 
 /// To the client where its address is known to be its own; on a page of ours otherwise (RFC 6749 §4.1.2.1).
@@ -174,12 +174,11 @@ fn to_sign_in(ctx: &Ctx, read: &Read) -> Response {
     go(&sign_in::again(&place, read.asked.login_hint.as_deref()), vec![])
 }
 
-/// What stands for the page that was shown: client, scopes and account.
+/// What stands for the page that was shown: client, scopes, account and session. Nobody but this server can make it.
 fn shown_to(ctx: &Ctx, read: &Read, caller: &Caller, view: &AppView) -> String {
-    let what =
-        format!("{} {} {} {}", view.client.id, view.client.version, read.asked.scope.join(" "), caller.view.account.id);
-    let _ = ctx;
-    portcullis_wire::b64::encode(&portcullis_wire::Digest::of(what.as_bytes()).0)
+    let session = &caller.view.session;
+    let scope = read.asked.scope.join(" ");
+    ctx.app().shown(&format!("{} {} {scope} {} {}", view.client.id, view.client.version, session.account, session.id))
 }
 
 fn ask(ctx: &Ctx, read: &Read, caller: &Caller, view: &AppView, scope: &[String]) -> Result<Response, Problem> {
@@ -193,12 +192,12 @@ fn ask(ctx: &Ctx, read: &Read, caller: &Caller, view: &AppView, scope: &[String]
         request => marked(ctx, read), shown => shown_to(ctx, read, caller, view),
     };
     let mut response = page(ctx, StatusCode::OK, "consent.html", values)?;
-    allow_forms_to(response.headers_mut(), &read.asked.redirect_uri);
+    let_forms_lead_on(response.headers_mut());
     Ok(response)
 }
 
 /// A scope in words; those of a client's own have none.
-fn words(scope: &str) -> Option<&'static str> {
+pub(super) fn words(scope: &str) -> Option<&'static str> {
     Some(match scope {
         "openid" => "Know who you are here",
         "profile" => "See your name",
@@ -214,7 +213,13 @@ async fn finish(ctx: &Ctx, read: &Read, caller: &Caller, agreed: bool) -> Result
         Err(AppError::Refused(Refused::OAuth { error: OAuthError::InvalidRequestUri, detail })) => {
             Err(Problem::malformed(format!("{detail}; go back to the application and begin again.")))
         }
-        Err(AppError::Refused(_)) => Ok(to_sign_in(ctx, read)),
+        // What it rested on was changed meanwhile: the browser asks once more, and is shown what there is to be shown.
+        Err(AppError::Refused(_)) if read.asked.prompt.none => Ok(back(
+            ctx,
+            &read.asked,
+            Reply::Error(OAuthError::InteractionRequired, "something was changed meanwhile".into()),
+        )),
+        Err(AppError::Refused(_)) => Ok(go(&format!("{PATH}?{}", marked(ctx, read)), vec![])),
         Err(error) => Err(error.into()),
     }
 }
@@ -229,7 +234,7 @@ fn redirect(ctx: &Ctx, uri: &str, state: Option<&str>, reply: Reply) -> Response
     match &reply {
         Reply::Code(code) => query.append_pair("code", code.expose()),
         Reply::Error(error, detail) => {
-            query.append_pair("error", error.as_str()).append_pair("error_description", detail)
+            query.append_pair("error", error.as_str()).append_pair("error_description", &described(detail))
         }
     };
     if let Some(state) = state {

@@ -1,6 +1,6 @@
 //! `/sign-in`.
 use super::words::{encoded, safe_path};
-use super::{authorize, devices, go, page};
+use super::{devices, go, page};
 use crate::problem::Problem;
 use crate::request::{Ctx, FormBytes, Params};
 use crate::{cookies, origin};
@@ -70,15 +70,15 @@ async fn form(
     // What comes with the next request: the form, which names the device.
     let headers = response.headers_mut();
     headers.insert("accept-ch", HeaderValue::from_static(client_hints::asked_for()));
-    if let Some(application) = authorize::leads_to(ctx, return_to).await {
-        super::allow_forms_to(headers, &application);
+    if return_to.starts_with("/oauth2/") {
+        super::let_forms_lead_on(headers);
     }
     Ok(response)
 }
 
 pub(super) async fn submit(ctx: Ctx, body: FormBytes) -> Result<Response, Problem> {
     // Before anything else: a foreign page must not sign a browser in, to an account of its choice.
-    origin::must_be_ours(&ctx.shared, &ctx.headers).map_err(|problem| {
+    origin::must_be_our_page(&ctx.shared, &ctx.headers).map_err(|problem| {
         problem.saying(format!("Open this page at {} and sign in there.", ctx.shared.config().issuer))
     })?;
     let body = body.0.ok_or_else(|| Problem::new(Code::UnsupportedMediaType))?;

@@ -96,7 +96,10 @@ async fn who_is_not_signed_in_does_that_first_and_goes_on() {
     assert!(place.starts_with("/sign-in?") && parameter(&place, "login_hint").as_deref() == Some(ADA), "{place}");
     let page = server.client.get(&*place).send().await.expect(200);
     assert!(page.text().contains(&format!("value=\"{ADA}\"")));
-    assert!(page.header("content-security-policy").contains("form-action 'self' http://127.0.0.1:9"));
+    assert!(
+        !page.header("content-security-policy").contains("form-action"),
+        "what follows is the application's affair"
+    );
     let signed_in = sign_in_for(&server, &place, None).await;
     let cookie = signed_in.cookie("__Host-portcullis_session").unwrap();
     let on = signed_in.header("location").to_owned();
