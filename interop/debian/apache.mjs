@@ -16,6 +16,7 @@ for (const page of ['protected', 'others', 'api', 'signed-out']) {
 // Root's workers become another user, who must be able to read the pages.
 const user = process.getuid() === 0 ? 'User www-data\nGroup www-data' : '';
 const { client_id, client_secret } = place.clients.listens;
+await asAdmin('PATCH', `/v1/admin/clients/${client_id}`, { backchannel_logout_uri: `${base}/callback?logout=backchannel` });
 const config = configured('apache.conf', {
   folder, user, client_id, client_secret, issuer: place.issuer, port: place.port, algorithm: place.algorithm, level: 'info',
 });

@@ -33,13 +33,19 @@ async function coded(more = {}, authentication = secret, options = {}) {
   });
   const { url } = await browser.go(address, { until: CALLBACK });
   const parameters = oauth.validateAuthResponse(as, client, url, state);
-  const answer = await oauth.authorizationCodeGrantRequest(as, client, authentication, parameters, CALLBACK, verifier, { ...insecure, ...options });
-  return { answer, nonce };
+  const send = () => oauth.authorizationCodeGrantRequest(as, client, authentication, parameters, CALLBACK, verifier, { ...insecure, ...options });
+  return { answer: await send(), nonce, send };
 }
 
 async function signedIn(more, options) {
-  const { answer, nonce } = await coded(more, secret, options);
-  const tokens = await oauth.processAuthorizationCodeResponse(as, client, answer, { expectedNonce: nonce, requireIdToken: true });
+  const { answer: first, nonce, send } = await coded(more, secret, options);
+  let answer = first;
+  const read = () => oauth.processAuthorizationCodeResponse(as, client, answer, { expectedNonce: nonce, requireIdToken: true });
+  const tokens = await read().catch(async (error) => {
+    if (!oauth.isDPoPNonceError(error)) throw error;
+    answer = await send(); // once more, with the nonce that the server gave (RFC 9449 §8); the code is not used up by that
+    return read();
+  });
   await oauth.validateApplicationLevelSignature(as, answer, insecure);
   return { tokens, answer };
 }
@@ -121,7 +127,8 @@ if (offered('client credentials', as.grant_types_supported.includes('client_cred
 }
 if (offered('PAR', as.pushed_authorization_request_endpoint)) {
   await check('a pushed request is checked when it is pushed (RFC 9126 §2.3)', async () => {
-    const push = (more) => oauth.pushedAuthorizationRequest(as, client, secret, { client_id, response_type: 'code', redirect_uri: CALLBACK, scope: 'openid', code_challenge: 'x'.repeat(43), code_challenge_method: 'S256', ...more }, insecure);
+    const challenge = await oauth.calculatePKCECodeChallenge(oauth.generateRandomCodeVerifier());
+    const push = (more) => oauth.pushedAuthorizationRequest(as, client, secret, { client_id, response_type: 'code', redirect_uri: CALLBACK, scope: 'openid', code_challenge: challenge, code_challenge_method: 'S256', ...more }, insecure);
     const pushed = await oauth.processPushedAuthorizationResponse(as, client, await push({}));
     assert.ok(pushed.expires_in > 0 && pushed.request_uri.startsWith('urn:'));
     await refusal(async () => oauth.processPushedAuthorizationResponse(as, client, await push({ redirect_uri: 'http://127.0.0.1:9/other' })));

@@ -14,6 +14,7 @@ import { CALLBACK, SIGNED_OUT, place } from './lib/place.mjs';
 const DIFFERENT = {
   'an implicit request': ['unsupported_response_type | invalid_request in the fragment', 'the error is the one that RFC 6749 §4.1.2.1 names, by the only mode that is offered'],
   'a hybrid request': ['unsupported_response_type | invalid_request in the fragment', 'the error is the one that RFC 6749 §4.1.2.1 names, by the only mode that is offered'],
+  'client credentials of a client that may not': ['400 unauthorized_client | 400 invalid_request', 'the error is the one that RFC 6749 §5.2 names'],
   'introspection of a refresh token': ['active: false | active: true', 'it is asked by services, which are never shown refresh tokens (RFC 7662 §4)'],
 };
 

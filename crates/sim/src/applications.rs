@@ -13,7 +13,7 @@ use portcullis_domain::code::{self, Redeem};
 use portcullis_domain::event::{Actor, EventKind, NewEvent};
 use portcullis_domain::family::Presented;
 use portcullis_domain::kernel::{self, By, Door, Scope};
-use portcullis_domain::model::{Client, ClientKind, Consent};
+use portcullis_domain::model::{Client, ClientKind, Consent, Session};
 use portcullis_domain::refused::{OAuthError, Refused};
 use portcullis_domain::sign_in::Issued;
 use portcullis_domain::ticket::{self, TicketKind};
@@ -32,7 +32,7 @@ const VERIFIER: &str = "a-code-verifier-that-is-long-enough-for-rfc7636";
 #[derive(Debug, Clone)]
 pub enum AppFacts {
     App(Box<AppView>),
-    Ticket(Box<TicketView>, bool, Vec<GrantView>),
+    Ticket(Box<TicketView>, Option<Box<Session>>, Vec<GrantView>),
     Grant(Option<Box<RefreshView>>),
     Consent(Consent, Vec<GrantView>),
     Client(Box<Client>),
@@ -303,7 +303,8 @@ impl World {
             AppRequest::Redeem { code, .. } => {
                 let view = db.load_ticket(ticket::id(TicketKind::Code, code.expose()), now).ok_or_else(missing)?;
                 let given = view.ticket.used.and_then(|used| used.grant).and_then(|grant| db.load_refresh(grant, now));
-                let given = given.is_some_and(|above| !refresh::is_dead(&above, &self.settings.rules));
+                let given = given.filter(|above| !refresh::is_dead(above, &self.settings.rules));
+                let given = given.map(|above| Box::new(above.session));
                 let others = match (view.ticket.account, view.ticket.client) {
                     (Some(account), Some(client)) => db.list_grants(account, Some(client), 1000, now),
                     _ => Vec::new(),
@@ -336,7 +337,7 @@ impl World {
                 Decision { outcome: made.outcome.map(Outcome::Code), changes: made.changes }
             }
             (AppRequest::Redeem { client, .. }, AppFacts::Ticket(view, given, others)) => {
-                self.decide_redemption(view, *given, others, *client)
+                self.decide_redemption(view, given.as_deref(), others, *client)
             }
             (AppRequest::GiveUp { client, .. }, AppFacts::Grant(view)) => {
                 let mine = |view: &&RefreshView| {
@@ -389,12 +390,13 @@ impl World {
     fn decide_redemption(
         &mut self,
         view: &TicketView,
-        given: bool,
+        given: Option<&Session>,
         others: &[GrantView],
         client: ClientId,
     ) -> Decision<Outcome> {
         let presented = Redeem {
             client,
+            proven: true,
             redirect_uri: Some(REDIRECT.into()),
             verifier: Some(VERIFIER.into()),
             sender: None,
@@ -487,6 +489,8 @@ impl World {
     /// What the answer to an application's request says.
     pub fn check_app_reply(&mut self, op: &Op, request: &AppRequest, reply: &Reply) {
         match (request, reply) {
+            // To be repeated, as any 503.
+            (AppRequest::Redeem { .. }, Reply::Refused(Refused::Unavailable { .. })) => {}
             (AppRequest::Redeem { .. }, Reply::Refused(_)) => {
                 // That it was shown before is said when what it gave has ended.
                 let Some(rev) = op.committed.and_then(|committed| committed.rev) else {
@@ -570,6 +574,8 @@ fn born_at(head: Rev, changes: &mut Changes) {
 fn asked(offline: bool) -> Asked {
     let scope = if offline { vec![OFFLINE.to_owned(), "read".to_owned()] } else { vec!["read".to_owned()] };
     Asked {
+        version: 1,
+        pushed: None,
         redirect_uri: REDIRECT.into(),
         scope,
         state: None,

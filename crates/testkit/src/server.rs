@@ -2,9 +2,7 @@
 use crate::client::Client;
 use crate::temp::TempDir;
 use portcullis_app::keys::MasterKey;
-use portcullis_app::{
-    Allowed, App, ClientSettings, Hashing, KeySettings, PolicySettings, Settings, real,
-};
+use portcullis_app::{Allowed, App, ClientSettings, Hashing, KeySettings, PolicySettings, Settings, real};
 use portcullis_domain::{Chance as _, Rules};
 use portcullis_http::{HttpConfig, Limits, Listener, Traffic};
 use portcullis_store::faulty::Faulty;

@@ -61,6 +61,7 @@ impl Application {
     pub fn presented(&self) -> Redeem {
         Redeem {
             client: self.client.id,
+            proven: true,
             redirect_uri: Some(REDIRECT.into()),
             verifier: Some(VERIFIER.into()),
             sender: None,
@@ -73,6 +74,8 @@ impl Application {
 /// What a checked request for this scope asks.
 pub fn asked(scope: &str) -> Asked {
     Asked {
+        version: 1,
+        pushed: None,
         redirect_uri: REDIRECT.into(),
         scope: scope.split(' ').map(str::to_owned).collect(),
         state: None,
