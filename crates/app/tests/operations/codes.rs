@@ -29,7 +29,7 @@ async fn caught_up(world: &World) {
 async fn assert_dead(world: &World, theirs: &Application, tokens: &OAuthTokens, at: &str) {
     caught_up(world).await;
     let token = world.app.hub().authenticate(tokens.access_token.expose()).unwrap();
-    assert!(world.app.hub().judge_for_any(&token).is_err(), "{at}: at a service");
+    assert!(world.app.hub().judge_for_any(&token, &portcullis_app::Holder::AskedAbout).is_err(), "{at}: at a service");
     assert!(world.app.bearer(Some(tokens.access_token.expose())).await.is_err(), "{at}: at the server");
     let refreshed = theirs.refresh(&world.app, tokens.refresh_token.as_ref().unwrap()).await;
     assert!(refreshed.is_err(), "{at}: the refresh token");

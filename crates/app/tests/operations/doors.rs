@@ -281,7 +281,7 @@ async fn row_of(door: Door) -> Row {
     let at_server = fate(world.caller(&mine).await.is_ok());
     let cookie = mine.page_cookie.as_ref().unwrap();
     let browser_session = fate(world.app.page_caller(cookie, None).await.is_ok());
-    let judged = fate(world.app.hub().judge_for_any(&grants).is_ok());
+    let judged = fate(world.app.hub().judge_for_any(&grants, &portcullis_app::Holder::AskedAbout).is_ok());
     let row = granted.fates(&world, judged, all_of(Lives)).await;
     let refreshed = world.refresh(&mine.refresh_token).await;
     Row {
@@ -337,7 +337,7 @@ async fn whoever_calls_keeps_what_is_under_their_own_session() {
         // The door of `go_through` is called by its second session.
         go_through(door, &world, &other, &mine, &granted).await;
         caught_up(&world, Rev::ZERO).await;
-        let judged = fate(world.app.hub().judge_for_any(&grants).is_ok());
+        let judged = fate(world.app.hub().judge_for_any(&grants, &portcullis_app::Holder::AskedAbout).is_ok());
         let row = granted.fates(&world, judged, all_of(Lives)).await;
         let kept = Row { connected_access_token: Ends, connected_refresh_token: Ends, ..all_of(Lives) };
         assert_eq!(row, kept, "{door:?}");
@@ -365,7 +365,7 @@ async fn a_filter_of_clients_ends_what_they_have() {
             }
         }
         caught_up(&world, Rev::ZERO).await;
-        let judged = fate(world.app.hub().judge_for_any(&grants).is_ok());
+        let judged = fate(world.app.hub().judge_for_any(&grants, &portcullis_app::Holder::AskedAbout).is_ok());
         let row = granted.fates(&world, judged, all_of(Lives)).await;
         let ended = expected(Door::ClientOff);
         let own = Row { connected_access_token: Ends, connected_refresh_token: Ends, ..all_of(Lives) };

@@ -26,7 +26,7 @@ fn text(value: &Value) -> String {
 }
 
 fn judged(server: &TestServer, token: &str) -> Result<(), Code> {
-    server.app.hub().judge_for_any(&server.app.hub().authenticate(token)?)
+    server.app.hub().judge_for_any(&server.app.hub().authenticate(token)?, &portcullis_app::Holder::AskedAbout)
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ pub(super) fn claims(token: &Value) -> Value {
 /// What a verifier that follows the log says of the access token in this answer.
 pub(super) fn judged(server: &TestServer, answer: &Value) -> Result<(), Code> {
     let hub = server.app.hub();
-    hub.judge_for_any(&hub.authenticate(answer["access_token"].as_str().unwrap())?)
+    hub.judge_for_any(&hub.authenticate(answer["access_token"].as_str().unwrap())?, &portcullis_app::Holder::AskedAbout)
 }
 
 /// Waits until a verifier refuses the token, and sees to it that the rows say the same.
