@@ -115,6 +115,7 @@ impl App {
         presented: &Redeem,
     ) -> Result<OAuthTokens, AppError> {
         self.ensure_horizon().await?;
+        self.ensure_may_sign_ids(&known.client.profile).await?;
         let id = ticket::id(TicketKind::Device, code.expose());
         let load = || async {
             let view = self.store().load_ticket(id).await.map_err(|e| self.fault(e.into()))?;

@@ -107,7 +107,7 @@ async fn read(ctx: &Ctx, query: &str) -> Result<Result<Read, Response>, Problem>
     if query.len() > MAX_QUERY {
         return Err(Problem::malformed("the request is too long"));
     }
-    let (mut params, resource) = with_resources(query.as_bytes(), |words| Problem::malformed(words))?;
+    let (mut params, resource) = with_resources(query.as_bytes(), Problem::malformed)?;
     let client_id =
         params.take("client_id").ok_or_else(|| Problem::malformed("the parameter \"client_id\" is missing"))?;
     let unknown =

@@ -89,7 +89,7 @@ async fn a_pushed_request_lives_as_long_as_somebody_signs_in() {
     server.advance(80_000);
     let place = come(&server, &app, "", &uri, &[]).await.expect(303).header("location").to_owned();
     let page = server.client.get(&*place).send().await.expect(200);
-    assert!(page.header("content-security-policy").contains("form-action 'self' http://127.0.0.1:9"));
+    assert!(!page.header("content-security-policy").contains("form-action"), "it leads on to the application");
     server.advance(300_000);
     let back = parameter(&place, "return_to").unwrap();
     let form = encode(&[("identifier", ADA), ("password", PASSWORD), ("return_to", &back)]);
