@@ -8,6 +8,7 @@
 //! The real clock and the real randomness are made in `real.rs` and nowhere else.
 pub mod act_journal;
 pub mod admin;
+pub mod api_keys;
 pub mod callers;
 pub mod error;
 pub mod guessing;
@@ -17,6 +18,7 @@ pub mod import;
 pub mod keys;
 pub mod mass;
 pub mod oauth;
+pub mod outbox;
 pub mod own_account;
 pub mod password;
 mod pruning;
@@ -32,10 +34,11 @@ pub use admin::Admin;
 pub use callers::Caller;
 pub use error::AppError;
 pub use sessions::{Revoked, Tokens};
-pub use settings::{Hashing, KeySettings, PolicySettings, Settings};
+pub use settings::{ClientSettings, Hashing, KeySettings, PolicySettings, Registration, Settings};
 
 // What reads return: callers need no store of their own to name it.
-pub use portcullis_store::{EventFilter, EventRow, Page, Store};
+pub use portcullis_outgoing::{Allowed, Outgoing};
+pub use portcullis_store::{EventFilter, EventRow, MessageFilter, Page, Store};
 
 use crate::hub::Hub;
 use crate::keys::KeyRing;
@@ -47,6 +50,7 @@ use portcullis_domain::time_rules;
 use portcullis_domain::{Chance, Decision, Refused};
 pub use portcullis_store::FaultKind;
 use portcullis_store::{CommitError, Flood, Remembered};
+pub use portcullis_verify::proof::{Holder, Proven};
 use portcullis_wire::{Code, Digest, LogId, SessionId, Time};
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -80,10 +84,12 @@ struct Inner {
     acts: act_journal::Pending,
     /// A revocation by filter was asked for.
     jobs: tokio::sync::Notify,
+    outbox: outbox::Outbox,
     rota: rotation::Rota,
     bound: portcullis_domain::changes::BoundRow,
     /// When keys were last read anew, by the monotonic clock.
     reloaded: AtomicI64,
+    paces: oauth::Paces,
 }
 
 /// What happened, for metrics.
@@ -107,6 +113,8 @@ pub struct Counts {
     pub refreshes_refused: AtomicU64,
     /// Refresh tokens that only a copy explains.
     pub thefts: AtomicU64,
+    /// DPoP proofs and client assertions that were wrong, or shown before.
+    pub proofs_refused: AtomicU64,
     /// Sessions deleted because nothing can ask for them any more.
     pub sessions_pruned: AtomicU64,
     /// Tickets deleted some time after their end.
@@ -117,6 +125,14 @@ pub struct Counts {
     pub addresses_forgotten: AtomicU64,
     /// Blocks that lifted themselves, and accounts whose grace period passed.
     pub accounts_due: AtomicU64,
+    /// Messages that were taken.
+    pub messages_sent: AtomicU64,
+    /// Tries to send a message that failed and come again.
+    pub messages_failed: AtomicU64,
+    /// Messages that were given up.
+    pub messages_dead: AtomicU64,
+    /// Messages that wait, as last counted.
+    pub messages_waiting: AtomicU64,
     /// Ends committed.
     pub revocations: AtomicU64,
     /// Decisions taken anew because rows had moved.
@@ -327,6 +343,7 @@ impl App {
         if committed.rev.is_some() {
             self.inner.counts.revocations.fetch_add(1, Ordering::Relaxed);
             self.inner.hub.wake();
+            self.inner.outbox.wake();
         }
     }
 

@@ -9,7 +9,9 @@ pub mod client;
 pub mod clock;
 pub mod postgres;
 pub mod proxy;
+pub mod receiver;
 pub mod server;
+pub mod signer;
 mod standby;
 pub mod temp;
 
@@ -18,5 +20,7 @@ pub use browser::Browser;
 pub use client::{Answer, Client, Events};
 pub use portcullis_store_sqlite::OpenOptions;
 pub use postgres::{Cluster, SMALL};
+pub use receiver::{Receiver, Reply};
 pub use server::{Options, SignedIn, TestServer};
+pub use signer::Signer;
 pub use temp::TempDir;

@@ -10,12 +10,15 @@
 #![no_std]
 extern crate alloc;
 
+pub mod assertion;
 pub mod b64;
 pub mod chain;
 pub mod claims;
+pub mod dpop;
 pub mod frame;
 pub mod ids;
 pub mod json;
+pub mod jwk;
 pub mod jws;
 pub mod problem;
 pub mod secret;
@@ -25,8 +28,8 @@ pub use chain::Chain;
 pub use claims::AccessClaims;
 pub use frame::{Entry, Target, Verb};
 pub use ids::{
-    AccountId, ClientId, Epoch, EventId, GrantId, InstanceId, JobId, KeyId, LogId, NodeId, ParseIdError, Rev, RunId,
-    SessionId, TokenId,
+    AccountId, ClientId, Epoch, EventId, GrantId, InstanceId, JobId, KeyId, LogId, MessageId, NodeId, ParseIdError,
+    Rev, RunId, SessionId, TokenId,
 };
 pub use problem::Code;
 pub use secret::{Digest, SecretBytes, SecretString};

@@ -64,7 +64,7 @@ impl Node {
             let steps = (0..many).map(|n| {
                 let target = Target::Token(TokenId::from_bits(u128::from(self.written + n)));
                 let (verb, reason) = (Verb::End, "test".into());
-                Change::Revoke(Revoke { verb, target, except: None, spread_ms: None, reason })
+                Change::Revoke(Revoke { verb, target, except: None, spread_ms: None, owner: None, reason })
             });
             let steps = steps.collect();
             self.written += many;

@@ -10,7 +10,7 @@ use portcullis_domain::refresh::How;
 use portcullis_domain::retention::Retention;
 use portcullis_domain::sign_in::SignIn;
 use portcullis_domain::view::*;
-use portcullis_domain::{Rules, changes::BoundRow};
+use portcullis_domain::{Rules, changes::BoundRow, outbox};
 use portcullis_store::memory::MemoryStore;
 use portcullis_store::*;
 use portcullis_wire::*;
@@ -39,12 +39,14 @@ pub fn settings() -> Settings {
         sign_up: true,
         hashing: Hashing { memory_kib: 64, passes: 1, lanes: 1, threads: 1, queue: 64 },
         keys: KeySettings::default(),
+        outgoing: portcullis_app::Allowed::loopback(),
         policy: PolicySettings { failed_sign_in_step: 0, ..PolicySettings::default() },
+        clients: portcullis_app::ClientSettings::default(),
     }
 }
 
-/// A store that can hold back the commit of a new session or account, of a rotated refresh token or of a client's switch, or
-/// the end of a read of the log or of the keys, to put something in between.
+/// A store that can hold back the commit of a new session, account or grant, of a code or its use, of a rotated refresh token, of
+/// a withdrawal or of a client's switch, or the end of a read of the log or of the keys, to put something in between.
 pub struct Held<S> {
     pub store: S,
     pub hold: AtomicBool,
@@ -122,6 +124,14 @@ impl<S: Store> Store for Held<S> {
         list_grants(account: AccountId, client: Option<ClientId>, limit: u32) -> Result<Vec<GrantView>, StoreError>;
         list_consents(account: AccountId) -> Result<Vec<Consent>, StoreError>;
         list_instances() -> Result<Vec<Instance>, StoreError>;
+        list_notices(limit: u32) -> Result<Vec<outbox::Notice>, StoreError>;
+        read_told(notice: &'a outbox::Notice, look: u32) -> Result<outbox::Told, StoreError>;
+        due_messages(resting: &'a [ClientId], limit: u32) -> Result<Vec<outbox::Message>, StoreError>;
+        load_message(id: MessageId) -> Result<Option<outbox::Message>, StoreError>;
+        list_messages(
+            filter: &'a MessageFilter, cursor: Option<MessageId>, limit: u32
+        ) -> Result<Page<outbox::Message>, StoreError>;
+        count_messages() -> Result<MessageCount, StoreError>;
         load_bound() -> Result<Option<BoundRow>, StoreError>;
         load_run() -> Result<Option<RunId>, StoreError>;
         load_revocation(rev: Rev) -> Result<Option<EventRow>, StoreError>;
@@ -186,8 +196,11 @@ impl<S: Store> Store for Held<S> {
     fn commit(&self, changes: Changes) -> Fut<'_, Result<Committed, CommitError>> {
         Box::pin(async move {
             let held = |step: &_| {
-                use Change::{InsertAccount, InsertSession, SetClientDisabled, SetFamily};
-                matches!(step, InsertSession(_) | InsertAccount(_) | SetClientDisabled { .. } | SetFamily { .. })
+                use Change::*;
+                matches!(
+                    step,
+                    InsertSession(_) | InsertAccount(_) | InsertTicket(_) | InsertGrant(_) | UseTicket { .. }
+                ) || matches!(step, SetClientDisabled { .. } | SetFamily { .. } | WithdrawConsent { .. })
             };
             if changes.steps.iter().any(held) && self.hold.swap(false, Ordering::SeqCst) {
                 self.reached.notify_one();

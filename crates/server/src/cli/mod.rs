@@ -1,4 +1,5 @@
 //! The command line: what can be asked for, and how an answer leaves the process.
+pub mod clients;
 pub mod exit;
 pub mod keys;
 pub mod look;
@@ -37,13 +38,15 @@ enum Command {
     /// List and end sessions.
     Sessions(look::SessionsArgs),
     /// List, register, enable and disable clients.
-    Clients(ClientsArgs),
+    Clients(clients::ClientsArgs),
     /// List, rotate and revoke keys; replace the master key.
     Keys(keys::KeysArgs),
     /// Who follows the feed, and how far behind each is.
     Feed(look::FeedArgs),
     /// Who did what, newest first.
     Audit(look::AuditArgs),
+    /// What is on its way to others (logouts for applications), and trying it again.
+    Messages(look::MessagesArgs),
     /// End everyone's sessions, or those that a filter matches.
     Revoke(revoke::RevokeArgs),
     /// Copy the database of a running server.
@@ -114,6 +117,9 @@ pub struct DemoArgs {
     /// Where to serve.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7401")]
     pub listen: String,
+    /// Where clients reach this service, which DPoP proofs name [default: http:// and where it listens].
+    #[arg(long, value_name = "URL")]
+    pub address: Option<String>,
     /// What to do without a lease.
     #[arg(long, value_name = "POLICY", default_value = "closed", value_parser = ["closed", "introspect", "open"])]
     pub policy: String,
@@ -267,43 +273,6 @@ impl Wait {
 }
 
 #[derive(Debug, Args)]
-pub struct ClientsArgs {
-    #[command(flatten)]
-    pub reach: Reach,
-    #[command(subcommand)]
-    pub act: ClientsAct,
-}
-
-#[derive(Debug, Subcommand)]
-pub enum ClientsAct {
-    /// All clients.
-    List {
-        #[command(flatten)]
-        page: Page,
-    },
-    /// Register a client; its secret is shown once.
-    Create {
-        /// Its name.
-        name: String,
-        /// What it is.
-        #[arg(long, default_value = "verifier", value_parser = ["verifier", "confidential", "public"])]
-        kind: String,
-    },
-    /// Switch a client on again.
-    Enable {
-        /// Its id.
-        client: String,
-    },
-    /// Switch a client off: everything given to it ends, its feed connections close.
-    Disable {
-        /// Its id.
-        client: String,
-        #[command(flatten)]
-        wait: Wait,
-    },
-}
-
-#[derive(Debug, Args)]
 pub struct ConfigArgs {
     #[command(subcommand)]
     pub act: ConfigAct,
@@ -343,6 +312,7 @@ pub fn run() -> ExitCode {
         Command::Doctor(args) => commands::doctor::run(&args),
         Command::Clients(args) => commands::clients::run(&args),
         Command::Keys(args) => commands::keys::run(&args),
+        Command::Messages(args) => commands::messages::run(&args),
         Command::Revoke(args) => commands::revoke::run(&args),
         Command::Backup(args) => commands::upkeep::backup(&args),
         Command::Restore(args) => commands::upkeep::restore(&args),

@@ -3,6 +3,7 @@
 //! [`table`] says which names there are, [`sources`] finds their texts, this file reads them into types and checks what one
 //! value alone cannot show. All problems are told at once, each with the place that the value came from; a secret's value is
 //! in none of them.
+pub mod clients;
 pub mod sources;
 pub mod table;
 mod values;
@@ -12,7 +13,10 @@ use self::table::{Kind, SETTINGS, Setting};
 use crate::tls;
 use ipnet::IpNet;
 use portcullis_app::keys::MasterKey;
-use portcullis_app::{Hashing, KeySettings, PolicySettings, Settings as AppSettings};
+use portcullis_app::oauth::Configured;
+use portcullis_app::{
+    Allowed, ClientSettings, Hashing, KeySettings, PolicySettings, Registration, Settings as AppSettings,
+};
 use portcullis_domain::Rules;
 use portcullis_domain::session_limit::{AtLimit, SessionLimit};
 use portcullis_wire::jws::Algorithm;
@@ -46,6 +50,10 @@ pub struct Settings {
     pub master_key: Option<MasterKey>,
     /// Life of an access token.
     pub access_ttl: Millis,
+    /// The longest life that a client's own access tokens may have.
+    pub client_access_ttl_max: Millis,
+    /// What clients and API keys may.
+    pub clients: ClientSettings,
     /// Idle life of a session.
     pub idle_ttl: Millis,
     /// Absolute life of a session.
@@ -62,6 +70,8 @@ pub struct Settings {
     pub allowed_origins: Vec<String>,
     /// Whose forwarding headers count.
     pub trusted_proxies: Vec<IpNet>,
+    /// Addresses that may be called besides public ones.
+    pub outgoing: Allowed,
     /// Where operations are served alone.
     pub ops_listen: Option<SocketAddr>,
     /// The certificate and its key, when TLS is spoken.
@@ -76,6 +86,8 @@ pub struct Settings {
     pub keys: KeySettings,
     /// What accounts may, and how long things are kept.
     pub policy: PolicySettings,
+    /// Clients that a start registers, or changes to this.
+    pub configured: Vec<Configured>,
     /// Log lines for programs.
     pub log_json: bool,
     /// What is logged.
@@ -205,6 +217,7 @@ impl Settings {
 
     /// Reads what was found.
     pub fn read(gathered: Gathered) -> Result<Self, Problems> {
+        let entries = gathered.clients;
         let mut r = Reader { found: gathered.found, problems: gathered.problems };
         let mut warnings = gathered.warnings;
         let listen = r.get("listen", values::address).unwrap_or(SocketAddr::from(([127, 0, 0, 1], 0)));
@@ -243,6 +256,9 @@ impl Settings {
                 MasterKey::parse(&SecretString::new(text)).ok_or_else(|| "must be 32 bytes in base64".to_owned())
             }),
             access_ttl: r.span("access_ttl"),
+            client_access_ttl_max: r.span("client_access_ttl_max"),
+            clients: client_rules(&mut r),
+            configured: configured(&entries, &mut r),
             idle_ttl: r.span("idle_ttl"),
             absolute_ttl: r.span("absolute_ttl"),
             retry_window: r.span("retry_window"),
@@ -251,6 +267,7 @@ impl Settings {
             stream_grace: r.span("stream_grace"),
             allowed_origins: r.list("allowed_origins", values::origin),
             trusted_proxies: r.list("trusted_proxies", values::network),
+            outgoing: Allowed::networks(r.list("outgoing_private", values::networks).into_iter().flatten()),
             ops_listen: r.get("ops_listen", values::address),
             tls,
             bootstrap_admin: r.get("bootstrap_admin", values::bootstrap_admin),
@@ -378,7 +395,7 @@ impl Settings {
                 audience: self.audience.clone().unwrap_or_else(|| issuer.clone()),
                 issuer,
                 access_ttl: self.access_ttl,
-                longest_ttl: self.access_ttl,
+                longest_ttl: self.access_ttl.max(self.client_access_ttl_max),
                 idle_ttl: self.idle_ttl,
                 absolute_ttl: self.absolute_ttl,
                 retry_window: self.retry_window,
@@ -389,7 +406,9 @@ impl Settings {
             sign_up: self.sign_up,
             hashing: self.hashing,
             keys: self.keys,
+            outgoing: self.outgoing.clone(),
             policy: self.policy,
+            clients: self.clients.clone(),
         }
     }
 
@@ -397,6 +416,32 @@ impl Settings {
     pub fn admin_socket(data_dir: &Path) -> PathBuf {
         data_dir.join("admin.sock")
     }
+}
+
+/// What clients and API keys may.
+fn client_rules(r: &mut Reader) -> ClientSettings {
+    let token = r.get("registration_token", values::registration_token);
+    let registration = match (r.word("dynamic_registration").as_str(), token) {
+        ("open", _) => Registration::Open,
+        ("token", Some(token)) => Registration::ByToken(token),
+        ("token", None) => {
+            if !r.found.contains_key("registration_token") {
+                r.wrong("registration_token", "must be set too, when dynamic_registration is token");
+            }
+            Registration::Off
+        }
+        _ => Registration::Off,
+    };
+    ClientSettings { api_key_scopes: r.list("api_key_scopes", values::key_scope), registration }
+}
+
+/// The clients of the file. What is too long for them depends on two settings.
+fn configured(entries: &[clients::Entry], r: &mut Reader) -> Vec<Configured> {
+    if entries.is_empty() {
+        return vec![];
+    }
+    let longest = r.span("access_ttl").max(r.span("client_access_ttl_max"));
+    clients::read(entries, u32::try_from(longest / 1000).unwrap_or(u32::MAX), &mut r.problems)
 }
 
 /// All settings as JSON, secrets masked, for programs.

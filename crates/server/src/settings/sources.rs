@@ -1,5 +1,6 @@
 //! Where values come from: flag before environment before file before default. This file only finds the texts and says
 //! from where; what they mean is read in [`super`].
+use super::clients;
 use super::table::{self, ENV_PREFIX, Kind, LATER, SETTINGS, Setting};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use portcullis_wire::SecretString;
@@ -158,6 +159,8 @@ impl Environment {
 pub struct Gathered {
     /// By name; what nobody gave is not there.
     pub found: BTreeMap<&'static str, Found>,
+    /// The `[[clients]]` of the configuration file.
+    pub clients: Vec<clients::Entry>,
     /// The configuration file that was used.
     pub file: Option<PathBuf>,
     /// What is wrong, in words with its place.
@@ -227,7 +230,26 @@ impl Gathered {
         all
     }
 
-    /// Reads `portcullis.toml`: a flat table of known names.
+    /// Reads `[[clients]]`, as far as to know what stands where.
+    fn read_clients(&mut self, value: &DeValue<'_>, place_of: impl Fn(usize) -> String, place: &str) {
+        let DeValue::Array(items) = value else {
+            self.problems.push(format!("{place}: clients must be written as [[clients]]"));
+            return;
+        };
+        for item in items {
+            let place = place_of(item.span().start);
+            match (item.get_ref(), clients::as_json(item.get_ref())) {
+                (DeValue::Table(_), Some(serde_json::Value::Object(members))) => {
+                    self.clients.push(clients::Entry { place, members });
+                }
+                _ => self
+                    .problems
+                    .push(format!("{place}: [[clients]] holds texts, whole numbers, true, false and lists")),
+            }
+        }
+    }
+
+    /// Reads `portcullis.toml`: a flat table of known names, and `[[clients]]`.
     fn read_file(&mut self, path: &Path, text: &str) {
         let line = |at: usize| text.get(..at).map_or(1, |before| before.matches('\n').count() + 1);
         let (table, errors) = DeTable::parse_recoverable(text);
@@ -245,6 +267,10 @@ impl Gathered {
         for (key, value) in &table {
             let (name, at) = (key.get_ref().as_ref(), line(key.span().start));
             let place = format!("{}:{at}", path.display());
+            if name == "clients" {
+                self.read_clients(value.get_ref(), |at| format!("{}:{}", path.display(), line(at)), &place);
+                continue;
+            }
             let Some(setting) = table::by_name(name) else {
                 self.problems.push(format!("{place}: {}", unknown(name)));
                 continue;

@@ -1,6 +1,6 @@
 //! What each expectation and each change means.
 use super::prune::{self, OfEvents};
-use super::{Memory, apps, attempts};
+use super::{Memory, apps, attempts, outbox};
 use crate::{CommitError, EventRow, Remembered, StoreError};
 use portcullis_domain::Cut;
 use portcullis_domain::changes::{Change, Changes, Committed, Conflict, Expect, Revoke};
@@ -236,6 +236,10 @@ fn apply(db: &mut Memory, step: Change, so_far: &mut Progress) -> Result<(), Com
         }
         Change::UpdateTicket(row) => apps::update_ticket(db, row)?,
         Change::UseTicket { ticket, at, grant } => apps::use_ticket(db, ticket, Used { at, grant })?,
+        Change::InsertMessage(row) => outbox::insert_message(db, row)?,
+        Change::UpdateMessage(row) => outbox::update_message(db, row)?,
+        Change::StepNotice(step) => outbox::step_notice(db, step)?,
+        Change::PruneMessages { done, dead, most } => so_far.pruned += outbox::prune_messages(db, done, dead, most),
         Change::PruneTickets { before, most } => so_far.pruned += apps::prune_tickets(db, before, most),
         other => apply_rare(db, other)?,
     }
@@ -330,6 +334,7 @@ fn raise_floor(db: &mut Memory, to: Time) {
     let gone: Vec<Rev> = db.log.rows().take_while(below).map(|(rev, _)| *rev).collect();
     for rev in gone {
         db.log.remove(&rev);
+        db.owners.remove(&rev);
         db.meta.forgotten = rev;
     }
 }
@@ -337,7 +342,8 @@ fn raise_floor(db: &mut Memory, to: Time) {
 /// Appends one entry and writes its rev where it belongs.
 fn revoke(db: &mut Memory, what: Revoke, so_far: &mut Progress) -> Result<(), CommitError> {
     let rev = db.next_rev()?;
-    let Revoke { mut verb, mut target, except, spread_ms, reason } = what;
+    db.leave_notice(&what, rev, so_far.now);
+    let Revoke { mut verb, mut target, except, spread_ms, owner, reason } = what;
     let before = so_far.ended;
     so_far.ended = match (&verb, &target) {
         (Verb::End, Target::Session(id)) => {
@@ -379,6 +385,13 @@ fn revoke(db: &mut Memory, what: Revoke, so_far: &mut Progress) -> Result<(), Co
         }
         _ => None,
     };
+    if let Some(account) = owner.filter(|_| verb == Verb::End) {
+        let before = db.owners.rows().filter(|(_, owner)| **owner == account).count() as u64;
+        (verb, target) = kernel::entry_for(target, account, before + 1);
+        if verb == Verb::End {
+            db.owners.put(rev, account);
+        }
+    }
     // Several ends in one commit are counted together.
     so_far.ended = so_far.ended.map(|ended| ended + before.unwrap_or(0));
     db.append(Entry { rev, verb, target, except, spread_ms, until: db.meta.horizon });
@@ -389,7 +402,10 @@ fn revoke(db: &mut Memory, what: Revoke, so_far: &mut Progress) -> Result<(), Co
 fn refound(db: &mut Memory, epoch: Epoch, base: Rev, now: Time) -> Result<(), CommitError> {
     require(epoch > db.meta.epoch && base > db.meta.head, Conflict::Moved)?;
     let old: Vec<Rev> = db.log.rows().map(|(rev, _)| *rev).collect();
-    old.iter().for_each(|rev| db.log.remove(rev));
+    for rev in old {
+        db.log.remove(&rev);
+        db.owners.remove(&rev);
+    }
     db.end_jobs(now);
     apps::forget_tickets(db);
     db.meta.epoch = epoch;

@@ -115,7 +115,11 @@ fn settings(args: &DevArgs, data: &Path) -> Result<Settings, Failure> {
     let mut gathered = Gathered::from(&flags, &Environment::of_process(), data);
     gathered.found.retain(|name, found| !OURS.contains(name) || matches!(found.source, Source::Flag(_)));
     let quiet = !gathered.found.contains_key("log_level");
+    let closed = !gathered.found.contains_key("outgoing_private");
     let mut settings = Settings::read(gathered).map_err(Failure::config)?;
+    if closed {
+        settings.outgoing = portcullis_app::Allowed::loopback();
+    }
     if quiet {
         settings.log_level = "warn".into();
     }
@@ -170,7 +174,8 @@ async fn start_demo(args: &DevArgs, settings: &Settings, node: &Node) -> Result<
     let port = if args.port == 0 { 0 } else { args.port.checked_add(1).unwrap_or(0) };
     let config = Config::new(&node.issuer, &node.audience, &client_id, &client_secret).name("demo-api");
     let demo =
-        Demo::start(config, portcullis_tower::Policy::Closed, SocketAddr::from((Ipv4Addr::LOCALHOST, port))).await?;
+        Demo::start(config, portcullis_tower::Policy::Closed, SocketAddr::from((Ipv4Addr::LOCALHOST, port)), None)
+            .await?;
     if !demo.verifier.wait_fresh(FRESH).await {
         return Err(Failure::refused("the demo API did not become fresh"));
     }
