@@ -53,6 +53,8 @@ pub enum Door {
     ConsentWithdrawn,
     /// A user signs out by an application's logout (OpenID Connect RP-Initiated Logout).
     RpLogout,
+    /// A tool of security or identity governance ends everything of an account (draft-parecki-oauth-global-token-revocation).
+    GlobalRevocation,
     /// A signing key is dead: whoever holds it signs nothing that is accepted any more.
     KeyRevoked,
 }
@@ -79,6 +81,7 @@ impl Door {
         Self::TokenRevoked,
         Self::ConsentWithdrawn,
         Self::RpLogout,
+        Self::GlobalRevocation,
         Self::KeyRevoked,
     ];
 
@@ -104,6 +107,7 @@ impl Door {
             Self::TokenRevoked => "revoked_by_client",
             Self::ConsentWithdrawn => "consent_withdrawn",
             Self::RpLogout => "signed_out_by_application",
+            Self::GlobalRevocation => "revoked_globally",
             Self::KeyRevoked => "key_revoked",
         }
     }
@@ -111,7 +115,7 @@ impl Door {
     const fn event(self) -> EventKind {
         match self {
             Self::SignOut | Self::EndOne | Self::AdminEndSession | Self::SessionLimit => EventKind::SessionEnded,
-            Self::EndOthers | Self::EndAll | Self::AdminEndAccount => EventKind::SessionsEnded,
+            Self::EndOthers | Self::EndAll | Self::AdminEndAccount | Self::GlobalRevocation => EventKind::SessionsEnded,
             Self::PasswordChange => EventKind::PasswordChanged,
             Self::Block => EventKind::AccountBlocked,
             Self::Delete => EventKind::AccountDeleted,

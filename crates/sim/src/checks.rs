@@ -629,5 +629,6 @@ fn end_kind(door: portcullis_domain::kernel::Door) -> &'static str {
         Door::TokenRevoked => "end: revoked_by_client",
         Door::ConsentWithdrawn => "end: consent_withdrawn",
         Door::RpLogout => "end: signed_out_by_application",
+        Door::GlobalRevocation => "end: revoked_globally",
     }
 }

@@ -2,12 +2,14 @@
 //! `domain::{client, authorize, code, refresh}`; every end goes through the one kernel.
 mod authorize;
 mod clients;
+mod global;
 mod grants;
 mod registry;
 mod tokens;
 
 pub(crate) use clients::has_secret;
 pub use clients::{Known, Proof};
+pub use global::Subject;
 pub use grants::ConnectedApp;
 pub(crate) use registry::new_secret;
 pub use registry::{ClientPatch, MAX_OVERLAP};

@@ -2,6 +2,7 @@
 use crate::application::Application;
 use crate::world::{PASSWORD, World, settings};
 use portcullis_app::mass::Filtered;
+use portcullis_app::oauth::Subject;
 use portcullis_app::{Revoked, Tokens};
 use portcullis_domain::kernel::{self, By, Door, Scope};
 use portcullis_domain::mass::Filter;
@@ -60,7 +61,9 @@ fn expected(door: Door) -> Row {
         Door::CodeReplay | Door::TokenRevoked | Door::ConsentWithdrawn => all_of(Lives),
         // The session that the row is about is the one that is ended: an other one calls.
         Door::EndOthers | Door::PasswordChange => Row { other_session: Lives, bystander: Lives, ..all_of(Ends) },
-        Door::EndAll | Door::AdminEndAccount | Door::Block | Door::Delete => Row { bystander: Lives, ..account },
+        Door::EndAll | Door::AdminEndAccount | Door::Block | Door::Delete | Door::GlobalRevocation => {
+            Row { bystander: Lives, ..account }
+        }
         Door::Everyone => all_of(Ends),
         // By a rule and a job, waited for. The sign-in that is under way is decided anew, above the rule: it was not there yet.
         Door::Filter => Row { bystander: Lives, sign_in_in_progress: Lives, ..account },
@@ -103,6 +106,10 @@ async fn go_through(door: Door, world: &World, mine: &Tokens, other: &Tokens) ->
         Door::AdminEndAccount => app.admin_end_account(admin, world.ada.id, None).await,
         Door::Block => app.admin_block(admin, world.ada.id, "test", None, None).await,
         Door::Delete => app.admin_delete(admin, world.ada.id, None).await,
+        Door::GlobalRevocation => {
+            let tool = crate::application::governance(app).await;
+            app.revoke_globally(&tool, &Subject::Opaque { id: world.ada.id.to_string() }, None).await
+        }
         Door::Everyone => app.admin_end_everyone(admin, None, "test", None).await,
         Door::KeyRevoked => app.admin_revoke_key(admin, app.keys().signs_with(), "test", None).await,
         Door::Refound => {

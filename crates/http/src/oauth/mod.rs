@@ -1,11 +1,12 @@
 //! OAuth 2.1 and OpenID Connect: the metadata under `/.well-known`, and the endpoints that clients call themselves. Those that
 //! browsers are sent to are pages ([`crate::pages`]).
 mod form;
+mod global;
 mod metadata;
 mod token;
 mod tokens;
 
-pub(crate) use form::OAuthForm;
+pub(crate) use form::{AsClient, OAuthForm};
 
 use crate::problem::{BASIC_CHALLENGE, Problem};
 use crate::table::Table;
@@ -22,6 +23,7 @@ pub(crate) fn routes(table: Table) -> Table {
         .post("/oauth2/token", token::token)
         .post("/oauth2/introspect", tokens::introspect)
         .post("/oauth2/revoke", tokens::revoke)
+        .post("/oauth2/global-token-revocation", global::revoke)
         .get("/oauth2/userinfo", tokens::userinfo)
         .post("/oauth2/userinfo", tokens::userinfo)
 }

@@ -3,5 +3,6 @@ mod apps;
 mod browser;
 mod clients;
 mod code;
+mod global;
 mod request;
 mod tokens;
