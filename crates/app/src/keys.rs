@@ -11,6 +11,7 @@ use pair::Pair;
 use portcullis_domain::family::MacKey;
 use portcullis_domain::id_token::{self, IdClaims};
 use portcullis_domain::keys::{self, Make, State};
+use portcullis_domain::logout::{self, LogoutClaims};
 use portcullis_domain::model::{Key, KeyPurpose};
 use portcullis_wire::jws::{self, ACCESS_TOKEN_TYP, Algorithm, Jwk};
 use portcullis_wire::{AccessClaims, ClientId, Digest, KeyId, LogId, SecretBytes, SecretString, SessionId, Time, b64};
@@ -296,6 +297,11 @@ impl KeyRing {
     /// Signs an ID token (OpenID Connect Core §2).
     pub fn sign_id_token(&self, claims: &IdClaims) -> Result<SecretString, KeyError> {
         self.sign_as(id_token::TYP, claims)
+    }
+
+    /// Signs a logout token (OpenID Connect Back-Channel Logout §2.4).
+    pub fn sign_logout_token(&self, claims: &LogoutClaims) -> Result<SecretString, KeyError> {
+        self.sign_as(logout::TYP, claims)
     }
 
     /// What an ID token of ours says, expired or not, as long as its key is listed; `None` for anything else.

@@ -17,6 +17,7 @@ pub mod import;
 pub mod keys;
 pub mod mass;
 pub mod oauth;
+pub mod outbox;
 pub mod own_account;
 pub mod password;
 mod pruning;
@@ -35,7 +36,8 @@ pub use sessions::{Revoked, Tokens};
 pub use settings::{Hashing, KeySettings, PolicySettings, Settings};
 
 // What reads return: callers need no store of their own to name it.
-pub use portcullis_store::{EventFilter, EventRow, Page, Store};
+pub use portcullis_outgoing::{Allowed, Outgoing};
+pub use portcullis_store::{EventFilter, EventRow, MessageFilter, Page, Store};
 
 use crate::hub::Hub;
 use crate::keys::KeyRing;
@@ -80,6 +82,7 @@ struct Inner {
     acts: act_journal::Pending,
     /// A revocation by filter was asked for.
     jobs: tokio::sync::Notify,
+    outbox: outbox::Outbox,
     rota: rotation::Rota,
     bound: portcullis_domain::changes::BoundRow,
     /// When keys were last read anew, by the monotonic clock.
@@ -117,6 +120,14 @@ pub struct Counts {
     pub addresses_forgotten: AtomicU64,
     /// Blocks that lifted themselves, and accounts whose grace period passed.
     pub accounts_due: AtomicU64,
+    /// Messages that were taken.
+    pub messages_sent: AtomicU64,
+    /// Tries to send a message that failed and come again.
+    pub messages_failed: AtomicU64,
+    /// Messages that were given up.
+    pub messages_dead: AtomicU64,
+    /// Messages that wait, as last counted.
+    pub messages_waiting: AtomicU64,
     /// Ends committed.
     pub revocations: AtomicU64,
     /// Decisions taken anew because rows had moved.
@@ -327,6 +338,7 @@ impl App {
         if committed.rev.is_some() {
             self.inner.counts.revocations.fetch_add(1, Ordering::Relaxed);
             self.inner.hub.wake();
+            self.inner.outbox.wake();
         }
     }
 

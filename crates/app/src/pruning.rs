@@ -4,9 +4,9 @@
 //! Everything goes in small commits on a task of its own, which share the writer's transactions with everybody else's; between
 //! two of them the chore sleeps. What may go is decided in `domain::retention`, under the store's lock.
 use crate::{App, AppError};
-use portcullis_domain::account;
 use portcullis_domain::changes::{Change, Changes};
 use portcullis_domain::retention::{self, Retention};
+use portcullis_domain::{account, outbox};
 use portcullis_wire::SessionId;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -22,6 +22,8 @@ const BETWEEN_STEPS: Duration = Duration::from_millis(200);
 const BETWEEN_ROUNDS: Duration = Duration::from_secs(20);
 /// After how many steps the rest is looked at, when there are so many sessions that a round takes long.
 const REST_EVERY: u32 = 100;
+/// Nothing of sessions is deleted while a notice is older than this, in milliseconds.
+const BEHIND: i64 = 1_000;
 /// How many accounts are looked after in one step.
 const DUE_AT_ONCE: u32 = 100;
 
@@ -65,6 +67,7 @@ impl App {
     /// # Errors
     /// Faults of the database; what was deleted until then stays deleted.
     pub async fn prune_all(&self) -> Result<(), AppError> {
+        while self.spread_some().await? {}
         let mut cursor = None;
         loop {
             let Step { next, more } = self.prune_step(cursor, false).await?;
@@ -78,9 +81,11 @@ impl App {
     /// Looks at some sessions; and, when they are the last ones or `rest` says so, at everything else.
     async fn prune_step(&self, cursor: Option<SessionId>, rest: bool) -> Result<Step, AppError> {
         let keep = self.settings().retention();
+        // Who is told of an end is read of its session: none goes while that has not been done.
+        let behind = self.store().list_notices(1).await?.first().is_some_and(|one| one.at.plus(BEHIND) < self.now());
         let found = self.store().list_prunable(keep, cursor, LOOK_AT).await?;
         let counts = self.counts();
-        for part in found.sessions.chunks(AT_ONCE) {
+        for part in found.sessions.chunks(AT_ONCE).filter(|_| !behind) {
             let gone = self.delete(Change::PruneSessions { sessions: part.to_vec(), keep }).await?;
             counts.sessions_pruned.fetch_add(gone, Ordering::Relaxed);
         }
@@ -90,8 +95,11 @@ impl App {
         }
         // The rest has indexes of its own.
         let rest = rest || found.next.is_none();
-        let more =
-            rest && self.prune_events(&keep).await? | self.prune_tickets().await? | self.see_to_due_accounts().await?;
+        let more = rest
+            && self.prune_events(&keep).await?
+                | self.prune_tickets().await?
+                | self.prune_messages().await?
+                | self.see_to_due_accounts().await?;
         Ok(Step { next: found.next, more })
     }
 
@@ -107,6 +115,16 @@ impl App {
         let gone = self.delete(Change::ForgetEventAddresses { before: now.minus(keep.addresses), most }).await?;
         counts.addresses_forgotten.fetch_add(gone, Ordering::Relaxed);
         Ok(full | (gone == most))
+    }
+
+    /// Whether there may be more.
+    async fn prune_messages(&self) -> Result<bool, AppError> {
+        let (now, most) = (self.now(), AT_ONCE as u64);
+        let (done, dead) = (now.minus(outbox::KEEP_DONE), now.minus(outbox::KEEP_DEAD));
+        let gone = self.delete(Change::PruneMessages { done, dead, most }).await?;
+        let waiting = self.store().count_messages().await?.waiting;
+        self.counts().messages_waiting.store(waiting, Ordering::Relaxed);
+        Ok(gone == most)
     }
 
     /// Whether there may be more.

@@ -561,7 +561,7 @@ impl App {
                     _ => {
                         let scope = Scope::Session { account: view.account.id, session };
                         let mut changes = kernel::end(door, scope, None, by, chance);
-                        if door == Door::SignOut {
+                        if matches!(door, Door::SignOut | Door::RpLogout) {
                             for event in &mut changes.events {
                                 event.actor = actor.to_owned();
                             }

@@ -3,6 +3,7 @@ use portcullis_domain::Rules;
 use portcullis_domain::keys::KeyRules;
 use portcullis_domain::retention::Retention;
 use portcullis_domain::session_limit::SessionLimit;
+use portcullis_outgoing::Allowed;
 use portcullis_wire::Millis;
 use portcullis_wire::jws::Algorithm;
 
@@ -21,6 +22,8 @@ pub struct Settings {
     pub hashing: Hashing,
     /// How keys live.
     pub keys: KeySettings,
+    /// Which addresses that are not public may be called.
+    pub outgoing: Allowed,
     /// What accounts may and how long things are kept.
     pub policy: PolicySettings,
 }

@@ -1,12 +1,14 @@
 //! Starting and keeping house: first keys, the bound, background tasks.
 use crate::hub::{Hub, HubSettings};
 use crate::keys::MasterKey;
+use crate::outbox::Outbox;
 use crate::password::Passwords;
 use crate::rotation::{self, MasterHome, Rota};
 use crate::{App, AppError, Counts, Inner, Settings, real};
 use arc_swap::ArcSwap;
 use portcullis_domain::changes::{BoundRow, Change, Changes};
 use portcullis_domain::time_rules;
+use portcullis_outgoing::Outgoing;
 use portcullis_store::Store;
 use portcullis_verify::Expect;
 use std::collections::BTreeMap;
@@ -56,6 +58,7 @@ impl App {
             max_instances: MAX_INSTANCES,
         };
         let hub = Hub::start(store.clone(), &keys, hub_settings).await?;
+        let outgoing = Outgoing::new(settings.outgoing.clone()).map_err(|why| AppError::Fault(why.as_str().into()))?;
         let inner = Inner {
             store,
             settings,
@@ -69,6 +72,7 @@ impl App {
             flood: Mutex::default(),
             acts: crate::act_journal::Pending::default(),
             jobs: tokio::sync::Notify::new(),
+            outbox: Outbox::new(outgoing),
             rota: Rota::new(master, home),
             bound,
             reloaded: AtomicI64::new(i64::MIN),
@@ -84,6 +88,8 @@ impl App {
         tasks.spawn(app.clone().work_off_jobs());
         tasks.spawn(app.clone().prune_attempts());
         tasks.spawn(app.clone().prune());
+        tasks.spawn(app.clone().spread_notices());
+        tasks.spawn(app.clone().send_messages());
         Ok(app)
     }
 

@@ -6,6 +6,7 @@ use crate::event::NewEvent;
 use crate::family::Family;
 use crate::mass::{Job, JobStep};
 use crate::model::{Account, Client, Consent, Grant, Instance, Key, Session, Status};
+use crate::outbox::{Message, NoticeStep};
 use crate::retention::Retention;
 use crate::throttle::{Attempt, BucketKey, Verdict};
 use crate::ticket::Ticket;
@@ -214,7 +215,9 @@ pub enum Change {
         /// When.
         at: Time,
     },
-    /// Takes access away: appends one entry to the log and writes its rev where it belongs. See [`crate::kernel`].
+    /// Takes access away: appends one entry to the log and writes its rev where it belongs. See [`crate::kernel`]. Where others are
+    /// told of it ([`crate::outbox::is_told`]), a notice is left in the same transaction; of a single session only when another
+    /// client than the built-in one has a grant under it. Of sessions that a job marks, too.
     Revoke(Revoke),
     /// Sessions were seen at these times.
     Seen(Vec<(SessionId, Time)>),
@@ -271,6 +274,22 @@ pub enum Change {
     PruneTickets {
         /// The time.
         before: Time,
+        /// How many at most.
+        most: u64,
+    },
+    /// A new message; a Conflict (`Moved`) when its id exists.
+    InsertMessage(Message),
+    /// Everything of a message that can change, from now on: a Conflict (`Moved`) when it is not at `version`, which is raised;
+    /// `Missing` when there is none.
+    UpdateMessage(Message),
+    /// A notice goes on, or goes. A Conflict (`Moved`) when it is not where the step was read, or gone.
+    StepNotice(NoticeStep),
+    /// Deletes at most `most` messages that were taken, or given up, before these times; counted.
+    PruneMessages {
+        /// Taken before.
+        done: Time,
+        /// Given up before.
+        dead: Time,
         /// How many at most.
         most: u64,
     },

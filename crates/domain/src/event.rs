@@ -85,6 +85,8 @@ kinds! {
     SecretRotated = "client.secret_rotated";
     /// A client was switched on again.
     ClientEnabled = "client.enabled";
+    /// Somebody had a message tried again; the reason names it.
+    MessageRetried = "message.retried";
     /// A signing or MAC key was made.
     KeyCreated = "key.created";
     /// A key that had waited signs, or makes MACs, from now on.

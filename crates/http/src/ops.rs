@@ -102,6 +102,9 @@ fn text(ctx: &Ctx) -> String {
         ("refresh_reuses", "Refresh tokens that only a copy explains.", read(&counts.thefts)),
         ("revocations", "Entries that calls wrote into the revocation log.", read(&counts.revocations)),
         ("conflicts", "Decisions taken anew because rows had moved.", read(&counts.conflicts)),
+        ("messages_sent", "Messages to others (logout tokens) that were taken.", read(&counts.messages_sent)),
+        ("messages_failed", "Tries to send a message that failed and come again.", read(&counts.messages_failed)),
+        ("messages_dead", "Messages that were given up.", read(&counts.messages_dead)),
         ("sessions_pruned", "Sessions deleted some time after their end.", read(&counts.sessions_pruned)),
         (
             "tickets_pruned",
@@ -144,6 +147,8 @@ fn text(ctx: &Ctx) -> String {
     let behind = instances.iter().filter(|one| one.connected).filter_map(|one| one.applied);
     let behind = behind.map(|applied| head.0.saturating_sub(applied.0)).max().unwrap_or(0);
     out.one("portcullis_guess_budgets", "gauge", "Budgets for guesses that are not full.", read(&counts.budgets));
+    let waiting = read(&counts.messages_waiting);
+    out.one("portcullis_messages_waiting", "gauge", "Messages that wait to be sent, as last counted.", waiting);
     out.one("portcullis_log_head", "gauge", "Position of the newest entry.", head);
     out.one("portcullis_feed_streams", "gauge", "Streams open now.", read(&stats.streams));
     out.one("portcullis_verifiers", "gauge", "Verifier instances known.", instances.len());

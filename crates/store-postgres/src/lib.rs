@@ -24,6 +24,7 @@ mod jobs;
 mod migrate;
 mod nodes;
 mod open;
+mod outbox;
 mod pool;
 mod reads;
 mod rows;
@@ -44,16 +45,18 @@ use portcullis_domain::changes::{BoundRow, Changes, Committed};
 use portcullis_domain::ledger::Commits;
 use portcullis_domain::mass::{self, Batch, Filter};
 use portcullis_domain::model::{Account, Client, Consent, Instance, Key};
+use portcullis_domain::outbox::{Message, Notice, Told as ToldBy};
 use portcullis_domain::retention::Retention;
 use portcullis_domain::view::{
     AccountView, AppView, ClientView, GrantView, RefreshView, SessionView, SignInView, Stamp, TicketView,
 };
 use portcullis_store::{
-    AttemptCount, CommitError, EventFilter, EventRow, FaultKind, Fut, LiveCount, LogRead, News, NodeRow, Page,
-    Prunable, Remembered, RowCount, Store, StoreError,
+    AttemptCount, CommitError, EventFilter, EventRow, FaultKind, Fut, LiveCount, LogRead, MessageCount, MessageFilter,
+    News, NodeRow, Page, Prunable, Remembered, RowCount, Store, StoreError,
 };
 use portcullis_wire::{
-    AccountId, ClientId, Digest, Entry, EventId, GrantId, InstanceId, JobId, NodeId, Rev, RunId, SessionId, Time,
+    AccountId, ClientId, Digest, Entry, EventId, GrantId, InstanceId, JobId, MessageId, NodeId, Rev, RunId, SessionId,
+    Time,
 };
 use std::fmt;
 use std::future::Future;
@@ -309,6 +312,29 @@ impl Store for PostgresStore {
     }
     fn count_attempts(&self) -> Fut<'_, Result<AttemptCount, StoreError>> {
         self.read(reads::attempts(&self.reader))
+    }
+    fn list_notices(&self, limit: u32) -> Fut<'_, Result<Vec<Notice>, StoreError>> {
+        self.read(outbox::notices(&self.reader, limit))
+    }
+    fn read_told<'a>(&'a self, notice: &'a Notice, look: u32) -> Fut<'a, Result<ToldBy, StoreError>> {
+        self.read(outbox::told(&self.reader, notice, look))
+    }
+    fn due_messages<'a>(&'a self, resting: &'a [ClientId], limit: u32) -> Fut<'a, Result<Vec<Message>, StoreError>> {
+        self.read(outbox::due(&self.reader, resting, limit))
+    }
+    fn load_message(&self, id: MessageId) -> Fut<'_, Result<Option<Message>, StoreError>> {
+        self.read(outbox::message(&self.reader, id))
+    }
+    fn list_messages<'a>(
+        &'a self,
+        filter: &'a MessageFilter,
+        cursor: Option<MessageId>,
+        limit: u32,
+    ) -> Fut<'a, Result<Page<Message>, StoreError>> {
+        self.read(outbox::messages(&self.reader, filter, cursor, limit))
+    }
+    fn count_messages(&self) -> Fut<'_, Result<MessageCount, StoreError>> {
+        self.read(outbox::count(&self.reader))
     }
     fn commit(&self, changes: Changes) -> Fut<'_, Result<Committed, CommitError>> {
         Box::pin(async move {

@@ -20,6 +20,7 @@ pub(crate) const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0007_cheaper.sql"),
     include_str!("migrations/0008_refreshes.sql"),
     include_str!("migrations/0009_oauth.sql"),
+    include_str!("migrations/0010_outbox.sql"),
 ];
 
 /// What stands in the way of a migration.
@@ -143,6 +144,7 @@ mod tests {
         "d62dd5617744eb66",
         "b33847cab10c644f",
         "083b2b7c947b3e8b",
+        "353235ff29343c46",
     ];
 
     fn found(sql: &str) -> String {

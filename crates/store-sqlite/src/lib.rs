@@ -23,6 +23,7 @@ mod connect;
 mod jobs;
 mod lock;
 mod open;
+mod outbox;
 mod prune;
 mod readers;
 mod reads;
@@ -39,15 +40,18 @@ use crate::writer::{Job, Troubles, Writer};
 use portcullis_domain::changes::{BoundRow, Changes, Committed};
 use portcullis_domain::mass::{self, Batch, Filter};
 use portcullis_domain::model::{Account, Client, Consent, Instance, Key};
+use portcullis_domain::outbox::{Message, Notice, Told};
 use portcullis_domain::retention::Retention;
 use portcullis_domain::view::{
     AccountView, AppView, ClientView, GrantView, RefreshView, SessionView, SignInView, Stamp, TicketView,
 };
 use portcullis_store::{
-    AttemptCount, CommitError, EventFilter, EventRow, FaultKind, Fut, LiveCount, LogRead, Page, Prunable, Remembered,
-    RowCount, Store, StoreError,
+    AttemptCount, CommitError, EventFilter, EventRow, FaultKind, Fut, LiveCount, LogRead, MessageCount, MessageFilter,
+    Page, Prunable, Remembered, RowCount, Store, StoreError,
 };
-use portcullis_wire::{AccountId, ClientId, Digest, Entry, EventId, GrantId, JobId, Rev, RunId, SessionId, Time};
+use portcullis_wire::{
+    AccountId, ClientId, Digest, Entry, EventId, GrantId, JobId, MessageId, Rev, RunId, SessionId, Time,
+};
 use rusqlite::Connection;
 use std::fmt;
 use std::path::Path;
@@ -314,6 +318,32 @@ impl Store for SqliteStore {
     }
     fn count_attempts(&self) -> Fut<'_, Result<AttemptCount, StoreError>> {
         self.long(|db, _| attempts::count(db))
+    }
+    fn list_notices(&self, limit: u32) -> Fut<'_, Result<Vec<Notice>, StoreError>> {
+        self.point(move |db, _| outbox::notices(db, limit))
+    }
+    fn read_told<'a>(&'a self, notice: &'a Notice, look: u32) -> Fut<'a, Result<Told, StoreError>> {
+        let notice = notice.clone();
+        self.long(move |db, _| outbox::told(db, &notice, look))
+    }
+    fn due_messages<'a>(&'a self, resting: &'a [ClientId], limit: u32) -> Fut<'a, Result<Vec<Message>, StoreError>> {
+        let resting = resting.to_vec();
+        self.long(move |db, now| outbox::due(db, &resting, limit, now))
+    }
+    fn load_message(&self, id: MessageId) -> Fut<'_, Result<Option<Message>, StoreError>> {
+        self.point(move |db, _| outbox::message(db, id))
+    }
+    fn list_messages<'a>(
+        &'a self,
+        filter: &'a MessageFilter,
+        cursor: Option<MessageId>,
+        limit: u32,
+    ) -> Fut<'a, Result<Page<Message>, StoreError>> {
+        let filter = *filter;
+        self.long(move |db, _| outbox::messages(db, &filter, cursor, limit))
+    }
+    fn count_messages(&self) -> Fut<'_, Result<MessageCount, StoreError>> {
+        self.long(|db, _| outbox::count(db))
     }
     fn commit(&self, changes: Changes) -> Fut<'_, Result<Committed, CommitError>> {
         Box::pin(async move {

@@ -3,19 +3,21 @@
 //! Operations are counted in the order in which they begin (loads, lists and commits alike; `now` is none). The n-th fails, once;
 //! or all from the n-th on, for an outage.
 use crate::{
-    AttemptCount, CommitError, EventFilter, EventRow, Fut, LiveCount, LogRead, News, NodeRow, Page, Prunable,
-    Remembered, RowCount, Store, StoreError,
+    AttemptCount, CommitError, EventFilter, EventRow, Fut, LiveCount, LogRead, MessageCount, MessageFilter, News,
+    NodeRow, Page, Prunable, Remembered, RowCount, Store, StoreError,
 };
 use portcullis_domain::changes::{BoundRow, Changes, Committed};
 use portcullis_domain::ledger::Commits;
 use portcullis_domain::mass::{Batch, Filter, Job};
 use portcullis_domain::model::{Account, Client, Consent, Instance, Key};
+use portcullis_domain::outbox::{Message, Notice, Told};
 use portcullis_domain::retention::Retention;
 use portcullis_domain::view::{
     AccountView, AppView, ClientView, GrantView, RefreshView, SessionView, SignInView, Stamp, TicketView,
 };
 use portcullis_wire::{
-    AccountId, ClientId, Digest, Entry, EventId, GrantId, InstanceId, JobId, NodeId, Rev, RunId, SessionId, Time,
+    AccountId, ClientId, Digest, Entry, EventId, GrantId, InstanceId, JobId, MessageId, NodeId, Rev, RunId, SessionId,
+    Time,
 };
 use std::ops::Deref;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -252,6 +254,29 @@ impl<S: Store> Store for Faulty<S> {
     }
     fn count_attempts(&self) -> Fut<'_, Result<AttemptCount, StoreError>> {
         self.load(|s| s.count_attempts())
+    }
+    fn list_notices(&self, limit: u32) -> Fut<'_, Result<Vec<Notice>, StoreError>> {
+        self.load(move |s| s.list_notices(limit))
+    }
+    fn read_told<'a>(&'a self, notice: &'a Notice, look: u32) -> Fut<'a, Result<Told, StoreError>> {
+        self.load(move |s| s.read_told(notice, look))
+    }
+    fn due_messages<'a>(&'a self, resting: &'a [ClientId], limit: u32) -> Fut<'a, Result<Vec<Message>, StoreError>> {
+        self.load(move |s| s.due_messages(resting, limit))
+    }
+    fn load_message(&self, id: MessageId) -> Fut<'_, Result<Option<Message>, StoreError>> {
+        self.load(move |s| s.load_message(id))
+    }
+    fn list_messages<'a>(
+        &'a self,
+        filter: &'a MessageFilter,
+        cursor: Option<MessageId>,
+        limit: u32,
+    ) -> Fut<'a, Result<Page<Message>, StoreError>> {
+        self.load(move |s| s.list_messages(filter, cursor, limit))
+    }
+    fn count_messages(&self) -> Fut<'_, Result<MessageCount, StoreError>> {
+        self.load(|s| s.count_messages())
     }
     fn commit(&self, changes: Changes) -> Fut<'_, Result<Committed, CommitError>> {
         Box::pin(async move {

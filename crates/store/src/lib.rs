@@ -17,12 +17,14 @@ use portcullis_domain::changes::{BoundRow, Changes, Committed, Conflict};
 use portcullis_domain::ledger::Commits;
 use portcullis_domain::mass::{Batch, Filter, Job};
 use portcullis_domain::model::{Account, Client, Consent, Instance, Key};
+use portcullis_domain::outbox::{Message, Notice, Told};
 use portcullis_domain::retention::Retention;
 use portcullis_domain::view::{
     AccountView, AppView, ClientView, GrantView, RefreshView, SessionView, SignInView, Stamp, TicketView,
 };
 use portcullis_wire::{
-    AccountId, ClientId, Digest, Entry, EventId, GrantId, InstanceId, JobId, NodeId, Rev, RunId, SessionId, Time,
+    AccountId, ClientId, Digest, Entry, EventId, GrantId, InstanceId, JobId, MessageId, NodeId, Rev, RunId, SessionId,
+    Time,
 };
 use std::fmt;
 use std::future::Future;
@@ -30,7 +32,8 @@ use std::pin::Pin;
 
 pub use fault::{FaultKind, Flood};
 pub use rows::{
-    AttemptCount, EventFilter, EventRow, LiveCount, LogRead, NodeRow, Page, Prunable, Remembered, RowCount,
+    AttemptCount, EventFilter, EventRow, LiveCount, LogRead, MessageCount, MessageFilter, NodeRow, Page, Prunable,
+    Remembered, RowCount,
 };
 
 /// What a store's calls return.
@@ -185,6 +188,24 @@ pub trait Store: Send + Sync + 'static {
     fn load_remembered<'a>(&'a self, actor: &'a str, key: &'a str) -> Fut<'a, Result<Option<Remembered>, StoreError>>;
     /// How many rows budgets for guesses take.
     fn count_attempts(&self) -> Fut<'_, Result<AttemptCount, StoreError>>;
+    /// Notices of what has ended that are not worked off, oldest first, at most `limit`.
+    fn list_notices(&self, limit: u32) -> Fut<'_, Result<Vec<Notice>, StoreError>>;
+    /// The next sessions after its cursor that a notice may be about, by id, at most `look`, with what
+    /// [`portcullis_domain::outbox::clients_told`] asks of them.
+    fn read_told<'a>(&'a self, notice: &'a Notice, look: u32) -> Fut<'a, Result<Told, StoreError>>;
+    /// Messages that wait and are due, but none for these clients; those first that are due the longest, at most `limit`.
+    fn due_messages<'a>(&'a self, resting: &'a [ClientId], limit: u32) -> Fut<'a, Result<Vec<Message>, StoreError>>;
+    /// A message.
+    fn load_message(&self, id: MessageId) -> Fut<'_, Result<Option<Message>, StoreError>>;
+    /// Messages, newest first, before `cursor`.
+    fn list_messages<'a>(
+        &'a self,
+        filter: &'a MessageFilter,
+        cursor: Option<MessageId>,
+        limit: u32,
+    ) -> Fut<'a, Result<Page<Message>, StoreError>>;
+    /// How much is on its way out.
+    fn count_messages(&self) -> Fut<'_, Result<MessageCount, StoreError>>;
     /// Checks and applies, all or nothing, durably.
     fn commit(&self, changes: Changes) -> Fut<'_, Result<Committed, CommitError>>;
     /// The database's time, for callers that need no snapshot.

@@ -1,7 +1,8 @@
 //! What lists and reads return besides the views of `domain`.
 use portcullis_domain::event::NewEvent;
+use portcullis_domain::outbox::MessageState;
 use portcullis_domain::view::Stamp;
-use portcullis_wire::{AccountId, Digest, Entry, NodeId, Rev, SessionId, Time};
+use portcullis_wire::{AccountId, ClientId, Digest, Entry, NodeId, Rev, SessionId, Time};
 
 /// A page of a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,6 +63,26 @@ pub struct RowCount {
     pub tickets: u64,
     /// Consents.
     pub consents: u64,
+}
+
+/// How much is on its way out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct MessageCount {
+    /// Ends of which nobody, or not everybody, has a message yet.
+    pub notices: u64,
+    /// Messages that wait to be sent.
+    pub waiting: u64,
+    /// Messages that were given up and are still kept.
+    pub dead: u64,
+}
+
+/// Which messages are asked for.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct MessageFilter {
+    /// Only in this state.
+    pub state: Option<MessageState>,
+    /// Only for this client.
+    pub client: Option<ClientId>,
 }
 
 /// An audit record as kept.

@@ -2,7 +2,7 @@
 use crate::client::Client;
 use crate::temp::TempDir;
 use portcullis_app::keys::MasterKey;
-use portcullis_app::{App, Hashing, KeySettings, PolicySettings, Settings, real};
+use portcullis_app::{Allowed, App, Hashing, KeySettings, PolicySettings, Settings, real};
 use portcullis_domain::{Chance as _, Rules};
 use portcullis_http::{HttpConfig, Limits, Listener, Traffic};
 use portcullis_store::faulty::Faulty;
@@ -56,7 +56,9 @@ impl Default for Options {
         let hashing = Hashing { memory_kib: 64, passes: 1, lanes: 1, threads: 2, queue: 256 };
         let keys = KeySettings::default();
         let policy = PolicySettings { failed_sign_in_step: 0, ..PolicySettings::default() };
-        let settings = Settings { rules, bound: 2_000, stream_grace: 0, sign_up: true, hashing, keys, policy };
+        let outgoing = Allowed::loopback();
+        let settings =
+            Settings { rules, bound: 2_000, stream_grace: 0, sign_up: true, hashing, keys, outgoing, policy };
         Self {
             settings,
             limits: Limits::default(),

@@ -129,6 +129,9 @@ id!(
     /// A background job.
     JobId, "job");
 id!(
+    /// A message on its way to somebody else.
+    MessageId, "msg");
+id!(
     /// A running copy of a verifier.
     InstanceId, "ins");
 id!(

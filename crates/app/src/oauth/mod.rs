@@ -4,6 +4,7 @@ mod authorize;
 mod clients;
 mod global;
 mod grants;
+mod logout;
 mod registry;
 mod tokens;
 

@@ -9,7 +9,7 @@ use portcullis_domain::refresh::How;
 use portcullis_domain::retention::Retention;
 use portcullis_domain::sign_in::SignIn;
 use portcullis_domain::view::*;
-use portcullis_domain::{Rules, changes::BoundRow};
+use portcullis_domain::{Rules, changes::BoundRow, outbox};
 use portcullis_store::memory::MemoryStore;
 use portcullis_store::*;
 use portcullis_wire::*;
@@ -38,6 +38,7 @@ pub fn settings() -> Settings {
         sign_up: true,
         hashing: Hashing { memory_kib: 64, passes: 1, lanes: 1, threads: 1, queue: 64 },
         keys: KeySettings::default(),
+        outgoing: portcullis_app::Allowed::loopback(),
         policy: PolicySettings { failed_sign_in_step: 0, ..PolicySettings::default() },
     }
 }
@@ -113,6 +114,14 @@ impl<S: Store> Store for Held<S> {
         list_grants(account: AccountId, client: Option<ClientId>, limit: u32) -> Result<Vec<GrantView>, StoreError>;
         list_consents(account: AccountId) -> Result<Vec<Consent>, StoreError>;
         list_instances() -> Result<Vec<Instance>, StoreError>;
+        list_notices(limit: u32) -> Result<Vec<outbox::Notice>, StoreError>;
+        read_told(notice: &'a outbox::Notice, look: u32) -> Result<outbox::Told, StoreError>;
+        due_messages(resting: &'a [ClientId], limit: u32) -> Result<Vec<outbox::Message>, StoreError>;
+        load_message(id: MessageId) -> Result<Option<outbox::Message>, StoreError>;
+        list_messages(
+            filter: &'a MessageFilter, cursor: Option<MessageId>, limit: u32
+        ) -> Result<Page<outbox::Message>, StoreError>;
+        count_messages() -> Result<MessageCount, StoreError>;
         load_bound() -> Result<Option<BoundRow>, StoreError>;
         load_run() -> Result<Option<RunId>, StoreError>;
         load_revocation(rev: Rev) -> Result<Option<EventRow>, StoreError>;

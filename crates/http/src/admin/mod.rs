@@ -3,6 +3,7 @@
 mod accounts;
 mod clients;
 mod keys;
+mod messages;
 mod reads;
 mod revocations;
 mod roles;
@@ -47,6 +48,8 @@ pub(crate) fn routes(table: Table) -> Table {
         .post("/v1/admin/clients/{id}/secret", clients::rotate_secret)
         .get("/v1/admin/verifiers", reads::verifiers)
         .get("/v1/admin/events", reads::events)
+        .get("/v1/admin/messages", messages::list)
+        .post("/v1/admin/messages/{id}/retry", messages::retry)
         .get("/v1/admin/keys", keys::list)
         .post("/v1/admin/keys/rotate", keys::rotate)
         .post("/v1/admin/keys/rotate-master", keys::rotate_master)

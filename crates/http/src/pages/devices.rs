@@ -1,6 +1,6 @@
 //! `/account/devices`: where an account is signed in, and how to end that.
 use super::words::ago;
-use super::{go, page, sign_in};
+use super::{go, logout, page, sign_in};
 use crate::problem::Problem;
 use crate::request::{Ctx, FormBytes, Params};
 use crate::{cookies, origin};
@@ -137,7 +137,11 @@ pub(super) async fn sign_out(ctx: Ctx) -> Result<Response, Problem> {
     };
     match ctx.app().page_caller(&cookie, ctx.ip).await {
         Ok(caller) => {
+            let frames = ctx.app().frames_of(&caller).await?;
             ctx.app().end_mine(&caller, caller.view.session.id, None).await?;
+            if !frames.is_empty() {
+                return logout::told(&ctx, None, &frames, vec![cookies::clear(cookies::SESSION)]);
+            }
         }
         Err(AppError::Refused(Refused::SessionEnded { .. }) | AppError::Unauthenticated(_)) => {}
         Err(error) => return Err(error.into()),

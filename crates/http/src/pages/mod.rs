@@ -6,6 +6,7 @@
 mod apps;
 mod authorize;
 mod devices;
+mod logout;
 mod sign_in;
 mod words;
 
@@ -19,12 +20,14 @@ use portcullis_wire::{Code, Digest, b64};
 use std::path::Path;
 use std::sync::Arc;
 
-const TEMPLATES: [(&str, &str); 6] = [
+const TEMPLATES: [(&str, &str); 8] = [
     ("layout.html", include_str!("../../templates/layout.html")),
     ("sign_in.html", include_str!("../../templates/sign_in.html")),
     ("devices.html", include_str!("../../templates/devices.html")),
     ("apps.html", include_str!("../../templates/apps.html")),
     ("consent.html", include_str!("../../templates/consent.html")),
+    ("logout.html", include_str!("../../templates/logout.html")),
+    ("signed_out.html", include_str!("../../templates/signed_out.html")),
     ("problem.html", include_str!("../../templates/problem.html")),
 ];
 const CSS: (&str, &str) = ("app.css", include_str!("../../assets/app.css"));
@@ -61,7 +64,7 @@ impl Pages {
     }
 
     /// With files of this directory in place of those of the same name: `layout.html`, `sign_in.html`, `devices.html`,
-    /// `apps.html`, `consent.html`, `problem.html`, `app.css`, `icon.svg`. Read once, now.
+    /// `apps.html`, `consent.html`, `logout.html`, `signed_out.html`, `problem.html`, `app.css`, `icon.svg`. Read once, now.
     ///
     /// # Errors
     /// Which file cannot be read or is no template, in words.
@@ -118,14 +121,19 @@ pub(crate) fn routes(table: Table) -> Table {
         .get(authorize::PATH, authorize::show)
         .post(authorize::PATH, authorize::by_form)
         .post("/oauth2/consent", authorize::decide)
+        .get(logout::PATH, logout::show)
+        .post(logout::PATH, logout::by_form)
+        .post(logout::CONFIRM, logout::confirm)
         .get("/assets/app.css", css)
         .get("/assets/icon.svg", icon)
 }
 
 /// Whether a path is a page, so that a refusal there is one too.
 pub(crate) fn is_page(path: &str) -> bool {
-    matches!(path, "/sign-in" | "/sign-out" | "/account" | authorize::PATH | "/oauth2/consent")
-        || path.starts_with("/account/")
+    matches!(
+        path,
+        "/sign-in" | "/sign-out" | "/account" | authorize::PATH | "/oauth2/consent" | logout::PATH | logout::CONFIRM
+    ) || path.starts_with("/account/")
 }
 
 /// What every page says to the browser.
@@ -150,6 +158,18 @@ fn policy(forms: &str) -> HeaderValue {
         "default-src 'none'; style-src 'self'; img-src 'self'; form-action {forms}; frame-ancestors 'none'; base-uri 'none'"
     );
     HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("default-src 'none'"))
+}
+
+/// Lets a page load frames from the origins of these addresses, and of no others.
+fn allow_frames_from(headers: &mut HeaderMap, uris: &[String]) {
+    let mut origins: Vec<String> = uris.iter().filter_map(|uri| words::origin_for_policy(uri)).collect();
+    origins.sort();
+    origins.dedup();
+    let usual = policy("'self'");
+    let text = format!("{}; frame-src {}", usual.to_str().unwrap_or_default(), origins.join(" "));
+    if let Ok(value) = HeaderValue::from_str(&text) {
+        headers.insert(header::CONTENT_SECURITY_POLICY, value);
+    }
 }
 
 /// Lets the forms of a page lead to the origin of this address, too. Some browsers hold the redirect that answers a form
@@ -185,12 +205,16 @@ fn page(ctx: &Ctx, status: StatusCode, template: &str, values: Value) -> Result<
 fn go(place: &str, cookies: Vec<String>) -> Response {
     let place = HeaderValue::from_str(place).unwrap_or(HeaderValue::from_static(devices::PATH));
     let mut response = (StatusCode::SEE_OTHER, [(header::LOCATION, place)]).into_response();
+    add_cookies(response.headers_mut(), cookies);
+    response
+}
+
+fn add_cookies(headers: &mut HeaderMap, cookies: Vec<String>) {
     for cookie in cookies {
         if let Ok(cookie) = HeaderValue::from_str(&cookie) {
-            response.headers_mut().append(header::SET_COOKIE, cookie);
+            headers.append(header::SET_COOKIE, cookie);
         }
     }
-    response
 }
 
 fn asset(text: &str, kind: &'static str, versioned: bool) -> Response {

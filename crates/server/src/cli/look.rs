@@ -110,6 +110,34 @@ pub struct AuditArgs {
     pub page: Page,
 }
 
+#[derive(Debug, Args)]
+pub struct MessagesArgs {
+    #[command(flatten)]
+    pub reach: Reach,
+    #[command(subcommand)]
+    pub act: MessagesAct,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum MessagesAct {
+    /// Messages, newest first.
+    List {
+        /// Only those in this state.
+        #[arg(long, value_name = "STATE", value_parser = ["waiting", "done", "dead"])]
+        state: Option<String>,
+        /// Only those for this client (cli_…).
+        #[arg(long, value_name = "CLIENT")]
+        client: Option<String>,
+        #[command(flatten)]
+        page: Page,
+    },
+    /// Try a message again at once.
+    Retry {
+        /// Its id (msg_…).
+        message: String,
+    },
+}
+
 /// Looks for what is wrong with an installation, on the server's machine.
 #[derive(Debug, Args)]
 pub struct DoctorArgs {

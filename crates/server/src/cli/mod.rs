@@ -44,6 +44,8 @@ enum Command {
     Feed(look::FeedArgs),
     /// Who did what, newest first.
     Audit(look::AuditArgs),
+    /// What is on its way to others (logouts for applications), and trying it again.
+    Messages(look::MessagesArgs),
     /// End everyone's sessions, or those that a filter matches.
     Revoke(revoke::RevokeArgs),
     /// Copy the database of a running server.
@@ -343,6 +345,7 @@ pub fn run() -> ExitCode {
         Command::Doctor(args) => commands::doctor::run(&args),
         Command::Clients(args) => commands::clients::run(&args),
         Command::Keys(args) => commands::keys::run(&args),
+        Command::Messages(args) => commands::messages::run(&args),
         Command::Revoke(args) => commands::revoke::run(&args),
         Command::Backup(args) => commands::upkeep::backup(&args),
         Command::Restore(args) => commands::upkeep::restore(&args),

@@ -11,6 +11,7 @@ pub mod export;
 pub mod feed;
 pub mod import;
 pub mod keys;
+pub mod messages;
 pub mod node;
 pub mod relay;
 pub mod remote;

@@ -12,7 +12,7 @@ use self::table::{Kind, SETTINGS, Setting};
 use crate::tls;
 use ipnet::IpNet;
 use portcullis_app::keys::MasterKey;
-use portcullis_app::{Hashing, KeySettings, PolicySettings, Settings as AppSettings};
+use portcullis_app::{Allowed, Hashing, KeySettings, PolicySettings, Settings as AppSettings};
 use portcullis_domain::Rules;
 use portcullis_domain::session_limit::{AtLimit, SessionLimit};
 use portcullis_wire::jws::Algorithm;
@@ -62,6 +62,8 @@ pub struct Settings {
     pub allowed_origins: Vec<String>,
     /// Whose forwarding headers count.
     pub trusted_proxies: Vec<IpNet>,
+    /// Addresses that may be called besides public ones.
+    pub outgoing: Allowed,
     /// Where operations are served alone.
     pub ops_listen: Option<SocketAddr>,
     /// The certificate and its key, when TLS is spoken.
@@ -251,6 +253,7 @@ impl Settings {
             stream_grace: r.span("stream_grace"),
             allowed_origins: r.list("allowed_origins", values::origin),
             trusted_proxies: r.list("trusted_proxies", values::network),
+            outgoing: Allowed::networks(r.list("outgoing_private", values::networks).into_iter().flatten()),
             ops_listen: r.get("ops_listen", values::address),
             tls,
             bootstrap_admin: r.get("bootstrap_admin", values::bootstrap_admin),
@@ -389,6 +392,7 @@ impl Settings {
             sign_up: self.sign_up,
             hashing: self.hashing,
             keys: self.keys,
+            outgoing: self.outgoing.clone(),
             policy: self.policy,
         }
     }

@@ -154,6 +154,11 @@ pub const SETTINGS: &[Setting] = &[
     of("address_retention", Kind::Span(0, 3660 * DAY), "90d", "how long sessions and audit records keep addresses"),
     list("allowed_origins", "origins, besides the issuer's, whose pages may call with cookies (also CORS)"),
     list("trusted_proxies", "addresses or networks whose forwarding headers are believed"),
+    list(
+        "outgoing_private",
+        "networks that are not public and may be called all the same, such as 10.0.0.0/8: where applications that run there are \
+         told of logouts; `all` is every address",
+    ),
     text(
         "ops_listen",
         None,

@@ -198,6 +198,7 @@ fn values() {
             &["*", "https://a.example/", "null", "a.example"],
         ),
         ("trusted_proxies", &["127.0.0.1,10.0.0.0/8,::1"], &["10.0.0.0/33", "proxy.example"]),
+        ("outgoing_private", &["10.0.0.0/8,fd00::/8", "127.0.0.1", "all"], &["10.0.0.0/33", "localhost", "true,"]),
         (
             "bootstrap_admin",
             &["a@example.org:long enough: yes"],

@@ -125,6 +125,14 @@ pub(super) fn network(text: &str) -> Result<IpNet, String> {
         .map_err(|_| format!("{text:?} is neither an address nor a network such as 10.0.0.0/8"))
 }
 
+/// The same, or `all` for every address there is.
+pub(super) fn networks(text: &str) -> Result<Vec<IpNet>, String> {
+    match text {
+        "all" => ["0.0.0.0/0", "::/0"].into_iter().map(network).collect(),
+        text => Ok(vec![network(text)?]),
+    }
+}
+
 /// `email:password`. Addresses have no colon, so the first one separates.
 pub(super) fn bootstrap_admin(text: &str) -> Result<(String, SecretString), String> {
     let (email, password) = text.split_once(':').ok_or("must be email:password")?;

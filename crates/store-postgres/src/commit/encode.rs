@@ -1,5 +1,6 @@
 //! Decisions as `commit_group` reads them: JSON, ids and secrets in hexadecimal, times and numbers as numbers.
 mod apps;
+mod outbox;
 
 use super::hex;
 use crate::cells::{Id, escaped};
@@ -153,6 +154,7 @@ fn plain(what: &Change) -> Result<Option<Value>, StoreError> {
         | Change::InsertTicket(_)
         | Change::UpdateTicket(_)
         | Change::UseTicket { .. } => apps::step(what)?,
+        Change::InsertMessage(_) | Change::UpdateMessage(_) | Change::StepNotice(_) => outbox::step(what)?,
         Change::SetAuthTime { session, at } => json!({"do": "set_auth_time", "id": id(*session), "at": at.0}),
         Change::InsertInstance(row) => merged(json!({"do": "insert_instance"}), instance(row)?),
         Change::UpdateInstance(row) => merged(json!({"do": "update_instance"}), instance(row)?),
@@ -197,6 +199,9 @@ fn free(what: &Change) -> Encoded {
         }
         Change::ForgetSessionAddresses { sessions, keep } => {
             json!({"do": "forget_session_addresses", "sessions": ids(sessions), "keep": retention(keep)})
+        }
+        Change::PruneMessages { done, dead, most } => {
+            json!({"do": "prune_messages", "done": done.0, "dead": dead.0, "most": limit(*most)})
         }
         Change::PruneTickets { before, most } => {
             json!({"do": "prune_tickets", "before": before.0, "most": limit(*most)})
@@ -346,6 +351,7 @@ fn revoke(what: &Revoke) -> Encoded {
         "do": "revoke", "row": row, "id": marked, "key": key, "verb": word(what.verb.name())?,
         "scope": word(what.target.scope())?, "target": word(&what.target.id())?, "except": id_if(what.except),
         "spread_ms": maybe(what.spread_ms, int)?, "reason": text(&what.reason), "most": MAX_ENDS_PER_ACCOUNT,
+        "told": portcullis_domain::outbox::is_told(what),
     }))
 }
 

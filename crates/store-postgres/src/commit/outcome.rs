@@ -1,4 +1,4 @@
-//! What `commit_group_4` answers.
+//! What `commit_group_5` answers.
 use super::Outcome;
 use crate::cells::Fault;
 use portcullis_domain::changes::{Committed, Conflict};

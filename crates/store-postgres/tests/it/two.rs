@@ -2,17 +2,19 @@
 use portcullis_domain::changes::{BoundRow, Changes, Committed};
 use portcullis_domain::mass::{Batch, Filter, Job};
 use portcullis_domain::model::{Account, Client, Consent, Instance, Key};
+use portcullis_domain::outbox::{Message, Notice, Told};
 use portcullis_domain::retention::Retention;
 use portcullis_domain::view::{
     AccountView, AppView, ClientView, GrantView, RefreshView, SessionView, SignInView, Stamp, TicketView,
 };
 use portcullis_store::{
-    AttemptCount, CommitError, EventFilter, EventRow, Fut, LiveCount, LogRead, NodeRow, Page, Prunable, Remembered,
-    RowCount, Store, StoreError,
+    AttemptCount, CommitError, EventFilter, EventRow, Fut, LiveCount, LogRead, MessageCount, MessageFilter, NodeRow,
+    Page, Prunable, Remembered, RowCount, Store, StoreError,
 };
 use portcullis_store_postgres::PostgresStore;
 use portcullis_wire::{
-    AccountId, ClientId, Digest, Entry, EventId, GrantId, InstanceId, JobId, NodeId, Rev, RunId, SessionId, Time,
+    AccountId, ClientId, Digest, Entry, EventId, GrantId, InstanceId, JobId, MessageId, NodeId, Rev, RunId, SessionId,
+    Time,
 };
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
@@ -74,11 +76,17 @@ in_turn! {
     remove_node(id: NodeId, beat: u64) -> Result<bool, StoreError>;
     load_instance(id: InstanceId) -> Result<Option<Instance>, StoreError>;
     count_attempts() -> Result<AttemptCount, StoreError>;
+    list_notices(limit: u32) -> Result<Vec<Notice>, StoreError>;
+    load_message(id: MessageId) -> Result<Option<Message>, StoreError>;
+    count_messages() -> Result<MessageCount, StoreError>;
     commit(changes: Changes) -> Result<Committed, CommitError>;
     /
     load_sign_in(email: &'a str, client: ClientId) -> Result<SignInView, StoreError>;
     list_accounts(prefix: Option<&'a str>, cursor: Option<AccountId>, limit: u32) -> Result<Page<Account>, StoreError>;
     list_events(filter: &'a EventFilter, cursor: Option<EventId>, limit: u32) -> Result<Page<EventRow>, StoreError>;
+    read_told(notice: &'a Notice, look: u32) -> Result<Told, StoreError>;
+    due_messages(resting: &'a [ClientId], limit: u32) -> Result<Vec<Message>, StoreError>;
+    list_messages(filter: &'a MessageFilter, cursor: Option<MessageId>, limit: u32) -> Result<Page<Message>, StoreError>;
     count_matching(filter: &'a Filter, except: Option<SessionId>) -> Result<LiveCount, StoreError>;
     read_job_batch(job: &'a Job, look: u32, most: u32) -> Result<Batch, StoreError>;
     load_remembered(actor: &'a str, key: &'a str) -> Result<Option<Remembered>, StoreError>;

@@ -1,6 +1,6 @@
 //! What each change writes.
 use super::check::{holds, session_with_account};
-use super::{Act, Stop, apps, insert, jobs};
+use super::{Act, Stop, apps, insert, jobs, outbox};
 use crate::cells::{Fault, Id, Int, any, rev, roles};
 use crate::{attempts, prune, reads};
 use portcullis_domain::Cut;
@@ -97,6 +97,10 @@ pub(super) fn apply(act: &mut Act<'_>, step: &Change) -> Result<(), Stop> {
         Change::InsertTicket(row) => apps::insert_ticket(act, row),
         Change::UpdateTicket(row) => apps::update_ticket(act, row),
         Change::UseTicket { ticket, at, grant } => apps::use_ticket(act, *ticket, Used { at: *at, grant: *grant }),
+        Change::InsertMessage(row) => outbox::insert_message(act, row),
+        Change::UpdateMessage(row) => outbox::update_message(act, row),
+        Change::StepNotice(step) => outbox::step_notice(act, step),
+        Change::PruneMessages { done, dead, most } => outbox::prune_messages(act, *done, *dead, *most),
         Change::PruneTickets { before, most } => {
             act.pruned += prune::tickets(act.db, *before, *most)?;
             Ok(())
@@ -278,6 +282,7 @@ fn set_bound(act: &mut Act<'_>, row: &BoundRow) -> Result<(), Stop> {
 /// transaction has it; the one writer thread is the counter's lock.
 fn revoke(act: &mut Act<'_>, what: &Revoke) -> Result<(), Stop> {
     let end = next_rev(act)?;
+    outbox::leave_notice(act, what, end)?;
     let Revoke { verb, target, except, spread_ms, reason } = what;
     let mut written = (verb.clone(), target.clone());
     let cut = Cut { rev: end, except: *except };

@@ -1,7 +1,7 @@
 //! What a revocation by filter writes.
 use super::apply::{next_rev, run};
 use super::check::{holds, session_with_account};
-use super::{Act, Stop, insert};
+use super::{Act, Stop, insert, outbox};
 use crate::cells::{Id, Int, all, rev};
 use crate::rows::{self, session_columns};
 use crate::{jobs, reads};
@@ -83,6 +83,7 @@ fn end_by_job(act: &mut Act<'_>, job: &mut Job, id: SessionId, log: bool) -> Res
     if log {
         job.last = next_rev(act)?;
     }
+    outbox::leave_notice_of_session(act, id, job.last)?;
     run(act, SQL, params![id.blob(), rev(job.last), Door::Filter.as_str(), act.now.0])?;
     if log {
         let unforgotten = reads::unforgotten_ends(act.db, &act.meta, view.account.id)?;

@@ -14,6 +14,7 @@ mod apps;
 mod check;
 mod insert;
 mod jobs;
+mod outbox;
 
 pub(crate) use insert::found;
 

@@ -15,6 +15,7 @@ pub mod histories;
 mod lists;
 mod log;
 mod mass;
+mod outbox;
 mod parallel;
 mod prune;
 mod refound;
@@ -161,6 +162,12 @@ cases! {
         old_records_go_oldest_first
         accounts_become_due
         live_sessions_are_counted_under_the_lock;
+    outbox:
+        an_end_leaves_a_notice
+        a_job_leaves_notices
+        who_is_told_is_read_in_pages
+        a_message_is_claimed_once
+        messages_are_due_listed_counted_and_pruned;
     apps:
         a_client_is_changed_from_where_it_was_seen
         a_consent_is_given_and_withdrawn

@@ -1,6 +1,6 @@
 //! What each expectation and each change means.
 use super::prune::{self, OfEvents};
-use super::{Memory, apps, attempts};
+use super::{Memory, apps, attempts, outbox};
 use crate::{CommitError, EventRow, Remembered, StoreError};
 use portcullis_domain::Cut;
 use portcullis_domain::changes::{Change, Changes, Committed, Conflict, Expect, Revoke};
@@ -236,6 +236,10 @@ fn apply(db: &mut Memory, step: Change, so_far: &mut Progress) -> Result<(), Com
         }
         Change::UpdateTicket(row) => apps::update_ticket(db, row)?,
         Change::UseTicket { ticket, at, grant } => apps::use_ticket(db, ticket, Used { at, grant })?,
+        Change::InsertMessage(row) => outbox::insert_message(db, row)?,
+        Change::UpdateMessage(row) => outbox::update_message(db, row)?,
+        Change::StepNotice(step) => outbox::step_notice(db, step)?,
+        Change::PruneMessages { done, dead, most } => so_far.pruned += outbox::prune_messages(db, done, dead, most),
         Change::PruneTickets { before, most } => so_far.pruned += apps::prune_tickets(db, before, most),
         other => apply_rare(db, other)?,
     }
@@ -337,6 +341,7 @@ fn raise_floor(db: &mut Memory, to: Time) {
 /// Appends one entry and writes its rev where it belongs.
 fn revoke(db: &mut Memory, what: Revoke, so_far: &mut Progress) -> Result<(), CommitError> {
     let rev = db.next_rev()?;
+    db.leave_notice(&what, rev, so_far.now);
     let Revoke { mut verb, mut target, except, spread_ms, reason } = what;
     let before = so_far.ended;
     so_far.ended = match (&verb, &target) {

@@ -99,6 +99,8 @@ impl Memory {
                 continue;
             };
             job.ended += u64::from(self.alive_but_for_rules(&session, idle_ttl, now));
+            let rev_of_end = if step.log { self.next_rev()? } else { job.last };
+            self.leave_notice_of_session(id, rev_of_end, now);
             if step.log {
                 job.last = self.end_by_job(session, now)?;
                 job.entries += 1;

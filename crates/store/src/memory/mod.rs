@@ -7,6 +7,7 @@ mod apply;
 mod apps;
 mod attempts;
 mod jobs;
+mod outbox;
 mod prune;
 mod store;
 mod table;
@@ -21,12 +22,13 @@ use portcullis_domain::changes::{BoundRow, Changes, Committed};
 use portcullis_domain::client::Profile;
 use portcullis_domain::mass::{self, Job};
 use portcullis_domain::model::{Account, Client, ClientKind, Consent, Grant, Instance, Key, Session};
+use portcullis_domain::outbox::{Message, Notice};
 use portcullis_domain::throttle::{Bucket, BucketKey};
 use portcullis_domain::ticket::Ticket;
 use portcullis_domain::view::{AccountView, ClientView, RefreshView, SessionView, SignInView, Stamp};
 use portcullis_wire::{
-    AccountId, Chain, ClientId, Entry, Epoch, EventId, GrantId, InstanceId, JobId, KeyId, LogId, Millis, Rev, RunId,
-    SessionId, Time,
+    AccountId, Chain, ClientId, Entry, Epoch, EventId, GrantId, InstanceId, JobId, KeyId, LogId, MessageId, Millis,
+    Rev, RunId, SessionId, Time,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound::{Excluded, Unbounded};
@@ -49,6 +51,8 @@ struct Meta {
     run: Option<RunId>,
     /// The newest rule of a revocation by filter that was worked off and taken away.
     worked_off: Rev,
+    /// How many notices there were so far.
+    noticed: u64,
 }
 
 /// A database as a value. See the [module](self).
@@ -69,6 +73,8 @@ pub struct Memory {
     jobs: Table<JobId, Job>,
     consents: Table<(AccountId, ClientId), Consent>,
     tickets: Table<[u8; 32], Ticket>,
+    notices: Table<u64, Notice>,
+    messages: Table<MessageId, Message>,
     buckets: Table<BucketKey, Bucket>,
     networks: Table<(BucketKey, BucketKey), Time>,
     /// Oldest first.
@@ -91,6 +97,7 @@ impl Memory {
             bound: None,
             run: None,
             worked_off: Rev::ZERO,
+            noticed: 0,
         };
         let first_party = Client {
             id: ClientId::FIRST_PARTY,
@@ -123,6 +130,8 @@ impl Memory {
             jobs: Table::default(),
             consents: Table::default(),
             tickets: Table::default(),
+            notices: Table::default(),
+            messages: Table::default(),
             buckets: Table::default(),
             networks: Table::default(),
             events: Vec::new(),
@@ -145,7 +154,7 @@ impl Memory {
             ($($table:ident)*) => {$( if kept { self.$table.keep() } else { self.$table.take_back() } )*};
         }
         settle!(log accounts emails sessions sessions_of grants grants_of clients instances keys remembered buckets networks jobs);
-        settle!(consents tickets);
+        settle!(consents tickets notices messages);
         result
     }
 

@@ -1,18 +1,20 @@
 //! [`Memory`] behind the [`Store`] trait.
 use super::Memory;
 use crate::{
-    AttemptCount, CommitError, EventFilter, EventRow, Fut, LiveCount, LogRead, NodeRow, Page, Prunable, Remembered,
-    RowCount, Store, StoreError,
+    AttemptCount, CommitError, EventFilter, EventRow, Fut, LiveCount, LogRead, MessageCount, MessageFilter, NodeRow,
+    Page, Prunable, Remembered, RowCount, Store, StoreError,
 };
 use portcullis_domain::changes::{BoundRow, Changes, Committed};
 use portcullis_domain::mass::{Batch, Filter, Job};
 use portcullis_domain::model::{Account, Client, Consent, Instance, Key};
+use portcullis_domain::outbox::{Message, Notice, Told};
 use portcullis_domain::retention::Retention;
 use portcullis_domain::view::{
     AccountView, AppView, ClientView, GrantView, RefreshView, SessionView, SignInView, Stamp, TicketView,
 };
 use portcullis_wire::{
-    AccountId, ClientId, Digest, Entry, EventId, GrantId, InstanceId, JobId, LogId, NodeId, Rev, RunId, SessionId, Time,
+    AccountId, ClientId, Digest, Entry, EventId, GrantId, InstanceId, JobId, LogId, MessageId, NodeId, Rev, RunId,
+    SessionId, Time,
 };
 use std::collections::BTreeMap;
 use std::fmt;
@@ -202,6 +204,29 @@ impl Store for MemoryStore {
     }
     fn count_attempts(&self) -> Fut<'_, Result<AttemptCount, StoreError>> {
         self.read(|m, _| m.count_attempts())
+    }
+    fn list_notices(&self, limit: u32) -> Fut<'_, Result<Vec<Notice>, StoreError>> {
+        self.read(|m, _| m.list_notices(limit))
+    }
+    fn read_told<'a>(&'a self, notice: &'a Notice, look: u32) -> Fut<'a, Result<Told, StoreError>> {
+        self.read(|m, _| m.read_told(notice, look))
+    }
+    fn due_messages<'a>(&'a self, resting: &'a [ClientId], limit: u32) -> Fut<'a, Result<Vec<Message>, StoreError>> {
+        self.read(|m, now| m.due_messages(resting, limit, now))
+    }
+    fn load_message(&self, id: MessageId) -> Fut<'_, Result<Option<Message>, StoreError>> {
+        self.read(|m, _| m.load_message(id))
+    }
+    fn list_messages<'a>(
+        &'a self,
+        filter: &'a MessageFilter,
+        cursor: Option<MessageId>,
+        limit: u32,
+    ) -> Fut<'a, Result<Page<Message>, StoreError>> {
+        self.read(|m, _| m.list_messages(filter, cursor, limit))
+    }
+    fn count_messages(&self) -> Fut<'_, Result<MessageCount, StoreError>> {
+        self.read(|m, _| m.count_messages())
     }
     fn commit(&self, changes: Changes) -> Fut<'_, Result<Committed, CommitError>> {
         let result = match self.lock() {

@@ -4,5 +4,7 @@ mod browser;
 mod clients;
 mod code;
 mod global;
+mod logout;
+mod outbox;
 mod request;
 mod tokens;

@@ -115,7 +115,11 @@ fn settings(args: &DevArgs, data: &Path) -> Result<Settings, Failure> {
     let mut gathered = Gathered::from(&flags, &Environment::of_process(), data);
     gathered.found.retain(|name, found| !OURS.contains(name) || matches!(found.source, Source::Flag(_)));
     let quiet = !gathered.found.contains_key("log_level");
+    let closed = !gathered.found.contains_key("outgoing_private");
     let mut settings = Settings::read(gathered).map_err(Failure::config)?;
+    if closed {
+        settings.outgoing = portcullis_app::Allowed::loopback();
+    }
     if quiet {
         settings.log_level = "warn".into();
     }

@@ -1,0 +1,46 @@
+//! Logout by an application (OpenID Connect RP-Initiated Logout 1.0), without its pages.
+use crate::{App, AppError, Caller, Revoked};
+use portcullis_domain::event::Actor;
+use portcullis_domain::kernel::{By, Door};
+use portcullis_domain::logout;
+use portcullis_domain::model::Client;
+use portcullis_wire::ClientId;
+use std::collections::BTreeSet;
+
+/// How many grants of an account are looked at, and how many clients a browser loads something of.
+const MAX_GRANTS: u32 = 1000;
+const MAX_FRAMES: usize = 50;
+
+impl App {
+    /// The client with this id, by its text.
+    pub async fn client_named(&self, id: &str) -> Result<Option<Client>, AppError> {
+        self.client_by_text(id).await
+    }
+
+    /// Ends the session of a browser because an application says so.
+    pub async fn sign_out_by_application(&self, caller: &Caller) -> Result<Revoked, AppError> {
+        // As with a sign-out, a session that ends itself needs no other proof of life.
+        let by = By { actor: Actor::System, role: None, ip: caller.ip, reason: None };
+        let (session, account) = (caller.view.session.id, caller.view.account.id);
+        self.end_session(Door::RpLogout, session, Some(account), &by, &caller.actor().text(), None).await
+    }
+
+    /// What the browser loads of the clients that have something under its session, once that has ended
+    /// (OpenID Connect Front-Channel Logout §3). Asked before the end.
+    pub async fn frames_of(&self, caller: &Caller) -> Result<Vec<String>, AppError> {
+        let (session, account) = (caller.view.session.id, caller.view.account.id);
+        let grants = self.store().list_grants(account, None, MAX_GRANTS).await.map_err(|e| self.fault(e.into()))?;
+        let under = grants.iter().filter(|view| view.session.id == session).map(|view| view.grant.client);
+        let clients: BTreeSet<ClientId> = under.filter(|client| *client != ClientId::FIRST_PARTY).collect();
+        let mut frames = Vec::new();
+        for id in clients {
+            let view = self.store().load_client(id).await.map_err(|e| self.fault(e.into()))?;
+            let frame = view.and_then(|view| logout::frame(&view.client, &self.settings().rules.issuer, session));
+            frames.extend(frame);
+            if frames.len() == MAX_FRAMES {
+                break;
+            }
+        }
+        Ok(frames)
+    }
+}

@@ -1,0 +1,41 @@
+//! `/v1/admin/messages`: what is on its way to others, and what came of it.
+use crate::problem::Problem;
+use crate::render;
+use crate::request::{AsAdmin, Ctx, Id};
+use axum::response::Response;
+use portcullis_app::MessageFilter;
+use portcullis_domain::outbox::{Message, MessageState};
+use portcullis_wire::MessageId;
+use serde_json::{Value, json};
+
+/// Newest first.
+pub(super) async fn list(ctx: Ctx, AsAdmin(admin): AsAdmin) -> Result<Response, Problem> {
+    let mut params = ctx.params(&["state", "client_id", "limit", "cursor"])?;
+    let (limit, cursor) = (params.limit()?, params.cursor()?);
+    let state = match params.take("state") {
+        None => None,
+        Some(word) => Some(
+            MessageState::parse(&word).ok_or_else(|| Problem::value("state", "must be `waiting`, `done` or `dead`"))?,
+        ),
+    };
+    let filter = MessageFilter { state, client: params.parsed("client_id")? };
+    let page = ctx.app().admin_messages(&admin, &filter, cursor, limit).await?;
+    let next = render::next(&page.rows, page.more, |row| row.id.to_string());
+    Ok(render::list("messages", page.rows.iter().map(message).collect(), next))
+}
+
+/// Has one tried again.
+pub(super) async fn retry(ctx: Ctx, AsAdmin(admin): AsAdmin, Id(id): Id<MessageId>) -> Result<Response, Problem> {
+    ctx.params(&[])?;
+    Ok(render::ok(&message(&ctx.app().admin_retry_message(&admin, id).await?)))
+}
+
+fn message(row: &Message) -> Value {
+    let about = row.logout_body();
+    json!({
+        "id": row.id, "kind": row.kind.as_str(), "client_id": row.client, "state": row.state.as_str(),
+        "account_id": about.map(|about| about.account), "session_id": about.map(|about| about.session),
+        "created_at": row.created_at, "tries": row.tries, "settled_at": row.settled_at, "last_error": row.last_error,
+        "next_at": (row.state == MessageState::Waiting).then_some(row.next_at),
+    })
+}

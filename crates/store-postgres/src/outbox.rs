@@ -1,0 +1,186 @@
+//! Notices of what has ended, and messages on their way out.
+use crate::cells::{Cells, Fault, Id};
+use crate::pool::Reader;
+use crate::reads::refreshed_at;
+use crate::rows::{self, session_columns};
+use portcullis_domain::outbox::{Ending, Message, MessageKind, MessageState, Notice, Told, Under, UnderGrant};
+use portcullis_store::{MessageCount, MessageFilter, Page};
+use portcullis_wire::{ClientId, MessageId};
+use sqlx::query;
+
+pub(crate) async fn notices(db: &Reader, limit: u32) -> Result<Vec<Notice>, Fault> {
+    const SQL: &str = "SELECT n.seq, n.scope, n.target, n.session, n.except_id, n.rev, n.before_rev, n.before_except, n.at, \
+         n.cursor FROM notices n ORDER BY n.seq LIMIT $1";
+    let read = |cells: &mut Cells<'_>| {
+        Ok(Notice {
+            seq: cells.table("notices").number()?,
+            what: ending(cells)?,
+            rev: cells.rev()?,
+            before: cells.cut()?,
+            at: cells.time()?,
+            cursor: cells.id_if()?,
+        })
+    };
+    db.all(|| query(SQL).bind(i64::from(limit)), read).await
+}
+
+fn ending(cells: &mut Cells<'_>) -> Result<Ending, Fault> {
+    let scope: String = cells.get()?;
+    let target: Option<Vec<u8>> = cells.get()?;
+    let target: Option<[u8; 16]> = target.and_then(|bytes| bytes.try_into().ok());
+    let (session, except) = (cells.id_if()?, cells.id_if()?);
+    match (scope.as_str(), target, session) {
+        ("session", Some(id), _) => Ok(Ending::Session(Id::from_blob(id))),
+        ("grant", Some(id), Some(session)) => Ok(Ending::Grant { session, grant: Id::from_blob(id) }),
+        ("account", Some(id), _) => Ok(Ending::Account { account: Id::from_blob(id), except }),
+        ("client", Some(id), _) => Ok(Ending::Client(Id::from_blob(id))),
+        ("all", None, _) => Ok(Ending::All { except }),
+        _ => Err(cells.wrong(format_args!("a notice of {scope:?} lacks its columns, or is not known to this program"))),
+    }
+}
+
+macro_rules! under_columns {
+    () => {
+        concat!(
+            "m.cut_rev, m.cut_except, ",
+            session_columns!(),
+            ", ",
+            refreshed_at!(),
+            ", a.cut_rev, a.cut_except, \
+             (SELECT coalesce(array_agg(g.id ORDER BY g.id), '{}') FROM grants g WHERE g.session = s.id AND g.client <> $1), \
+             (SELECT coalesce(array_agg(g.client ORDER BY g.id), '{}') FROM grants g \
+                WHERE g.session = s.id AND g.client <> $1), \
+             (SELECT coalesce(array_agg(g.ended_rev ORDER BY g.id), '{}') FROM grants g \
+                WHERE g.session = s.id AND g.client <> $1)"
+        )
+    };
+}
+
+pub(crate) async fn told(db: &Reader, notice: &Notice, look: u32) -> Result<Told, Fault> {
+    const ONE: &str = concat!(
+        "SELECT ",
+        under_columns!(),
+        " FROM meta m, sessions s JOIN accounts a ON a.id = s.account WHERE s.id = $2 AND s.id > $3 LIMIT $4"
+    );
+    // The account's sessions first: never through all sessions in the order of ids.
+    const OF_ACCOUNT: &str = concat!(
+        "WITH own AS MATERIALIZED (SELECT * FROM sessions WHERE account = $2 AND ended_rev IS NULL) SELECT ",
+        under_columns!(),
+        " FROM meta m, own s JOIN accounts a ON a.id = s.account WHERE s.id > $3 ORDER BY s.id LIMIT $4"
+    );
+    const ALL: &str = concat!(
+        "SELECT ",
+        under_columns!(),
+        " FROM meta m, (SELECT * FROM sessions t WHERE t.id > $3 ORDER BY t.id LIMIT $4) s \
+          JOIN accounts a ON a.id = s.account WHERE $2::bytea IS NOT NULL ORDER BY s.id"
+    );
+    let (sql, target) = match notice.what {
+        Ending::Session(id) | Ending::Grant { session: id, .. } => (ONE, id.blob()),
+        Ending::Account { account, .. } => (OF_ACCOUNT, account.blob()),
+        Ending::Client(id) => (ALL, id.blob()),
+        Ending::All { .. } => (ALL, [0; 16]),
+    };
+    // No id is below the empty one.
+    let after: Vec<u8> = notice.cursor.map(|id| id.blob().to_vec()).unwrap_or_default();
+    let make = || {
+        query(sql)
+            .bind(ClientId::FIRST_PARTY.blob())
+            .bind(target)
+            .bind(after.clone())
+            .bind(i64::from(look).saturating_add(1))
+    };
+    let rows = db.all(make, |cells| Ok((cells.cut()?, under(cells)?))).await?;
+    let all = rows.first().map(|(all, _)| *all).unwrap_or_default();
+    let more = rows.len() > look as usize;
+    let found: Vec<Under> = rows.into_iter().take(look as usize).map(|(_, under)| under).collect();
+    let next = found.last().filter(|_| more).map(|under| under.session.id);
+    Ok(Told { found, all, next })
+}
+
+fn under(cells: &mut Cells<'_>) -> Result<Under, Fault> {
+    let (session, refreshed_at, account_cut) = (rows::session(cells)?, cells.time_if()?, cells.cut()?);
+    let (ids, clients) = (cells.get::<Vec<[u8; 16]>>()?, cells.get::<Vec<[u8; 16]>>()?);
+    let ended: Vec<Option<i64>> = cells.get()?;
+    let grants = ids.into_iter().zip(clients).zip(ended).map(|((id, client), ended)| {
+        let ended = ended.map(|rev| u64::try_from(rev).map(portcullis_wire::Rev)).transpose();
+        let ended = ended.map_err(|_| cells.wrong("a negative rev"))?;
+        Ok(UnderGrant { id: Id::from_blob(id), client: Id::from_blob(client), ended })
+    });
+    Ok(Under { session, refreshed_at, account_cut, grants: grants.collect::<Result<_, Fault>>()? })
+}
+
+macro_rules! message_columns {
+    () => {
+        "m.id, m.kind, m.client, m.body, m.created_at, m.next_at, m.give_up_at, m.tries, m.state, m.settled_at, \
+         m.last_error, m.version"
+    };
+}
+
+fn read_message(cells: &mut Cells<'_>) -> Result<Message, Fault> {
+    Ok(Message {
+        id: cells.table("messages").id()?,
+        kind: cells.word(MessageKind::parse)?,
+        client: cells.id_if()?,
+        body: cells.text()?,
+        created_at: cells.time()?,
+        next_at: cells.time()?,
+        give_up_at: cells.time()?,
+        tries: cells.number()?,
+        state: cells.word(MessageState::parse)?,
+        settled_at: cells.time_if()?,
+        last_error: cells.text_if()?,
+        version: cells.number()?,
+    })
+}
+
+pub(crate) async fn due(db: &Reader, resting: &[ClientId], limit: u32) -> Result<Vec<Message>, Fault> {
+    const SQL: &str = concat!(
+        "SELECT ",
+        message_columns!(),
+        " FROM messages m WHERE m.state = 'waiting' \
+          AND m.next_at <= coalesce($1, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint) \
+          AND (m.client IS NULL OR m.client <> ALL ($2)) ORDER BY m.next_at, m.id LIMIT $3"
+    );
+    let resting: Vec<Vec<u8>> = resting.iter().map(|id| id.blob().to_vec()).collect();
+    let given = db.given().map(|now| now.0);
+    db.all(|| query(SQL).bind(given).bind(resting.clone()).bind(i64::from(limit)), read_message).await
+}
+
+pub(crate) async fn message(db: &Reader, id: MessageId) -> Result<Option<Message>, Fault> {
+    const SQL: &str = concat!("SELECT ", message_columns!(), " FROM messages m WHERE m.id = $1");
+    db.one(|| query(SQL).bind(id.blob()), read_message).await
+}
+
+pub(crate) async fn messages(
+    db: &Reader,
+    filter: &MessageFilter,
+    cursor: Option<MessageId>,
+    limit: u32,
+) -> Result<Page<Message>, Fault> {
+    const SQL: &str = concat!(
+        "SELECT ",
+        message_columns!(),
+        " FROM messages m WHERE ($1::bytea IS NULL OR m.id < $1) AND ($2::text IS NULL OR m.state = $2) \
+          AND ($3::bytea IS NULL OR m.client = $3) ORDER BY m.id DESC LIMIT $4"
+    );
+    let make = || {
+        query(SQL)
+            .bind(cursor.map(Id::blob))
+            .bind(filter.state.map(MessageState::as_str))
+            .bind(filter.client.map(Id::blob))
+            .bind(i64::from(limit).saturating_add(1))
+    };
+    let mut rows = db.all(make, read_message).await?;
+    let more = rows.len() > limit as usize;
+    rows.truncate(limit as usize);
+    Ok(Page { rows, more })
+}
+
+pub(crate) async fn count(db: &Reader) -> Result<MessageCount, Fault> {
+    const SQL: &str = "SELECT (SELECT count(*) FROM notices), (SELECT count(*) FROM messages WHERE state = 'waiting'), \
+         (SELECT count(*) FROM messages WHERE state = 'dead' AND state <> 'waiting')";
+    let read = |cells: &mut Cells<'_>| {
+        Ok(MessageCount { notices: cells.number()?, waiting: cells.number()?, dead: cells.number()? })
+    };
+    Ok(db.one(|| query(SQL), read).await?.unwrap_or_default())
+}

@@ -1,0 +1,148 @@
+//! Somebody who is called by the server: writes down what comes, and answers as told.
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+
+/// As long as something may take to arrive.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How the next calls are answered.
+#[derive(Debug, Clone)]
+pub enum Reply {
+    /// With this status.
+    Status(u16),
+    /// With a redirect to this address.
+    Redirect(String),
+    /// With 200, after a while.
+    Late(Duration),
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    bodies: Mutex<Vec<String>>,
+    replies: Mutex<VecDeque<Reply>>,
+    at_once: AtomicUsize,
+    most: AtomicUsize,
+    slowness: Mutex<Duration>,
+}
+
+/// A server on loopback that takes forms.
+#[derive(Debug)]
+pub struct Receiver {
+    /// `http://127.0.0.1:PORT`.
+    pub base: String,
+    shared: Arc<Shared>,
+    task: Option<JoinHandle<()>>,
+}
+
+impl Receiver {
+    /// Starts one.
+    pub async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let base = format!("http://{}", listener.local_addr().expect("an address"));
+        let shared = Arc::new(Shared::default());
+        let task = Some(tokio::spawn(accept(listener, shared.clone())));
+        Self { base, shared, task }
+    }
+
+    /// Nobody listens any more.
+    pub async fn stop(&mut self) {
+        if let Some(task) = self.task.take() {
+            task.abort();
+            let _ = task.await;
+        }
+    }
+
+    /// Somebody listens again, at the same place.
+    pub async fn resume(&mut self) {
+        let listener = TcpListener::bind(self.base.trim_start_matches("http://")).await.expect("the same port");
+        self.task = Some(tokio::spawn(accept(listener, self.shared.clone())));
+    }
+
+    /// How the next calls are answered; those after them with 200.
+    pub fn reply(&self, replies: impl IntoIterator<Item = Reply>) {
+        self.shared.replies.lock().unwrap().extend(replies);
+    }
+
+    /// Each call takes so long.
+    pub fn slow(&self, by: Duration) {
+        *self.shared.slowness.lock().unwrap() = by;
+    }
+
+    /// What came so far, oldest first: the bodies.
+    pub fn bodies(&self) -> Vec<String> {
+        self.shared.bodies.lock().unwrap().clone()
+    }
+
+    /// How many calls were under way at once at most.
+    pub fn most_at_once(&self) -> usize {
+        self.shared.most.load(Ordering::SeqCst)
+    }
+
+    /// Waits until so many calls have come.
+    pub async fn wait_for(&self, count: usize) -> Vec<String> {
+        let until = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            let bodies = self.bodies();
+            if bodies.len() >= count {
+                return bodies;
+            }
+            assert!(tokio::time::Instant::now() < until, "{} of {count} calls came", bodies.len());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+impl Drop for Receiver {
+    fn drop(&mut self) {
+        if let Some(task) = &self.task {
+            task.abort();
+        }
+    }
+}
+
+async fn accept(listener: TcpListener, shared: Arc<Shared>) {
+    while let Ok((tcp, _)) = listener.accept().await {
+        tokio::spawn(answer(tcp, shared.clone()));
+    }
+}
+
+async fn answer(mut tcp: TcpStream, shared: Arc<Shared>) {
+    let Some(body) = read(&mut tcp).await else { return };
+    let now = shared.at_once.fetch_add(1, Ordering::SeqCst) + 1;
+    shared.most.fetch_max(now, Ordering::SeqCst);
+    shared.bodies.lock().unwrap().push(body);
+    let slowness = *shared.slowness.lock().unwrap();
+    tokio::time::sleep(slowness).await;
+    let reply = shared.replies.lock().unwrap().pop_front().unwrap_or(Reply::Status(200));
+    let head = match reply {
+        Reply::Status(status) => format!("HTTP/1.1 {status} X\r\n"),
+        Reply::Redirect(to) => format!("HTTP/1.1 307 X\r\nLocation: {to}\r\n"),
+        Reply::Late(wait) => {
+            tokio::time::sleep(wait).await;
+            "HTTP/1.1 200 OK\r\n".into()
+        }
+    };
+    let _ = tcp.write_all(format!("{head}Content-Length: 0\r\nConnection: close\r\n\r\n").as_bytes()).await;
+    shared.at_once.fetch_sub(1, Ordering::SeqCst);
+}
+
+/// The body of a request; its head goes into the body's place when there is none.
+async fn read(tcp: &mut TcpStream) -> Option<String> {
+    let mut bytes = Vec::new();
+    loop {
+        let mut part = [0; 4096];
+        let count = tcp.read(&mut part).await.ok().filter(|count| *count > 0)?;
+        bytes.extend_from_slice(&part[..count]);
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
+        let length = head.lines().find_map(|line| line.to_lowercase().strip_prefix("content-length: ")?.parse().ok());
+        if body.len() >= length.unwrap_or(0) {
+            return Some(body.to_owned());
+        }
+    }
+}
