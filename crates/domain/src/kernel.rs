@@ -55,6 +55,11 @@ pub enum Door {
     RpLogout,
     /// A tool of security or identity governance ends everything of an account (draft-parecki-oauth-global-token-revocation).
     GlobalRevocation,
+    /// Another provider says that somebody signed out there: the sessions that came from there end (OpenID Connect Back-Channel
+    /// Logout, received).
+    UpstreamLogout,
+    /// A user takes a link to another provider away: the sessions that came by it end.
+    LinkRemoved,
     /// A signing key is dead: whoever holds it signs nothing that is accepted any more.
     KeyRevoked,
 }
@@ -82,6 +87,8 @@ impl Door {
         Self::ConsentWithdrawn,
         Self::RpLogout,
         Self::GlobalRevocation,
+        Self::UpstreamLogout,
+        Self::LinkRemoved,
         Self::KeyRevoked,
     ];
 
@@ -108,6 +115,8 @@ impl Door {
             Self::ConsentWithdrawn => "consent_withdrawn",
             Self::RpLogout => "signed_out_by_application",
             Self::GlobalRevocation => "revoked_globally",
+            Self::UpstreamLogout => "signed_out_upstream",
+            Self::LinkRemoved => "link_removed",
             Self::KeyRevoked => "key_revoked",
         }
     }
@@ -127,7 +136,7 @@ impl Door {
             Self::CodeReplay => EventKind::GrantEnded,
             Self::TokenRevoked => EventKind::TokenRevoked,
             Self::ConsentWithdrawn => EventKind::ConsentWithdrawn,
-            Self::RpLogout => EventKind::SessionEnded,
+            Self::RpLogout | Self::UpstreamLogout | Self::LinkRemoved => EventKind::SessionEnded,
             Self::KeyRevoked => EventKind::KeyRevoked,
         }
     }

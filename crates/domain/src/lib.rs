@@ -45,6 +45,7 @@ pub mod stored_hash;
 pub mod throttle;
 pub mod ticket;
 pub mod time_rules;
+pub mod upstream;
 pub mod view;
 
 pub use changes::{Change, Changes, Expect};

@@ -21,6 +21,7 @@ pub(crate) const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0008_refreshes.sql"),
     include_str!("migrations/0009_oauth.sql"),
     include_str!("migrations/0010_outbox.sql"),
+    include_str!("migrations/0011_upstream.sql"),
 ];
 
 /// What stands in the way of a migration.
@@ -145,6 +146,7 @@ mod tests {
         "b33847cab10c644f",
         "083b2b7c947b3e8b",
         "353235ff29343c46",
+        "9f46b98b80162429",
     ];
 
     fn found(sql: &str) -> String {

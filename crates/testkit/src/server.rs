@@ -57,8 +57,17 @@ impl Default for Options {
         let keys = KeySettings::default();
         let policy = PolicySettings { failed_sign_in_step: 0, ..PolicySettings::default() };
         let outgoing = Allowed::loopback();
-        let settings =
-            Settings { rules, bound: 2_000, stream_grace: 0, sign_up: true, hashing, keys, outgoing, policy };
+        let settings = Settings {
+            rules,
+            bound: 2_000,
+            stream_grace: 0,
+            sign_up: true,
+            hashing,
+            keys,
+            outgoing,
+            upstreams: vec![],
+            policy,
+        };
         Self {
             settings,
             limits: Limits::default(),

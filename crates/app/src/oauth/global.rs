@@ -20,7 +20,7 @@ pub enum Subject {
         /// The address.
         email: String,
     },
-    /// By the name that an issuer has for them (§3.2.3): we, by the `sub` of our tokens.
+    /// By the name that an issuer has for them (§3.2.3): we, by the `sub` of our tokens; another provider, by a link.
     IssSub {
         /// The issuer.
         iss: String,
@@ -86,7 +86,11 @@ impl App {
             Subject::IssSub { iss, sub } if *iss == self.settings().rules.issuer => {
                 self.account_view(by_id(sub)?).await?.account
             }
-            Subject::IssSub { .. } => return Err(Refused::NotFound.into()),
+            // Somebody of another provider, whom a link tells us.
+            Subject::IssSub { iss, sub } => {
+                let view = self.store().load_link(iss, sub).await.map_err(|e| self.fault(e.into()))?;
+                view.found.ok_or(Refused::NotFound)?.1
+            }
             Subject::Email { email } => {
                 let email = Email::parse(email).map_err(|_| AppError::from(Refused::NotFound))?;
                 let view = self.store().load_sign_in(email.as_str(), ClientId::FIRST_PARTY).await;

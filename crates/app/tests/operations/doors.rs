@@ -54,9 +54,8 @@ fn expected(door: Door) -> Row {
     };
     let account = Row { other_session: Ends, sign_in_in_progress: Ends, ..all_of(Ends) };
     match door {
-        Door::SignOut | Door::EndOne | Door::AdminEndSession | Door::Replay | Door::SessionLimit | Door::RpLogout => {
-            one
-        }
+        Door::SignOut | Door::EndOne | Door::AdminEndSession | Door::Replay | Door::SessionLimit => one,
+        Door::RpLogout | Door::UpstreamLogout | Door::LinkRemoved => one,
         // These end what an application got, and nothing of its user's own.
         Door::CodeReplay | Door::TokenRevoked | Door::ConsentWithdrawn => all_of(Lives),
         // The session that the row is about is the one that is ended: an other one calls.
@@ -163,7 +162,7 @@ async fn go_through(door: Door, world: &World, mine: &Tokens, other: &Tokens) ->
             };
             return None;
         }
-        Door::RpLogout => {
+        Door::RpLogout | Door::UpstreamLogout | Door::LinkRemoved => {
             let caller = world.caller(mine).await.unwrap();
             let by = By { actor: caller.actor(), role: None, ip: None, reason: None };
             let scope = Scope::Session { account: world.ada.id, session: mine.session.id };

@@ -1,6 +1,7 @@
 //! What people's own programs call: sign up, sign in, refresh, look at the own devices, end them.
 mod accounts;
 mod apps;
+mod links;
 mod me;
 mod own;
 mod sessions;
@@ -19,6 +20,8 @@ pub(crate) fn routes(table: Table) -> Table {
         .get("/v1/me/events", own::events)
         .get("/v1/me/apps", apps::list)
         .delete("/v1/me/apps/{client_id}", apps::disconnect)
+        .get("/v1/me/links", links::list)
+        .delete("/v1/me/links/{link_id}", links::remove)
         .get("/v1/me/sessions", me::sessions)
         .delete("/v1/me/sessions", me::end_all)
         .delete("/v1/me/sessions/current", me::end_current)

@@ -5,6 +5,7 @@ mod global;
 mod metadata;
 mod token;
 mod tokens;
+mod upstream;
 
 pub(crate) use form::{AsClient, OAuthForm};
 
@@ -23,6 +24,7 @@ pub(crate) fn routes(table: Table) -> Table {
         .post("/oauth2/token", token::token)
         .post("/oauth2/introspect", tokens::introspect)
         .post("/oauth2/revoke", tokens::revoke)
+        .post("/upstream/{id}/backchannel-logout", upstream::logout)
         .post("/oauth2/global-token-revocation", global::revoke)
         .get("/oauth2/userinfo", tokens::userinfo)
         .post("/oauth2/userinfo", tokens::userinfo)

@@ -5,6 +5,7 @@
 //! in none of them.
 pub mod sources;
 pub mod table;
+mod upstream;
 mod values;
 
 use self::sources::{Environment, Flags, Found, Gathered, Source};
@@ -12,7 +13,7 @@ use self::table::{Kind, SETTINGS, Setting};
 use crate::tls;
 use ipnet::IpNet;
 use portcullis_app::keys::MasterKey;
-use portcullis_app::{Allowed, Hashing, KeySettings, PolicySettings, Settings as AppSettings};
+use portcullis_app::{Allowed, Hashing, KeySettings, PolicySettings, Settings as AppSettings, UpstreamSettings};
 use portcullis_domain::Rules;
 use portcullis_domain::session_limit::{AtLimit, SessionLimit};
 use portcullis_wire::jws::Algorithm;
@@ -64,6 +65,8 @@ pub struct Settings {
     pub trusted_proxies: Vec<IpNet>,
     /// Addresses that may be called besides public ones.
     pub outgoing: Allowed,
+    /// Other providers that people may sign in with.
+    pub upstreams: Vec<UpstreamSettings>,
     /// Where operations are served alone.
     pub ops_listen: Option<SocketAddr>,
     /// The certificate and its key, when TLS is spoken.
@@ -253,6 +256,7 @@ impl Settings {
             stream_grace: r.span("stream_grace"),
             allowed_origins: r.list("allowed_origins", values::origin),
             trusted_proxies: r.list("trusted_proxies", values::network),
+            upstreams: gathered.upstreams,
             outgoing: Allowed::networks(r.list("outgoing_private", values::networks).into_iter().flatten()),
             ops_listen: r.get("ops_listen", values::address),
             tls,
@@ -393,6 +397,7 @@ impl Settings {
             hashing: self.hashing,
             keys: self.keys,
             outgoing: self.outgoing.clone(),
+            upstreams: self.upstreams.clone(),
             policy: self.policy,
         }
     }

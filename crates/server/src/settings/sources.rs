@@ -1,7 +1,9 @@
 //! Where values come from: flag before environment before file before default. This file only finds the texts and says
 //! from where; what they mean is read in [`super`].
 use super::table::{self, ENV_PREFIX, Kind, LATER, SETTINGS, Setting};
+use super::upstream;
 use clap::{Arg, ArgAction, ArgMatches, Command};
+use portcullis_app::UpstreamSettings;
 use portcullis_wire::SecretString;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -160,6 +162,8 @@ pub struct Gathered {
     pub found: BTreeMap<&'static str, Found>,
     /// The configuration file that was used.
     pub file: Option<PathBuf>,
+    /// Other providers that people may sign in with; only the file has them.
+    pub upstreams: Vec<UpstreamSettings>,
     /// What is wrong, in words with its place.
     pub problems: Vec<String>,
     /// What is odd, but no error.
@@ -227,7 +231,7 @@ impl Gathered {
         all
     }
 
-    /// Reads `portcullis.toml`: a flat table of known names.
+    /// Reads `portcullis.toml`: a flat table of known names, and one array of tables, `[[upstream]]`.
     fn read_file(&mut self, path: &Path, text: &str) {
         let line = |at: usize| text.get(..at).map_or(1, |before| before.matches('\n').count() + 1);
         let (table, errors) = DeTable::parse_recoverable(text);
@@ -245,6 +249,12 @@ impl Gathered {
         for (key, value) in &table {
             let (name, at) = (key.get_ref().as_ref(), line(key.span().start));
             let place = format!("{}:{at}", path.display());
+            if name == upstream::TABLE {
+                let (upstreams, problems) = upstream::read(value.get_ref(), path, &line);
+                self.upstreams = upstreams;
+                self.problems.extend(problems);
+                continue;
+            }
             let Some(setting) = table::by_name(name) else {
                 self.problems.push(format!("{place}: {}", unknown(name)));
                 continue;

@@ -8,3 +8,5 @@ mod logout;
 mod outbox;
 mod request;
 mod tokens;
+mod upstream;
+mod upstream_logout;
