@@ -222,7 +222,7 @@ impl Gathered {
         if let Some(path) = file {
             let shown = path.strip_prefix(cwd).unwrap_or(&path).to_path_buf();
             match std::fs::read_to_string(&path) {
-                Ok(text) => all.read_file(&shown, &text),
+                Ok(text) => all.read_file(&path, &shown, &text),
                 Err(error) => all.problems.push(format!("{} cannot be read: {error}", shown.display())),
             }
             all.file = Some(shown);
@@ -232,7 +232,7 @@ impl Gathered {
     }
 
     /// Reads `portcullis.toml`: a flat table of known names, and one array of tables, `[[upstream]]`.
-    fn read_file(&mut self, path: &Path, text: &str) {
+    fn read_file(&mut self, real: &Path, path: &Path, text: &str) {
         let line = |at: usize| text.get(..at).map_or(1, |before| before.matches('\n').count() + 1);
         let (table, errors) = DeTable::parse_recoverable(text);
         // The library's short message never quotes the line, which could hold a secret.
@@ -250,7 +250,7 @@ impl Gathered {
             let (name, at) = (key.get_ref().as_ref(), line(key.span().start));
             let place = format!("{}:{at}", path.display());
             if name == upstream::TABLE {
-                let (upstreams, problems) = upstream::read(value.get_ref(), path, &line);
+                let (upstreams, problems) = upstream::read(value.get_ref(), real, path, &line);
                 self.upstreams = upstreams;
                 self.problems.extend(problems);
                 continue;

@@ -14,8 +14,14 @@ const MAX_UPSTREAMS: usize = 16;
 const MEMBERS: [&str; 9] =
     ["id", "name", "kind", "issuer", "client_id", "client_secret", "client_secret_file", "client_secret_env", "scopes"];
 
-/// Reads the array: what is right of it, and what is wrong, in words with its place. No word quotes a secret.
-pub fn read(value: &DeValue<'_>, path: &Path, line: &dyn Fn(usize) -> usize) -> (Vec<UpstreamSettings>, Vec<String>) {
+/// Reads the array: what is right of it, and what is wrong, in words with its place. No word quotes a secret. `path` is how the
+/// file is named to people, `real` where it is.
+pub fn read(
+    value: &DeValue<'_>,
+    real: &Path,
+    path: &Path,
+    line: &dyn Fn(usize) -> usize,
+) -> (Vec<UpstreamSettings>, Vec<String>) {
     let (mut all, mut problems) = (vec![], vec![]);
     let DeValue::Array(items) = value else {
         return (all, vec![format!("{}: {TABLE} must be an array of tables, [[{TABLE}]]", path.display())]);
@@ -23,7 +29,7 @@ pub fn read(value: &DeValue<'_>, path: &Path, line: &dyn Fn(usize) -> usize) -> 
     for item in items {
         let place = format!("{}:{}: [[{TABLE}]]", path.display(), line(item.span().start));
         let read = match item.get_ref() {
-            DeValue::Table(table) => one(table, path),
+            DeValue::Table(table) => one(table, real),
             _ => Err("must be a table".into()),
         };
         match read {
@@ -111,7 +117,9 @@ fn usual_scopes(kind: UpstreamKind) -> Vec<String> {
 
 /// By TLS, or on this machine (OpenID Connect Discovery §4, Core §16.17).
 fn check_issuer(issuer: &str) -> Result<(), String> {
-    let web = issuer.starts_with("https://") || crate::settings::is_loopback_url(issuer);
+    let here =
+        || issuer.starts_with("http://") && issuer.parse().is_ok_and(|uri| crate::settings::is_loopback_url(&uri));
+    let web = issuer.starts_with("https://") || here();
     let plain =
         issuer.len() <= MAX_ISSUER && issuer.bytes().all(|b| b.is_ascii_graphic()) && !issuer.contains(['?', '#', '@']);
     if web && plain { Ok(()) } else { Err("issuer must be an https address without query and fragment".into()) }
