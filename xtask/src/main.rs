@@ -29,7 +29,8 @@ cargo xtask COMMAND
                          axum only above `app`, crate budgets, clocks and randomness, file lengths, links
   test [RING...]         format, tidy, lints, one build, then every ring of tests with its minutes:
                          rules, stores, surface, world, house, interop (only those named, when any are named)
-  interop                the workspace in interop/ alone: format, lints, and tests with clients of others' making
+  interop [NAME...]      clients of others' making against the real server (only those named, when any are named): `rust`,
+                         the workspace in interop/ with format, lints and tests; and the scripts beside it
   bench cluster [--quick | --refreshes]
                          one node and three on a PostgreSQL of its own: refreshes beside pgbench (only those with
                          --refreshes), revocations per second, and when 30 and 1,000 verifiers have applied them
@@ -76,7 +77,7 @@ fn main() -> ExitCode {
         }
         ["tidy"] => tidy::command(),
         ["test", rings @ ..] => rings::command(rings),
-        ["interop"] => interop::command(),
+        ["interop", names @ ..] => interop::command(names),
         ["bench", "smoke"] => bench::command(),
         ["bench", "mass", rest @ ..] => bench::mass::command(rest),
         ["bench", "cluster", rest @ ..] => bench::cluster::command(rest),

@@ -35,6 +35,9 @@ const PROGRAMS: [(&str, &str, &str); 6] = [
     ("mount", "mount", "the tests of full disks mount a small file system"),
 ];
 
+/// The server's program.
+const SERVER: &str = "portcullis";
+
 /// What tests read to find the browser.
 const BROWSER_VARIABLE: &str = "PORTCULLIS_TEST_CHROMIUM";
 
@@ -80,7 +83,8 @@ pub fn command(wanted: &[&str]) -> Result<(), Failure> {
         total.add(run_ring(&workspace, ring, packages, &built, browser.as_deref())?);
     }
     if wanted.is_empty() || wanted.contains(&interop::RING) {
-        total.add(interop::run(&workspace)?);
+        let server = built.programs.iter().find(|program| program.target == SERVER).map(|program| &*program.file);
+        total.add(interop::run(&workspace, &interop::Wanted::Quick, server)?);
     }
     if wanted.is_empty() {
         total.add(examples(&workspace)?);
@@ -266,7 +270,7 @@ pub fn judge(name: &str, log: &Path, logged: process::Logged, always_shown: bool
     let (mut tally, ignored) = summary(&logged.text);
     let mut wrong = Vec::new();
     match logged.status {
-        None => wrong.push(format!("ended after {}", minutes(PROGRAM_LIMIT))),
+        None => wrong.push(format!("ended after {}", minutes(logged.took))),
         Some(status) if !status.success() && tally.failed == 0 => wrong.push(format!("ended with {status}")),
         Some(_) => {}
     }
@@ -343,11 +347,17 @@ fn postgres() -> Result<(), Failure> {
 }
 
 /// The first of these programs that is there; else `package` is installed where that is possible; else `advice`.
-fn found_or_installed(programs: &[&str], package: &str, advice: &str) -> Result<PathBuf, Failure> {
+pub fn found_or_installed(programs: &[&str], package: &str, advice: &str) -> Result<PathBuf, Failure> {
     let find = || programs.iter().find_map(|name| process::find(name));
     if let Some(found) = find() {
         return Ok(found);
     }
+    install(package, advice)?;
+    find().ok_or_else(|| Failure::Missing(advice.to_owned()))
+}
+
+/// Installs a package where that is possible; else `advice`.
+pub fn install(package: &str, advice: &str) -> Result<(), Failure> {
     let missing = || Failure::Missing(advice.to_owned());
     if process::find("apt-get").is_none() || process::output(Command::new("id").arg("-u"))?.trim() != "0" {
         return Err(missing());
@@ -355,9 +365,7 @@ fn found_or_installed(programs: &[&str], package: &str, advice: &str) -> Result<
     println!("installing {package}");
     process::run(Command::new("apt-get").args(["-q", "update"])).map_err(|_| missing())?;
     let install = ["-q", "install", "-y", "--no-install-recommends", package];
-    process::run(Command::new("apt-get").env("DEBIAN_FRONTEND", "noninteractive").args(install))
-        .map_err(|_| missing())?;
-    find().ok_or_else(missing)
+    process::run(Command::new("apt-get").env("DEBIAN_FRONTEND", "noninteractive").args(install)).map_err(|_| missing())
 }
 
 fn mentions(folder: &Path, word: &str) -> bool {
@@ -371,7 +379,8 @@ fn mentions(folder: &Path, word: &str) -> bool {
     })
 }
 
-fn minutes(took: Duration) -> String {
+/// For people.
+pub fn minutes(took: Duration) -> String {
     format!("{:.1} min", took.as_secs_f64() / 60.0)
 }
 

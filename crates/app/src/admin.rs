@@ -10,7 +10,7 @@ use portcullis_domain::event::{Actor, EventKind, NewEvent};
 use portcullis_domain::kernel::{self, By, Door, Scope};
 use portcullis_domain::model::{ADMIN, Account, Client, ClientKind};
 use portcullis_domain::view::{AccountView, SessionView};
-use portcullis_domain::{Chance, Cut, Decision, Refused};
+use portcullis_domain::{Chance, Cut, Decision, Refused, service};
 use portcullis_store::{EventFilter, EventRow, LiveCount, Page};
 use portcullis_wire::{AccountId, ClientId, EventId, Rev, SecretString, SessionId, Time};
 use std::net::IpAddr;
@@ -294,7 +294,7 @@ impl App {
     pub async fn admin_client(&self, admin: &Admin, id: ClientId) -> Result<Client, AppError> {
         let view = self.store().load_client(id).await.map_err(|e| self.fault(e.into()))?;
         self.still_admin(admin).await?;
-        Ok(view.ok_or(Refused::NotFound)?.client)
+        Ok(view.filter(|view| !view.client.profile.deleted).ok_or(Refused::NotFound)?.client)
     }
 
     /// Clients by id, after `cursor`.
@@ -333,6 +333,9 @@ impl App {
         let profile = self.checked_profile(kind, profile)?;
         let by_secret = kind != ClientKind::Public && profile.token_endpoint_auth_method != AuthMethod::PrivateKeyJwt;
         let secret = by_secret.then(new_secret);
+        let mut profile = profile;
+        let account = service::account_for(&name, &profile, self.store().now(), &mut real::RealChance);
+        profile.service_account = account.as_ref().map(|account| account.id);
         let client = Client {
             id: ClientId::from_bits(real::RealChance.bits()),
             name,
@@ -349,10 +352,10 @@ impl App {
         let actor = by.actor.text();
         let decide = |(): &(), chance: &mut dyn Chance| {
             let event = NewEvent::new(EventId::from_bits(chance.bits()), EventKind::ClientCreated, &by.actor);
-            let made = Some(client.id.to_string());
+            let (made, insert) = (Some(client.id.to_string()), Change::InsertClient(client.clone()));
             let changes = Changes {
                 expects: by.expects().into_iter().collect(),
-                steps: vec![Change::InsertClient(client.clone())],
+                steps: account.clone().map(Change::InsertAccount).into_iter().chain([insert]).collect(),
                 events: vec![event.client(client.id).ip(by.ip)],
                 idempotency: repeat.map(|repeat| Idempotency { made, ..self.remember(&actor, repeat) }),
                 ..Changes::default()
@@ -360,7 +363,10 @@ impl App {
             Decision { outcome: Ok(()), changes }
         };
         match self.act(&actor, repeat, || async { Ok(()) }, decide).await? {
-            Acted::Done((), _) | Acted::Answered(()) => Ok(Registered { client, secret }),
+            Acted::Done((), _) | Acted::Answered(()) => {
+                self.ensure_id_key(&client.profile).await?;
+                Ok(Registered { client, secret })
+            }
             Acted::Before(before) => {
                 let id: ClientId = before.made.and_then(|id| id.parse().ok()).ok_or(Refused::NotFound)?;
                 Ok(Registered { client: self.admin_client(admin, id).await?, secret: None })
@@ -390,7 +396,8 @@ impl App {
     ) -> Result<(Client, Option<Revoked>), AppError> {
         let load = || async {
             let view = self.store().load_client(id).await.map_err(|e| self.fault(e.into()))?;
-            view.ok_or_else(|| Refused::NotFound.into())
+            // One that was deleted is never switched on again.
+            view.filter(|view| !view.client.profile.deleted).ok_or_else(|| Refused::NotFound.into())
         };
         if id == ClientId::FIRST_PARTY {
             let detail = "the built-in client cannot be switched off; use a revocation of everyone instead".into();
@@ -403,7 +410,7 @@ impl App {
                     return Decision::answer(());
                 }
                 let mut changes = if disabled {
-                    kernel::end(Door::ClientOff, Scope::Client(id), None, &by, chance)
+                    client_off(&view.client, &by, chance)
                 } else {
                     let event = NewEvent::new(EventId::from_bits(chance.bits()), EventKind::ClientEnabled, &by.actor);
                     let expects: Vec<Expect> = by.expects().into_iter().collect();
@@ -462,6 +469,18 @@ impl App {
         }
         Ok(client)
     }
+}
+
+/// Everything that a client has ends: what it got for others, and by its own entry its service account's, so that no session
+/// is left in lists that can do nothing, and whoever it acts for is rid of it, too.
+pub(crate) fn client_off(client: &Client, by: &By<'_>, chance: &mut dyn Chance) -> Changes {
+    let mut changes = kernel::end(Door::ClientOff, Scope::Client(client.id), None, by, chance);
+    if let Some(account) = client.profile.service_account {
+        let end = kernel::end(Door::ClientOff, Scope::Account(account), None, by, chance);
+        // The client's own entry is the last one: its rev is the act's.
+        changes.steps.splice(0..0, end.steps);
+    }
+    changes
 }
 
 pub(crate) fn not_alive(field: &'static str) -> AppError {

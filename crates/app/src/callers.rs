@@ -9,7 +9,7 @@ use portcullis_domain::kernel::Door;
 use portcullis_domain::model::{ADMIN, SessionKind};
 use portcullis_domain::view::{Dead, SessionView, session_dead};
 use portcullis_domain::{Actor, Refused};
-use portcullis_verify::Authentic;
+use portcullis_verify::{Authentic, Holder};
 use portcullis_wire::{AccessClaims, Code, SecretString, SessionId, b64};
 use std::net::IpAddr;
 
@@ -105,9 +105,9 @@ impl App {
         let (id, secret) = bytes.split_at(16);
         let id = SessionId::from_bits(u128::from_be_bytes(id.try_into().map_err(|_| missing())?));
         let view = self.store().load_session(id).await.map_err(|e| self.fault(e.into()))?.ok_or_else(missing)?;
-        // An API key's digest stands in the same column; it is no cookie.
-        let is_cookie = view.session.kind != SessionKind::ApiKey;
-        if !is_cookie || view.session.cookie != Some(portcullis_wire::Digest::of(secret)) {
+        // An API key's digest stands in the same column; it opens no page.
+        let is_browser = view.session.kind == SessionKind::Browser;
+        if !is_browser || view.session.cookie != Some(portcullis_wire::Digest::of(secret)) {
             return Err(missing());
         }
         if let Some(dead) = view.dead(self.settings().rules.idle_ttl) {
@@ -160,7 +160,7 @@ impl App {
     /// # Errors
     /// Faults: it is not known whether it lives.
     pub async fn introspect(&self, token: &str) -> Result<Option<AccessClaims>, AppError> {
-        match self.bearer(Some(token)).await {
+        match self.bearer(Some(token), &Holder::AskedAbout).await {
             Ok(bearer) => Ok(Some(bearer.claims)),
             Err(error @ (AppError::Fault(_) | AppError::Overloaded)) => Err(error),
             Err(_) => Ok(None),

@@ -23,28 +23,29 @@ use std::time::Duration;
 /// How often the file is brought up to date, when the log has grown.
 const ROUND: Duration = Duration::from_secs(1);
 
-/// Everything that the log has written after `rev`; `None` when some of it is forgotten.
-pub(crate) async fn written_since(store: &dyn Store, rev: Rev) -> Result<Option<Vec<Entry>>, StoreError> {
+/// Everything that the log has written after `rev` (`None` when some of it is forgotten), and where it is with the last of that: the
+/// other nodes go on writing, so a stamp from another read may stand elsewhere.
+async fn written_since(store: &dyn Store, rev: Rev) -> Result<(Stamp, Option<Vec<Entry>>), StoreError> {
     const AT_ONCE: u32 = 10_000;
     let mut all: Vec<Entry> = Vec::new();
     loop {
         let after = all.last().map_or(rev, |entry| entry.rev);
         let read = store.read_log(after, AT_ONCE).await?;
         if !read.complete {
-            return Ok(None);
+            return Ok((read.stamp, None));
         }
         let done = read.entries.is_empty() || read.entries.last().is_some_and(|last| last.rev >= read.stamp.head);
         all.extend(read.entries);
         if done {
-            return Ok(Some(all));
+            return Ok((read.stamp, Some(all)));
         }
     }
 }
 
 /// Whether the database has what a proof says was lost.
 pub(crate) async fn is_met(store: &dyn Store, proof: &Proof) -> Result<bool, StoreError> {
-    let (stamp, last) = (store.stamp().await?, store.load_run().await?);
-    let since = written_since(store, proof.rev).await?;
+    let last = store.load_run().await?;
+    let (stamp, since) = written_since(store, proof.rev).await?;
     let found = match proof.commits {
         Some(commits) => store.count_commits(commits.by).await?,
         None => None,
@@ -89,17 +90,16 @@ impl App {
     /// # Errors
     /// Another log than the file names: an empty or foreign database stands where ours should. Nothing was changed.
     pub async fn guard_log(&self, path: PathBuf, tasks: &mut tokio::task::JoinSet<()>) -> Result<(), AppError> {
-        let stamp = self.store().stamp().await.map_err(|e| self.fault(e.into()))?;
         let last = self.store().load_run().await.map_err(|e| self.fault(e.into()))?;
         let mark: Option<Mark> = read(&path).map_err(|what| AppError::Fault(what.into()))?;
         let proof: Option<Proof> = read(&proof_path(&path)).map_err(|what| AppError::Fault(what.into()))?;
         if let Some(mark) = mark {
+            let (stamp, since) = written_since(self.store(), mark.rev).await.map_err(|e| self.fault(e.into()))?;
             let behind = match mark.compare(&stamp) {
                 Compared::OtherLog => return Err(AppError::Fault(other_log(&path, &mark, stamp.log).into())),
                 Compared::Behind(what) => Some(what),
                 Compared::Refounded => None,
                 Compared::Fits => {
-                    let since = written_since(self.store(), mark.rev).await.map_err(|e| self.fault(e.into()))?;
                     // Where some of it is forgotten, nothing speaks against the log.
                     let same = since.is_none_or(|since| mark.after(&since).chain == stamp.chain);
                     // Where there is a proof already, the mark may be that of the wrong database: the proof says whose is right.

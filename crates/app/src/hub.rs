@@ -27,7 +27,7 @@ use portcullis_feed::knowledge::{Anchor, Knowledge, Lease};
 use portcullis_feed::publisher::{Limits, LogState, Publisher};
 use portcullis_feed::{Mono, Policy, fleet};
 use portcullis_store::{News, Store, StoreError};
-use portcullis_verify::{Authentic, Decision, Expect, View};
+use portcullis_verify::{Authentic, Decision, Expect, Holder, View};
 use portcullis_wire::frame::Entries;
 use portcullis_wire::jws::Jwk;
 use portcullis_wire::{
@@ -375,8 +375,10 @@ impl Hub {
         let number = self.inner.begun.fetch_add(1, Ordering::AcqRel) + 1;
         let began = real::mono();
         let read = self.read_and_apply().await;
-        self.look_after_a_failover().await;
+        // A read of a new timeline counts when it was looked at what the others were told.
+        let looked = self.look_after_a_failover().await;
         self.look_for_losses();
+        let read = read.and_then(|stamp| looked.map(|()| stamp));
         let stamp = match read {
             Ok(stamp) => {
                 if self.is_founded_anew(stamp.epoch) {
@@ -585,21 +587,21 @@ impl Hub {
         })
     }
 
-    /// Whether it may be used now, judged as every verifier judges under `closed`.
+    /// Whether it may be used now by whoever has it, judged as every verifier judges under `closed`.
     pub fn judge(&self, token: &Authentic) -> Result<(), Code> {
-        self.judge_as(token, &self.inner.expect)
+        self.judge_as(token, &Holder::Bearer, &self.inner.expect)
     }
 
-    /// The same, whoever of its audience is asked: for those who ask about a token, and do not serve it.
-    pub fn judge_for_any(&self, token: &Authentic) -> Result<(), Code> {
+    /// The same, whoever of its audience is asked: for those who ask about a token, and for what we serve to applications.
+    pub fn judge_for_any(&self, token: &Authentic, holder: &Holder) -> Result<(), Code> {
         let audience = token.claims().aud.0.first().cloned().unwrap_or_default();
-        self.judge_as(token, &Expect { audience, issuer: self.inner.expect.issuer.clone() })
+        self.judge_as(token, holder, &Expect { audience, issuer: self.inner.expect.issuer.clone() })
     }
 
-    fn judge_as(&self, token: &Authentic, expect: &Expect) -> Result<(), Code> {
+    fn judge_as(&self, token: &Authentic, holder: &Holder, expect: &Expect) -> Result<(), Code> {
         let (wall, now) = (real::wall(), real::mono());
         let view = self.inner.view.load();
-        match portcullis_verify::judge_claims(&view, token, expect, Policy::Closed, now, wall).decision {
+        match portcullis_verify::judge_claims(&view, token, holder, expect, Policy::Closed, now, wall).decision {
             Decision::Accept => Ok(()),
             Decision::Refuse(reason) => Err(reason.code()),
             Decision::AcceptUnproven | Decision::Introspect => Err(Code::NotFresh), // not under `closed`

@@ -193,11 +193,22 @@ pub struct Hint {
 #[derive(Debug)]
 pub struct KeyRing {
     signer: (KeyId, Pair),
+    id_signers: Vec<IdSigner>,
+    id_public: Vec<(KeyPurpose, Jwk)>,
     signs_since: Time,
     macs: Vec<MacKey>,
     public: Vec<Jwk>,
     dead: BTreeSet<KeyId>,
     seen: Vec<Seen>,
+}
+
+/// A key that signs ID tokens and nothing else.
+#[derive(Debug)]
+struct IdSigner {
+    purpose: KeyPurpose,
+    id: KeyId,
+    made: Time,
+    pair: Pair,
 }
 
 /// What of a row decides about a ring.
@@ -207,17 +218,23 @@ fn seen(rows: &[Key], floor: Time) -> Vec<Seen> {
     rows.iter().map(|row| (row.id, keys::state(row, floor), Digest::of(row.sealed.expose()))).collect()
 }
 
-/// The public halves of what may have signed a token that lives, and of the waiting one.
+/// The public halves of what may have signed an access token that lives, and of the waiting one: what verifiers are told.
 pub fn public(rows: &[Key], floor: Time) -> Result<Vec<Jwk>, KeyError> {
-    let listed = rows.iter().filter(|row| row.purpose.algorithm().is_some() && keys::state(row, floor).is_listed());
-    listed.map(|row| serde_json::from_str(&row.public_jwk).map_err(|_| KeyError::Damaged(row.id))).collect()
+    listed(rows, floor, |purpose| !purpose.is_id_only()).map(|all| all.into_iter().map(|(_, jwk)| jwk).collect())
+}
+
+fn listed(rows: &[Key], floor: Time, is: impl Fn(KeyPurpose) -> bool) -> Result<Vec<(KeyPurpose, Jwk)>, KeyError> {
+    let signing = rows.iter().filter(|row| row.purpose.algorithm().is_some() && is(row.purpose));
+    let listed = signing.filter(|row| keys::state(row, floor).is_listed());
+    let parsed = |row: &Key| serde_json::from_str(&row.public_jwk).map_err(|_| KeyError::Damaged(row.id));
+    listed.map(|row| Ok((row.purpose, parsed(row)?))).collect()
 }
 
 impl KeyRing {
     /// Opens the stored keys, as they are when F stands at `floor`. Fails when the master key is not theirs, or when there is
     /// none to sign or to make MACs with.
     pub fn open(rows: &[Key], master: &MasterKey, log: LogId, floor: Time) -> Result<Self, KeyError> {
-        let (mut macs, mut signer) = (Vec::new(), None);
+        let (mut macs, mut signer, mut id_signers) = (Vec::new(), None, Vec::new());
         let signing = keys::signing(rows, floor);
         let (signs, signs_since) = (signing.map(|key| key.id), signing.and_then(|key| key.active_from));
         for row in rows.iter().filter(|row| keys::state(row, floor).is_listed() && !row.sealed.expose().is_empty()) {
@@ -230,6 +247,8 @@ impl KeyRing {
             let pair = Pair::open(algorithm, &plain).ok_or(KeyError::Damaged(row.id))?;
             if signs == Some(row.id) {
                 signer = Some((row.id, pair));
+            } else if row.purpose.is_id_only() && keys::state(row, floor) == State::Active {
+                id_signers.push(IdSigner { purpose: row.purpose, id: row.id, made: row.created_at, pair });
             }
         }
         if macs.is_empty() {
@@ -238,7 +257,8 @@ impl KeyRing {
         let dead = rows.iter().filter(|row| row.dead.is_some()).map(|row| row.id).collect();
         let (signer, public) = (signer.ok_or(KeyError::Library)?, public(rows, floor)?);
         let signs_since = signs_since.ok_or(KeyError::Library)?;
-        Ok(Self { signer, signs_since, macs, public, dead, seen: seen(rows, floor) })
+        let id_public = listed(rows, floor, KeyPurpose::is_id_only)?;
+        Ok(Self { signer, id_signers, id_public, signs_since, macs, public, dead, seen: seen(rows, floor) })
     }
 
     /// Whether these rows would make the same ring.
@@ -289,14 +309,47 @@ impl KeyRing {
         self.dead.contains(&id)
     }
 
-    /// What ID tokens are signed with.
+    /// What access tokens are signed with, and ID tokens of clients that ask for nothing else.
     pub fn id_algorithm(&self) -> Algorithm {
         self.signer.1.algorithm()
     }
 
-    /// Signs an ID token (OpenID Connect Core §2).
-    pub fn sign_id_token(&self, claims: &IdClaims) -> Result<SecretString, KeyError> {
-        self.sign_as(id_token::TYP, claims)
+    /// Number and making of the key that signs ID tokens of this purpose, if there is one.
+    pub fn id_signer(&self, purpose: KeyPurpose) -> Option<(KeyId, Time)> {
+        self.id_by(purpose).map(|signer| (signer.id, signer.made))
+    }
+
+    fn id_by(&self, purpose: KeyPurpose) -> Option<&IdSigner> {
+        self.id_signers.iter().rfind(|signer| signer.purpose == purpose) // rows come by number
+    }
+
+    /// The numbers of all keys that are listed.
+    pub fn listed(&self) -> impl Iterator<Item = KeyId> + '_ {
+        self.public.iter().chain(self.id_public.iter().map(|(_, jwk)| jwk)).map(|jwk| jwk.kid)
+    }
+
+    /// The JWK Set (RFC 7517 §5): keys of access tokens, and those of ID tokens alone, by the name that their clients know.
+    pub fn jwks(&self) -> Vec<serde_json::Value> {
+        let named = self.id_public.iter().filter_map(|(purpose, jwk)| {
+            let mut jwk = serde_json::to_value(jwk).ok()?;
+            jwk["alg"] = purpose.alg_name()?.into();
+            Some(jwk)
+        });
+        self.public.iter().filter_map(|jwk| serde_json::to_value(jwk).ok()).chain(named).collect()
+    }
+
+    /// Signs an ID token (OpenID Connect Core §2), with the usual key, or with that of a purpose. `finish` fills in what depends on the algorithm.
+    pub fn sign_id_token(
+        &self,
+        purpose: Option<KeyPurpose>,
+        finish: impl FnOnce(Algorithm) -> IdClaims,
+    ) -> Result<SecretString, KeyError> {
+        let Some(purpose) = purpose else { return self.sign_as(id_token::TYP, &finish(self.id_algorithm())) };
+        let IdSigner { id, pair, .. } = self.id_by(purpose).ok_or(KeyError::Library)?;
+        let name = purpose.alg_name().ok_or(KeyError::Library)?;
+        let input = jws::signing_input_as(name, *id, id_token::TYP, &finish(pair.algorithm()));
+        let input = input.map_err(|_| KeyError::Library)?;
+        Ok(SecretString::new(jws::assemble(&input, &pair.sign(input.as_bytes())?)))
     }
 
     /// Signs a logout token (OpenID Connect Back-Channel Logout §2.4).
@@ -307,7 +360,8 @@ impl KeyRing {
     /// What an ID token of ours says, expired or not, as long as its key is listed; `None` for anything else.
     pub fn read_id_token(&self, token: &str) -> Option<Hint> {
         let parts = jws::Compact::parse(token, id_token::TYP).ok()?;
-        let known = portcullis_verify::Keys::parse(&self.public);
+        let all: Vec<Jwk> = self.public.iter().chain(self.id_public.iter().map(|(_, jwk)| jwk)).cloned().collect();
+        let known = portcullis_verify::Keys::parse(&all);
         let ours = known.verifies(parts.kid, parts.alg, parts.signing_input.as_bytes(), &parts.signature);
         if ours != Some(true) || self.is_dead(parts.kid) {
             return None;
@@ -379,7 +433,7 @@ mod tests {
                 "scope":"s","auth_time":1,"acr":"1","amr":["pwd"],"sid":"ses_00000000000000000000000001","rev":0,"epoch":0}"#;
             serde_json::from_str::<AccessClaims>(text).unwrap()
         };
-        let purposes = KeyPurpose::ALL.iter().filter(|purpose| purpose.algorithm().is_some());
+        let purposes = KeyPurpose::ALL.iter().filter(|one| one.algorithm().is_some() && !one.is_id_only());
         for purpose in purposes {
             let rows = [made(&master, 1, *purpose, Some(Time(0))), made(&master, 2, KeyPurpose::Mac, Some(Time(0)))];
             let ring = KeyRing::open(&rows, &master, log, Time(1)).unwrap();

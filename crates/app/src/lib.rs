@@ -8,6 +8,7 @@
 //! The real clock and the real randomness are made in `real.rs` and nowhere else.
 pub mod act_journal;
 pub mod admin;
+pub mod api_keys;
 pub mod callers;
 pub mod error;
 pub mod guessing;
@@ -34,7 +35,9 @@ pub use admin::Admin;
 pub use callers::Caller;
 pub use error::AppError;
 pub use sessions::{Revoked, Tokens};
-pub use settings::{Hashing, KeySettings, PolicySettings, Settings, UpstreamKind, UpstreamSettings};
+pub use settings::{
+    ClientSettings, Hashing, KeySettings, PolicySettings, Registration, Settings, UpstreamKind, UpstreamSettings,
+};
 
 // What reads return: callers need no store of their own to name it.
 pub use portcullis_outgoing::{Allowed, Outgoing};
@@ -50,6 +53,7 @@ use portcullis_domain::time_rules;
 use portcullis_domain::{Chance, Decision, Refused};
 pub use portcullis_store::FaultKind;
 use portcullis_store::{CommitError, Flood, Remembered};
+pub use portcullis_verify::proof::{Holder, Proven};
 use portcullis_wire::{Code, Digest, LogId, SessionId, Time};
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -89,6 +93,7 @@ struct Inner {
     bound: portcullis_domain::changes::BoundRow,
     /// When keys were last read anew, by the monotonic clock.
     reloaded: AtomicI64,
+    paces: oauth::Paces,
 }
 
 /// What happened, for metrics.
@@ -112,6 +117,8 @@ pub struct Counts {
     pub refreshes_refused: AtomicU64,
     /// Refresh tokens that only a copy explains.
     pub thefts: AtomicU64,
+    /// DPoP proofs and client assertions that were wrong, or shown before.
+    pub proofs_refused: AtomicU64,
     /// Sessions deleted because nothing can ask for them any more.
     pub sessions_pruned: AtomicU64,
     /// Tickets deleted some time after their end.

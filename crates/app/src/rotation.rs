@@ -10,7 +10,9 @@ use crate::admin::Admin;
 use crate::keys::{KeyError, KeyRing, MasterKey, Material};
 use crate::{Acted, App, AppError, RepeatKey, Revoked, real};
 use portcullis_domain::changes::{Change, Changes};
+use portcullis_domain::client::Profile;
 use portcullis_domain::event::{EventKind, NewEvent};
+use portcullis_domain::family::{MacKey, Presented};
 use portcullis_domain::kernel::By;
 use portcullis_domain::keys::{self, Held, KeyRules, Make, Plan, Revocation, Wanted};
 use portcullis_domain::model::{Key, KeyPurpose};
@@ -207,23 +209,43 @@ impl App {
     fn note_published(&self, ring: &KeyRing) {
         let now = real::mono();
         let mut published = locked(&self.inner.rota.published);
-        published.retain(|id, _| ring.public().iter().any(|jwk| jwk.kid == *id));
-        for jwk in ring.public() {
-            published.entry(jwk.kid).or_insert(now);
+        published.retain(|id, _| ring.listed().any(|listed| listed == *id));
+        for id in ring.listed() {
+            published.entry(id).or_insert(now);
         }
     }
 
     // ---- rows and ring ----
 
     /// Reads the keys anew and hands them to whoever uses them; once a second at most, since a caller's garbage asks for it.
-    pub(crate) async fn reload_keys(&self) -> Result<(), AppError> {
+    /// Whether it did.
+    pub(crate) async fn reload_keys(&self) -> Result<bool, AppError> {
         let now = real::mono().0;
         let last = self.inner.reloaded.load(Ordering::Acquire);
-        let mine = self.inner.reloaded.compare_exchange(last, now, Ordering::AcqRel, Ordering::Acquire).is_ok();
-        if now.saturating_sub(last) < 1000 || !mine {
-            return Ok(());
+        if now.saturating_sub(last) < 1000 {
+            return Ok(false);
         }
-        self.load_keys().await.map(drop)
+        let mine = self.inner.reloaded.compare_exchange(last, now, Ordering::AcqRel, Ordering::Acquire).is_ok();
+        if mine {
+            self.load_keys().await?;
+        }
+        Ok(mine)
+    }
+
+    /// The MAC key that a refresh token names; `None` when there is no such key.
+    ///
+    /// # Errors
+    /// [`AppError::Overloaded`] when this node does not know it and has not looked just now: it may be a new one (DESIGN §4.6).
+    pub(crate) async fn mac_key(&self, presented: &Presented) -> Result<Option<MacKey>, AppError> {
+        if let Some(key) = self.keys().mac_by_id(presented.key()) {
+            return Ok(Some(key.clone()));
+        }
+        // Of an older epoch: its key went with it.
+        let old = presented.epoch() < self.hub().at().0;
+        if !self.reload_keys().await? && !old {
+            return Err(AppError::Overloaded);
+        }
+        Ok(self.keys().mac_by_id(presented.key()).cloned())
     }
 
     /// Reads the keys; when they are not as this node has them, the new ones take their place. Verifiers are told first: then no
@@ -274,6 +296,8 @@ impl App {
                 Some(material) => material,
                 None => generate(make.purpose).await?,
             };
+            // A key for ID tokens is waited for from its making on, which for RSA takes a while.
+            let now = if make.purpose.is_id_only() { self.now() } else { now };
             made.push(master.new_key(*make, &material, self.inner.log, now).map_err(fault)?);
         }
         Ok(made)
@@ -325,6 +349,58 @@ impl App {
             *locked(&self.inner.rota.spare) = Some(material);
         }
         Ok(())
+    }
+
+    // ---- ID tokens of clients that want another algorithm ----
+
+    /// Whether ID tokens of this purpose may be signed: their key has been listed for as long as other nodes may take to list it, too.
+    fn may_sign_ids(&self, ring: &KeyRing, purpose: KeyPurpose) -> bool {
+        let Some((id, made)) = ring.id_signer(purpose) else { return false };
+        self.now().since(made) >= self.publish_ms() || self.is_published(id)
+    }
+
+    /// Sees to it that ID tokens for a client can be signed, before anything is used up for them. Nearly always two comparisons.
+    ///
+    /// # Errors
+    /// Overloaded, until a key that was made for its algorithm has been listed for long enough: 503, and the client repeats.
+    pub(crate) async fn ensure_may_sign_ids(&self, profile: &Profile) -> Result<(), AppError> {
+        let keys = self.keys();
+        let Some(purpose) = profile.id_keys(keys.id_algorithm()) else { return Ok(()) };
+        if self.may_sign_ids(&keys, purpose) {
+            return Ok(());
+        }
+        self.ensure_id_key(profile).await?;
+        Err(AppError::Overloaded)
+    }
+
+    /// Makes the first key for the ID tokens of a client, if it needs one that is not there. One for RS256 takes up to seconds, on a thread of its own.
+    pub(crate) async fn ensure_id_key(&self, profile: &Profile) -> Result<(), AppError> {
+        let keys = self.keys();
+        let Some(purpose) = profile.id_keys(keys.id_algorithm()) else { return Ok(()) };
+        if keys.id_signer(purpose).is_some() {
+            return Ok(());
+        }
+        let app = self.clone();
+        self.to_its_end(async move {
+            let _turn = app.inner.rota.turn.lock().await;
+            let load = || async {
+                let (stamp, rows) = app.load_keys().await?;
+                let what = keys::first_for_id_tokens(&rows, &stamp, purpose);
+                let made = app.make(&what.make, stamp.now).await?;
+                Ok(Planned { what, made })
+            };
+            let decide = |planned: &Planned<Plan>, chance: &mut dyn portcullis_domain::Chance| match planned
+                .what
+                .clone()
+                .changes(planned.made.clone(), &By::SYSTEM, chance)
+            {
+                Ok(changes) => Decision { outcome: Ok(()), changes },
+                Err(refused) => Decision::refuse(refused),
+            };
+            app.act("", None, load, decide).await?;
+            app.load_keys().await.map(drop)
+        })
+        .await
     }
 
     // ---- what administrators do ----

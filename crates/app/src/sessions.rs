@@ -1,7 +1,7 @@
 //! What people do with accounts and sessions: sign up, sign in, refresh, look at their devices, end them.
 use crate::callers::{Caller, page_cookie};
 use crate::guessing::Taken;
-use crate::oauth::narrowed;
+use crate::oauth::{Less, narrow_audience, narrowed};
 use crate::password::PoolError;
 use crate::{Acted, App, AppError, RepeatKey, real};
 use portcullis_domain::account::{self, Email, NewAccount};
@@ -15,6 +15,7 @@ use portcullis_domain::sign_in::{Issued, SignIn, prove_again, sign_in};
 use portcullis_domain::view::{Dead, SessionView, SignInView};
 use portcullis_domain::{Chance as _, Decision, Refused, device, session_limit, stored_hash, time_rules};
 use portcullis_store::Remembered;
+use portcullis_wire::claims::Confirmation;
 use portcullis_wire::{AccountId, ClientId, Code, Digest, GrantId, Rev, SecretString, SessionId, Time};
 use std::net::IpAddr;
 use std::sync::atomic::Ordering;
@@ -344,18 +345,18 @@ impl App {
 
     /// Exchanges a refresh token.
     pub async fn refresh(&self, token: &SecretString, how: How) -> Result<Tokens, AppError> {
-        let issued = self.counted_refresh(token, how, None).await?;
+        let issued = self.counted_refresh(token, how, Less::default()).await?;
         self.tokens(issued, None, None)
     }
 
-    /// A refresh, by whichever client. `scope`: what of the granted scopes the access token is to have.
+    /// A refresh, by whichever client. `asked`: what of the grant the access token is to have.
     pub(crate) async fn counted_refresh(
         &self,
         token: &SecretString,
         how: How,
-        scope: Option<&str>,
+        asked: Less<'_>,
     ) -> Result<Issued, AppError> {
-        let result = self.try_refresh(token, how, scope).await;
+        let result = self.try_refresh(token, how, asked).await;
         let counts = self.counts();
         match &result {
             Ok(_) => counts.refreshes.fetch_add(1, Ordering::Relaxed),
@@ -371,22 +372,18 @@ impl App {
 
     /// A refresh that was held up (a paused server, a slow disk) is refused with 503 instead of acting late: what it would
     /// decide on may be about a client that has long repeated itself, and a late hand-out would look like theft (I6).
-    async fn try_refresh(&self, token: &SecretString, how: How, scope: Option<&str>) -> Result<Issued, AppError> {
+    async fn try_refresh(&self, token: &SecretString, how: How, asked: Less<'_>) -> Result<Issued, AppError> {
         let latest = real::mono().plus((self.settings().rules.retry_window / 2).max(1000));
         let in_time = || if real::mono() < latest { Ok(()) } else { Err(AppError::Overloaded) };
         let invalid = || AppError::from(Refused::RefreshInvalid);
         let presented = Presented::parse(token).ok_or_else(invalid)?;
-        let mut keys = self.keys();
-        if keys.mac_by_id(presented.key()).is_none() {
-            self.reload_keys().await?;
-            keys = self.keys();
-        }
-        let Some(key) = keys.mac_by_id(presented.key()) else {
+        let Some(key) = self.mac_key(&presented).await? else {
             if presented.epoch() < self.hub().at().0 {
                 return Err(Refused::RefreshExpired.into()); // its key went with its epoch, and so would it
             }
             return Err(invalid()); // no key of ours, and the list was read just now
         };
+        let (key, keys) = (&key, self.keys());
         if !presented.is_ours(key) {
             return Err(invalid());
         }
@@ -402,13 +399,18 @@ impl App {
         let rules = &self.settings().rules;
         let acted = self
             .act("", None, load, |view, chance| {
-                let narrowed = match narrowed(&view.grant.scope, scope) {
+                let narrowed = match narrowed(&view.grant.scope, asked.scope) {
                     Ok(narrowed) => narrowed,
                     Err(refused) => return Decision::refuse(refused),
                 };
                 let mut decision = refresh(view, &presented, &how, rules, key, keys.mac(), chance);
-                if let (Ok(issued), Some(scope)) = (&mut decision.outcome, narrowed) {
-                    issued.claims.scope = scope;
+                if let Ok(issued) = &mut decision.outcome {
+                    if let Err(refused) = narrow_audience(&mut issued.claims, asked.resources) {
+                        return Decision::refuse(refused);
+                    }
+                    issued.claims.scope = narrowed.unwrap_or_else(|| std::mem::take(&mut issued.claims.scope));
+                    // A grant that is bound to no key still gives tokens that are, to who shows one (RFC 9449 §5).
+                    issued.claims.cnf = issued.claims.cnf.take().or(how.sender.map(Confirmation::of));
                 }
                 decision
             })

@@ -5,7 +5,7 @@ use portcullis_domain::retention::Retention;
 use portcullis_domain::session_limit::SessionLimit;
 use portcullis_outgoing::Allowed;
 use portcullis_wire::jws::Algorithm;
-use portcullis_wire::{Millis, SecretString};
+use portcullis_wire::{Digest, Millis, SecretString};
 
 /// Everything that operations depend on. Spans in milliseconds.
 #[derive(Debug, Clone)]
@@ -28,6 +28,8 @@ pub struct Settings {
     pub upstreams: Vec<UpstreamSettings>,
     /// What accounts may and how long things are kept.
     pub policy: PolicySettings,
+    /// What clients and API keys may.
+    pub clients: ClientSettings,
 }
 
 /// Another provider that people may sign in with.
@@ -77,6 +79,27 @@ impl Settings {
             mac_kept: rules.absolute_ttl.max(rules.idle_ttl).saturating_add(rules.late_retry),
         }
     }
+}
+
+/// What clients and API keys may.
+#[derive(Debug, Clone, Default)]
+pub struct ClientSettings {
+    /// The scopes that people may give to their API keys.
+    pub api_key_scopes: Vec<String>,
+    /// Who may register clients by themselves (RFC 7591).
+    pub registration: Registration,
+}
+
+/// Who may register clients by themselves.
+#[derive(Debug, Clone, Default)]
+pub enum Registration {
+    /// Nobody.
+    #[default]
+    Off,
+    /// Whoever shows this initial access token (RFC 7591 §3).
+    ByToken(Digest),
+    /// Everybody, at a slow pace.
+    Open,
 }
 
 /// What accounts may, and for how long things are kept. Spans in milliseconds.

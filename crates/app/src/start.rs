@@ -11,7 +11,8 @@ use portcullis_domain::time_rules;
 use portcullis_outgoing::Outgoing;
 use portcullis_store::Store;
 use portcullis_verify::Expect;
-use std::collections::BTreeMap;
+use portcullis_wire::InstanceId;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -78,6 +79,7 @@ impl App {
             rota: Rota::new(master, home),
             bound,
             reloaded: AtomicI64::new(i64::MIN),
+            paces: crate::oauth::Paces::default(),
         };
         let app = Self { inner: Arc::new(inner) };
         app.publish_at_start().await?;
@@ -99,6 +101,7 @@ impl App {
     async fn keep_house(self) {
         let mut floor = time_rules::FloorClock::default();
         let mut rounds: u32 = 0;
+        let mut nowhere = BTreeSet::new();
         loop {
             tokio::time::sleep(HOUSEKEEPING).await;
             rounds = rounds.wrapping_add(1);
@@ -131,7 +134,7 @@ impl App {
                     steps.push(Change::ForgetIdempotency(now.minus(REMEMBER)));
                     steps.push(Change::ForgetJobs(now.minus(self.settings().retention().ended)));
                 }
-                let gone = self.hub().prune_instances(self.settings().bound.saturating_mul(10).max(600_000));
+                let gone = self.gone_instances(&mut nowhere).await;
                 if !gone.is_empty() {
                     steps.push(Change::RemoveInstances(gone));
                 }
@@ -142,6 +145,30 @@ impl App {
             if let Err(error) = self.inner.store.commit(Changes { steps, ..Changes::default() }).await {
                 // Tried again in a later round.
                 self.fault(error.into());
+            }
+        }
+    }
+
+    /// Instances whose rows are of no use any more. One that this node has not heard of for long is forgotten here; where several
+    /// nodes share the rows it may be at another one, and only the leader takes away what no node knew twice (`nowhere`: the first
+    /// time).
+    async fn gone_instances(&self, nowhere: &mut BTreeSet<InstanceId>) -> Vec<InstanceId> {
+        let gone = self.hub().prune_instances(self.settings().bound.saturating_mul(10).max(600_000));
+        if !self.hub().is_shared() {
+            return gone;
+        }
+        if !self.hub().leads() {
+            nowhere.clear();
+            return Vec::new();
+        }
+        match self.hub().instances_nowhere().await {
+            Ok(now) => {
+                let before = std::mem::replace(nowhere, now);
+                before.intersection(nowhere).copied().collect()
+            }
+            Err(error) => {
+                self.fault(error.into());
+                Vec::new()
             }
         }
     }

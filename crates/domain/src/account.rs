@@ -337,6 +337,7 @@ pub fn change(
             target: Target::Account(account.id),
             except: None,
             spread_ms: spread_ms.filter(|spread| *spread > 0),
+            owner: None,
             reason: "roles".into(),
         }));
     }

@@ -63,6 +63,8 @@ pub struct Request {
     pub dpop_jkt: Option<String>,
     /// `request`, which is not supported (RFC 9101).
     pub request: Option<String>,
+    /// `request_uri` of somebody else's; what was pushed here is loaded before (see [`crate::pushed`]).
+    pub request_uri: Option<String>,
 }
 
 /// Why a request cannot be granted, and where to say so.
@@ -79,6 +81,8 @@ pub struct Objection {
 /// A request that may be granted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Asked {
+    /// The version of the client's row that the request was checked against.
+    pub version: u32,
     /// Where the answer goes.
     pub redirect_uri: String,
     /// The scopes that it may get, sorted.
@@ -101,6 +105,8 @@ pub struct Asked {
     pub audience: Option<String>,
     /// The key that the tokens are to be bound to.
     pub sender: Option<Digest>,
+    /// The pushed request that this came as; used up by the code.
+    pub pushed: Option<Digest>,
 }
 
 /// `prompt`, taken apart.
@@ -150,6 +156,15 @@ pub fn check(request: &Request, client: &Client, pushed: bool) -> Result<Asked, 
     if request.request.is_some() {
         return Err(refuse(OAuthError::RequestNotSupported, "push the request instead (RFC 9126)"));
     }
+    if request.request_uri.is_some() {
+        let detail = if pushed {
+            "a pushed request has no request_uri (RFC 9126 §2.1)"
+        } else {
+            "push the request here (RFC 9126)"
+        };
+        let error = if pushed { OAuthError::InvalidRequest } else { OAuthError::RequestUriNotSupported };
+        return Err(refuse(error, detail));
+    }
     match request.response_type.as_deref() {
         Some("code") => {}
         None => return Err(invalid("response_type is missing")),
@@ -179,6 +194,7 @@ pub fn check(request: &Request, client: &Client, pushed: bool) -> Result<Asked, 
         }
     };
     Ok(Asked {
+        version: client.version,
         scope,
         state: request.state.clone(),
         nonce: request.nonce.clone(),
@@ -189,6 +205,7 @@ pub fn check(request: &Request, client: &Client, pushed: bool) -> Result<Asked, 
         id_token_hint: request.id_token_hint.clone(),
         audience,
         sender,
+        pushed: None,
         redirect_uri,
     })
 }
@@ -273,14 +290,24 @@ pub fn next(asked: &Asked, view: Option<&AppView>, first_seen: Option<Time>, hin
     if (asked.prompt.login || too_old) && !since {
         return sign_in;
     }
-    let held = view.consent.as_ref().map_or("", |consent| consent.scope.as_str());
-    let is_new = |scope: &String| !held.split(' ').any(|known| known == scope);
-    let must_ask = asked.prompt.consent || view.client.profile.consent == Asking::Ask && asked.scope.iter().any(is_new);
-    match (must_ask, quiet) {
+    match (asked.prompt.consent || must_ask(view, asked), quiet) {
         (false, _) => Step::Grant,
         (true, true) => Step::Refuse(OAuthError::ConsentRequired),
         (true, false) => Step::Ask(asked.scope.clone()),
     }
+}
+
+/// Whether the user has to be asked, by what was allowed before. A public client that answers at no https address proves nothing of
+/// what it is: any program on the device can send the browser here in its name and take the code at a port of its own (RFC 6749
+/// §10.2, RFC 8252 §8.6), so its user is asked each time.
+fn must_ask(view: &AppView, asked: &Asked) -> bool {
+    if view.client.profile.consent == Asking::Implied {
+        return false;
+    }
+    let held = view.consent.as_ref().map_or("", |consent| consent.scope.as_str());
+    let is_new = |scope: &String| !held.split(' ').any(|known| known == scope);
+    let nameless = view.client.kind == ClientKind::Public && !asked.redirect_uri.starts_with("https://");
+    nameless || asked.scope.iter().any(is_new)
 }
 
 /// What a code carries to its redemption.
@@ -304,7 +331,8 @@ pub struct CodeBody {
     pub auth_time: i64,
 }
 
-/// Makes the code. `agreed`: the user was asked for just these scopes and said yes.
+/// Makes the code. `agreed`: the user was asked for just these scopes and said yes. Without that, what was allowed before must
+/// still be allowed in this view, whatever the one said that the request was looked at by: a withdrawal may lie in between.
 pub fn grant_code(
     view: &AppView,
     asked: &Asked,
@@ -313,6 +341,11 @@ pub fn grant_code(
     chance: &mut dyn Chance,
 ) -> Decision<SecretString> {
     let (session, account, stamp) = (&view.session.session, &view.session.account, &view.session.stamp);
+    let moved = asked.version != view.client.version;
+    if moved || (!agreed && must_ask(view, asked)) {
+        let detail = "what this request rested on was changed meanwhile".into();
+        return Decision::refuse(Refused::OAuth { error: OAuthError::ConsentRequired, detail });
+    }
     let secret = SecretString::new(format!("pca_{}", b64::encode(&chance.secret())));
     let body = CodeBody {
         redirect_uri: asked.redirect_uri.clone(),
@@ -338,6 +371,7 @@ pub fn grant_code(
         used: None,
     };
     let (consent, event) = allow(view, &asked.scope, agreed, ip, stamp, chance);
+    let used_up = asked.pushed.map(|ticket| Change::UseTicket { ticket, at: stamp.now, grant: None });
     let changes = Changes {
         expects: vec![
             Expect::Alive { session: session.id, role: None },
@@ -345,7 +379,7 @@ pub fn grant_code(
             Expect::ClientVersion { client: view.client.id, version: view.client.version },
             Expect::Consent { account: account.id, client: view.client.id, generation: view.generation() },
         ],
-        steps: consent.into_iter().chain([Change::InsertTicket(ticket)]).collect(),
+        steps: consent.into_iter().chain(used_up).chain([Change::InsertTicket(ticket)]).collect(),
         events: event.into_iter().collect(),
         ..Changes::default()
     };

@@ -456,6 +456,8 @@ pub struct Revoke {
     pub except: Option<SessionId>,
     /// Over how many milliseconds a `stale` may be spread.
     pub spread_ms: Option<u64>,
+    /// Whose the grant or token is that ends: of one account only so many stand in the log (see [`crate::kernel::entry_for`]).
+    pub owner: Option<AccountId>,
     /// The door, in a word or two.
     pub reason: String,
 }

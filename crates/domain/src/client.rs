@@ -3,7 +3,7 @@
 //! Redirect URIs are compared as text (RFC 9700 §4.1.3); the one exception is the port of a loopback address, which a native
 //! application cannot know beforehand (RFC 8252 §7.3).
 use crate::Refused;
-use crate::model::ClientKind;
+use crate::model::{ClientKind, KeyPurpose};
 use alloc::{
     borrow::ToOwned,
     format,
@@ -12,6 +12,8 @@ use alloc::{
     vec::Vec,
 };
 use portcullis_wire::AccountId;
+use portcullis_wire::assertion::MAX_KEYS;
+use portcullis_wire::jwk::PublicKey;
 use portcullis_wire::jws::Algorithm;
 use serde::{Deserialize, Serialize};
 
@@ -181,6 +183,12 @@ pub struct Profile {
     /// The account that it acts as when it acts for itself; made with the client.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub service_account: Option<AccountId>,
+    /// Digest of the token that it is managed with, base64url, when it registered itself (RFC 7592 §3).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub registration: Option<String>,
+    /// Whether it was deleted: then it is off for good, and in no list.
+    #[serde(skip_serializing_if = "core::ops::Not::not")]
+    pub deleted: bool,
 }
 
 impl Profile {
@@ -214,9 +222,15 @@ impl Profile {
         self.grant_types.contains(&grant)
     }
 
-    /// The algorithm of its ID tokens, when it wants another one than the usual.
-    pub fn id_token_alg(&self) -> Option<Algorithm> {
-        self.id_token_signed_response_alg.as_deref().and_then(signing_algorithm)
+    /// The keys that its ID tokens are signed with, when those of access tokens, which sign with `usual`, will not do.
+    pub fn id_keys(&self, usual: Algorithm) -> Option<KeyPurpose> {
+        let name = self.id_token_signed_response_alg.as_deref().filter(|name| *name != usual.name())?;
+        KeyPurpose::id_only(name)
+    }
+
+    /// Its public keys. What is none was refused when it was registered.
+    pub fn keys(&self) -> Vec<PublicKey> {
+        keys(self.jwks.as_ref()).unwrap_or_default()
     }
 
     /// Whether a browser may be sent to this address with an authorization response.
@@ -332,13 +346,14 @@ impl Profile {
                 ));
             }
             (ClientKind::Confidential, _) if by_key && self.jwks.is_none() && self.jwks_uri.is_none() => {
-                return Err(wrong("jwks", "private_key_jwt needs the client's keys, as `jwks` or by `jwks_uri`"));
+                return Err(wrong("jwks", "private_key_jwt needs the client's keys, as `jwks`"));
             }
             _ => {}
         }
-        if self.jwks.is_some() && self.jwks_uri.is_some() {
-            return Err(wrong("jwks_uri", "give `jwks` or `jwks_uri`, not both (RFC 7591 §2)"));
+        if self.jwks_uri.is_some() {
+            return Err(wrong("jwks_uri", "this server fetches no keys; give them as `jwks` (RFC 7591 §2)"));
         }
+        keys(self.jwks.as_ref()).map_err(|why| wrong("jwks", &why))?;
         if kind == ClientKind::Public && self.has(GrantType::ClientCredentials) {
             return Err(wrong("grant_types", "client_credentials is for confidential clients (RFC 6749 §4.4)"));
         }
@@ -349,8 +364,11 @@ impl Profile {
         if self.global_token_revocation && !has_secret {
             return Err(wrong("global_token_revocation", "is for confidential clients with a secret"));
         }
+        if self.subject_type == SubjectType::Pairwise || self.sector_identifier_uri.is_some() {
+            return Err(wrong("subject_type", "this server names users to all clients alike (public)"));
+        }
         if let Some(name) = &self.id_token_signed_response_alg
-            && signing_algorithm(name).is_none()
+            && KeyPurpose::id_only(name).is_none()
         {
             return Err(wrong("id_token_signed_response_alg", "must be ES256, RS256, Ed25519 or EdDSA"));
         }
@@ -358,9 +376,13 @@ impl Profile {
     }
 }
 
-/// The algorithm of this name; Ed25519 by its old name too (RFC 9864 §2.2).
-pub fn signing_algorithm(name: &str) -> Option<Algorithm> {
-    if name == "EdDSA" { Some(Algorithm::Ed25519) } else { Algorithm::parse(name) }
+/// The keys of a JWK Set (RFC 7517 §5): public ones, for signatures, and no others.
+fn keys(jwks: Option<&serde_json::Value>) -> Result<Vec<PublicKey>, String> {
+    let Some(jwks) = jwks else { return Ok(Vec::new()) };
+    let list = jwks.get("keys").and_then(|keys| keys.as_array());
+    let list = list.filter(|list| (1..=MAX_KEYS).contains(&list.len()));
+    let list = list.ok_or_else(|| format!("must be a JWK Set of 1 to {MAX_KEYS} keys (RFC 7517 §5)"))?;
+    list.iter().map(|key| PublicKey::from_json(key).map_err(|bad| format!("a key {}", bad.as_str()))).collect()
 }
 
 fn wrong(field: &'static str, detail: &str) -> Refused {

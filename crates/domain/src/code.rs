@@ -26,6 +26,8 @@ use portcullis_wire::{ClientId, Digest, EventId, GrantId, SessionId, Time, b64};
 pub struct Redeem {
     /// By whom.
     pub client: ClientId,
+    /// Whether that client proved who it is.
+    pub proven: bool,
     /// `redirect_uri`; OAuth 2.1 has none here.
     pub redirect_uri: Option<String>,
     /// `code_verifier` (RFC 7636 §4.5).
@@ -57,11 +59,11 @@ fn no(detail: &str) -> Refused {
 /// and the oldest ends: a client that signs people in again and again fills neither the database nor anybody's memory.
 pub const MAX_GRANTS: usize = 32;
 
-/// The rule. `view` is of the ticket that the code names, `given` whether what an earlier use gave still lives, `others` the
-/// client's living grants of the same account, newest first.
+/// The rule. `view` is of the ticket that the code names, `given` what an earlier use gave, if that lives: its session and whose
+/// that is; `others` the client's living grants of the same account, newest first.
 pub fn redeem(
     view: &TicketView,
-    given: bool,
+    given: Option<&Session>,
     others: &[GrantView],
     presented: &Redeem,
     rules: &Rules,
@@ -73,10 +75,14 @@ pub fn redeem(
     if ticket.kind != TicketKind::Code || ticket.client != Some(presented.client) {
         return Decision::refuse(no("this is no code of this client, or it was forgotten"));
     }
-    if let Some(used) = ticket.used {
-        return again(view, used, given, presented, chance);
-    }
     let Some(body) = ticket.read::<CodeBody>() else { return Decision::refuse(no("this code cannot be read")) };
+    if let Some(used) = ticket.used {
+        // A public client's name proves nothing, so its verifier must: a used code stands in histories and logs.
+        return match presented.proven || fits(&body, presented).is_ok() {
+            true => again(used, given, presented, chance),
+            false => Decision::refuse(no("this code was used before")),
+        };
+    }
     if let Err(refused) = fits(&body, presented) {
         return Decision::refuse(refused);
     }
@@ -86,12 +92,29 @@ pub fn redeem(
     if let Some(refused) = why_dead(view, app, &body, rules) {
         return Decision::refuse(refused);
     }
-    let made = make(view, app, &body, presented, key, stamp.now, chance);
-    let granted = match tokens(app, &body, made, rules, key, chance) {
+    give(view, app, &body, is_offline(&body.scope), others, presented, rules, key, chance)
+}
+
+/// What a ticket gives once nothing stands against it: tokens under the session above, or under one of the client's `own`.
+/// `others` are the client's living grants of the same account.
+#[allow(clippy::too_many_arguments, reason = "the facts of one decision, named one by one")]
+pub(crate) fn give(
+    view: &TicketView,
+    app: &AppView,
+    body: &CodeBody,
+    own: bool,
+    others: &[GrantView],
+    presented: &Redeem,
+    rules: &Rules,
+    key: &MacKey,
+    chance: &mut dyn Chance,
+) -> Decision<Granted> {
+    let made = make(view, app, body, own, presented, key, chance);
+    let granted = match tokens(app, body, made, rules, key, chance) {
         Ok(granted) => granted,
         Err(refused) => return Decision::refuse(refused),
     };
-    let mut changes = keep(view, app, &body, presented, &granted, chance);
+    let mut changes = keep(view, app, body, presented, &granted, chance);
     for scope in crowded_out(app, granted.made.session.is_some(), others) {
         let by = By { ip: presented.ip, ..By::SYSTEM };
         let end = kernel::end(Door::SessionLimit, scope, None, &by, chance);
@@ -139,7 +162,7 @@ fn fits(body: &CodeBody, presented: &Redeem) -> Result<(), Refused> {
     Ok(())
 }
 
-fn why_dead(view: &TicketView, app: &AppView, body: &CodeBody, rules: &Rules) -> Option<Refused> {
+pub(crate) fn why_dead(view: &TicketView, app: &AppView, body: &CodeBody, rules: &Rules) -> Option<Refused> {
     let (ticket, session) = (&view.ticket, &app.session.session);
     let cuts = [app.session.account.cut, view.stamp.all, app.client.cut];
     if app.session.dead(rules.idle_ttl).is_some() || cuts.iter().any(|cut| cut.kills(ticket.born, session.id)) {
@@ -152,10 +175,14 @@ fn why_dead(view: &TicketView, app: &AppView, body: &CodeBody, rules: &Rules) ->
 }
 
 /// A code that was used before. Who holds it a second time may be a thief, or the one that was robbed (RFC 6749 §4.1.2).
-fn again(view: &TicketView, used: Used, given: bool, presented: &Redeem, chance: &mut dyn Chance) -> Decision<Granted> {
+fn again(used: Used, given: Option<&Session>, presented: &Redeem, chance: &mut dyn Chance) -> Decision<Granted> {
     let refused = no("this code was used before: what it gave has ended");
-    let (Some(grant), Some(app), true) = (used.grant, &view.app, given) else { return Decision::refuse(refused) };
-    let scope = Scope::Grant { account: app.session.account.id, session: app.session.session.id, grant };
+    let (Some(grant), Some(session)) = (used.grant, given) else { return Decision::refuse(refused) };
+    let account = session.account;
+    let scope = match session.client == Some(presented.client) {
+        true => Scope::Session { account, session: session.id },
+        false => Scope::Grant { account, session: session.id, grant },
+    };
     let by = By { ip: presented.ip, ..By::SYSTEM };
     Decision { outcome: Err(refused), changes: kernel::end(Door::CodeReplay, scope, None, &by, chance) }
 }
@@ -170,15 +197,14 @@ fn make(
     view: &TicketView,
     app: &AppView,
     body: &CodeBody,
+    own: bool,
     presented: &Redeem,
     key: &MacKey,
-    now: Time,
     chance: &mut dyn Chance,
 ) -> Made {
-    let above = &app.session.session;
-    let offline = is_offline(&body.scope);
+    let (above, now) = (&app.session.session, view.stamp.now);
     let agent = device::family(presented.user_agent.as_deref());
-    let session = offline.then(|| Session {
+    let session = own.then(|| Session {
         id: SessionId::from_bits(chance.bits()),
         account: above.account,
         kind: SessionKind::Connected,

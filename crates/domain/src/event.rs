@@ -63,6 +63,8 @@ kinds! {
     RefreshReused = "refresh.reused";
     /// A predecessor came back late: a new successor was made, the unused one is dead.
     RefreshSkipped = "refresh.skipped";
+    /// Somebody made an API key; the reason is its name.
+    ApiKeyCreated = "api_key.created";
     /// A client was registered.
     ClientCreated = "client.created";
     /// A client was switched off.
@@ -75,6 +77,8 @@ kinds! {
     GrantIssued = "grant.issued";
     /// A client got access that lasts while its user is away.
     AppConnected = "app.connected";
+    /// Somebody said no to a device that wanted to sign in as them.
+    DeviceRefused = "device.refused";
     /// A client gave up tokens, or a grant was ended.
     GrantEnded = "grant.ended";
     /// A token was revoked.

@@ -1,5 +1,5 @@
 //! The one function behind every access token.
-use crate::model::{Account, Grant, Session};
+use crate::model::{Account, Grant, Session, SessionKind};
 use crate::sign_in::first_party_scope;
 use crate::time_rules::issue_time;
 use crate::view::Stamp;
@@ -8,7 +8,7 @@ use alloc::borrow::ToOwned as _;
 use alloc::string::String;
 use alloc::vec;
 use portcullis_wire::claims::{Audience, Confirmation};
-use portcullis_wire::{AccessClaims, ClientId, Millis, TokenId, b64};
+use portcullis_wire::{AccessClaims, ClientId, Millis, TokenId};
 
 /// The claims of an access token for `grant` under `session`, stamped with the head of the snapshot that the decision was
 /// made on (I3), never with a rev that its own transaction writes.
@@ -49,7 +49,7 @@ pub fn issue(
         exp,
         iat,
         jti: TokenId::from_bits(chance.bits()),
-        scope: scope(account, grant),
+        scope: scope(account, session, grant),
         auth_time: session.auth_time.secs(),
         acr: ACR.into(),
         amr: vec![AMR.into()],
@@ -57,9 +57,11 @@ pub fn issue(
         rev: stamp.head,
         epoch: stamp.epoch,
         gid: Some(grant.id),
-        roles: account.roles.clone(),
+        // What an account may here is no business of applications, nor of services that they call.
+        roles: if grant.client == ClientId::FIRST_PARTY { account.roles.clone() } else { vec![] },
         act: None,
-        cnf: grant.sender.map(|thumbprint| Confirmation { jkt: b64::encode(&thumbprint.0) }),
+        via: vec![],
+        cnf: grant.sender.map(Confirmation::of),
     })
 }
 
@@ -75,7 +77,9 @@ fn audience(rules: &Rules, grant: &Grant) -> Audience {
     }
 }
 
-/// The scope to issue: for the first-party client what the account's roles allow today, for others what was granted.
-fn scope(account: &Account, grant: &Grant) -> String {
-    if grant.client == ClientId::FIRST_PARTY { first_party_scope(account).into() } else { grant.scope.clone() }
+/// The scope to issue: for a sign-in what the account's roles allow today, for others what was granted. An API key never opens
+/// the account itself.
+fn scope(account: &Account, session: &Session, grant: &Grant) -> String {
+    let signed_in = grant.client == ClientId::FIRST_PARTY && session.kind != SessionKind::ApiKey;
+    if signed_in { first_party_scope(account).into() } else { grant.scope.clone() }
 }

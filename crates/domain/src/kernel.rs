@@ -203,19 +203,21 @@ impl<'a> By<'a> {
     }
 }
 
-/// How many entries about sessions of one account the log may hold at once.
+/// How many entries about sessions of one account the log may hold at once, and how many about its grants and tokens.
 pub const MAX_ENDS_PER_ACCOUNT: u64 = 64;
 
-/// What is written into the log for the end of a session of `account`, when `unforgotten` such ends, this one included, are in
-/// the log. Beyond [`MAX_ENDS_PER_ACCOUNT`] it is one `stale` of the account instead: the ended session's tokens are refused
-/// all the same, since it cannot refresh, and the account's others refresh and go on (DESIGN §4.3). So nobody fills every
-/// verifier's memory by signing in and out.
+/// What is written into the log for the end of a session of `account`: [`entry_for`].
 pub fn entry_for_session(session: SessionId, account: AccountId, unforgotten: u64) -> (Verb, Target) {
-    if unforgotten > MAX_ENDS_PER_ACCOUNT {
-        (Verb::Stale, Target::Account(account))
-    } else {
-        (Verb::End, Target::Session(session))
-    }
+    entry_for(Target::Session(session), account, unforgotten)
+}
+
+/// What is written into the log for the end of a session, grant or token of `account`, when `unforgotten` such ends, this one
+/// included, are in the log: sessions are counted by themselves, grants and tokens together. Beyond [`MAX_ENDS_PER_ACCOUNT`]
+/// it is one `stale` of the account instead: what ended is refused all the same, since nothing that is older than the entry
+/// counts and an ended session or grant cannot refresh, and the account's others refresh and go on (DESIGN §4.3). So nobody
+/// fills every verifier's memory by signing in and out, and no application by getting and giving up.
+pub fn entry_for(target: Target, account: AccountId, unforgotten: u64) -> (Verb, Target) {
+    if unforgotten > MAX_ENDS_PER_ACCOUNT { (Verb::Stale, Target::Account(account)) } else { (Verb::End, target) }
 }
 
 /// Ends `scope` through `door`, sparing `except`. The changes write one entry, mark one row, and record who did it.
@@ -249,7 +251,11 @@ pub fn end(door: Door, scope: Scope, except: Option<SessionId>, by: &By<'_>, cha
     let spared = except.map(|session| Expect::Alive { session, role: None });
     // A key is dead for good, whatever the rev of a token: a thief who has it writes any rev.
     let verb = if matches!(scope, Scope::Key(_)) { Verb::Key } else { Verb::End };
-    let revoke = Revoke { verb, target, except, spread_ms: None, reason: door.as_str().into() };
+    let owner = match scope {
+        Scope::Grant { account, .. } | Scope::Token { account, .. } => Some(account),
+        _ => None,
+    };
+    let revoke = Revoke { verb, target, except, spread_ms: None, owner, reason: door.as_str().into() };
     Changes {
         expects: by.expects().into_iter().chain(own).chain(spared).collect(),
         steps: vec![Change::Revoke(revoke)],

@@ -191,8 +191,9 @@ fn newest(keys: &[Key], floor: Time, is: impl Fn(KeyPurpose) -> bool, wanted: St
     keys.iter().filter(|key| is(key.purpose) && state(key, floor) == wanted).max_by_key(|key| key.id)
 }
 
+/// Access tokens, that is; ID tokens of most clients besides.
 fn signs(purpose: KeyPurpose) -> bool {
-    purpose.algorithm().is_some()
+    purpose.algorithm().is_some() && !purpose.is_id_only()
 }
 
 /// The key that signs: the newest one that was told to. It does not depend on any clock.
@@ -212,6 +213,7 @@ pub fn plan(
     let mut plan = Plan::default();
     plan_signing(&mut plan, keys, stamp, rules, wanted.signing, is_published);
     plan_macs(&mut plan, keys, stamp, rules, wanted.mac);
+    plan_ids(&mut plan, keys, stamp, rules, is_published);
     for key in keys.iter().filter(|key| !state(key, stamp.floor).is_listed()) {
         plan.forget(key);
     }
@@ -257,6 +259,41 @@ fn plan_signing(
         plan.retire(active, last_token(stamp, rules));
         plan.forget(active);
         plan.make(keys, purpose, None);
+    }
+}
+
+/// A first key for ID tokens of this algorithm, when there is none that signs. It does as soon as it has been listed for long enough: no
+/// client has relied on the algorithm before, so nothing is kept waiting but the first sign-ins of this one.
+pub fn first_for_id_tokens(keys: &[Key], stamp: &Stamp, purpose: KeyPurpose) -> Plan {
+    let mut plan = Plan::default();
+    if purpose.is_id_only() && newest(keys, stamp.floor, |other| other == purpose, State::Active).is_none() {
+        plan.make(keys, purpose, Some(stamp.now));
+    }
+    plan
+}
+
+/// Keys for ID tokens alone are made when a client asks for their algorithm, and rotate by the same schedule. The next one is made when it is
+/// due, not before: who reads the JWKS asks again about a key that it does not know (OpenID Connect Core §10.1.1), so an
+/// emergency costs those clients a wait of B, and nothing is signed that they could not verify.
+fn plan_ids(plan: &mut Plan, keys: &[Key], stamp: &Stamp, rules: &KeyRules, is_published: &dyn Fn(KeyId) -> bool) {
+    let (now, floor) = (stamp.now, stamp.floor);
+    for purpose in KeyPurpose::ID_ONLY.iter().copied() {
+        let is = |other| other == purpose;
+        let Some(active) = newest(keys, floor, is, State::Active).filter(|key| due(key, now, rules.rotate_every))
+        else {
+            continue;
+        };
+        let listed = keys.iter().filter(|key| is(key.purpose) && state(key, floor).is_listed()).count();
+        match newest(keys, floor, is, State::Waiting) {
+            Some(waiting) if is_published(waiting.id) => {
+                plan.activate(waiting, now);
+                plan.retire(active, last_token(stamp, rules));
+                plan.forget(active);
+            }
+            Some(_) => {}
+            None if listed >= MAX_LISTED => plan.held = plan.held.or(Some(Held::TooMany)),
+            None => plan.make(keys, purpose, None),
+        }
     }
 }
 
@@ -325,6 +362,11 @@ pub fn refound(keys: &[Key], stamp: &Stamp, rules: &KeyRules, chance: &mut dyn C
     plan.make(keys, purpose, Some(stamp.now));
     plan.make(keys, purpose, None);
     plan.make(keys, KeyPurpose::Mac, Some(stamp.now));
+    for id_only in KeyPurpose::ID_ONLY.iter().copied() {
+        if newest(keys, stamp.floor, |other| other == id_only, State::Active).is_some() {
+            plan.make(keys, id_only, Some(stamp.now));
+        }
+    }
     plan
 }
 
@@ -367,8 +409,10 @@ pub fn revoke(keys: &[Key], id: KeyId, stamp: &Stamp, rules: &KeyRules) -> Resul
             }
             plan.make(keys, purpose, None);
         }
-        State::Waiting => plan.make(keys, purpose, None),
-        State::Active | State::Verifying | State::Retired | State::Dead => {}
+        // The same as at its first making: its clients wait until the new one has been listed for long enough.
+        State::Active if key.purpose.is_id_only() => plan.make(keys, key.purpose, Some(stamp.now)),
+        State::Waiting if !key.purpose.is_id_only() => plan.make(keys, purpose, None),
+        State::Waiting | State::Active | State::Verifying | State::Retired | State::Dead => {}
     }
     Ok(Revocation::Now(plan))
 }

@@ -99,7 +99,8 @@ impl Ledger {
     }
 }
 
-/// The most nodes whose counts are remembered: those with the least ids. Rows of nodes are never removed.
+/// The most nodes whose counts are read and remembered: those with the least ids. Rows of nodes are never removed, and a new one
+/// among them pushes the greatest out of what is read.
 pub const OTHERS_LIMIT: usize = 1_000;
 
 /// The greatest count of every other node that this one has seen in the database. A node that dies with its primary takes along
@@ -118,7 +119,7 @@ pub struct Others {
 }
 
 impl Others {
-    /// The counts were read.
+    /// The counts were read: all of them, or the [`OTHERS_LIMIT`] with the least ids.
     ///
     /// # Errors
     /// One of them is less than it was: whose, and what it was.
@@ -129,7 +130,10 @@ impl Others {
         }
         if epoch == self.epoch {
             let found_of = |by: &NodeId| found.get(by).copied().unwrap_or(0);
-            if let Some((by, count)) = self.counts.iter().find(|(by, count)| found_of(by) < **count) {
+            // Where not all were read, nothing is known of those after the last one.
+            let last = found.keys().next_back().filter(|_| found.len() >= OTHERS_LIMIT);
+            let mut read = self.counts.iter().take_while(|(by, _)| last.is_none_or(|last| *by <= last));
+            if let Some((by, count)) = read.find(|(by, count)| found_of(by) < **count) {
                 return Err((*by, *count));
             }
             if self.seen.is_none() {
@@ -208,6 +212,27 @@ mod tests {
         assert_eq!(others.look(Epoch(1), 2, &counts(6, 8)), Ok(()));
         assert_eq!(others.look(Epoch(2), 2, &counts(0, 0)), Ok(()), "founded anew");
         assert_eq!(others.look(Epoch(1), 1, &counts(0, 0)), Ok(()), "of an older epoch the log tells");
+    }
+
+    #[test]
+    fn who_is_pushed_out_of_what_is_read_has_lost_nothing() {
+        let ids = |from: u128, many: usize| (from..).take(many).map(|n| (NodeId::from_bits(n), 5));
+        let all: BTreeMap<_, _> = ids(10, OTHERS_LIMIT).collect();
+        let mut others = Others::default();
+        others.look(Epoch(1), 1, &all).unwrap();
+        others.confirmed(others.looks(), 1);
+        // A node with a lesser id has come: the greatest is not read any more.
+        let pushed: BTreeMap<_, _> = ids(9, OTHERS_LIMIT).collect();
+        assert_eq!(others.look(Epoch(1), 1, &pushed), Ok(()));
+        // What was read is held against what was seen all the same.
+        let mut lacks = pushed.clone();
+        lacks.remove(&NodeId::from_bits(500));
+        lacks.extend(all.last_key_value());
+        assert_eq!(lacks.len(), OTHERS_LIMIT);
+        assert_eq!(others.look(Epoch(1), 1, &lacks), Err((NodeId::from_bits(500), 5)));
+        // And where fewer come than could, they are all.
+        let fewer: BTreeMap<_, _> = ids(10, OTHERS_LIMIT - 1).collect();
+        assert_eq!(others.look(Epoch(1), 1, &fewer), Err((*all.keys().next_back().unwrap(), 5)));
     }
 
     #[test]

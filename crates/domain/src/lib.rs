@@ -8,11 +8,12 @@
 //! Where to look: [`cut`] (what is dead), [`kernel`] (the one function behind every way of taking access away), [`mod@issue`]
 //! (the one function behind every access token), [`family`] and [`refresh`] (refresh tokens), [`sign_in`], [`throttle`]
 //! (how many passwords may be guessed), [`rollback`] and [`ledger`] (how lost commits are told), [`account`], [`time_rules`] (horizon and floor), [`keys`] (the life of signing and MAC
-//! keys), [`session_limit`], [`retention`] (how long what has ended is kept). [`changes`] is the language in which decisions speak to a store.
+//! keys), [`session_limit`], [`authorize`], [`code`] and [`withdraw`] (what applications get, and lose), [`retention`] (how long what has ended is kept). [`changes`] is the language in which decisions speak to a store.
 #![no_std]
 extern crate alloc;
 
 pub mod account;
+pub mod api_key;
 pub mod authorize;
 pub mod changes;
 pub mod client;
@@ -20,7 +21,9 @@ pub mod client_hints;
 pub mod code;
 pub mod cut;
 pub mod device;
+pub mod device_code;
 pub mod event;
+pub mod exchange;
 pub mod family;
 pub mod id_token;
 pub mod import;
@@ -33,12 +36,15 @@ pub mod logout;
 pub mod mass;
 pub mod model;
 pub mod outbox;
+pub mod pushed;
 pub mod refound;
 pub mod refresh;
 pub mod refused;
+pub mod registration;
 pub mod replay;
 pub mod retention;
 pub mod rollback;
+pub mod service;
 pub mod session_limit;
 pub mod sign_in;
 pub mod stored_hash;
@@ -47,6 +53,7 @@ pub mod ticket;
 pub mod time_rules;
 pub mod upstream;
 pub mod view;
+pub mod withdraw;
 
 pub use changes::{Change, Changes, Expect};
 pub use cut::Cut;
@@ -68,7 +75,7 @@ pub trait Chance {
 }
 
 /// What a rule decides: an answer, and the changes that are committed whatever the answer.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Decision<T> {
     /// What to tell the caller once the changes are committed.
     pub outcome: Result<T, Refused>,

@@ -276,7 +276,8 @@ pub fn create(
         true => (Verb::Stale, Target::All),
         false => (Verb::End, Target::Token(TokenId::from_bits(chance.bits()))),
     };
-    let entry = Revoke { verb, target, except: None, spread_ms: None, reason: Door::Filter.as_str().into() };
+    let entry =
+        Revoke { verb, target, except: None, spread_ms: None, owner: None, reason: Door::Filter.as_str().into() };
     let rule = Standing { rev: Rev::ZERO, filter: filter.clone(), except };
     let job = Job::new(id, rule, now, by.actor.text(), reason, stamp.now);
     let event = NewEvent::new(EventId::from_bits(chance.bits()), EventKind::SessionsRevoked, &by.actor);
@@ -301,7 +302,7 @@ pub fn step(job: &Job, batch: Batch, chance: &mut dyn Chance) -> Changes {
     if falls_silent {
         let reason = Door::Filter.as_str().into();
         let (verb, target) = (Verb::Stale, Target::All);
-        steps.push(Change::Revoke(Revoke { verb, target, except: None, spread_ms: None, reason }));
+        steps.push(Change::Revoke(Revoke { verb, target, except: None, spread_ms: None, owner: None, reason }));
     }
     steps.push(Change::StepJob(JobStep {
         job: job.id,

@@ -87,6 +87,10 @@ impl Account {
     pub fn usable_at(&self, now: Time) -> bool {
         !matches!(self.status, Status::Deleted { .. } | Status::Deleting { .. }) && self.block_at(now).is_none()
     }
+    /// Whether it is a client's, which acts as it: nobody can sign in to it. Of others only tombstones have no address.
+    pub fn is_service(&self) -> bool {
+        self.email.is_none() && !matches!(self.status, Status::Deleted { .. })
+    }
     /// Whether it has this role.
     pub fn has_role(&self, role: &str) -> bool {
         self.roles.iter().any(|r| r == role)
@@ -316,11 +320,30 @@ pub enum KeyPurpose {
     Ed25519,
     /// The MAC of refresh tokens and feed positions.
     Mac,
+    /// Signing ID tokens with ES256 for clients that ask for it, and nothing else; so are the next three.
+    IdEs256,
+    /// ID tokens with RS256.
+    IdRs256,
+    /// ID tokens with Ed25519, by that name (RFC 9864 §2.2).
+    IdEd25519,
+    /// ID tokens with Ed25519 by its old name, `EdDSA` (RFC 8037 §3.1): its key is listed under that name, and a key has one.
+    IdEdDsa,
 }
 
 impl KeyPurpose {
     /// All of them.
-    pub const ALL: &'static [Self] = &[Self::Es256, Self::Rs256, Self::Ed25519, Self::Mac];
+    pub const ALL: &'static [Self] = &[
+        Self::Es256,
+        Self::Rs256,
+        Self::Ed25519,
+        Self::Mac,
+        Self::IdEs256,
+        Self::IdRs256,
+        Self::IdEd25519,
+        Self::IdEdDsa,
+    ];
+    /// Those of keys that sign ID tokens only. They stand in the JWKS and never in the feed: no verifier takes an access token by them.
+    pub const ID_ONLY: &'static [Self] = &[Self::IdEs256, Self::IdRs256, Self::IdEd25519, Self::IdEdDsa];
 
     /// The word in the database.
     pub const fn as_str(self) -> &'static str {
@@ -329,6 +352,10 @@ impl KeyPurpose {
             Self::Rs256 => "rs256",
             Self::Ed25519 => "ed25519",
             Self::Mac => "mac",
+            Self::IdEs256 => "id_es256",
+            Self::IdRs256 => "id_rs256",
+            Self::IdEd25519 => "id_ed25519",
+            Self::IdEdDsa => "id_eddsa",
         }
     }
     /// From that word.
@@ -338,11 +365,23 @@ impl KeyPurpose {
     /// The signature algorithm; `None` for MAC keys.
     pub const fn algorithm(self) -> Option<Algorithm> {
         match self {
-            Self::Es256 => Some(Algorithm::Es256),
-            Self::Rs256 => Some(Algorithm::Rs256),
-            Self::Ed25519 => Some(Algorithm::Ed25519),
+            Self::Es256 | Self::IdEs256 => Some(Algorithm::Es256),
+            Self::Rs256 | Self::IdRs256 => Some(Algorithm::Rs256),
+            Self::Ed25519 | Self::IdEd25519 | Self::IdEdDsa => Some(Algorithm::Ed25519),
             Self::Mac => None,
         }
+    }
+    /// Whether keys of it sign ID tokens and nothing else.
+    pub fn is_id_only(self) -> bool {
+        Self::ID_ONLY.contains(&self)
+    }
+    /// The name of the algorithm in headers and in the JWKS; `None` for MAC keys.
+    pub fn alg_name(self) -> Option<&'static str> {
+        if self == Self::IdEdDsa { Some("EdDSA") } else { self.algorithm().map(Algorithm::name) }
+    }
+    /// Of a key that signs ID tokens alone, under this name; `None` for a name that is not served.
+    pub fn id_only(name: &str) -> Option<Self> {
+        Self::ID_ONLY.iter().copied().find(|purpose| purpose.alg_name() == Some(name))
     }
     /// Of a key that signs with this.
     pub const fn signing(algorithm: Algorithm) -> Self {

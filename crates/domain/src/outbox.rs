@@ -75,12 +75,12 @@ pub struct Notice {
     pub cursor: Option<SessionId>,
 }
 
-/// What of a revocation others are told, if anything: the target's id is enough, for the store knows where a grant belongs. What a
-/// client gave up itself (RFC 7009) it knows.
+/// Whether others are told of a revocation. Of a grant under a session that goes on its client is told, but not of what it gave up
+/// itself (RFC 7009), nor of its oldest one that went for a newer one: a logout names the session, under which that one lives.
 pub fn is_told(what: &Revoke) -> bool {
-    let own = what.reason == Door::TokenRevoked.as_str();
+    let quiet = [Door::TokenRevoked, Door::SessionLimit].iter().any(|door| door.as_str() == what.reason);
     match (&what.verb, &what.target) {
-        (Verb::End, Target::Grant(_)) => !own,
+        (Verb::End, Target::Grant(_)) => !quiet,
         (Verb::End, Target::Session(_) | Target::Account(_) | Target::Client(_) | Target::All) => true,
         _ => false,
     }
@@ -435,6 +435,27 @@ mod tests {
             told(ONE, |_, u| u.session.ended = Some(Ended { rev: Rev(3), reason: "x".into(), at: Time(1) })),
             [APP, OTHER]
         );
+    }
+
+    #[test]
+    fn a_grant_that_goes_on_in_another_is_no_logout() {
+        let (session, grant) = (SessionId::from_bits(1), GrantId::from_bits(2));
+        let ends = [
+            (Target::Grant(grant), Door::ConsentWithdrawn, true),
+            (Target::Grant(grant), Door::CodeReplay, true),
+            (Target::Grant(grant), Door::Replay, true),
+            (Target::Grant(grant), Door::TokenRevoked, false),
+            (Target::Grant(grant), Door::SessionLimit, false),
+            (Target::Session(session), Door::SessionLimit, true),
+            (Target::Session(session), Door::TokenRevoked, true),
+            (Target::Token(portcullis_wire::TokenId::from_bits(3)), Door::TokenRevoked, false),
+        ];
+        for (target, door, told) in ends {
+            let reason = door.as_str().into();
+            let what = Revoke { verb: Verb::End, target, except: None, spread_ms: None, owner: None, reason };
+            assert_eq!(is_told(&what), told, "{what:?}");
+            assert!(!is_told(&Revoke { verb: Verb::Stale, ..what }));
+        }
     }
 
     #[test]

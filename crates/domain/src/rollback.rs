@@ -9,6 +9,7 @@
 use crate::ledger::{Commits, Ledger};
 use crate::view::Stamp;
 use alloc::{format, string::String};
+use core::cmp::Ordering;
 use portcullis_wire::{Chain, Entry, Epoch, LogId, Rev, RunId, Time};
 use serde::{Deserialize, Serialize};
 
@@ -187,10 +188,15 @@ impl Proof {
         Self { what, epoch, rev, chain: None, floor, at: stamp.now, told_by_position: false, commits: None, runs }
     }
 
-    /// Whether it reaches further than another one: the furthest is the one that a database must satisfy.
+    /// Whether it reaches further than another one: the furthest is the one that a database must satisfy. Counts of different
+    /// nodes say nothing about each other: neither reaches beyond the other by them.
     pub fn reaches_beyond(&self, other: &Self) -> bool {
-        let at = |proof: &Self| (proof.epoch, proof.rev, proof.floor, proof.commits.map(|commits| commits.count));
-        at(self) > at(other)
+        let at = |proof: &Self| (proof.epoch, proof.rev, proof.floor);
+        at(self).cmp(&at(other)).then_with(|| match (self.commits, other.commits) {
+            (Some(own), Some(more)) if own.by == more.by => own.count.cmp(&more.count),
+            (Some(_), Some(_)) => Ordering::Equal,
+            (own, more) => own.is_some().cmp(&more.is_some()),
+        }) == Ordering::Greater
     }
 
     /// This one, and what the other one asks for besides: a count of commits, a run.
@@ -306,6 +312,21 @@ mod tests {
             assert_eq!(proof.is_met_by(&stamp(1, 1, 1), None, found, None), fits, "{last:?} {next:?} {found:?}");
             assert!(proof.is_met_by(&stamp(2, 1, 1), None, found, None), "founded anew");
         }
+    }
+
+    #[test]
+    fn counts_of_different_nodes_are_not_held_against_each_other() {
+        let proof = |by, count| {
+            let commits = Commits { by: NodeId::from_bits(by), count, timeline: 1 };
+            Proof::by_commits(String::new(), Epoch(1), commits, Time(0))
+        };
+        let (one, other) = (proof(1, 5), proof(2, 900));
+        assert!(!one.reaches_beyond(&other) && !other.reaches_beyond(&one));
+        assert!(proof(1, 6).reaches_beyond(&one) && !one.reaches_beyond(&proof(1, 6)));
+        // What was proven stays, in whichever order they come.
+        assert_eq!(Proof::beside(Some(&one), other.clone()), one);
+        assert_eq!(Proof::beside(Some(&other), one.clone()), other);
+        assert_eq!(Proof::beside(Some(&one), proof(1, 6)).commits.map(|commits| commits.count), Some(6));
     }
 
     #[test]

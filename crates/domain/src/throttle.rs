@@ -103,7 +103,7 @@ impl Attempt {
 }
 
 /// The part of an address that counts: 17 bytes, of which the first says which kind.
-fn prefix_of(ip: Option<IpAddr>) -> [u8; 17] {
+pub fn prefix_of(ip: Option<IpAddr>) -> [u8; 17] {
     let mut out = [0; 17];
     match ip.map(|ip| ip.to_canonical()) {
         None => {}

@@ -2,7 +2,7 @@
 use crate::cut::Cut;
 use crate::mass;
 use crate::model::Consent;
-use crate::model::{Account, Client, Grant, Session};
+use crate::model::{Account, Client, Grant, Session, SessionKind};
 use crate::ticket::Ticket;
 use alloc::string::String;
 use portcullis_wire::{Chain, Epoch, LogId, Millis, Rev, Time};
@@ -201,6 +201,13 @@ impl SessionView {
     /// Whether and why the session is dead.
     pub fn dead(&self, idle_ttl: i64) -> Option<Dead> {
         session_dead(&self.stamp, &self.standing, &self.session, &self.account, self.used_at(), idle_ttl)
+    }
+    /// When it was last used, for people: an API key counts as seen until its end (see [`crate::api_key`]).
+    pub fn shown_used_at(&self) -> Time {
+        match self.session.kind {
+            SessionKind::ApiKey => self.refreshed_at.unwrap_or(self.session.created_at),
+            _ => self.used_at(),
+        }
     }
     /// When it was last used, as far as is known.
     pub fn used_at(&self) -> Time {

@@ -61,6 +61,8 @@ pub struct Subject {
     pub actors: Vec<AccountId>,
     /// `client_id`.
     pub client: ClientId,
+    /// `via`: the clients that it came through before.
+    pub via: Vec<ClientId>,
     /// `rev`.
     pub rev: Rev,
     /// `kid`, where it is known.
@@ -77,6 +79,7 @@ impl Subject {
             account: claims.sub,
             actors: claims.accounts().skip(1).collect(),
             client: claims.client_id,
+            via: claims.via.clone(),
             rev: claims.rev,
             key,
         }
@@ -456,7 +459,8 @@ impl RevokedSet {
             subject.grant.map(|g| (Kind::Grant, g.bits())),
         ];
         let actors = subject.actors.iter().map(|a| (Kind::Account, a.bits()));
-        for key in own.into_iter().flatten().chain(actors) {
+        let via = subject.via.iter().map(|client| (Kind::Client, client.bits()));
+        for key in own.into_iter().flatten().chain(actors).chain(via) {
             let (group, shard) = route(key);
             if let Some(slot) = self.groups[group][shard].slots.get(&key) {
                 slot.items().for_each(&mut see);

@@ -121,7 +121,7 @@ fn finish_headers(shared: &Shared, path: &str, id: &str, request: &HeaderMap, re
         headers.insert(header::STRICT_TRANSPORT_SECURITY, HeaderValue::from_static("max-age=31536000"));
     }
     if pages::is_page(path) {
-        pages::add_headers(headers);
+        pages::add_headers(path, headers);
     } else {
         // Nothing here is a document: should a browser show it as one, it may do nothing.
         let nothing = HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'");

@@ -100,6 +100,11 @@ fn text(ctx: &Ctx) -> String {
         ("refreshes", "Refreshes answered.", read(&counts.refreshes)),
         ("refreshes_refused", "Refreshes refused.", read(&counts.refreshes_refused)),
         ("refresh_reuses", "Refresh tokens that only a copy explains.", read(&counts.thefts)),
+        (
+            "proofs_refused",
+            "DPoP proofs and client assertions that were wrong, or shown before.",
+            read(&counts.proofs_refused),
+        ),
         ("revocations", "Entries that calls wrote into the revocation log.", read(&counts.revocations)),
         ("conflicts", "Decisions taken anew because rows had moved.", read(&counts.conflicts)),
         ("messages_sent", "Messages to others (logout tokens) that were taken.", read(&counts.messages_sent)),

@@ -52,6 +52,13 @@ pub(crate) fn must_be_ours(shared: &Shared, headers: &HeaderMap) -> Result<(), P
     }
 }
 
+/// The same for the forms of our own pages: nobody else's page sends them, `allowed_origins` neither.
+pub(crate) fn must_be_our_page(shared: &Shared, headers: &HeaderMap) -> Result<(), Problem> {
+    must_be_ours(shared, headers)?;
+    let elsewhere = origin_of(headers).is_some_and(|origin| origin != shared.origin());
+    if elsewhere { Err(Problem::new(Code::OriginRefused)) } else { Ok(()) }
+}
+
 /// Refuses a call that says that it comes from a page that may not make it: for calls that set a cookie and need none.
 pub(crate) fn must_not_be_foreign(shared: &Shared, headers: &HeaderMap) -> Result<(), Problem> {
     match source(shared, headers) {
@@ -60,10 +67,15 @@ pub(crate) fn must_not_be_foreign(shared: &Shared, headers: &HeaderMap) -> Resul
     }
 }
 
+/// Endpoints that take a token or a client's word and no cookie: applications in browsers call them from wherever they are.
+fn for_clients(path: &str) -> bool {
+    matches!(path, "/oauth2/token" | "/oauth2/revoke" | "/oauth2/userinfo" | "/oauth2/par" | "/oauth2/device")
+}
+
 /// How a path is shared with other origins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Sharing {
-    /// With everybody, never with cookies: public metadata.
+    /// With everybody, never with cookies: public metadata, and what applications in browsers call.
     Public,
     /// With `allowed_origins`, with cookies.
     Allowed,
@@ -74,7 +86,7 @@ enum Sharing {
 fn sharing(path: &str) -> Sharing {
     if crate::pages::is_page(path) {
         Sharing::Nobody
-    } else if path.starts_with("/.well-known/") {
+    } else if path.starts_with("/.well-known/") || for_clients(path) {
         Sharing::Public
     } else if path.starts_with("/v1/") || path.starts_with("/oauth2/") {
         Sharing::Allowed
@@ -100,11 +112,14 @@ pub(crate) fn preflight(shared: &Shared, method: &Method, path: &str, headers: &
     let mut response = StatusCode::NO_CONTENT.into_response();
     let map = response.headers_mut();
     map.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST, PATCH, DELETE"));
-    let allowed = HeaderValue::from_static("Authorization, Content-Type, Idempotency-Key");
+    let allowed = HeaderValue::from_static("Authorization, Content-Type, DPoP, Idempotency-Key");
     map.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, allowed);
     map.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
     Some(response)
 }
+
+/// The headers that a page may read.
+const READABLE: &str = "X-Request-Id, Retry-After, WWW-Authenticate, DPoP-Nonce";
 
 fn origin_of(headers: &HeaderMap) -> Option<&str> {
     headers.get(header::ORIGIN)?.to_str().ok()
@@ -116,6 +131,7 @@ pub(crate) fn share(shared: &Shared, path: &str, request: &HeaderMap, response: 
         Sharing::Nobody => {}
         Sharing::Public => {
             response.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+            response.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(READABLE));
         }
         Sharing::Allowed => {
             response.append(header::VARY, HeaderValue::from_static("Origin"));
@@ -123,8 +139,7 @@ pub(crate) fn share(shared: &Shared, path: &str, request: &HeaderMap, response: 
             let Ok(origin) = HeaderValue::from_str(origin) else { return };
             response.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
             response.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
-            let readable = HeaderValue::from_static("X-Request-Id, Retry-After, WWW-Authenticate");
-            response.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, readable);
+            response.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(READABLE));
         }
     }
 }

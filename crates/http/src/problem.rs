@@ -101,7 +101,7 @@ impl Problem {
     /// Content type and body for programs.
     pub fn body(&self, request_id: &str) -> (&'static str, String) {
         if let Form::OAuth(error) = self.form {
-            let body = serde_json::json!({ "error": error, "error_description": self.detail });
+            let body = serde_json::json!({ "error": error, "error_description": described(&self.detail) });
             return ("application/json", body.to_string());
         }
         let mut body = Map::new();
@@ -116,6 +116,17 @@ impl Problem {
         body.insert("request_id".into(), request_id.into());
         ("application/problem+json", Value::Object(body).to_string())
     }
+}
+
+/// An `error_description` has no quotes, no backslashes, and nothing but ASCII (RFC 6749 §5.2).
+pub(crate) fn described(detail: &str) -> String {
+    let plain = |c: char| match c {
+        '"' => '\'',
+        '§' => 'S',
+        ' '..='~' if c != '\\' => c,
+        _ => '?',
+    };
+    detail.chars().map(plain).collect()
 }
 
 impl IntoResponse for Problem {
@@ -177,6 +188,9 @@ fn advice(code: Code) -> &'static str {
         Code::TokenExpired => "Exchange the refresh token for a new access token, then repeat the call.",
         Code::TokenRevoked => "The session was ended: sign in again.",
         Code::TokenStale => "Exchange the refresh token for a new access token, then repeat the call.",
+        Code::ProofInvalid => {
+            "This token is bound to a key: send it as `Authorization: DPoP …`, with a new proof in the DPoP header."
+        }
         Code::AccountBlocked => "Ask whoever runs this service.",
         Code::Forbidden => "This account may not do that.",
         Code::InsufficientScope => "Use a token with the scope that this call needs.",

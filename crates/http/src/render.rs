@@ -46,7 +46,7 @@ pub(crate) fn next<T>(rows: &[T], more: bool, id: impl Fn(&T) -> String) -> Opti
 pub(crate) fn account(account: &Account, now: Time) -> Value {
     let mut out = json!({
         "id": account.id, "email": account.email, "name": account.name, "roles": account.roles,
-        "status": "active", "created_at": account.created_at,
+        "status": "active", "created_at": account.created_at, "service": account.is_service(),
     });
     if let Status::Deleted { at, rev } = &account.status {
         out["status"] = "deleted".into();
@@ -109,7 +109,11 @@ pub(crate) fn sessions(
     let more = views.len() > limit;
     views.truncate(limit);
     let next = next(&views, more, |view| SessionCursor(view.session.created_at, view.session.id).to_string());
-    list("sessions", views.iter().map(|view| json!(session(&view.session, view.used_at(), current))).collect(), next)
+    list(
+        "sessions",
+        views.iter().map(|view| json!(session(&view.session, view.shown_used_at(), current))).collect(),
+        next,
+    )
 }
 
 /// Where a page of sessions ended.
@@ -141,6 +145,9 @@ pub(crate) fn client(client: &Client) -> Value {
             (out.as_object_mut(), serde_json::to_value(&client.profile))
     {
         members.extend(profile);
+        // What it is managed with is nobody's but its own; that it manages itself is told.
+        let own = members.remove("registration").is_some();
+        members.insert("self_registered".into(), own.into());
     }
     if let Some((_, until)) = client.old_secret {
         out["old_secret_until"] = json!(until);

@@ -137,9 +137,14 @@ impl Ctx {
 
     /// The access token of `Authorization: Bearer …` (RFC 6750 §2.1).
     pub(crate) fn bearer(&self) -> Option<&str> {
+        self.authorized_by("bearer")
+    }
+
+    /// What `Authorization` gives by this scheme.
+    pub(crate) fn authorized_by(&self, scheme: &str) -> Option<&str> {
         let Some(text) = authorization(&self.headers)? else { return Some("") }; // which no token is: malformed
-        let (scheme, token) = text.split_once(' ')?;
-        scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+        let (given, token) = text.split_once(' ')?;
+        given.eq_ignore_ascii_case(scheme).then(|| token.trim())
     }
 
     /// Client id and secret of `Authorization: Basic …`.
@@ -302,7 +307,8 @@ impl Params {
         Ok(Self(pairs))
     }
 
-    /// A form as OAuth endpoints take it: unknown parameters are ignored, repeated ones refused (RFC 6749 §3.1, §3.2).
+    /// A form as OAuth endpoints take it: unknown parameters are ignored, empty ones are as if they were not there, repeated ones
+    /// refused (RFC 6749 §3.1, §3.2).
     /// `Err`: the parameter that came twice.
     pub(crate) fn oauth(body: &[u8]) -> Result<Self, String> {
         let mut seen = BTreeSet::new();
@@ -313,7 +319,8 @@ impl Params {
                 return Err(name.clone());
             }
         }
-        Ok(Self(pairs))
+        // What comes without a value was not sent (RFC 6749 §3.1, §3.2).
+        Ok(Self(pairs.into_iter().filter(|(_, value)| !value.is_empty()).collect()))
     }
 
     pub fn take(&mut self, name: &str) -> Option<String> {

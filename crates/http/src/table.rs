@@ -4,7 +4,7 @@ use crate::request::Shared;
 use crate::traffic::RouteCounts;
 use axum::Router;
 use axum::handler::Handler;
-use axum::routing::{MethodRouter, delete, get, patch, post};
+use axum::routing::{MethodRouter, delete, get, patch, post, put};
 use http::Method;
 
 /// Routes under construction.
@@ -38,6 +38,8 @@ impl Table {
         get = GET, get;
         /// Adds a POST route.
         post = POST, post;
+        /// Adds a PUT route.
+        put = PUT, put;
         /// Adds a PATCH route.
         patch = PATCH, patch;
         /// Adds a DELETE route.

@@ -106,6 +106,14 @@ struct State {
     bound_ms: i64,
 }
 
+impl State {
+    /// How these credentials were refused a moment ago.
+    fn refusal(&self, shown: Digest, now: Mono) -> Option<Refused> {
+        let refused = |(digest, at, _): &&(Digest, Mono, Refused)| *digest == shown && now.since(*at) <= REFUSED_MS;
+        self.refused.iter().find(refused).map(|(_, _, refused)| *refused)
+    }
+}
+
 /// Whom the server knows; see the [module](self). Cheap to clone.
 #[derive(Clone)]
 pub struct Registry {
@@ -179,9 +187,8 @@ impl Registry {
             let again = age > FRESH_MS && !std::mem::replace(&mut kept.asking, age > FRESH_MS);
             return Look::Right { client: kept.client.clone(), again };
         }
-        let refused = |(digest, at, _): &&(Digest, Mono, Refused)| *digest == shown && now.since(*at) <= REFUSED_MS;
-        match state.refused.iter().find(refused) {
-            Some((_, _, refused)) => Look::Wrong(*refused),
+        match state.refusal(shown, now) {
+            Some(refused) => Look::Wrong(refused),
             None if is_known => Look::Known,
             None => Look::Stranger,
         }
@@ -197,6 +204,9 @@ impl Registry {
         let fresh = |kept: &&Kept| kept.digest == shown && kept.said.is_some_and(is_fresh);
         if let Some(kept) = self.state().kept.get(&named).filter(fresh) {
             return Ok(kept.client.clone());
+        }
+        if let Some(refused) = self.state().refusal(shown, real::mono()) {
+            return Err(refused);
         }
         let at = real::mono(); // before the question: what is kept is as old as that
         let known = self.registrar.known(id, secret, None).await;
@@ -353,6 +363,19 @@ mod tests {
         registry.forget(client.id);
         assert!(registry.forgotten() > before);
         assert_eq!(registry.authenticate(A, &secret).await, Err(Refused::Unavailable), "forgotten");
+    }
+
+    #[tokio::test]
+    async fn what_was_refused_while_a_turn_was_waited_for_is_not_asked_again() {
+        let (registry, secret) = (deaf(), SecretString::new("wrong"));
+        let all = u32::try_from(STRANGERS_AT_ONCE).unwrap();
+        let taken = registry.turns.strangers.clone().acquire_many_owned(all).await.unwrap();
+        let (asks, shown) = (registry.clone(), secret.clone());
+        let waits = tokio::spawn(async move { asks.authenticate(A, &shown).await });
+        tokio::task::yield_now().await;
+        registry.state().refused.push_back((digest(A, &secret), real::mono(), Refused::Wrong));
+        drop(taken);
+        assert_eq!(waits.await.unwrap(), Err(Refused::Wrong), "the server, which does not answer, was asked");
     }
 
     #[tokio::test]

@@ -15,7 +15,7 @@ use portcullis_domain::sign_in::Issued;
 use portcullis_feed::set::{RevokedSet, Subject, Verdict};
 use portcullis_verify::Reason;
 use portcullis_wire::frame::Snapshot;
-use portcullis_wire::{AccountId, Code, KeyId, Rev, SessionId, Target, Time};
+use portcullis_wire::{AccountId, ClientId, Code, KeyId, Rev, SessionId, Target, Time};
 
 /// An invariant that did not hold.
 #[derive(Debug, Clone)]
@@ -55,13 +55,14 @@ impl World {
         for step in &changes.steps {
             match step {
                 Change::InsertSession(session) => {
-                    let fact = SessionFact { account: session.account, proof: about.facts };
+                    let fact = SessionFact { account: session.account, proof: about.facts, client: session.client };
                     self.truth.sessions.insert(session.id, fact);
                 }
                 Change::InsertAccount(account) => self.account_made(account),
                 _ => {}
             }
         }
+        self.truth_of_codes(&about, changes);
         self.truth_of_attempts(changes, committed);
         self.truth_of_imports(changes);
         self.truth_of_limit(changes, committed);
@@ -80,7 +81,9 @@ impl World {
         let claims = issued.claims.clone();
         self.note(2, claims.jti.bits() as u64 ^ claims.rev.0);
         let (session, account, grant) = (issued.session.id, issued.account.id, issued.current.0);
-        let proof = self.truth.sessions.get(&session).map_or(facts, |session| session.proof);
+        let of_code = self.truth.grants.get(&grant).copied();
+        let of_session = self.truth.sessions.get(&session).map(|session| session.proof);
+        let proof = of_code.or(of_session).unwrap_or(facts);
         let (left, key) = (self.now, self.node.rota.signs.unwrap_or(KeyId(0)));
         self.truth.tokens.push(TokenFact { claims, facts, left, session, account, grant, proof, key });
         let token = self.truth.tokens.len() - 1;
@@ -101,7 +104,11 @@ impl World {
         if op.faulted && !matches!(reply, Reply::Unavailable) {
             return self.violate("I9", format!("a fault was answered with {reply:?}"));
         }
+        if let Request::App(request) = &op.request {
+            self.check_app_reply(op, request, reply);
+        }
         match reply {
+            Reply::Code(_) => {}
             Reply::Tokens { issued, token, .. } => self.check_tokens(op, issued, *token),
             Reply::Revoked { rev } => self.check_revoked(op, *rev),
             Reply::Refused(refused) => self.check_refused(op, refused),
@@ -150,19 +157,19 @@ impl World {
             return self.violate("I16", format!("a token lives until {}, beyond {horizon}", fact.claims.expires_at()));
         }
         // I7 (and I1): no path leads from before an end to a token after it.
-        let passed = self.truth.acts.iter().find(|act| {
-            act.is_about(fact.account, fact.session, fact.grant) && fact.proof < act.rev && act.rev <= fact.facts
-        });
+        let passed = self.truth.acts.iter().find(|act| act.was_passed_by(&fact));
         if let Some(act) = passed {
             let (invariant, door, rev) = (if act.is_block() { "I7" } else { "I1" }, act.door, act.rev);
             let detail = format!("{} was ended by {door:?} at {rev}, and got a token at {}", fact.session, fact.facts);
             return self.violate(invariant, detail);
         }
         match &op.request {
-            Request::Refresh { .. } => {
+            Request::Refresh { by, .. } => {
                 self.counts.add("refreshes");
+                self.check_whose(*by, issued);
                 self.check_successor(op, issued);
             }
+            Request::App(_) => {}
             _ => self.counts.add("sign-ins"),
         }
     }
@@ -200,8 +207,13 @@ impl World {
                 family.rotated = Some(counter);
                 family.moves.push(is_thief);
             }
+            // The same token once more: its answer was lost, and nobody went on by it.
+            Some(Move::Skip) if family.presented[usize::from(is_thief)] == Some(counter) => {}
             Some(Move::Skip) => family.moves.push(is_thief),
             _ => family.moves.clear(),
+        }
+        if matches!(op.judged, Some(Move::Rotate | Move::Skip)) {
+            family.presented[usize::from(is_thief)] = Some(counter);
         }
         // What counts begins with the thief's first move: thief, owner, thief is possible (a predecessor can be used again), and
         // then the owner's next refresh is noticed.
@@ -235,6 +247,9 @@ impl World {
                 (Request::Filter { key, .. }, None) => act.door == Door::Filter && act.key.as_ref() == Some(key),
                 (Request::RevokeKey { id, .. }, None) => act.scope == Scope::Key(*id),
                 (Request::End { actor, .. }, None) => act.scope == Scope::Account(actor.0),
+                (Request::App(_), None) => {
+                    matches!(act.door, Door::ClientOff | Door::TokenRevoked | Door::ConsentWithdrawn)
+                }
                 (Request::Block { account, .. } | Request::Delete { account, .. }, None) => {
                     act.scope == Scope::Account(*account)
                 }
@@ -264,8 +279,17 @@ impl World {
             (Request::End { actor, session: Some(session), .. }, Refused::NotFound) if actor.1 == *session => {
                 self.check_found(*session);
             }
+            // Shown by another client: refused, and nothing else is said of it.
+            (Request::Refresh { by, token, .. }, Refused::RefreshInvalid) if *by != ClientId::FIRST_PARTY => {
+                let view = Presented::parse(token).and_then(|p| self.disk.durable.load_refresh(p.grant(), Time::ZERO));
+                if view.is_some_and(|view| view.grant.client == *by) {
+                    return self.violate("I6", format!("{by} was refused its own token"));
+                }
+                self.counts.add("refreshes refused: another's token");
+            }
             (Request::Refresh { token, .. }, refused) => {
                 let Some(presented) = Presented::parse(token) else { return };
+                self.application_refused(token, refused);
                 if *refused == Refused::RefreshForgotten {
                     return self.check_forgotten(&presented);
                 }
@@ -298,11 +322,14 @@ impl World {
                 let used = family.handed_at.max(family.made_at).max(view.session.last_seen_at);
                 now < used.plus(rules.idle_ttl) && now.plus(1000) < view.session.absolute_expires_at
             }
-            Refused::SessionEnded { .. } => !self
-                .truth
-                .acts
-                .iter()
-                .any(|act| act.is_about(view.account.id, view.session.id, grant) && act.rev <= op.facts_head),
+            Refused::SessionEnded { .. } => {
+                let (account, session, client) = (view.account.id, view.session.id, view.grant.client);
+                let about = |act: &&crate::truth::Act| {
+                    let only = act.only.as_ref().is_none_or(|only| only.contains(&session));
+                    act.rev <= op.facts_head && only && act.is_about_grant(account, session, grant, client)
+                };
+                !self.truth.acts.iter().any(|act| about(&act))
+            }
             Refused::RefreshInvalid => matches!(op.from, From::Device(_)),
             _ => false,
         };
@@ -367,6 +394,7 @@ impl World {
                 return self.violate(invariant, detail);
             }
         }
+        self.check_grants_at_the_end();
         let mut keys: Vec<&String> = self.truth.acts.iter().filter_map(|act| act.key.as_ref()).collect();
         let all = keys.len();
         keys.sort();

@@ -15,7 +15,7 @@ use portcullis_domain::kernel::{By, Door, Scope};
 use portcullis_domain::model::{Account, KeyPurpose, Status};
 use portcullis_domain::sign_in::Issued;
 use portcullis_verify::Reason;
-use portcullis_wire::{AccountId, GrantId, KeyId, SecretString, SessionId};
+use portcullis_wire::{AccountId, ClientId, GrantId, KeyId, SecretString, SessionId};
 use std::collections::BTreeMap;
 
 const AGENTS: [&str; 3] = [
@@ -49,6 +49,13 @@ pub struct Held {
     /// When the exchange that runs began, and when its last message was sent.
     since: Option<At>,
     last_sent: At,
+}
+
+impl Held {
+    /// Whose session it is, and which.
+    pub fn who(&self) -> (AccountId, SessionId) {
+        (self.account, self.session)
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -188,7 +195,8 @@ impl World {
         held.last_sent = now;
         let presented = held.refresh.clone();
         for _ in 0..times {
-            let request = Request::Refresh { token: presented.clone(), agent: agent.clone(), cookie };
+            let by = ClientId::FIRST_PARTY;
+            let request = Request::Refresh { token: presented.clone(), agent: agent.clone(), cookie, by };
             self.device_calls(device, Call::Refresh { presented: presented.clone() }, request);
         }
         if cookie && self.rng.chance(300) {
@@ -263,6 +271,7 @@ impl World {
         match to {
             From::Device(device) => self.at_device(device, call, reply),
             From::Thief(thief) => self.at_thief(thief, reply),
+            From::Application => self.at_application(call, reply),
             From::Admin => self.at_admin(call, &reply),
             From::Guesser => self.at_guesser(&reply),
         }
@@ -331,7 +340,8 @@ impl World {
                 // Sometimes the one that it had before: it may be the predecessor.
                 let older = loot.older.clone().filter(|_| self.rng.chance(250));
                 let token = older.unwrap_or_else(|| loot.refresh.clone());
-                let request = Request::Refresh { token, agent: loot.agent.to_owned(), cookie: loot.cookie };
+                let (agent, by) = (loot.agent.to_owned(), ClientId::FIRST_PARTY);
+                let request = Request::Refresh { token, agent, cookie: loot.cookie, by };
                 let call = self.fresh();
                 self.call(From::Thief(thief), call, request);
             }
@@ -352,6 +362,7 @@ impl World {
         let family = self.truth.families.entry(grant).or_default();
         family.stolen = true;
         family.moves.clear(); // another copy, another story
+        family.presented = [None; 2];
         self.thieves[thief].loot = Some(Loot { refresh, older: None, grant, agent, cookie });
     }
 

@@ -27,6 +27,7 @@ pub enum Facts {
     Account(AccountView),
     Keys(Stamp, Vec<Key>),
     Import(Vec<(portcullis_domain::import::Checked, portcullis_wire::AccountId, portcullis_domain::import::Found)>),
+    App(crate::applications::AppFacts),
     /// Only where the log stands.
     Nothing,
 }
@@ -39,6 +40,7 @@ pub enum Outcome {
     /// It had been ended before, by this entry.
     Before(Rev),
     Imported(Vec<(Email, portcullis_domain::import::Fate)>),
+    Code(portcullis_wire::SecretString),
     Done,
 }
 
@@ -111,6 +113,7 @@ impl World {
                 Ok(()) => Ok(Facts::Nothing),
             },
             Request::Import { emails } => Ok(self.load_import(emails)),
+            Request::App(request) => self.load_for_app(request).map(Facts::App),
             Request::Unblock { account } | Request::Roles { account, .. } => {
                 db.load_account(*account, now).map(Facts::Account).ok_or_else(missing)
             }
@@ -156,8 +159,10 @@ impl World {
                 }
                 decision
             }
-            (Request::Refresh { agent, cookie, .. }, Facts::Refresh(view, presented)) => {
-                let (decision, judged) = self.decide_refresh(view, presented, agent, *cookie);
+            (Request::App(request), Facts::App(facts)) => self.decide_for_app(request, facts),
+            (Request::Refresh { agent, cookie, by, .. }, Facts::Refresh(view, presented)) => {
+                let by = if self.has(Mutant::RefreshByAnyClient) { view.grant.client } else { *by };
+                let (decision, judged) = self.decide_refresh(view, presented, agent, *cookie, by);
                 op.judged = Some(judged);
                 decision
             }
@@ -273,10 +278,11 @@ impl World {
         presented: &Presented,
         agent: &str,
         cookie: bool,
+        by: ClientId,
     ) -> (Decision<Outcome>, Judged) {
         let how = How {
-            client: ClientId::FIRST_PARTY,
-            proven: false,
+            client: by,
+            proven: by != ClientId::FIRST_PARTY,
             sender: None,
             cookie,
             user_agent: Some(agent.to_owned()),
@@ -285,7 +291,7 @@ impl World {
         let mut rules = self.settings.rules.clone();
         let mut view = view.clone();
         let family = &view.grant.family;
-        let same_agent = device::family(Some(agent)) == view.session.agent;
+        let same_agent = how.proven || device::family(Some(agent)) == view.session.agent;
         let real = outcome(family, presented.counter(), cookie, same_agent, view.stamp.now, &rules);
         let planted = match self.mutant {
             Some(Mutant::TwoSuccessors) if real == Judged::Again => {
@@ -382,6 +388,7 @@ impl World {
         match outcome {
             Err(refused) => Reply::Refused(refused),
             Ok(Outcome::Done) => Reply::Done,
+            Ok(Outcome::Code(code)) => Reply::Code(code),
             Ok(Outcome::Imported(lines)) => Reply::Imported(lines),
             Ok(Outcome::Before(rev)) => Reply::Revoked { rev },
             Ok(Outcome::Ended) => match op.committed.and_then(|committed| committed.rev) {
@@ -445,7 +452,8 @@ fn key_of(request: &Request) -> Option<&str> {
 pub fn act_of(op: &Op) -> Option<Act> {
     let act = |door, scope, except| {
         let key = key_of(&op.request).map(str::to_owned);
-        Some(Act { door, scope, except, only: None, asked: None, rev: Rev::ZERO, key, acked: None, enforced: None })
+        let (only, asked, account) = (None, None, None);
+        Some(Act { door, scope, except, only, asked, rev: Rev::ZERO, key, acked: None, enforced: None, account })
     };
     match (&op.request, op.outcome.as_ref()?) {
         (Request::End { door, actor, session, except_self }, Ok(Outcome::Ended)) => {
@@ -457,13 +465,16 @@ pub fn act_of(op: &Op) -> Option<Act> {
         }
         (Request::AdminEnd { door, scope, .. }, Ok(Outcome::Ended)) => act(*door, *scope, None),
         (Request::Filter { filter, key, .. }, Ok(_)) => Some(crate::filters::act(filter, key)),
+        (Request::App(request), _) => crate::applications::act_of(op, request),
         (Request::RevokeKey { id, .. }, Ok(Outcome::Ended)) => act(Door::KeyRevoked, Scope::Key(*id), None),
         (Request::Block { account, .. }, Ok(Outcome::Ended)) => act(Door::Block, Scope::Account(*account), None),
         (Request::Delete { account, .. }, Ok(Outcome::Ended)) => act(Door::Delete, Scope::Account(*account), None),
         (Request::Refresh { .. }, Err(Refused::RefreshReused)) => match op.facts.as_ref()? {
             Facts::Refresh(view, _) => {
-                let scope = Scope::Session { account: view.account.id, session: view.session.id };
-                act(Door::Replay, scope, None)
+                let (account, session, grant) = (view.account.id, view.session.id, view.grant.id);
+                let whole = view.grant.client == ClientId::FIRST_PARTY || view.session.client.is_some();
+                let scope = Scope::Session { account, session };
+                act(Door::Replay, if whole { scope } else { Scope::Grant { account, session, grant } }, None)
             }
             _ => None,
         },
@@ -488,6 +499,7 @@ pub fn act_on_row(changes: &Changes) -> Option<Act> {
                     key: None,
                     acked: None,
                     enforced: None,
+                    account: None,
                 })
             }
             _ => None,

@@ -33,6 +33,8 @@ pub enum Owner {
 pub struct About {
     pub facts: Rev,
     pub act: Option<Act>,
+    /// The code that is redeemed.
+    pub code: Option<[u8; 32]>,
 }
 
 /// What the writer reports.

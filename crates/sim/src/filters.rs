@@ -134,5 +134,6 @@ pub fn act(filter: &Filter, key: &str) -> Act {
         key: Some(key.to_owned()),
         acked: None,
         enforced: None,
+        account: None,
     }
 }

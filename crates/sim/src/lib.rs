@@ -11,6 +11,7 @@
 //! [`run_rollback`] is a second world, in which databases are replaced by older ones; [`run_cluster`] a third one, of several nodes. [`mutant`] plants bugs to prove that the checks would notice.
 #![allow(missing_docs)]
 
+mod applications;
 mod chaos;
 pub mod checks;
 mod clients;

@@ -28,7 +28,7 @@ mutants! {
     /// A refresh reads the head after the facts.
     HeadAfterFacts = "head-after-facts" breaks "I3";
     /// "End all" and "end others" end the sessions that are listed, one commit each, and write no cut.
-    RowByRowEnd = "row-by-row-end" breaks "I1";
+    RowByRowEnd = "row-by-row-end" breaks "I1 I7";
     /// The server drops entries from snapshots by their age.
     ForgetByTtl = "forget-by-ttl" breaks "I4 I16";
     /// A verifier forgets by its wall clock.
@@ -99,6 +99,18 @@ mutants! {
     RenewalByAnyone = "renewal-by-anyone" breaks "I14";
     /// Of the tokens shown a connection stands on the one that lasts longest.
     RenewalByLongest = "renewal-by-longest" breaks "I14";
+    /// A code is not marked as used.
+    CodeNotUsed = "code-not-used" breaks "I13";
+    /// A redemption does not look at the ends since its code was made.
+    RedeemedUnborn = "redeemed-unborn" breaks "I1 I7";
+    /// A redemption does not look whether its consent was withdrawn meanwhile.
+    RedeemedWithoutConsent = "redeemed-without-consent" breaks "I1 I7";
+    /// A withdrawal ends the grants that it has seen.
+    WithdrawalLooksOnce = "withdrawal-looks-once" breaks "I8";
+    /// A refresh token is anybody's who shows it.
+    RefreshByAnyClient = "refresh-by-any-client" breaks "I6";
+    /// What comes of a code is born when it is redeemed.
+    BornAtRedemption = "born-at-redemption" breaks "I1 I7";
     /// Tokens may outlive the horizon of their snapshot.
     BeyondHorizon = "beyond-horizon" breaks "I16";
 }

@@ -28,6 +28,7 @@ pub enum From {
     Device(usize),
     Thief(usize),
     Guesser,
+    Application,
     Admin,
 }
 

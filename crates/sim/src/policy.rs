@@ -74,6 +74,7 @@ impl World {
                 key: None,
                 acked: None,
                 enforced: None,
+                account: None,
             };
             self.counts.add("end: session_limit");
             self.truth.by_rev.insert(rev, self.truth.acts.len());
@@ -83,7 +84,11 @@ impl World {
         // At the latest time that the database ever told: what was dead then is not revived by a clock that was set back.
         let now = self.database.highest(self.now);
         for step in &changes.steps {
+            // A connected app counts, and is not asked: the next sign-in makes room.
             let Change::InsertSession(session) = step else { continue };
+            if session.client.is_some() {
+                continue;
+            }
             let live = self.disk.durable.list_sessions(session.account, 100, now);
             let live = live.iter().filter(|view| view.dead(self.settings.rules.idle_ttl).is_none()).count();
             if live > limit.most as usize {

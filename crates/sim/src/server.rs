@@ -16,7 +16,7 @@ use portcullis_domain::throttle::{Attempt, Verdict};
 use portcullis_domain::{time_rules, view::Stamp};
 use portcullis_feed::Mono;
 use portcullis_store::CommitError;
-use portcullis_wire::{AccountId, Code, KeyId, Rev, SecretString, SessionId, Time};
+use portcullis_wire::{AccountId, ClientId, Code, KeyId, Rev, SecretString, SessionId, Time};
 
 /// What clients ask for.
 #[derive(Debug, Clone)]
@@ -31,7 +31,10 @@ pub enum Request {
         token: SecretString,
         agent: String,
         cookie: bool,
+        by: ClientId,
     },
+    /// Of an application, or about one.
+    App(crate::applications::AppRequest),
     /// A user ends something, by a session of theirs.
     End {
         door: Door,
@@ -95,6 +98,8 @@ pub enum Reply {
         rev: Rev,
     },
     Imported(Vec<(portcullis_domain::account::Email, portcullis_domain::import::Fate)>),
+    /// An authorization code.
+    Code(SecretString),
     Done,
     Refused(Refused),
     /// 401 about the access token that acts.
@@ -302,7 +307,11 @@ impl World {
     }
 
     fn ensure_horizon(&mut self, id: u64) {
-        let issues = matches!(self.ops[&id].request, Request::SignIn { .. } | Request::Refresh { .. });
+        use crate::applications::AppRequest::Redeem;
+        let issues = matches!(
+            self.ops[&id].request,
+            Request::SignIn { .. } | Request::Refresh { .. } | Request::App(Redeem { .. })
+        );
         if issues && !self.may_sign() {
             return self.op_fails(id);
         }
@@ -384,7 +393,7 @@ impl World {
         op.stage = Stage::Commit;
         let changes = op.changes.clone();
         let act = if op.rest.is_empty() { crate::decide::act_of(op) } else { crate::decide::act_on_row(&changes) };
-        let about = About { facts: op.facts_head, act };
+        let about = About { facts: op.facts_head, act, code: crate::applications::code_of(&op.request) };
         if self.has(Mutant::PublishBeforeCommit) {
             self.publish_too_early(&changes);
         }
@@ -431,7 +440,7 @@ impl World {
         op.tries += 1;
         let refused = |refused| Some(Reply::Refused(refused));
         op.reply = match conflict {
-            Conflict::Moved | Conflict::Repeated if op.tries < 64 => None,
+            Conflict::Moved | Conflict::Repeated | Conflict::Used if op.tries < 64 => None,
             // Somebody has made one of them meanwhile.
             Conflict::EmailTaken if op.tries < 16 && matches!(op.request, Request::Import { .. }) => None,
             // Ending row by row: somebody else ended that row.
@@ -444,7 +453,8 @@ impl World {
             }
             Conflict::EmailTaken => refused(Refused::EmailTaken),
             Conflict::Missing => refused(Refused::NotFound),
-            Conflict::TooMany | Conflict::Used => refused(Refused::Conflict { detail: String::new() }),
+            Conflict::Used => Some(Reply::Unavailable),
+            Conflict::TooMany => refused(Refused::Conflict { detail: String::new() }),
         };
         if op.reply.is_some() {
             return self.next(id, Stage::Reply, 1);

@@ -184,7 +184,9 @@ impl World {
         }
         let c = &mut self.streams.all[connection];
         let (on, shown) = (&self.truth.tokens[c.on], &self.truth.tokens[token]);
-        if shown.session == self.truth.tokens[c.shown[0]].session {
+        // What an application has under the same session is another one's.
+        let first = &self.truth.tokens[c.shown[0]];
+        if (shown.session, shown.claims.client_id) == (first.session, first.claims.client_id) {
             c.shown.push(token);
         }
         let taken = match renewal(&on.claims, &shown.claims) {

@@ -2,7 +2,7 @@
 use crate::clock::At;
 use portcullis_domain::kernel::{Door, Scope};
 use portcullis_domain::mass::{Filter, Standing};
-use portcullis_wire::{AccessClaims, AccountId, Entry, GrantId, KeyId, Rev, SessionId, Target, Time, Verb};
+use portcullis_wire::{AccessClaims, AccountId, ClientId, Entry, GrantId, KeyId, Rev, SessionId, Target, Time, Verb};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A session, and the head of the snapshot that its proof (the password's hash) was read from.
@@ -10,6 +10,20 @@ use std::collections::{BTreeMap, BTreeSet};
 pub struct SessionFact {
     pub account: AccountId,
     pub proof: Rev,
+    /// Whose own it is, when it is an application's.
+    pub client: Option<ClientId>,
+}
+
+/// A code: the head of the snapshot that it was made from, and what came of it.
+#[derive(Debug, Clone)]
+pub struct CodeFact {
+    pub account: AccountId,
+    /// The browser's.
+    pub session: SessionId,
+    pub client: ClientId,
+    pub expires_at: Time,
+    pub proof: Rev,
+    pub given: Vec<GrantId>,
 }
 
 /// A token that left the server, and the head of the snapshot that its facts were read from.
@@ -44,9 +58,28 @@ pub struct Act {
     pub acked: Option<At>,
     /// When the server said that it is true everywhere.
     pub enforced: Option<At>,
+    /// Of a client only what this account allowed it.
+    pub account: Option<AccountId>,
 }
 
 impl Act {
+    /// Whether it is about this grant of this client, or about what is above it.
+    pub fn is_about_grant(&self, account: AccountId, session: SessionId, grant: GrantId, client: ClientId) -> bool {
+        match self.scope {
+            Scope::Client(ended) => ended == client && self.account.is_none_or(|only| only == account),
+            _ => self.is_about(account, session, grant),
+        }
+    }
+    fn is_about_token(&self, token: &TokenFact) -> bool {
+        match self.scope {
+            Scope::Token { token: ended, .. } => ended == token.claims.jti,
+            _ => self.is_about_grant(token.account, token.session, token.grant, token.claims.client_id),
+        }
+    }
+    /// Whether it came between the proof that a token rests on and its facts, so that it should not be there.
+    pub fn was_passed_by(&self, token: &TokenFact) -> bool {
+        self.is_about_token(token) && token.proof < self.rev && self.rev <= token.facts
+    }
     /// Whether it is about this session of this account.
     pub fn is_about(&self, account: AccountId, session: SessionId, grant: GrantId) -> bool {
         self.except != Some(session)
@@ -63,8 +96,7 @@ impl Act {
     pub fn kills(&self, token: &TokenFact) -> bool {
         // The end of a key compares no rev: whoever has it writes any.
         self.scope == Scope::Key(token.key)
-            || self.is_about(token.account, token.session, token.grant)
-                && (self.rev > token.facts || self.rev > token.proof)
+            || self.is_about_token(token) && (self.rev > token.facts || self.rev > token.proof)
     }
     /// Whether a blocked or deleted account is behind it.
     pub fn is_block(&self) -> bool {
@@ -86,6 +118,8 @@ pub struct FamilyFact {
     pub stolen: bool,
     /// Who made the family move outside of retry windows, in order: `true` for the thief.
     pub moves: Vec<bool>,
+    /// What owner and thief presented last when they made it move.
+    pub presented: [Option<u64>; 2],
 }
 
 /// Everything that happened.
@@ -100,6 +134,10 @@ pub struct Truth {
     pub rules: Vec<Standing>,
     pub by_rev: BTreeMap<Rev, usize>,
     pub families: BTreeMap<GrantId, FamilyFact>,
+    /// Codes by their digest.
+    pub codes: BTreeMap<[u8; 32], CodeFact>,
+    /// What came of codes, with the proof of the code.
+    pub grants: BTreeMap<GrantId, Rev>,
     /// When the committed head that readers see became which.
     pub heads: Vec<(At, Rev)>,
     /// Database time at which each entry was committed.
@@ -149,7 +187,7 @@ pub fn matches(entry: &Entry, claims: &AccessClaims) -> bool {
             Target::Grant(id) => Some(*id) == claims.gid,
             Target::Session(id) => *id == claims.sid,
             Target::Account(id) => claims.accounts().any(|account| account == *id),
-            Target::Client(id) => *id == claims.client_id,
+            Target::Client(id) => claims.clients().any(|client| client == *id),
             Target::All => true,
             Target::Key(_) | Target::Other { .. } => false,
         }

@@ -8,7 +8,7 @@ use portcullis_feed::knowledge::{Knowledge, Lease};
 use portcullis_feed::mono::shortened;
 use portcullis_feed::subscriber::{Action, Config, Frame, Input, Now, Subscriber, Trouble};
 use portcullis_feed::{Mono, Policy};
-use portcullis_verify::{AheadRecord, Authentic, Decision, Expect, Reason, View, judge_claims, unauthentic};
+use portcullis_verify::{AheadRecord, Authentic, Decision, Expect, Holder, Reason, View, judge_claims, unauthentic};
 use portcullis_wire::frame::{AckAnswer, Snapshot};
 use portcullis_wire::jws::{ACCESS_TOKEN_TYP, Algorithm, assemble, signing_input};
 use portcullis_wire::{AccessClaims, KeyId, Rev, Time};
@@ -387,7 +387,7 @@ impl World {
         let (mono, wall) = (v.clock.now(self.now), v.wall.now(self.now));
         let verdict = if v.shown.known.keys.iter().any(|jwk| jwk.kid == key) {
             let token = Authentic::insecure_without_signature(claims, Some(key));
-            judge_claims(&v.shown, &token, &expect, Policy::Closed, mono, wall)
+            judge_claims(&v.shown, &token, &Holder::Bearer, &expect, Policy::Closed, mono, wall)
         } else {
             let input = signing_input(Algorithm::Es256, key, ACCESS_TOKEN_TYP, &claims).unwrap_or_default();
             unauthentic(&v.shown, &assemble(&input, &[0; 64]), Reason::UnknownKey, Policy::Closed, mono, wall)

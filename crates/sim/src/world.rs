@@ -89,6 +89,8 @@ pub enum Event {
         thief: usize,
     },
     Admin,
+    /// An application does what it does next.
+    Application,
     /// Somebody guesses at a password.
     Guesser,
     /// An administrator goes without an answer.
@@ -239,6 +241,7 @@ pub struct World {
     pub devices: Vec<Device>,
     pub thieves: Vec<Thief>,
     pub admin: crate::clients::Admin,
+    pub applications: crate::applications::Applications,
     pub guesses: crate::guesses::Guesses,
     pub imports: crate::imports::Imports,
     pub accounts: Vec<(AccountId, String)>,
@@ -291,6 +294,7 @@ impl World {
             devices: Vec::new(),
             thieves: Vec::new(),
             admin: crate::clients::Admin::default(),
+            applications: crate::applications::Applications::default(),
             guesses: crate::guesses::Guesses::default(),
             imports: crate::imports::Imports::default(),
             accounts: Vec::new(),
@@ -310,6 +314,7 @@ impl World {
     fn populate(&mut self) {
         self.make_accounts(5);
         self.make_first_keys();
+        self.make_applications();
         for account in [0, 0, 0, 1, 1, 2, 3, 4] {
             self.add_device(account);
         }
@@ -421,6 +426,7 @@ impl World {
             Event::DeviceTimeout { device, call } => self.device_timeout(device, call),
             Event::Thief { thief } => self.thief_acts(thief),
             Event::Admin => self.admin_acts(),
+            Event::Application => self.application_acts(),
             Event::Guesser => self.guesser_acts(),
             Event::AdminTimeout { call } => self.admin_timeout(call),
             Event::Tick { verifier, life, seq } => self.verifier_tick(verifier, life, seq),

@@ -89,7 +89,7 @@ fn refresh(n: u64, round: u64) -> Changes {
 fn end_all(n: u64) -> Changes {
     let Change::InsertSession(row) = sign_in(n).steps.remove(0) else { unreachable!("a sign-in inserts a session") };
     let target = Target::Account(row.account);
-    let what = Revoke { verb: Verb::End, target, except: None, spread_ms: None, reason: "x".into() };
+    let what = Revoke { verb: Verb::End, target, except: None, spread_ms: None, owner: None, reason: "x".into() };
     Changes { steps: vec![Change::Revoke(what)], ..Changes::default() }
 }
 

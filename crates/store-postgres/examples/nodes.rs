@@ -64,7 +64,8 @@ async fn measure(stores: &[Arc<PostgresStore>], span: Duration, ends: bool) {
     let one_after_the_other = async {
         loop {
             let target = Target::Account(AccountId::from_bits(base));
-            let what = Revoke { verb: Verb::End, target, except: None, spread_ms: None, reason: "x".into() };
+            let what =
+                Revoke { verb: Verb::End, target, except: None, spread_ms: None, owner: None, reason: "x".into() };
             let changes = Changes { steps: vec![Change::Revoke(what)], ..Changes::default() };
             if ends {
                 stores[0].commit(changes).await.unwrap();

@@ -4,7 +4,7 @@ use crate::clock::DatabaseClock;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::yield_now;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 /// In a group of so many an act costs next to nothing more than in a larger one.
 const FULL: usize = 16;
@@ -26,16 +26,17 @@ pub(crate) struct Beat {
 ///
 /// What is looked up while a commit is under way cannot be committed before that one has ended; so it loses next to nothing by
 /// waiting for it. Afterwards those whom it has answered may come back, and are one group with those who waited. Who is alone
-/// waits for nobody.
-fn until(waiting: usize, before: usize, beat: Beat) -> Option<i64> {
+/// waits for nobody. Nobody waits beyond `latest`, whatever else is committed meanwhile.
+fn until(waiting: usize, before: usize, beat: Beat, latest: i64) -> Option<i64> {
     if waiting >= FULL || beat.acts < 2 {
         return None;
     }
-    match beat.ended {
+    let end = match beat.ended {
         None => Some(beat.begun + LONG_MS),
         Some(_) if waiting >= before + beat.acts => None,
         Some(ended) => Some(ended + (ended - beat.begun).clamp(0, BACK_MS)),
-    }
+    };
+    end.map(|end| end.min(latest))
 }
 
 /// Takes what is there and what becomes ready in this moment: whoever a lookup has answered commits at once, but one after the
@@ -53,7 +54,21 @@ pub(crate) async fn ready<T>(waiting: &mut mpsc::Receiver<T>, into: &mut Vec<T>,
     into.len()
 }
 
-/// The same, and whoever comes while it is worth it.
+/// As [`ready`], for no longer than `limit`; `None`: nobody came. Whoever was taken when the time was over is not left behind.
+pub(crate) async fn ready_within<T>(
+    limit: Duration,
+    waiting: &mut mpsc::Receiver<T>,
+    into: &mut Vec<T>,
+    most: usize,
+) -> Option<usize> {
+    match timeout(limit, ready(waiting, into, most)).await {
+        Ok(count) => Some(count),
+        Err(_) if into.is_empty() => None,
+        Err(_) => Some(into.len()),
+    }
+}
+
+/// As [`ready`], and whoever comes while it is worth it.
 pub(crate) async fn gather<T>(
     waiting: &mut mpsc::Receiver<T>,
     into: &mut Vec<T>,
@@ -64,13 +79,14 @@ pub(crate) async fn gather<T>(
     if ready(waiting, into, most).await == 0 {
         return 0;
     }
-    let mut before = 0;
+    // By the first of them: commits that follow one upon the other do not put it off.
+    let (mut before, latest) = (0, clock.mono_ms() + LONG_MS + BACK_MS);
     while into.len() < most {
         let Some(seen) = *beat.borrow_and_update() else { break };
         if seen.ended.is_none() {
             before = into.len();
         }
-        let left = until(into.len(), before, seen).and_then(|end| u64::try_from(end - clock.mono_ms()).ok());
+        let left = until(into.len(), before, seen, latest).and_then(|end| u64::try_from(end - clock.mono_ms()).ok());
         let Some(left) = left.filter(|left| *left > 0) else { break };
         let room = most - into.len();
         tokio::select! {
@@ -89,14 +105,17 @@ mod tests {
     use crate::TimeSource;
     use portcullis_wire::Time;
     use std::sync::Arc;
+    use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
+
+    const LATE: i64 = i64::MAX;
 
     #[test]
     fn who_is_alone_or_many_waits_for_nobody() {
         let begun = 100;
         for ended in [None, Some(begun + 1)] {
-            assert_eq!(until(1, 0, Beat { acts: 1, begun, ended }), None);
-            assert_eq!(until(FULL, 0, Beat { acts: 9, begun, ended }), None);
-            assert!(until(1, 0, Beat { acts: 2, begun, ended }).is_some());
+            assert_eq!(until(1, 0, Beat { acts: 1, begun, ended }, LATE), None);
+            assert_eq!(until(FULL, 0, Beat { acts: 9, begun, ended }, LATE), None);
+            assert!(until(1, 0, Beat { acts: 2, begun, ended }, LATE).is_some());
         }
     }
 
@@ -104,13 +123,13 @@ mod tests {
     fn a_commit_is_waited_for_and_then_those_whom_it_answered() {
         let begun = 100;
         let under_way = Beat { acts: 5, begun, ended: None };
-        assert_eq!(until(3, 0, under_way), Some(begun + LONG_MS));
+        assert_eq!(until(3, 0, under_way, LATE), Some(begun + LONG_MS));
         let after = |took| Beat { ended: Some(begun + took), ..under_way };
-        assert_eq!(until(3, 3, after(1)), Some(begun + 2));
-        assert_eq!(until(7, 3, after(1)), Some(begun + 2));
-        assert_eq!(until(8, 3, after(1)), None);
-        assert_eq!(until(5, 0, after(1)), None);
-        assert_eq!(until(3, 3, after(100)), Some(begun + 100 + BACK_MS));
+        assert_eq!(until(3, 3, after(1), LATE), Some(begun + 2));
+        assert_eq!(until(7, 3, after(1), LATE), Some(begun + 2));
+        assert_eq!(until(8, 3, after(1), LATE), None);
+        assert_eq!(until(5, 0, after(1), LATE), None);
+        assert_eq!(until(3, 3, after(100), LATE), Some(begun + 100 + BACK_MS));
     }
 
     #[tokio::test]
@@ -126,5 +145,57 @@ mod tests {
         assert_eq!(ready(&mut waiting, &mut some, 100).await, 40);
         drop(ask);
         assert_eq!(ready(&mut waiting, &mut some, 100).await, 0);
+    }
+
+    #[test]
+    fn a_beat_that_never_rests_puts_nobody_off() {
+        let (came, acts) = (1_000, 5);
+        let latest = came + LONG_MS + BACK_MS;
+        for now in came..came + 100 {
+            // Another commit begins, or has ended, at every moment.
+            for ended in [None, Some(now)] {
+                for before in [0, 3] {
+                    let end = until(3, before, Beat { acts, begun: now, ended }, latest).unwrap();
+                    assert!(end <= latest, "{now} {ended:?}: {end}");
+                }
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_waiting_group_goes_while_other_commits_follow_one_upon_the_other() {
+        let now = Arc::new(AtomicI64::new(1_000));
+        let clock = DatabaseClock::new(TimeSource::Given({
+            let now = now.clone();
+            Arc::new(move || Time(now.load(Relaxed)))
+        }));
+        let (beat, mut beats) = watch::channel(Some(Beat { acts: 5, begun: 1_000, ended: None }));
+        let (ask, mut waiting) = mpsc::channel(9);
+        ask.send(()).await.unwrap();
+        let others = tokio::spawn({
+            let now = now.clone();
+            async move {
+                loop {
+                    let begun = now.fetch_add(1, Relaxed);
+                    beat.send_replace(Some(Beat { acts: 5, begun, ended: None }));
+                    yield_now().await;
+                }
+            }
+        });
+        let mut some = Vec::new();
+        let gathered = gather(&mut waiting, &mut some, 9, &mut beats, &clock);
+        assert_eq!(timeout(Duration::from_secs(20), gathered).await, Ok(1), "it waits as long as others commit");
+        others.abort();
+    }
+
+    #[tokio::test]
+    async fn who_is_taken_when_the_time_is_over_is_not_left_behind() {
+        let (ask, mut waiting) = mpsc::channel(9);
+        let mut some: Vec<u8> = Vec::new();
+        assert_eq!(ready_within(Duration::ZERO, &mut waiting, &mut some, 9).await, None);
+        ask.send(1).await.unwrap();
+        // It is taken, and the time is over before it is looked who else is ready.
+        assert_eq!(ready_within(Duration::ZERO, &mut waiting, &mut some, 9).await, Some(1));
+        assert_eq!(some, [1]);
     }
 }

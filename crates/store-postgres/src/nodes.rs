@@ -49,11 +49,14 @@ struct Counted {
     counts: BTreeMap<NodeId, u64>,
 }
 
+/// A small synchronous commit where a standby may take over, as the read of the log is: a primary that was deposed meanwhile gives
+/// no answer.
 async fn counted(db: &Reader) -> Result<Counted, Fault> {
     const SQL: &str = concat!(
         "SELECT m.epoch, ",
         timeline!(),
-        ", c.id, c.commits FROM meta m LEFT JOIN LATERAL (SELECT id, commits FROM committers WHERE id <> $1 \
+        ", c.id, c.commits, (SELECT CASE WHEN current_setting('synchronous_standby_names') <> '' \
+         THEN pg_logical_emit_message(true, 'portcullis', '') END) FROM meta m LEFT JOIN LATERAL (SELECT id, commits FROM committers WHERE id <> $1 \
          ORDER BY id LIMIT $2) c ON true"
     );
     let (own, most) = (db.told.ledger().told.by.blob(), i64::try_from(OTHERS_LIMIT).unwrap_or(i64::MAX));

@@ -385,6 +385,12 @@ pub(crate) fn unforgotten_ends(db: &Connection, meta: &Meta, account: AccountId)
     Ok(one(db, SQL, params, |cells| cells.u64())?.unwrap_or_default())
 }
 
+/// How many entries about grants and tokens of an account stand in the log.
+pub(crate) fn entries_of(db: &Connection, account: AccountId) -> Result<u64, Fault> {
+    const SQL: &str = "SELECT count(*) FROM log WHERE owner = ?1";
+    Ok(one(db, SQL, [account.blob()], |cells| cells.u64())?.unwrap_or_default())
+}
+
 /// The sessions of `account` that were not ended, each with the latest use of a refresh token under it: for the writer, which
 /// knows what of them lives.
 pub(crate) fn unended_sessions(db: &Connection, account: AccountId) -> Result<Vec<(Session, Option<Time>)>, Fault> {

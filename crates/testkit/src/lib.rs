@@ -12,6 +12,7 @@ pub mod postgres;
 pub mod proxy;
 pub mod receiver;
 pub mod server;
+pub mod signer;
 mod standby;
 pub mod temp;
 
@@ -19,7 +20,8 @@ pub use application::{Application, parameter};
 pub use browser::Browser;
 pub use client::{Answer, Client, Events};
 pub use portcullis_store_sqlite::OpenOptions;
-pub use postgres::Cluster;
+pub use postgres::{Cluster, SMALL};
 pub use receiver::{Receiver, Reply};
 pub use server::{Options, SignedIn, TestServer};
+pub use signer::Signer;
 pub use temp::TempDir;

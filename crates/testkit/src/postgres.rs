@@ -15,12 +15,17 @@ const SCRIPT: &str = include_str!("postgres.sh");
 /// Who runs it when the tests are run by root, which PostgreSQL refuses: the first of these that exists.
 const USERS: &[&str] = &["postgres", "nobody"];
 
+/// How many connections a [`Cluster::small`] has.
+pub const SMALL: usize = 30;
+
 /// Kinds of clusters; the script knows the words.
 #[derive(Debug)]
 enum Kind {
     /// Nothing in it outlives the tests: it need not reach the disk.
     Forgetful,
     Durable,
+    /// Durable, with few connections.
+    Small,
     Standby,
     /// It streams from a primary.
     Follower,
@@ -57,6 +62,11 @@ impl Cluster {
     /// A cluster apart that syncs, as `portcullis serve` wants it.
     pub fn durable() -> Self {
         Self::run(Kind::Durable)
+    }
+
+    /// The same with so few connections ([`SMALL`]) that others can take all of them.
+    pub fn small() -> Self {
+        Self::run(Kind::Small)
     }
 
     /// A cluster apart that is a standby: it reads only, for ever.

@@ -13,14 +13,15 @@ made "$@" >"$dir/initdb.log" 2>&1 || {
     rm -rf "$dir"
     exit 1
 }
-fsync=off
+fsync=off most=300
 case $KIND in
 Durable | Follower) fsync=on ;;
+Small) fsync=on most=30 ;;
 Standby) "$@" touch "$dir/data/standby.signal" ;;
 esac
 start() {
     "$@" env ${CLOCK:+"LD_PRELOAD=$CLOCK"} "$bin/postgres" -D "$dir/data" -c fsync=$fsync -c "listen_addresses=127.0.0.1" -c "port=$port" \
-        -c "unix_socket_directories=$dir" -c max_connections=300 -c shared_buffers=64MB -c log_lock_waits=on \
+        -c "unix_socket_directories=$dir" -c "max_connections=$most" -c shared_buffers=64MB -c log_lock_waits=on \
         >>"$dir/server.log" 2>&1 </dev/null &
     server=$!
     until "$bin/pg_isready" -q -h "$dir" -p "$port"; do

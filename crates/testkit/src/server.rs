@@ -2,7 +2,7 @@
 use crate::client::Client;
 use crate::temp::TempDir;
 use portcullis_app::keys::MasterKey;
-use portcullis_app::{Allowed, App, Hashing, KeySettings, PolicySettings, Settings, real};
+use portcullis_app::{Allowed, App, ClientSettings, Hashing, KeySettings, PolicySettings, Settings, real};
 use portcullis_domain::{Chance as _, Rules};
 use portcullis_http::{HttpConfig, Limits, Listener, Traffic};
 use portcullis_store::faulty::Faulty;
@@ -57,6 +57,8 @@ impl Default for Options {
         let keys = KeySettings::default();
         let policy = PolicySettings { failed_sign_in_step: 0, ..PolicySettings::default() };
         let outgoing = Allowed::loopback();
+        let clients =
+            ClientSettings { api_key_scopes: vec!["read".into(), "write".into()], ..ClientSettings::default() };
         let settings = Settings {
             rules,
             bound: 2_000,
@@ -67,6 +69,7 @@ impl Default for Options {
             outgoing,
             upstreams: vec![],
             policy,
+            clients,
         };
         Self {
             settings,

@@ -3,6 +3,7 @@ use crate::{grpc, real};
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use portcullis_verify::Reason;
 use portcullis_wire::Code;
+use portcullis_wire::dpop::ALGORITHMS;
 
 /// Why a request is refused, and the response that says so.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -10,16 +11,22 @@ pub struct Refusal {
     code: Code,
     reason: Option<Reason>,
     scope: Option<String>,
+    dpop: bool,
 }
 
 impl Refusal {
     pub(crate) fn new(code: Code, reason: Option<Reason>) -> Self {
-        Self { code, reason, scope: None }
+        Self { code, reason, scope: None, dpop: false }
     }
 
     pub(crate) fn with_scope(mut self, scope: &str) -> Self {
         self.scope = Some(scope.to_owned());
         self
+    }
+
+    /// The challenge names DPoP beside Bearer (RFC 9449 §7.1).
+    pub(crate) fn offering_dpop(self) -> Self {
+        Self { dpop: true, ..self }
     }
 
     /// The code that programs read.
@@ -58,7 +65,12 @@ impl Refusal {
         if status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         } else if let Some(challenge) = self.challenge() {
-            headers.insert(header::WWW_AUTHENTICATE, challenge);
+            headers.append(header::WWW_AUTHENTICATE, challenge);
+            if self.dpop && self.code == Code::TokenMissing {
+                headers.extend(
+                    HeaderValue::try_from(format!("DPoP {}", algs())).map(|value| (header::WWW_AUTHENTICATE, value)),
+                );
+            }
         }
         response
     }
@@ -72,6 +84,11 @@ impl Refusal {
                 format!("Bearer error=\"insufficient_scope\", error_description=\"{code}\", scope=\"{scope}\"")
             }
             (Code::InsufficientScope, _) => "Bearer error=\"insufficient_scope\"".to_owned(),
+            (Code::ProofInvalid, _) => {
+                let error =
+                    if matches!(self.reason, Some(Reason::Proof(_))) { "invalid_dpop_proof" } else { "invalid_token" };
+                format!("DPoP error=\"{error}\", error_description=\"{code}\", {}", algs())
+            }
             _ => format!("Bearer error=\"invalid_token\", error_description=\"{code}\""),
         };
         HeaderValue::try_from(text).ok()
@@ -84,6 +101,14 @@ impl Refusal {
                 "Get a new access token with the refresh token, then repeat the request."
             }
             Code::TokenRevoked => "The session, the account or the token itself was ended. Sign in again.",
+            Code::ProofInvalid => match self.reason {
+                Some(Reason::Proof(bad)) => bad.as_str(),
+                Some(Reason::Bound) => {
+                    "This token is bound to a key: send it as `Authorization: DPoP …`, with a proof."
+                }
+                _ => "This token is not bound to the key of the DPoP proof.",
+            },
+            Code::Overloaded => "There is too much to do at the moment. Repeat the request soon.",
             Code::InsufficientScope => "Another scope is needed for this.",
             Code::NotFresh => {
                 "This service does not know at the moment which tokens were revoked. Repeat the request soon."
@@ -91,6 +116,11 @@ impl Refusal {
             _ => "This is no access token that this service accepts.",
         }
     }
+}
+
+/// What proofs may be signed with (RFC 9449 §7.1).
+fn algs() -> String {
+    format!("algs=\"{}\"", ALGORITHMS.join(" "))
 }
 
 /// RFC 6749 §3.3: what a scope is made of; nothing that could leave the quotes.

@@ -1,4 +1,5 @@
 //! What a verifier is told.
+use crate::dpop::DEFAULT_PROOFS;
 use http::Uri;
 use http::uri::Scheme;
 use portcullis_feed::{Policies, set};
@@ -22,6 +23,7 @@ pub struct Config {
     pub(crate) stream_grace_ms: i64,
     pub(crate) set_limit: usize,
     pub(crate) cache_slots: usize,
+    pub(crate) proofs: usize,
     pub(crate) policies: Policies,
     pub(crate) tls: Option<Arc<rustls::ClientConfig>>,
 }
@@ -60,6 +62,7 @@ impl Config {
             stream_grace_ms: 0,
             set_limit: set::DEFAULT_LIMIT,
             cache_slots: 4096,
+            proofs: DEFAULT_PROOFS,
             policies: Policies::default(),
             tls: None,
         }
@@ -110,6 +113,12 @@ impl Config {
     /// How many verified signatures are remembered (claims, never verdicts). 0: none.
     pub fn cache(mut self, slots: usize) -> Self {
         self.cache_slots = slots;
+        self
+    }
+
+    /// How many DPoP proofs are remembered at once, each for a minute and a half. While so many are, requests with further ones are answered 503.
+    pub fn proofs(mut self, most: usize) -> Self {
+        self.proofs = most;
         self
     }
 

@@ -105,13 +105,15 @@ impl Guard {
     }
 
     /// The connection shows a token: judged by the rule that it was opened under. When it is newer than the one that the
-    /// connection stands on, the connection stands on it from now on; an older one changes nothing.
+    /// connection stands on, the connection stands on it from now on; an older one changes nothing. On a connection whose opening
+    /// request proved a key, a token that is bound to the same key needs no other proof.
     ///
     /// # Errors
     /// [`RenewError`]; the token must be of the same account, session and client.
     pub async fn renew_with(&self, token: &str) -> Result<(), RenewError> {
         let Connection { verifier, rule, .. } = &*self.connection;
-        self.renew(verifier.verify(token, rule).await.map_err(RenewError::Refused)?)
+        let holder = self.verified().holder;
+        self.renew(verifier.verify_as(token, holder, rule).await.map_err(RenewError::Refused)?)
     }
 
     /// As [`Guard::renew_with`], for a token that came by another request: clients of server-sent events have no other way.
@@ -244,7 +246,7 @@ async fn either(a: impl Future, b: impl Future) {
 mod tests {
     use super::*;
     use crate::Config;
-    use portcullis_verify::Authentic;
+    use portcullis_verify::{Authentic, Holder};
     use portcullis_wire::claims::Audience;
     use portcullis_wire::{AccessClaims, AccountId, ClientId, Epoch, Rev, SessionId, TokenId};
 
@@ -253,6 +255,7 @@ mod tests {
         let config = Config::new("http://127.0.0.1:1", "api", "cli_x", "secret");
         let claims = AccessClaims {
             cnf: None,
+            via: vec![],
             iss: "http://127.0.0.1:1".into(),
             sub: AccountId::from_bits(1),
             aud: Audience(vec!["api".into()]),
@@ -273,7 +276,7 @@ mod tests {
         };
         let token = Arc::new(Authentic::insecure_without_signature(claims, None));
         let verifier = Verifier::start(config).unwrap();
-        Verified { token, proven: true, rule: Rule::default(), vouched_until: None, verifier }
+        Verified { token, proven: true, holder: Holder::Bearer, rule: Rule::default(), vouched_until: None, verifier }
     }
 
     #[tokio::test]

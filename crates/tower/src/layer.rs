@@ -1,4 +1,5 @@
 //! The layer: judges each request before the service sees it, and guards its answer where that is asked for.
+use crate::dpop::{Address, Called};
 use crate::verifier::{Outcome, Rule, Verified, Verifier};
 use crate::{AnswerBody, Guard, Refusal, grpc};
 use http::{Request, Response};
@@ -19,13 +20,14 @@ pub struct VerifyLayer {
     verifier: Verifier,
     rule: Rule,
     guarding: bool,
+    address: Option<Address>,
 }
 
 impl VerifyLayer {
     /// Under `closed`, with no scope required.
     pub fn new(verifier: Verifier) -> Self {
         verifier.declare(Policy::Closed);
-        Self { verifier, rule: Rule::default(), guarding: false }
+        Self { verifier, rule: Rule::default(), guarding: false, address: None }
     }
 
     /// What these routes do while the verifier is not fresh. The server is told, for it says whom a revocation reached.
@@ -38,6 +40,14 @@ impl VerifyLayer {
     /// A scope that the token must have; each call adds one.
     pub fn scope(mut self, scope: impl Into<String>) -> Self {
         self.rule.scopes = self.rule.scopes.iter().cloned().chain([scope.into()]).collect();
+        self
+    }
+
+    /// Where clients reach these routes: then tokens that are bound to a key are taken, with a proof for this address and the request's path
+    /// (RFC 9449 §7). Without it they are refused. The path is the request's as it reaches this layer: what a proxy or a router around it takes off
+    /// belongs into the address.
+    pub fn address(mut self, address: Address) -> Self {
+        self.address = Some(address);
         self
     }
 
@@ -95,7 +105,9 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let state = match self.layer.verifier.outcome_of(request.headers(), &self.layer.rule) {
+        let VerifyLayer { verifier, rule, address, .. } = &self.layer;
+        let called = Called { address: address.as_ref(), method: request.method(), path: request.uri().path() };
+        let state = match verifier.outcome_of(request.headers(), &called, rule) {
             Outcome::Pass(verified) if self.layer.guarding => {
                 let inner = self.take();
                 State::Apart { future: Box::pin(guarded(inner, request, verified)) }
@@ -104,17 +116,19 @@ where
                 request.extensions_mut().insert(verified);
                 State::Served { future: self.inner.call(request) }
             }
-            Outcome::Refuse(refusal) => State::Refused { response: Some(refusal.response(request.headers())) },
-            Outcome::Ask(token, claims) => {
+            Outcome::Refuse(refusal) => {
+                State::Refused { response: Some(offering(refusal, &self.layer).response(request.headers())) }
+            }
+            Outcome::Ask(token, claims, holder) => {
                 let (mut inner, layer) = (self.take(), self.layer.clone());
                 let future = Box::pin(async move {
-                    match layer.verifier.ask_server(&token, claims, &layer.rule).await {
+                    match layer.verifier.ask_server(&token, claims, holder, &layer.rule).await {
                         Ok(verified) if layer.guarding => guarded(inner, request, verified).await,
                         Ok(verified) => {
                             request.extensions_mut().insert(verified);
                             Ok(inner.call(request).await?.map(AnswerBody::served))
                         }
-                        Err(refusal) => Ok(refusal.response(request.headers())),
+                        Err(refusal) => Ok(offering(refusal, &layer).response(request.headers())),
                     }
                 });
                 State::Apart { future }
@@ -122,6 +136,11 @@ where
         };
         ResponseFuture { state }
     }
+}
+
+/// A layer that takes tokens bound to a key says so.
+fn offering(refusal: Refusal, layer: &VerifyLayer) -> Refusal {
+    if layer.address.is_some() { refusal.offering_dpop() } else { refusal }
 }
 
 /// Serves under a guard: until there is an answer, and then until its last byte.

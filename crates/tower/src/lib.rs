@@ -30,6 +30,7 @@ mod answer;
 mod body;
 mod cache;
 mod config;
+mod dpop;
 #[cfg(feature = "axum")]
 mod extract;
 mod follow;
@@ -49,6 +50,7 @@ pub mod websocket;
 pub use answer::Refusal;
 pub use body::AnswerBody;
 pub use config::{Config, ConfigError};
+pub use dpop::Address;
 pub use guard::{Guard, RenewError};
 pub use guarded::{Guarded, WithLast};
 pub use layer::{ResponseFuture, VerifyLayer, VerifyService};

@@ -15,12 +15,13 @@ const TROUBLES: [Trouble; 8] = [
     Trouble::Malformed,
     Trouble::ClockOutrun,
 ];
-const REFUSED: [Code; 8] = [
+const REFUSED: [Code; 9] = [
     Code::TokenMissing,
     Code::TokenMalformed,
     Code::TokenExpired,
     Code::TokenRevoked,
     Code::TokenStale,
+    Code::ProofInvalid,
     Code::NotFresh,
     Code::InsufficientScope,
     Code::Overloaded,

@@ -2,6 +2,7 @@
 use crate::answer::Refusal;
 use crate::cache::Cache;
 use crate::config::{Config, ConfigError, parse_url};
+use crate::dpop::{Address, Called, Proofs};
 use crate::follow::{Heard, Upper};
 use crate::guard::Guard;
 use crate::http1::Client;
@@ -9,12 +10,14 @@ use crate::introspect::Introspection;
 use crate::metrics::Metrics;
 use crate::{follow, real};
 use arc_swap::ArcSwap;
-use http::{HeaderMap, header};
+use http::{HeaderMap, Method, header};
 use portcullis_feed::{Knowledge, Mono, Policies, Policy, RevokedSet, Subscriber};
+use portcullis_verify::proof::First;
 use portcullis_verify::{
-    AheadRecord, Authentic, Decision, Expect, Reason, Verdict, View, authenticate, judge_claims, unauthentic,
+    AheadRecord, Authentic, Decision, Expect, Holder, Reason, Verdict, View, authenticate, judge_claims, unauthentic,
 };
-use portcullis_wire::{AccessClaims, Code, Digest, Epoch, Rev};
+use portcullis_wire::dpop::BadProof;
+use portcullis_wire::{AccessClaims, Code, Digest, Epoch, Rev, Time};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -29,6 +32,7 @@ pub(crate) struct Shared {
     pub(crate) metrics: Metrics,
     pub(crate) connected: AtomicBool,
     pub(crate) stream_grace_ms: i64,
+    pub(crate) proofs: Proofs,
     pub(crate) policies: Mutex<Policies>,
     catching_up: AtomicBool,
     cache: Cache,
@@ -90,6 +94,8 @@ pub struct Rule {
 pub struct Verified {
     pub(crate) token: Arc<Authentic>,
     pub(crate) proven: bool,
+    /// How it was shown.
+    pub(crate) holder: Holder,
     /// What it was judged by; open connections are judged by the same again.
     pub(crate) rule: Rule,
     /// Until when the server's own word counts, when it was asked.
@@ -148,7 +154,7 @@ pub(crate) enum Outcome {
     Pass(Verified),
     Refuse(Refusal),
     /// Ask the server about this token; the claims are there if its signature could be verified.
-    Ask(String, Option<Arc<Authentic>>),
+    Ask(String, Option<Arc<Authentic>>, Holder),
 }
 
 impl Verifier {
@@ -176,6 +182,7 @@ impl Verifier {
             metrics: Metrics::default(),
             connected: AtomicBool::new(false),
             stream_grace_ms: config.stream_grace_ms,
+            proofs: Proofs::new(config.proofs),
             policies: Mutex::new(config.policies),
             catching_up: AtomicBool::new(false),
             cache: Cache::new(config.cache_slots),
@@ -246,12 +253,17 @@ impl Verifier {
         }
     }
 
-    /// Judges a token for one request.
+    /// Judges a bearer token for one request. One that is bound to a key is refused: [`crate::VerifyLayer`] and [`Verifier::verify_request`]
+    /// look at its proof.
     ///
     /// # Errors
     /// [`Refusal`]: its code, and the response that says so.
     pub async fn verify(&self, token: &str, rule: &Rule) -> Result<Verified, Refusal> {
-        let outcome = self.outcome(token, rule);
+        self.verify_as(token, Holder::Bearer, rule).await
+    }
+
+    pub(crate) async fn verify_as(&self, token: &str, holder: Holder, rule: &Rule) -> Result<Verified, Refusal> {
+        let outcome = self.outcome(token, rule, |_| Ok((holder, None)));
         self.finish(outcome, rule).await
     }
 
@@ -260,7 +272,25 @@ impl Verifier {
     /// # Errors
     /// [`Refusal`], `token_missing` among them.
     pub async fn verify_headers(&self, headers: &HeaderMap, rule: &Rule) -> Result<Verified, Refusal> {
-        let outcome = self.outcome_of(headers, rule);
+        let called = Called { address: None, method: &Method::GET, path: "/" };
+        let outcome = self.outcome_of(headers, &called, rule);
+        self.finish(outcome, rule).await
+    }
+
+    /// As [`Verifier::verify_headers`], for bearer tokens and for those that are bound to a key: by scheme DPoP, with a proof for this request at
+    /// `address` (RFC 9449 §7).
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub async fn verify_request(
+        &self,
+        method: &Method,
+        path: &str,
+        headers: &HeaderMap,
+        address: &Address,
+        rule: &Rule,
+    ) -> Result<Verified, Refusal> {
+        let outcome = self.outcome_of(headers, &Called { address: Some(address), method, path }, rule);
         self.finish(outcome, rule).await
     }
 
@@ -268,35 +298,72 @@ impl Verifier {
         match outcome {
             Outcome::Pass(verified) => Ok(verified),
             Outcome::Refuse(refusal) => Err(refusal),
-            Outcome::Ask(token, claims) => self.ask_server(&token, claims, rule).await,
+            Outcome::Ask(token, claims, holder) => self.ask_server(&token, claims, holder, rule).await,
         }
     }
 
-    pub(crate) fn outcome_of(&self, headers: &HeaderMap, rule: &Rule) -> Outcome {
-        match bearer(headers) {
-            Ok(token) => self.outcome(token, rule),
+    pub(crate) fn outcome_of(&self, headers: &HeaderMap, called: &Called<'_>, rule: &Rule) -> Outcome {
+        match authorization(headers) {
+            Ok((Scheme::Bearer, token)) => self.outcome(token, rule, |_| Ok((Holder::Bearer, None))),
+            Ok((Scheme::Dpop, token)) => self.outcome(token, rule, |now| {
+                let proven = self.shared.proofs.prove(headers, called, token, now)?;
+                Ok((Holder::Key(proven.key), Some(proven.once)))
+            }),
             Err(code) => Outcome::Refuse(self.refuse(code, None)),
         }
     }
 
-    /// The judgement of one request, without waiting for anything.
-    pub(crate) fn outcome(&self, token: &str, rule: &Rule) -> Outcome {
+    /// The judgement of one request, without waiting for anything. `shown` says how the token is shown: by whom, and by which proof; it is asked only
+    /// about tokens that are worth the work.
+    fn outcome(
+        &self,
+        token: &str,
+        rule: &Rule,
+        shown: impl FnOnce(Time) -> Result<(Holder, Option<Digest>), BadProof>,
+    ) -> Outcome {
         let view = self.shared.view.load();
         let (now, wall) = real::clocks();
-        let (verdict, claims) = match self.authentic(&view, token) {
-            Ok(token) => (judge_claims(&view, &token, &self.shared.expect, rule.policy, now, wall), Some(token)),
-            Err(reason) => (unauthentic(&view, token, reason, rule.policy, now, wall), None),
+        let (verdict, claims, shown) = match self.authentic(&view, token) {
+            Ok(token) => match shown(view.known.clock(now, wall)) {
+                Ok(shown) => {
+                    let verdict = judge_claims(&view, &token, &shown.0, &self.shared.expect, rule.policy, now, wall);
+                    (verdict, Some(token), shown)
+                }
+                Err(bad) => return self.refuse_proof(bad),
+            },
+            Err(reason) => {
+                let verdict = unauthentic(&view, token, reason, rule.policy, now, wall);
+                let asks = verdict.decision == Decision::Introspect;
+                match if asks { shown(view.known.clock(now, wall)) } else { Ok((Holder::Bearer, None)) } {
+                    Ok(shown) => (verdict, None, shown),
+                    Err(bad) => return self.refuse_proof(bad),
+                }
+            }
         };
         if verdict.catch_up {
             self.catch_up();
         }
-        match (self.with_record(verdict, &view), claims) {
+        let (decision, (holder, once)) = (self.with_record(verdict, &view), shown);
+        // A proof is used up by a token that is good, so that nobody fills the memory with others.
+        if let (Some(once), false) = (once, matches!(decision, Decision::Refuse(_))) {
+            match self.shared.proofs.first(&once, now) {
+                First::Yes => {}
+                First::No => return self.refuse_proof(BadProof::Replayed),
+                First::Full => return Outcome::Refuse(self.refuse(Code::Overloaded, None)),
+            }
+        }
+        match (decision, claims) {
             (Decision::Refuse(reason), _) => Outcome::Refuse(self.refuse(reason.code(), Some(reason))),
-            (Decision::Introspect, claims) => Outcome::Ask(token.to_owned(), claims),
-            (decision, Some(token)) => self.pass(token, decision == Decision::Accept, rule),
+            (Decision::Introspect, claims) => Outcome::Ask(token.to_owned(), claims, holder),
+            (decision, Some(token)) => self.pass(token, holder, decision == Decision::Accept, rule),
             // Only authentic claims are accepted; this arm cannot be reached, and refuses if it ever is.
             (_, None) => Outcome::Refuse(self.refuse(Code::TokenMalformed, None)),
         }
+    }
+
+    fn refuse_proof(&self, bad: BadProof) -> Outcome {
+        let reason = Reason::Proof(bad);
+        Outcome::Refuse(self.refuse(reason.code(), Some(reason)))
     }
 
     /// A token ahead of the log is looked up in the record of such.
@@ -325,7 +392,15 @@ impl Verifier {
     pub(crate) fn rejudge(&self, verified: &Verified) -> Carries {
         let view = self.shared.view.load();
         let (now, wall) = real::clocks();
-        let verdict = judge_claims(&view, &verified.token, &self.shared.expect, verified.rule.policy, now, wall);
+        let verdict = judge_claims(
+            &view,
+            &verified.token,
+            &verified.holder,
+            &self.shared.expect,
+            verified.rule.policy,
+            now,
+            wall,
+        );
         if verdict.catch_up {
             self.catch_up();
         }
@@ -347,14 +422,16 @@ impl Verifier {
     }
 
     /// The scopes of a route, held against a token that is good.
-    fn allowed(&self, token: Arc<Authentic>, rule: &Rule) -> Result<Verified, Refusal> {
+    fn allowed(&self, token: Arc<Authentic>, holder: Holder, rule: &Rule) -> Result<Verified, Refusal> {
+        // Asked here too, for what the server vouches for was not judged here.
+        holder.fits(token.claims().cnf.as_ref()).map_err(|reason| self.refuse(reason.code(), Some(reason)))?;
         self.reaches(&token, rule)?;
         let (rule, verifier) = (rule.clone(), self.clone());
-        Ok(Verified { token, proven: true, rule, vouched_until: None, verifier })
+        Ok(Verified { token, proven: true, holder, rule, vouched_until: None, verifier })
     }
 
-    fn pass(&self, token: Arc<Authentic>, proven: bool, rule: &Rule) -> Outcome {
-        match self.allowed(token, rule) {
+    fn pass(&self, token: Arc<Authentic>, holder: Holder, proven: bool, rule: &Rule) -> Outcome {
+        match self.allowed(token, holder, rule) {
             Ok(verified) => {
                 let metrics = &self.shared.metrics;
                 if proven {
@@ -382,13 +459,14 @@ impl Verifier {
         &self,
         token: &str,
         claims: Option<Arc<Authentic>>,
+        holder: Holder,
         rule: &Rule,
     ) -> Result<Verified, Refusal> {
         let asked = real::mono();
         let claims = self.shared.introspection.ask(token, claims, &self.shared.expect).await;
         let claims = claims.map_err(|code| self.refuse(code, None))?;
         let bound_ms = self.shared.view.load().known.bound_ms;
-        match self.allowed(claims, rule) {
+        match self.allowed(claims, holder, rule) {
             Ok(mut verified) => {
                 self.shared.metrics.introspected.up();
                 verified.vouched_until = Some(asked.plus(bound_ms));
@@ -412,8 +490,15 @@ fn is_loopback(uri: &http::Uri) -> bool {
     host == "localhost" || host.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
 }
 
-/// The one bearer token of a request (RFC 6750 §2.1). More than one `Authorization` is an attempt at confusion.
-fn bearer(headers: &HeaderMap) -> Result<&str, Code> {
+/// By what a token is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Scheme {
+    Bearer,
+    Dpop,
+}
+
+/// The one token of a request (RFC 6750 §2.1, RFC 9449 §7.1). More than one `Authorization` is an attempt at confusion.
+fn authorization(headers: &HeaderMap) -> Result<(Scheme, &str), Code> {
     let mut all = headers.get_all(header::AUTHORIZATION).iter();
     let value = all.next().ok_or(Code::TokenMissing)?;
     if all.next().is_some() {
@@ -421,11 +506,13 @@ fn bearer(headers: &HeaderMap) -> Result<&str, Code> {
     }
     let value = value.to_str().map_err(|_| Code::TokenMalformed)?;
     let (scheme, token) = value.split_once(' ').unwrap_or((value, ""));
-    if !scheme.eq_ignore_ascii_case("bearer") {
-        return Err(Code::TokenMissing);
-    }
+    let scheme = match scheme {
+        scheme if scheme.eq_ignore_ascii_case("bearer") => Scheme::Bearer,
+        scheme if scheme.eq_ignore_ascii_case("dpop") => Scheme::Dpop,
+        _ => return Err(Code::TokenMissing),
+    };
     match token.trim_matches(' ') {
         "" => Err(Code::TokenMissing),
-        token => Ok(token),
+        token => Ok((scheme, token)),
     }
 }

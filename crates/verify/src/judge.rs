@@ -1,6 +1,7 @@
 //! The judgement itself.
-use crate::Keys;
+use crate::{Holder, Keys};
 use portcullis_feed::{Knowledge, Mono, Policy, Subject, set};
+use portcullis_wire::dpop::BadProof;
 use portcullis_wire::jws::{ACCESS_TOKEN_TYP, Compact, Malformed};
 use portcullis_wire::{AccessClaims, Code, KeyId, Rev, Time};
 use std::sync::Arc;
@@ -81,6 +82,12 @@ pub enum Reason {
     Issuer,
     /// For another audience.
     Audience,
+    /// It is bound to a key, and was shown without a proof of that (RFC 9449 §7.2).
+    Bound,
+    /// It is bound to another key than the one that was proven, or to none.
+    NotItsKey,
+    /// The proof of the key is wrong.
+    Proof(BadProof),
     /// It claims a longer life than the server gives.
     TooLong,
     /// Past its `exp`, or what could end it may be forgotten already.
@@ -116,6 +123,7 @@ impl Reason {
                 Code::TokenMalformed
             }
             Self::TooLong | Self::AheadOfLog { .. } => Code::TokenMalformed,
+            Self::Bound | Self::NotItsKey | Self::Proof(_) => Code::ProofInvalid,
             Self::Expired => Code::TokenExpired,
             Self::Ended { .. } | Self::OlderEpoch | Self::KeyDead => Code::TokenRevoked,
             Self::Stale { .. } => Code::TokenStale,
@@ -131,6 +139,9 @@ impl Reason {
             Self::Signature => "signature",
             Self::Issuer => "issuer",
             Self::Audience => "audience",
+            Self::Bound => "bound",
+            Self::NotItsKey => "not_its_key",
+            Self::Proof(_) => "proof",
             Self::TooLong => "too_long",
             Self::Expired => "expired",
             Self::Ended { .. } => "ended",
@@ -194,16 +205,27 @@ pub fn authenticate(keys: &Keys, token: &str) -> Result<Authentic, Reason> {
     }
 }
 
-/// Judges verified claims at one moment. To be asked at every request. `wall` is the wall clock, read no later than `now`.
+/// Judges verified claims, shown by `holder`, at one moment. To be asked at every request. `wall` is the wall clock, read no later than `now`.
 ///
 /// What is certain comes before what is not: a token that is known to be dead is refused as such even without a lease.
-pub fn judge_claims(view: &View, token: &Authentic, expect: &Expect, policy: Policy, now: Mono, wall: Time) -> Verdict {
+pub fn judge_claims(
+    view: &View,
+    token: &Authentic,
+    holder: &Holder,
+    expect: &Expect,
+    policy: Policy,
+    now: Mono,
+    wall: Time,
+) -> Verdict {
     let (known, claims) = (&view.known, &token.claims);
     if claims.iss != expect.issuer {
         return Verdict::refuse(Reason::Issuer);
     }
     if !claims.aud.contains(&expect.audience) {
         return Verdict::refuse(Reason::Audience);
+    }
+    if let Err(reason) = holder.fits(claims.cnf.as_ref()) {
+        return Verdict::refuse(reason);
     }
     if !known.synced {
         return unknown_yet(policy);
@@ -263,13 +285,14 @@ fn unknown_yet(policy: Policy) -> Verdict {
 pub fn judge(
     view: &View,
     token: &str,
+    holder: &Holder,
     expect: &Expect,
     policy: Policy,
     now: Mono,
     wall: Time,
 ) -> (Verdict, Option<Authentic>) {
     match authenticate(&view.keys, token) {
-        Ok(token) => (judge_claims(view, &token, expect, policy, now, wall), Some(token)),
+        Ok(token) => (judge_claims(view, &token, holder, expect, policy, now, wall), Some(token)),
         Err(reason) => (unauthentic(view, token, reason, policy, now, wall), None),
     }
 }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 #[derive(Clone)]
-struct Key {
+pub(crate) struct Key {
     alg: Algorithm,
     public: ParsedPublicKey,
 }
@@ -26,7 +26,7 @@ impl Keys {
         let mut keys = BTreeMap::new();
         for jwk in jwks {
             let once = jwks.iter().filter(|other| other.kid == jwk.kid).count() == 1;
-            if let Some(key) = parse(jwk).filter(|_| once) {
+            if let Some(key) = parse_one(jwk).filter(|_| once) {
                 keys.insert(jwk.kid, key);
             }
         }
@@ -50,12 +50,18 @@ impl Keys {
 
     /// Whether `signature` over `input` is this key's, by the algorithm that the key is bound to; `None` without such a key.
     pub fn verifies(&self, kid: KeyId, alg: Algorithm, input: &[u8], signature: &[u8]) -> Option<bool> {
-        let key = self.keys.get(&kid)?;
-        Some(key.alg == alg && key.public.verify_sig(input, signature).is_ok())
+        Some(self.keys.get(&kid)?.verifies(alg, input, signature))
     }
 }
 
-fn parse(jwk: &Jwk) -> Option<Key> {
+impl Key {
+    /// Whether `signature` over `input` is this key's, by the algorithm that it is bound to.
+    pub(crate) fn verifies(&self, alg: Algorithm, input: &[u8], signature: &[u8]) -> bool {
+        self.alg == alg && self.public.verify_sig(input, signature).is_ok()
+    }
+}
+
+pub(crate) fn parse_one(jwk: &Jwk) -> Option<Key> {
     if jwk.usage != "sig" {
         return None;
     }

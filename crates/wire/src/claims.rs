@@ -1,5 +1,5 @@
 //! The claims of an access token (RFC 9068 §2.2), plus what makes it revocable: `sid`, `rev`, `epoch`, `gid`.
-use crate::{AccountId, ClientId, Epoch, GrantId, Rev, SessionId, Time, TokenId};
+use crate::{AccountId, ClientId, Digest, Epoch, GrantId, Rev, SessionId, Time, TokenId, b64};
 use alloc::{boxed::Box, string::String, vec, vec::Vec};
 use serde::{Deserialize, Serialize};
 
@@ -43,6 +43,10 @@ pub struct AccessClaims {
     /// Who acts for the subject (RFC 8693 §4.1).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub act: Option<Box<Actor>>,
+    /// The clients through whose hands it came, by exchange (RFC 8693), nearest first; the last one is whose grant it is. An end
+    /// of each of them ends it, as one of `client_id` does.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub via: Vec<ClientId>,
     /// The key that whoever shows the token must prove to hold (RFC 9449 §6.1).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cnf: Option<Confirmation>,
@@ -53,6 +57,13 @@ pub struct AccessClaims {
 pub struct Confirmation {
     /// Its thumbprint (RFC 7638) by SHA-256, base64url.
     pub jkt: String,
+}
+
+impl Confirmation {
+    /// Of the key with this thumbprint.
+    pub fn of(thumbprint: Digest) -> Self {
+        Self { jkt: b64::encode(&thumbprint.0) }
+    }
 }
 
 /// An actor and the actor before it (RFC 8693 §4.1).
@@ -108,6 +119,14 @@ impl AccessClaims {
     /// Whether the token has this scope.
     pub fn has_scope(&self, scope: &str) -> bool {
         self.scope.split(' ').any(|s| s == scope)
+    }
+    /// The client that it was issued to and every one that it came through, nearest first.
+    pub fn clients(&self) -> impl Iterator<Item = ClientId> + '_ {
+        core::iter::once(self.client_id).chain(self.via.iter().copied())
+    }
+    /// The client that was granted what it is about.
+    pub fn origin(&self) -> ClientId {
+        self.via.last().copied().unwrap_or(self.client_id)
     }
     /// The subject and every actor, nearest first.
     pub fn accounts(&self) -> impl Iterator<Item = AccountId> + '_ {

@@ -35,6 +35,10 @@ impl Algorithm {
             Self::Ed25519 => "Ed25519",
         }
     }
+    /// From the name in a header: Ed25519 by its old name too (RFC 9864 §2.2).
+    pub fn of_header(name: &str) -> Option<Self> {
+        if name == "EdDSA" { Some(Self::Ed25519) } else { Self::parse(name) }
+    }
     /// From the name in a setting.
     pub fn parse(name: &str) -> Option<Self> {
         [Self::Es256, Self::Rs256, Self::Ed25519].into_iter().find(|alg| alg.name() == name)
@@ -231,12 +235,7 @@ impl<'a> Compact<'a> {
         if foreign.iter().any(|member| member.is_some()) {
             return Err(Malformed::ForeignHeader);
         }
-        let alg = match header.alg.as_str() {
-            "ES256" => Algorithm::Es256,
-            "RS256" => Algorithm::Rs256,
-            "Ed25519" | "EdDSA" => Algorithm::Ed25519,
-            _ => return Err(Malformed::Algorithm),
-        };
+        let alg = Algorithm::of_header(&header.alg).ok_or(Malformed::Algorithm)?;
         let given = header.typ.as_deref().unwrap_or("");
         let given = match given.get(..12) {
             Some(prefix) if prefix.eq_ignore_ascii_case("application/") => &given[12..],
@@ -262,7 +261,17 @@ pub fn signing_input(
     typ: &str,
     claims: &impl Serialize,
 ) -> Result<String, serde_json::Error> {
-    let header = format!(r#"{{"typ":"{typ}","alg":"{}","kid":"{kid}"}}"#, alg.name());
+    signing_input_as(alg.name(), kid, typ, claims)
+}
+
+/// The same, with the algorithm by a name of the caller's: Ed25519 has two (RFC 9864 §2.2).
+pub fn signing_input_as(
+    alg: &str,
+    kid: KeyId,
+    typ: &str,
+    claims: &impl Serialize,
+) -> Result<String, serde_json::Error> {
+    let header = format!(r#"{{"typ":"{typ}","alg":"{alg}","kid":"{kid}"}}"#);
     Ok(format!("{}.{}", b64::encode(header.as_bytes()), b64::encode(&serde_json::to_vec(claims)?)))
 }
 

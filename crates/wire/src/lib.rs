@@ -10,12 +10,15 @@
 #![no_std]
 extern crate alloc;
 
+pub mod assertion;
 pub mod b64;
 pub mod chain;
 pub mod claims;
+pub mod dpop;
 pub mod frame;
 pub mod ids;
 pub mod json;
+pub mod jwk;
 pub mod jws;
 pub mod problem;
 pub mod secret;

@@ -45,6 +45,8 @@ codes! {
     TokenRevoked = "token_revoked", 401, "This token was revoked";
     /// Its claims are out of date: refresh, then go on.
     TokenStale = "token_stale", 401, "This token is out of date; refresh it";
+    /// The token is bound to a key, and the proof of that key is missing or wrong (RFC 9449).
+    ProofInvalid = "proof_invalid", 401, "The proof of this token's key is not valid";
     /// The account is blocked (said only to who proved every factor).
     AccountBlocked = "account_blocked", 403, "This account is blocked";
     /// The actor may not do this.

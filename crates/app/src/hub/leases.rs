@@ -30,6 +30,19 @@ impl Hub {
         }
     }
 
+    /// Resolves when tokens are judged here by everything that was committed up to this snapshot; nearly always at once. Who was
+    /// told that a token is revoked may ask about it in the same breath, at another node too.
+    pub(crate) async fn caught_up(&self, stamp: &Stamp) -> Result<(), AppError> {
+        let (epoch, applied) = {
+            let view = self.inner.view.load();
+            (view.known.epoch, view.known.applied)
+        };
+        if (epoch, applied) >= (stamp.epoch, stamp.head) {
+            return Ok(());
+        }
+        self.read_after_now().await.map(drop)
+    }
+
     /// Takes an acknowledgement and gives a lease. The answer's head comes from a read begun after this call, so its age is 0.
     pub async fn acknowledge(&self, client: ClientId, request: &AckRequest) -> Result<AckAnswer, AppError> {
         let arrived = real::mono();

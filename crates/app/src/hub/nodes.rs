@@ -15,7 +15,7 @@ use portcullis_feed::{Mono, fleet};
 use portcullis_store::{News, NodeRow, StoreError};
 use portcullis_wire::{ClientId, InstanceId, NodeId, Rev};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -310,7 +310,6 @@ impl Hub {
     async fn round(&self) -> Result<(), StoreError> {
         self.look_at_nodes().await?;
         self.believe_the_others().await?;
-        self.look_at_what_others_were_told().await?;
         if let Some(rev) = self.asked() {
             // Others wait: verifiers here are asked to speak now, too.
             if self.inner.prompt.fetch_max(rev.0, Ordering::AcqRel) < rev.0 {
@@ -318,7 +317,9 @@ impl Hub {
                 self.bump();
             }
         }
+        // Before the look: that may fail for long, and without its row the node gives no leases.
         self.write_row(false).await?;
+        self.look_at_what_others_were_told().await?;
         self.remove_the_silent().await
     }
 
@@ -357,15 +358,14 @@ impl Hub {
         Ok(())
     }
 
-    /// A standby has taken over: no lease rests on what it says before that look.
-    pub(super) async fn look_after_a_failover(&self) {
-        let (Some(nodes), Some(commits)) = (self.nodes(), self.inner.store.commits()) else { return };
-        if nodes.timeline.swap(commits.timeline, Ordering::AcqRel) != commits.timeline
-            && let Err(error) = self.inner.store.look_at_others().await
-        {
-            tracing::warn!(%error, "what other nodes were told could not be looked at");
-            nodes.timeline.store(0, Ordering::Release); // at the next read
+    /// A standby has taken over: no lease rests on what it says before that look. When that fails, the next read tries it again.
+    pub(super) async fn look_after_a_failover(&self) -> Result<(), StoreError> {
+        let (Some(nodes), Some(commits)) = (self.nodes(), self.inner.store.commits()) else { return Ok(()) };
+        if nodes.timeline.load(Ordering::Acquire) != commits.timeline {
+            self.inner.store.look_at_others().await?;
+            nodes.timeline.store(commits.timeline, Ordering::Release);
         }
+        Ok(())
     }
 
     /// The newest position that another node waits for.
@@ -532,6 +532,25 @@ impl Hub {
         all.sort_by_key(|one| (one.listed.instance.id, one.listed.heard_ms_ago.unwrap_or(i64::MAX)));
         all.dedup_by_key(|one| one.listed.instance.id);
         (head, all)
+    }
+
+    /// Instances that have a row and that no node knows, as far as all nodes say so: of one that lists as many as it can, what
+    /// comes after the last one is not known.
+    pub async fn instances_nowhere(&self) -> Result<BTreeSet<InstanceId>, StoreError> {
+        let Some(nodes) = self.nodes() else { return Ok(BTreeSet::new()) };
+        // The rows first: who comes meanwhile is none of them, or is listed.
+        let rows = self.inner.store.list_instances().await?;
+        let mut nowhere: BTreeSet<InstanceId> = rows.into_iter().map(|row| row.id).collect();
+        for (_, body) in self.lists_of_others(nodes).await {
+            let Some(list) = body.list else { return Ok(BTreeSet::new()) };
+            let ids: BTreeSet<InstanceId> = list.iter().map(|row| row.id).collect();
+            let last = ids.last().filter(|_| list.len() >= LISTED);
+            nowhere.retain(|id| !ids.contains(id) && last.is_none_or(|last| id < last));
+        }
+        let silent = nodes.seen.borrow().others.values().any(|other| other.body.is_none());
+        let state = self.state();
+        nowhere.retain(|id| !silent && !state.secrets.contains_key(id));
+        Ok(nowhere)
     }
 
     fn placed(&self, listed: fleet::Listed, node: Option<NodeId>, version: String) -> Placed {

@@ -7,11 +7,12 @@ use super::{Hub, new_secret};
 use crate::{AppError, real};
 use bytes::Bytes;
 use portcullis_domain::Chance as _;
-use portcullis_domain::changes::{Change, Changes};
+use portcullis_domain::changes::{Change, Changes, Conflict};
 use portcullis_domain::model::{Client, Instance};
 use portcullis_feed::Policies;
 use portcullis_feed::fleet::StreamNumber;
 use portcullis_feed::publisher::Resume;
+use portcullis_store::CommitError;
 use portcullis_wire::frame::{Entries, Snapshot, VERSION};
 use portcullis_wire::{ClientId, Code, Epoch, InstanceId, Rev, SecretString};
 use std::collections::VecDeque;
@@ -83,10 +84,14 @@ impl Hub {
             return Err(AppError::Fault(why.into()));
         }
         let from = opening.last_event_id.as_deref().and_then(|text| self.parse_position(text));
-        let (id, secret) = self.introduce(client, &opening).await?;
         if let Some(shown) = &from {
-            self.shown(id, shown).await?;
+            // Before anything is written for who shows it.
+            self.shown(client.id, shown).await?;
+            if let Some(why) = self.why_not_ready() {
+                return Err(AppError::Fault(why.into()));
+            }
         }
+        let (id, secret) = self.introduce(client, &opening).await?;
         let version = self.inner.version.subscribe();
         let mut state = self.state();
         if state.closed_clients.contains_key(&client.id) {
@@ -163,6 +168,7 @@ impl Hub {
                 .get(id)
                 .is_some_and(|(owner, digest)| *owner == client.id && *digest == secret.digest())
         });
+        let is_known = known.is_some();
         let (secret, steps) = match known {
             Some((id, secret)) => {
                 row.id = *id;
@@ -177,7 +183,7 @@ impl Hub {
         };
         // To its end even if the verifier hangs up: a row that is not counted here would be nobody's to remove.
         let (hub, id) = (self.clone(), row.id);
-        let settled = tokio::spawn(async move { hub.settle(row, steps).await }).await;
+        let settled = tokio::spawn(async move { hub.settle(row, steps, is_known).await }).await;
         settled.unwrap_or_else(|error| Err(AppError::Fault(error.to_string().into())))?;
         Ok((id, secret))
     }
@@ -196,9 +202,16 @@ impl Hub {
         Ok(())
     }
 
-    /// Commits an instance's row, and counts it from then on.
-    async fn settle(&self, row: Instance, steps: Vec<Change>) -> Result<(), AppError> {
-        self.inner.store.commit(Changes { steps, ..Changes::default() }).await?;
+    /// Commits an instance's row, and counts it from then on. The row of one that is known here may have been taken away by
+    /// another node, which knows nothing of it: then it is made again, with the same id and secret.
+    async fn settle(&self, row: Instance, steps: Vec<Change>, is_known: bool) -> Result<(), AppError> {
+        match self.inner.store.commit(Changes { steps, ..Changes::default() }).await {
+            Err(CommitError::Conflict(Conflict::Missing)) if is_known => {
+                let steps = vec![Change::InsertInstance(row.clone())];
+                self.inner.store.commit(Changes { steps, ..Changes::default() }).await?;
+            }
+            other => drop(other?),
+        }
         let counted = {
             let mut state = self.state();
             let counted = state.fleet.known(super::instance(&row), real::mono());
@@ -221,6 +234,7 @@ impl Hub {
         if self.state().fleet.no_room(row.id, row.client).is_none() {
             return Ok(None);
         }
+        // Where several nodes are, one of these may be at another now: its row is made again when it opens its next stream.
         let gone = self.prune_instances(0);
         if gone.is_empty() { Err(AppError::Overloaded) } else { Ok(Some(Change::RemoveInstances(gone))) }
     }

@@ -1,8 +1,9 @@
 //! The authorization endpoint, without its pages.
-use super::as_grant_error;
+use super::{as_grant_error, refuse};
 use crate::{Acted, App, AppError, Caller};
 use portcullis_domain::authorize::{Asked, grant_code, usable};
 use portcullis_domain::model::Client;
+use portcullis_domain::refused::OAuthError;
 use portcullis_domain::view::AppView;
 use portcullis_wire::{AccountId, ClientId, Digest, SecretString, Time, b64};
 use std::net::IpAddr;
@@ -36,6 +37,13 @@ impl App {
         ip: Option<IpAddr>,
     ) -> Result<SecretString, AppError> {
         let load = || async {
+            if let Some(pushed) = asked.pushed {
+                let ticket = self.pushed_ticket(pushed).await?.map(|view| view.ticket);
+                if ticket.is_none_or(|ticket| ticket.used.is_some()) {
+                    let detail = "this pushed request was used before";
+                    return Err(refuse(OAuthError::InvalidRequestUri, detail));
+                }
+            }
             let view = self.app_view(caller, client).await?;
             view.ok_or(AppError::Unauthenticated(portcullis_wire::Code::TokenRevoked))
         };
@@ -44,6 +52,11 @@ impl App {
             Acted::Done(code, _) | Acted::Answered(code) => Ok(code),
             Acted::Before(_) => Err(AppError::Fault("a code has no repeat key".into())),
         }
+    }
+
+    /// What stands for a page that was shown, so that an answer to it cannot be made up.
+    pub fn shown(&self, what: &str) -> String {
+        b64::encode(&self.keys().mac().tag(b"shown", &[what.as_bytes()]))
     }
 
     /// A mark of when this request first came, that nobody else can make: a sign-in after it is the one that it asked for.

@@ -15,6 +15,15 @@ pub enum Proof {
     Post(String, SecretString),
     /// By `client_id` alone: a public client, which nothing proves.
     Named(String),
+    /// By an assertion (RFC 7523 §2.2).
+    Assertion {
+        /// `client_id`, which may be left out.
+        client_id: Option<String>,
+        /// `client_assertion`.
+        assertion: SecretString,
+        /// The path that it was sent to.
+        endpoint: &'static str,
+    },
 }
 
 /// A client that is there and on.
@@ -44,6 +53,10 @@ impl App {
         let (id, secret) = match proof {
             Proof::Basic(id, secret) | Proof::Post(id, secret) => (id, Some(secret)),
             Proof::Named(id) => (id, None),
+            Proof::Assertion { client_id, assertion, endpoint } => {
+                let client = self.asserted_client(client_id.as_deref(), assertion.expose(), endpoint).await?;
+                return Ok(Known { client, proven: true });
+            }
         };
         let client = self.client_by_text(id).await?.filter(|client| !client.disabled).ok_or_else(refused)?;
         let public = client.kind == ClientKind::Public && client.id != ClientId::FIRST_PARTY;

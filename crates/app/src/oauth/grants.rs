@@ -1,12 +1,11 @@
 //! What somebody allowed, and how they take it back.
 use crate::{Acted, App, AppError, Caller, RepeatKey, Revoked};
-use portcullis_domain::changes::{Change, Changes, Expect};
-use portcullis_domain::event::NewEvent;
-use portcullis_domain::kernel::{self, By, Door, Scope};
+use portcullis_domain::kernel::By;
 use portcullis_domain::model::{Client, Consent, SessionKind};
 use portcullis_domain::view::GrantView;
+use portcullis_domain::withdraw::{ends, withdraw};
 use portcullis_domain::{Chance, Decision, Refused};
-use portcullis_wire::{AccountId, ClientId, SessionId, Time, TokenId};
+use portcullis_wire::{AccountId, ClientId, Time};
 
 /// The most grants of one account that are looked at in one act.
 pub(super) const MAX_GRANTS: u32 = 1000;
@@ -96,49 +95,4 @@ fn connected(client: Client, consent: Consent, grants: &[GrantView]) -> Connecte
         last_used_at: own.iter().map(|view| view.grant.family.made_at).max(),
         client,
     }
-}
-
-/// Everything that a client has of an account ends: its own sessions there, its grants under others, and by the next
-/// generation what is on its way. A grant that the decision has not seen makes it a Conflict, so none slips through.
-fn withdraw(
-    account: AccountId,
-    consent: &Consent,
-    grants: &[GrantView],
-    by: &By<'_>,
-    chance: &mut dyn Chance,
-) -> Decision<()> {
-    let client = consent.client;
-    let besides = grants.iter().map(|view| view.grant.id).collect();
-    let mut changes = ends(account, client, grants, by, chance);
-    changes.steps.insert(0, Change::WithdrawConsent { account, client, generation: consent.generation });
-    changes.expects.push(Expect::NoOtherGrants { account, client, besides });
-    Decision { outcome: Ok(()), changes }
-}
-
-/// The ends of these grants, with one record for all.
-fn ends(account: AccountId, client: ClientId, grants: &[GrantView], by: &By<'_>, chance: &mut dyn Chance) -> Changes {
-    let mut changes = Changes { expects: by.expects().into_iter().collect(), ..Changes::default() };
-    let own = |view: &GrantView| match view.session.client == Some(client) {
-        true => Scope::Session { account, session: view.session.id },
-        false => Scope::Grant { account, session: view.session.id, grant: view.grant.id },
-    };
-    let mut scopes: Vec<Scope> = grants.iter().map(own).collect();
-    // Nothing lives: an entry that matches nothing moves the log on, so that the act has its rev.
-    if scopes.is_empty() {
-        let token = TokenId::from_bits(chance.bits());
-        scopes.push(Scope::Token { account, session: SessionId::from_bits(0), token });
-    }
-    for (n, scope) in scopes.into_iter().enumerate() {
-        let one = kernel::end(Door::ConsentWithdrawn, scope, None, by, chance);
-        changes.expects.extend(one.expects.into_iter().filter(|expect| !matches!(expect, Expect::Alive { .. })));
-        changes.steps.extend(one.steps);
-        if n == 0 {
-            let about = |event: NewEvent| match by.actor.session() {
-                Some(session) => event.session(session).client(client),
-                None => event.client(client),
-            };
-            changes.events.extend(one.events.into_iter().map(about));
-        }
-    }
-    changes
 }

@@ -5,9 +5,9 @@ use portcullis_domain::account;
 use portcullis_domain::changes::{Change, Changes};
 use portcullis_domain::client::{AuthMethod, Profile};
 use portcullis_domain::event::{EventKind, NewEvent};
-use portcullis_domain::model::{Client, ClientKind};
+use portcullis_domain::model::{Account, Client, ClientKind};
 use portcullis_domain::view::ClientView;
-use portcullis_domain::{Chance, Decision, Refused};
+use portcullis_domain::{Chance, Decision, Refused, service};
 use portcullis_wire::{ClientId, EventId, Millis, SecretString, b64};
 
 /// For how long at most an old secret counts beside the new one, in milliseconds: 30 days.
@@ -33,13 +33,7 @@ impl App {
     pub(crate) fn checked_profile(&self, kind: ClientKind, profile: Profile) -> Result<Profile, AppError> {
         let rules = &self.settings().rules;
         let longest_s = u32::try_from(rules.access_ttl.max(rules.longest_ttl) / 1000).unwrap_or(u32::MAX);
-        let profile = profile.checked(kind, longest_s)?;
-        let signs = self.keys().id_algorithm();
-        if profile.id_token_alg().is_some_and(|alg| alg != signs) {
-            let detail = format!("this server signs with {}", signs.name());
-            return Err(Refused::InvalidValue { field: "id_token_signed_response_alg", detail }.into());
-        }
-        Ok(profile)
+        Ok(profile.checked(kind, longest_s)?)
     }
 
     /// Changes a client's name and profile.
@@ -53,7 +47,7 @@ impl App {
         patch: ClientPatch,
     ) -> Result<Client, AppError> {
         let name = patch.name.as_deref().map(|name| account::check_text("name", name)).transpose()?;
-        self.change_client(admin, id, EventKind::ClientChanged, |client| {
+        let client = self.change_client(admin, id, EventKind::ClientChanged, |client| {
             let mut next = client.clone();
             if let Some(name) = &name {
                 next.name.clone_from(name);
@@ -62,8 +56,10 @@ impl App {
                 next.profile = self.checked_profile(client.kind, merged(&client.profile, members)?)?;
             }
             Ok(next)
-        })
-        .await
+        });
+        let client = client.await?;
+        self.ensure_id_key(&client.profile).await?;
+        Ok(client)
     }
 
     /// Gives a client another secret, shown once. The old one counts for `overlap` milliseconds more, so that a fleet can be
@@ -88,6 +84,12 @@ impl App {
                 let detail = "this client has no secret".into();
                 return Err(Refused::InvalidValue { field: "client_id", detail }.into());
             };
+            // Who repeats a call whose answer got lost must not lose the secret that a fleet still uses.
+            if overlap > 0 && client.old_secret.is_some_and(|(_, until)| self.now() < until) {
+                let detail =
+                    "the secret before this one still counts: wait until old_secret_until, or rotate with overlap_s 0";
+                return Err(Refused::Conflict { detail: detail.into() }.into());
+            }
             let old_secret = (overlap > 0).then(|| (old, self.now().plus(overlap)));
             Ok(Client { secret: Some(secret.digest()), old_secret, ..client.clone() })
         });
@@ -110,19 +112,24 @@ impl App {
         }
         let load = || async {
             let view = self.store().load_client(id).await.map_err(|e| self.fault(e.into()))?;
-            let view: ClientView = view.ok_or(Refused::NotFound)?;
-            let next = change(&view.client)?;
-            Ok((view, next))
+            let view: ClientView = view.filter(|view| !view.client.profile.deleted).ok_or(Refused::NotFound)?;
+            let mut next = change(&view.client)?;
+            let account = service::account_for(&next.name, &next.profile, view.stamp.now, &mut real::RealChance);
+            if let Some(account) = &account {
+                next.profile.service_account = Some(account.id);
+            }
+            Ok((view, next, account))
         };
         let by = admin.by(None);
-        let decide = |(view, next): &(ClientView, Client), chance: &mut dyn Chance| {
+        let decide = |(view, next, account): &(ClientView, Client, Option<Account>), chance: &mut dyn Chance| {
             if *next == view.client {
                 return Decision::answer(());
             }
             let event = NewEvent::new(EventId::from_bits(chance.bits()), kind, &by.actor).client(id).ip(by.ip);
+            let update = Change::UpdateClient(next.clone());
             let changes = Changes {
                 expects: by.expects().into_iter().collect(),
-                steps: vec![Change::UpdateClient(next.clone())],
+                steps: account.clone().map(Change::InsertAccount).into_iter().chain([update]).collect(),
                 events: vec![event],
                 ..Changes::default()
             };

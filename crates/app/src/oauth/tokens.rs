@@ -9,9 +9,9 @@ use portcullis_domain::refresh::How;
 use portcullis_domain::refused::OAuthError;
 use portcullis_domain::sign_in::Issued;
 use portcullis_domain::ticket::{self, TicketKind};
-use portcullis_domain::view::{RefreshView, TicketView};
+use portcullis_domain::view::{GrantView, RefreshView, TicketView};
 use portcullis_domain::{Decision, Refused};
-use portcullis_verify::Authentic;
+use portcullis_verify::{Authentic, Holder};
 use portcullis_wire::{AccessClaims, AccountId, ClientId, Code, SecretString};
 use std::net::IpAddr;
 
@@ -46,42 +46,57 @@ impl App {
     ///
     /// # Errors
     /// `invalid_grant` and what else RFC 6749 §5.2 names; faults.
-    pub async fn redeem_code(&self, code: &SecretString, presented: &Redeem) -> Result<OAuthTokens, AppError> {
+    pub async fn redeem_code(
+        &self,
+        known: &Known,
+        code: &SecretString,
+        presented: &Redeem,
+        resources: &[String],
+    ) -> Result<OAuthTokens, AppError> {
         self.ensure_horizon().await?;
+        self.ensure_may_sign_ids(&known.client.profile).await?;
         let id = ticket::id(TicketKind::Code, code.expose());
         let load = || async {
             let view = self.store().load_ticket(id).await.map_err(|e| self.fault(e.into()))?;
             let view: TicketView =
                 view.ok_or_else(|| refuse(OAuthError::InvalidGrant, "there is no such code (any more)"))?;
             let given = match view.ticket.used.and_then(|used| used.grant) {
-                None => false,
+                None => None,
                 Some(grant) => {
                     let above = self.store().load_refresh(grant).await.map_err(|e| self.fault(e.into()))?;
-                    above.is_some_and(|above| above.grant.ended.is_none())
+                    above.filter(|above| !portcullis_domain::refresh::is_dead(above, &self.settings().rules))
                 }
             };
-            let others = match (view.ticket.account, view.ticket.client) {
-                (Some(account), Some(client)) => {
-                    let listed = self.store().list_grants(account, Some(client), super::grants::MAX_GRANTS).await;
-                    listed.map_err(|e| self.fault(e.into()))?
-                }
-                _ => vec![],
-            };
+            let given = given.map(|above| above.session);
+            let others = self.others_beside(&view).await?;
             Ok((view, given, others))
         };
         let (keys, rules) = (self.keys(), &self.settings().rules);
         let acted = self
             .act("", None, load, |(view, given, others), chance| {
-                redeem(view, *given, others, presented, rules, keys.mac(), chance)
+                let mut decision = redeem(view, given.as_ref(), others, presented, rules, keys.mac(), chance);
+                if let Ok(granted) = &mut decision.outcome
+                    && let Err(refused) = narrow_audience(&mut granted.issued.claims, resources)
+                {
+                    return Decision::refuse(refused); // and the code is as it was
+                }
+                decision
             })
             .await;
         match acted.map_err(as_grant_error)? {
-            Acted::Done(granted, _) | Acted::Answered(granted) => self.oauth_tokens(granted),
+            Acted::Done(granted, _) | Acted::Answered(granted) => self.oauth_tokens(known, granted),
             Acted::Before(_) => Err(AppError::Fault("a code has no repeat key".into())),
         }
     }
 
-    /// Exchanges a refresh token of a client other than the built-in one. `scope` may ask for less (RFC 6749 §6).
+    /// What else the client of a ticket holds of its account.
+    pub(super) async fn others_beside(&self, view: &TicketView) -> Result<Vec<GrantView>, AppError> {
+        let (Some(account), Some(client)) = (view.ticket.account, view.ticket.client) else { return Ok(vec![]) };
+        let listed = self.store().list_grants(account, Some(client), super::grants::MAX_GRANTS).await;
+        listed.map_err(|e| self.fault(e.into()))
+    }
+
+    /// Exchanges a refresh token of a client other than the built-in one. It may ask for less (RFC 6749 §6, RFC 8707 §2.2).
     ///
     /// # Errors
     /// `invalid_grant`, `invalid_scope`; faults.
@@ -89,17 +104,18 @@ impl App {
         &self,
         known: &Known,
         token: &SecretString,
-        scope: Option<&str>,
+        asked: Less<'_>,
         how: How,
     ) -> Result<OAuthTokens, AppError> {
-        let issued = self.counted_refresh(token, how, scope).await.map_err(as_grant_error)?;
+        self.ensure_may_sign_ids(&known.client.profile).await?;
+        let issued = self.counted_refresh(token, how, asked).await.map_err(as_grant_error)?;
         let openid = issued.claims.has_scope(portcullis_domain::client::OPENID);
         let id = openid.then(|| id_token::claims(&issued.claims, &issued.account, None));
         let with_refresh = known.client.profile.has(portcullis_domain::client::GrantType::RefreshToken);
-        self.oauth_tokens(Granted { issued, id, with_refresh })
+        self.oauth_tokens(known, Granted { issued, id, with_refresh })
     }
 
-    fn oauth_tokens(&self, granted: Granted) -> Result<OAuthTokens, AppError> {
+    pub(super) fn oauth_tokens(&self, known: &Known, granted: Granted) -> Result<OAuthTokens, AppError> {
         let Granted { issued: Issued { claims, refresh, .. }, id, with_refresh } = granted;
         let keys = self.keys();
         if !self.may_sign(&keys) {
@@ -110,8 +126,10 @@ impl App {
         let id_token = match id {
             None => None,
             Some(id) => {
-                let at_hash = Some(id_token::at_hash(access_token.expose(), keys.id_algorithm()));
-                Some(keys.sign_id_token(&IdClaims { at_hash, ..id }).map_err(fault)?)
+                let at_hash = |algorithm| Some(id_token::at_hash(access_token.expose(), algorithm));
+                let purpose = known.client.profile.id_keys(keys.id_algorithm());
+                let signed = keys.sign_id_token(purpose, |algorithm| IdClaims { at_hash: at_hash(algorithm), ..id });
+                Some(signed.map_err(fault)?)
             }
         };
         Ok(OAuthTokens {
@@ -124,11 +142,11 @@ impl App {
         })
     }
 
-    /// The token of an application, if it lives by its grant's rows and by the log.
+    /// The token of an application, if it lives by its grant's rows and by the log, and may be shown as it is shown.
     ///
     /// # Errors
     /// [`AppError::Unauthenticated`]; faults.
-    pub async fn bearer(&self, token: Option<&str>) -> Result<Bearer, AppError> {
+    pub async fn bearer(&self, token: Option<&str>, holder: &Holder) -> Result<Bearer, AppError> {
         let token = self.authentic(token)?;
         self.not_ahead(token.claims()).await?;
         let claims = token.claims();
@@ -139,13 +157,15 @@ impl App {
             }
             None => return Err(gone()),
         };
-        if view.account.id != claims.sub || view.session.id != claims.sid || view.grant.client != claims.client_id {
+        if view.account.id != claims.sub || view.session.id != claims.sid || view.grant.client != claims.origin() {
             return Err(AppError::Unauthenticated(Code::TokenMalformed));
         }
-        if portcullis_domain::refresh::is_dead(&view, &self.settings().rules) {
+        if portcullis_domain::refresh::is_dead(&view, &self.settings().rules) || !self.hands_are_clean(claims).await? {
             return Err(gone());
         }
-        match self.hub().judge_for_any(&token) {
+        // An access token that was revoked by itself has no row that says so: the log does.
+        self.hub().caught_up(&view.stamp).await.map_err(|error| self.fault(error))?;
+        match self.hub().judge_for_any(&token, holder) {
             Ok(()) => Ok(Bearer { view, claims: token.into_claims() }),
             Err(Code::NotFresh) => Err(self.fault(AppError::Fault("this node's view of the log is too old".into()))),
             Err(code) => Err(AppError::Unauthenticated(code)),
@@ -156,8 +176,8 @@ impl App {
     ///
     /// # Errors
     /// [`AppError::Unauthenticated`]; 403 without the scope `openid`; faults.
-    pub async fn userinfo(&self, token: Option<&str>) -> Result<(AccountId, About), AppError> {
-        let bearer = self.bearer(token).await?;
+    pub async fn userinfo(&self, token: Option<&str>, holder: &Holder) -> Result<(AccountId, About), AppError> {
+        let bearer = self.bearer(token, holder).await?;
         if !bearer.claims.has_scope(portcullis_domain::client::OPENID) {
             let detail = "userinfo takes a token with the scope openid".into();
             return Err(AppError::Bad(Code::InsufficientScope, detail));
@@ -179,8 +199,7 @@ impl App {
         ip: Option<IpAddr>,
     ) -> Result<(), AppError> {
         if let Some(presented) = Presented::parse(token) {
-            let keys = self.keys();
-            if !keys.mac_by_id(presented.key()).is_some_and(|key| presented.is_ours(key)) {
+            if !self.mac_key(&presented).await?.is_some_and(|key| presented.is_ours(&key)) {
                 return Ok(());
             }
             return self.revoke_grant(client, &presented, ip).await;
@@ -222,8 +241,10 @@ impl App {
         ip: Option<IpAddr>,
     ) -> Result<(), AppError> {
         let claims = token.claims();
-        // What does not live needs no entry: nobody fills the log with dead tokens.
-        if claims.client_id != client || self.hub().judge_for_any(token).is_err() {
+        // What does not live needs no entry: nobody fills the log with dead tokens. A node that does not know says nothing false,
+        // and writes one.
+        let dead = self.hub().judge_for_any(token, &Holder::AskedAbout).is_err_and(|code| code != Code::NotFresh);
+        if claims.client_id != client || dead {
             return Ok(());
         }
         let by = By { ip, ..By::SYSTEM };
@@ -234,6 +255,28 @@ impl App {
         };
         self.act("", None, || async { Ok(()) }, decide).await.map(|_| ())
     }
+}
+
+/// What of a grant an access token is to have.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Less<'a> {
+    /// These scopes; `None`: all.
+    pub scope: Option<&'a str>,
+    /// For these resources; none: for all.
+    pub resources: &'a [String],
+}
+
+/// An access token may be for some of the resources that were granted, and for no others (RFC 8707 §2.2).
+pub(crate) fn narrow_audience(claims: &mut AccessClaims, resources: &[String]) -> Result<(), Refused> {
+    if resources.is_empty() {
+        return Ok(());
+    }
+    if resources.iter().any(|resource| !claims.aud.contains(resource)) {
+        let detail = "a token may be for resources that were granted, and no others".into();
+        return Err(Refused::OAuth { error: OAuthError::InvalidTarget, detail });
+    }
+    claims.aud.0.retain(|name| resources.contains(name));
+    Ok(())
 }
 
 /// A refresh may ask for less than was granted, never for more (RFC 6749 §6).

@@ -70,8 +70,9 @@ impl KeySet {
     }
 }
 
+/// The algorithm of this name; Ed25519 by its old name too (RFC 9864 §2.2).
 fn algorithm(name: &str) -> Option<Algorithm> {
-    portcullis_domain::client::signing_algorithm(name)
+    if name == "EdDSA" { Some(Algorithm::Ed25519) } else { Algorithm::parse(name) }
 }
 
 #[derive(Deserialize)]

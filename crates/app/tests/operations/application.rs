@@ -1,6 +1,6 @@
 //! An application that gets codes and tokens, without HTTP.
 use crate::world::bearer;
-use portcullis_app::oauth::{Known, OAuthTokens, Proof};
+use portcullis_app::oauth::{Known, Less, OAuthTokens, Proof};
 use portcullis_app::{Admin, App, AppError, Caller};
 use portcullis_domain::authorize::Asked;
 use portcullis_domain::client::{OFFLINE, OPENID, Profile};
@@ -32,17 +32,29 @@ impl Application {
 
     /// A code for this scope, which the caller allows.
     pub async fn code(&self, app: &App, caller: &Caller, scope: &str) -> Result<SecretString, AppError> {
-        app.grant_code(caller, self.client.id, &asked(scope), true, None).await
+        // As its row stands now: a request is checked against that.
+        let row = app.store().load_client(self.client.id).await.unwrap().unwrap().client;
+        let asked = Asked { version: row.version, ..asked(scope) };
+        app.grant_code(caller, self.client.id, &asked, true, None).await
     }
 
     pub async fn redeem(&self, app: &App, code: &SecretString) -> Result<OAuthTokens, AppError> {
-        app.redeem_code(code, &self.presented()).await
+        app.redeem_code(&self.itself(), code, &self.presented(), &[]).await
+    }
+
+    /// As who it is once that was proven.
+    pub fn itself(&self) -> Known {
+        Known { client: self.client.clone(), proven: true }
+    }
+
+    pub async fn granted(&self, app: &App, caller: &Caller, scope: &str) -> Result<OAuthTokens, AppError> {
+        self.redeem(app, &self.code(app, caller, scope).await?).await
     }
 
     /// As the token endpoint does it: who asks is asked who it is first.
     pub async fn refresh(&self, app: &App, token: &SecretString) -> Result<OAuthTokens, AppError> {
         let known = self.known(app).await?;
-        app.refresh_for(&known, token, None, self.how()).await
+        app.refresh_for(&known, token, Less::default(), self.how()).await
     }
 
     pub async fn known(&self, app: &App) -> Result<Known, AppError> {
@@ -56,6 +68,7 @@ impl Application {
     pub fn presented(&self) -> Redeem {
         Redeem {
             client: self.client.id,
+            proven: true,
             redirect_uri: Some(REDIRECT.into()),
             verifier: Some(VERIFIER.into()),
             sender: None,
@@ -68,6 +81,8 @@ impl Application {
 /// What a checked request for this scope asks.
 pub fn asked(scope: &str) -> Asked {
     Asked {
+        version: 1,
+        pushed: None,
         redirect_uri: REDIRECT.into(),
         scope: scope.split(' ').map(str::to_owned).collect(),
         state: None,

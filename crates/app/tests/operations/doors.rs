@@ -2,11 +2,10 @@
 use crate::application::Application;
 use crate::world::{PASSWORD, World, settings};
 use portcullis_app::mass::Filtered;
-use portcullis_app::oauth::Subject;
+use portcullis_app::oauth::{OAuthTokens, Subject};
 use portcullis_app::{Revoked, Tokens};
 use portcullis_domain::kernel::{self, By, Door, Scope};
 use portcullis_domain::mass::Filter;
-use portcullis_domain::model::ClientKind;
 use portcullis_domain::session_limit::{AtLimit, SessionLimit};
 use portcullis_wire::{Code, Rev, SecretString};
 use std::sync::atomic::Ordering;
@@ -23,7 +22,7 @@ enum Fate {
 use Fate::{Ends, Lives};
 
 /// The credentials that exist so far. A new one is a new field, and every row must say what happens to it.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Row {
     /// The access token of the session that the door is about, at the server.
     access_token: Fate,
@@ -33,6 +32,20 @@ struct Row {
     refresh_token: Fate,
     /// Its page cookie.
     browser_session: Fate,
+    /// An authorization code that was made under it, and waits.
+    code: Fate,
+    /// The access token of an application's grant under it, at userinfo and introspection.
+    grant_access_token: Fate,
+    /// The same at a service.
+    grant_at_services: Fate,
+    /// The grant's refresh token.
+    grant_refresh_token: Fate,
+    /// The access token of the same application's offline grant, which has a session of its own.
+    connected_access_token: Fate,
+    /// Its refresh token.
+    connected_refresh_token: Fate,
+    /// What another application has under the session.
+    other_application: Fate,
     /// Another session of the same account.
     other_session: Fate,
     /// A sign-in of the same account whose password was verified and that is not committed yet.
@@ -43,37 +56,47 @@ struct Row {
 
 /// What must happen.
 fn expected(door: Door) -> Row {
+    let none = all_of(Lives);
+    // What the application got under the session.
+    let grant = Row { grant_access_token: Ends, grant_at_services: Ends, grant_refresh_token: Ends, ..none };
+    let application = Row { code: Ends, connected_access_token: Ends, connected_refresh_token: Ends, ..grant };
+    // The session goes with all that is under it; an application that keeps its access has a session of its own.
     let one = Row {
         access_token: Ends,
         access_token_at_services: Ends,
         refresh_token: Ends,
         browser_session: Ends,
-        other_session: Lives,
-        sign_in_in_progress: Lives,
-        bystander: Lives,
+        code: Ends,
+        other_application: Ends,
+        ..grant
     };
-    let account = Row { other_session: Ends, sign_in_in_progress: Ends, ..all_of(Ends) };
+    let account = Row { bystander: Lives, ..all_of(Ends) };
     match door {
         Door::SignOut | Door::EndOne | Door::AdminEndSession | Door::Replay | Door::SessionLimit => one,
         Door::RpLogout | Door::UpstreamLogout | Door::LinkRemoved => one,
-        // These end what an application got, and nothing of its user's own.
-        Door::CodeReplay | Door::TokenRevoked | Door::ConsentWithdrawn => all_of(Lives),
-        // The session that the row is about is the one that is ended: an other one calls.
-        Door::EndOthers | Door::PasswordChange => Row { other_session: Lives, bystander: Lives, ..all_of(Ends) },
-        Door::EndAll | Door::AdminEndAccount | Door::Block | Door::Delete | Door::GlobalRevocation => {
-            Row { bystander: Lives, ..account }
-        }
-        Door::Everyone => all_of(Ends),
+        // The session that the row is about is one that is ended: an other one calls. See also
+        // `whoever_calls_keeps_what_is_under_their_own_session`.
+        Door::EndOthers | Door::PasswordChange => Row { other_session: Lives, ..account },
+        Door::EndAll | Door::AdminEndAccount | Door::Block | Door::Delete | Door::GlobalRevocation => account,
+        Door::Everyone | Door::Refound => all_of(Ends),
         // By a rule and a job, waited for. The sign-in that is under way is decided anew, above the rule: it was not there yet.
-        Door::Filter => Row { bystander: Lives, sign_in_in_progress: Lives, ..account },
-        Door::Refound => all_of(Ends),
-        // No session is a client's yet: switching a verifier off ends its feed, and no user's session.
-        Door::ClientOff => all_of(Lives),
+        Door::Filter => Row { sign_in_in_progress: Lives, ..account },
+        // The application's, and nothing of its users' own.
+        Door::ClientOff | Door::ConsentWithdrawn => application,
+        // Of the code that had given the grant; another code of the same application is another matter.
+        Door::CodeReplay | Door::TokenRevoked => grant,
         // Every access token that the key signed, whoever's; no session: all refresh, and go on under another key.
-        Door::KeyRevoked => {
-            let (access_token, access_token_at_services) = (Ends, Ends);
-            Row { access_token, access_token_at_services, other_session: Ends, bystander: Ends, ..all_of(Lives) }
-        }
+        Door::KeyRevoked => Row {
+            access_token: Ends,
+            access_token_at_services: Ends,
+            grant_access_token: Ends,
+            grant_at_services: Ends,
+            connected_access_token: Ends,
+            other_application: Ends,
+            other_session: Ends,
+            bystander: Ends,
+            ..none
+        },
     }
 }
 
@@ -83,14 +106,73 @@ fn all_of(fate: Fate) -> Row {
         access_token_at_services: fate,
         refresh_token: fate,
         browser_session: fate,
+        code: fate,
+        grant_access_token: fate,
+        grant_at_services: fate,
+        grant_refresh_token: fate,
+        connected_access_token: fate,
+        connected_refresh_token: fate,
+        other_application: fate,
         other_session: fate,
         sign_in_in_progress: fate,
         bystander: fate,
     }
 }
 
+/// What an application and another one have of an account.
+struct Granted {
+    theirs: Application,
+    another: Application,
+    /// Gave the grant.
+    used: SecretString,
+    waiting: SecretString,
+    grant: OAuthTokens,
+    connected: OAuthTokens,
+    others: OAuthTokens,
+}
+
+impl Granted {
+    async fn under(world: &World, session: &Tokens) -> Self {
+        let (app, caller) = (&world.app, world.caller(session).await.unwrap());
+        let theirs = Application::register(app, "an app").await;
+        let another = Application::register(app, "another app").await;
+        let used = theirs.code(app, &caller, "openid read").await.unwrap();
+        let grant = theirs.redeem(app, &used).await.unwrap();
+        let others = another.granted(app, &caller, "openid").await.unwrap();
+        let waiting = theirs.code(app, &caller, "read").await.unwrap();
+        tokio::time::sleep(Duration::from_millis(5)).await; // the limit of sessions counts by milliseconds
+        let connected = theirs.granted(app, &caller, "openid offline_access").await.unwrap();
+        Self { theirs, another, used, waiting, grant, connected, others }
+    }
+
+    /// What lives of it, written into a row.
+    async fn fates(&self, world: &World, at_services: Fate, row: Row) -> Row {
+        let app = &world.app;
+        let bearer = async |tokens: &OAuthTokens| {
+            app.bearer(Some(tokens.access_token.expose()), &portcullis_verify::Holder::Bearer).await.is_ok()
+        };
+        let refresh = async |of: &Application, tokens: &OAuthTokens| {
+            of.refresh(app, tokens.refresh_token.as_ref().unwrap()).await.is_ok()
+        };
+        Row {
+            grant_access_token: fate(bearer(&self.grant).await),
+            grant_at_services: at_services,
+            connected_access_token: fate(bearer(&self.connected).await),
+            other_application: fate(bearer(&self.others).await && refresh(&self.another, &self.others).await),
+            grant_refresh_token: fate(refresh(&self.theirs, &self.grant).await),
+            connected_refresh_token: fate(refresh(&self.theirs, &self.connected).await),
+            code: fate(self.theirs.redeem(app, &self.waiting).await.is_ok()),
+            ..row
+        }
+    }
+}
+
+fn fate(lives: bool) -> Fate {
+    if lives { Lives } else { Ends }
+}
+
 /// Goes through the door; `mine` is the session that it is about, `other` the same account's other one.
-async fn go_through(door: Door, world: &World, mine: &Tokens, other: &Tokens) -> Option<Revoked> {
+async fn go_through(door: Door, world: &World, mine: &Tokens, other: &Tokens, granted: &Granted) -> Option<Revoked> {
     let (app, admin) = (&world.app, &world.admin);
     let revoked = match door {
         Door::SignOut => app.end_mine(&world.caller(mine).await.unwrap(), mine.session.id, None).await,
@@ -128,7 +210,7 @@ async fn go_through(door: Door, world: &World, mine: &Tokens, other: &Tokens) ->
             return Some(revoked);
         }
         Door::SessionLimit => {
-            // The fourth one is one too many; and then there is room again for the one that is in progress.
+            // The fifth one is one too many; and then there is room again for the one that is in progress.
             let third = world.sign_in(&world.ada, false).await.unwrap();
             let fourth = world.sign_in(&world.ada, false).await.unwrap();
             for more in [third, fourth] {
@@ -143,24 +225,18 @@ async fn go_through(door: Door, world: &World, mine: &Tokens, other: &Tokens) ->
             assert_eq!(error.code(), Code::RefreshReused);
             return None;
         }
-        Door::CodeReplay | Door::TokenRevoked | Door::ConsentWithdrawn => {
-            let theirs = Application::register(app, "an app").await;
-            let caller = world.caller(mine).await.unwrap();
-            let code = theirs.code(app, &caller, "openid read").await.unwrap();
-            let tokens = theirs.redeem(app, &code).await.unwrap();
-            match door {
-                Door::CodeReplay => theirs.redeem(app, &code).await.map(|_| ()).unwrap_err(),
-                Door::TokenRevoked => {
-                    let refresh = tokens.refresh_token.as_ref().unwrap();
-                    app.revoke_token(theirs.client.id, refresh, None).await.unwrap();
-                    theirs.refresh(app, refresh).await.map(|_| ()).unwrap_err()
-                }
-                _ => {
-                    app.disconnect_app(&caller, theirs.client.id, None).await.unwrap();
-                    theirs.refresh(app, tokens.refresh_token.as_ref().unwrap()).await.map(|_| ()).unwrap_err()
-                }
-            };
+        Door::CodeReplay => {
+            let again = granted.theirs.redeem(app, &granted.used).await;
+            assert_eq!(again.unwrap_err().code(), Code::Malformed);
             return None;
+        }
+        Door::TokenRevoked => {
+            let token = granted.grant.refresh_token.as_ref().unwrap();
+            app.revoke_token(granted.theirs.client.id, token, None).await.unwrap();
+            return None;
+        }
+        Door::ConsentWithdrawn => {
+            app.disconnect_app(&world.caller(mine).await.unwrap(), granted.theirs.client.id, None).await
         }
         Door::RpLogout | Door::UpstreamLogout | Door::LinkRemoved => {
             let caller = world.caller(mine).await.unwrap();
@@ -171,8 +247,7 @@ async fn go_through(door: Door, world: &World, mine: &Tokens, other: &Tokens) ->
             return None;
         }
         Door::ClientOff => {
-            let client = app.admin_create_client(admin, "a service", ClientKind::Verifier).await.unwrap().client;
-            let (client, revoked) = app.admin_set_client_disabled(admin, client.id, true).await.unwrap();
+            let (client, revoked) = app.admin_set_client_disabled(admin, granted.theirs.client.id, true).await.unwrap();
             assert!(client.disabled);
             return revoked;
         }
@@ -183,15 +258,17 @@ async fn go_through(door: Door, world: &World, mine: &Tokens, other: &Tokens) ->
 async fn row_of(door: Door) -> Row {
     let mut settings = settings();
     if door == Door::SessionLimit {
-        settings.policy.session_limit = Some(SessionLimit { most: 3, at_limit: AtLimit::EndOldest });
+        settings.policy.session_limit = Some(SessionLimit { most: 4, at_limit: AtLimit::EndOldest });
     }
     let world = World::with(settings).await;
     // A page session, so that it has every credential that a session can have.
     let mine = world.sign_in(&world.ada, true).await.unwrap();
+    let granted = Granted::under(&world, &mine).await;
     tokio::time::sleep(Duration::from_millis(5)).await; // the oldest is told by milliseconds
     let other = world.sign_in(&world.ada, false).await.unwrap();
     let bystander = world.sign_in(&world.eve, false).await.unwrap();
-    let claims = at_services(&world, &mine);
+    let claims = at_services(&world, &mine.access_token);
+    let grants = at_services(&world, &granted.grant.access_token);
     let head = world.app.hub().head();
 
     world.held.hold.store(true, Ordering::SeqCst);
@@ -200,19 +277,23 @@ async fn row_of(door: Door) -> Row {
     world.held.reached.notified().await;
 
     // Held back is the sign-in above, not one of the door's own making.
-    go_through(door, &world, &mine, &other).await;
+    go_through(door, &world, &mine, &other, &granted).await;
     caught_up(&world, head).await;
     world.held.release.notify_one();
     let in_progress = in_progress.await.unwrap();
 
-    let fate = |lives: bool| if lives { Lives } else { Ends };
-    let refreshed = world.refresh(&mine.refresh_token).await;
+    // First what no other look changes.
+    let at_server = fate(world.caller(&mine).await.is_ok());
     let cookie = mine.page_cookie.as_ref().unwrap();
+    let browser_session = fate(world.app.page_caller(cookie, None).await.is_ok());
+    let judged = fate(world.app.hub().judge_for_any(&grants, &portcullis_verify::Holder::AskedAbout).is_ok());
+    let row = granted.fates(&world, judged, all_of(Lives)).await;
+    let refreshed = world.refresh(&mine.refresh_token).await;
     Row {
-        access_token: fate(world.caller(&mine).await.is_ok()),
+        access_token: at_server,
         access_token_at_services: fate(world.app.hub().judge(&claims).is_ok()),
         refresh_token: fate(refreshed.is_ok()),
-        browser_session: fate(world.app.page_caller(cookie, None).await.is_ok()),
+        browser_session,
         other_session: fate(world.caller(&other).await.is_ok() && world.refresh(&other.refresh_token).await.is_ok()),
         sign_in_in_progress: fate(match in_progress {
             Ok(tokens) => world.caller(&tokens).await.is_ok(),
@@ -224,11 +305,12 @@ async fn row_of(door: Door) -> Row {
         bystander: fate(
             world.caller(&bystander).await.is_ok() && world.refresh(&bystander.refresh_token).await.is_ok(),
         ),
+        ..row
     }
 }
 
-fn at_services(world: &World, tokens: &Tokens) -> portcullis_verify::Authentic {
-    world.app.hub().authenticate(tokens.access_token.expose()).unwrap()
+fn at_services(world: &World, token: &SecretString) -> portcullis_verify::Authentic {
+    world.app.hub().authenticate(token.expose()).unwrap()
 }
 
 /// The feed has whatever was committed by now.
@@ -246,6 +328,54 @@ async fn caught_up(world: &World, _before: Rev) {
 async fn every_door_against_every_credential() {
     for door in Door::ALL {
         assert_eq!(row_of(*door).await, expected(*door), "{door:?}");
+    }
+}
+
+#[tokio::test]
+async fn whoever_calls_keeps_what_is_under_their_own_session() {
+    for door in [Door::EndOthers, Door::PasswordChange] {
+        let world = World::start().await;
+        let mine = world.sign_in(&world.ada, true).await.unwrap();
+        let other = world.sign_in(&world.ada, false).await.unwrap();
+        let granted = Granted::under(&world, &mine).await;
+        let grants = at_services(&world, &granted.grant.access_token);
+        // The door of `go_through` is called by its second session.
+        go_through(door, &world, &other, &mine, &granted).await;
+        caught_up(&world, Rev::ZERO).await;
+        let judged = fate(world.app.hub().judge_for_any(&grants, &portcullis_verify::Holder::AskedAbout).is_ok());
+        let row = granted.fates(&world, judged, all_of(Lives)).await;
+        let kept = Row { connected_access_token: Ends, connected_refresh_token: Ends, ..all_of(Lives) };
+        assert_eq!(row, kept, "{door:?}");
+        assert!(world.caller(&mine).await.is_ok() && world.caller(&other).await.is_err());
+    }
+}
+
+/// A client alone: everything of it. With another member: the sessions of its own that match.
+#[tokio::test]
+async fn a_filter_of_clients_ends_what_they_have() {
+    for both in [false, true] {
+        let world = World::start().await;
+        let mine = world.sign_in(&world.ada, true).await.unwrap();
+        let granted = Granted::under(&world, &mine).await;
+        let grants = at_services(&world, &granted.grant.access_token);
+        let clients = vec![granted.theirs.client.id];
+        let accounts = if both { vec![world.ada.id] } else { vec![] };
+        let filter = Filter { accounts, clients, ..Filter::default() };
+        match world.app.admin_revoke(&world.admin, &filter, None, false, "test", None).await.unwrap() {
+            Filtered::Done(_) => assert!(!both),
+            Filtered::Job { job, .. } => {
+                while world.app.admin_job(&world.admin, job).await.unwrap().finished_at.is_none() {
+                    tokio::time::sleep(Duration::from_millis(2)).await;
+                }
+            }
+        }
+        caught_up(&world, Rev::ZERO).await;
+        let judged = fate(world.app.hub().judge_for_any(&grants, &portcullis_verify::Holder::AskedAbout).is_ok());
+        let row = granted.fates(&world, judged, all_of(Lives)).await;
+        let ended = expected(Door::ClientOff);
+        let own = Row { connected_access_token: Ends, connected_refresh_token: Ends, ..all_of(Lives) };
+        assert_eq!(row, if both { own } else { ended }, "{both}");
+        assert!(world.caller(&mine).await.is_ok());
     }
 }
 

@@ -1,17 +1,21 @@
 //! Every act that writes, with a fault at its n-th operation, for every n and in every way: a client that keeps a journal of what
 //! was acknowledged finds it in the database each time, nothing is half done, and asking again comes to what would have been
 //! without the fault, once. (The chores are in `housekeeping`, the jobs in the simulator.)
+use crate::application::Application;
 use crate::world::{PASSWORD, bearer, memory, settings, sign_in};
 use portcullis_app::admin::AccountPatch;
 use portcullis_app::keys::MasterKey;
 use portcullis_app::mass::Filtered;
+use portcullis_app::oauth::{ClientPatch, OAuthTokens};
 use portcullis_app::roles::RoleChange;
 use portcullis_app::{Admin, App, AppError, Caller, RepeatKey, Tokens};
 use portcullis_domain::client::Profile;
+use portcullis_domain::family::Presented;
 use portcullis_domain::import::{self, FirebaseProject, Line};
 use portcullis_domain::keys::Wanted;
 use portcullis_domain::mass::Filter;
 use portcullis_domain::model::{Account, ClientKind, Status};
+use portcullis_domain::ticket::{self, TicketKind};
 use portcullis_store::faulty::{Faulty, Mode};
 use portcullis_store::memory::MemoryStore;
 use portcullis_store::{EventFilter, Store};
@@ -64,13 +68,28 @@ acts! {
     RotateKeys
     RevokeKey
     RotateMaster
+    MakeCode
+    Redeem
+    RedeemOffline
+    RedeemAgain
+    RefreshByApp
+    GiveUpAccess
+    GiveUpRefresh
+    GiveUpOffline
+    Withdraw
+    ChangeClient
+    RotateSecret
+    ApplicationOff
     Refound
 }
 
 impl Act {
     /// Has no repeat key and makes something new each time: asked for again after a lost answer, it is there twice.
     fn makes_anew(self) -> bool {
-        matches!(self, Self::SignIn | Self::SignInByPage | Self::Export | Self::Refound)
+        // A code that is redeemed again ends what it gave; so does a client that did not hear the answer (RFC 6749 §4.1.2).
+        // Nobody reads the log here, so that a node does not know that it has ended an access token before.
+        let code = matches!(self, Self::MakeCode | Self::Redeem | Self::RedeemOffline | Self::GiveUpAccess);
+        code || matches!(self, Self::SignIn | Self::SignInByPage | Self::Export | Self::RotateSecret | Self::Refound)
     }
     /// More than one commit, each whole: a part of it may be there after a fault.
     fn in_parts(self) -> bool {
@@ -82,6 +101,8 @@ impl Act {
             Self::SignUp => code == Code::EmailTaken,
             // It was told the first time that it is a copy, or is told now that this has ended the session.
             Self::Theft => matches!(code, Code::RefreshReused | Code::SessionEnded),
+            // `invalid_grant`: it was used, by the first try.
+            Self::Redeem | Self::RedeemOffline | Self::RedeemAgain => code == Code::Malformed,
             _ => false,
         }
     }
@@ -102,6 +123,12 @@ struct Scene {
     on: ClientId,
     off: ClientId,
     next_master: MasterKey,
+    theirs: Application,
+    waiting: SecretString,
+    waiting_offline: SecretString,
+    used: SecretString,
+    granted: OAuthTokens,
+    connected: OAuthTokens,
 }
 
 impl Scene {
@@ -132,8 +159,32 @@ impl Scene {
         }
         let [on, off] = clients.try_into().unwrap();
         app.admin_set_client_disabled(&admin, off, true).await.unwrap();
-        let next_master = MasterKey::generate();
-        Self { app, store, admin, ada, eve, phone, laptop, caller, old, on, off, next_master }
+        let theirs = Application::register(&app, "an app").await;
+        let used = theirs.code(&app, &caller, "openid read").await.unwrap();
+        let granted = theirs.redeem(&app, &used).await.unwrap();
+        let connected = theirs.granted(&app, &caller, "openid offline_access").await.unwrap();
+        let waiting = theirs.code(&app, &caller, "openid read").await.unwrap();
+        let waiting_offline = theirs.code(&app, &caller, "openid offline_access").await.unwrap();
+        Self {
+            next_master: MasterKey::generate(),
+            app,
+            store,
+            admin,
+            ada,
+            eve,
+            phone,
+            laptop,
+            caller,
+            old,
+            on,
+            off,
+            theirs,
+            waiting,
+            waiting_offline,
+            used,
+            granted,
+            connected,
+        }
     }
 
     /// Does it once. The entry that it acknowledges, if it acknowledges one.
@@ -208,6 +259,31 @@ impl Scene {
             Act::RevokeKey => Some(app.admin_revoke_key(admin, KeyId(1), "leaked", again).await?.rev),
             Act::RotateMaster => app.admin_rotate_master(admin, self.next_master.clone()).await.map(|_| None)?,
             Act::Refound => Some(app.admin_refound(admin, "for the scene").await?.rev),
+            _ => return self.act_of_application(act, again).await,
+        })
+    }
+
+    async fn act_of_application(&self, act: Act, again: Option<&RepeatKey>) -> Result<Option<Rev>, AppError> {
+        let (app, admin, theirs, caller) = (&self.app, &self.admin, &self.theirs, &self.caller);
+        let client = theirs.client.id;
+        let refresh = |tokens: &OAuthTokens| tokens.refresh_token.clone().unwrap();
+        Ok(match act {
+            Act::MakeCode => theirs.code(app, caller, "openid").await.map(|_| None)?,
+            Act::Redeem => theirs.redeem(app, &self.waiting).await.map(|_| None)?,
+            Act::RedeemOffline => theirs.redeem(app, &self.waiting_offline).await.map(|_| None)?,
+            Act::RedeemAgain => theirs.redeem(app, &self.used).await.map(|_| None)?,
+            Act::RefreshByApp => theirs.refresh(app, &refresh(&self.granted)).await.map(|_| None)?,
+            Act::GiveUpAccess => app.revoke_token(client, &self.granted.access_token, None).await.map(|()| None)?,
+            Act::GiveUpRefresh => app.revoke_token(client, &refresh(&self.granted), None).await.map(|()| None)?,
+            Act::GiveUpOffline => app.revoke_token(client, &refresh(&self.connected), None).await.map(|()| None)?,
+            Act::Withdraw => Some(app.disconnect_app(caller, client, again).await?.rev),
+            Act::ChangeClient => {
+                let patch = ClientPatch { name: Some("Renamed".into()), profile: None };
+                app.admin_change_client(admin, client, patch).await.map(|_| None)?
+            }
+            Act::RotateSecret => app.admin_rotate_secret(admin, client, 60_000).await.map(|_| None)?,
+            Act::ApplicationOff => app.admin_set_client_disabled(admin, client, true).await?.1.map(|off| off.rev),
+            _ => unreachable!("{act:?} is none of an application's"),
         })
     }
 
@@ -230,9 +306,28 @@ impl Scene {
             for view in store.list_sessions(account.id, 1000).await.unwrap() {
                 say(format!("session named {:?}", view.session.device_name));
             }
+            for view in store.list_grants(account.id, None, 1000).await.unwrap() {
+                let own = view.session.client.is_some();
+                say(format!("a living grant, offline: {own}, for {}", view.grant.scope));
+            }
+            for consent in store.list_consents(account.id).await.unwrap() {
+                say(format!("consent {:?} {}", consent.scope, consent.generation));
+            }
         }
         for client in store.list_clients(None, 1000).await.unwrap().rows {
-            say(format!("client {} off: {}", client.name, client.disabled));
+            say(format!("client {} off: {}, version {}", client.name, client.disabled, client.version));
+        }
+        let rows = store.count_rows().await.unwrap();
+        (0..rows.tickets).for_each(|_| say("a ticket".into()));
+        (0..rows.grants).for_each(|_| say("a grant".into()));
+        for code in [&self.waiting, &self.waiting_offline, &self.used] {
+            let view = store.load_ticket(ticket::id(TicketKind::Code, code.expose())).await.unwrap();
+            say(format!("a code, used: {:?}", view.map(|view| view.ticket.used.is_some())));
+        }
+        for tokens in [&self.granted, &self.connected] {
+            let presented = Presented::parse(tokens.refresh_token.as_ref().unwrap()).unwrap();
+            let view = store.load_refresh(presented.grant()).await.unwrap();
+            say(format!("an application's grant at {:?}", view.map(|view| view.grant.family.counter)));
         }
         for key in store.list_keys().await.unwrap() {
             say(format!("key {:?} {:?} dead: {}", key.id, key.purpose, key.dead.is_some()));
@@ -298,8 +393,8 @@ async fn plainly(act: Act) -> Plain {
     let (before, from) = (scene.facts().await, scene.store.operations());
     let mut done = scene.act(act).await;
     let operations = scene.store.operations() - from;
-    if act == Act::Theft {
-        assert_eq!(done.unwrap_err().code(), Code::RefreshReused);
+    if matches!(act, Act::Theft | Act::RedeemAgain) {
+        assert!(act.done_before(done.unwrap_err().code()), "{act:?}");
         done = Ok(None);
     }
     let acknowledged: Vec<Rev> = done.unwrap_or_else(|error| panic!("{act:?}: {error}")).into_iter().collect();

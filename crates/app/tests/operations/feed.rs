@@ -21,7 +21,7 @@ pub struct Verifier {
     pub client: Client,
     /// What it says to have applied.
     pub applied: Rev,
-    instance: InstanceId,
+    pub instance: InstanceId,
     secret: SecretString,
     bound_ms: u64,
     stream: Subscription,
@@ -51,6 +51,11 @@ impl Verifier {
         let (instance, secret) = (text("instance").parse().unwrap(), SecretString::new(text("instance_secret")));
         let applied = Rev::ZERO;
         Self { client, applied, instance, secret, bound_ms: hello["bound_ms"].as_u64().unwrap(), stream }
+    }
+
+    /// The same instance, with a new stream at a node.
+    pub async fn goes_on(&self, app: &App) -> Self {
+        Self::open(app, self.client.clone(), Some((self.instance, self.secret.clone()))).await
     }
 
     /// The next event of its stream, as text.

@@ -5,6 +5,7 @@ use portcullis_app::hub::{Hub, HubSettings};
 use portcullis_app::keys::{KeyRing, MasterKey, Material};
 use portcullis_domain::Cut;
 use portcullis_domain::changes::{Change, Changes, Revoke};
+use portcullis_domain::client::Profile;
 use portcullis_domain::keys::Make;
 use portcullis_domain::model::{Client, ClientKind, Key, KeyPurpose};
 use portcullis_store::Store;
@@ -34,7 +35,7 @@ fn client() -> Client {
         kind: ClientKind::Verifier,
         secret: None,
         old_secret: None,
-        profile: portcullis_domain::client::Profile::default(),
+        profile: Profile::default(),
         version: 1,
         disabled: false,
         created_at: Time(0),
@@ -63,7 +64,7 @@ impl Node {
             let steps = (0..many).map(|n| {
                 let target = Target::Token(TokenId::from_bits(u128::from(self.written + n)));
                 let (verb, reason) = (Verb::End, "test".into());
-                Change::Revoke(Revoke { verb, target, except: None, spread_ms: None, reason })
+                Change::Revoke(Revoke { verb, target, except: None, spread_ms: None, owner: None, reason })
             });
             let steps = steps.collect();
             self.written += many;
@@ -116,6 +117,10 @@ async fn an_old_position_costs_no_more_than_may_be_read() {
     assert_eq!(node.vouches(&old).await, (Some(true), 2), "two reads of 10,000 at most");
     assert_eq!(node.vouches(&old).await, (Some(true), 0), "and they are remembered");
     // The same signed position at a server whose history is another one.
+    let rows = other.store.list_instances().await.unwrap().len();
+    let shows = portcullis_app::hub::subscription::Opening { last_event_id: Some(old.clone()), ..opening(None) };
+    assert!(other.hub.open(&client(), shows).await.is_err());
+    assert_eq!(other.store.list_instances().await.unwrap().len(), rows, "nothing is written for who shows it");
     assert_eq!(other.vouches(&old).await.0, None);
     assert!(other.hub.rolled_back().is_some(), "a fork is told by a position of long ago, too");
 

@@ -3,6 +3,7 @@
 
 mod acts;
 mod application;
+mod codes;
 mod doors;
 mod every_act;
 mod faults;

@@ -1,12 +1,15 @@
 //! Two nodes on one database: what is ended at one is enforced at the verifiers of both, and is said to be so when it is.
 use crate::feed::Verifier;
 use crate::world::{Held, PASSWORD, bearer, memory, settings, sign_in};
+use portcullis_app::high_water::{Proof, proof_path};
 use portcullis_app::keys::MasterKey;
 use portcullis_app::{Admin, App, real};
+use portcullis_domain::changes::{Change, Changes};
 use portcullis_domain::model::{Account, ClientKind};
 use portcullis_store::memory::MemoryStore;
 use portcullis_store::{NodeRow, Store};
 use portcullis_wire::{Code, NodeId, Rev, SecretString};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -99,6 +102,134 @@ async fn one_that_speaks_to_another_node_than_before_is_confirmed_there() {
         let said = cluster.app(n).hub().wait_enforced(&ended, LONG).await;
         assert!(said.counts.complete && said.took_ms < 5_000, "{n}: {said:?}");
     }
+}
+
+#[tokio::test]
+async fn one_that_went_to_another_node_can_open_its_stream_there_when_the_first_forgets_it() {
+    let cluster = Cluster::of(2).await;
+    let wanders = cluster.verifier(0).await;
+    cluster.lease(0, &wanders).await.unwrap();
+    let at_two = wanders.goes_on(cluster.app(1)).await;
+    cluster.lease(1, &at_two).await.unwrap();
+    // The first node has not heard of it for long. Its row is the other's, too.
+    drop(wanders);
+    tokio::time::sleep(Duration::from_millis(5_200)).await;
+    assert_eq!(cluster.app(0).hub().prune_instances(0), [at_two.instance]);
+    assert!(cluster.app(0).hub().instances_nowhere().await.unwrap().is_empty(), "the other node knows it");
+    // And where it was taken away all the same, it is made again: the same instance, with the same secret.
+    let steps = vec![Change::RemoveInstances(vec![at_two.instance])];
+    cluster.store.commit(Changes { steps, ..Changes::default() }).await.unwrap();
+    let again = at_two.goes_on(cluster.app(1)).await;
+    assert_eq!(again.instance, at_two.instance);
+    cluster.lease(1, &again).await.unwrap();
+    let rows: Vec<_> = cluster.store.list_instances().await.unwrap().into_iter().map(|row| row.id).collect();
+    assert_eq!(rows, [again.instance]);
+    assert_eq!(again.goes_on(cluster.app(0)).await.instance, again.instance);
+}
+
+#[tokio::test]
+async fn a_row_that_no_node_knows_is_told() {
+    let mut cluster = Cluster::of(2).await;
+    let verifier = cluster.verifier(1).await;
+    let nowhere = async |cluster: &Cluster| cluster.app(0).hub().instances_nowhere().await.unwrap();
+    assert!(nowhere(&cluster).await.is_empty());
+    let instance = verifier.instance;
+    drop(verifier);
+    let (_, mut tasks) = cluster.nodes.pop().unwrap();
+    tasks.shutdown().await;
+    // As long as the dead node has a row, nobody knows whom it knew.
+    assert!(nowhere(&cluster).await.is_empty());
+    for row in cluster.store.list_nodes().await.unwrap() {
+        if Some(row.id) != cluster.app(0).hub().node_id() {
+            cluster.store.remove_node(row.id, row.beat).await.unwrap();
+        }
+    }
+    let told = async {
+        while !nowhere(&cluster).await.contains(&instance) {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(LONG, told).await.expect("no node knows it");
+}
+
+#[tokio::test]
+async fn fifty_copies_under_one_name_are_fifty_instances() {
+    let cluster = Cluster::of(2).await;
+    let client = cluster.verifier(0).await.client;
+    let mut copies = Vec::new();
+    for n in 0..50 {
+        let copy = Verifier::of_client(cluster.app(n % 2), client.clone()).await;
+        cluster.lease(n % 2, &copy).await.unwrap();
+        copies.push(copy);
+    }
+    let ids: BTreeSet<_> = copies.iter().map(|copy| copy.instance).collect();
+    assert_eq!(ids.len(), 50);
+    let (_, fleet) = cluster.app(1).hub().fleet().await;
+    let listed: Vec<_> = fleet.iter().filter(|one| ids.contains(&one.listed.instance.id)).collect();
+    assert!(listed.iter().all(|one| one.listed.instance.name == "v" && one.listed.leased), "{listed:?}");
+    assert_eq!(listed.len(), 50);
+    // Each of them must confirm what is ended: with one that has not, it is not enforced.
+    let tokens = sign_in(cluster.app(0), &cluster.ada, false).await.unwrap();
+    let ended = cluster.app(0).admin_end_session(&cluster.admin, tokens.session.id, None).await.unwrap();
+    for (n, copy) in copies.iter_mut().enumerate().skip(1) {
+        copy.applied = ended.rev;
+        while cluster.lease(n % 2, copy).await.is_err() {}
+    }
+    let said = cluster.app(0).hub().wait_enforced(&ended, Duration::from_secs(1)).await;
+    assert!(!said.counts.complete && said.counts.pending == 1, "{said:?}");
+    copies[0].applied = ended.rev;
+    cluster.lease(0, &copies[0]).await.unwrap();
+    let said = cluster.app(1).hub().wait_enforced(&ended, LONG).await;
+    assert!(said.counts.complete && said.counts.acknowledged + said.counts.lapsed == 50, "{said:?}");
+}
+
+#[tokio::test]
+async fn no_lease_rests_on_a_new_timeline_before_it_was_looked_at() {
+    let (held, master) = (Held::new(memory().shared()), MasterKey::generate());
+    let mut tasks = JoinSet::new();
+    let app = App::start(held.clone(), settings(), master, &mut tasks).await.unwrap();
+    let made = app.admin_create_client(&Admin::operator(), "orders", ClientKind::Verifier).await.unwrap();
+    let verifier = Verifier::of_client(&app, made.client).await;
+    let lease = async || app.hub().acknowledge(verifier.client.id, &verifier.question()).await;
+    lease().await.unwrap();
+    // A standby has taken over, and what it counts of the others cannot be read.
+    held.fail_looks.store(true, Ordering::SeqCst);
+    held.timeline.store(2, Ordering::SeqCst);
+    for _ in 0..5 {
+        assert!(lease().await.is_err(), "a lease rests on what was not looked at");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    held.fail_looks.store(false, Ordering::SeqCst);
+    let again = async {
+        while lease().await.is_err() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(LONG, again).await.expect("it goes on by itself");
+}
+
+#[tokio::test]
+async fn what_another_node_writes_while_this_one_starts_is_no_other_history() {
+    let (held, master) = (Held::new(memory().shared()), MasterKey::generate());
+    let mut tasks = JoinSet::new();
+    let app = App::start(held.clone(), settings(), master.clone(), &mut tasks).await.unwrap();
+    app.admin_end_everyone(&Admin::operator(), None, "test", None).await.unwrap();
+    let folder = std::env::temp_dir().join(format!("portcullis-mark-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let file = folder.join("high-water.json");
+    app.guard_log(file.clone(), &mut tasks).await.unwrap();
+    tasks.shutdown().await;
+    assert!(file.exists());
+    // And a proof that the database meets, which is found by the same look.
+    let at = held.store.stamp().await.unwrap();
+    let proof = Proof::by_position("it was lost".into(), (at.epoch, at.head), Some(at.chain), at.now);
+    std::fs::write(proof_path(&file), serde_json::to_string(&proof).unwrap()).unwrap();
+    held.writes_meanwhile.store(true, Ordering::SeqCst);
+    let again = App::start(held.clone(), settings(), master, &mut tasks).await.unwrap();
+    again.guard_log(file.clone(), &mut tasks).await.unwrap();
+    assert_eq!(again.hub().rolled_back(), None);
+    tasks.shutdown().await;
+    std::fs::remove_dir_all(&folder).unwrap();
 }
 
 #[tokio::test]

@@ -2,7 +2,8 @@
 use portcullis_app::keys::MasterKey;
 use portcullis_app::sessions::Credentials;
 use portcullis_app::{Admin, App, AppError, Caller, Hashing, KeySettings, PolicySettings, Settings, Tokens, real};
-use portcullis_domain::changes::{Change, Changes, Committed};
+use portcullis_domain::changes::{Change, Changes, Committed, Revoke};
+use portcullis_domain::ledger::Commits;
 use portcullis_domain::mass::{Batch, Filter, Job};
 use portcullis_domain::model::{Account, Client, Consent, Instance, Key, SessionKind};
 use portcullis_domain::refresh::How;
@@ -15,7 +16,7 @@ use portcullis_store::memory::MemoryStore;
 use portcullis_store::*;
 use portcullis_wire::*;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
@@ -42,17 +43,24 @@ pub fn settings() -> Settings {
         outgoing: portcullis_app::Allowed::loopback(),
         upstreams: vec![],
         policy: PolicySettings { failed_sign_in_step: 0, ..PolicySettings::default() },
+        clients: portcullis_app::ClientSettings::default(),
     }
 }
 
-/// A store that can hold back the commit of a new session or account, of a rotated refresh token or of a client's switch, or
-/// the end of a read of the log or of the keys, to put something in between.
+/// A store that can hold back the commit of a new session, account or grant, of a code or its use, of a rotated refresh token, of
+/// a withdrawal or of a client's switch, or the end of a read of the log or of the keys, to put something in between.
 pub struct Held<S> {
     pub store: S,
     pub hold: AtomicBool,
     pub hold_read: AtomicBool,
     pub hold_keys: AtomicBool,
     pub fail_rows: AtomicBool,
+    /// Whether another node writes an entry whenever this one has looked where the log is.
+    pub writes_meanwhile: AtomicBool,
+    /// Whether the others' counts cannot be looked at.
+    pub fail_looks: AtomicBool,
+    /// The database's timeline; 0: it has none.
+    pub timeline: AtomicU32,
     pub reached: Notify,
     pub release: Notify,
 }
@@ -65,6 +73,9 @@ impl<S> Held<S> {
             hold_read: AtomicBool::new(false),
             hold_keys: AtomicBool::new(false),
             fail_rows: AtomicBool::new(false),
+            writes_meanwhile: AtomicBool::new(false),
+            fail_looks: AtomicBool::new(false),
+            timeline: AtomicU32::new(0),
             reached: Notify::new(),
             release: Notify::new(),
         })
@@ -101,7 +112,6 @@ impl<S: Store> Store for Held<S> {
         self.store.load_remembered(actor, key)
     }
     forward! {
-        stamp() -> Result<Stamp, StoreError>;
         load_refresh(grant: GrantId) -> Result<Option<RefreshView>, StoreError>;
         load_session(session: SessionId) -> Result<Option<SessionView>, StoreError>;
         load_account(account: AccountId) -> Result<Option<AccountView>, StoreError>;
@@ -145,6 +155,26 @@ impl<S: Store> Store for Held<S> {
         }
         self.store.put_node(row)
     }
+    fn commits(&self) -> Option<Commits> {
+        let timeline = self.timeline.load(Ordering::SeqCst);
+        (timeline > 0).then_some(Commits { by: NodeId::from_bits(1), count: 0, timeline })
+    }
+    fn look_at_others(&self) -> Fut<'_, Result<(), StoreError>> {
+        let fails = self.fail_looks.load(Ordering::SeqCst);
+        Box::pin(std::future::ready(if fails { Err(StoreError::new("cut off")) } else { Ok(()) }))
+    }
+    fn stamp(&self) -> Fut<'_, Result<Stamp, StoreError>> {
+        Box::pin(async move {
+            let stamp = self.store.stamp().await;
+            if self.writes_meanwhile.load(Ordering::SeqCst) {
+                let (verb, target) = (Verb::End, Target::Token(TokenId::from_bits(1)));
+                let revoke = Revoke { verb, target, except: None, spread_ms: None, reason: "test".into() };
+                let steps = vec![Change::Revoke(revoke)];
+                self.store.commit(Changes { steps, ..Changes::default() }).await.unwrap();
+            }
+            stamp
+        })
+    }
     fn is_shared(&self) -> bool {
         self.store.is_shared()
     }
@@ -173,8 +203,11 @@ impl<S: Store> Store for Held<S> {
     fn commit(&self, changes: Changes) -> Fut<'_, Result<Committed, CommitError>> {
         Box::pin(async move {
             let held = |step: &_| {
-                use Change::{InsertAccount, InsertSession, SetClientDisabled, SetFamily};
-                matches!(step, InsertSession(_) | InsertAccount(_) | SetClientDisabled { .. } | SetFamily { .. })
+                use Change::*;
+                matches!(
+                    step,
+                    InsertSession(_) | InsertAccount(_) | InsertTicket(_) | InsertGrant(_) | UseTicket { .. }
+                ) || matches!(step, SetClientDisabled { .. } | SetFamily { .. } | WithdrawConsent { .. })
             };
             if changes.steps.iter().any(held) && self.hold.swap(false, Ordering::SeqCst) {
                 self.reached.notify_one();

@@ -193,6 +193,7 @@ fn code(now: Time, scope: &str) -> TicketView {
 fn shown() -> Redeem {
     Redeem {
         client: client().id,
+        proven: true,
         redirect_uri: Some("https://app.example/cb".into()),
         verifier: Some(VERIFIER.into()),
         sender: None,
@@ -211,7 +212,7 @@ fn later(mut view: TicketView, by: i64) -> TicketView {
 }
 
 fn refused(view: &TicketView, presented: &Redeem) -> (OAuthError, usize) {
-    let decision = redeem(view, false, &[], presented, &rules(), &key(), &mut Seeded(6));
+    let decision = redeem(view, None, &[], presented, &rules(), &key(), &mut Seeded(6));
     match decision.outcome {
         Err(Refused::OAuth { error, .. }) => (error, decision.changes.steps.len()),
         other => panic!("{other:?}"),
@@ -221,7 +222,7 @@ fn refused(view: &TicketView, presented: &Redeem) -> (OAuthError, usize) {
 #[test]
 fn a_code_gives_tokens_once() {
     let view = later(code(START, "openid read"), 59_999);
-    let decision = redeem(&view, false, &[], &shown(), &rules(), &key(), &mut Seeded(6));
+    let decision = redeem(&view, None, &[], &shown(), &rules(), &key(), &mut Seeded(6));
     let Granted { issued, id, with_refresh } = decision.outcome.unwrap();
     let id = id.unwrap();
     assert!(with_refresh);
@@ -247,19 +248,20 @@ fn a_code_gives_tokens_once() {
     let mut used = view;
     used.ticket.used = Some(Used { at: START, grant: Some(GrantId::from_bits(4)) });
     assert_eq!(refused(&used, &shown()), (OAuthError::InvalidGrant, 0));
-    let decision = redeem(&used, true, &[], &shown(), &rules(), &key(), &mut Seeded(6));
+    let own = app(START, None).session.session;
+    let decision = redeem(&used, Some(&own), &[], &shown(), &rules(), &key(), &mut Seeded(6));
     let ended = Target::Grant(GrantId::from_bits(4));
     assert!(matches!(&decision.changes.steps[..], [Change::Revoke(revoke)] if revoke.target == ended));
     // By another client, nothing: it must not be able to end what is not its own.
     let other = Redeem { client: ClientId::from_bits(5), ..shown() };
-    let decision = redeem(&used, true, &[], &other, &rules(), &key(), &mut Seeded(6));
+    let decision = redeem(&used, Some(&own), &[], &other, &rules(), &key(), &mut Seeded(6));
     assert!(decision.changes.is_empty());
 }
 
 #[test]
 fn an_application_that_keeps_its_access_gets_a_session_of_its_own() {
     let view = later(code(START, "offline_access openid"), 1);
-    let decision = redeem(&view, false, &[], &shown(), &rules(), &key(), &mut Seeded(6));
+    let decision = redeem(&view, None, &[], &shown(), &rules(), &key(), &mut Seeded(6));
     let granted = decision.outcome.unwrap();
     let session = &granted.issued.session;
     assert_eq!((session.kind, session.client), (SessionKind::Connected, Some(client().id)));
@@ -285,7 +287,7 @@ fn a_code_that_does_not_fit_gives_nothing() {
         assert_eq!(refused(&fresh(), &presented), (OAuthError::InvalidGrant, 0), "{presented:?}");
     }
     assert!(
-        redeem(&fresh(), false, &[], &Redeem { redirect_uri: None, ..shown() }, &rules(), &key(), &mut Seeded(6))
+        redeem(&fresh(), None, &[], &Redeem { redirect_uri: None, ..shown() }, &rules(), &key(), &mut Seeded(6))
             .outcome
             .is_ok()
     );
@@ -322,7 +324,7 @@ fn a_code_that_does_not_fit_gives_nothing() {
     // A cut that spares the browser's session spares what is under it.
     let mut spared = fresh();
     spared.app.as_mut().unwrap().session.account.cut = Cut { rev: Rev(11), except: Some(SessionId::from_bits(2)) };
-    assert!(redeem(&spared, false, &[], &shown(), &rules(), &key(), &mut Seeded(6)).outcome.is_ok());
+    assert!(redeem(&spared, None, &[], &shown(), &rules(), &key(), &mut Seeded(6)).outcome.is_ok());
 }
 
 #[test]

@@ -14,7 +14,7 @@ fn naive(entries: &[Entry], floor: Time, s: &Subject) -> Verdict {
         Target::Grant(id) => Some(*id) == s.grant,
         Target::Session(id) => *id == s.session,
         Target::Account(id) => *id == s.account || s.actors.contains(id),
-        Target::Client(id) => *id == s.client,
+        Target::Client(id) => *id == s.client || s.via.contains(id),
         Target::All => true,
         Target::Key(_) | Target::Other { .. } => false,
     };
@@ -78,7 +78,7 @@ fn as_the_naive_model_says() {
 fn token(session: u64, account: u64, rev: u64) -> Subject {
     let mut s = subject(&mut Chance::new(1), 1);
     (s.session, s.account, s.rev) = (ses(session), acc(account), Rev(rev));
-    (s.actors, s.key, s.grant) = (Vec::new(), None, None);
+    (s.actors, s.via, s.key, s.grant) = (Vec::new(), Vec::new(), None, None);
     s
 }
 

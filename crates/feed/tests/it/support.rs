@@ -70,6 +70,7 @@ pub fn subject(c: &mut Chance, revs: u64) -> Subject {
         account: acc(c.below(5)),
         actors: (0..c.below(3)).map(|_| acc(c.below(5))).collect(),
         client: ClientId::from_bits(id(c)),
+        via: (0..c.below(3)).map(|_| ClientId::from_bits(id(c))).collect(),
         rev: Rev(c.below(revs + 2)),
         key: c.one_in(2).then(|| KeyId(c.below(5) as u32)),
     }

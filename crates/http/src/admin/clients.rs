@@ -18,7 +18,9 @@ pub(super) async fn list(ctx: Ctx, AsAdmin(admin): AsAdmin) -> Result<Response, 
     let (limit, cursor) = (params.limit()?, params.cursor()?);
     let page = ctx.app().admin_clients(&admin, cursor, limit).await?;
     let next = render::next(&page.rows, page.more, |client| client.id.to_string());
-    Ok(render::list("clients", page.rows.iter().map(render::client).collect(), next))
+    // A page may be shorter for those that were deleted; the next one begins after them all the same.
+    let there = page.rows.iter().filter(|client| !client.profile.deleted);
+    Ok(render::list("clients", there.map(render::client).collect(), next))
 }
 
 /// Name and kind, and beside them what the client registers.

@@ -57,7 +57,7 @@ pub(super) async fn rename(
 ) -> Result<Response, Problem> {
     ctx.params(&[])?;
     let view = ctx.app().rename_mine(&caller, sid, &body.value.device_name).await?;
-    Ok(render::ok(&render::session(&view.session, view.used_at(), Some(caller.view.session.id))))
+    Ok(render::ok(&render::session(&view.session, view.shown_used_at(), Some(caller.view.session.id))))
 }
 
 pub(super) async fn end_one(

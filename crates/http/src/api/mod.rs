@@ -1,5 +1,6 @@
 //! What people's own programs call: sign up, sign in, refresh, look at the own devices, end them.
 mod accounts;
+mod api_keys;
 mod apps;
 mod links;
 mod me;
@@ -18,6 +19,9 @@ pub(crate) fn routes(table: Table) -> Table {
         .delete("/v1/me", own::delete)
         .post("/v1/me/password", own::password)
         .get("/v1/me/events", own::events)
+        .get("/v1/me/api-keys", api_keys::list)
+        .post("/v1/me/api-keys", api_keys::create)
+        .post("/v1/api-keys/token", api_keys::token)
         .get("/v1/me/apps", apps::list)
         .delete("/v1/me/apps/{client_id}", apps::disconnect)
         .get("/v1/me/links", links::list)

@@ -1,12 +1,12 @@
 //! The forms of OAuth's endpoints, and who sends them.
-use super::{invalid_request, problem, refuse};
+use super::{invalid_request, problem, refuse, with_resources};
 use crate::problem::Problem;
 use crate::request::{Ctx, FormBytes, Params, Shared, ctx_of};
 use axum::extract::FromRequestParts;
 use http::request::Parts;
 use portcullis_app::oauth::{Known, Proof};
 use portcullis_domain::refused::OAuthError;
-use portcullis_wire::SecretString;
+use portcullis_wire::{Digest, SecretString, assertion};
 
 /// A form and the client that sent it.
 #[derive(Debug)]
@@ -15,6 +15,10 @@ pub(crate) struct OAuthForm {
     pub(crate) known: Known,
     /// What, without what said who.
     pub(crate) params: Params,
+    /// `resource`, each time that it came (RFC 8707 §2).
+    pub(crate) resources: Vec<String>,
+    /// The thumbprint of the key that it proved to hold, once that was asked.
+    pub(crate) sender: Option<Digest>,
 }
 
 impl OAuthForm {
@@ -22,11 +26,10 @@ impl OAuthForm {
     /// reads alike.
     pub(crate) async fn read(ctx: &Ctx, form: FormBytes) -> Result<Self, Problem> {
         let body = form.0.ok_or_else(|| invalid_request("send the body as application/x-www-form-urlencoded"))?;
-        let mut params = Params::oauth(&body)
-            .map_err(|name| invalid_request(format!("the parameter {name:?} is given twice (RFC 6749 §3.2)")))?;
+        let (mut params, resources) = with_resources(&body, invalid_request)?;
         let proof = proof(ctx, &mut params)?;
         let known = ctx.app().known_client(&proof).await.map_err(problem)?;
-        Ok(Self { known, params })
+        Ok(Self { known, params, resources, sender: None })
     }
 
     /// A parameter that must be there.
@@ -50,9 +53,26 @@ impl FromRequestParts<Shared> for AsClient {
     }
 }
 
+/// The path of ours that was called.
+fn endpoint(ctx: &Ctx) -> &'static str {
+    const ALL: [&str; 3] = ["/oauth2/par", "/oauth2/revoke", "/oauth2/introspect"];
+    ALL.into_iter().find(|path| *path == ctx.uri.path()).unwrap_or("/oauth2/token")
+}
+
 /// How the client says who it is: in one way, not in two (RFC 6749 §2.3).
 fn proof(ctx: &Ctx, params: &mut Params) -> Result<Proof, Problem> {
     let (id, secret) = (params.take("client_id"), params.take("client_secret"));
+    let (kind, assertion) = (params.take("client_assertion_type"), params.take("client_assertion"));
+    if kind.is_some() || assertion.is_some() {
+        if secret.is_some() || ctx.basic().is_some() {
+            return Err(invalid_request("authenticate in one way, not in two (RFC 6749 §2.3)"));
+        }
+        if kind.as_deref() != Some(assertion::TYPE) {
+            return Err(invalid_request(format!("client_assertion_type must be {} (RFC 7523 §2.2)", assertion::TYPE)));
+        }
+        let assertion = SecretString::new(assertion.unwrap_or_default());
+        return Ok(Proof::Assertion { client_id: id, assertion, endpoint: endpoint(ctx) });
+    }
     let unknown =
         || refuse(OAuthError::InvalidClient, "authenticate as a client: HTTP Basic, or client_id in the body");
     if let Some((basic_id, basic_secret)) = ctx.basic() {

@@ -1,13 +1,19 @@
 //! OAuth 2.1 and OpenID Connect: the metadata under `/.well-known`, and the endpoints that clients call themselves. Those that
 //! browsers are sent to are pages ([`crate::pages`]).
+mod device;
+mod dpop;
 mod form;
 mod global;
 mod metadata;
+mod par;
+mod register;
+mod request;
 mod token;
 mod tokens;
 mod upstream;
 
 pub(crate) use form::{AsClient, OAuthForm};
+pub(crate) use request::{request_of, with_resources};
 
 use crate::problem::{BASIC_CHALLENGE, Problem};
 use crate::table::Table;
@@ -21,6 +27,12 @@ pub(crate) fn routes(table: Table) -> Table {
         .get("/.well-known/jwks.json", metadata::jwks)
         .get("/.well-known/openid-configuration", metadata::metadata)
         .get("/.well-known/oauth-authorization-server", metadata::metadata)
+        .post("/oauth2/device", device::begin)
+        .post("/oauth2/register", register::register)
+        .get("/oauth2/register/{client_id}", register::get)
+        .put("/oauth2/register/{client_id}", register::put)
+        .delete("/oauth2/register/{client_id}", register::delete)
+        .post("/oauth2/par", par::par)
         .post("/oauth2/token", token::token)
         .post("/oauth2/introspect", tokens::introspect)
         .post("/oauth2/revoke", tokens::revoke)

@@ -1,10 +1,11 @@
 //! What can be asked about a token, and how it is given up: introspection, revocation, userinfo.
-use super::{OAuthForm, problem, refuse};
+use super::{OAuthForm, dpop, problem, refuse};
 use crate::problem::Problem;
 use crate::render;
 use crate::request::{Ctx, FormBytes};
 use axum::response::{IntoResponse as _, Response};
-use http::StatusCode;
+use http::{StatusCode, header};
+use portcullis_app::AppError;
 use portcullis_domain::refused::OAuthError;
 use portcullis_wire::{Code, SecretString};
 use serde_json::{Value, json};
@@ -42,7 +43,23 @@ pub(super) async fn revoke(ctx: Ctx, form: FormBytes) -> Result<Response, Proble
 
 /// Claims about whoever the token is about (OpenID Connect Core §5.3).
 pub(super) async fn userinfo(ctx: Ctx) -> Result<Response, Problem> {
-    let (account, about) = ctx.app().userinfo(ctx.bearer()).await?;
+    let shown = dpop::shown(&ctx, "/oauth2/userinfo")?;
+    let (account, about) = match ctx.app().userinfo(shown.token, &shown.holder).await {
+        Ok(told) => told,
+        Err(AppError::Unauthenticated(Code::ProofInvalid)) => return Err(dpop::not_its_holder(shown.proven.is_some())),
+        // RFC 6750 §3.1 names the scope that is needed; the usual challenge is the admin API's.
+        Err(AppError::Bad(Code::InsufficientScope, detail)) => {
+            let challenge =
+                "Bearer error=\"insufficient_scope\", error_description=\"insufficient_scope\", scope=\"openid\"";
+            let problem = Problem::because(Code::InsufficientScope, detail);
+            return Err(problem.header(header::WWW_AUTHENTICATE, challenge));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    // Last, so that nobody fills the table of proofs by tokens that do not live.
+    if let Some(proven) = shown.proven {
+        ctx.app().use_up_proof(proven).await.map_err(dpop::used_before)?;
+    }
     let mut out = serde_json::to_value(&about).map_err(|_| Problem::new(Code::Unavailable))?;
     out["sub"] = json!(account);
     Ok(render::ok(&out))

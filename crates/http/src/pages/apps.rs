@@ -39,7 +39,7 @@ fn shown(app: &ConnectedApp, now: Time) -> minijinja::Value {
 }
 
 pub(super) async fn disconnect(ctx: Ctx, body: FormBytes) -> Result<Response, Problem> {
-    origin::must_be_ours(&ctx.shared, &ctx.headers)?;
+    origin::must_be_our_page(&ctx.shared, &ctx.headers)?;
     let caller = match devices::caller(&ctx, PATH).await? {
         Ok(caller) => caller,
         Err(elsewhere) => return Ok(elsewhere),

@@ -3,17 +3,20 @@
 //! The request travels with the browser: to the sign-in page and back as `return_to`, through the question as a hidden field.
 //! Each time it is checked anew, from the beginning.
 use super::words::encoded;
-use super::{allow_forms_to, go, page, sign_in};
-use crate::problem::Problem;
+use super::{go, let_forms_lead_on, page, sign_in};
+use crate::oauth::{request_of, with_resources};
+use crate::problem::{Problem, described};
 use crate::request::{Ctx, FormBytes, Params};
 use crate::{cookies, origin};
 use axum::response::Response;
 use http::StatusCode;
 use minijinja::context;
 use portcullis_app::{AppError, Caller};
+use portcullis_domain::Refused;
 use portcullis_domain::authorize::{self, Asked, Objection, Request, Step};
 use portcullis_domain::client::OFFLINE;
 use portcullis_domain::model::{Client, ClientKind};
+use portcullis_domain::pushed;
 use portcullis_domain::refused::OAuthError;
 use portcullis_domain::view::AppView;
 use portcullis_wire::Code;
@@ -47,10 +50,7 @@ pub(super) async fn show(ctx: Ctx) -> Result<Response, Problem> {
         Err(answered) => return Ok(answered),
     };
     let (caller, view) = who(&ctx, &read).await?;
-    let hinted = read.asked.id_token_hint.as_deref();
-    let hinted = hinted.and_then(|hint| ctx.app().hinted_account(hint));
-    let first_seen = read.seen.as_deref().and_then(|mark| ctx.app().when_first_seen(&read.query, mark));
-    match (authorize::next(&read.asked, view.as_ref(), first_seen, hinted), caller, view) {
+    match (step(&ctx, &read, view.as_ref()), caller, view) {
         (Step::Grant, Some(caller), _) => finish(&ctx, &read, &caller, false).await,
         (Step::Ask(scope), Some(caller), Some(view)) => ask(&ctx, &read, &caller, &view, &scope),
         (Step::Refuse(error), ..) => Ok(back(&ctx, &read.asked, Reply::Error(error, "nothing could be shown".into()))),
@@ -70,9 +70,16 @@ pub(super) async fn by_form(body: FormBytes) -> Result<Response, Problem> {
     Ok(go(&format!("{PATH}?{query}"), vec![]))
 }
 
+/// What must happen first.
+fn step(ctx: &Ctx, read: &Read, view: Option<&AppView>) -> Step {
+    let hinted = read.asked.id_token_hint.as_deref().and_then(|hint| ctx.app().hinted_account(hint));
+    let first_seen = read.seen.as_deref().and_then(|mark| ctx.app().when_first_seen(&read.query, mark));
+    authorize::next(&read.asked, view, first_seen, hinted)
+}
+
 /// What the user said.
 pub(super) async fn decide(ctx: Ctx, body: FormBytes) -> Result<Response, Problem> {
-    origin::must_be_ours(&ctx.shared, &ctx.headers)?;
+    origin::must_be_our_page(&ctx.shared, &ctx.headers)?;
     let body = body.0.ok_or_else(|| Problem::new(Code::UnsupportedMediaType))?;
     let mut params = Params::oauth(&body).map_err(|_| Problem::new(Code::Malformed))?;
     let query = params.take("request").unwrap_or_default();
@@ -81,6 +88,9 @@ pub(super) async fn decide(ctx: Ctx, body: FormBytes) -> Result<Response, Proble
         Err(answered) => return Ok(answered),
     };
     let (Some(caller), Some(view)) = who(&ctx, &read).await? else { return Ok(to_sign_in(&ctx, &read)) };
+    if !matches!(step(&ctx, &read, Some(&view)), Step::Ask(_) | Step::Grant) {
+        return Ok(to_sign_in(&ctx, &read));
+    }
     // The answer is to what was shown, to whom it was shown.
     let shown = params.take("shown").unwrap_or_default();
     if shown != shown_to(&ctx, &read, &caller, &view) {
@@ -97,37 +107,25 @@ async fn read(ctx: &Ctx, query: &str) -> Result<Result<Read, Response>, Problem>
     if query.len() > MAX_QUERY {
         return Err(Problem::malformed("the request is too long"));
     }
-    let mut pairs: Vec<(String, String)> =
-        form_urlencoded::parse(query.as_bytes()).map(|(name, value)| (name.into(), value.into())).collect();
-    let resource = pairs.extract_if(.., |(name, _)| name == "resource").map(|(_, value)| value).collect();
-    let rest = form_urlencoded::Serializer::new(String::new()).extend_pairs(&pairs).finish();
-    let mut params = Params::oauth(rest.as_bytes())
-        .map_err(|name| Problem::malformed(format!("the parameter {name:?} is given twice (RFC 6749 §3.1)")))?;
+    let (mut params, resource) = with_resources(query.as_bytes(), Problem::malformed)?;
     let client_id =
         params.take("client_id").ok_or_else(|| Problem::malformed("the parameter \"client_id\" is missing"))?;
     let unknown =
         || Problem::malformed("there is no such client: the application that sent you here is not set up correctly");
     let client = ctx.app().authorizing_client(&client_id).await?.ok_or_else(unknown)?;
     let seen = params.take(SEEN);
-    let request = Request {
-        response_type: params.take("response_type"),
-        response_mode: params.take("response_mode"),
-        redirect_uri: params.take("redirect_uri"),
-        scope: params.take("scope"),
-        state: params.take("state"),
-        nonce: params.take("nonce"),
-        code_challenge: params.take("code_challenge"),
-        code_challenge_method: params.take("code_challenge_method"),
-        prompt: params.take("prompt"),
-        max_age: params.take("max_age"),
-        login_hint: params.take("login_hint"),
-        id_token_hint: params.take("id_token_hint"),
-        resource,
-        dpop_jkt: params.take("dpop_jkt"),
-        request: params.take("request").or_else(|| params.take("request_uri")),
+    let request = request_of(&mut params, resource);
+    let query = without_mark(query);
+    // What else stands in the query beside a pushed request does not count (RFC 9126 §4, RFC 9101 §5).
+    let checked = match request.request_uri.as_deref().and_then(pushed::id_of) {
+        Some(id) => {
+            let first_seen = seen.as_deref().and_then(|mark| ctx.app().when_first_seen(&query, mark));
+            ctx.app().pushed_request(&client, id, first_seen).await?
+        }
+        None => authorize::check(&request, &client, false),
     };
-    match authorize::check(&request, &client, false) {
-        Ok(asked) => Ok(Ok(Read { client, asked, query: without_mark(query), seen })),
+    match checked {
+        Ok(asked) => Ok(Ok(Read { client, asked, query, seen })),
         Err(objection) => object(ctx, &request, objection).map(Err),
     }
 }
@@ -162,21 +160,25 @@ async fn who(ctx: &Ctx, read: &Read) -> Result<(Option<Caller>, Option<AppView>)
     Ok(if view.is_some() { (Some(caller), view) } else { (None, None) })
 }
 
-fn to_sign_in(ctx: &Ctx, read: &Read) -> Response {
+/// The request with the mark of when it first came.
+fn marked(ctx: &Ctx, read: &Read) -> String {
     let mark = match &read.seen {
         Some(mark) if ctx.app().when_first_seen(&read.query, mark).is_some() => mark.clone(),
         _ => ctx.app().first_seen(&read.query),
     };
-    let place = format!("{PATH}?{}&{SEEN}={}", read.query, encoded(&mark));
+    format!("{}&{SEEN}={}", read.query, encoded(&mark))
+}
+
+fn to_sign_in(ctx: &Ctx, read: &Read) -> Response {
+    let place = format!("{PATH}?{}", marked(ctx, read));
     go(&sign_in::again(&place, read.asked.login_hint.as_deref()), vec![])
 }
 
-/// What stands for the page that was shown: client, scopes and account.
+/// What stands for the page that was shown: client, scopes, account and session. Nobody but this server can make it.
 fn shown_to(ctx: &Ctx, read: &Read, caller: &Caller, view: &AppView) -> String {
-    let what =
-        format!("{} {} {} {}", view.client.id, view.client.version, read.asked.scope.join(" "), caller.view.account.id);
-    let _ = ctx;
-    portcullis_wire::b64::encode(&portcullis_wire::Digest::of(what.as_bytes()).0)
+    let session = &caller.view.session;
+    let scope = read.asked.scope.join(" ");
+    ctx.app().shown(&format!("{} {} {scope} {} {}", view.client.id, view.client.version, session.account, session.id))
 }
 
 fn ask(ctx: &Ctx, read: &Read, caller: &Caller, view: &AppView, scope: &[String]) -> Result<Response, Problem> {
@@ -187,15 +189,15 @@ fn ask(ctx: &Ctx, read: &Read, caller: &Caller, view: &AppView, scope: &[String]
         client => context! { name => view.client.name, uri => view.client.profile.client_uri, public => view.client.kind == ClientKind::Public },
         who => context! { email => account.email, name => account.name },
         asks, host, offline => scope.iter().any(|one| one == OFFLINE),
-        request => read.query, shown => shown_to(ctx, read, caller, view),
+        request => marked(ctx, read), shown => shown_to(ctx, read, caller, view),
     };
     let mut response = page(ctx, StatusCode::OK, "consent.html", values)?;
-    allow_forms_to(response.headers_mut(), &read.asked.redirect_uri);
+    let_forms_lead_on(response.headers_mut());
     Ok(response)
 }
 
 /// A scope in words; those of a client's own have none.
-fn words(scope: &str) -> Option<&'static str> {
+pub(super) fn words(scope: &str) -> Option<&'static str> {
     Some(match scope {
         "openid" => "Know who you are here",
         "profile" => "See your name",
@@ -208,7 +210,16 @@ fn words(scope: &str) -> Option<&'static str> {
 async fn finish(ctx: &Ctx, read: &Read, caller: &Caller, agreed: bool) -> Result<Response, Problem> {
     match ctx.app().grant_code(caller, read.client.id, &read.asked, agreed, ctx.ip).await {
         Ok(code) => Ok(back(ctx, &read.asked, Reply::Code(code))),
-        Err(AppError::Refused(_)) => Ok(to_sign_in(ctx, read)),
+        Err(AppError::Refused(Refused::OAuth { error: OAuthError::InvalidRequestUri, detail })) => {
+            Err(Problem::malformed(format!("{detail}; go back to the application and begin again.")))
+        }
+        // What it rested on was changed meanwhile: the browser asks once more, and is shown what there is to be shown.
+        Err(AppError::Refused(_)) if read.asked.prompt.none => Ok(back(
+            ctx,
+            &read.asked,
+            Reply::Error(OAuthError::InteractionRequired, "something was changed meanwhile".into()),
+        )),
+        Err(AppError::Refused(_)) => Ok(go(&format!("{PATH}?{}", marked(ctx, read)), vec![])),
         Err(error) => Err(error.into()),
     }
 }
@@ -223,7 +234,7 @@ fn redirect(ctx: &Ctx, uri: &str, state: Option<&str>, reply: Reply) -> Response
     match &reply {
         Reply::Code(code) => query.append_pair("code", code.expose()),
         Reply::Error(error, detail) => {
-            query.append_pair("error", error.as_str()).append_pair("error_description", detail)
+            query.append_pair("error", error.as_str()).append_pair("error_description", &described(detail))
         }
     };
     if let Some(state) = state {

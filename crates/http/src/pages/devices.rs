@@ -67,7 +67,7 @@ pub(super) async fn show(ctx: Ctx) -> Result<Response, Problem> {
 
 fn device(view: &SessionView, now: Time) -> minijinja::Value {
     let session = &view.session;
-    let (seen, made) = (view.used_at(), session.created_at);
+    let (seen, made) = (view.shown_used_at(), session.created_at);
     context! {
         id => session.id.to_string(), name => session.device_name, kind => session.kind.as_str(),
         ip => session.ip.map(|ip| ip.to_string()),
@@ -78,7 +78,7 @@ fn device(view: &SessionView, now: Time) -> minijinja::Value {
 
 /// The caller of a changing form: the request must say that it comes from our own page.
 async fn actor(ctx: &Ctx) -> Result<Result<Caller, Response>, Problem> {
-    origin::must_be_ours(&ctx.shared, &ctx.headers)?;
+    origin::must_be_our_page(&ctx.shared, &ctx.headers)?;
     caller(ctx, PATH).await
 }
 
@@ -131,7 +131,7 @@ pub(super) async fn end_all(ctx: Ctx) -> Result<Response, Problem> {
 
 /// Signs this browser out. When its session has ended already, that is what was wanted.
 pub(super) async fn sign_out(ctx: Ctx) -> Result<Response, Problem> {
-    origin::must_be_ours(&ctx.shared, &ctx.headers)?;
+    origin::must_be_our_page(&ctx.shared, &ctx.headers)?;
     let Some(cookie) = cookies::read(&ctx.headers, cookies::SESSION) else {
         return Ok(go(&sign_in::address(Some("signed-out"), None), vec![]));
     };

@@ -4,7 +4,7 @@
 //! An ID token of the browser's own session is proof enough that the application that its user is at speaks for them. Without one
 //! the user is asked, for any page may send a browser here. Where the browser goes on to is an address that a client has
 //! registered, or it stays here.
-use super::{allow_forms_to, allow_frames_from, go, page};
+use super::{allow_frames_from, go, let_forms_lead_on, page};
 use crate::problem::Problem;
 use crate::request::{Ctx, FormBytes, Params};
 use crate::{cookies, origin};
@@ -122,8 +122,8 @@ fn ask(ctx: &Ctx, asked: &Asked, caller: &Caller) -> Result<Response, Problem> {
         request => asked.query, session => caller.view.session.id.to_string(),
     };
     let mut response = page(ctx, StatusCode::OK, "logout.html", values)?;
-    if let Some(place) = &asked.place {
-        allow_forms_to(response.headers_mut(), place);
+    if asked.place.is_some() {
+        let_forms_lead_on(response.headers_mut());
     }
     Ok(response)
 }

@@ -5,11 +5,14 @@
 //! Templates are minijinja with escaping always on; a directory may override any of them, so that operators restyle without a build.
 mod apps;
 mod authorize;
+mod device;
 mod devices;
 mod logout;
 mod sign_in;
 mod upstream;
 mod words;
+
+pub(crate) use device::PATH as DEVICE;
 
 use crate::problem::Problem;
 use crate::request::{Ctx, Shared};
@@ -21,12 +24,14 @@ use portcullis_wire::{Code, Digest, b64};
 use std::path::Path;
 use std::sync::Arc;
 
-const TEMPLATES: [(&str, &str); 11] = [
+const TEMPLATES: [(&str, &str); 13] = [
     ("layout.html", include_str!("../../templates/layout.html")),
     ("sign_in.html", include_str!("../../templates/sign_in.html")),
     ("devices.html", include_str!("../../templates/devices.html")),
     ("apps.html", include_str!("../../templates/apps.html")),
     ("consent.html", include_str!("../../templates/consent.html")),
+    ("device.html", include_str!("../../templates/device.html")),
+    ("device_ask.html", include_str!("../../templates/device_ask.html")),
     ("logout.html", include_str!("../../templates/logout.html")),
     ("signed_out.html", include_str!("../../templates/signed_out.html")),
     ("links.html", include_str!("../../templates/links.html")),
@@ -68,8 +73,8 @@ impl Pages {
     }
 
     /// With files of this directory in place of those of the same name: `layout.html`, `sign_in.html`, `devices.html`,
-    /// `apps.html`, `consent.html`, `logout.html`, `signed_out.html`, `links.html`, `upstream_prove.html`,
-    /// `upstream_leave.html`, `problem.html`, `app.css`, `icon.svg`. Read once, now.
+    /// `apps.html`, `consent.html`, `device.html`, `device_ask.html`, `logout.html`, `signed_out.html`, `links.html`,
+    /// `upstream_prove.html`, `upstream_leave.html`, `problem.html`, `app.css`, `icon.svg`. Read once, now.
     ///
     /// # Errors
     /// Which file cannot be read or is no template, in words.
@@ -132,6 +137,9 @@ pub(crate) fn routes(table: Table) -> Table {
         .get(authorize::PATH, authorize::show)
         .post(authorize::PATH, authorize::by_form)
         .post("/oauth2/consent", authorize::decide)
+        .get(DEVICE, device::show)
+        .post(DEVICE, device::look_up)
+        .post("/device/answer", device::decide)
         .get(logout::PATH, logout::show)
         .post(logout::PATH, logout::by_form)
         .post(logout::CONFIRM, logout::confirm)
@@ -143,14 +151,22 @@ pub(crate) fn routes(table: Table) -> Table {
 pub(crate) fn is_page(path: &str) -> bool {
     matches!(
         path,
-        "/sign-in" | "/sign-out" | "/account" | authorize::PATH | "/oauth2/consent" | logout::PATH | logout::CONFIRM
+        "/sign-in"
+            | "/sign-out"
+            | "/account"
+            | authorize::PATH
+            | "/oauth2/consent"
+            | DEVICE
+            | "/device/answer"
+            | logout::PATH
+            | logout::CONFIRM
     ) || path.starts_with("/account/")
         || (path.starts_with("/upstream/") && !path.ends_with("/backchannel-logout"))
 }
 
 /// What every page says to the browser.
-pub(crate) fn add_headers(headers: &mut HeaderMap) {
-    headers.entry(header::CONTENT_SECURITY_POLICY).or_insert_with(|| policy("'self'"));
+pub(crate) fn add_headers(path: &str, headers: &mut HeaderMap) {
+    headers.entry(header::CONTENT_SECURITY_POLICY).or_insert(HeaderValue::from_static(POLICY));
     for (name, value) in [
         (header::X_FRAME_OPTIONS, "DENY"),
         // Not `no-referrer`: browsers would then send `Origin: null` with our own forms.
@@ -158,18 +174,27 @@ pub(crate) fn add_headers(headers: &mut HeaderMap) {
     ] {
         headers.insert(name, HeaderValue::from_static(value));
     }
-    headers.insert("cross-origin-opener-policy", HeaderValue::from_static("same-origin"));
+    // Not on the way of an authorization: applications open it in a window of their own, and wait for what it says.
+    let opener = if path == "/sign-in" || path.starts_with("/oauth2/") { "unsafe-none" } else { "same-origin" };
+    headers.insert("cross-origin-opener-policy", HeaderValue::from_static(opener));
     headers.insert("cross-origin-resource-policy", HeaderValue::from_static("same-origin"));
     headers
         .insert("permissions-policy", HeaderValue::from_static("camera=(), geolocation=(), microphone=(), payment=()"));
 }
 
-/// The content security policy of pages whose forms lead to `forms`.
-fn policy(forms: &str) -> HeaderValue {
-    let text = format!(
-        "default-src 'none'; style-src 'self'; img-src 'self'; form-action {forms}; frame-ancestors 'none'; base-uri 'none'"
-    );
-    HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("default-src 'none'"))
+/// The content security policy of every page: our own stylesheet and icon, forms to ourselves, no frames.
+const POLICY: &str =
+    "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
+
+/// Of pages with a form whose answer leads to an application. Some browsers hold every hop of the redirects after a form against
+/// `form-action`, and where an application leads on to is its own affair; so there is none here. What it guards against, a form that
+/// somebody smuggled in, needs a place where a page does not escape what it shows.
+const LEADING_ON: &str =
+    "default-src 'none'; style-src 'self'; img-src 'self'; frame-ancestors 'none'; base-uri 'none'";
+
+/// Lets the forms of a page lead to an application.
+fn let_forms_lead_on(headers: &mut HeaderMap) {
+    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(LEADING_ON));
 }
 
 /// Lets a page load frames from the origins of these addresses, and of no others.
@@ -177,18 +202,8 @@ fn allow_frames_from(headers: &mut HeaderMap, uris: &[String]) {
     let mut origins: Vec<String> = uris.iter().filter_map(|uri| words::origin_for_policy(uri)).collect();
     origins.sort();
     origins.dedup();
-    let usual = policy("'self'");
-    let text = format!("{}; frame-src {}", usual.to_str().unwrap_or_default(), origins.join(" "));
-    if let Ok(value) = HeaderValue::from_str(&text) {
+    if let Ok(value) = HeaderValue::from_str(&format!("{POLICY}; frame-src {}", origins.join(" "))) {
         headers.insert(header::CONTENT_SECURITY_POLICY, value);
-    }
-}
-
-/// Lets the forms of a page lead to the origin of this address, too. Some browsers hold the redirect that answers a form
-/// against the policy of the page that it was on, and what is answered here sends them on to an application.
-fn allow_forms_to(headers: &mut HeaderMap, uri: &str) {
-    if let Some(origin) = words::origin_for_policy(uri) {
-        headers.insert(header::CONTENT_SECURITY_POLICY, policy(&format!("'self' {origin}")));
     }
 }
 

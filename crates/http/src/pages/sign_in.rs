@@ -59,10 +59,10 @@ pub(super) async fn show(ctx: Ctx) -> Result<Response, Problem> {
     let hint = params.take("login_hint").filter(|hint| hint.len() <= 254).unwrap_or_default();
     let notice = params.take("notice");
     let notice = NOTICES.iter().find(|(word, _)| Some(*word) == notice.as_deref()).map(|(_, text)| *text);
-    form(&ctx, StatusCode::OK, &back, &hint, notice, None, again)
+    form(&ctx, StatusCode::OK, &back, &hint, notice, None, again).await
 }
 
-fn form(
+async fn form(
     ctx: &Ctx,
     status: StatusCode,
     return_to: &str,
@@ -80,22 +80,15 @@ fn form(
     // What comes with the next request: the form, which names the device.
     let headers = response.headers_mut();
     headers.insert("accept-ch", HeaderValue::from_static(client_hints::asked_for()));
-    if let Some(application) = leads_to(return_to) {
-        super::allow_forms_to(headers, &application);
+    if return_to.starts_with("/oauth2/") {
+        super::let_forms_lead_on(headers);
     }
     Ok(response)
 }
 
-/// The application that an authorization request leads back to, once somebody has signed in.
-fn leads_to(return_to: &str) -> Option<String> {
-    let query = return_to.strip_prefix(super::authorize::PATH)?.strip_prefix('?')?;
-    let mut pairs = form_urlencoded::parse(query.as_bytes());
-    pairs.find(|(name, _)| name == "redirect_uri").map(|(_, uri)| uri.into_owned())
-}
-
 pub(super) async fn submit(ctx: Ctx, body: FormBytes) -> Result<Response, Problem> {
     // Before anything else: a foreign page must not sign a browser in, to an account of its choice.
-    origin::must_be_ours(&ctx.shared, &ctx.headers).map_err(|problem| {
+    origin::must_be_our_page(&ctx.shared, &ctx.headers).map_err(|problem| {
         problem.saying(format!("Open this page at {} and sign in there.", ctx.shared.config().issuer))
     })?;
     let body = body.0.ok_or_else(|| Problem::new(Code::UnsupportedMediaType))?;
@@ -136,5 +129,5 @@ pub(super) async fn submit(ctx: Ctx, body: FormBytes) -> Result<Response, Proble
         AppError::Overloaded => "There is a lot to do at the moment. Please try again in a few seconds.".to_owned(),
         _ => return Err(error.into()),
     };
-    form(&ctx, status, &back, &identifier, None, Some(words), again)
+    form(&ctx, status, &back, &identifier, None, Some(words), again).await
 }

@@ -105,7 +105,7 @@ fn prove(
 
 /// Whoever came from a provider proves that the account of their address is theirs: once, by its password.
 pub(super) async fn confirm(ctx: Ctx, body: FormBytes) -> Result<Response, Problem> {
-    origin::must_be_ours(&ctx.shared, &ctx.headers)?;
+    origin::must_be_our_page(&ctx.shared, &ctx.headers)?;
     let body = body.0.ok_or_else(|| Problem::new(Code::UnsupportedMediaType))?;
     let mut params = params(&body)?;
     let ticket = SecretString::new(params.take("ticket").unwrap_or_default());
@@ -178,7 +178,7 @@ fn shown(link: &Link, upstreams: &[(&str, &str)], now: Time) -> minijinja::Value
 
 /// The caller of a form about links; who did not prove lately who they are does so first.
 async fn actor(ctx: &Ctx) -> Result<Result<Caller, Response>, Problem> {
-    origin::must_be_ours(&ctx.shared, &ctx.headers)?;
+    origin::must_be_our_page(&ctx.shared, &ctx.headers)?;
     let caller = match devices::caller(ctx, LINKS).await? {
         Ok(caller) => caller,
         Err(elsewhere) => return Ok(Err(elsewhere)),

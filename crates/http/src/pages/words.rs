@@ -17,18 +17,11 @@ pub(super) fn ago(then: Time, now: Time) -> String {
 /// The longest place to go back to: an authorization request fits.
 const MAX_PATH: usize = 7000;
 
-/// An address's origin as a source of a content security policy (CSP 3 §2.3.1): scheme, host and port, or the scheme alone
-/// where it is an application's own. `None` for what would mean something else in a policy.
+/// An address's origin as a source of a content security policy (CSP 3 §2.3.1): scheme, host and port. `None` for what would mean
+/// something else in a policy.
 pub(super) fn origin_for_policy(uri: &str) -> Option<String> {
-    let (scheme, rest) = uri.split_once(':')?;
-    let named = scheme.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b)) && !scheme.is_empty();
-    if !named {
-        return None;
-    }
-    if !matches!(scheme, "https" | "http") {
-        return Some(format!("{scheme}:"));
-    }
-    let authority = rest.strip_prefix("//")?.split(['/', '?', '#']).next()?;
+    let (scheme, rest) = uri.split_once("://").filter(|(scheme, _)| matches!(*scheme, "https" | "http"))?;
+    let authority = rest.split(['/', '?', '#']).next()?;
     let plain = !authority.is_empty() && authority.bytes().all(|b| b.is_ascii_alphanumeric() || b".-:[]".contains(&b));
     plain.then(|| format!("{scheme}://{authority}"))
 }
@@ -71,7 +64,7 @@ mod tests {
         for (uri, origin) in [
             ("https://a.example/cb?x=1", Some("https://a.example")),
             ("http://127.0.0.1:8080/cb", Some("http://127.0.0.1:8080")),
-            ("com.example.app:/cb", Some("com.example.app:")),
+            ("com.example.app:/cb", None),
             ("https://a.example; script-src *", None),
             ("https://*/", None),
             ("'unsafe-inline':x", None),

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on says so and ends")]
 mod accounts;
 mod admin;
+mod api_keys;
 mod bad_input;
 mod connections;
 mod cookies;

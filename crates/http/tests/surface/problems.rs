@@ -14,6 +14,7 @@ fn every_code_is_expected_somewhere() {
         include_str!("faults.rs"),
         include_str!("feed.rs"),
         include_str!("me.rs"),
+        include_str!("oauth/dpop.rs"),
         include_str!("sessions.rs"),
     ];
     // Of a verifier, or of factors that are not there yet; `conflict` and `overloaded` have tests of their own kind.

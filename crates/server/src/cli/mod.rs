@@ -1,4 +1,5 @@
 //! The command line: what can be asked for, and how an answer leaves the process.
+pub mod clients;
 pub mod exit;
 pub mod keys;
 pub mod look;
@@ -37,7 +38,7 @@ enum Command {
     /// List and end sessions.
     Sessions(look::SessionsArgs),
     /// List, register, enable and disable clients.
-    Clients(ClientsArgs),
+    Clients(clients::ClientsArgs),
     /// List, rotate and revoke keys; replace the master key.
     Keys(keys::KeysArgs),
     /// Who follows the feed, and how far behind each is.
@@ -116,6 +117,9 @@ pub struct DemoArgs {
     /// Where to serve.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7401")]
     pub listen: String,
+    /// Where clients reach this service, which DPoP proofs name [default: http:// and where it listens].
+    #[arg(long, value_name = "URL")]
+    pub address: Option<String>,
     /// What to do without a lease.
     #[arg(long, value_name = "POLICY", default_value = "closed", value_parser = ["closed", "introspect", "open"])]
     pub policy: String,
@@ -266,43 +270,6 @@ impl Wait {
             (true, Some(ms)) => format!("?wait=enforced&timeout_ms={ms}"),
         }
     }
-}
-
-#[derive(Debug, Args)]
-pub struct ClientsArgs {
-    #[command(flatten)]
-    pub reach: Reach,
-    #[command(subcommand)]
-    pub act: ClientsAct,
-}
-
-#[derive(Debug, Subcommand)]
-pub enum ClientsAct {
-    /// All clients.
-    List {
-        #[command(flatten)]
-        page: Page,
-    },
-    /// Register a client; its secret is shown once.
-    Create {
-        /// Its name.
-        name: String,
-        /// What it is.
-        #[arg(long, default_value = "verifier", value_parser = ["verifier", "confidential", "public"])]
-        kind: String,
-    },
-    /// Switch a client on again.
-    Enable {
-        /// Its id.
-        client: String,
-    },
-    /// Switch a client off: everything given to it ends, its feed connections close.
-    Disable {
-        /// Its id.
-        client: String,
-        #[command(flatten)]
-        wait: Wait,
-    },
 }
 
 #[derive(Debug, Args)]

@@ -98,7 +98,9 @@ pub(super) async fn end_sessions(remote: &mut Remote, account: &str, wait: &Wait
 const ACCOUNT_HEADS: [&str; 6] = ["ID", "EMAIL", "NAME", "STATUS", "ROLES", "CREATED"];
 
 fn account_row(account: &Value) -> Vec<String> {
-    ["id", "email", "name", "status", "roles", "created_at"].iter().map(|member| cell(account, member)).collect()
+    let service = account.get("service").and_then(Value::as_bool).unwrap_or(false);
+    let text = |member: &&str| if service && *member == "email" { "(service)".into() } else { cell(account, member) };
+    ["id", "email", "name", "status", "roles", "created_at"].iter().map(text).collect()
 }
 
 /// One account, a line per member.

@@ -13,7 +13,7 @@ use axum::serve::ListenerExt as _;
 use axum::{Json, Router};
 use futures_util::Stream;
 use http::{StatusCode, header};
-use portcullis_tower::{Config, Policy, Verified, Verifier, VerifyLayer};
+use portcullis_tower::{Address, Config, Policy, Verified, Verifier, VerifyLayer};
 use serde_json::{Value, json};
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -28,9 +28,10 @@ pub fn run(args: &DemoArgs) -> Outcome {
     telemetry::start(false, "info");
     let (config, policy) = config(args)?;
     let listen = address(&args.listen).map_err(|why| Failure::config(format!("--listen {:?}: {why}", args.listen)))?;
+    let outside = args.address.as_deref().map(Address::parse).transpose().map_err(Failure::config)?;
     block_on(async move {
         let mut signals = Signals::listen()?;
-        let demo = Demo::start(config, policy, listen).await?;
+        let demo = Demo::start(config, policy, listen, outside).await?;
         tracing::info!(address = %demo.address, "demo API; /readyz answers 200 once it is fresh");
         let name = signals.next().await;
         tracing::info!(signal = name, "ended");
@@ -56,13 +57,19 @@ pub struct Demo {
 }
 
 impl Demo {
-    /// Begins to follow the feed and to serve.
-    pub async fn start(config: Config, policy: Policy, listen: SocketAddr) -> Result<Self, Failure> {
+    /// Begins to follow the feed and to serve. `outside`: where clients reach it, when that is not where it listens.
+    pub async fn start(
+        config: Config,
+        policy: Policy,
+        listen: SocketAddr,
+        outside: Option<Address>,
+    ) -> Result<Self, Failure> {
         let verifier = Verifier::start(config).map_err(Failure::config)?;
         let listener = tokio::net::TcpListener::bind(listen).await;
         let listener = listener.map_err(|error| Failure::config(format!("cannot listen on {listen}: {error}")))?;
         let address = listener.local_addr().map_err(|error| Failure::config(format!("listen: {error}")))?;
-        let router = router(verifier.clone(), policy);
+        let listening = || Address::parse(&format!("http://{address}")).map_err(Failure::config);
+        let router = router(verifier.clone(), policy, outside.map_or_else(listening, Ok)?);
         // An answer is written whole; waiting for more to send with it only adds time.
         let listener = listener.tap_io(|socket| drop(socket.set_nodelay(true)));
         let mut tasks = JoinSet::new();
@@ -80,11 +87,11 @@ impl Demo {
     }
 }
 
-fn router(verifier: Verifier, policy: Policy) -> Router {
+fn router(verifier: Verifier, policy: Policy, address: Address) -> Router {
     let protected = Router::new().route("/whoami", get(whoami)).route("/stream", get(stream));
     let (ready, metrics) = (verifier.clone(), verifier.clone());
     protected
-        .route_layer(VerifyLayer::new(verifier).policy(policy))
+        .route_layer(VerifyLayer::new(verifier).policy(policy).address(address))
         .route("/readyz", get(async move || readyz(&ready)))
         .route(
             "/metrics",

@@ -3,6 +3,7 @@ use super::database::{self, Opened};
 use crate::cli::exit::Failure;
 use crate::files;
 use crate::settings::Settings;
+use portcullis_app::oauth::Applied;
 use portcullis_app::{App, AppError};
 use portcullis_http::{HttpConfig, Limits, Listener, Traffic, operator_router, ops_router, router, serve};
 use std::net::SocketAddr;
@@ -60,6 +61,16 @@ impl Node {
             let made = app.bootstrap_admin(email, password.clone()).await;
             if made.map_err(start_error)? {
                 tracing::info!(%email, "made the first administrator");
+            }
+        }
+
+        for client in &settings.configured {
+            let applied = app.apply_client(client).await.map_err(|error| {
+                let Failure { message, .. } = start_error(error);
+                Failure::config(format!("[[clients]] {}: {message}", client.id))
+            })?;
+            if applied != Applied::Same {
+                tracing::info!(client = %client.id, name = %client.name, ?applied, "a client of the configuration");
             }
         }
 

@@ -3,6 +3,7 @@
 //! [`table`] says which names there are, [`sources`] finds their texts, this file reads them into types and checks what one
 //! value alone cannot show. All problems are told at once, each with the place that the value came from; a secret's value is
 //! in none of them.
+pub mod clients;
 pub mod sources;
 pub mod table;
 mod upstream;
@@ -13,7 +14,11 @@ use self::table::{Kind, SETTINGS, Setting};
 use crate::tls;
 use ipnet::IpNet;
 use portcullis_app::keys::MasterKey;
-use portcullis_app::{Allowed, Hashing, KeySettings, PolicySettings, Settings as AppSettings, UpstreamSettings};
+use portcullis_app::oauth::Configured;
+use portcullis_app::{
+    Allowed, ClientSettings, Hashing, KeySettings, PolicySettings, Registration, Settings as AppSettings,
+    UpstreamSettings,
+};
 use portcullis_domain::Rules;
 use portcullis_domain::session_limit::{AtLimit, SessionLimit};
 use portcullis_wire::jws::Algorithm;
@@ -47,6 +52,10 @@ pub struct Settings {
     pub master_key: Option<MasterKey>,
     /// Life of an access token.
     pub access_ttl: Millis,
+    /// The longest life that a client's own access tokens may have.
+    pub client_access_ttl_max: Millis,
+    /// What clients and API keys may.
+    pub clients: ClientSettings,
     /// Idle life of a session.
     pub idle_ttl: Millis,
     /// Absolute life of a session.
@@ -81,6 +90,8 @@ pub struct Settings {
     pub keys: KeySettings,
     /// What accounts may, and how long things are kept.
     pub policy: PolicySettings,
+    /// Clients that a start registers, or changes to this.
+    pub configured: Vec<Configured>,
     /// Log lines for programs.
     pub log_json: bool,
     /// What is logged.
@@ -210,6 +221,7 @@ impl Settings {
 
     /// Reads what was found.
     pub fn read(gathered: Gathered) -> Result<Self, Problems> {
+        let entries = gathered.clients;
         let mut r = Reader { found: gathered.found, problems: gathered.problems };
         let mut warnings = gathered.warnings;
         let listen = r.get("listen", values::address).unwrap_or(SocketAddr::from(([127, 0, 0, 1], 0)));
@@ -248,6 +260,9 @@ impl Settings {
                 MasterKey::parse(&SecretString::new(text)).ok_or_else(|| "must be 32 bytes in base64".to_owned())
             }),
             access_ttl: r.span("access_ttl"),
+            client_access_ttl_max: r.span("client_access_ttl_max"),
+            clients: client_rules(&mut r),
+            configured: configured(&entries, &mut r),
             idle_ttl: r.span("idle_ttl"),
             absolute_ttl: r.span("absolute_ttl"),
             retry_window: r.span("retry_window"),
@@ -385,7 +400,7 @@ impl Settings {
                 audience: self.audience.clone().unwrap_or_else(|| issuer.clone()),
                 issuer,
                 access_ttl: self.access_ttl,
-                longest_ttl: self.access_ttl,
+                longest_ttl: self.access_ttl.max(self.client_access_ttl_max),
                 idle_ttl: self.idle_ttl,
                 absolute_ttl: self.absolute_ttl,
                 retry_window: self.retry_window,
@@ -399,6 +414,7 @@ impl Settings {
             outgoing: self.outgoing.clone(),
             upstreams: self.upstreams.clone(),
             policy: self.policy,
+            clients: self.clients.clone(),
         }
     }
 
@@ -406,6 +422,32 @@ impl Settings {
     pub fn admin_socket(data_dir: &Path) -> PathBuf {
         data_dir.join("admin.sock")
     }
+}
+
+/// What clients and API keys may.
+fn client_rules(r: &mut Reader) -> ClientSettings {
+    let token = r.get("registration_token", values::registration_token);
+    let registration = match (r.word("dynamic_registration").as_str(), token) {
+        ("open", _) => Registration::Open,
+        ("token", Some(token)) => Registration::ByToken(token),
+        ("token", None) => {
+            if !r.found.contains_key("registration_token") {
+                r.wrong("registration_token", "must be set too, when dynamic_registration is token");
+            }
+            Registration::Off
+        }
+        _ => Registration::Off,
+    };
+    ClientSettings { api_key_scopes: r.list("api_key_scopes", values::key_scope), registration }
+}
+
+/// The clients of the file. What is too long for them depends on two settings.
+fn configured(entries: &[clients::Entry], r: &mut Reader) -> Vec<Configured> {
+    if entries.is_empty() {
+        return vec![];
+    }
+    let longest = r.span("access_ttl").max(r.span("client_access_ttl_max"));
+    clients::read(entries, u32::try_from(longest / 1000).unwrap_or(u32::MAX), &mut r.problems)
 }
 
 /// All settings as JSON, secrets masked, for programs.

@@ -1,5 +1,6 @@
 //! Where values come from: flag before environment before file before default. This file only finds the texts and says
 //! from where; what they mean is read in [`super`].
+use super::clients;
 use super::table::{self, ENV_PREFIX, Kind, LATER, SETTINGS, Setting};
 use super::upstream;
 use clap::{Arg, ArgAction, ArgMatches, Command};
@@ -160,6 +161,8 @@ impl Environment {
 pub struct Gathered {
     /// By name; what nobody gave is not there.
     pub found: BTreeMap<&'static str, Found>,
+    /// The `[[clients]]` of the configuration file.
+    pub clients: Vec<clients::Entry>,
     /// The configuration file that was used.
     pub file: Option<PathBuf>,
     /// Other providers that people may sign in with; only the file has them.
@@ -231,7 +234,26 @@ impl Gathered {
         all
     }
 
-    /// Reads `portcullis.toml`: a flat table of known names, and one array of tables, `[[upstream]]`.
+    /// Reads `[[clients]]`, as far as to know what stands where.
+    fn read_clients(&mut self, value: &DeValue<'_>, place_of: impl Fn(usize) -> String, place: &str) {
+        let DeValue::Array(items) = value else {
+            self.problems.push(format!("{place}: clients must be written as [[clients]]"));
+            return;
+        };
+        for item in items {
+            let place = place_of(item.span().start);
+            match (item.get_ref(), clients::as_json(item.get_ref())) {
+                (DeValue::Table(_), Some(serde_json::Value::Object(members))) => {
+                    self.clients.push(clients::Entry { place, members });
+                }
+                _ => self
+                    .problems
+                    .push(format!("{place}: [[clients]] holds texts, whole numbers, true, false and lists")),
+            }
+        }
+    }
+
+    /// Reads `portcullis.toml`: a flat table of known names, `[[clients]]` and `[[upstream]]`.
     fn read_file(&mut self, real: &Path, path: &Path, text: &str) {
         let line = |at: usize| text.get(..at).map_or(1, |before| before.matches('\n').count() + 1);
         let (table, errors) = DeTable::parse_recoverable(text);
@@ -253,6 +275,10 @@ impl Gathered {
                 let (upstreams, problems) = upstream::read(value.get_ref(), real, path, &line);
                 self.upstreams = upstreams;
                 self.problems.extend(problems);
+                continue;
+            }
+            if name == "clients" {
+                self.read_clients(value.get_ref(), |at| format!("{}:{}", path.display(), line(at)), &place);
                 continue;
             }
             let Some(setting) = table::by_name(name) else {

@@ -112,6 +112,24 @@ pub const SETTINGS: &[Setting] = &[
         "32 bytes in base64 that seal the keys in the database; with PostgreSQL it must be given, the same to all nodes",
     ),
     of("access_ttl", Kind::Span(SECOND, HOUR), "5m", "life of an access token, before its jitter of 20%"),
+    of(
+        "client_access_ttl_max",
+        Kind::Span(SECOND, HOUR),
+        "5m",
+        "the longest `access_ttl_s` that a client may have; log entries are kept for as long, when it is above access_ttl",
+    ),
+    list("api_key_scopes", "scopes that people may give to their API keys"),
+    of(
+        "dynamic_registration",
+        Kind::Word(&["off", "token", "open"]),
+        "off",
+        "who may register clients by themselves (RFC 7591): nobody, whoever shows registration_token, or everybody",
+    ),
+    secret(
+        "registration_token",
+        "none",
+        "initial access token for dynamic_registration = token; at least 32 characters",
+    ),
     of("idle_ttl", Kind::Span(SECOND, 3660 * DAY), "30d", "a session ends when it was not used for so long"),
     of(
         "absolute_ttl",

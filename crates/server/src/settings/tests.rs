@@ -253,3 +253,85 @@ fn other_providers_are_tables_of_the_file() {
         assert!(!problems.contains("hidden"), "{problems}");
     }
 }
+
+const APP: &str = "id = \"cli_00000000000000000000000001\"\nname = \"The shop\"\n";
+
+#[test]
+fn clients_stand_in_the_file() {
+    let dir = Dir::new("clients", "");
+    let secret = "s".repeat(43);
+    std::fs::write(dir.0.join("secret"), format!("{secret}\n")).unwrap();
+    let file = format!(
+        "client_access_ttl_max = \"1h\"\n[[clients]]\n{APP}kind = \"confidential\"\nsecret_file = \"{}\"\n\
+         redirect_uris = [\"https://shop.example.org/cb\"]\naccess_ttl_s = 3_600\nconsent = \"implied\"\n\n\
+         [[clients]]\nid = \"cli_00000000000000000000000002\"\nname = \"By key\"\nkind = \"confidential\"\n\
+         grant_types = [\"client_credentials\"]\ntoken_endpoint_auth_method = \"private_key_jwt\"\n\
+         jwks = {{ keys = [{{ kty = \"OKP\" }}] }}\n",
+        dir.0.join("secret").display()
+    );
+    std::fs::write(dir.0.join(sources::FILE_NAME), file).unwrap();
+    let settings = read(&Flags::default(), &Environment::default(), &dir.0).unwrap();
+    assert_eq!(settings.for_app(settings.listen).rules.longest_ttl, 3_600_000);
+    let [shop, by_key] = &settings.configured[..] else { panic!("{:?}", settings.configured) };
+    assert_eq!((shop.name.as_str(), shop.profile.access_ttl_s), ("The shop", Some(3600)));
+    assert_eq!(shop.secret, Some(SecretString::new(secret).digest()));
+    assert_eq!((by_key.secret, by_key.profile.jwks.as_ref().unwrap()["keys"][0]["kty"].as_str()), (None, Some("OKP")));
+}
+
+#[test]
+fn what_is_wrong_with_clients_is_told_with_its_place() {
+    let web = "redirect_uris = [\"https://a.example/\"]\n";
+    for (entry, told) in [
+        (format!("{APP}kind = \"public\"\n{web}colour = \"red\"\n"), "unknown key colour"),
+        (
+            format!("{APP}kind = \"public\"\n{web}secret = \"hush-hush\"\n"),
+            "give the secret by secret_file or secret_env",
+        ),
+        (format!("{APP}kind = \"public\"\n{web}service_account = \"acc_x\"\n"), "it is made with the client"),
+        (format!("{APP}kind = \"public\"\n{web}deleted = true\n"), "unknown key deleted"),
+        (format!("{APP}kind = \"public\"\ngrant_types = [\"authorization_code\"]\n"), "must have at least one address"),
+        (format!("{APP}kind = \"public\"\n{web}access_ttl_s = 301\n"), "access_ttl_s must be 1 to 300"),
+        (format!("{APP}kind = \"public\"\n{web}scopes = [\"admin\"]\n"), "is the built-in client's"),
+        (format!("{APP}kind = \"public\"\n{web}scopes = \"openid\"\n"), "invalid type"),
+        (format!("{APP}kind = \"confidential\"\n{web}"), "secret_file or secret_env is missing"),
+        (format!("{APP}kind = \"confidential\"\n{web}secret_file = \"/nonexistent\"\n"), "/nonexistent cannot be read"),
+        (
+            format!("{APP}kind = \"confidential\"\n{web}secret_env = \"NOT_SET_ANYWHERE\"\n"),
+            "NOT_SET_ANYWHERE is not set",
+        ),
+        (format!("{APP}kind = \"confidential\"\n{web}secret_env = \"HOME\"\n"), "must have 43 to 1024"),
+        (format!("{APP}kind = \"robot\"\n"), "kind must be verifier, confidential or public"),
+        (format!("{APP}kind = \"public\"\n{web}client_uri = 1979-05-27\n"), "holds texts, whole numbers"),
+        ("name = \"x\"\nkind = \"verifier\"\n".into(), "here is one that is free: cli_"),
+        ("id = \"portcullis\"\nname = \"x\"\nkind = \"verifier\"\n".into(), "id must be a client's id"),
+        (
+            format!("{APP}kind = \"public\"\n{web}\n[[clients]]\n{APP}kind = \"public\"\n{web}"),
+            "another of the [[clients]]",
+        ),
+    ] {
+        let dir = Dir::new("wrong-clients", &format!("[[clients]]\n{entry}"));
+        let refused = read(&Flags::default(), &Environment::default(), &dir.0);
+        let Err(Problems(problems)) = refused else { panic!("accepted: {entry}") };
+        let all = problems.join("\n");
+        assert!(all.contains(told) && all.contains("portcullis.toml:1") && !all.contains("hush"), "{told}: {all}");
+    }
+    let dir = Dir::new("no-clients", "clients = \"a\"\n");
+    assert!(read(&Flags::default(), &Environment::default(), &dir.0).is_err());
+}
+
+#[test]
+fn registration_and_key_scopes() {
+    let get = |pairs: &[(&str, &str)]| read(&Flags::default(), &env(pairs), Path::new("/nonexistent"));
+    let token = "t".repeat(32);
+    let settings = get(&[("PORTCULLIS_DYNAMIC_REGISTRATION", "token"), ("PORTCULLIS_REGISTRATION_TOKEN", &token)]);
+    assert!(matches!(settings.unwrap().clients.registration, Registration::ByToken(_)));
+    assert!(get(&[("PORTCULLIS_DYNAMIC_REGISTRATION", "token")]).is_err());
+    assert!(get(&[("PORTCULLIS_REGISTRATION_TOKEN", "short")]).is_err());
+    assert!(matches!(get(&[]).unwrap().clients.registration, Registration::Off));
+    let scopes = get(&[("PORTCULLIS_API_KEY_SCOPES", "read, write")]).unwrap().clients.api_key_scopes;
+    assert_eq!(scopes, ["read", "write"]);
+    for wrong in ["admin", "account", "openid", "a\"b"] {
+        assert!(get(&[("PORTCULLIS_API_KEY_SCOPES", wrong)]).is_err(), "{wrong}");
+    }
+    assert!(get(&[("PORTCULLIS_CLIENT_ACCESS_TTL_MAX", "61m")]).is_err());
+}

@@ -2,10 +2,26 @@
 use http::Uri;
 use ipnet::IpNet;
 use portcullis_domain::account::{self, Email};
-use portcullis_wire::{Millis, SecretString, time};
+use portcullis_domain::client::is_scope;
+use portcullis_wire::{Digest, Millis, SecretString, time};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use tracing_subscriber::EnvFilter;
+
+/// A scope that people may give to their API keys: never one of those that open the account, or that are about who somebody is.
+pub(super) fn key_scope(text: &str) -> Result<String, String> {
+    match text {
+        "account" | "admin" | "openid" | "offline_access" => Err(format!("{text:?} is no scope for API keys")),
+        text if is_scope(text) => Ok(text.to_owned()),
+        _ => Err(format!("{text:?} is no scope: visible ASCII without quotes and backslashes")),
+    }
+}
+
+/// The initial access token for registrations; what is kept of it is its digest.
+pub(super) fn registration_token(text: &str) -> Result<Digest, String> {
+    let fits = (32..=1024).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
+    if fits { Ok(Digest::of(text.as_bytes())) } else { Err("must have 32 to 1024 visible ASCII characters".into()) }
+}
 
 /// An address and a port; `localhost` is 127.0.0.1.
 pub fn address(text: &str) -> Result<SocketAddr, String> {

@@ -153,3 +153,100 @@ async fn waiting_in_vain_is_exit_code_4() {
     assert_eq!(revocation["account_id"], id.as_str());
     assert_eq!(revocation["enforcement"]["complete"], true, "{revocation}");
 }
+
+#[tokio::test]
+async fn what_clients_register() {
+    let dir = Dir::new();
+    let _server = Server::start(&dir).await;
+    let usual = [
+        "clients",
+        "create",
+        "The shop",
+        "--kind",
+        "confidential",
+        "--redirect-uri",
+        "https://shop.example/cb",
+        "--json",
+    ];
+    let more =
+        ["--scope", "openid", "--scope", "read", "--grant-type", "authorization_code", "--grant-type", "device_code"];
+    let made = on(&dir, &[&usual[..], &more].concat()).must(0, "").json();
+    let id = made["client_id"].as_str().unwrap();
+    assert_eq!(made["grant_types"][1], "urn:ietf:params:oauth:grant-type:device_code");
+    on(&dir, &["clients", "show", id]).must(0, "https://shop.example/cb");
+    let keys = dir.write("keys.json", r#"{"keys": []}"#);
+    let by_key = ["--token-endpoint-auth-method", "private_key_jwt", "--jwks", keys.to_str().unwrap()];
+    let changes = ["clients", "update", id, "--name", "Renamed", "--consent", "implied", "--unset", "scopes", "--json"];
+    let changed = on(&dir, &changes).must(0, "").json();
+    assert_eq!((changed["name"].as_str(), changed["consent"].as_str()), (Some("Renamed"), Some("implied")));
+    assert_eq!(changed["scopes"].as_array().unwrap().len(), 3, "the default");
+    on(&dir, &[&["clients", "update", id][..], &by_key].concat()).must(0, "private_key_jwt");
+    on(&dir, &["clients", "rotate-secret", id]).must(1, "no secret");
+    let unset = ["--unset", "token_endpoint_auth_method", "--unset", "jwks"];
+    on(&dir, &[&["clients", "update", id][..], &unset].concat()).must(0, "client_secret_basic");
+    let rotated = on(&dir, &["clients", "rotate-secret", id, "--overlap", "1h", "--json"]).must(0, "").json();
+    assert_ne!(rotated["client_secret"], made["client_secret"]);
+    assert!(rotated["old_secret_until"].is_string());
+    let machine = ["clients", "create", "A job", "--kind", "confidential", "--grant-type", "client_credentials"];
+    on(&dir, &machine).must(0, "service_account");
+    let accounts = on(&dir, &["accounts", "list"]).must(0, "(service)").out;
+    assert!(accounts.contains("A job"), "{accounts}");
+    on(&dir, &["clients", "update", id]).must(2, "say what to change");
+    on(&dir, &["clients", "update", id, "--consent", "ask", "--unset", "consent"]).must(2, "both given and unset");
+    on(&dir, &["clients", "update", id, "--unset", "colour"]).must(1, "malformed");
+    on(&dir, &["clients", "update", id, "--redirect-uri", "http://shop.example/"]).must(1, "invalid_value");
+    on(&dir, &["clients", "rotate-secret", id, "--overlap", "31d"]).must(1, "invalid_value");
+    on(&dir, &["clients", "rotate-secret", id, "--overlap", "5"]).must(2, "--overlap");
+    on(&dir, &["clients", "show", "cli_00000000000000000000000001"]).must(1, "not_found");
+    on(&dir, &["clients", "create", "x", "--jwks", "/nonexistent"]).must(2, "cannot be read");
+}
+
+#[tokio::test]
+async fn clients_of_the_configuration_are_made_and_changed_and_never_deleted() {
+    let dir = Dir::new();
+    let secret = dir.write("secret", &"s".repeat(43));
+    let id = "cli_00000000000000000000000001";
+    let file = |name: &str, more: &str| {
+        let entry = format!(
+            "[[clients]]\nid = \"{id}\"\nname = \"{name}\"\nkind = \"confidential\"\nsecret_file = \"{}\"\n{more}",
+            secret.display()
+        );
+        dir.write("portcullis.toml", &entry);
+    };
+    let machine = "grant_types = [\"client_credentials\"]\nscopes = [\"read\"]\n";
+    file("A job", machine);
+    let server = Server::start(&dir).await;
+    let shown = on(&dir, &["clients", "show", id, "--json"]).must(0, "").json();
+    assert_eq!((shown["name"].as_str(), shown["kind"].as_str()), (Some("A job"), Some("confidential")));
+    let account = shown["service_account"].as_str().unwrap().to_owned();
+    on(&dir, &["clients", "disable", id]).must(0, "disabled");
+    drop(server);
+    // Changed at the next start, with the same account; what was switched off stays off.
+    file("Another job", machine);
+    let server = Server::start(&dir).await;
+    let shown = on(&dir, &["clients", "show", id, "--json"]).must(0, "").json();
+    assert_eq!((shown["name"].as_str(), shown["service_account"].as_str()), (Some("Another job"), Some(&*account)));
+    assert_eq!(shown["disabled"], true);
+    drop(server);
+    // Taken out of the file, it stays; as another kind it does not start.
+    dir.write("portcullis.toml", "");
+    let server = Server::start(&dir).await;
+    on(&dir, &["clients", "show", id]).must(0, "Another job");
+    drop(server);
+    dir.write("portcullis.toml", &format!("[[clients]]\nid = \"{id}\"\nname = \"x\"\nkind = \"public\"\n"));
+    run(&dir.0, &["serve", "--listen", "127.0.0.1:0", "--data-dir", "data"])
+        .must(2, "a client stays what it was registered as");
+}
+
+#[tokio::test]
+async fn messages_by_the_admin_socket() {
+    let dir = Dir::new();
+    let _server = Server::start(&dir).await;
+    on(&dir, &["messages", "list"]).must(0, "");
+    let args = ["messages", "list", "--state", "dead", "--client", "cli_00000000000000000000000001", "--json"];
+    let listed = on(&dir, &args).must(0, "").json();
+    assert_eq!((&listed["messages"], &listed["next"]), (&serde_json::json!([]), &serde_json::Value::Null));
+    on(&dir, &["messages", "list", "--state", "lost"]).must(2, "lost");
+    on(&dir, &["messages", "list", "--client", "nobody"]).must(1, "invalid_value");
+    on(&dir, &["messages", "retry", "msg_00000000000000000000000000"]).must(1, "not_found");
+}

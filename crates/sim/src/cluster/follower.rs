@@ -6,7 +6,7 @@ use portcullis_domain::Chance as _;
 use portcullis_feed::publisher::Resume;
 use portcullis_feed::subscriber::{Action, Config, Frame, Identity, Input, Now, Subscriber, Trouble};
 use portcullis_feed::{Mono, Policy};
-use portcullis_verify::{AheadRecord, Authentic, Decision, Expect, Reason, View, judge_claims};
+use portcullis_verify::{AheadRecord, Authentic, Decision, Expect, Holder, Reason, View, judge_claims};
 use portcullis_wire::frame::{Entries, Hello, VERSION};
 use portcullis_wire::{AccessClaims, Epoch, InstanceId, NodeId, Rev, SecretString};
 use std::collections::VecDeque;
@@ -250,7 +250,7 @@ impl World {
         let follower = &mut self.followers[which];
         let fresh = follower.shown.known.fresh(mono, wall);
         let token = Authentic::insecure_without_signature(claims.clone(), Some(KEY));
-        let verdict = judge_claims(&follower.shown, &token, &expect, Policy::Closed, mono, wall);
+        let verdict = judge_claims(&follower.shown, &token, &Holder::Bearer, &expect, Policy::Closed, mono, wall);
         let judged = match (verdict.decision, verdict.ahead) {
             (Decision::Accept, Some(rev)) => {
                 let judged = follower.ahead.check(rev, &follower.shown.known, mono);

@@ -236,6 +236,7 @@ impl World {
         let issued = self.time().secs();
         let claims = AccessClaims {
             cnf: None,
+            via: vec![],
             iss: "https://id.example".into(),
             sub: AccountId::from_bits(1),
             aud: Audience(vec!["https://api.example".into()]),

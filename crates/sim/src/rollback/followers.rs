@@ -9,7 +9,7 @@ use portcullis_feed::knowledge::Knowledge;
 use portcullis_feed::publisher::{Publisher, Resume};
 use portcullis_feed::subscriber::{Action, Ask, Config, Frame, Identity, Input, Now, Subscriber, Trouble};
 use portcullis_feed::{Policies, Policy};
-use portcullis_verify::{AheadRecord, Authentic, Decision, Expect, Reason, View, judge_claims};
+use portcullis_verify::{AheadRecord, Authentic, Decision, Expect, Holder, Reason, View, judge_claims};
 use portcullis_wire::frame::{AckAnswer, Entries, Hello, VERSION};
 use portcullis_wire::{Chain, ClientId, Epoch, InstanceId, Rev, SecretString, b64};
 use std::collections::VecDeque;
@@ -304,7 +304,7 @@ impl World {
             return Err(Reason::UnknownKey);
         }
         let token = Authentic::insecure_without_signature(claims.clone(), Some(*key));
-        let verdict = judge_claims(&follower.shown, &token, &expect, Policy::Closed, mono, wall);
+        let verdict = judge_claims(&follower.shown, &token, &Holder::Bearer, &expect, Policy::Closed, mono, wall);
         match (verdict.decision, verdict.ahead) {
             (Decision::Accept, Some(rev)) => follower.ahead.check(rev, &follower.shown.known, mono),
             (Decision::Accept | Decision::AcceptUnproven, _) => Ok(()),

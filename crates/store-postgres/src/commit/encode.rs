@@ -357,7 +357,7 @@ fn revoke(what: &Revoke) -> Encoded {
         "do": "revoke", "row": row, "id": marked, "key": key, "verb": word(what.verb.name())?,
         "scope": word(what.target.scope())?, "target": word(&what.target.id())?, "except": id_if(what.except),
         "spread_ms": maybe(what.spread_ms, int)?, "reason": text(&what.reason), "most": MAX_ENDS_PER_ACCOUNT,
-        "told": portcullis_domain::outbox::is_told(what),
+        "owner": id_if(what.owner), "told": portcullis_domain::outbox::is_told(what),
     }))
 }
 

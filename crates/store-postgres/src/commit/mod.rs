@@ -19,7 +19,7 @@ use self::refreshes::{Refresh, Refreshes};
 use crate::Counters;
 use crate::cells::{Fault, Id as _, is_of_one};
 use crate::clock::DatabaseClock;
-use crate::gather::{Beat, ready};
+use crate::gather::{Beat, ready, ready_within};
 use crate::open;
 use crate::told::Told;
 use portcullis_domain::changes::{Change, Changes, Committed};
@@ -180,12 +180,14 @@ impl Committer {
     pub(crate) async fn run(mut self, mut waiting: mpsc::Receiver<Job>) {
         let mut jobs = Vec::new();
         loop {
-            let some = ready(&mut waiting, &mut jobs, self.group);
-            let count = if self.quiet { Ok(some.await) } else { timeout(QUIET, some).await };
+            let count = match self.quiet {
+                true => Some(ready(&mut waiting, &mut jobs, self.group).await),
+                false => ready_within(QUIET, &mut waiting, &mut jobs, self.group).await,
+            };
             match count {
-                Err(_) => self.quiet = true,
-                Ok(0) => break,
-                Ok(acts) => {
+                None => self.quiet = true,
+                Some(0) => break,
+                Some(acts) => {
                     let begun = self.clock.mono_ms();
                     self.beat.send_replace(Some(Beat { acts, begun, ended: None }));
                     self.commit(std::mem::take(&mut jobs)).await;

@@ -33,7 +33,8 @@ struct Next {
 impl Refresh {
     /// `None`: the changes are more than that. An error when they hold what cannot be kept.
     pub(super) fn of(changes: &Changes) -> Result<Option<Self>, StoreError> {
-        let Changes { expects, steps, events, idempotency, .. } = changes;
+        // By name, so that nothing which may come is passed over. `idle_ttl` bears on sessions that are counted and on actors only.
+        let Changes { expects, steps, events, idempotency, idle_ttl: _ } = changes;
         let ([step], true, true, None) = (steps.as_slice(), expects.is_empty(), events.is_empty(), idempotency) else {
             return Ok(None);
         };

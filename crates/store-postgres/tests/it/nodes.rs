@@ -74,7 +74,14 @@ fn grant(session: SessionId, born: Rev) -> Grant {
 }
 
 fn end(target: Target) -> Change {
-    Change::Revoke(Revoke { verb: Verb::End, target, except: None, spread_ms: None, reason: "a door".into() })
+    Change::Revoke(Revoke {
+        verb: Verb::End,
+        target,
+        except: None,
+        spread_ms: None,
+        owner: None,
+        reason: "a door".into(),
+    })
 }
 
 fn event(session: Option<SessionId>) -> NewEvent {

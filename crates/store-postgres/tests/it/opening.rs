@@ -282,7 +282,8 @@ fn a_silent_server_is_given_up() {
     });
 }
 
-/// With a standby that must acknowledge, what leases rest on is a commit that waits for it; other reads are not.
+/// With a standby that must acknowledge, what leases rest on is a commit that waits for it, and so is a look at what the others
+/// were told; other reads are not.
 #[test]
 fn where_a_standby_may_take_over_the_log_is_read_by_a_commit() {
     runtime().block_on(async {
@@ -301,6 +302,8 @@ fn where_a_standby_may_take_over_the_log_is_read_by_a_commit() {
         while waits < 2 {
             waits += u32::from(!matches!(read().await, Ok(Ok(_))));
         }
+        let look = tokio::time::timeout(Duration::from_secs(2), store.look_at_others());
+        assert!(!matches!(look.await, Ok(Ok(()))), "nobody has acknowledged it");
         store.stamp().await.unwrap();
     });
 }

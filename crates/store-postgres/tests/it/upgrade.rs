@@ -72,8 +72,14 @@ fn version(url: &str) -> String {
 }
 
 async fn end_everything(store: &PostgresStore) -> Rev {
-    let what =
-        Revoke { verb: Verb::End, target: Target::All, except: None, spread_ms: None, reason: "another door".into() };
+    let what = Revoke {
+        verb: Verb::End,
+        target: Target::All,
+        except: None,
+        spread_ms: None,
+        owner: None,
+        reason: "another door".into(),
+    };
     let changes = Changes { steps: vec![Change::Revoke(what)], ..Changes::default() };
     store.commit(changes).await.unwrap().rev.unwrap()
 }

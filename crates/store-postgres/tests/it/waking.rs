@@ -10,7 +10,7 @@ const SOON: Duration = Duration::from_secs(5);
 
 fn end() -> Change {
     let (verb, target) = (Verb::End, Target::All);
-    Change::Revoke(Revoke { verb, target, except: None, spread_ms: None, reason: "a door".into() })
+    Change::Revoke(Revoke { verb, target, except: None, spread_ms: None, owner: None, reason: "a door".into() })
 }
 
 #[test]

@@ -288,7 +288,7 @@ fn set_bound(act: &mut Act<'_>, row: &BoundRow) -> Result<(), Stop> {
 fn revoke(act: &mut Act<'_>, what: &Revoke) -> Result<(), Stop> {
     let end = next_rev(act)?;
     outbox::leave_notice(act, what, end)?;
-    let Revoke { verb, target, except, spread_ms, reason } = what;
+    let Revoke { verb, target, except, spread_ms, owner, reason } = what;
     let mut written = (verb.clone(), target.clone());
     let cut = Cut { rev: end, except: *except };
     let before = act.ended;
@@ -320,11 +320,16 @@ fn revoke(act: &mut Act<'_>, what: &Revoke) -> Result<(), Stop> {
         }
         _ => None,
     };
+    let mut owner = owner.filter(|_| *verb == Verb::End);
+    if let Some(account) = owner {
+        written = kernel::entry_for(target.clone(), account, reads::entries_of(act.db, account)? + 1);
+        owner = owner.filter(|_| written.0 == Verb::End);
+    }
     // Several ends in one commit are counted together.
     act.ended = act.ended.map(|ended| ended + before.unwrap_or(0));
     let (verb, target) = written;
     let entry = Entry { rev: end, verb, target, except: *except, spread_ms: *spread_ms, until: act.meta.horizon };
-    insert::entry(act, &entry)?;
+    insert::entry(act, &entry, owner)?;
     (act.meta.head, act.meta.chain) = (end, act.meta.chain.after(&entry));
     act.rev = Some(end);
     Ok(())

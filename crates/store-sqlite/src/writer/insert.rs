@@ -8,7 +8,7 @@ use portcullis_domain::Cut;
 use portcullis_domain::changes::{Conflict, Idempotency};
 use portcullis_domain::event::NewEvent;
 use portcullis_domain::model::{Account, Client, Ended, Grant, Instance, Key, Session, Status};
-use portcullis_wire::{Entry, Time};
+use portcullis_wire::{AccountId, Entry, Time};
 use rusqlite::{Connection, ErrorCode, Params, params};
 
 /// What a row that exists already means.
@@ -187,9 +187,9 @@ pub(super) fn key(act: &mut Act<'_>, row: &Key) -> Result<(), Stop> {
     insert(act, SQL, params, Conflict::Moved)
 }
 
-pub(super) fn entry(act: &Act<'_>, row: &Entry) -> Result<(), Stop> {
-    const SQL: &str = "INSERT INTO log (rev, verb, scope, target, except_id, spread_ms, until) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+pub(super) fn entry(act: &Act<'_>, row: &Entry, owner: Option<AccountId>) -> Result<(), Stop> {
+    const SQL: &str = "INSERT INTO log (rev, verb, scope, target, except_id, spread_ms, until, owner) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
     let params = params![
         rev(row.rev),
         row.verb.name(),
@@ -198,6 +198,7 @@ pub(super) fn entry(act: &Act<'_>, row: &Entry) -> Result<(), Stop> {
         row.except.map(Id::blob),
         row.spread_ms.map(Int),
         row.until.0,
+        owner.map(Id::blob),
     ];
     run(act, SQL, params).map(drop)
 }

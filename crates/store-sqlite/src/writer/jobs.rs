@@ -90,7 +90,7 @@ fn end_by_job(act: &mut Act<'_>, job: &mut Job, id: SessionId, log: bool) -> Res
         let (verb, target) = kernel::entry_for_session(id, view.account.id, unforgotten);
         let until = act.meta.horizon;
         let entry = Entry { rev: job.last, verb, target, except: None, spread_ms: None, until };
-        insert::entry(act, &entry)?;
+        insert::entry(act, &entry, None)?;
         (act.meta.head, act.meta.chain) = (entry.rev, act.meta.chain.after(&entry));
         act.rev = Some(entry.rev);
         job.entries += 1;

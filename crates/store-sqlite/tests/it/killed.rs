@@ -90,6 +90,7 @@ fn write_until_killed(store: &SqliteStore, writer: u64) {
                 target: Target::All,
                 except: None,
                 spread_ms: None,
+                owner: None,
                 reason: "everyone".into(),
             };
             let (actor, key) = (writer.to_string(), counter.to_string());

@@ -523,6 +523,8 @@ impl Dice {
             _ => (verb, Target::Other { scope: "tenant".into(), id: "x".into() }),
         };
         let spread_ms = self.one_in(3).then(|| self.below(99));
-        Revoke { verb, target, except: self.session_if(), spread_ms, reason: "door".into() }
+        let owned = matches!(target, Target::Token(_) | Target::Grant(_));
+        let owner = owned.then(|| AccountId::from_bits(u128::from(self.below(2)) + 1));
+        Revoke { verb, target, except: self.session_if(), spread_ms, owner, reason: "door".into() }
     }
 }

@@ -15,7 +15,7 @@ fn job(id: u128, filter: Filter, except: Option<SessionId>) -> Job {
 
 fn asked(job: &Job) -> Changes {
     let target = Target::Token(TokenId::from_bits(99));
-    let entry = Revoke { verb: Verb::End, target, except: None, spread_ms: None, reason: "filter".into() };
+    let entry = Revoke { verb: Verb::End, target, except: None, spread_ms: None, owner: None, reason: "filter".into() };
     let steps = vec![Change::Revoke(entry), Change::InsertJob(job.clone())];
     Changes { expects: vec![Expect::StandingBelow(2)], steps, ..Changes::default() }
 }

@@ -116,6 +116,7 @@ cases! {
         a_cut_spares_one
         several_ends_in_one_commit
         what_has_no_row_is_only_logged
+        an_account_fills_no_log_with_grants_and_tokens
         what_is_not_there_cannot_be_ended
         every_entry_carries_the_horizon_and_links_the_chain;
     log:
@@ -168,6 +169,7 @@ cases! {
         a_job_leaves_notices
         who_is_told_is_read_in_pages
         a_message_is_claimed_once
+        what_is_on_its_way_outlives_a_process
         messages_are_due_listed_counted_and_pruned;
     upstream:
         somebody_elsewhere_is_one_account
@@ -368,7 +370,7 @@ pub(crate) fn end(target: Target, except: Option<SessionId>) -> Change {
 }
 
 pub(crate) fn revoke(verb: Verb, target: Target, except: Option<SessionId>) -> Change {
-    Change::Revoke(Revoke { verb, target, except, spread_ms: None, reason: "a door".into() })
+    Change::Revoke(Revoke { verb, target, except, spread_ms: None, owner: None, reason: "a door".into() })
 }
 
 pub(crate) fn conflict(result: Result<Committed, CommitError>) -> Conflict {

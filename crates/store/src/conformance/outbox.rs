@@ -58,6 +58,7 @@ pub(super) fn an_end_leaves_a_notice(backend: &dyn Backend) {
         target: Target::Grant(own.id),
         except: None,
         spread_ms: None,
+        owner: None,
         reason: Door::TokenRevoked.as_str().into(),
     };
     w.ok([Change::Revoke(given_up)]);
@@ -223,6 +224,18 @@ pub(super) fn a_message_is_claimed_once(backend: &dyn Backend) {
     // A number that was given is never given again.
     w.end(Target::All);
     assert!(notices(&w)[0].seq > seq);
+}
+
+/// A notice and a claimed message, after the database was closed and opened again.
+pub(super) fn what_is_on_its_way_outlives_a_process(backend: &dyn Backend) {
+    let (w, account, _, _) = World::peopled(backend);
+    let row = message(&w, None);
+    w.ok([end(Target::Account(account.id), None), Change::InsertMessage(row.clone())]);
+    w.ok([Change::UpdateMessage(row.claimed(w.now()))]);
+    let (left, claimed) = (notices(&w), wait(w.store.load_message(row.id)).unwrap());
+    assert!(left.len() == 1 && claimed.as_ref().is_some_and(|row| row.tries == 1));
+    let Some(w) = w.reopen() else { return };
+    assert_eq!((notices(&w), wait(w.store.load_message(row.id)).unwrap()), (left, claimed));
 }
 
 /// Which messages are due, in which order they are listed, how many there are, and which go.

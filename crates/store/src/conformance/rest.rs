@@ -179,6 +179,7 @@ pub(super) fn a_key_dies_once(backend: &dyn Backend) {
             target: Target::Key(KeyId(id)),
             except: None,
             spread_ms: None,
+            owner: None,
             reason: "r".into(),
         })
     };

@@ -4,6 +4,7 @@ use crate::LiveCount;
 use portcullis_domain::Cut;
 use portcullis_domain::changes::{Change, Changes, Conflict, Revoke};
 use portcullis_domain::event::EventKind;
+use portcullis_domain::kernel::MAX_ENDS_PER_ACCOUNT;
 use portcullis_domain::model::{Account, Block, ClientKind, Ended, Grant, Key, KeyPurpose, Session, Status};
 use portcullis_wire::{
     AccountId, Chain, ClientId, Entry, GrantId, KeyId, Rev, SecretBytes, SessionId, Target, Time, TokenId, Verb,
@@ -208,7 +209,7 @@ pub(super) fn what_has_no_row_is_only_logged(backend: &dyn Backend) {
         (Verb::End, other("account", "not an id"), None),
     ] {
         let rev = Rev(expected.len() as u64 + 1);
-        let what = Revoke { verb, target, except: None, spread_ms, reason: "r".into() };
+        let what = Revoke { verb, target, except: None, spread_ms, owner: None, reason: "r".into() };
         let done = w.ok([Change::Revoke(what.clone())]);
         let ended = (what.verb == Verb::Key).then_some(0);
         assert_eq!((done.rev, done.ended), (Some(rev), ended), "{what:?}");
@@ -221,6 +222,49 @@ pub(super) fn what_has_no_row_is_only_logged(backend: &dyn Backend) {
     assert!(w.alive(ses.id));
     assert_eq!((w.account(ada.id), w.grant(gra.id)), (ada, gra));
     assert_eq!(wait(w.store.stamp()).unwrap().all, Cut::default());
+}
+
+/// One account's grants and tokens fill no verifier's memory: of them together only so many entries stand in the log, and then
+/// one `stale` of the account does for each. What else is the account's, or another's, is not counted.
+pub(super) fn an_account_fills_no_log_with_grants_and_tokens(backend: &dyn Backend) {
+    let (w, ada, ses, _) = World::peopled(backend);
+    let eve = w.new_account("eve@example.org");
+    let of = |target, account: AccountId, verb| {
+        let (owner, reason) = (Some(account), "r".into());
+        Change::Revoke(Revoke { verb, target, except: None, spread_ms: None, owner, reason })
+    };
+    let token = |n: u64| Target::Token(TokenId::from_bits(u128::from(n)));
+    let newest = || wait(w.store.read_live()).unwrap().1.pop().unwrap();
+    // None of these is counted.
+    w.ok([of(token(1), eve.id, Verb::End), of(token(2), ada.id, Verb::Stale), end(token(3), None)]);
+    for n in 0..MAX_ENDS_PER_ACCOUNT {
+        let id = GrantId::from_bits(1000 + u128::from(n));
+        let target = if n % 2 == 0 { token(100 + n) } else { Target::Grant(id) };
+        w.ok([Change::InsertGrant(grant(id, ses.id, START, Rev(0))), of(target.clone(), ada.id, Verb::End)]);
+        assert_eq!((newest().verb, newest().target), (Verb::End, target), "{n}");
+    }
+    let stale = (Verb::Stale, Target::Account(ada.id));
+    let last = GrantId::from_bits(5000);
+    let done = w.ok([
+        Change::InsertGrant(grant(last, ses.id, START, Rev(0))),
+        of(token(900), ada.id, Verb::End),
+        of(Target::Grant(last), ada.id, Verb::End),
+    ]);
+    let entries = wait(w.store.read_live()).unwrap().1;
+    for entry in &entries[entries.len() - 2..] {
+        assert_eq!((&entry.verb, &entry.target, entry.except), (&stale.0, &stale.1, None));
+    }
+    assert_eq!(w.grant(last).ended, done.rev, "the grant is marked all the same");
+    // Others have their own count, and this account's sessions theirs.
+    w.ok([of(token(901), eve.id, Verb::End)]);
+    assert_eq!(newest().verb, Verb::End);
+    w.end(Target::Session(ses.id));
+    assert_eq!((newest().verb, newest().target), (Verb::End, Target::Session(ses.id)));
+    // Once they are forgotten, there is room again.
+    w.ok([Change::RaiseFloor(HORIZON.plus(1))]);
+    assert_eq!(wait(w.store.read_live()).unwrap().1, []);
+    w.ok([of(token(902), ada.id, Verb::End)]);
+    assert_eq!((newest().verb, newest().target), (Verb::End, token(902)));
 }
 
 pub(super) fn what_is_not_there_cannot_be_ended(backend: &dyn Backend) {

@@ -340,6 +340,7 @@ fn raise_floor(db: &mut Memory, to: Time) {
     let gone: Vec<Rev> = db.log.rows().take_while(below).map(|(rev, _)| *rev).collect();
     for rev in gone {
         db.log.remove(&rev);
+        db.owners.remove(&rev);
         db.meta.forgotten = rev;
     }
 }
@@ -348,7 +349,7 @@ fn raise_floor(db: &mut Memory, to: Time) {
 fn revoke(db: &mut Memory, what: Revoke, so_far: &mut Progress) -> Result<(), CommitError> {
     let rev = db.next_rev()?;
     db.leave_notice(&what, rev, so_far.now);
-    let Revoke { mut verb, mut target, except, spread_ms, reason } = what;
+    let Revoke { mut verb, mut target, except, spread_ms, owner, reason } = what;
     let before = so_far.ended;
     so_far.ended = match (&verb, &target) {
         (Verb::End, Target::Session(id)) => {
@@ -390,6 +391,13 @@ fn revoke(db: &mut Memory, what: Revoke, so_far: &mut Progress) -> Result<(), Co
         }
         _ => None,
     };
+    if let Some(account) = owner.filter(|_| verb == Verb::End) {
+        let before = db.owners.rows().filter(|(_, owner)| **owner == account).count() as u64;
+        (verb, target) = kernel::entry_for(target, account, before + 1);
+        if verb == Verb::End {
+            db.owners.put(rev, account);
+        }
+    }
     // Several ends in one commit are counted together.
     so_far.ended = so_far.ended.map(|ended| ended + before.unwrap_or(0));
     db.append(Entry { rev, verb, target, except, spread_ms, until: db.meta.horizon });
@@ -400,7 +408,10 @@ fn revoke(db: &mut Memory, what: Revoke, so_far: &mut Progress) -> Result<(), Co
 fn refound(db: &mut Memory, epoch: Epoch, base: Rev, now: Time) -> Result<(), CommitError> {
     require(epoch > db.meta.epoch && base > db.meta.head, Conflict::Moved)?;
     let old: Vec<Rev> = db.log.rows().map(|(rev, _)| *rev).collect();
-    old.iter().for_each(|rev| db.log.remove(rev));
+    for rev in old {
+        db.log.remove(&rev);
+        db.owners.remove(&rev);
+    }
     db.end_jobs(now);
     apps::forget_tickets(db);
     db.meta.epoch = epoch;

@@ -62,6 +62,8 @@ struct Meta {
 pub struct Memory {
     meta: Meta,
     log: Table<Rev, Entry>,
+    /// Whose grants and tokens the entries of the log end.
+    owners: Table<Rev, AccountId>,
     accounts: Table<AccountId, Account>,
     emails: Table<String, AccountId>,
     sessions: Table<SessionId, Session>,
@@ -121,6 +123,7 @@ impl Memory {
         Self {
             meta,
             log: Table::default(),
+            owners: Table::default(),
             accounts: Table::default(),
             emails: Table::default(),
             sessions: Table::default(),
@@ -160,7 +163,7 @@ impl Memory {
             ($($table:ident)*) => {$( if kept { self.$table.keep() } else { self.$table.take_back() } )*};
         }
         settle!(log accounts emails sessions sessions_of grants grants_of clients instances keys remembered buckets networks jobs);
-        settle!(consents tickets notices messages links origins);
+        settle!(owners consents tickets notices messages links origins);
         result
     }
 

@@ -163,6 +163,7 @@ impl Server {
         let now = unix_ms() / 1000;
         AccessClaims {
             cnf: None,
+            via: vec![],
             iss: self.issuer.clone(),
             sub: AccountId::from_bits(n),
             aud: Audience(vec!["api".into()]),

@@ -1,6 +1,6 @@
 //! What attackers and other people's libraries send.
 use crate::support::{NOW, Signer, WALL, claims, expect, view};
-use portcullis_verify::{Decision, Keys, Policy, Reason, authenticate, judge};
+use portcullis_verify::{Decision, Holder, Keys, Policy, Reason, authenticate, judge};
 use portcullis_wire::jws::{Algorithm, Jwk, Malformed};
 use portcullis_wire::{Code, KeyId, b64};
 
@@ -102,7 +102,7 @@ fn attacks_on_the_header() {
 fn foreign_keys() {
     let (ours, theirs) = (Signer::new(1), Signer::new(1));
     let view = view(&[&ours], &[]);
-    let of = |token: &str| judge(&view, token, &expect(), Policy::Closed, NOW, WALL).0.decision;
+    let of = |token: &str| judge(&view, token, &Holder::Bearer, &expect(), Policy::Closed, NOW, WALL).0.decision;
     assert_eq!(of(&ours.sign(&claims())), Decision::Accept);
     assert_eq!(of(&theirs.sign(&claims())), Decision::Refuse(Reason::Signature));
     assert_eq!(of(&Signer::new(2).sign(&claims())), Decision::Refuse(Reason::UnknownKey));

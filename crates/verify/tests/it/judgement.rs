@@ -2,7 +2,9 @@
 use crate::support::{NOW, NOW_S, Signer, WALL, claims, end, expect, known, view};
 use portcullis_feed::Knowledge;
 use portcullis_feed::knowledge::Proven;
-use portcullis_verify::{AheadRecord, Authentic, Decision, Expect, Policy, Reason, Verdict, View, judge, judge_claims};
+use portcullis_verify::{
+    AheadRecord, Authentic, Decision, Expect, Holder, Policy, Reason, Verdict, View, judge, judge_claims,
+};
 use portcullis_wire::claims::Actor;
 use portcullis_wire::{
     AccessClaims, AccountId, ClientId, Code, Entry, Epoch, GrantId, KeyId, Rev, SessionId, Target, Time, TokenId, Verb,
@@ -10,7 +12,7 @@ use portcullis_wire::{
 
 fn of(known: &Knowledge, claims: &AccessClaims, policy: Policy) -> Verdict {
     let token = Authentic::insecure_without_signature(claims.clone(), Some(KeyId(1)));
-    judge_claims(&View::new(known.clone()), &token, &expect(), policy, NOW, WALL)
+    judge_claims(&View::new(known.clone()), &token, &Holder::Bearer, &expect(), policy, NOW, WALL)
 }
 fn closed(known: &Knowledge, claims: &AccessClaims) -> Decision {
     of(known, claims, Policy::Closed).decision
@@ -48,7 +50,7 @@ fn a_wall_clock_that_trails_is_no_proof_of_forgery() {
     (k.time, k.floor, k.lease) = (None, None, None);
     let token = Authentic::insecure_without_signature(claims(), Some(KeyId(1)));
     let trailing = Time(WALL.0 - 2 * 3_600_000);
-    let verdict = judge_claims(&View::new(k), &token, &expect(), Policy::Closed, NOW, trailing);
+    let verdict = judge_claims(&View::new(k), &token, &Holder::Bearer, &expect(), Policy::Closed, NOW, trailing);
     assert_eq!(verdict.decision, Decision::Refuse(Reason::NotFresh));
     // nor is a time that was told before the lease was lost: the database's clock may have been set forward since
     let later = changed(|c| (c.iat, c.exp) = (NOW_S + 9000, NOW_S + 9300));
@@ -102,7 +104,8 @@ fn dead_keys_are_dead_in_every_epoch() {
     assert_eq!(Reason::KeyDead.code(), Code::TokenRevoked);
     // and when it is listed no more
     let signer = Signer::new(1);
-    let decision = judge(&View::new(k), &signer.sign(&claims()), &expect(), Policy::Open, NOW, WALL).0.decision;
+    let decision =
+        judge(&View::new(k), &signer.sign(&claims()), &Holder::Bearer, &expect(), Policy::Open, NOW, WALL).0.decision;
     assert_eq!(decision, Decision::Refuse(Reason::KeyDead));
 }
 
@@ -112,7 +115,7 @@ fn without_a_lease_the_policy_decides() {
     let late = NOW.plus(5000);
     let at = |k: &Knowledge, claims: &AccessClaims, policy, now, wall| {
         let token = Authentic::insecure_without_signature(claims.clone(), None);
-        judge_claims(&View::new(k.clone()), &token, &expect(), policy, now, wall)
+        judge_claims(&View::new(k.clone()), &token, &Holder::Bearer, &expect(), policy, now, wall)
     };
     for (policy, want) in [
         (Policy::Closed, Decision::Refuse(Reason::NotFresh)),
@@ -152,9 +155,12 @@ fn a_skewed_wall_clock_changes_nothing_once_the_time_was_told() {
     let view = View::new(k);
     // set back by a year: what is dead stays dead
     let back = WALL.minus(365 * 86_400_000);
-    assert_eq!(judge_claims(&view, &token, &expect(), Policy::Closed, NOW, back).decision, Decision::Accept);
     assert_eq!(
-        judge_claims(&view, &dead, &expect(), Policy::Closed, NOW, back).decision,
+        judge_claims(&view, &token, &Holder::Bearer, &expect(), Policy::Closed, NOW, back).decision,
+        Decision::Accept
+    );
+    assert_eq!(
+        judge_claims(&view, &dead, &Holder::Bearer, &expect(), Policy::Closed, NOW, back).decision,
         Decision::Refuse(Reason::Expired)
     );
     // F moves on with the monotonic clock even when no time was told, and then the wall clock counts
@@ -162,7 +168,7 @@ fn a_skewed_wall_clock_changes_nothing_once_the_time_was_told() {
     k.time = None;
     let view = View::new(k);
     let past = NOW.plus(310_000);
-    let v = judge_claims(&view, &token, &expect(), Policy::Open, past, back).decision;
+    let v = judge_claims(&view, &token, &Holder::Bearer, &expect(), Policy::Open, past, back).decision;
     assert_eq!(v, Decision::Refuse(Reason::Expired));
 }
 
@@ -171,7 +177,7 @@ fn a_key_that_is_not_known_is_no_forgery_while_lagging() {
     let (signer, strange) = (Signer::new(1), Signer::new(2));
     let view = view(&[&signer], &[]);
     let token = strange.sign(&claims());
-    let at = |policy, now| judge(&view, &token, &expect(), policy, now, WALL).0.decision;
+    let at = |policy, now| judge(&view, &token, &Holder::Bearer, &expect(), policy, now, WALL).0.decision;
     assert_eq!(at(Policy::Closed, NOW), Decision::Refuse(Reason::UnknownKey));
     assert_eq!(at(Policy::Closed, NOW.plus(9000)), Decision::Refuse(Reason::NotFresh));
     assert_eq!(at(Policy::Open, NOW.plus(9000)), Decision::Refuse(Reason::NotFresh));
@@ -203,14 +209,14 @@ fn a_rev_ahead_is_judged_at_once_and_refused_when_the_log_never_gets_there() {
 fn the_whole_way_with_a_signature() {
     let signer = Signer::new(1);
     let view = view(&[&signer], &[end(11, Target::Account(AccountId::from_bits(7)))]);
-    let (verdict, token) = judge(&view, &signer.sign(&claims()), &expect(), Policy::Closed, NOW, WALL);
+    let (verdict, token) = judge(&view, &signer.sign(&claims()), &Holder::Bearer, &expect(), Policy::Closed, NOW, WALL);
     assert_eq!((verdict.decision, token.unwrap().claims()), (Decision::Accept, &claims()));
     let ended = changed(|c| c.sub = AccountId::from_bits(7));
-    let (verdict, token) = judge(&view, &signer.sign(&ended), &expect(), Policy::Closed, NOW, WALL);
+    let (verdict, token) = judge(&view, &signer.sign(&ended), &Holder::Bearer, &expect(), Policy::Closed, NOW, WALL);
     assert_eq!(verdict.decision, Decision::Refuse(Reason::Ended { rev: Rev(11) }));
     assert!(token.is_some());
     let other = Expect { audience: "other".into(), ..expect() };
-    let (verdict, _) = judge(&view, &signer.sign(&claims()), &other, Policy::Open, NOW, WALL);
+    let (verdict, _) = judge(&view, &signer.sign(&claims()), &Holder::Bearer, &other, Policy::Open, NOW, WALL);
     assert_eq!(verdict.decision, Decision::Refuse(Reason::Audience));
     let next = view.next(Knowledge { applied: Rev(99), ..view.known.clone() });
     assert!(std::sync::Arc::ptr_eq(&next.keys, &view.keys), "keys are parsed once");

@@ -44,6 +44,7 @@ impl Signer {
 pub fn claims() -> AccessClaims {
     AccessClaims {
         cnf: None,
+        via: vec![],
         iss: "https://id.example".into(),
         sub: AccountId::from_bits(1),
         aud: Audience(vec!["api".into()]),

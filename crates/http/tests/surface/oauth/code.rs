@@ -32,7 +32,10 @@ async fn code_and_pkce_give_tokens_that_say_who_it_is() {
         html.contains("Allow An app?") && html.contains("See your email address") && html.contains("<code>read</code>"),
         "{html}"
     );
-    assert!(page.header("content-security-policy").contains("form-action 'self' http://127.0.0.1:9"));
+    assert!(
+        !page.header("content-security-policy").contains("form-action"),
+        "what follows is the application's affair"
+    );
     let place = server.decide(&html, &cookie, "allow").await.expect(303).header("location").to_owned();
     assert!(place.starts_with(&format!("{REDIRECT}?")));
     assert_eq!(parameter(&place, "state").as_deref(), Some("a state"));

@@ -1,12 +1,22 @@
 //! `/oauth2` and `/.well-known`: applications by OAuth 2.1 and OpenID Connect.
 mod apps;
+mod assertion;
+mod at_once;
 mod browser;
 mod clients;
 mod code;
+mod device;
+mod dpop;
+mod exchange;
 mod global;
+mod id_tokens;
 mod logout;
+mod machine;
 mod outbox;
+mod par;
+mod register;
 mod request;
+mod service;
 mod tokens;
 mod upstream;
 mod upstream_logout;

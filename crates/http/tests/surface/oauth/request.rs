@@ -62,7 +62,7 @@ async fn what_a_client_does_wrong_is_told_to_it() {
         (vec![("scope", "admin account")], "invalid_scope"),
         (vec![("resource", "https://other.example")], "invalid_target"),
         (vec![("request", "eyJ")], "request_not_supported"),
-        (vec![("request_uri", "https://evil.example")], "request_not_supported"),
+        (vec![("request_uri", "https://evil.example")], "request_uri_not_supported"),
         (vec![("prompt", "none")], "login_required"),
         (vec![("max_age", "soon")], "invalid_request"),
     ] {
@@ -96,7 +96,10 @@ async fn who_is_not_signed_in_does_that_first_and_goes_on() {
     assert!(place.starts_with("/sign-in?") && parameter(&place, "login_hint").as_deref() == Some(ADA), "{place}");
     let page = server.client.get(&*place).send().await.expect(200);
     assert!(page.text().contains(&format!("value=\"{ADA}\"")));
-    assert!(page.header("content-security-policy").contains("form-action 'self' http://127.0.0.1:9"));
+    assert!(
+        !page.header("content-security-policy").contains("form-action"),
+        "what follows is the application's affair"
+    );
     let signed_in = sign_in_for(&server, &place, None).await;
     let cookie = signed_in.cookie("__Host-portcullis_session").unwrap();
     let on = signed_in.header("location").to_owned();

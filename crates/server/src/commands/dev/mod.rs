@@ -174,7 +174,8 @@ async fn start_demo(args: &DevArgs, settings: &Settings, node: &Node) -> Result<
     let port = if args.port == 0 { 0 } else { args.port.checked_add(1).unwrap_or(0) };
     let config = Config::new(&node.issuer, &node.audience, &client_id, &client_secret).name("demo-api");
     let demo =
-        Demo::start(config, portcullis_tower::Policy::Closed, SocketAddr::from((Ipv4Addr::LOCALHOST, port))).await?;
+        Demo::start(config, portcullis_tower::Policy::Closed, SocketAddr::from((Ipv4Addr::LOCALHOST, port)), None)
+            .await?;
     if !demo.verifier.wait_fresh(FRESH).await {
         return Err(Failure::refused("the demo API did not become fresh"));
     }

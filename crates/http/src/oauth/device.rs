@@ -1,0 +1,24 @@
+//! `/oauth2/device` (RFC 8628 §3.1): a device without a browser begins.
+use super::{OAuthForm, problem};
+use crate::problem::Problem;
+use crate::render;
+use crate::request::{Ctx, FormBytes};
+use axum::response::Response;
+use portcullis_domain::client::GrantType;
+use portcullis_domain::device_code::{self, Asked, INTERVAL_S, LIFE};
+use serde_json::json;
+
+/// RFC 8628 §3.2.
+pub(super) async fn begin(ctx: Ctx, form: FormBytes) -> Result<Response, Problem> {
+    let mut form = OAuthForm::read(&ctx, form).await?;
+    form.known.must_have(GrantType::DeviceCode).map_err(problem)?;
+    let asked = Asked { scope: form.params.take("scope"), resources: form.resources, sender: None };
+    let device_code::Begun { device_code, user_code } =
+        ctx.app().begin_device(&form.known, &asked, ctx.ip).await.map_err(problem)?;
+    let place = format!("{}{}", ctx.shared.config().issuer, crate::pages::DEVICE);
+    Ok(render::ok(&json!({
+        "device_code": device_code.expose(), "user_code": user_code.expose(),
+        "verification_uri": place, "verification_uri_complete": format!("{place}?user_code={}", user_code.expose()),
+        "expires_in": LIFE / 1000, "interval": INTERVAL_S,
+    })))
+}

@@ -1,0 +1,194 @@
+//! Clients that register themselves: `/oauth2/register` (RFC 7591, RFC 7592).
+use super::machine::{refused, soon_refused};
+use http::Method;
+use portcullis_app::Registration;
+use portcullis_testkit::application::{Application, REDIRECT};
+use portcullis_testkit::{Answer, Options, TestServer};
+use portcullis_wire::{Code, Digest};
+use serde_json::{Value, json};
+
+const TOKEN: &str = "an-initial-access-token-that-is-long-enough";
+
+async fn server(registration: Registration) -> TestServer {
+    let mut options = Options::default();
+    options.settings.clients.registration = registration;
+    TestServer::start(options).await
+}
+
+async fn register(server: &TestServer, body: Value) -> Answer {
+    server.client.post("/oauth2/register").json(&body).send().await
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap().to_owned()
+}
+
+/// The path of a client's own registration, and the token that it is managed with.
+fn managed(server: &TestServer, made: &Value) -> (String, String) {
+    let place = text(&made["registration_client_uri"]);
+    (place.strip_prefix(&server.issuer).unwrap().to_owned(), text(&made["registration_access_token"]))
+}
+
+#[tokio::test]
+async fn it_is_off_unless_switched_on() {
+    let server = TestServer::usual().await;
+    let told = server.client.get("/.well-known/openid-configuration").send().await.expect(200).json();
+    assert_eq!(told.get("registration_endpoint"), None);
+    register(&server, json!({ "redirect_uris": [REDIRECT] })).await.expect_problem("not_found");
+    server.client.post("/oauth2/register").form("a=b").send().await.expect_problem("not_found");
+    for path in ["/oauth2/register/cli_x", "/oauth2/register/portcullis"] {
+        server.client.get(path).bearer("pcr_x").send().await.expect_problem("not_found");
+        server.client.delete(path).bearer("pcr_x").send().await.expect_problem("not_found");
+    }
+}
+
+#[tokio::test]
+async fn a_client_registers_signs_people_in_and_is_deleted() {
+    let server = server(Registration::Open).await;
+    server.sign_up("ada@example.test").await;
+    let told = server.client.get("/.well-known/openid-configuration").send().await.expect(200).json();
+    assert_eq!(told["registration_endpoint"], format!("{}/oauth2/register", server.issuer));
+    let answer = register(
+        &server,
+        json!({
+            "client_name": "A stranger", "redirect_uris": [REDIRECT], "grant_types": ["authorization_code", "refresh_token"],
+            "scope": "openid offline_access", "contacts": ["a@example.org"], "consent": "implied", "application_type": "web",
+        }),
+    )
+    .await
+    .expect(201);
+    assert_eq!(answer.header("cache-control"), "no-store");
+    let made = answer.json();
+    assert_eq!(
+        (made["client_name"].as_str(), made["scope"].as_str()),
+        (Some("A stranger"), Some("offline_access openid"))
+    );
+    assert_eq!((&made["client_secret_expires_at"], &made["response_types"]), (&json!(0), &json!(["code"])));
+    assert!(made["client_id_issued_at"].is_i64());
+    for left_out in ["contacts", "consent", "registration", "deleted", "resources"] {
+        assert_eq!(made.get(left_out), None, "{left_out}");
+    }
+    let (path, token) = managed(&server, &made);
+    let read = server.client.get(&*path).bearer(&token).send().await.expect(200).json();
+    assert_eq!((&read["client_id"], read.get("client_secret")), (&made["client_id"], None), "a secret is shown once");
+    assert_eq!(read["registration_access_token"], token);
+    // It works, and it always asks.
+    let app = Application { id: text(&made["client_id"]), secret: text(&made["client_secret"]) };
+    let cookie = server.page_sign_in("ada@example.test").await;
+    let page = server.authorize(&app, &cookie, &[("scope", "openid offline_access")]).await.expect(200).text();
+    assert!(page.contains("Allow A stranger?"));
+    let tokens = server.granted(&app, &cookie, "openid offline_access").await;
+    // Administrators see it, and not what it is managed with.
+    let admin = server.admin().await;
+    let admins = format!("/v1/admin/clients/{}", app.id);
+    let row = server.client.get(&*admins).bearer(&admin.access).send().await.expect(200).json();
+    assert_eq!((&row["self_registered"], row.get("registration"), row.get("deleted")), (&json!(true), None, None));
+    // Deleted: everything ends, nothing is found, nothing brings it back.
+    server.client.delete(&*path).bearer(&token).send().await.expect(204);
+    soon_refused(&server, &tokens, Code::TokenRevoked).await;
+    let refresh = server.refresh_for(&app, tokens["refresh_token"].as_str().unwrap()).await;
+    assert_eq!(refresh.expect(401).json()["error"], "invalid_client");
+    for call in [server.client.get(&*path), server.client.delete(&*path)] {
+        call.bearer(&token).send().await.expect_problem("token_malformed");
+    }
+    server.client.get(&*admins).bearer(&admin.access).send().await.expect_problem("not_found");
+    let on = server.client.patch(&*admins).bearer(&admin.access).json(&json!({ "disabled": false }));
+    on.send().await.expect_problem("not_found");
+    let list = server.client.get("/v1/admin/clients").bearer(&admin.access).send().await.expect(200).json();
+    assert!(!list.to_string().contains(&app.id));
+    server.authorize(&app, &cookie, &[("scope", "openid")]).await.expect(400);
+}
+
+#[tokio::test]
+async fn a_registration_is_changed_as_a_whole() {
+    let server = server(Registration::Open).await;
+    let made = register(&server, json!({ "redirect_uris": [REDIRECT], "scope": "openid" })).await.expect(201).json();
+    let (path, token) = managed(&server, &made);
+    let put = |body: Value| server.client.call(Method::PUT, &*path).bearer(&token).json(&body).send();
+    let id = &made["client_id"];
+    let next = json!({
+        "client_id": id, "client_secret": made["client_secret"], "client_name": "Renamed", "scope": "openid email",
+        "redirect_uris": ["https://b.example/cb"],
+    });
+    let changed = put(next.clone()).await.expect(200).json();
+    assert_eq!(
+        (changed["client_name"].as_str(), &changed["redirect_uris"], changed["scope"].as_str()),
+        (Some("Renamed"), &json!(["https://b.example/cb"]), Some("email openid"))
+    );
+    put(next).await.expect(200);
+    for (body, error) in [
+        (json!({ "redirect_uris": [REDIRECT] }), "invalid_request"),
+        (json!({ "client_id": "cli_other", "redirect_uris": [REDIRECT] }), "invalid_request"),
+        (json!({ "client_id": id, "client_secret": "wrong", "redirect_uris": [REDIRECT] }), "invalid_request"),
+        (json!({ "client_id": id, "client_id_issued_at": 1, "redirect_uris": [REDIRECT] }), "invalid_request"),
+        (json!({ "client_id": id, "redirect_uris": [] }), "invalid_redirect_uri"),
+        (json!({ "client_id": id, "redirect_uris": ["http://b.example/"] }), "invalid_redirect_uri"),
+        (
+            json!({ "client_id": id, "redirect_uris": [REDIRECT], "token_endpoint_auth_method": "none" }),
+            "invalid_client_metadata",
+        ),
+        (json!([]), "invalid_client_metadata"),
+    ] {
+        assert_eq!(refused(put(body.clone()).await), error, "{body}");
+    }
+    // What an administrator said stays.
+    let admin = server.admin().await;
+    let admins = format!("/v1/admin/clients/{}", id.as_str().unwrap());
+    let patch = json!({ "consent": "implied", "resources": ["https://a.example/"] });
+    server.client.patch(&*admins).bearer(&admin.access).json(&patch).send().await.expect(200);
+    put(json!({ "client_id": id, "redirect_uris": [REDIRECT] })).await.expect(200);
+    let row = server.client.get(&*admins).bearer(&admin.access).send().await.expect(200).json();
+    assert_eq!((&row["consent"], &row["resources"]), (&json!("implied"), &json!(["https://a.example/"])));
+    // Another client's token, another client's path, and one that is off.
+    let other = register(&server, json!({ "redirect_uris": [REDIRECT] })).await.expect(201).json();
+    let (other_path, other_token) = managed(&server, &other);
+    for (path, token) in [(&path, &other_token), (&other_path, &token), (&path, &"pcr_x".to_owned())] {
+        server.client.get(&**path).bearer(token).send().await.expect_problem("token_malformed");
+        server.client.delete(&**path).bearer(token).send().await.expect_problem("token_malformed");
+    }
+    server.client.get(&*path).send().await.expect_problem("token_missing");
+    let off = server.client.patch(&*admins).bearer(&admin.access).json(&json!({ "disabled": true }));
+    off.send().await.expect(200);
+    server.client.get(&*path).bearer(&token).send().await.expect_problem("token_malformed");
+    server.client.delete(&*path).bearer(&token).send().await.expect_problem("token_malformed");
+}
+
+#[tokio::test]
+async fn what_may_not_be_registered() {
+    let server = server(Registration::Open).await;
+    for (body, error) in [
+        (json!({}), "invalid_redirect_uri"),
+        (json!({ "redirect_uris": ["javascript:alert(1)"] }), "invalid_redirect_uri"),
+        (json!({ "redirect_uris": ["https://a.example/#f"] }), "invalid_redirect_uri"),
+        (json!({ "redirect_uris": [REDIRECT], "grant_types": ["client_credentials"] }), "invalid_client_metadata"),
+        (json!({ "redirect_uris": [REDIRECT], "grant_types": ["password"] }), "invalid_client_metadata"),
+        (json!({ "redirect_uris": [REDIRECT], "scope": "openid admin" }), "invalid_client_metadata"),
+        (json!({ "redirect_uris": [REDIRECT], "scope": "read" }), "invalid_client_metadata"),
+        (json!({ "redirect_uris": [REDIRECT], "jwks_uri": "http://10.0.0.1/" }), "invalid_client_metadata"),
+        (json!({ "redirect_uris": [REDIRECT], "response_types": ["code", "token"] }), "invalid_client_metadata"),
+        (json!("a string"), "invalid_client_metadata"),
+    ] {
+        assert_eq!(refused(register(&server, body.clone()).await), error, "{body}");
+    }
+    let twice = r#"{"redirect_uris": ["https://a.example/"], "redirect_uris": ["https://evil.example/"]}"#;
+    let twice = server.client.post("/oauth2/register").text("application/json", twice).send().await;
+    assert_eq!(refused(twice), "invalid_client_metadata");
+}
+
+#[tokio::test]
+async fn by_token_only_who_has_it_and_never_without_end() {
+    let server = server(Registration::ByToken(Digest::of(TOKEN.as_bytes()))).await;
+    let body = json!({ "redirect_uris": [REDIRECT], "scope": "openid read" });
+    register(&server, body.clone()).await.expect_problem("token_missing");
+    let call = |token: &'static str| server.client.post("/oauth2/register").bearer(token).json(&body).send();
+    call("wrong").await.expect_problem("token_malformed");
+    let made = call(TOKEN).await.expect(201).json();
+    assert_eq!(made["scope"], "openid read", "the operator trusts who has the token");
+    for _ in 1..20 {
+        call(TOKEN).await.expect(201);
+    }
+    let told = call(TOKEN).await.expect(503);
+    assert!(!told.header("retry-after").is_empty());
+    let (path, token) = managed(&server, &made);
+    server.client.get(&*path).bearer(&token).send().await.expect(200);
+}
