@@ -29,12 +29,15 @@ pub mod rotation;
 pub mod sessions;
 pub mod settings;
 pub mod start;
+pub mod upstream;
 
 pub use admin::Admin;
 pub use callers::Caller;
 pub use error::AppError;
 pub use sessions::{Revoked, Tokens};
-pub use settings::{ClientSettings, Hashing, KeySettings, PolicySettings, Registration, Settings};
+pub use settings::{
+    ClientSettings, Hashing, KeySettings, PolicySettings, Registration, Settings, UpstreamKind, UpstreamSettings,
+};
 
 // What reads return: callers need no store of their own to name it.
 pub use portcullis_outgoing::{Allowed, Outgoing};
@@ -85,6 +88,7 @@ struct Inner {
     /// A revocation by filter was asked for.
     jobs: tokio::sync::Notify,
     outbox: outbox::Outbox,
+    upstreams: upstream::Upstreams,
     rota: rotation::Rota,
     bound: portcullis_domain::changes::BoundRow,
     /// When keys were last read anew, by the monotonic clock.

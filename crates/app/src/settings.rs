@@ -5,7 +5,7 @@ use portcullis_domain::retention::Retention;
 use portcullis_domain::session_limit::SessionLimit;
 use portcullis_outgoing::Allowed;
 use portcullis_wire::jws::Algorithm;
-use portcullis_wire::{Digest, Millis};
+use portcullis_wire::{Digest, Millis, SecretString};
 
 /// Everything that operations depend on. Spans in milliseconds.
 #[derive(Debug, Clone)]
@@ -24,10 +24,40 @@ pub struct Settings {
     pub keys: KeySettings,
     /// Which addresses that are not public may be called.
     pub outgoing: Allowed,
+    /// Other providers that people may sign in with.
+    pub upstreams: Vec<UpstreamSettings>,
     /// What accounts may and how long things are kept.
     pub policy: PolicySettings,
     /// What clients and API keys may.
     pub clients: ClientSettings,
+}
+
+/// Another provider that people may sign in with.
+#[derive(Debug, Clone)]
+pub struct UpstreamSettings {
+    /// Its id in our addresses: lower-case letters, digits and hyphens.
+    pub id: String,
+    /// What people know it by.
+    pub name: String,
+    /// What it speaks.
+    pub kind: UpstreamKind,
+    /// Its issuer, to the letter; of GitHub its address.
+    pub issuer: String,
+    /// What it knows us by.
+    pub client_id: String,
+    /// What proves it.
+    pub client_secret: SecretString,
+    /// What is asked for.
+    pub scopes: Vec<String>,
+}
+
+/// What a provider speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UpstreamKind {
+    /// OpenID Connect.
+    Oidc,
+    /// OAuth 2 and GitHub's own API.
+    GitHub,
 }
 
 impl Settings {

@@ -60,6 +60,7 @@ impl App {
         };
         let hub = Hub::start(store.clone(), &keys, hub_settings).await?;
         let outgoing = Outgoing::new(settings.outgoing.clone()).map_err(|why| AppError::Fault(why.as_str().into()))?;
+        let upstreams = crate::upstream::Upstreams::new(&settings.upstreams);
         let inner = Inner {
             store,
             settings,
@@ -74,6 +75,7 @@ impl App {
             acts: crate::act_journal::Pending::default(),
             jobs: tokio::sync::Notify::new(),
             outbox: Outbox::new(outgoing),
+            upstreams,
             rota: Rota::new(master, home),
             bound,
             reloaded: AtomicI64::new(i64::MIN),

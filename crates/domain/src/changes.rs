@@ -10,10 +10,11 @@ use crate::outbox::{Message, NoticeStep};
 use crate::retention::Retention;
 use crate::throttle::{Attempt, BucketKey, Verdict};
 use crate::ticket::Ticket;
+use crate::upstream::{Link, Origin};
 use alloc::{string::String, vec::Vec};
 use portcullis_wire::{
-    AccountId, ClientId, Digest, Epoch, GrantId, InstanceId, KeyId, Rev, RunId, SecretBytes, SessionId, Target, Time,
-    Verb,
+    AccountId, ClientId, Digest, Epoch, GrantId, InstanceId, KeyId, LinkId, Rev, RunId, SecretBytes, SessionId, Target,
+    Time, Verb,
 };
 
 /// What to commit: all or nothing.
@@ -293,6 +294,36 @@ pub enum Change {
         /// How many at most.
         most: u64,
     },
+    /// A new link; a Conflict (`Moved`) when whoever it names is linked already.
+    InsertLink(Link),
+    /// Somebody signs in by a link, in a sign-in that began at `begun`. A Conflict (`Moved`) when it is gone, or was signed out at
+    /// the other provider since.
+    UseLink {
+        /// Which.
+        link: LinkId,
+        /// When the sign-in began.
+        begun: Time,
+        /// When.
+        at: Time,
+    },
+    /// Whoever this is signed out at the other provider: sign-ins that began before are dead. Nothing without a link.
+    SignOutLink {
+        /// The provider.
+        issuer: String,
+        /// Who, there.
+        subject: String,
+        /// When.
+        at: Time,
+    },
+    /// A link goes; a Conflict (`Missing`) when there is none, or it is another account's.
+    RemoveLink {
+        /// Whose.
+        account: AccountId,
+        /// Which.
+        link: LinkId,
+    },
+    /// Where a session came from; a Conflict (`Missing`) when there is no such session.
+    InsertOrigin(Origin),
     /// A new verifier instance; a Conflict when its id exists.
     InsertInstance(Instance),
     /// Name, policy and bound of an instance that reconnects.

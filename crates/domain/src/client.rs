@@ -174,6 +174,9 @@ pub struct Profile {
     pub frontchannel_logout_uri: Option<String>,
     /// Whether issuer and session are to be in that address.
     pub frontchannel_logout_session_required: bool,
+    /// Whether it may end everything of any account (draft-parecki-oauth-global-token-revocation): a tool of security or identity
+    /// governance. Only administrators give this; no client can register itself for it.
+    pub global_token_revocation: bool,
     /// Where its home page is, for the people that it asks.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client_uri: Option<String>,
@@ -210,6 +213,7 @@ impl Profile {
         "backchannel_logout_session_required",
         "frontchannel_logout_uri",
         "frontchannel_logout_session_required",
+        "global_token_revocation",
         "client_uri",
     ];
 
@@ -355,6 +359,10 @@ impl Profile {
         }
         if kind == ClientKind::Public && self.has(GrantType::TokenExchange) {
             return Err(wrong("grant_types", "token exchange is for confidential clients"));
+        }
+        let has_secret = kind == ClientKind::Confidential && !by_key;
+        if self.global_token_revocation && !has_secret {
+            return Err(wrong("global_token_revocation", "is for confidential clients with a secret"));
         }
         if self.subject_type == SubjectType::Pairwise || self.sector_identifier_uri.is_some() {
             return Err(wrong("subject_type", "this server names users to all clients alike (public)"));

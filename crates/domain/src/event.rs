@@ -91,6 +91,10 @@ kinds! {
     ClientEnabled = "client.enabled";
     /// Somebody had a message tried again; the reason names it.
     MessageRetried = "message.retried";
+    /// Somebody at another provider may sign in to an account from now on.
+    LinkAdded = "link.added";
+    /// They may no longer.
+    LinkRemoved = "link.removed";
     /// A signing or MAC key was made.
     KeyCreated = "key.created";
     /// A key that had waited signs, or makes MACs, from now on.

@@ -53,6 +53,13 @@ pub enum Door {
     ConsentWithdrawn,
     /// A user signs out by an application's logout (OpenID Connect RP-Initiated Logout).
     RpLogout,
+    /// A tool of security or identity governance ends everything of an account (draft-parecki-oauth-global-token-revocation).
+    GlobalRevocation,
+    /// Another provider says that somebody signed out there: the sessions that came from there end (OpenID Connect Back-Channel
+    /// Logout, received).
+    UpstreamLogout,
+    /// A user takes a link to another provider away: the sessions that came by it end.
+    LinkRemoved,
     /// A signing key is dead: whoever holds it signs nothing that is accepted any more.
     KeyRevoked,
 }
@@ -79,6 +86,9 @@ impl Door {
         Self::TokenRevoked,
         Self::ConsentWithdrawn,
         Self::RpLogout,
+        Self::GlobalRevocation,
+        Self::UpstreamLogout,
+        Self::LinkRemoved,
         Self::KeyRevoked,
     ];
 
@@ -104,6 +114,9 @@ impl Door {
             Self::TokenRevoked => "revoked_by_client",
             Self::ConsentWithdrawn => "consent_withdrawn",
             Self::RpLogout => "signed_out_by_application",
+            Self::GlobalRevocation => "revoked_globally",
+            Self::UpstreamLogout => "signed_out_upstream",
+            Self::LinkRemoved => "link_removed",
             Self::KeyRevoked => "key_revoked",
         }
     }
@@ -111,7 +124,7 @@ impl Door {
     const fn event(self) -> EventKind {
         match self {
             Self::SignOut | Self::EndOne | Self::AdminEndSession | Self::SessionLimit => EventKind::SessionEnded,
-            Self::EndOthers | Self::EndAll | Self::AdminEndAccount => EventKind::SessionsEnded,
+            Self::EndOthers | Self::EndAll | Self::AdminEndAccount | Self::GlobalRevocation => EventKind::SessionsEnded,
             Self::PasswordChange => EventKind::PasswordChanged,
             Self::Block => EventKind::AccountBlocked,
             Self::Delete => EventKind::AccountDeleted,
@@ -123,7 +136,7 @@ impl Door {
             Self::CodeReplay => EventKind::GrantEnded,
             Self::TokenRevoked => EventKind::TokenRevoked,
             Self::ConsentWithdrawn => EventKind::ConsentWithdrawn,
-            Self::RpLogout => EventKind::SessionEnded,
+            Self::RpLogout | Self::UpstreamLogout | Self::LinkRemoved => EventKind::SessionEnded,
             Self::KeyRevoked => EventKind::KeyRevoked,
         }
     }

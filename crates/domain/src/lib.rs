@@ -51,6 +51,7 @@ pub mod stored_hash;
 pub mod throttle;
 pub mod ticket;
 pub mod time_rules;
+pub mod upstream;
 pub mod view;
 pub mod withdraw;
 

@@ -8,11 +8,11 @@ use crate::changes::{Changes, Expect};
 use crate::event::{Actor, EventKind, NewEvent};
 use crate::family::{Family, MacKey};
 use crate::model::{ADMIN, Account, Grant, Session, SessionKind, Status};
-use crate::view::SignInView;
+use crate::view::{SignInView, Stamp};
 use crate::{Chance, Change, Decision, Refused, Rules, device, issue::issue};
 use alloc::{format, string::String, vec};
 use core::net::IpAddr;
-use portcullis_wire::{AccessClaims, ClientId, Digest, EventId, GrantId, SecretString, SessionId};
+use portcullis_wire::{AccessClaims, ClientId, Digest, EventId, GrantId, Rev, SecretString, SessionId, Time};
 
 /// What the caller brought, besides the password.
 #[derive(Debug, Clone)]
@@ -50,10 +50,16 @@ pub fn first_party_scope(account: &Account) -> &'static str {
 }
 
 /// The account that the right password opens.
-fn entitled(view: &SignInView, password_matches: bool) -> Result<&Account, Refused> {
+fn opened(view: &SignInView, password_matches: bool) -> Result<&Account, Refused> {
     let account = view.account.as_ref().filter(|account| password_matches && account.password_hash.is_some());
     let account = account.ok_or(Refused::InvalidCredentials)?;
-    if let Some(block) = account.block_at(view.stamp.now) {
+    entitled(account, view.stamp.now)?;
+    Ok(account)
+}
+
+/// Whether whoever proved to be this account's owner may sign in.
+pub(crate) fn entitled(account: &Account, now: Time) -> Result<(), Refused> {
+    if let Some(block) = account.block_at(now) {
         return Err(Refused::AccountBlocked { reason: block.reason.clone() });
     }
     if let Status::Deleting { until, .. } = account.status {
@@ -61,10 +67,7 @@ fn entitled(view: &SignInView, password_matches: bool) -> Result<&Account, Refus
             format!("it is being deleted, and will be gone at {until}; until then an administrator can restore it");
         return Err(Refused::AccountBlocked { reason });
     }
-    if !account.usable_at(view.stamp.now) {
-        return Err(Refused::InvalidCredentials);
-    }
-    Ok(account)
+    if account.usable_at(now) { Ok(()) } else { Err(Refused::InvalidCredentials) }
 }
 
 /// Whoever uses `session` proves who they are once more: the same session goes on, with a younger `auth_time`. The caller has
@@ -76,7 +79,7 @@ pub fn prove_again(
     ip: Option<IpAddr>,
     chance: &mut dyn Chance,
 ) -> Decision<()> {
-    let account = match entitled(view, password_matches) {
+    let account = match opened(view, password_matches) {
         Ok(account) => account,
         Err(refused) => return Decision::refuse(refused),
     };
@@ -107,11 +110,30 @@ pub fn sign_in(
     key: &MacKey,
     chance: &mut dyn Chance,
 ) -> Decision<Issued> {
-    let account = match entitled(view, password_matches) {
+    let account = match opened(view, password_matches) {
         Ok(account) => account,
         Err(refused) => return Decision::refuse(refused),
     };
-    let (stamp, now) = (&view.stamp, view.stamp.now);
+    let mut decision = started(&view.stamp, account, view.stamp.head, request, rules, key, chance);
+    if decision.outcome.is_ok() {
+        let version = account.password_version;
+        decision.changes.expects.push(Expect::PasswordVersion { account: account.id, version });
+    }
+    decision
+}
+
+/// A session for an account whose owner has proved who they are, with the grant of the built-in client. The proof itself is the
+/// caller's to expect. `born`: the head when the sign-in began.
+pub(crate) fn started(
+    stamp: &Stamp,
+    account: &Account,
+    born: Rev,
+    request: &SignIn,
+    rules: &Rules,
+    key: &MacKey,
+    chance: &mut dyn Chance,
+) -> Decision<Issued> {
+    let now = stamp.now;
     let agent = request.user_agent.as_deref();
     let session = Session {
         id: SessionId::from_bits(chance.bits()),
@@ -125,7 +147,7 @@ pub fn sign_in(
         auth_time: now,
         last_seen_at: now,
         absolute_expires_at: now.plus(rules.absolute_ttl),
-        born: stamp.head,
+        born,
         epoch: stamp.epoch,
         cookie: request.cookie,
         ended: None,
@@ -138,7 +160,7 @@ pub fn sign_in(
         audience: None,
         sender: None,
         agent: None,
-        born: stamp.head,
+        born,
         family: Family::new(chance.secret(), key.id, stamp.epoch, now),
         ended: None,
     };
@@ -152,10 +174,7 @@ pub fn sign_in(
         .session(session.id)
         .ip(request.ip);
     let changes = Changes {
-        expects: vec![
-            Expect::Unborn { account: account.id, client: grant.client, born: stamp.head, under: None },
-            Expect::PasswordVersion { account: account.id, version: account.password_version },
-        ],
+        expects: vec![Expect::Unborn { account: account.id, client: grant.client, born, under: None }],
         steps: vec![Change::InsertSession(session.clone()), Change::InsertGrant(grant.clone())],
         events: vec![event],
         ..Changes::default()

@@ -19,6 +19,15 @@ pub const REFRESH: &str = "__Host-portcullis_refresh";
 /// The cookie that marks a known device: no credential, only a budget of its own for guesses. It is not cleared by a sign-out.
 pub const DEVICE: &str = "__Host-portcullis_device";
 
+/// The cookie that a sign-in at another provider is bound to. Of no use without such a sign-in, and gone soon.
+pub const UPSTREAM: &str = "__Host-portcullis_upstream";
+
+/// A `Set-Cookie` for that, for as long as somebody may be away. Lax: the browser comes back from another site.
+pub fn set_upstream(secret: &SecretString) -> String {
+    let seconds = portcullis_domain::upstream::LIFE / 1000;
+    format!("{UPSTREAM}={}; Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age={seconds}", secret.expose())
+}
+
 /// The first cookie of this name.
 pub fn read(headers: &HeaderMap, name: &str) -> Option<SecretString> {
     let lines = headers.get_all(header::COOKIE).iter().filter_map(|line| line.to_str().ok());

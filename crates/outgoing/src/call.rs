@@ -1,7 +1,7 @@
 //! One call: look up, look at, connect, speak, read.
 use crate::address::Allowed;
 use bytes::Bytes;
-use http::header::{ACCEPT, CONTENT_TYPE, HOST, USER_AGENT};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, USER_AGENT};
 use http::{HeaderValue, Method, Request, Uri};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::client::conn::http1::handshake;
@@ -24,6 +24,7 @@ const MAX_URL: usize = 2048;
 const MAX_ADDRESSES: usize = 4;
 /// How much of the answer to a form is read: nobody needs more than its status and a few words.
 const MAX_ANSWER: usize = 64 << 10;
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const AGENT: HeaderValue = HeaderValue::from_static("portcullis");
 
 /// How long things may take.
@@ -166,8 +167,34 @@ impl Outgoing {
     /// # Errors
     /// When no answer came. Any status is an answer, and whether it is JSON is the caller's to see.
     pub async fn get_json(&self, url: &str, max: usize) -> Result<Response, OutgoingError> {
-        let json = HeaderValue::from_static("application/json");
-        self.call(url, Request::builder().method(Method::GET).header(ACCEPT, json), Bytes::new(), max).await
+        self.call(url, Request::builder().method(Method::GET).header(ACCEPT, JSON), Bytes::new(), max).await
+    }
+
+    /// As [`post_form`](Self::post_form), as whoever `authorization` proves to be; the answer is to be JSON.
+    ///
+    /// # Errors
+    /// When no answer came. Any status is an answer.
+    pub async fn post_form_as(
+        &self,
+        url: &str,
+        body: String,
+        authorization: Option<&str>,
+    ) -> Result<Response, OutgoingError> {
+        let form = HeaderValue::from_static("application/x-www-form-urlencoded");
+        let mut request = Request::builder().method(Method::POST).header(CONTENT_TYPE, form).header(ACCEPT, JSON);
+        if let Some(text) = authorization {
+            request = request.header(AUTHORIZATION, secret(text)?);
+        }
+        self.call(url, request, Bytes::from(body), MAX_ANSWER).await
+    }
+
+    /// As [`get_json`](Self::get_json), as whoever `authorization` proves to be.
+    ///
+    /// # Errors
+    /// When no answer came. Any status is an answer.
+    pub async fn get_json_as(&self, url: &str, authorization: &str, max: usize) -> Result<Response, OutgoingError> {
+        let request = Request::builder().method(Method::GET).header(ACCEPT, JSON);
+        self.call(url, request.header(AUTHORIZATION, secret(authorization)?), Bytes::new(), max).await
     }
 
     async fn call(
@@ -272,6 +299,14 @@ impl Place {
         let target = target.parse().map_err(|_| bad("it is no address"))?;
         Ok(Self { secure, host, port, authority: authority.as_str().to_owned(), target })
     }
+}
+
+/// A header that no log shows.
+fn secret(text: &str) -> Result<HeaderValue, OutgoingError> {
+    let mut value = HeaderValue::from_str(text)
+        .map_err(|_| OutgoingError::Transport("a credential that no header holds".into()))?;
+    value.set_sensitive(true);
+    Ok(value)
 }
 
 fn transport(error: impl fmt::Display) -> OutgoingError {

@@ -657,5 +657,8 @@ fn end_kind(door: portcullis_domain::kernel::Door) -> &'static str {
         Door::TokenRevoked => "end: revoked_by_client",
         Door::ConsentWithdrawn => "end: consent_withdrawn",
         Door::RpLogout => "end: signed_out_by_application",
+        Door::GlobalRevocation => "end: revoked_globally",
+        Door::UpstreamLogout => "end: signed_out_upstream",
+        Door::LinkRemoved => "end: link_removed",
     }
 }

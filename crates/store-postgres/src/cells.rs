@@ -2,8 +2,8 @@
 use portcullis_domain::Cut;
 use portcullis_store::{FaultKind, StoreError};
 use portcullis_wire::{
-    AccountId, ClientId, Digest, EventId, GrantId, InstanceId, JobId, LogId, MessageId, NodeId, Rev, SecretBytes,
-    SessionId, Time,
+    AccountId, ClientId, Digest, EventId, GrantId, InstanceId, JobId, LinkId, LogId, MessageId, NodeId, Rev,
+    SecretBytes, SessionId, Time,
 };
 use sqlx::postgres::{PgRow, Postgres};
 use sqlx::{Column as _, Decode, Row as _, Type, ValueRef as _};
@@ -90,7 +90,7 @@ macro_rules! blob_ids {
         }
     )*};
 }
-blob_ids!(AccountId SessionId GrantId ClientId EventId InstanceId JobId LogId MessageId NodeId);
+blob_ids!(AccountId SessionId GrantId ClientId EventId InstanceId JobId LinkId LogId MessageId NodeId);
 
 /// PostgreSQL's texts hold no NUL. It is kept as U+0001 `0`, and U+0001 as U+0001 `1`.
 pub(crate) fn escaped(text: &str) -> Cow<'_, str> {

@@ -30,6 +30,7 @@ mod reads;
 mod rows;
 mod together;
 mod told;
+mod upstream;
 mod watch;
 
 pub use clock::{Clock, TimeSource};
@@ -47,6 +48,7 @@ use portcullis_domain::mass::{self, Batch, Filter};
 use portcullis_domain::model::{Account, Client, Consent, Instance, Key};
 use portcullis_domain::outbox::{Message, Notice, Told as ToldBy};
 use portcullis_domain::retention::Retention;
+use portcullis_domain::upstream::{CameFrom, Link, LinkView};
 use portcullis_domain::view::{
     AccountView, AppView, ClientView, GrantView, RefreshView, SessionView, SignInView, Stamp, TicketView,
 };
@@ -335,6 +337,20 @@ impl Store for PostgresStore {
     }
     fn count_messages(&self) -> Fut<'_, Result<MessageCount, StoreError>> {
         self.read(outbox::count(&self.reader))
+    }
+    fn load_link<'a>(&'a self, issuer: &'a str, subject: &'a str) -> Fut<'a, Result<LinkView, StoreError>> {
+        self.read(upstream::link(&self.reader, issuer, subject))
+    }
+    fn list_links(&self, account: AccountId, limit: u32) -> Fut<'_, Result<Vec<Link>, StoreError>> {
+        self.read(upstream::links(&self.reader, account, limit))
+    }
+    fn list_sessions_from<'a>(
+        &'a self,
+        from: &'a CameFrom,
+        after: Option<SessionId>,
+        limit: u32,
+    ) -> Fut<'a, Result<Vec<(AccountId, SessionId)>, StoreError>> {
+        self.read(upstream::sessions(&self.reader, from, after, limit))
     }
     fn commit(&self, changes: Changes) -> Fut<'_, Result<Committed, CommitError>> {
         Box::pin(async move {

@@ -22,6 +22,7 @@ pub(crate) const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0009_oauth.sql"),
     include_str!("migrations/0010_outbox.sql"),
     include_str!("migrations/0011_owners.sql"),
+    include_str!("migrations/0012_upstream.sql"),
 ];
 
 /// What stands in the way of a migration.
@@ -147,6 +148,7 @@ mod tests {
         "083b2b7c947b3e8b",
         "353235ff29343c46",
         "c049a7c223dfa924",
+        "9f46b98b80162429",
     ];
 
     fn found(sql: &str) -> String {

@@ -48,7 +48,7 @@ pub(crate) async fn meta(db: &Reader) -> Result<Meta, Fault> {
     db.one(|| query(SQL), Meta::read).await?.ok_or_else(no_meta)
 }
 
-fn no_meta() -> Fault {
+pub(crate) fn no_meta() -> Fault {
     Fault::Row("table meta: its one row is missing".into())
 }
 

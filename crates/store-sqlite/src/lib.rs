@@ -29,6 +29,7 @@ mod readers;
 mod reads;
 mod rows;
 mod settle;
+mod upstream;
 mod writer;
 
 pub use backup::{Replaced, Restoring};
@@ -42,6 +43,7 @@ use portcullis_domain::mass::{self, Batch, Filter};
 use portcullis_domain::model::{Account, Client, Consent, Instance, Key};
 use portcullis_domain::outbox::{Message, Notice, Told};
 use portcullis_domain::retention::Retention;
+use portcullis_domain::upstream::{CameFrom, Link, LinkView};
 use portcullis_domain::view::{
     AccountView, AppView, ClientView, GrantView, RefreshView, SessionView, SignInView, Stamp, TicketView,
 };
@@ -344,6 +346,21 @@ impl Store for SqliteStore {
     }
     fn count_messages(&self) -> Fut<'_, Result<MessageCount, StoreError>> {
         self.long(|db, _| outbox::count(db))
+    }
+    fn load_link<'a>(&'a self, issuer: &'a str, subject: &'a str) -> Fut<'a, Result<LinkView, StoreError>> {
+        self.point(move |db, now| upstream::link(db, issuer, subject, now))
+    }
+    fn list_links(&self, account: AccountId, limit: u32) -> Fut<'_, Result<Vec<Link>, StoreError>> {
+        self.long(move |db, _| upstream::links(db, account, limit))
+    }
+    fn list_sessions_from<'a>(
+        &'a self,
+        from: &'a CameFrom,
+        after: Option<SessionId>,
+        limit: u32,
+    ) -> Fut<'a, Result<Vec<(AccountId, SessionId)>, StoreError>> {
+        let from = from.clone();
+        self.long(move |db, _| upstream::sessions(db, &from, after, limit))
     }
     fn commit(&self, changes: Changes) -> Fut<'_, Result<Committed, CommitError>> {
         Box::pin(async move {

@@ -29,7 +29,7 @@ pub(crate) fn meta(db: &Connection) -> Result<Meta, Fault> {
     one(db, META, [], Meta::read)?.ok_or_else(no_meta)
 }
 
-fn no_meta() -> Fault {
+pub(crate) fn no_meta() -> Fault {
     Fault::Row("table meta: its one row is missing".into())
 }
 

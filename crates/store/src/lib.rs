@@ -19,6 +19,7 @@ use portcullis_domain::mass::{Batch, Filter, Job};
 use portcullis_domain::model::{Account, Client, Consent, Instance, Key};
 use portcullis_domain::outbox::{Message, Notice, Told};
 use portcullis_domain::retention::Retention;
+use portcullis_domain::upstream::{CameFrom, Link, LinkView};
 use portcullis_domain::view::{
     AccountView, AppView, ClientView, GrantView, RefreshView, SessionView, SignInView, Stamp, TicketView,
 };
@@ -206,6 +207,18 @@ pub trait Store: Send + Sync + 'static {
     ) -> Fut<'a, Result<Page<Message>, StoreError>>;
     /// How much is on its way out.
     fn count_messages(&self) -> Fut<'_, Result<MessageCount, StoreError>>;
+    /// Who of another provider is which account, if anybody.
+    fn load_link<'a>(&'a self, issuer: &'a str, subject: &'a str) -> Fut<'a, Result<LinkView, StoreError>>;
+    /// The links of an account, oldest first.
+    fn list_links(&self, account: AccountId, limit: u32) -> Fut<'_, Result<Vec<Link>, StoreError>>;
+    /// Sessions that came from there and were not ended by themselves, with their accounts, by id, after this one. Nothing when
+    /// `from` names neither subject nor session.
+    fn list_sessions_from<'a>(
+        &'a self,
+        from: &'a CameFrom,
+        after: Option<SessionId>,
+        limit: u32,
+    ) -> Fut<'a, Result<Vec<(AccountId, SessionId)>, StoreError>>;
     /// Checks and applies, all or nothing, durably.
     fn commit(&self, changes: Changes) -> Fut<'_, Result<Committed, CommitError>>;
     /// The database's time, for callers that need no snapshot.

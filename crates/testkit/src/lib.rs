@@ -7,6 +7,7 @@ pub mod application;
 pub mod browser;
 pub mod client;
 pub mod clock;
+pub mod idp;
 pub mod postgres;
 pub mod proxy;
 pub mod receiver;

@@ -59,8 +59,18 @@ impl Default for Options {
         let outgoing = Allowed::loopback();
         let clients =
             ClientSettings { api_key_scopes: vec!["read".into(), "write".into()], ..ClientSettings::default() };
-        let settings =
-            Settings { rules, bound: 2_000, stream_grace: 0, sign_up: true, hashing, keys, outgoing, policy, clients };
+        let settings = Settings {
+            rules,
+            bound: 2_000,
+            stream_grace: 0,
+            sign_up: true,
+            hashing,
+            keys,
+            outgoing,
+            upstreams: vec![],
+            policy,
+            clients,
+        };
         Self {
             settings,
             limits: Limits::default(),

@@ -28,8 +28,8 @@ pub use chain::Chain;
 pub use claims::AccessClaims;
 pub use frame::{Entry, Target, Verb};
 pub use ids::{
-    AccountId, ClientId, Epoch, EventId, GrantId, InstanceId, JobId, KeyId, LogId, MessageId, NodeId, ParseIdError,
-    Rev, RunId, SessionId, TokenId,
+    AccountId, ClientId, Epoch, EventId, GrantId, InstanceId, JobId, KeyId, LinkId, LogId, MessageId, NodeId,
+    ParseIdError, Rev, RunId, SessionId, TokenId,
 };
 pub use problem::Code;
 pub use secret::{Digest, SecretBytes, SecretString};

@@ -96,3 +96,11 @@ pub fn asked(scope: &str) -> Asked {
         sender: None,
     }
 }
+
+/// A tool that may end everything of anybody.
+pub async fn governance(app: &App) -> Known {
+    let profile = Profile { global_token_revocation: true, ..Profile::default() };
+    let (admin, kind) = (Admin::operator(), ClientKind::Confidential);
+    let made = app.admin_register_client(&admin, "governance", kind, profile, None).await.unwrap();
+    app.known_client(&Proof::Basic(made.client.id.to_string(), made.secret.unwrap())).await.unwrap()
+}

@@ -2,7 +2,7 @@
 use crate::application::Application;
 use crate::world::{PASSWORD, World, settings};
 use portcullis_app::mass::Filtered;
-use portcullis_app::oauth::OAuthTokens;
+use portcullis_app::oauth::{OAuthTokens, Subject};
 use portcullis_app::{Revoked, Tokens};
 use portcullis_domain::kernel::{self, By, Door, Scope};
 use portcullis_domain::mass::Filter;
@@ -72,13 +72,12 @@ fn expected(door: Door) -> Row {
     };
     let account = Row { bystander: Lives, ..all_of(Ends) };
     match door {
-        Door::SignOut | Door::EndOne | Door::AdminEndSession | Door::Replay | Door::SessionLimit | Door::RpLogout => {
-            one
-        }
+        Door::SignOut | Door::EndOne | Door::AdminEndSession | Door::Replay | Door::SessionLimit => one,
+        Door::RpLogout | Door::UpstreamLogout | Door::LinkRemoved => one,
         // The session that the row is about is one that is ended: an other one calls. See also
         // `whoever_calls_keeps_what_is_under_their_own_session`.
         Door::EndOthers | Door::PasswordChange => Row { other_session: Lives, ..account },
-        Door::EndAll | Door::AdminEndAccount | Door::Block | Door::Delete => account,
+        Door::EndAll | Door::AdminEndAccount | Door::Block | Door::Delete | Door::GlobalRevocation => account,
         Door::Everyone | Door::Refound => all_of(Ends),
         // By a rule and a job, waited for. The sign-in that is under way is decided anew, above the rule: it was not there yet.
         Door::Filter => Row { sign_in_in_progress: Lives, ..account },
@@ -188,6 +187,10 @@ async fn go_through(door: Door, world: &World, mine: &Tokens, other: &Tokens, gr
         Door::AdminEndAccount => app.admin_end_account(admin, world.ada.id, None).await,
         Door::Block => app.admin_block(admin, world.ada.id, "test", None, None).await,
         Door::Delete => app.admin_delete(admin, world.ada.id, None).await,
+        Door::GlobalRevocation => {
+            let tool = crate::application::governance(app).await;
+            app.revoke_globally(&tool, &Subject::Opaque { id: world.ada.id.to_string() }, None).await
+        }
         Door::Everyone => app.admin_end_everyone(admin, None, "test", None).await,
         Door::KeyRevoked => app.admin_revoke_key(admin, app.keys().signs_with(), "test", None).await,
         Door::Refound => {
@@ -235,7 +238,7 @@ async fn go_through(door: Door, world: &World, mine: &Tokens, other: &Tokens, gr
         Door::ConsentWithdrawn => {
             app.disconnect_app(&world.caller(mine).await.unwrap(), granted.theirs.client.id, None).await
         }
-        Door::RpLogout => {
+        Door::RpLogout | Door::UpstreamLogout | Door::LinkRemoved => {
             let caller = world.caller(mine).await.unwrap();
             let by = By { actor: caller.actor(), role: None, ip: None, reason: None };
             let scope = Scope::Session { account: world.ada.id, session: mine.session.id };

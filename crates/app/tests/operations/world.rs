@@ -9,6 +9,7 @@ use portcullis_domain::model::{Account, Client, Consent, Instance, Key, SessionK
 use portcullis_domain::refresh::How;
 use portcullis_domain::retention::Retention;
 use portcullis_domain::sign_in::SignIn;
+use portcullis_domain::upstream::{CameFrom, Link, LinkView};
 use portcullis_domain::view::*;
 use portcullis_domain::{Rules, changes::BoundRow, outbox};
 use portcullis_store::memory::MemoryStore;
@@ -40,6 +41,7 @@ pub fn settings() -> Settings {
         hashing: Hashing { memory_kib: 64, passes: 1, lanes: 1, threads: 1, queue: 64 },
         keys: KeySettings::default(),
         outgoing: portcullis_app::Allowed::loopback(),
+        upstreams: vec![],
         policy: PolicySettings { failed_sign_in_step: 0, ..PolicySettings::default() },
         clients: portcullis_app::ClientSettings::default(),
     }
@@ -132,6 +134,11 @@ impl<S: Store> Store for Held<S> {
             filter: &'a MessageFilter, cursor: Option<MessageId>, limit: u32
         ) -> Result<Page<outbox::Message>, StoreError>;
         count_messages() -> Result<MessageCount, StoreError>;
+        load_link(issuer: &'a str, subject: &'a str) -> Result<LinkView, StoreError>;
+        list_links(account: AccountId, limit: u32) -> Result<Vec<Link>, StoreError>;
+        list_sessions_from(
+            from: &'a CameFrom, after: Option<SessionId>, limit: u32
+        ) -> Result<Vec<(AccountId, SessionId)>, StoreError>;
         load_bound() -> Result<Option<BoundRow>, StoreError>;
         load_run() -> Result<Option<RunId>, StoreError>;
         load_revocation(rev: Rev) -> Result<Option<EventRow>, StoreError>;

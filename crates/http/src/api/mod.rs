@@ -2,6 +2,7 @@
 mod accounts;
 mod api_keys;
 mod apps;
+mod links;
 mod me;
 mod own;
 mod sessions;
@@ -23,6 +24,8 @@ pub(crate) fn routes(table: Table) -> Table {
         .post("/v1/api-keys/token", api_keys::token)
         .get("/v1/me/apps", apps::list)
         .delete("/v1/me/apps/{client_id}", apps::disconnect)
+        .get("/v1/me/links", links::list)
+        .delete("/v1/me/links/{link_id}", links::remove)
         .get("/v1/me/sessions", me::sessions)
         .delete("/v1/me/sessions", me::end_all)
         .delete("/v1/me/sessions/current", me::end_current)

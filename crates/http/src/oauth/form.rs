@@ -1,7 +1,9 @@
 //! The forms of OAuth's endpoints, and who sends them.
 use super::{invalid_request, problem, refuse, with_resources};
 use crate::problem::Problem;
-use crate::request::{Ctx, FormBytes, Params};
+use crate::request::{Ctx, FormBytes, Params, Shared, ctx_of};
+use axum::extract::FromRequestParts;
+use http::request::Parts;
 use portcullis_app::oauth::{Known, Proof};
 use portcullis_domain::refused::OAuthError;
 use portcullis_wire::{Digest, SecretString, assertion};
@@ -34,6 +36,20 @@ impl OAuthForm {
     pub(crate) fn need(&mut self, name: &str) -> Result<String, Problem> {
         let value = self.params.take(name).filter(|value| !value.is_empty());
         value.ok_or_else(|| invalid_request(format!("the parameter {name:?} is missing")))
+    }
+}
+
+/// A client that proved who it is by HTTP Basic, for calls whose body is no form. It is asked before the body is read: to a
+/// stranger everything reads alike.
+#[derive(Debug)]
+pub(crate) struct AsClient(pub(crate) Known);
+
+impl FromRequestParts<Shared> for AsClient {
+    type Rejection = Problem;
+    async fn from_request_parts(parts: &mut Parts, shared: &Shared) -> Result<Self, Problem> {
+        let unknown = || refuse(OAuthError::InvalidClient, "authenticate as a client by HTTP Basic");
+        let (id, secret) = ctx_of(parts, shared).await.basic().ok_or_else(unknown)?;
+        Ok(Self(shared.app().known_client(&Proof::Basic(id, secret)).await.map_err(problem)?))
     }
 }
 

@@ -39,6 +39,8 @@ pub(super) async fn metadata(ctx: Ctx) -> Response {
         "userinfo_endpoint": at("/oauth2/userinfo"),
         "revocation_endpoint": at("/oauth2/revoke"),
         "introspection_endpoint": at("/oauth2/introspect"),
+        "global_token_revocation_endpoint": at("/oauth2/global-token-revocation"),
+        "global_token_revocation_endpoint_auth_methods_supported": ["client_secret_basic"],
         "token_endpoint_auth_methods_supported": all,
         "token_endpoint_auth_signing_alg_values_supported": signed,
         "revocation_endpoint_auth_methods_supported": all,

@@ -3,14 +3,16 @@
 mod device;
 mod dpop;
 mod form;
+mod global;
 mod metadata;
 mod par;
 mod register;
 mod request;
 mod token;
 mod tokens;
+mod upstream;
 
-pub(crate) use form::OAuthForm;
+pub(crate) use form::{AsClient, OAuthForm};
 pub(crate) use request::{request_of, with_resources};
 
 use crate::problem::{BASIC_CHALLENGE, Problem};
@@ -34,6 +36,8 @@ pub(crate) fn routes(table: Table) -> Table {
         .post("/oauth2/token", token::token)
         .post("/oauth2/introspect", tokens::introspect)
         .post("/oauth2/revoke", tokens::revoke)
+        .post("/upstream/{id}/backchannel-logout", upstream::logout)
+        .post("/oauth2/global-token-revocation", global::revoke)
         .get("/oauth2/userinfo", tokens::userinfo)
         .post("/oauth2/userinfo", tokens::userinfo)
 }

@@ -9,6 +9,7 @@ mod device;
 mod devices;
 mod logout;
 mod sign_in;
+mod upstream;
 mod words;
 
 pub(crate) use device::PATH as DEVICE;
@@ -23,7 +24,7 @@ use portcullis_wire::{Code, Digest, b64};
 use std::path::Path;
 use std::sync::Arc;
 
-const TEMPLATES: [(&str, &str); 10] = [
+const TEMPLATES: [(&str, &str); 13] = [
     ("layout.html", include_str!("../../templates/layout.html")),
     ("sign_in.html", include_str!("../../templates/sign_in.html")),
     ("devices.html", include_str!("../../templates/devices.html")),
@@ -33,6 +34,9 @@ const TEMPLATES: [(&str, &str); 10] = [
     ("device_ask.html", include_str!("../../templates/device_ask.html")),
     ("logout.html", include_str!("../../templates/logout.html")),
     ("signed_out.html", include_str!("../../templates/signed_out.html")),
+    ("links.html", include_str!("../../templates/links.html")),
+    ("upstream_prove.html", include_str!("../../templates/upstream_prove.html")),
+    ("upstream_leave.html", include_str!("../../templates/upstream_leave.html")),
     ("problem.html", include_str!("../../templates/problem.html")),
 ];
 const CSS: (&str, &str) = ("app.css", include_str!("../../assets/app.css"));
@@ -69,8 +73,8 @@ impl Pages {
     }
 
     /// With files of this directory in place of those of the same name: `layout.html`, `sign_in.html`, `devices.html`,
-    /// `apps.html`, `consent.html`, `device.html`, `device_ask.html`, `logout.html`, `signed_out.html`, `problem.html`, `app.css`,
-    /// `icon.svg`. Read once, now.
+    /// `apps.html`, `consent.html`, `device.html`, `device_ask.html`, `logout.html`, `signed_out.html`, `links.html`,
+    /// `upstream_prove.html`, `upstream_leave.html`, `problem.html`, `app.css`, `icon.svg`. Read once, now.
     ///
     /// # Errors
     /// Which file cannot be read or is no template, in words.
@@ -124,6 +128,12 @@ pub(crate) fn routes(table: Table) -> Table {
         .post("/account/devices/end-all", devices::end_all)
         .get("/account/apps", apps::show)
         .post("/account/apps/disconnect", apps::disconnect)
+        .get(upstream::LINKS, upstream::links)
+        .post("/account/links/add", upstream::add)
+        .post("/account/links/remove", upstream::remove)
+        .get("/upstream/{id}", upstream::begin)
+        .get("/upstream/{id}/callback", upstream::callback)
+        .post("/upstream/confirm", upstream::confirm)
         .get(authorize::PATH, authorize::show)
         .post(authorize::PATH, authorize::by_form)
         .post("/oauth2/consent", authorize::decide)
@@ -151,6 +161,7 @@ pub(crate) fn is_page(path: &str) -> bool {
             | logout::PATH
             | logout::CONFIRM
     ) || path.starts_with("/account/")
+        || (path.starts_with("/upstream/") && !path.ends_with("/backchannel-logout"))
 }
 
 /// What every page says to the browser.

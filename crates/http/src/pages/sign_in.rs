@@ -15,10 +15,14 @@ use portcullis_domain::{Refused, client_hints};
 use portcullis_wire::{Code, SecretString};
 
 /// What a redirect to this page may say, as a word in `?notice=`: nothing of the address itself reaches the page.
-const NOTICES: [(&str, &str); 3] = [
+const NOTICES: [(&str, &str); 7] = [
     ("signed-out", "You are signed out on this device."),
     ("all-ended", "You are signed out everywhere."),
     ("ended", "This session was ended. Please sign in again."),
+    ("upstream-denied", "You were not signed in there. You can try again, or sign in here."),
+    ("upstream-failed", "Signing in that way did not work. Please try again later, or sign in here."),
+    ("upstream-stale", "That took too long, or was begun in another browser. Please try again."),
+    ("upstream-nobody", "There is no account here for you yet, and accounts are made by an administrator."),
 ];
 
 /// Where to send somebody who must sign in first.
@@ -55,7 +59,7 @@ pub(super) async fn show(ctx: Ctx) -> Result<Response, Problem> {
     let hint = params.take("login_hint").filter(|hint| hint.len() <= 254).unwrap_or_default();
     let notice = params.take("notice");
     let notice = NOTICES.iter().find(|(word, _)| Some(*word) == notice.as_deref()).map(|(_, text)| *text);
-    form(&ctx, StatusCode::OK, &back, &hint, notice, None).await
+    form(&ctx, StatusCode::OK, &back, &hint, notice, None, again).await
 }
 
 async fn form(
@@ -65,8 +69,14 @@ async fn form(
     identifier: &str,
     notice: Option<&str>,
     error: Option<String>,
+    again: bool,
 ) -> Result<Response, Problem> {
-    let mut response = page(ctx, status, "sign_in.html", context! { return_to, identifier, notice, error })?;
+    let query = format!("return_to={}{}", encoded(return_to), if again { "&again=1" } else { "" });
+    let upstreams = ctx.app().upstreams(again);
+    let upstreams: Vec<_> =
+        upstreams.iter().map(|(id, name)| context! { name, place => format!("/upstream/{id}?{query}") }).collect();
+    let values = context! { return_to, identifier, notice, error, again, upstreams };
+    let mut response = page(ctx, status, "sign_in.html", values)?;
     // What comes with the next request: the form, which names the device.
     let headers = response.headers_mut();
     headers.insert("accept-ch", HeaderValue::from_static(client_hints::asked_for()));
@@ -84,6 +94,7 @@ pub(super) async fn submit(ctx: Ctx, body: FormBytes) -> Result<Response, Proble
     let body = body.0.ok_or_else(|| Problem::new(Code::UnsupportedMediaType))?;
     let mut params = Params::oauth(&body).map_err(|_| Problem::new(Code::Malformed))?;
     let back = back(&mut params);
+    let again = params.take("again").is_some();
     let identifier = params.take("identifier").unwrap_or_default();
     let password = SecretString::new(params.take("password").unwrap_or_default());
     let request = SignIn {
@@ -122,5 +133,5 @@ pub(super) async fn submit(ctx: Ctx, body: FormBytes) -> Result<Response, Proble
         AppError::Overloaded => "There is a lot to do at the moment. Please try again in a few seconds.".to_owned(),
         _ => return Err(error.into()),
     };
-    form(&ctx, status, &back, &identifier, None, Some(words)).await
+    form(&ctx, status, &back, &identifier, None, Some(words), again).await
 }

@@ -6,6 +6,7 @@
 pub mod clients;
 pub mod sources;
 pub mod table;
+mod upstream;
 mod values;
 
 use self::sources::{Environment, Flags, Found, Gathered, Source};
@@ -16,6 +17,7 @@ use portcullis_app::keys::MasterKey;
 use portcullis_app::oauth::Configured;
 use portcullis_app::{
     Allowed, ClientSettings, Hashing, KeySettings, PolicySettings, Registration, Settings as AppSettings,
+    UpstreamSettings,
 };
 use portcullis_domain::Rules;
 use portcullis_domain::session_limit::{AtLimit, SessionLimit};
@@ -72,6 +74,8 @@ pub struct Settings {
     pub trusted_proxies: Vec<IpNet>,
     /// Addresses that may be called besides public ones.
     pub outgoing: Allowed,
+    /// Other providers that people may sign in with.
+    pub upstreams: Vec<UpstreamSettings>,
     /// Where operations are served alone.
     pub ops_listen: Option<SocketAddr>,
     /// The certificate and its key, when TLS is spoken.
@@ -267,6 +271,7 @@ impl Settings {
             stream_grace: r.span("stream_grace"),
             allowed_origins: r.list("allowed_origins", values::origin),
             trusted_proxies: r.list("trusted_proxies", values::network),
+            upstreams: gathered.upstreams,
             outgoing: Allowed::networks(r.list("outgoing_private", values::networks).into_iter().flatten()),
             ops_listen: r.get("ops_listen", values::address),
             tls,
@@ -407,6 +412,7 @@ impl Settings {
             hashing: self.hashing,
             keys: self.keys,
             outgoing: self.outgoing.clone(),
+            upstreams: self.upstreams.clone(),
             policy: self.policy,
             clients: self.clients.clone(),
         }

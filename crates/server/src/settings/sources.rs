@@ -2,7 +2,9 @@
 //! from where; what they mean is read in [`super`].
 use super::clients;
 use super::table::{self, ENV_PREFIX, Kind, LATER, SETTINGS, Setting};
+use super::upstream;
 use clap::{Arg, ArgAction, ArgMatches, Command};
+use portcullis_app::UpstreamSettings;
 use portcullis_wire::SecretString;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -163,6 +165,8 @@ pub struct Gathered {
     pub clients: Vec<clients::Entry>,
     /// The configuration file that was used.
     pub file: Option<PathBuf>,
+    /// Other providers that people may sign in with; only the file has them.
+    pub upstreams: Vec<UpstreamSettings>,
     /// What is wrong, in words with its place.
     pub problems: Vec<String>,
     /// What is odd, but no error.
@@ -221,7 +225,7 @@ impl Gathered {
         if let Some(path) = file {
             let shown = path.strip_prefix(cwd).unwrap_or(&path).to_path_buf();
             match std::fs::read_to_string(&path) {
-                Ok(text) => all.read_file(&shown, &text),
+                Ok(text) => all.read_file(&path, &shown, &text),
                 Err(error) => all.problems.push(format!("{} cannot be read: {error}", shown.display())),
             }
             all.file = Some(shown);
@@ -249,8 +253,8 @@ impl Gathered {
         }
     }
 
-    /// Reads `portcullis.toml`: a flat table of known names, and `[[clients]]`.
-    fn read_file(&mut self, path: &Path, text: &str) {
+    /// Reads `portcullis.toml`: a flat table of known names, `[[clients]]` and `[[upstream]]`.
+    fn read_file(&mut self, real: &Path, path: &Path, text: &str) {
         let line = |at: usize| text.get(..at).map_or(1, |before| before.matches('\n').count() + 1);
         let (table, errors) = DeTable::parse_recoverable(text);
         // The library's short message never quotes the line, which could hold a secret.
@@ -267,6 +271,12 @@ impl Gathered {
         for (key, value) in &table {
             let (name, at) = (key.get_ref().as_ref(), line(key.span().start));
             let place = format!("{}:{at}", path.display());
+            if name == upstream::TABLE {
+                let (upstreams, problems) = upstream::read(value.get_ref(), real, path, &line);
+                self.upstreams = upstreams;
+                self.problems.extend(problems);
+                continue;
+            }
             if name == "clients" {
                 self.read_clients(value.get_ref(), |at| format!("{}:{}", path.display(), line(at)), &place);
                 continue;

@@ -223,6 +223,37 @@ fn values() {
     assert!(weak.warnings[0].starts_with("WEAK PASSWORD HASHING"));
 }
 
+#[test]
+fn other_providers_are_tables_of_the_file() {
+    let file = "sign_up = true\n[[upstream]]\nid = \"corp\"\nname = \"Corp\"\nissuer = \"https://id.corp.example\"\nclient_id = \"us\"\n\
+        client_secret_file = \"secret\"\n[[upstream]]\nid = \"github\"\nkind = \"github\"\nclient_id = \"us\"\nclient_secret = \"s\"\n";
+    let dir = Dir::new("upstream", file);
+    std::fs::write(dir.0.join("secret"), "from a file\n").unwrap();
+    let settings = read(&Flags::default(), &Environment::default(), &dir.0).unwrap();
+    let [corp, github] = &settings.for_app(settings.listen).upstreams[..] else { panic!("two") };
+    assert_eq!((corp.name.as_str(), corp.issuer.as_str()), ("Corp", "https://id.corp.example"));
+    assert_eq!((corp.client_secret.expose(), corp.scopes.len()), ("from a file", 3));
+    assert_eq!((github.name.as_str(), github.issuer.as_str()), ("github", "https://github.com"));
+    assert!(!format!("{settings:?}").contains("from a file"));
+    let good = "id = \"a\"\nissuer = \"https://a.example\"\nclient_id = \"us\"\nclient_secret = \"hidden\"\n";
+    for (wrong, said) in [
+        ("[upstream]\nid = \"a\"".to_owned(), "array of tables"),
+        (format!("[[upstream]]\n{good}secret = 1"), "unknown key secret"),
+        (format!("[[upstream]]\n{good}kind = \"saml\""), "kind must be"),
+        (format!("[[upstream]]\n{good}scopes = [\"email\"]"), "openid"),
+        (format!("[[upstream]]\n{good}client_secret_env = \"X\""), "one of client_secret"),
+        (format!("[[upstream]]\n{good}[[upstream]]\n{good}"), "given twice"),
+        (format!("[[upstream]]\n{}", good.replace("https", "http")), "issuer must be"),
+        (format!("[[upstream]]\n{}", good.replace("\"a\"", "\"A b\"")), "id must have"),
+        (format!("[[upstream]]\n{}", good.replace("client_id", "name")), "client_id is missing"),
+    ] {
+        let dir = Dir::new("upstream-wrong", &wrong);
+        let problems = read(&Flags::default(), &Environment::default(), &dir.0).unwrap_err().to_string();
+        assert!(problems.contains(said) && problems.contains("portcullis.toml:"), "{said}: {problems}");
+        assert!(!problems.contains("hidden"), "{problems}");
+    }
+}
+
 const APP: &str = "id = \"cli_00000000000000000000000001\"\nname = \"The shop\"\n";
 
 #[test]

@@ -1,6 +1,7 @@
 //! Decisions as `commit_group` reads them: JSON, ids and secrets in hexadecimal, times and numbers as numbers.
 mod apps;
 mod outbox;
+mod upstream;
 
 use super::hex;
 use crate::cells::{Id, escaped};
@@ -155,6 +156,11 @@ fn plain(what: &Change) -> Result<Option<Value>, StoreError> {
         | Change::UpdateTicket(_)
         | Change::UseTicket { .. } => apps::step(what)?,
         Change::InsertMessage(_) | Change::UpdateMessage(_) | Change::StepNotice(_) => outbox::step(what)?,
+        Change::InsertLink(_)
+        | Change::UseLink { .. }
+        | Change::SignOutLink { .. }
+        | Change::RemoveLink { .. }
+        | Change::InsertOrigin(_) => upstream::step(what)?,
         Change::SetAuthTime { session, at } => json!({"do": "set_auth_time", "id": id(*session), "at": at.0}),
         Change::InsertInstance(row) => merged(json!({"do": "insert_instance"}), instance(row)?),
         Change::UpdateInstance(row) => merged(json!({"do": "update_instance"}), instance(row)?),

@@ -4,6 +4,7 @@ use portcullis_domain::mass::{Batch, Filter, Job};
 use portcullis_domain::model::{Account, Client, Consent, Instance, Key};
 use portcullis_domain::outbox::{Message, Notice, Told};
 use portcullis_domain::retention::Retention;
+use portcullis_domain::upstream::{CameFrom, Link, LinkView};
 use portcullis_domain::view::{
     AccountView, AppView, ClientView, GrantView, RefreshView, SessionView, SignInView, Stamp, TicketView,
 };
@@ -60,6 +61,7 @@ in_turn! {
     load_ticket(id: Digest) -> Result<Option<TicketView>, StoreError>;
     list_grants(account: AccountId, client: Option<ClientId>, limit: u32) -> Result<Vec<GrantView>, StoreError>;
     list_consents(account: AccountId) -> Result<Vec<Consent>, StoreError>;
+    list_links(account: AccountId, limit: u32) -> Result<Vec<Link>, StoreError>;
     list_instances() -> Result<Vec<Instance>, StoreError>;
     list_keys() -> Result<Vec<Key>, StoreError>;
     load_bound() -> Result<Option<BoundRow>, StoreError>;
@@ -89,5 +91,7 @@ in_turn! {
     list_messages(filter: &'a MessageFilter, cursor: Option<MessageId>, limit: u32) -> Result<Page<Message>, StoreError>;
     count_matching(filter: &'a Filter, except: Option<SessionId>) -> Result<LiveCount, StoreError>;
     read_job_batch(job: &'a Job, look: u32, most: u32) -> Result<Batch, StoreError>;
+    load_link(issuer: &'a str, subject: &'a str) -> Result<LinkView, StoreError>;
+    list_sessions_from(from: &'a CameFrom, after: Option<SessionId>, limit: u32) -> Result<Vec<(AccountId, SessionId)>, StoreError>;
     load_remembered(actor: &'a str, key: &'a str) -> Result<Option<Remembered>, StoreError>;
 }

@@ -1,6 +1,6 @@
 //! What each change writes.
 use super::check::{holds, session_with_account};
-use super::{Act, Stop, apps, insert, jobs, outbox};
+use super::{Act, Stop, apps, insert, jobs, outbox, upstream};
 use crate::cells::{Fault, Id, Int, any, rev, roles};
 use crate::{attempts, prune, reads};
 use portcullis_domain::Cut;
@@ -101,6 +101,11 @@ pub(super) fn apply(act: &mut Act<'_>, step: &Change) -> Result<(), Stop> {
         Change::UpdateMessage(row) => outbox::update_message(act, row),
         Change::StepNotice(step) => outbox::step_notice(act, step),
         Change::PruneMessages { done, dead, most } => outbox::prune_messages(act, *done, *dead, *most),
+        Change::InsertLink(row) => upstream::insert_link(act, row),
+        Change::UseLink { link, begun, at } => upstream::use_link(act, *link, *begun, *at),
+        Change::SignOutLink { issuer, subject, at } => upstream::sign_out_link(act, issuer, subject, *at),
+        Change::RemoveLink { account, link } => upstream::remove_link(act, *account, *link),
+        Change::InsertOrigin(row) => upstream::insert_origin(act, row),
         Change::PruneTickets { before, most } => {
             act.pruned += prune::tickets(act.db, *before, *most)?;
             Ok(())

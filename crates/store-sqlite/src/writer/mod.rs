@@ -15,6 +15,7 @@ mod check;
 mod insert;
 mod jobs;
 mod outbox;
+mod upstream;
 
 pub(crate) use insert::found;
 

@@ -23,6 +23,7 @@ mod rest;
 mod revocation;
 mod sessions;
 mod show;
+mod upstream;
 
 pub use show::show;
 
@@ -170,6 +171,11 @@ cases! {
         a_message_is_claimed_once
         what_is_on_its_way_outlives_a_process
         messages_are_due_listed_counted_and_pruned;
+    upstream:
+        somebody_elsewhere_is_one_account
+        a_link_is_used_until_it_goes
+        sessions_are_found_by_where_they_came_from
+        of_a_deleted_account_no_link_stays;
     apps:
         a_client_is_changed_from_where_it_was_seen
         a_consent_is_given_and_withdrawn

@@ -1,6 +1,6 @@
 //! What each expectation and each change means.
 use super::prune::{self, OfEvents};
-use super::{Memory, apps, attempts, outbox};
+use super::{Memory, apps, attempts, outbox, upstream};
 use crate::{CommitError, EventRow, Remembered, StoreError};
 use portcullis_domain::Cut;
 use portcullis_domain::changes::{Change, Changes, Committed, Conflict, Expect, Revoke};
@@ -240,6 +240,11 @@ fn apply(db: &mut Memory, step: Change, so_far: &mut Progress) -> Result<(), Com
         Change::UpdateMessage(row) => outbox::update_message(db, row)?,
         Change::StepNotice(step) => outbox::step_notice(db, step)?,
         Change::PruneMessages { done, dead, most } => so_far.pruned += outbox::prune_messages(db, done, dead, most),
+        Change::InsertLink(row) => upstream::insert_link(db, row)?,
+        Change::UseLink { link, begun, at } => upstream::use_link(db, link, begun, at)?,
+        Change::SignOutLink { issuer, subject, at } => upstream::sign_out_link(db, &issuer, &subject, at),
+        Change::RemoveLink { account, link } => upstream::remove_link(db, account, link)?,
+        Change::InsertOrigin(row) => upstream::insert_origin(db, row)?,
         Change::PruneTickets { before, most } => so_far.pruned += apps::prune_tickets(db, before, most),
         other => apply_rare(db, other)?,
     }
@@ -321,6 +326,7 @@ fn set_status(db: &mut Memory, id: AccountId, status: Status, so_far: &mut Progr
         so_far.deleted.push((id, None));
         prune::addresses_of(db, id);
         apps::forget_account(db, id);
+        upstream::forget_account(db, id);
     }
     row.status = status;
     db.accounts.put(id, row);

@@ -13,6 +13,7 @@ mod store;
 mod table;
 #[cfg(test)]
 mod tests;
+mod upstream;
 
 pub use store::{Clock, MemoryStore};
 
@@ -25,10 +26,11 @@ use portcullis_domain::model::{Account, Client, ClientKind, Consent, Grant, Inst
 use portcullis_domain::outbox::{Message, Notice};
 use portcullis_domain::throttle::{Bucket, BucketKey};
 use portcullis_domain::ticket::Ticket;
+use portcullis_domain::upstream::{Link, Origin};
 use portcullis_domain::view::{AccountView, ClientView, RefreshView, SessionView, SignInView, Stamp};
 use portcullis_wire::{
-    AccountId, Chain, ClientId, Entry, Epoch, EventId, GrantId, InstanceId, JobId, KeyId, LogId, MessageId, Millis,
-    Rev, RunId, SessionId, Time,
+    AccountId, Chain, ClientId, Entry, Epoch, EventId, GrantId, InstanceId, JobId, KeyId, LinkId, LogId, MessageId,
+    Millis, Rev, RunId, SessionId, Time,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound::{Excluded, Unbounded};
@@ -77,6 +79,8 @@ pub struct Memory {
     tickets: Table<[u8; 32], Ticket>,
     notices: Table<u64, Notice>,
     messages: Table<MessageId, Message>,
+    links: Table<LinkId, Link>,
+    origins: Table<SessionId, Origin>,
     buckets: Table<BucketKey, Bucket>,
     networks: Table<(BucketKey, BucketKey), Time>,
     /// Oldest first.
@@ -135,6 +139,8 @@ impl Memory {
             tickets: Table::default(),
             notices: Table::default(),
             messages: Table::default(),
+            links: Table::default(),
+            origins: Table::default(),
             buckets: Table::default(),
             networks: Table::default(),
             events: Vec::new(),
@@ -157,7 +163,7 @@ impl Memory {
             ($($table:ident)*) => {$( if kept { self.$table.keep() } else { self.$table.take_back() } )*};
         }
         settle!(log accounts emails sessions sessions_of grants grants_of clients instances keys remembered buckets networks jobs);
-        settle!(owners consents tickets notices messages);
+        settle!(owners consents tickets notices messages links origins);
         result
     }
 

@@ -86,6 +86,7 @@ pub(super) fn sessions(db: &mut Memory, sessions: &[SessionId], keep: &Retention
             db.grants_of.remove(&(*id, grant));
         }
         db.sessions.remove(id);
+        db.origins.remove(id);
         db.sessions_of.remove(&(row.account, *id));
         gone += 1;
     }

@@ -9,6 +9,7 @@ use portcullis_domain::mass::{Batch, Filter, Job};
 use portcullis_domain::model::{Account, Client, Consent, Instance, Key};
 use portcullis_domain::outbox::{Message, Notice, Told};
 use portcullis_domain::retention::Retention;
+use portcullis_domain::upstream::{CameFrom, Link, LinkView};
 use portcullis_domain::view::{
     AccountView, AppView, ClientView, GrantView, RefreshView, SessionView, SignInView, Stamp, TicketView,
 };
@@ -227,6 +228,20 @@ impl Store for MemoryStore {
     }
     fn count_messages(&self) -> Fut<'_, Result<MessageCount, StoreError>> {
         self.read(|m, _| m.count_messages())
+    }
+    fn load_link<'a>(&'a self, issuer: &'a str, subject: &'a str) -> Fut<'a, Result<LinkView, StoreError>> {
+        self.read(|m, now| m.load_link(issuer, subject, now))
+    }
+    fn list_links(&self, account: AccountId, limit: u32) -> Fut<'_, Result<Vec<Link>, StoreError>> {
+        self.read(|m, _| m.list_links(account, limit))
+    }
+    fn list_sessions_from<'a>(
+        &'a self,
+        from: &'a CameFrom,
+        after: Option<SessionId>,
+        limit: u32,
+    ) -> Fut<'a, Result<Vec<(AccountId, SessionId)>, StoreError>> {
+        self.read(|m, _| m.list_sessions_from(from, after, limit))
     }
     fn commit(&self, changes: Changes) -> Fut<'_, Result<Committed, CommitError>> {
         let result = match self.lock() {

@@ -1,0 +1,108 @@
+//! A provider says that somebody signed out there (OpenID Connect Back-Channel Logout 1.0 §2.5 to §2.7).
+use super::jwt::LOGOUT_LIFE_S;
+use crate::settings::UpstreamKind;
+use crate::{App, AppError, Revoked};
+use portcullis_domain::Refused;
+use portcullis_domain::changes::{Change, Changes};
+use portcullis_domain::kernel::{By, Door};
+use portcullis_domain::ticket::{self, Ticket, TicketKind};
+use portcullis_domain::upstream::CameFrom;
+use portcullis_store::CommitError;
+use portcullis_wire::{Code, SessionId};
+use std::net::IpAddr;
+
+/// How many sessions are looked at in one step.
+const AT_ONCE: u32 = 100;
+
+impl App {
+    /// Ends the sessions that came from what a logout token names, and lets no sign-in that began before come through. The newest
+    /// end, when there was one.
+    ///
+    /// # Errors
+    /// 404 for a provider that does not tell; 400 for a token that is not its, or that came before; 503 for faults, so that the
+    /// provider tries again.
+    pub async fn upstream_logout(
+        &self,
+        id: &str,
+        token: &str,
+        ip: Option<IpAddr>,
+    ) -> Result<Option<Revoked>, AppError> {
+        let provider = self.inner.upstreams.by_id(id).filter(|one| one.settings.kind == UpstreamKind::Oidc);
+        let provider = provider.ok_or(Refused::NotFound)?;
+        let _place = provider.place().ok_or(AppError::Overloaded)?;
+        provider.metadata(self.outgoing()).await.map_err(|why| self.unreachable_upstream(id, &why))?;
+        let now = self.now();
+        let told = provider.logout_token(self.outgoing(), token, now.secs()).await.map_err(|why| {
+            tracing::warn!(upstream = id, why = %why.0, "a logout token was refused");
+            AppError::Bad(Code::Malformed, format!("this is no logout token: {}", why.0))
+        })?;
+        let issuer = provider.settings.issuer.clone();
+        let by = By { ip, reason: None, ..By::SYSTEM };
+        let from = CameFrom { issuer: issuer.clone(), subject: told.sub.clone(), sid: told.sid };
+        let mut steps = vec![];
+        if let Some(subject) = told.sub {
+            steps.push(Change::SignOutLink { issuer: issuer.clone(), subject, at: now });
+        }
+        // Before the token is used up: a fault in between is answered with 503, and the token may come again.
+        let seen = ticket::id(TicketKind::Proof, &format!("logout\n{issuer}\n{}", told.jti));
+        if self.store().load_ticket(seen).await.map_err(|e| self.fault(e.into()))?.is_some() {
+            return Err(replayed());
+        }
+        if !steps.is_empty() {
+            let changes = Changes { steps, ..Changes::default() };
+            self.store().commit(changes).await.map_err(|error| self.fault(error.into()))?;
+        }
+        let revoked = self.end_from(Door::UpstreamLogout, &from, None, &by).await?;
+        let stamp = self.store().stamp().await?;
+        let proof = Ticket {
+            id: seen,
+            kind: TicketKind::Proof,
+            account: None,
+            session: None,
+            client: None,
+            born: stamp.head,
+            epoch: stamp.epoch,
+            expires_at: stamp.now.plus(2 * LOGOUT_LIFE_S * 1000),
+            body: "{}".into(),
+            version: 1,
+            used: None,
+        };
+        let changes = Changes { steps: vec![Change::InsertTicket(proof)], ..Changes::default() };
+        match self.store().commit(changes).await {
+            Ok(_) => Ok(revoked),
+            Err(CommitError::Conflict(_)) => Err(replayed()),
+            Err(error) => Err(self.fault(error.into())),
+        }
+    }
+
+    /// Ends every session that came from there, but one. The newest end.
+    pub(super) async fn end_from(
+        &self,
+        door: Door,
+        from: &CameFrom,
+        except: Option<SessionId>,
+        by: &By<'_>,
+    ) -> Result<Option<Revoked>, AppError> {
+        let (mut after, mut newest, mut ended) = (None, None, 0);
+        loop {
+            let page = self.store().list_sessions_from(from, after, AT_ONCE).await.map_err(|e| self.fault(e.into()))?;
+            let Some((_, last)) = page.last().copied() else { break };
+            after = Some(last);
+            for (account, session) in page.into_iter().filter(|(_, session)| Some(*session) != except) {
+                match self.end_session(door, session, Some(account), by, "", None).await {
+                    Ok(revoked) => {
+                        ended += revoked.ended.unwrap_or(0);
+                        newest = Some(revoked);
+                    }
+                    Err(AppError::Refused(Refused::NotFound)) => {} // forgotten meanwhile
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok(newest.map(|revoked| Revoked { ended: Some(ended), ..revoked }))
+    }
+}
+
+fn replayed() -> AppError {
+    AppError::Bad(Code::Malformed, "this logout token came before".into())
+}

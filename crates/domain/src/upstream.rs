@@ -1,0 +1,359 @@
+//! Signing in with an account at another provider ("continue with").
+//!
+//! Who of another provider is which account stands in a *link*: by issuer and subject, the only two claims that stay (OpenID
+//! Connect Core §5.7), never by an address. Without a link there are three ways. Whoever is signed in adds one to their own
+//! account. Somebody new gets a new account. And where an account has the address that the provider has verified, whoever comes
+//! must prove once, by that account's password, that it is theirs: an account whose address nobody verified here may have been
+//! made by somebody else to wait for them (pre-hijacking), and a provider that does not verify addresses lets anybody claim one.
+//!
+//! A link is the credential that is verified (I3): the commit of a session uses it up to the row, which must not have gone, or
+//! been signed out at the provider, since the sign-in began. What began before an end above is born below its cut, and dead.
+use crate::changes::{Change, Changes, Expect};
+use crate::event::{Actor, EventKind, NewEvent};
+use crate::family::MacKey;
+use crate::model::{Account, Status};
+use crate::sign_in::{Issued, SignIn, entitled, started};
+use crate::view::{AccountView, SessionView, Stamp};
+use crate::{Chance, Cut, Decision, Refused, Rules};
+use alloc::{format, string::String, vec};
+use core::net::IpAddr;
+use portcullis_wire::{AccountId, Epoch, EventId, LinkId, Millis, Rev, SessionId, Time};
+use serde::{Deserialize, Serialize};
+
+/// The most links of an account.
+pub const MAX_LINKS: usize = 16;
+/// The longest issuer, in bytes.
+pub const MAX_ISSUER: usize = 512;
+/// The longest subject (OpenID Connect Core §2), and session at the provider, in bytes.
+pub const MAX_SUBJECT: usize = 255;
+/// For how long somebody may be away at the provider, in milliseconds.
+pub const LIFE: Millis = 600_000;
+
+/// Who of another provider is which account.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    /// Its id: a link that goes and is made anew is another one.
+    pub id: LinkId,
+    /// The provider.
+    pub issuer: String,
+    /// Who, there.
+    pub subject: String,
+    /// Who, here.
+    pub account: AccountId,
+    /// The provider's id in the configuration, when the link was made.
+    pub upstream: String,
+    /// What its owner knows it by: an address or a name there.
+    pub label: Option<String>,
+    /// When it was made.
+    pub created_at: Time,
+    /// When somebody last signed in by it.
+    pub used_at: Time,
+    /// When the provider last said that this person signed out.
+    pub out_at: Option<Time>,
+}
+
+/// From where a session came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// The session.
+    pub session: SessionId,
+    /// The provider.
+    pub issuer: String,
+    /// Who, there.
+    pub subject: String,
+    /// Which session, there (OpenID Connect Front-Channel Logout §3), if the provider says.
+    pub sid: Option<String>,
+}
+
+/// Sessions that came from somewhere: of this person, of this session there, or of both.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CameFrom {
+    /// The provider.
+    pub issuer: String,
+    /// Who, there.
+    pub subject: Option<String>,
+    /// Which session, there.
+    pub sid: Option<String>,
+}
+
+/// A link with its account, if there is one.
+#[derive(Debug, Clone)]
+pub struct LinkView {
+    /// Of which snapshot.
+    pub stamp: Stamp,
+    /// Both.
+    pub found: Option<(Link, Account)>,
+}
+
+/// Whom the other provider sent, after everything that it signed was verified.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// The provider's id in the configuration.
+    pub upstream: String,
+    /// The provider.
+    pub issuer: String,
+    /// Who, there.
+    pub subject: String,
+    /// Which session, there.
+    pub sid: Option<String>,
+    /// Their address, when the provider says that it verified it; normalised.
+    pub email: Option<String>,
+    /// What they call themselves.
+    pub name: Option<String>,
+    /// When they proved who they are, there, if the provider says.
+    pub auth_time: Option<Time>,
+}
+
+impl Identity {
+    fn link(&self, account: AccountId, now: Time, chance: &mut dyn Chance) -> Link {
+        Link {
+            id: LinkId::from_bits(chance.bits()),
+            issuer: self.issuer.clone(),
+            subject: self.subject.clone(),
+            account,
+            upstream: self.upstream.clone(),
+            label: self.email.clone().or_else(|| self.name.clone()),
+            created_at: now,
+            used_at: now,
+            out_at: None,
+        }
+    }
+}
+
+/// The first step of a sign-in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Begun {
+    /// The head then: what it leads to is born there.
+    pub born: Rev,
+    /// The generation.
+    pub epoch: Epoch,
+    /// When.
+    pub at: Time,
+}
+
+fn conflict<T>(detail: &str) -> Decision<T> {
+    Decision::refuse(Refused::Conflict { detail: detail.into() })
+}
+
+/// Signs in by a link. The session is born when the sign-in began; its token is stamped by the view.
+#[allow(clippy::too_many_arguments, reason = "facts, rules, key and chance, as everywhere")]
+pub fn sign_in(
+    stamp: &Stamp,
+    link: &Link,
+    account: &Account,
+    from: &Identity,
+    begun: Begun,
+    request: &SignIn,
+    rules: &Rules,
+    key: &MacKey,
+    chance: &mut dyn Chance,
+) -> Decision<Issued> {
+    if let Err(refused) = entitled(account, stamp.now) {
+        return Decision::refuse(refused);
+    }
+    if begun.epoch != stamp.epoch || link.out_at.is_some_and(|out| out >= begun.at) {
+        return conflict("access was taken away while this sign-in was under way; sign in again");
+    }
+    let Decision { outcome, mut changes } = started(stamp, account, begun.born, request, rules, key, chance);
+    let mut issued = match outcome {
+        Ok(issued) => issued,
+        Err(refused) => return Decision::refuse(refused),
+    };
+    // Never younger than what the provider saw: a silent sign-in there proves nothing anew.
+    let auth_time = from.auth_time.map_or(stamp.now, |at| at.min(stamp.now));
+    issued.session.auth_time = auth_time;
+    issued.claims.auth_time = auth_time.secs();
+    for step in &mut changes.steps {
+        if let Change::InsertSession(session) = step {
+            session.auth_time = auth_time;
+        }
+    }
+    let origin = Origin {
+        session: issued.session.id,
+        issuer: from.issuer.clone(),
+        subject: from.subject.clone(),
+        sid: from.sid.clone(),
+    };
+    let used = Change::UseLink { link: link.id, begun: begun.at, at: stamp.now };
+    changes.steps.extend([Change::InsertOrigin(origin), used]);
+    changes.events = changes.events.into_iter().map(|event| event.reason(format!("by {}", from.upstream))).collect();
+    Decision { outcome: Ok(issued), changes }
+}
+
+/// Whoever uses `session` proves by a link of its account who they are once more: the same session goes on.
+pub fn prove_again(
+    stamp: &Stamp,
+    link: &Link,
+    session: SessionId,
+    from: &Identity,
+    begun: Begun,
+    ip: Option<IpAddr>,
+    chance: &mut dyn Chance,
+) -> Decision<()> {
+    let account = link.account;
+    let event = NewEvent::new(
+        EventId::from_bits(chance.bits()),
+        EventKind::SessionProven,
+        &Actor::Account { account, session },
+    )
+    .account(account)
+    .session(session)
+    .ip(ip)
+    .reason(format!("by {}", from.upstream));
+    let at = from.auth_time.map_or(stamp.now, |at| at.min(stamp.now));
+    let changes = Changes {
+        expects: vec![Expect::Alive { session, role: None }],
+        steps: vec![
+            Change::UseLink { link: link.id, begun: begun.at, at: stamp.now },
+            Change::SetAuthTime { session, at },
+        ],
+        events: vec![event],
+        ..Changes::default()
+    };
+    Decision { outcome: Ok(()), changes }
+}
+
+/// Makes an account for somebody new. It has no password; and an address only when the provider verified it.
+pub fn new_account(stamp: &Stamp, from: &Identity, ip: Option<IpAddr>, chance: &mut dyn Chance) -> Decision<AccountId> {
+    let account = Account {
+        id: AccountId::from_bits(chance.bits()),
+        email: from.email.clone(),
+        name: from.name.clone(),
+        password_hash: None,
+        password_version: 1,
+        roles: vec![],
+        status: Status::Active,
+        created_at: stamp.now,
+        cut: Cut::default(),
+        version: 1,
+    };
+    let id = account.id;
+    let event = |kind, chance: &mut dyn Chance| {
+        NewEvent::new(EventId::from_bits(chance.bits()), kind, &Actor::Anonymous)
+            .account(id)
+            .ip(ip)
+            .reason(format!("by {}", from.upstream))
+    };
+    let events = vec![event(EventKind::AccountCreated, chance), event(EventKind::LinkAdded, chance)];
+    let link = from.link(id, stamp.now, chance);
+    let steps = vec![Change::InsertAccount(account), Change::InsertLink(link)];
+    let expects = from.email.clone().map(Expect::EmailFree).into_iter().collect();
+    Decision { outcome: Ok(id), changes: Changes { expects, steps, events, ..Changes::default() } }
+}
+
+/// Adds a link to the account of a session. Nothing happens when it is there already.
+pub fn add(
+    view: &SessionView,
+    there: Option<&Link>,
+    links: &[Link],
+    from: &Identity,
+    ip: Option<IpAddr>,
+    chance: &mut dyn Chance,
+) -> Decision<()> {
+    let (account, session) = (view.account.id, view.session.id);
+    match there {
+        Some(link) if link.account == account => return Decision::answer(()),
+        Some(_) => return conflict("this is another account's already; remove it there first"),
+        None if links.len() >= MAX_LINKS => return conflict("this account has as many links as it may have"),
+        None => {}
+    }
+    let actor = Actor::Account { account, session };
+    let event = NewEvent::new(EventId::from_bits(chance.bits()), EventKind::LinkAdded, &actor)
+        .account(account)
+        .session(session)
+        .ip(ip)
+        .reason(format!("by {}", from.upstream));
+    let changes = Changes {
+        expects: vec![Expect::Alive { session, role: None }],
+        steps: vec![Change::InsertLink(from.link(account, view.stamp.now, chance))],
+        events: vec![event],
+        ..Changes::default()
+    };
+    Decision { outcome: Ok(()), changes }
+}
+
+/// Removes a link. The last one of an account that has no password stays: nobody could sign in any more.
+pub fn remove(
+    view: &AccountView,
+    session: SessionId,
+    links: &[Link],
+    link: LinkId,
+    ip: Option<IpAddr>,
+    chance: &mut dyn Chance,
+) -> Decision<Link> {
+    let Some(row) = links.iter().find(|row| row.id == link) else { return Decision::refuse(Refused::NotFound) };
+    if view.account.password_hash.is_none() && links.len() == 1 {
+        return conflict("this is the only way to sign in to this account; give it a password or another link first");
+    }
+    let Account { id: account, version, name, roles, .. } = view.account.clone();
+    let event =
+        NewEvent::new(EventId::from_bits(chance.bits()), EventKind::LinkRemoved, &Actor::Account { account, session })
+            .account(account)
+            .session(session)
+            .ip(ip)
+            .reason(row.upstream.clone());
+    let changes = Changes {
+        expects: vec![Expect::Alive { session, role: None }, Expect::AccountVersion { account, version }],
+        // The account's row is what the number of ways in is counted under: written as it is, its version is raised.
+        steps: vec![Change::RemoveLink { account, link }, Change::SetProfile { account, name, roles }],
+        events: vec![event],
+        ..Changes::default()
+    };
+    Decision { outcome: Ok(row.clone()), changes }
+}
+
+/// What a sign-in under way keeps in its ticket. No secret: those are derived from what the browser holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnderWay {
+    /// The provider's id in the configuration.
+    pub upstream: String,
+    /// The provider that the browser was sent to (RFC 9207: no answer of another one counts).
+    pub issuer: String,
+    /// Digest of the browser's secret, in hexadecimal.
+    pub browser: String,
+    /// Where to go afterwards.
+    pub return_to: String,
+    /// When it began.
+    pub at: i64,
+    /// Whether the provider was asked to have its user prove who they are anew.
+    pub fresh: bool,
+    /// The session whose account is to be linked, if that is what it is for.
+    pub link: Option<SessionId>,
+}
+
+/// What waits for somebody to prove that an account is theirs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Waiting {
+    /// The provider's id in the configuration.
+    pub upstream: String,
+    /// The provider.
+    pub issuer: String,
+    /// Who, there.
+    pub subject: String,
+    /// The address of the account.
+    pub email: String,
+    /// Digest of the browser's secret, in hexadecimal.
+    pub browser: String,
+    /// Where to go afterwards.
+    pub return_to: String,
+}
+
+impl Waiting {
+    /// Whom the provider sent.
+    pub fn identity(&self) -> Identity {
+        Identity {
+            upstream: self.upstream.clone(),
+            issuer: self.issuer.clone(),
+            subject: self.subject.clone(),
+            sid: None,
+            email: Some(self.email.clone()),
+            name: None,
+            auth_time: None,
+        }
+    }
+}
+
+/// A text that came from elsewhere: what is empty or too long is none.
+pub fn bounded(text: Option<String>, most: usize) -> Option<String> {
+    text.filter(|text| !text.is_empty() && text.len() <= most)
+}

@@ -1,0 +1,223 @@
+//! "Continue with": to another provider and back, the proof that an account is one's own, and `/account/links`.
+use super::words::{ago, safe_path};
+use super::{devices, go, page, sign_in};
+use crate::problem::Problem;
+use crate::request::{Ctx, FormBytes, Params};
+use crate::{cookies, origin};
+use axum::extract::Path;
+use axum::response::Response;
+use http::{HeaderValue, StatusCode, header};
+use minijinja::context;
+use portcullis_app::sessions::Credentials;
+use portcullis_app::upstream::{Arrival, Return};
+use portcullis_app::{AppError, Caller};
+use portcullis_domain::Refused;
+use portcullis_domain::model::SessionKind;
+use portcullis_domain::sign_in::SignIn;
+use portcullis_domain::upstream::Link;
+use portcullis_wire::{Code, LinkId, SecretString, Time};
+
+/// What may sign in to an account.
+pub(super) const LINKS: &str = "/account/links";
+
+/// Somebody who is signed in, if somebody is.
+async fn present(ctx: &Ctx) -> Option<Caller> {
+    let cookie = cookies::read(&ctx.headers, cookies::SESSION)?;
+    ctx.app().page_caller(&cookie, ctx.ip).await.ok()
+}
+
+fn browser(ctx: &Ctx) -> Option<SecretString> {
+    cookies::read(&ctx.headers, cookies::UPSTREAM)
+}
+
+fn request(ctx: &Ctx) -> SignIn {
+    SignIn {
+        kind: SessionKind::Browser,
+        device_name: ctx.hinted_name(),
+        user_agent: ctx.user_agent(),
+        ip: ctx.ip,
+        cookie: None,
+    }
+}
+
+fn params(text: &[u8]) -> Result<Params, Problem> {
+    Params::oauth(text).map_err(|_| Problem::new(Code::Malformed))
+}
+
+/// A redirect to an address that is not ours.
+fn leave(url: &str, cookie: String) -> Result<Response, Problem> {
+    let mut response = go(devices::PATH, vec![cookie]);
+    let place = HeaderValue::from_str(url).map_err(|_| Problem::new(Code::Unavailable))?;
+    response.headers_mut().insert(header::LOCATION, place);
+    Ok(response)
+}
+
+/// Sends a browser to a provider. A link, not a form: what a policy says of forms would hold for the provider's page, too.
+pub(super) async fn begin(ctx: Ctx, Path(id): Path<String>) -> Result<Response, Problem> {
+    let mut params = params(ctx.uri.query().unwrap_or("").as_bytes())?;
+    let back = params.take("return_to");
+    let back = back.as_deref().and_then(safe_path).unwrap_or(devices::PATH);
+    let again = params.take("again").is_some();
+    let away = ctx.app().leave_for(&id, browser(&ctx), back, again, None).await?;
+    leave(&away.url, cookies::set_upstream(&away.browser))
+}
+
+/// Takes a browser back.
+pub(super) async fn callback(ctx: Ctx, Path(id): Path<String>) -> Result<Response, Problem> {
+    let mut params = params(ctx.uri.query().unwrap_or("").as_bytes())?;
+    let given = Return {
+        state: params.take("state"),
+        code: params.take("code").filter(|code| !code.is_empty()).map(SecretString::new),
+        iss: params.take("iss"),
+        error: params.take("error"),
+    };
+    let (browser, present) = (browser(&ctx), present(&ctx).await);
+    let arrived = ctx.app().arrive_from(&id, browser.as_ref(), given, request(&ctx), present.as_ref()).await?;
+    let back = arrived.return_to.as_deref().unwrap_or(devices::PATH);
+    let sorry = |notice| Ok(go(&sign_in::address(Some(notice), arrived.return_to.as_deref()), vec![]));
+    match arrived.what {
+        Arrival::In(cookie, session) => {
+            let session = cookies::set(cookies::SESSION, &cookie, &session, ctx.app().now());
+            Ok(go(back, vec![session, cookies::clear(cookies::UPSTREAM)]))
+        }
+        Arrival::GoesOn => Ok(go(back, vec![cookies::clear(cookies::UPSTREAM)])),
+        Arrival::Prove { ticket, email, name } => prove(&ctx, StatusCode::OK, &ticket, &email, &name, None),
+        Arrival::NoAccount => sorry("upstream-nobody"),
+        Arrival::Denied => sorry("upstream-denied"),
+        Arrival::Failed => sorry("upstream-failed"),
+        Arrival::Stale => sorry("upstream-stale"),
+    }
+}
+
+fn prove(
+    ctx: &Ctx,
+    status: StatusCode,
+    ticket: &SecretString,
+    email: &str,
+    name: &str,
+    error: Option<String>,
+) -> Result<Response, Problem> {
+    let ticket = ticket.expose();
+    let mut response = page(ctx, status, "upstream_prove.html", context! { ticket, email, name, error })?;
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Ok(response)
+}
+
+/// Whoever came from a provider proves that the account of their address is theirs: once, by its password.
+pub(super) async fn confirm(ctx: Ctx, body: FormBytes) -> Result<Response, Problem> {
+    origin::must_be_our_page(&ctx.shared, &ctx.headers)?;
+    let body = body.0.ok_or_else(|| Problem::new(Code::UnsupportedMediaType))?;
+    let mut params = params(&body)?;
+    let ticket = SecretString::new(params.take("ticket").unwrap_or_default());
+    let password = SecretString::new(params.take("password").unwrap_or_default());
+    let waiting = ctx.app().awaiting_proof(&ticket, browser(&ctx).as_ref()).await?;
+    let Some(waiting) = waiting else { return Ok(go(&sign_in::address(Some("upstream-stale"), None), vec![])) };
+    let device = cookies::read(&ctx.headers, cookies::DEVICE);
+    let credentials = Credentials { identifier: waiting.email.clone(), password, device };
+    let present = present(&ctx).await;
+    let entry = match ctx.app().page_sign_in(credentials, request(&ctx), present.as_ref()).await {
+        Ok(entry) => entry,
+        Err(AppError::Refused(Refused::InvalidCredentials)) => {
+            let known = ctx.app().upstreams(false);
+            let name = known.iter().find(|(id, _)| *id == waiting.upstream).map_or("", |(_, name)| *name);
+            let error = Some("This password is not right. Please check it and try again.".to_owned());
+            return prove(&ctx, StatusCode::UNAUTHORIZED, &ticket, &waiting.email, name, error);
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let mut set = vec![cookies::set_device(&entry.device), cookies::clear(cookies::UPSTREAM)];
+    let caller = match &entry.session {
+        Some((cookie, session)) => {
+            set.push(cookies::set(cookies::SESSION, cookie, session, ctx.app().now()));
+            ctx.app().page_caller(cookie, ctx.ip).await.map_err(Problem::from)
+        }
+        None => present.ok_or_else(|| Problem::new(Code::Unavailable)),
+    };
+    // Signed in they are, whatever becomes of the link.
+    let linked = match caller {
+        Ok(caller) => ctx.app().link_proven(&caller, &ticket, &waiting, ctx.ip).await.map_err(Problem::from),
+        Err(problem) => Err(problem),
+    };
+    match linked {
+        Ok(()) => Ok(go(safe_path(&waiting.return_to).unwrap_or(devices::PATH), set)),
+        Err(problem) => Err(problem.cookies(set)),
+    }
+}
+
+/// What an act tells on the page after it.
+const DONE: [(&str, &str); 2] = [
+    ("removed", "It is removed: nobody signs in by it any more, and where somebody had, the session has ended."),
+    ("back", "You are back. If everything went well, what you have linked stands below."),
+];
+
+pub(super) async fn links(ctx: Ctx) -> Result<Response, Problem> {
+    let caller = match devices::caller(&ctx, LINKS).await? {
+        Ok(caller) => caller,
+        Err(elsewhere) => return Ok(elsewhere),
+    };
+    let mut params = params(ctx.uri.query().unwrap_or("").as_bytes())?;
+    let done = params.take("done");
+    let notice = DONE.iter().find(|(word, _)| Some(*word) == done.as_deref()).map(|(_, text)| *text);
+    let (upstreams, now) = (ctx.app().upstreams(false), caller.view.stamp.now);
+    let links = ctx.app().my_links(&caller).await?;
+    let links: Vec<_> = links.iter().map(|link| shown(link, &upstreams, now)).collect();
+    let upstreams: Vec<_> = upstreams.iter().map(|(id, name)| context! { id, name }).collect();
+    let account = &caller.view.account;
+    let who = context! { email => account.email, name => account.name };
+    page(&ctx, StatusCode::OK, "links.html", context! { who, links, upstreams, notice })
+}
+
+fn shown(link: &Link, upstreams: &[(&str, &str)], now: Time) -> minijinja::Value {
+    let name = upstreams.iter().find(|(id, _)| *id == link.upstream).map_or(link.issuer.as_str(), |(_, name)| name);
+    context! {
+        id => link.id.to_string(), name, label => link.label,
+        since => ago(link.created_at, now), since_at => link.created_at.to_string(),
+        used => ago(link.used_at, now), used_at => link.used_at.to_string(),
+    }
+}
+
+/// The caller of a form about links; who did not prove lately who they are does so first.
+async fn actor(ctx: &Ctx) -> Result<Result<Caller, Response>, Problem> {
+    origin::must_be_our_page(&ctx.shared, &ctx.headers)?;
+    let caller = match devices::caller(ctx, LINKS).await? {
+        Ok(caller) => caller,
+        Err(elsewhere) => return Ok(Err(elsewhere)),
+    };
+    match ctx.app().recently_proven(&caller) {
+        Ok(()) => Ok(Ok(caller)),
+        Err(_) => Ok(Err(go(&sign_in::again(LINKS, None), vec![]))),
+    }
+}
+
+pub(super) async fn remove(ctx: Ctx, body: FormBytes) -> Result<Response, Problem> {
+    let caller = match actor(&ctx).await? {
+        Ok(caller) => caller,
+        Err(elsewhere) => return Ok(elsewhere),
+    };
+    let body = body.0.ok_or_else(|| Problem::new(Code::UnsupportedMediaType))?;
+    let link: Option<LinkId> = params(&body)?.take("link").and_then(|id| id.parse().ok());
+    match ctx.app().remove_my_link(&caller, link.ok_or_else(Problem::not_found)?).await {
+        // Removed already: that is what was wanted.
+        Ok(()) | Err(AppError::Refused(Refused::NotFound)) => Ok(go("/account/links?done=removed", vec![])),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Begins the linking of somebody elsewhere to the caller's account. By a form of ours only: a link could be followed from
+/// anywhere, by a browser that somebody has signed in at the provider to an account of their own.
+pub(super) async fn add(ctx: Ctx, body: FormBytes) -> Result<Response, Problem> {
+    let caller = match actor(&ctx).await? {
+        Ok(caller) => caller,
+        Err(elsewhere) => return Ok(elsewhere),
+    };
+    let body = body.0.ok_or_else(|| Problem::new(Code::UnsupportedMediaType))?;
+    let id = params(&body)?.take("upstream").unwrap_or_default();
+    let back = "/account/links?done=back";
+    let away = ctx.app().leave_for(&id, browser(&ctx), back, false, Some(&caller)).await?;
+    let known = ctx.app().upstreams(false);
+    let name = known.iter().find(|(known, _)| *known == id).map_or("", |(_, name)| *name);
+    // A page with a link, for the redirect that answers a form is held against the policy of the page that it was on.
+    let mut response = page(&ctx, StatusCode::OK, "upstream_leave.html", context! { url => away.url, name })?;
+    super::add_cookies(response.headers_mut(), vec![cookies::set_upstream(&away.browser)]);
+    Ok(response)
+}
