@@ -151,6 +151,7 @@ pub fn read_update(
     read.profile.consent = said.consent;
     read.profile.resources.clone_from(&said.resources);
     read.profile.access_ttl_s = said.access_ttl_s;
+    read.profile.global_token_revocation = said.global_token_revocation;
     read.profile.service_account = said.service_account;
     read.profile.registration.clone_from(&said.registration);
     Ok(read)

@@ -281,7 +281,7 @@ pub(super) fn encoded(text: &str) -> String {
 /// Base64 as HTTP Basic has it (RFC 7617 §2).
 fn base64(bytes: &[u8]) -> String {
     let mut text = b64::encode(bytes).replace('-', "+").replace('_', "/");
-    while text.len() % 4 != 0 {
+    while !text.len().is_multiple_of(4) {
         text.push('=');
     }
     text
