@@ -168,7 +168,7 @@ impl<S: Store> Store for Held<S> {
             let stamp = self.store.stamp().await;
             if self.writes_meanwhile.load(Ordering::SeqCst) {
                 let (verb, target) = (Verb::End, Target::Token(TokenId::from_bits(1)));
-                let revoke = Revoke { verb, target, except: None, spread_ms: None, reason: "test".into() };
+                let revoke = Revoke { verb, target, except: None, spread_ms: None, owner: None, reason: "test".into() };
                 let steps = vec![Change::Revoke(revoke)];
                 self.store.commit(Changes { steps, ..Changes::default() }).await.unwrap();
             }
