@@ -319,8 +319,8 @@ impl Params {
                 return Err(name.clone());
             }
         }
-        // What comes without a value was not sent (RFC 6749 §3.1, §3.2).
-        Ok(Self(pairs.into_iter().filter(|(_, value)| !value.is_empty()).collect()))
+        // What comes without a value was not sent (RFC 6749 §3.1, §3.2); but for a token that is asked about, which is dead then.
+        Ok(Self(pairs.into_iter().filter(|(name, value)| !value.is_empty() || name == "token").collect()))
     }
 
     pub fn take(&mut self, name: &str) -> Option<String> {

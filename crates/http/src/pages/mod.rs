@@ -175,8 +175,8 @@ pub(crate) fn add_headers(path: &str, headers: &mut HeaderMap) {
         headers.insert(name, HeaderValue::from_static(value));
     }
     // Not on the way of an authorization: applications open it in a window of their own, and wait for what it says.
-    let opener = if path == "/sign-in" || path.starts_with("/oauth2/") { "unsafe-none" } else { "same-origin" };
-    headers.insert("cross-origin-opener-policy", HeaderValue::from_static(opener));
+    let opener = if path.starts_with("/oauth2/") { "unsafe-none" } else { "same-origin" };
+    headers.entry("cross-origin-opener-policy").or_insert(HeaderValue::from_static(opener));
     headers.insert("cross-origin-resource-policy", HeaderValue::from_static("same-origin"));
     headers
         .insert("permissions-policy", HeaderValue::from_static("camera=(), geolocation=(), microphone=(), payment=()"));
@@ -195,6 +195,7 @@ const LEADING_ON: &str =
 /// Lets the forms of a page lead to an application.
 fn let_forms_lead_on(headers: &mut HeaderMap) {
     headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(LEADING_ON));
+    headers.insert("cross-origin-opener-policy", HeaderValue::from_static("unsafe-none"));
 }
 
 /// Lets a page load frames from the origins of these addresses, and of no others.

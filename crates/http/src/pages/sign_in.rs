@@ -115,7 +115,11 @@ pub(super) async fn submit(ctx: Ctx, body: FormBytes) -> Result<Response, Proble
         Ok(entry) => {
             let now = ctx.app().now();
             let session = entry.session.map(|(cookie, session)| cookies::set(cookies::SESSION, &cookie, &session, now));
-            return Ok(go(&back, session.into_iter().chain([cookies::set_device(&entry.device)]).collect()));
+            let mut answer = go(&back, session.into_iter().chain([cookies::set_device(&entry.device)]).collect());
+            if back.starts_with("/oauth2/") {
+                super::let_forms_lead_on(answer.headers_mut());
+            }
+            return Ok(answer);
         }
         Err(error) => error,
     };

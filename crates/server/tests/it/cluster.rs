@@ -25,7 +25,7 @@ mod trouble;
 
 const PASSWORD: &str = "a good long password";
 const BOUND_MS: At = 2_000;
-const PEOPLE: usize = 24;
+const PEOPLE: usize = 20;
 const ADMINISTRATORS: usize = 4;
 /// How long a call may take; nobody waits for a node that stands still.
 const CALL: Duration = Duration::from_secs(4);

@@ -134,8 +134,9 @@ async fn what_may_not_be_exchanged() {
         "invalid_client"
     );
     // A token for services that this client has nothing to do with.
-    let code =
+    let asked =
         server.authorize(&w.app, &w.cookie, &[("scope", "openid read"), ("resource", "https://z.example/")]).await;
+    let code = server.decide(&asked.expect(200).text(), &w.cookie, "allow").await;
     let code = portcullis_testkit::application::parameter(code.expect(303).header("location"), "code").unwrap();
     let elsewhere = server.redeem(&w.app, &code).await.expect(200).json();
     let answer = exchange(server, service, &elsewhere["access_token"], &[("resource", B)]).await;

@@ -86,7 +86,7 @@ async fn without_a_matching_hint_the_user_is_asked() {
     }
     let pairs = [("client_id", &*app.id), ("post_logout_redirect_uri", BYE), ("state", "s")];
     let asked = logout(&server, &cookie, &pairs).await;
-    assert!(asked.header("content-security-policy").contains("form-action 'self' https://rp.example.test"));
+    assert!(!asked.header("content-security-policy").contains("form-action"), "it leads on to the application");
     let page = asked.text();
     let (request, session) = (hidden(&page, "request"), hidden(&page, "session"));
     // A foreign page cannot answer for them, nor an old one about another session.
