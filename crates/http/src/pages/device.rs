@@ -71,7 +71,7 @@ pub(super) async fn look_up(ctx: Ctx, body: FormBytes) -> Result<Response, Probl
 
 /// Whoever sends a form of ours, and what it holds.
 async fn read(ctx: &Ctx, body: FormBytes) -> Result<Result<(Caller, Params), Response>, Problem> {
-    origin::must_be_ours(&ctx.shared, &ctx.headers)?;
+    origin::must_be_our_page(&ctx.shared, &ctx.headers)?;
     let body = body.0.ok_or_else(|| Problem::new(Code::UnsupportedMediaType))?;
     let params = Params::oauth(&body).map_err(|_| Problem::new(Code::Malformed))?;
     let back = code_of(&mut Params::oauth(&body).map_err(|_| Problem::new(Code::Malformed))?).1;

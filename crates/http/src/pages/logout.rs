@@ -68,7 +68,7 @@ pub(super) async fn by_form(body: FormBytes) -> Result<Response, Problem> {
 
 /// The user said yes, on our own page.
 pub(super) async fn confirm(ctx: Ctx, body: FormBytes) -> Result<Response, Problem> {
-    origin::must_be_ours(&ctx.shared, &ctx.headers)?;
+    origin::must_be_our_page(&ctx.shared, &ctx.headers)?;
     let body = body.0.ok_or_else(|| Problem::new(Code::UnsupportedMediaType))?;
     let mut params = Params::oauth(&body).map_err(|_| Problem::new(Code::Malformed))?;
     let asked = read(&ctx, &params.take("request").unwrap_or_default()).await?;
