@@ -240,8 +240,11 @@ impl World {
             match (&op.request, asked_session(&op.request)) {
                 (_, Some(session)) => {
                     let account = self.truth.sessions.get(&session).map(|session| session.account);
-                    account
-                        .is_some_and(|account| act.is_about(account, session, portcullis_wire::GrantId::from_bits(0)))
+                    // By what it names, or because what it names reaches that session.
+                    matches!(act.scope, Scope::Session { session: named, .. } if named == session)
+                        || account.is_some_and(|account| {
+                            act.is_about(account, session, portcullis_wire::GrantId::from_bits(0))
+                        })
                 }
                 (Request::AdminEnd { scope, .. }, None) => act.scope == *scope,
                 (Request::Filter { key, .. }, None) => act.door == Door::Filter && act.key.as_ref() == Some(key),

@@ -33,7 +33,7 @@ impl Application {
     /// A code for this scope, which the caller allows.
     pub async fn code(&self, app: &App, caller: &Caller, scope: &str) -> Result<SecretString, AppError> {
         // As its row stands now: a request is checked against that.
-        let row = app.store().load_client(self.client.id).await.unwrap().unwrap().client;
+        let row = app.store().load_client(self.client.id).await?.unwrap().client;
         let asked = Asked { version: row.version, ..asked(scope) };
         app.grant_code(caller, self.client.id, &asked, true, None).await
     }
