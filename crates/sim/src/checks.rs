@@ -235,16 +235,13 @@ impl World {
     /// I9: an acknowledged end is in the log, and it is the one that was asked for.
     fn check_revoked(&mut self, op: &Op, rev: Rev) {
         let act = self.truth.by_rev.get(&rev).copied();
-        // What an application ended in an act that nobody was answered about is in the log, and not in this book.
-        let unnamed = act.is_none() && asked_session(&op.request).is_some();
-        let about = unnamed
-            || act.is_some_and(|n| {
+        let about = act.is_some_and(|n| {
                 let act = &self.truth.acts[n];
                 match (&op.request, asked_session(&op.request)) {
                     (_, Some(session)) => {
                         let account = self.truth.sessions.get(&session).map(|session| session.account);
                         // By what it names, or because what it names reaches that session.
-                        matches!(act.scope, Scope::Session { session: named, .. } if named == session)
+                        matches!(act.scope, Scope::Session { session: named, .. } | Scope::Grant { session: named, .. } if named == session)
                             || account.is_some_and(|account| {
                                 act.is_about(account, session, portcullis_wire::GrantId::from_bits(0))
                             })
