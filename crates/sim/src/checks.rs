@@ -241,7 +241,7 @@ impl World {
                     (_, Some(session)) => {
                         let account = self.truth.sessions.get(&session).map(|session| session.account);
                         // By what it names, or because what it names reaches that session.
-                        matches!(act.scope, Scope::Session { session: named, .. } | Scope::Grant { session: named, .. } if named == session)
+                        act.door == Door::ConsentWithdrawn || matches!(act.scope, Scope::Session { session: named, .. } | Scope::Grant { session: named, .. } if named == session)
                             || account.is_some_and(|account| {
                                 act.is_about(account, session, portcullis_wire::GrantId::from_bits(0))
                             })
