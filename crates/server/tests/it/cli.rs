@@ -174,7 +174,9 @@ async fn what_clients_register() {
     let id = made["client_id"].as_str().unwrap();
     assert_eq!(made["grant_types"][1], "urn:ietf:params:oauth:grant-type:device_code");
     on(&dir, &["clients", "show", id]).must(0, "https://shop.example/cb");
-    let keys = dir.write("keys.json", r#"{"keys": []}"#);
+    // The key of RFC 8037 §A.2.
+    let key = r#"{"kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#;
+    let keys = dir.write("keys.json", &format!(r#"{{"keys": [{key}]}}"#));
     let by_key = ["--token-endpoint-auth-method", "private_key_jwt", "--jwks", keys.to_str().unwrap()];
     let changes = ["clients", "update", id, "--name", "Renamed", "--consent", "implied", "--unset", "scopes", "--json"];
     let changed = on(&dir, &changes).must(0, "").json();

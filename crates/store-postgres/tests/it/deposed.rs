@@ -25,7 +25,7 @@ fn act() -> Vec<Change> {
 /// The connection for commits is broken, so that the next goes where the name leads.
 fn cut_commits(cluster: &Cluster, database: &str) {
     let cut = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity \
-         WHERE datname = current_database() AND query LIKE '%commit_group_5%' AND pid <> pg_backend_pid()";
+         WHERE datname = current_database() AND query LIKE '%commit_group_%' AND pid <> pg_backend_pid()";
     assert_eq!(cluster.psql(database, cut), "t");
 }
 
