@@ -259,3 +259,37 @@ async fn applications_in_browsers_call_from_other_origins() {
         assert!(answer.header("access-control-expose-headers").contains("DPoP-Nonce"), "{path}");
     }
 }
+
+/// OpenID Connect Core §3.1.2.1 `prompt`, §3.1.2.4: also of an application of the house, and of who has allowed it before.
+#[tokio::test]
+async fn prompt_consent_asks_each_time() {
+    for consent in ["ask", "implied"] {
+        let (server, app, cookie) = world(json!({ "consent": consent })).await;
+        server.granted(&app, &cookie, "openid").await;
+        for _ in 0..2 {
+            let asked = [("scope", "openid"), ("prompt", "consent")];
+            let page = server.authorize(&app, &cookie, &asked).await.expect(200).text();
+            assert!(page.contains("Allow An app?"), "{consent}");
+            server.decide(&page, &cookie, "allow").await.expect(303);
+        }
+        let silent = server.authorize(&app, &cookie, &[("scope", "openid")]).await.expect(303);
+        assert!(parameter(silent.header("location"), "code").is_some(), "{consent}");
+    }
+}
+
+/// OpenID Connect Core §11: what outlives the session is a question of its own, also for who has allowed everything else.
+#[tokio::test]
+async fn access_while_away_is_asked_for_in_words() {
+    let (server, app, cookie) = world(json!({ "consent": "ask" })).await;
+    server.granted(&app, &cookie, "openid email read").await;
+    let asked = [("scope", "openid offline_access")];
+    let quiet = server.authorize(&app, &cookie, &[asked[0], ("prompt", "none")]).await.expect(303);
+    assert_eq!(parameter(quiet.header("location"), "error").as_deref(), Some("consent_required"));
+    let page = server.authorize(&app, &cookie, &asked).await.expect(200).text();
+    assert!(page.contains("Keep this access while you are away"), "{page}");
+    let place = server.decide(&page, &cookie, "allow").await.expect(303).header("location").to_owned();
+    let tokens = server.redeem(&app, &parameter(&place, "code").unwrap()).await.expect(200).json();
+    let out = server.client.post("/sign-out").header("origin", &server.issuer);
+    out.header("cookie", format!("__Host-portcullis_session={cookie}")).send().await.expect(303);
+    server.token(&app, &refreshing(&tokens["refresh_token"])).await.expect(200);
+}
