@@ -3,7 +3,6 @@
 mod accounts;
 mod admin;
 mod api_keys;
-mod attacks;
 mod bad_input;
 mod connections;
 mod cookies;

@@ -23,7 +23,6 @@ mod keys;
 mod killed;
 mod mass;
 mod nodes;
-mod outbox;
 mod packaging;
 mod paused;
 mod policy;
