@@ -59,7 +59,8 @@ impl App {
             max_instances: MAX_INSTANCES,
         };
         let hub = Hub::start(store.clone(), &keys, hub_settings).await?;
-        let outgoing = Outgoing::new(settings.outgoing.clone()).map_err(|why| AppError::Fault(why.as_str().into()))?;
+        let outgoing = Outgoing::new(settings.outgoing.clone(), &settings.outgoing_ca)
+            .map_err(|why| AppError::Fault(why.as_str().into()))?;
         let upstreams = crate::upstream::Upstreams::new(&settings.upstreams);
         let inner = Inner {
             store,
@@ -80,7 +81,6 @@ impl App {
             bound,
             reloaded: AtomicI64::new(i64::MIN),
             paces: crate::oauth::Paces::default(),
-            client_keys: crate::oauth::ClientKeys::default(),
         };
         let app = Self { inner: Arc::new(inner) };
         app.publish_at_start().await?;

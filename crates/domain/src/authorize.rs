@@ -5,6 +5,7 @@
 //! there (RFC 9700 §4.11). [`next`] says what must still happen: a sign-in, a question, or nothing. [`grant_code`] makes the code.
 //! The state between these steps is the request itself, which the browser carries: it is checked again each time, and
 //! holds nothing that a changed one could gain by.
+use crate::amr::Amr;
 use crate::changes::{Change, Changes, Expect};
 use crate::client::{self, Asking, GrantType, OFFLINE, OPENID};
 use crate::event::{Actor, EventKind, NewEvent};
@@ -21,7 +22,7 @@ use alloc::{
     vec::Vec,
 };
 use core::net::IpAddr;
-use portcullis_wire::{ClientId, Digest, EventId, Millis, SecretString, Time, b64};
+use portcullis_wire::{AccountId, ClientId, Digest, EventId, Millis, SecretString, Time, b64};
 use serde::{Deserialize, Serialize};
 
 /// How long a code may be redeemed, in milliseconds (RFC 6749 §4.1.2: at most ten minutes; RFC 9700 wants it short).
@@ -276,14 +277,13 @@ pub fn audience(resources: &[String], client: &Client) -> Result<Option<String>,
 }
 
 /// The rule. `view` is of the browser's session when it has one that lives; `first_seen` is when this request first came, if it
-/// can be proven that it came before: a sign-in after that is the one that it asked for; `hinted` whether the client means
-/// whoever is signed in, if it says so.
-pub fn next(asked: &Asked, view: Option<&AppView>, first_seen: Option<Time>, hinted: Option<bool>) -> Step {
+/// can be proven that it came before: a sign-in after that is the one that it asked for; `hinted` is whom the client means.
+pub fn next(asked: &Asked, view: Option<&AppView>, first_seen: Option<Time>, hinted: Option<AccountId>) -> Step {
     let quiet = asked.prompt.none;
     let sign_in = if quiet { Step::Refuse(OAuthError::LoginRequired) } else { Step::SignIn };
     let Some(view) = view else { return sign_in };
     let (session, now) = (&view.session.session, view.session.stamp.now);
-    if hinted == Some(false) {
+    if hinted.is_some_and(|account| account != session.account) {
         return sign_in;
     }
     let since = first_seen.is_some_and(|first| session.auth_time >= first);
@@ -330,6 +330,9 @@ pub struct CodeBody {
     pub generation: u32,
     /// When the user had proven who they are, in milliseconds.
     pub auth_time: i64,
+    /// By which methods.
+    #[serde(default)]
+    pub amr: Amr,
 }
 
 /// Makes the code. `agreed`: the user was asked for just these scopes and said yes. Without that, what was allowed before must
@@ -357,6 +360,7 @@ pub fn grant_code(
         jkt: asked.sender.map(|key| b64::encode(&key.0)),
         generation: view.generation(),
         auth_time: session.auth_time.0,
+        amr: session.amr.clone(),
     };
     let ticket = Ticket {
         id: ticket::id(TicketKind::Code, secret.expose()),

@@ -1,4 +1,5 @@
 //! What is kept: accounts, sessions, grants, clients, verifier instances, keys. Plain data; the rules stand elsewhere.
+use crate::amr::Amr;
 use crate::client::Profile;
 use crate::cut::Cut;
 use crate::family::Family;
@@ -152,6 +153,8 @@ pub struct Session {
     pub created_at: Time,
     /// When its user proved who they are.
     pub auth_time: Time,
+    /// By which methods.
+    pub amr: Amr,
     /// Last seen, written from time to time only.
     pub last_seen_at: Time,
     /// It ends then, whatever happens. Never moves.
@@ -328,8 +331,6 @@ pub enum KeyPurpose {
     IdEd25519,
     /// ID tokens with Ed25519 by its old name, `EdDSA` (RFC 8037 §3.1): its key is listed under that name, and a key has one.
     IdEdDsa,
-    /// What pairwise subjects are derived from ([`crate::subject`]). There is one, and it is never replaced.
-    Pairwise,
 }
 
 impl KeyPurpose {
@@ -343,7 +344,6 @@ impl KeyPurpose {
         Self::IdRs256,
         Self::IdEd25519,
         Self::IdEdDsa,
-        Self::Pairwise,
     ];
     /// Those of keys that sign ID tokens only. They stand in the JWKS and never in the feed: no verifier takes an access token by them.
     pub const ID_ONLY: &'static [Self] = &[Self::IdEs256, Self::IdRs256, Self::IdEd25519, Self::IdEdDsa];
@@ -359,27 +359,26 @@ impl KeyPurpose {
             Self::IdRs256 => "id_rs256",
             Self::IdEd25519 => "id_ed25519",
             Self::IdEdDsa => "id_eddsa",
-            Self::Pairwise => "pairwise",
         }
     }
     /// From that word.
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|purpose| purpose.as_str() == text)
     }
-    /// The signature algorithm; `None` for what signs nothing.
+    /// The signature algorithm; `None` for MAC keys.
     pub const fn algorithm(self) -> Option<Algorithm> {
         match self {
             Self::Es256 | Self::IdEs256 => Some(Algorithm::Es256),
             Self::Rs256 | Self::IdRs256 => Some(Algorithm::Rs256),
             Self::Ed25519 | Self::IdEd25519 | Self::IdEdDsa => Some(Algorithm::Ed25519),
-            Self::Mac | Self::Pairwise => None,
+            Self::Mac => None,
         }
     }
     /// Whether keys of it sign ID tokens and nothing else.
     pub fn is_id_only(self) -> bool {
         Self::ID_ONLY.contains(&self)
     }
-    /// The name of the algorithm in headers and in the JWKS; `None` for what signs nothing.
+    /// The name of the algorithm in headers and in the JWKS; `None` for MAC keys.
     pub fn alg_name(self) -> Option<&'static str> {
         if self == Self::IdEdDsa { Some("EdDSA") } else { self.algorithm().map(Algorithm::name) }
     }

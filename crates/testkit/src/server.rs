@@ -2,7 +2,7 @@
 use crate::client::Client;
 use crate::temp::TempDir;
 use portcullis_app::keys::MasterKey;
-use portcullis_app::{Allowed, App, ClientSettings, Hashing, KeySettings, PolicySettings, Settings, real};
+use portcullis_app::{Allowed, App, Authorities, ClientSettings, Hashing, KeySettings, PolicySettings, Settings, real};
 use portcullis_domain::{Chance as _, Rules};
 use portcullis_http::{HttpConfig, Limits, Listener, Traffic};
 use portcullis_store::faulty::Faulty;
@@ -56,7 +56,7 @@ impl Default for Options {
         let hashing = Hashing { memory_kib: 64, passes: 1, lanes: 1, threads: 2, queue: 256 };
         let keys = KeySettings::default();
         let policy = PolicySettings { failed_sign_in_step: 0, ..PolicySettings::default() };
-        let outgoing = Allowed::loopback().into();
+        let outgoing = Allowed::loopback();
         let clients =
             ClientSettings { api_key_scopes: vec!["read".into(), "write".into()], ..ClientSettings::default() };
         let settings = Settings {
@@ -67,6 +67,7 @@ impl Default for Options {
             hashing,
             keys,
             outgoing,
+            outgoing_ca: Authorities::none(),
             upstreams: vec![],
             policy,
             clients,
