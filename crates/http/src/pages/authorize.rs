@@ -15,7 +15,7 @@ use portcullis_app::{AppError, Caller};
 use portcullis_domain::Refused;
 use portcullis_domain::authorize::{self, Asked, Objection, Request, Step};
 use portcullis_domain::client::OFFLINE;
-use portcullis_domain::model::{Client, ClientKind};
+use portcullis_domain::model::Client;
 use portcullis_domain::pushed;
 use portcullis_domain::refused::OAuthError;
 use portcullis_domain::view::AppView;
@@ -190,7 +190,7 @@ fn ask(ctx: &Ctx, read: &Read, caller: &Caller, view: &AppView, scope: &[String]
     let account = &caller.view.account;
     let asks: Vec<_> = scope.iter().map(|name| context! { name, words => words(name) }).collect();
     let values = context! {
-        client => context! { name => view.client.name, uri => view.client.profile.client_uri, public => view.client.kind == ClientKind::Public },
+        client => about(&view.client),
         who => context! { email => account.email, name => account.name },
         asks, host, offline => scope.iter().any(|one| one == OFFLINE),
         request => marked(ctx, read), shown => shown_to(ctx, read, caller, view),
@@ -198,6 +198,12 @@ fn ask(ctx: &Ctx, read: &Read, caller: &Caller, view: &AppView, scope: &[String]
     let mut response = page(ctx, StatusCode::OK, "consent.html", values)?;
     let_forms_lead_on(response.headers_mut());
     Ok(response)
+}
+
+/// What is shown of a client that asks. Nothing of it is loaded; its links tell nobody where they were.
+pub(super) fn about(client: &Client) -> minijinja::Value {
+    let profile = &client.profile;
+    context! { name => client.name, uri => profile.client_uri, policy => profile.policy_uri, terms => profile.tos_uri }
 }
 
 /// A scope in words; those of a client's own have none.
