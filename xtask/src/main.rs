@@ -32,7 +32,7 @@ cargo xtask COMMAND
                          rules, stores, surface, world, house, interop (only those named, when any are named)
   interop [NAME...]      clients of others' making against the real server (only those named, when any are named): `rust`,
                          the workspace in interop/ with format, lints and tests; and the scripts beside it
-  bench cluster [--quick | --refreshes]
+  bench cluster [--quick | --refreshes | --verifiers]
                          one node and three on a PostgreSQL of its own: refreshes beside pgbench (only those with
                          --refreshes), revocations per second, and when 30 and 1,000 verifiers have applied them
   bench mass [--sessions N]
@@ -83,7 +83,7 @@ fn main() -> ExitCode {
         ["bench", "mass", rest @ ..] => bench::mass::command(rest),
         ["bench", "cluster", rest @ ..] => bench::cluster::command(rest),
         ["bench", ..] => Err(Failure::Usage(
-            "`bench` has three forms: bench smoke, bench cluster [--quick | --refreshes], bench mass [--sessions N]"
+            "`bench` has three forms: bench smoke, bench cluster [--quick | --refreshes | --verifiers], bench mass [--sessions N]"
                 .into(),
         )),
         ["soak", rest @ ..] => soak::command(rest),

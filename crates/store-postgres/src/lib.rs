@@ -139,6 +139,7 @@ impl PostgresStore {
             told: told.clone(),
             beat,
             db: None,
+            making: None,
             quiet: false,
         };
         tokio::spawn(writer.run(waiting)); // ends when the last sender is gone

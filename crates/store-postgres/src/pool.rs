@@ -5,10 +5,12 @@ use crate::open::{self, OpenOptions};
 use crate::told::Told;
 use portcullis_wire::Time;
 use sqlx::ConnectOptions as _;
+use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgArguments, PgConnectOptions, PgPool, PgPoolOptions, PgRow, Postgres};
 use sqlx::query::Query;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 /// A statement with its values.
@@ -16,6 +18,11 @@ pub(crate) type Asked<'q> = Query<'q, Postgres, PgArguments>;
 
 /// How long a read waits for a connection.
 const ACQUIRE: Duration = Duration::from_secs(2);
+/// How long a connection may take to be made. Longer than anybody waits for it: it is there for whoever comes next. Were it given up with
+/// the read, a database that is busy or far away would only make connections that nobody gets.
+const MADE: Duration = Duration::from_secs(8);
+/// For each connection of the pool, as many reads at most leave behind what they asked for.
+const LEFT_BEHIND: usize = 4;
 
 /// How long an answer may take. The server gives a statement up before that; later the way to it must be broken.
 const ANSWER: Duration = Duration::from_secs(6);
@@ -47,6 +54,8 @@ pub(crate) struct Reader {
     pub(crate) told: Arc<Told>,
     /// As many at most.
     connections: u32,
+    /// How many more may leave behind what they asked for.
+    left_behind: Arc<Semaphore>,
 }
 
 impl Reader {
@@ -58,7 +67,8 @@ impl Reader {
     ) -> Self {
         let (connections, lose_data) = (given.readers.max(1), given.danger_lose_data_on_crash);
         let pool = Mutex::new(Arc::new(pool(&options, connections, lose_data)));
-        Self { pool, options, lose_data, connections, clock, told }
+        let left_behind = Arc::new(Semaphore::new(connections as usize * LEFT_BEHIND));
+        Self { pool, options, lose_data, connections, clock, told, left_behind }
     }
 
     pub(crate) fn clock(&self) -> &Arc<DatabaseClock> {
@@ -85,13 +95,31 @@ impl Reader {
         *self.locked() = Arc::new(pool(&self.options, self.connections, self.lose_data));
     }
 
+    /// A connection, made in the background if there is none.
+    async fn acquire(&self, pool: &Arc<PgPool>) -> Result<PoolConnection<Postgres>, sqlx::Error> {
+        if let Some(free) = pool.try_acquire() {
+            return Ok(free);
+        }
+        let late = |_| sqlx::Error::PoolTimedOut;
+        let Ok(place) = self.left_behind.clone().try_acquire_owned() else {
+            return timeout(ACQUIRE, pool.acquire()).await.map_err(late)?;
+        };
+        let pool = pool.clone();
+        let asked = tokio::spawn(async move {
+            let made = pool.acquire().await;
+            drop(place);
+            made
+        });
+        timeout(ACQUIRE, asked).await.map_err(late)?.map_err(|_| sqlx::Error::WorkerCrashed)?
+    }
+
     async fn rows<'q>(&self, make: impl Fn() -> Asked<'q>) -> Result<Vec<PgRow>, Fault> {
         // As many connections may have died, and one more.
         let mut left = self.connections + 1;
         loop {
             left -= 1;
             let pool = self.pool();
-            let mut db = pool.acquire().await?;
+            let mut db = self.acquire(&pool).await?;
             match timeout(ANSWER, make().fetch_all(&mut *db)).await {
                 Ok(Err(error)) if left > 0 && is_stale(&error) => {}
                 Ok(rows) => return Ok(rows?),
@@ -137,7 +165,7 @@ fn pool(options: &PgConnectOptions, connections: u32, lose_data: bool) -> PgPool
                 open::check(db, lose_data).await.map_err(|error| sqlx::Error::Configuration(error.into()))
             })
         })
-        .acquire_timeout(ACQUIRE)
+        .acquire_timeout(MADE)
         // A ping before each read would double its cost; a connection that died is found by the read, which tries again.
         .test_before_acquire(false)
         .max_lifetime(Duration::from_secs(1800))

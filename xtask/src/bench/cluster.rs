@@ -20,28 +20,55 @@ pub struct Extent {
     /// Sign-outs of a round, and how many rounds.
     pub sign_outs: usize,
     pub end_rounds: usize,
-    /// Verifiers, and calls of each kind that are watched.
-    pub fleets: &'static [(usize, usize)],
+    pub fleets: &'static [Fleet],
 }
 
-const WHOLE: Extent = Extent { rounds: 8, round_s: 2, sign_outs: 400, end_rounds: 3, fleets: &[(30, 200), (1000, 50)] };
-const QUICK: Extent = Extent { rounds: 1, round_s: 1, sign_outs: 60, end_rounds: 1, fleets: &[(30, 20), (60, 5)] };
+/// So many verifiers, and so many calls that they are watched at.
+pub struct Fleet {
+    pub verifiers: usize,
+    /// Ends, and when each verifier has applied them.
+    pub ends: usize,
+    /// Ends whose caller waits until they are enforced.
+    pub waits: usize,
+}
+
+const fn fleet(verifiers: usize, ends: usize, waits: usize) -> Fleet {
+    Fleet { verifiers, ends, waits }
+}
+
+const WHOLE: Extent = Extent {
+    rounds: 8,
+    round_s: 2,
+    sign_outs: 400,
+    end_rounds: 3,
+    fleets: &[fleet(30, 200, 1_100), fleet(1_000, 50, 100)],
+};
+const QUICK: Extent =
+    Extent { rounds: 1, round_s: 1, sign_outs: 60, end_rounds: 1, fleets: &[fleet(30, 20, 20), fleet(60, 5, 5)] };
+/// Enough of everything for a p99.9.
+const LONG: &[Fleet] = &[fleet(30, 1_100, 1_100), fleet(1_000, 1_100, 1_100)];
 
 /// Callers of the refresh rounds and of the ends, and clients of pgbench.
 pub const CALLERS: usize = 32;
 const NODES: usize = 3;
+/// As many at each node as the one node has.
+const MANY: usize = CALLERS * NODES;
 /// 32 bytes for this database only.
 const MASTER_KEY: &str = "YmVuY2ggb25seTogMzIgYnl0ZXMgb2Yga2V5ICAgICA=";
 /// One request of the preparation.
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// `bench cluster [--quick | --refreshes]`.
+/// `bench cluster [--quick | --refreshes | --verifiers]`.
 pub fn command(words: &[&str]) -> Result<(), Failure> {
     let extent = match words {
         [] => WHOLE,
         ["--quick"] => QUICK,
         ["--refreshes"] => Extent { end_rounds: 0, fleets: &[], ..WHOLE },
-        _ => return Err(Failure::Usage("`bench cluster` takes --quick or --refreshes and nothing else".into())),
+        ["--verifiers"] => Extent { rounds: 0, end_rounds: 0, fleets: LONG, ..WHOLE },
+        _ => {
+            let usage = "`bench cluster` takes --quick, --refreshes or --verifiers and nothing else";
+            return Err(Failure::Usage(usage.into()));
+        }
     };
     let workspace = workspace::load()?;
     let build = ["build", "--release", "--locked", "-p", "portcullis-server", "-p", "portcullis-load"];
@@ -96,10 +123,10 @@ impl<'a> Cluster<'a> {
 
     fn run(self, extent: &Extent) -> Result<(), Failure> {
         let begun = Instant::now();
-        self.refreshes(extent)?;
-        if extent.end_rounds > 0 {
-            Ends::new(&self).run(extent)?;
+        if extent.rounds > 0 {
+            self.refreshes(extent)?;
         }
+        Ends::new(&self).run(extent)?;
         println!("({} s after the nodes were ready)", begun.elapsed().as_secs());
         self.nodes.into_iter().try_for_each(Running::stop)
     }
@@ -162,27 +189,25 @@ impl<'a> Cluster<'a> {
     }
 
     fn refreshes(&self, extent: &Extent) -> Result<(), Failure> {
-        let tokens = self.bench.folder.join("refresh.tokens");
-        let signed_in = self.sign_in("caller", CALLERS, CALLERS)?;
-        std::fs::write(&tokens, signed_in.iter().map(|(_, refresh)| format!("{refresh}\n")).collect::<String>())?;
-        let mut rounds = [Vec::new(), Vec::new(), Vec::new()];
+        let (few, many) = (self.tokens("caller", CALLERS)?, self.tokens("more", MANY)?);
+        let mut rounds = [const { Vec::new() }; 4];
         // The first round of each warms caches and is not counted.
         for round in 0..=extent.rounds {
-            let one = |nodes| self.refresh_round(nodes, extent.round_s, &tokens);
-            let all = [self.bare_round(extent.round_s)?, one(1)?, one(NODES)?];
+            let one = |nodes, tokens| self.refresh_round(nodes, extent.round_s, tokens);
+            let all = [self.bare_round(extent.round_s)?, one(1, &few)?, one(NODES, &few)?, one(NODES, &many)?];
             if round > 0 {
                 rounds.iter_mut().zip(all).for_each(|(rounds, one)| rounds.push(one));
             }
         }
         println!(
-            "\nrefresh    {CALLERS} callers, {} alternating rounds of {} s, medians; processor time and WAL for each",
+            "\nrefresh    {CALLERS} callers, and {MANY}; {} alternating rounds of {} s, medians; processor time and WAL for each",
             extent.rounds, extent.round_s
         );
         println!("             per second    p50 ms    p99 ms    nodes us  database us   load us   WAL bytes");
-        for (name, rounds) in ["pgbench", "1 node", "3 nodes"].iter().zip(&rounds) {
+        for (name, rounds) in ["pgbench", "1 node", "3 nodes", "3, for 96"].iter().zip(&rounds) {
             let of = |value: fn(&Round) -> f64| median(rounds.iter().map(value).collect());
             println!(
-                "  {name:<8} {:>12.0} {:>9.2} {:>9.2} {:>11.0} {:>12.0} {:>9.0} {:>11.0}",
+                "  {name:<9} {:>11.0} {:>9.2} {:>9.2} {:>11.0} {:>12.0} {:>9.0} {:>11.0}",
                 of(|r| r.per_s),
                 of(|r| r.p50_ms),
                 of(|r| r.p99_ms),
@@ -192,7 +217,7 @@ impl<'a> Cluster<'a> {
                 of(|r| r.wal)
             );
         }
-        let [bare, one, three] = &rounds;
+        let [bare, one, three, full] = &rounds;
         let ratio = |a: &[Round], b: &[Round], of: fn(&Round) -> f64| {
             median(a.iter().zip(b).map(|(a, b)| of(a) / of(b)).collect())
         };
@@ -203,8 +228,19 @@ impl<'a> Cluster<'a> {
         println!("  3 nodes / 1 node    {:>5.2}  of rates", ratio(three, one, |r| r.per_s));
         println!("  3 nodes / 1 node    {:>5.2}  of the nodes' processor time", ratio(three, one, |r| r.nodes_us));
         println!("  3 nodes / 1 node    {:>5.2}  of the database's", ratio(three, one, |r| r.postgres_us));
+        println!("  3, for {MANY} / 1 node  {:>5.2}  of rates", ratio(full, one, |r| r.per_s));
+        println!("  3, for {MANY} / 1 node  {:>5.2}  of the nodes' processor time", ratio(full, one, |r| r.nodes_us));
+        println!("  3, for {MANY} / 1 node  {:>5.2}  of the database's", ratio(full, one, |r| r.postgres_us));
         println!("  1 node / pgbench    {:>5.2}  of the database's", ratio(one, bare, |r| r.postgres_us));
         Ok(())
+    }
+
+    /// A file with the refresh tokens of so many people who are signed in.
+    fn tokens(&self, name: &str, people: usize) -> Result<std::path::PathBuf, Failure> {
+        let file = self.bench.folder.join(format!("{name}.tokens"));
+        let signed_in = self.sign_in(name, people, people)?;
+        std::fs::write(&file, signed_in.iter().map(|(_, refresh)| format!("{refresh}\n")).collect::<String>())?;
+        Ok(file)
     }
 
     fn bare_round(&self, seconds: u64) -> Result<Round, Failure> {

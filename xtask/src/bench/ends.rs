@@ -3,7 +3,7 @@
 //! A verifier's own process writes down when its verdicts rest on a position, by the clock that the caller uses, too. What lies
 //! between is told from two sides: from when the caller sent its call, and from when it had the answer, which left after the
 //! commit. A verifier may well be quicker than the answer.
-use super::cluster::{CALLERS, Cluster, Extent};
+use super::cluster::{CALLERS, Cluster, Extent, Fleet};
 use super::{Running, median, path};
 use crate::{Failure, mini_http, process};
 use serde_json::json;
@@ -16,8 +16,9 @@ const SIGN_OUT: &str = "/v1/me/sessions/current";
 const ACCOUNTS: usize = 64;
 /// A round of ends stops after as long.
 const ROUND_S: &str = "4";
-/// What is watched stops after as long.
-const WATCH_S: &str = "25";
+/// Ends that are watched with one access token of an administrator, and the seconds that they may take, which is less than it lives.
+const WATCHED: usize = 100;
+const WATCH_S: &str = "300";
 /// Between two ends that are watched, so that each is alone: for each verifier that follows on this machine, and at least.
 const PAUSE_FOR_EACH_US: usize = 300;
 const PAUSE_MS: usize = 10;
@@ -43,14 +44,17 @@ impl<'a> Ends<'a> {
     }
 
     pub fn run(&self, extent: &Extent) -> Result<(), Failure> {
+        if extent.fleets.is_empty() {
+            return Ok(());
+        }
+        // Those whose sessions end.
+        self.cluster.sign_in("watched", CALLERS, CALLERS)?;
         // The verifiers first: each takes in what is revoked, and the rounds of ends revoke thousands.
         println!(
             "\nverifiers  ms from the answer / from sending; every call at every verifier; slowest: the last verifier of each call"
         );
-        for (count, calls) in extent.fleets {
-            self.fleet(*count, *calls)?;
-        }
-        self.rates(extent)
+        extent.fleets.iter().try_for_each(|fleet| self.fleet(fleet))?;
+        if extent.end_rounds > 0 { self.rates(extent) } else { Ok(()) }
     }
 
     fn rates(&self, extent: &Extent) -> Result<(), Failure> {
@@ -123,7 +127,7 @@ impl<'a> Ends<'a> {
         all.filter(|all| !all.is_empty()).ok_or_else(|| Failure::Missing(format!("portcullis-ends said:\n{text}")))
     }
 
-    fn fleet(&self, count: usize, calls: usize) -> Result<(), Failure> {
+    fn fleet(&self, &Fleet { verifiers: count, ends, waits }: &Fleet) -> Result<(), Failure> {
         let admin = self.cluster.admin()?;
         let body = json!({ "name": format!("bench-{count}"), "kind": "verifier" });
         let client = self.cluster.call(&admin, "POST", "/v1/admin/clients", Some(&body))?;
@@ -147,10 +151,17 @@ impl<'a> Ends<'a> {
         let (cpu, database) = (self.cluster.nodes_cpu_ms()? - cpu, self.cluster.postgres.cpu_ms()? - database);
 
         let pause_ms = (count * PAUSE_FOR_EACH_US / 1000).max(PAUSE_MS).to_string();
-        let ended = self.call_all(1, &pause_ms, WATCH_S, self.end_all_plan(calls, "")?, all)?;
+        let watch = |calls: usize, query| {
+            let mut answered = Vec::new();
+            while answered.len() < calls {
+                let plan = self.end_all_plan(WATCHED.min(calls - answered.len()), query)?;
+                answered.extend(self.call_all(1, &pause_ms, WATCH_S, plan, all)?);
+            }
+            Ok::<_, Failure>(answered)
+        };
+        let ended = watch(ends, "")?;
         let applied = applied(&mut fleet, &ended)?;
-        let waited = self.end_all_plan(calls, "?wait=enforced")?;
-        let enforced = self.call_all(1, &pause_ms, WATCH_S, waited, all)?;
+        let enforced = watch(waits, "?wait=enforced")?;
 
         println!("  {count} verifiers at {all} nodes, {} and {} ends one after the other", ended.len(), enforced.len());
         let of = |from: fn(&Ended) -> f64, slowest: bool| {

@@ -34,10 +34,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-/// How long a connection may take to be made.
+/// How long a group waits for a connection.
 const CONNECT: Duration = Duration::from_secs(2);
+/// How long a connection may take to be made. Longer than a group waits: it is there for one of the next.
+const MADE: Duration = Duration::from_secs(8);
 /// How long an answer may take. The server gives a statement up before that; later the way to it must be broken.
 const ANSWER: Duration = Duration::from_secs(10);
 /// Unused for so long, a connection is tried before it is trusted with a group.
@@ -159,6 +162,8 @@ pub(crate) struct Committer {
     /// Tells lookups what is under way.
     pub(crate) beat: watch::Sender<Option<Beat>>,
     pub(crate) db: Option<PgConnection>,
+    /// A connection that is being made, or was made and waits to be used.
+    pub(crate) making: Option<JoinHandle<Result<PgConnection, Fault>>>,
     /// Whether nothing was committed for a while, in which the connection may have died.
     pub(crate) quiet: bool,
 }
@@ -251,7 +256,7 @@ impl Committer {
         let before = self.told.ledger();
         let given = self.clock.given();
         let call = call(jobs, &before, given).map_err(|error| Broken::Failed(Fault::Row(error.to_string())))?;
-        let kept = self.db.is_some();
+        let kept = self.db.is_some() || self.making.is_some();
         let db = self.connected().await.map_err(Broken::Failed)?;
         let broken = match timeout(ANSWER, call.commit(db, &before, given, jobs.len())).await {
             Ok(Ok(answer)) => match answer {
@@ -293,19 +298,38 @@ impl Committer {
         self.quiet = false;
         let db = match kept {
             Some(db) => db,
-            None => {
-                let made = timeout(CONNECT, self.connect()).await;
-                made.map_err(|_| Fault::Row("PostgreSQL does not answer".into()))??
-            }
+            None => self.made().await?,
         };
         Ok(self.db.insert(db))
     }
 
-    async fn connect(&self) -> Result<PgConnection, Fault> {
-        let mut db = self.options.connect().await?;
-        open::check(&mut db, self.lose_data).await.map_err(|error| Fault::Row(error.to_string()))?;
-        Ok(db)
+    async fn made(&mut self) -> Result<PgConnection, Fault> {
+        let silent = || Fault::Row("PostgreSQL does not answer".into());
+        loop {
+            // One that waited for long may have died, or have failed long ago.
+            let before = self.making.as_ref().is_some_and(JoinHandle::is_finished);
+            let (options, lose_data) = (self.options.clone(), self.lose_data);
+            let making = self.making.get_or_insert_with(|| {
+                tokio::spawn(async move { timeout(MADE, connect(options, lose_data)).await.map_err(|_| silent())? })
+            });
+            let made = timeout(CONNECT, making).await.map_err(|_| silent())?;
+            self.making = None;
+            match made.map_err(|error| Fault::Row(error.to_string()))? {
+                Ok(mut db) if before => match timeout(CONNECT, db.ping()).await {
+                    Ok(Ok(())) => return Ok(db),
+                    _ => {}
+                },
+                Err(_) if before => {}
+                made => return made,
+            }
+        }
     }
+}
+
+async fn connect(options: PgConnectOptions, lose_data: bool) -> Result<PgConnection, Fault> {
+    let mut db = options.connect().await?;
+    open::check(&mut db, lose_data).await.map_err(|error| Fault::Row(error.to_string()))?;
+    Ok(db)
 }
 
 /// A group of nothing but refreshes has a call of its own.

@@ -7,6 +7,7 @@ mod opening;
 mod promises;
 mod refreshes;
 mod shapes;
+mod slow;
 mod support;
 mod together;
 mod two;
