@@ -10,4 +10,5 @@ mod policy;
 mod refresh;
 mod sign_in;
 mod throttle;
+mod upstream;
 mod world;
