@@ -1,6 +1,7 @@
 //! The settings of a running server, already checked. Where they come from is `server`'s business.
 use portcullis_domain::Rules;
 use portcullis_domain::keys::KeyRules;
+use portcullis_domain::receivers::QueueLimits;
 use portcullis_domain::retention::Retention;
 use portcullis_domain::session_limit::SessionLimit;
 use portcullis_outgoing::Allowed;
@@ -24,6 +25,8 @@ pub struct Settings {
     pub keys: KeySettings,
     /// Which addresses that are not public may be called.
     pub outgoing: Allowed,
+    /// How many messages may wait.
+    pub queues: QueueLimits,
     /// Other providers that people may sign in with.
     pub upstreams: Vec<UpstreamSettings>,
     /// What accounts may and how long things are kept.

@@ -23,6 +23,7 @@ pub(crate) const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0010_outbox.sql"),
     include_str!("migrations/0011_owners.sql"),
     include_str!("migrations/0012_upstream.sql"),
+    include_str!("migrations/0019_queues.sql"),
 ];
 
 /// What stands in the way of a migration.
@@ -149,6 +150,7 @@ mod tests {
         "353235ff29343c46",
         "c049a7c223dfa924",
         "9f46b98b80162429",
+        "a978f942d2af3baf",
     ];
 
     fn found(sql: &str) -> String {

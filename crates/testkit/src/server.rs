@@ -67,6 +67,7 @@ impl Default for Options {
             hashing,
             keys,
             outgoing,
+            queues: portcullis_domain::receivers::QueueLimits::default(),
             upstreams: vec![],
             policy,
             clients,

@@ -116,11 +116,10 @@ impl App {
         members: &Map<String, Value>,
         ip: Option<IpAddr>,
     ) -> Result<SelfRegistered, AppError> {
-        let trusted = matches!(self.settings().clients.registration, Registration::ByToken(_));
         let load = || async {
             let own = self.own_registration(id, token).await?;
             let has = |secret: &str| own.client.secret == Some(SecretString::new(secret).digest());
-            let read = registration::read_update(members.clone(), &own.client, has, trusted)?;
+            let read = registration::read_update(members.clone(), &own.client, has)?;
             let profile = self.checked_profile(read.kind, read.profile).map_err(in_words)?;
             Ok((Client { name: read.name, profile, ..own.client.clone() }, own.client))
         };

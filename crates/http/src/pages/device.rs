@@ -83,7 +83,7 @@ fn ask(ctx: &Ctx, caller: &Caller, asked: &DeviceQuestion) -> Result<Response, P
     let asks: Vec<_> = asked.scope.iter().map(|name| context! { name, words => words(name) }).collect();
     let (first, second) = asked.code.split_at(asked.code.len() / 2);
     let values = context! {
-        client => context! { name => client.name, uri => client.profile.client_uri },
+        client => context! { name => client.name, uri => client.profile.client_uri, stranger => client.profile.is_stranger() },
         who => context! { email => account.email, name => account.name },
         asks, offline => asked.scope.iter().any(|one| one == OFFLINE),
         code => asked.code, spelled => format!("{first}-{second}"), shown => shown_to(caller, asked),
