@@ -4,7 +4,7 @@ use portcullis_domain::keys::KeyRules;
 use portcullis_domain::receivers::QueueLimits;
 use portcullis_domain::retention::Retention;
 use portcullis_domain::session_limit::SessionLimit;
-use portcullis_outgoing::Allowed;
+use portcullis_outgoing::{Allowed, Authorities};
 use portcullis_wire::jws::Algorithm;
 use portcullis_wire::{Digest, Millis, SecretString};
 
@@ -25,6 +25,8 @@ pub struct Settings {
     pub keys: KeySettings,
     /// Which addresses that are not public may be called.
     pub outgoing: Allowed,
+    /// Which private authorities are trusted there, besides those that browsers trust.
+    pub outgoing_ca: Authorities,
     /// How many messages may wait.
     pub queues: QueueLimits,
     /// Other providers that people may sign in with.

@@ -22,6 +22,7 @@ fn due(clients: impl IntoIterator<Item = u128>) -> Vec<Message> {
         ip: None,
         created_at: Time(0),
         auth_time: Time(0),
+        amr: portcullis_domain::amr::Amr::default(),
         last_seen_at: Time(0),
         absolute_expires_at: Time(1_000),
         born: Rev(1),

@@ -362,6 +362,7 @@ async fn a_bound_token_is_exchanged_by_the_service_that_it_was_shown_to() {
     assert_eq!((told["token_type"].as_str(), told["scope"].as_str()), (Some("Bearer"), Some("openid read")));
     // Bound to the service's own key, if it shows one; never to the old token's.
     let own = Signer::es256();
-    let bound = exchange(&server, &service, &own, &pairs).await.expect(200).json();
+    let proof = proof_at(&server, &app, &own, "/oauth2/token").await;
+    let bound = call(&server, &service, "/oauth2/token", &pairs, &[&proof]).await.expect(200).json();
     assert_eq!(bound["token_type"], "DPoP");
 }
