@@ -244,7 +244,8 @@ async fn a_stranger_learns_nothing_of_others_tokens() {
     let server = server(Registration::Open).await;
     server.sign_up("ada@example.test").await;
     let cookie = server.page_sign_in("ada@example.test").await;
-    let made = register(&server, json!({ "redirect_uris": [REDIRECT], "scope": "openid" })).await.expect(201).json();
+    let body = json!({ "redirect_uris": [REDIRECT], "scope": "openid", "id_token_signed_response_alg": "ES256" });
+    let made = register(&server, body).await.expect(201).json();
     let stranger = Application { id: text(&made["client_id"]), secret: text(&made["client_secret"]) };
     let known = server.application("confidential", json!({})).await;
     let (theirs, own) =
