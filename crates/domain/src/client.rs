@@ -4,7 +4,7 @@
 //! application cannot know beforehand (RFC 8252 §7.3).
 use crate::model::{ClientKind, KeyPurpose};
 use crate::refused::OAuthError;
-use crate::{Refused, subject};
+use crate::{Refused, account, subject};
 use alloc::{
     borrow::ToOwned,
     format,
@@ -20,6 +20,8 @@ use serde::{Deserialize, Serialize};
 
 /// The most addresses in one list of a client.
 pub const MAX_URIS: usize = 32;
+/// The most contacts.
+pub const MAX_CONTACTS: usize = 16;
 /// The longest address.
 pub const MAX_URI: usize = 1024;
 /// The most scopes, and the most resources, of a client.
@@ -181,6 +183,15 @@ pub struct Profile {
     /// Where its home page is, for the people that it asks.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client_uri: Option<String>,
+    /// What it does with what it learns, for the same people.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub policy_uri: Option<String>,
+    /// On which terms it serves, for the same people.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tos_uri: Option<String>,
+    /// Who answers for it, for the operator.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub contacts: Vec<String>,
     /// The account that it acts as when it acts for itself; made with the client.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub service_account: Option<AccountId>,
@@ -220,6 +231,9 @@ impl Profile {
         "frontchannel_logout_session_required",
         "global_token_revocation",
         "client_uri",
+        "policy_uri",
+        "tos_uri",
+        "contacts",
         "vouched",
     ];
 
@@ -349,6 +363,8 @@ impl Profile {
             ("jwks_uri", &self.jwks_uri),
             ("sector_identifier_uri", &self.sector_identifier_uri),
             ("client_uri", &self.client_uri),
+            ("policy_uri", &self.policy_uri),
+            ("tos_uri", &self.tos_uri),
         ];
         for (field, uri) in single {
             let Some(uri) = uri else { continue };
@@ -376,6 +392,12 @@ impl Profile {
         }
         if let Some(first_party) = self.scopes.iter().find(|scope| matches!(scope.as_str(), "account" | "admin")) {
             return Err(wrong("scopes", &format!("{first_party:?} is the built-in client's")));
+        }
+        if self.contacts.len() > MAX_CONTACTS {
+            return Err(wrong("contacts", &format!("there are at most {MAX_CONTACTS} contacts")));
+        }
+        for contact in &self.contacts {
+            account::check_text("contacts", contact)?;
         }
         let by_key = self.token_endpoint_auth_method == AuthMethod::PrivateKeyJwt;
         match (kind, self.token_endpoint_auth_method) {

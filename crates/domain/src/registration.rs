@@ -20,7 +20,7 @@ use portcullis_wire::Digest;
 use serde_json::{Map, Value};
 
 /// Members that mean the same here and there.
-const SAME: [&str; 14] = [
+const SAME: [&str; 17] = [
     "redirect_uris",
     "post_logout_redirect_uris",
     "grant_types",
@@ -35,6 +35,9 @@ const SAME: [&str; 14] = [
     "backchannel_logout_uri",
     "backchannel_logout_session_required",
     "client_uri",
+    "policy_uri",
+    "tos_uri",
+    "contacts",
 ];
 /// And those of front-channel logout.
 const FRONT: [&str; 2] = ["frontchannel_logout_uri", "frontchannel_logout_session_required"];

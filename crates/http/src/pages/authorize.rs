@@ -209,7 +209,7 @@ fn ask(ctx: &Ctx, read: &Read, caller: &Caller, view: &AppView, scope: &[String]
     let account = &caller.view.account;
     let asks: Vec<_> = scope.iter().map(|name| context! { name, words => words(name) }).collect();
     let values = context! {
-        client => context! { name => view.client.name, uri => view.client.profile.client_uri, stranger => view.client.profile.is_stranger() },
+        client => about(&view.client),
         who => context! { email => account.email, name => account.name },
         asks, host, offline => scope.iter().any(|one| one == OFFLINE),
         request => marked(ctx, read), shown => shown_to(ctx, read, caller, view),
@@ -217,6 +217,14 @@ fn ask(ctx: &Ctx, read: &Read, caller: &Caller, view: &AppView, scope: &[String]
     let mut response = page(ctx, StatusCode::OK, "consent.html", values)?;
     let_forms_lead_on(response.headers_mut());
     Ok(response)
+}
+
+/// What is shown of a client that asks. Nothing of it is loaded; its links tell nobody where they were. Those of a stranger are not shown.
+pub(super) fn about(client: &Client) -> minijinja::Value {
+    let (profile, stranger) = (&client.profile, client.profile.is_stranger());
+    let link = |uri: &Option<String>| uri.clone().filter(|_| !stranger);
+    let (uri, policy, terms) = (link(&profile.client_uri), link(&profile.policy_uri), link(&profile.tos_uri));
+    context! { name => client.name, uri, policy, terms, stranger }
 }
 
 /// A scope in words; those of a client's own have none.

@@ -53,7 +53,7 @@ async fn a_client_registers_signs_people_in_and_is_deleted() {
         &server,
         json!({
             "client_name": "A stranger", "redirect_uris": [REDIRECT], "grant_types": ["authorization_code", "refresh_token"],
-            "scope": "openid offline_access", "contacts": ["a@example.org"], "consent": "implied", "application_type": "web",
+            "scope": "openid offline_access", "contacts": ["a@example.org"], "logo_uri": "https://a.example/l.png", "consent": "implied", "application_type": "web",
         }),
     )
     .await
@@ -66,7 +66,8 @@ async fn a_client_registers_signs_people_in_and_is_deleted() {
     );
     assert_eq!((&made["client_secret_expires_at"], &made["response_types"]), (&json!(0), &json!(["code"])));
     assert!(made["client_id_issued_at"].is_i64());
-    for left_out in ["contacts", "consent", "registration", "deleted", "resources"] {
+    assert_eq!(made["contacts"], json!(["a@example.org"]));
+    for left_out in ["logo_uri", "consent", "registration", "deleted", "resources"] {
         assert_eq!(made.get(left_out), None, "{left_out}");
     }
     let (path, token) = managed(&server, &made);
