@@ -97,6 +97,11 @@ fn text(ctx: &Ctx) -> String {
             "Attempts to sign in whose password was not looked at, because a budget for guesses was used up.",
             read(&counts.attempts_throttled),
         ),
+        (
+            "sign_ups_throttled",
+            "Sign-ups refused with 503, because a budget of their part of the network was used up.",
+            read(&counts.sign_ups_throttled),
+        ),
         ("refreshes", "Refreshes answered.", read(&counts.refreshes)),
         ("refreshes_refused", "Refreshes refused.", read(&counts.refreshes_refused)),
         ("refresh_reuses", "Refresh tokens that only a copy explains.", read(&counts.thefts)),
@@ -115,6 +120,11 @@ fn text(ctx: &Ctx) -> String {
             "tickets_pruned",
             "Codes and proofs that can be used once, deleted some time after their end.",
             read(&counts.tickets_pruned),
+        ),
+        (
+            "grants_pruned",
+            "Grants deleted that had ended under sessions that go on.",
+            read(&counts.grants_pruned),
         ),
         ("events_pruned", "Audit records deleted because of their age.", read(&counts.events_pruned)),
         ("addresses_forgotten", "Addresses deleted because of their age.", read(&counts.addresses_forgotten)),

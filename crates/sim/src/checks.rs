@@ -156,6 +156,16 @@ impl World {
         if fact.claims.expires_at() > horizon {
             return self.violate("I16", format!("a token lives until {}, beyond {horizon}", fact.claims.expires_at()));
         }
+        // I12: an application under a browser's session is not the person at it; its tokens end with the session at the latest.
+        let above = self.disk.durable.load_session(fact.session, now);
+        if let Some(view) = above.filter(|view| !view.session.is_used_by(fact.claims.client_id)) {
+            let idle_end = view.used_at().plus(self.settings.rules.idle_ttl);
+            if fact.claims.expires_at() > idle_end {
+                let (session, exp) = (fact.session, fact.claims.expires_at());
+                let detail = format!("an application's token of {session} lives until {exp}, the session idles out at {idle_end}");
+                return self.violate("I12", detail);
+            }
+        }
         // I7 (and I1): no path leads from before an end to a token after it.
         let passed = self.truth.acts.iter().find(|act| act.was_passed_by(&fact));
         if let Some(act) = passed {
@@ -322,7 +332,7 @@ impl World {
             }
             Refused::RefreshExpired => {
                 self.counts.add("sessions expired");
-                let used = family.handed_at.max(family.made_at).max(view.session.last_seen_at);
+                let used = view.used_at();
                 now < used.plus(rules.idle_ttl) && now.plus(1000) < view.session.absolute_expires_at
             }
             Refused::SessionEnded { .. } => {

@@ -13,7 +13,7 @@ use http::StatusCode;
 use minijinja::context;
 use portcullis_app::{AppError, Caller};
 use portcullis_domain::Refused;
-use portcullis_domain::authorize::{self, Asked, Objection, Request, Step};
+use portcullis_domain::authorize::{self, Asked, Hinted, Objection, Request, Step};
 use portcullis_domain::client::OFFLINE;
 use portcullis_domain::model::{Client, ClientKind};
 use portcullis_domain::pushed;
@@ -53,7 +53,11 @@ pub(super) async fn show(ctx: Ctx) -> Result<Response, Problem> {
     match (step(&ctx, &read, view.as_ref()), caller, view) {
         (Step::Grant, Some(caller), _) => finish(&ctx, &read, &caller, false).await,
         (Step::Ask(scope), Some(caller), Some(view)) => ask(&ctx, &read, &caller, &view, &scope),
-        (Step::Refuse(error), ..) => Ok(back(&ctx, &read.asked, Reply::Error(error, "nothing could be shown".into()))),
+        (Step::Refuse(error), ..) => {
+            let quiet = read.asked.prompt.none;
+            let words = if quiet { "nothing could be shown" } else { "somebody else signed in than who is meant" };
+            Ok(back(&ctx, &read.asked, Reply::Error(error, words.into())))
+        }
         _ => Ok(to_sign_in(&ctx, &read)),
     }
 }
@@ -72,7 +76,10 @@ pub(super) async fn by_form(body: FormBytes) -> Result<Response, Problem> {
 
 /// What must happen first.
 fn step(ctx: &Ctx, read: &Read, view: Option<&AppView>) -> Step {
-    let hinted = read.asked.id_token_hint.as_deref().and_then(|hint| ctx.app().hinted_account(hint));
+    let hinted = match read.asked.id_token_hint.as_deref() {
+        None => Hinted::Nobody,
+        Some(hint) => ctx.app().hinted_account(hint).map_or(Hinted::Unknown, Hinted::Account),
+    };
     let first_seen = read.seen.as_deref().and_then(|mark| ctx.app().when_first_seen(&read.query, mark));
     authorize::next(&read.asked, view, first_seen, hinted)
 }
