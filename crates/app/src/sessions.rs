@@ -322,14 +322,20 @@ impl App {
                 let mut decision = match &proving {
                     Some((proving, _)) => {
                         let Decision { outcome, changes } = prove_again(view, matches, proving, rules, chance);
-                        Decision { outcome: outcome.map(|()| Signed::Again(Box::new(proving.session.clone()))), changes }
+                        Decision {
+                            outcome: outcome.map(|()| Signed::Again(Box::new(proving.session.clone()))),
+                            changes,
+                        }
                     }
                     None => {
                         let mut decision = sign_in(view, matches, &request, rules, keys.mac(), chance);
                         if let Some(limit) = limit {
                             decision = session_limit::apply(decision, &live, limit, rules.idle_ttl, chance);
                         }
-                        Decision { outcome: decision.outcome.map(|issued| Signed::In(Box::new(issued))), changes: decision.changes }
+                        Decision {
+                            outcome: decision.outcome.map(|issued| Signed::In(Box::new(issued))),
+                            changes: decision.changes,
+                        }
                     }
                 };
                 if decision.outcome.is_ok() {

@@ -79,7 +79,12 @@ pub fn apply(
         steps.extend(end.steps);
         events.extend(end.events);
     }
-    decision.changes.expects.push(Expect::LiveSessions { account, counted: Counted::SignIns, besides: ending, at_most });
+    decision.changes.expects.push(Expect::LiveSessions {
+        account,
+        counted: Counted::SignIns,
+        besides: ending,
+        at_most,
+    });
     // The ends first: their records are what is found under their revs.
     steps.append(&mut decision.changes.steps);
     events.append(&mut decision.changes.events);

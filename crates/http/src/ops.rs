@@ -121,11 +121,7 @@ fn text(ctx: &Ctx) -> String {
             "Codes and proofs that can be used once, deleted some time after their end.",
             read(&counts.tickets_pruned),
         ),
-        (
-            "grants_pruned",
-            "Grants deleted that had ended under sessions that go on.",
-            read(&counts.grants_pruned),
-        ),
+        ("grants_pruned", "Grants deleted that had ended under sessions that go on.", read(&counts.grants_pruned)),
         ("events_pruned", "Audit records deleted because of their age.", read(&counts.events_pruned)),
         ("addresses_forgotten", "Addresses deleted because of their age.", read(&counts.addresses_forgotten)),
         ("accounts_due", "Blocks that lifted themselves, and deletions that became final.", read(&counts.accounts_due)),

@@ -162,7 +162,9 @@ impl World {
             let idle_end = view.used_at().plus(self.settings.rules.idle_ttl);
             if fact.claims.expires_at() > idle_end {
                 let (session, exp) = (fact.session, fact.claims.expires_at());
-                let detail = format!("an application's token of {session} lives until {exp}, the session idles out at {idle_end}");
+                let detail = format!(
+                    "an application's token of {session} lives until {exp}, the session idles out at {idle_end}"
+                );
                 return self.violate("I12", detail);
             }
         }

@@ -68,7 +68,8 @@ impl World {
         let signs_in = |step: &Change| matches!(step, Change::InsertSession(row) if row.client.is_none());
         if changes.steps.iter().any(signs_in) {
             let view = |session: &SessionId| self.disk.durable.load_session(*session, Time::ZERO);
-            let theirs = |(session, _): &&(SessionId, AccountId)| view(session).is_some_and(|v| v.session.client.is_some());
+            let theirs =
+                |(session, _): &&(SessionId, AccountId)| view(session).is_some_and(|v| v.session.client.is_some());
             if let Some((session, _)) = ends.iter().find(theirs) {
                 return self.violate("I11", format!("{session} of an application ended to make room for a sign-in"));
             }

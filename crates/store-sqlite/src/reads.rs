@@ -81,17 +81,8 @@ fn refresh_view(cells: &mut Cells<'_, '_>, standing: &mass::Rules, now: Time) ->
     let refreshed_at = cells.time_if()?;
     let meta = Meta::read(cells)?;
     let (stamp, standing) = (meta.stamp(now), standing.clone());
-    let view = RefreshView {
-        stamp,
-        grant,
-        session,
-        account,
-        client_cut,
-        client_disabled,
-        access_ttl,
-        refreshed_at,
-        standing,
-    };
+    let view =
+        RefreshView { stamp, grant, session, account, client_cut, client_disabled, access_ttl, refreshed_at, standing };
     Ok((view, meta.standing))
 }
 

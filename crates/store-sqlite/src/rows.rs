@@ -5,7 +5,8 @@ use portcullis_domain::changes::BoundRow;
 use portcullis_domain::event::{EventKind, NewEvent};
 use portcullis_domain::family::Family;
 use portcullis_domain::model::{
-    Account, Block, Client, ClientKind, Consent, Ended, Grant, Instance, Key, KeyPurpose, OldCookie, Session, SessionKind, Status,
+    Account, Block, Client, ClientKind, Consent, Ended, Grant, Instance, Key, KeyPurpose, OldCookie, Session,
+    SessionKind, Status,
 };
 use portcullis_domain::ticket::{Ticket, TicketKind, Used};
 use portcullis_domain::view::Stamp;

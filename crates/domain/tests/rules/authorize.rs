@@ -168,7 +168,10 @@ fn what_must_happen_first() {
     assert_eq!(next(&again, Some(&known), Some(START), Hinted::Nobody), Step::Grant, "it came after");
     // Somebody else is meant.
     assert_eq!(next(&asked(), Some(&known), None, Hinted::Account(AccountId::from_bits(9))), Step::SignIn);
-    assert_eq!(next(&quiet, Some(&known), None, Hinted::Account(AccountId::from_bits(9))), refuse(OAuthError::LoginRequired));
+    assert_eq!(
+        next(&quiet, Some(&known), None, Hinted::Account(AccountId::from_bits(9))),
+        refuse(OAuthError::LoginRequired)
+    );
     assert_eq!(next(&quiet, Some(&known), None, Hinted::Account(AccountId::from_bits(1))), Step::Grant);
     // Who was asked to sign in and did so as somebody else is not asked for ever: the client is told.
     let other = Hinted::Account(AccountId::from_bits(9));
@@ -285,11 +288,9 @@ fn an_application_that_keeps_its_access_gets_a_session_of_its_own() {
 /// at once. What goes under a session that is there has nothing to do with it.
 #[test]
 fn a_session_of_its_own_is_not_born_below_a_rule_that_was_worked_off() {
-    for (scope, born_above, gives) in [
-        ("offline_access openid", false, false),
-        ("offline_access openid", true, true),
-        ("openid read", false, true),
-    ] {
+    for (scope, born_above, gives) in
+        [("offline_access openid", false, false), ("offline_access openid", true, true), ("openid read", false, true)]
+    {
         let mut view = later(code(START, scope), 1);
         view.stamp.worked_off = if born_above { view.ticket.born } else { Rev(view.ticket.born.0 + 1) };
         let decision = redeem(&view, None, &[], &shown(), &rules(), &key(), &mut Seeded(6));

@@ -29,8 +29,7 @@ fn write(row: &mut Session, step: Change) {
 /// A proof by who shows the cookie with this secret; the secret that they get.
 fn prove(row: &mut Session, secret: &[u8; 32], now: Time) -> [u8; 32] {
     let next = next_secret(&key(), row.id, secret);
-    let proving =
-        Proving { session: row.clone(), shown: Digest::of(secret), next: Digest::of(&next), ip: None };
+    let proving = Proving { session: row.clone(), shown: Digest::of(secret), next: Digest::of(&next), ip: None };
     let seen = SignInView { stamp: stamp(now), account: Some(account()), client_cut: Cut::default() };
     let decision = prove_again(&seen, true, &proving, &rules(), &mut Seeded(1));
     decision.outcome.unwrap();
@@ -82,7 +81,11 @@ fn nothing_else_opens_a_page() {
         assert_eq!(page(&mut other, &[1; 32], START), None, "{kind:?}");
     }
     let other = portcullis_domain::family::MacKey { id: key().id, bytes: portcullis_wire::SecretBytes::new([8u8; 32]) };
-    assert_ne!(next_secret(&key(), row.id, &[1; 32]), next_secret(&other, row.id, &[1; 32]), "nobody without the key derives it");
+    assert_ne!(
+        next_secret(&key(), row.id, &[1; 32]),
+        next_secret(&other, row.id, &[1; 32]),
+        "nobody without the key derives it"
+    );
     let next = next_secret(&key(), row.id, &[1; 32]);
     assert_ne!(next[..16], next[16..]);
 }

@@ -265,7 +265,8 @@ async fn a_sign_in_at_the_limit_ends_no_application_and_no_key() {
     let mut keys = Vec::new();
     for name in ["one", "two"] {
         let body = json!({ "name": name, "scopes": ["read"] });
-        let made = server.client.post("/v1/me/api-keys").bearer(&phone.access).json(&body).send().await.expect(201).json();
+        let made =
+            server.client.post("/v1/me/api-keys").bearer(&phone.access).json(&body).send().await.expect(201).json();
         keys.push(made["key"].as_str().unwrap().to_owned());
     }
     // Two sign-ins beside five that are none: there was room for the second, and the third ends the first.

@@ -9,7 +9,9 @@ use portcullis_domain::family::Family;
 use portcullis_domain::kernel;
 use portcullis_domain::model::{Instance, OldCookie, Status};
 use portcullis_domain::ticket::Used;
-use portcullis_wire::{AccountId, Digest, Entry, Epoch, GrantId, KeyId, Rev, SecretBytes, SessionId, Target, Time, Verb};
+use portcullis_wire::{
+    AccountId, Digest, Entry, Epoch, GrantId, KeyId, Rev, SecretBytes, SessionId, Target, Time, Verb,
+};
 use rusqlite::{Params, params};
 
 pub(super) fn apply(act: &mut Act<'_>, step: &Change) -> Result<(), Stop> {

@@ -4,8 +4,8 @@ use crate::EventFilter;
 use portcullis_domain::changes::{Change, Changes, Conflict, Counted, Expect};
 use portcullis_domain::event::EventKind;
 use portcullis_domain::model::{Block, OldCookie, Session, SessionKind, Status};
-use portcullis_domain::ticket::{self, Ticket, TicketKind};
 use portcullis_domain::retention::Retention;
+use portcullis_domain::ticket::{self, Ticket, TicketKind};
 use portcullis_wire::{AccountId, Digest, Epoch, Rev, SessionId, Target};
 
 const KEEP: Retention = Retention { ended: 1_000, addresses: 500, events: None, idle_ttl: 50_000 };
@@ -177,7 +177,8 @@ pub(super) fn live_sessions_are_counted_under_the_lock(backend: &dyn Backend) {
 pub(super) fn sessions_are_counted_by_kind(backend: &dyn Backend) {
     let (w, ada, ..) = World::peopled(backend); // with one sign-in
     let app = w.new_client(portcullis_domain::model::ClientKind::Public).id;
-    let of = |kind, client| Session { kind, client, ..session(SessionId::from_bits(w.bits()), ada.id, w.now(), Rev::ZERO) };
+    let of =
+        |kind, client| Session { kind, client, ..session(SessionId::from_bits(w.bits()), ada.id, w.now(), Rev::ZERO) };
     w.ok([
         Change::InsertSession(of(SessionKind::Browser, None)),
         Change::InsertSession(of(SessionKind::Connected, Some(app))),
@@ -186,7 +187,8 @@ pub(super) fn sessions_are_counted_by_kind(backend: &dyn Backend) {
         Change::InsertSession(of(SessionKind::ApiKey, None)),
     ]);
     for (counted, most) in [(Counted::All, 6), (Counted::SignIns, 2), (Counted::ApiKeys, 2)] {
-        let holds = |at_most| w.expects(Expect::LiveSessions { account: ada.id, counted, besides: vec![], at_most }, None);
+        let holds =
+            |at_most| w.expects(Expect::LiveSessions { account: ada.id, counted, besides: vec![], at_most }, None);
         assert_eq!((holds(most), holds(most - 1)), (Ok(()), Err(Conflict::Moved)), "{counted:?}");
     }
 }
@@ -229,7 +231,8 @@ pub(super) fn a_session_idles_by_its_own_clients_use(backend: &dyn Backend) {
     // An application's own session is its own.
     let app = w.new_client(portcullis_domain::model::ClientKind::Public).id;
     let kind = SessionKind::Connected;
-    let connected = Session { kind, client: Some(app), ..session(SessionId::from_bits(w.bits()), ses.account, START, Rev::ZERO) };
+    let connected =
+        Session { kind, client: Some(app), ..session(SessionId::from_bits(w.bits()), ses.account, START, Rev::ZERO) };
     w.ok([Change::InsertSession(connected.clone())]);
     let grant = w.new_grant_of(connected.id, app);
     handed(grant, START.plus(9_000));
@@ -265,12 +268,10 @@ pub(super) fn tickets_of_a_session_are_crowded_out_oldest_first(backend: &dyn Ba
     for ticket in &all[..4] {
         w.ok([Change::UseTicket { ticket: *ticket, at: START, grant: None }]);
     }
-    let crowd = |open, used| {
-        w.ok([Change::CrowdOutTickets { session: ses.id, kind: TicketKind::Code, open, used }]).pruned
-    };
-    let there = |ids: &[Digest]| {
-        ids.iter().map(|id| wait(w.store.load_ticket(*id)).unwrap().is_some()).collect::<Vec<_>>()
-    };
+    let crowd =
+        |open, used| w.ok([Change::CrowdOutTickets { session: ses.id, kind: TicketKind::Code, open, used }]).pruned;
+    let there =
+        |ids: &[Digest]| ids.iter().map(|id| wait(w.store.load_ticket(*id)).unwrap().is_some()).collect::<Vec<_>>();
     assert_eq!(crowd(4, 4), 0);
     assert_eq!(crowd(1, 3), 4, "three of the open ones, one of the used ones");
     assert_eq!(there(&all), [false, true, true, true, false, false, false, true]);

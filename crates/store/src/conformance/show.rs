@@ -125,17 +125,8 @@ fn show_grant(grant: &Grant) -> String {
 }
 
 fn show_refresh(view: &RefreshView) -> String {
-    let RefreshView {
-        stamp,
-        grant,
-        session,
-        account,
-        client_cut,
-        client_disabled,
-        access_ttl,
-        refreshed_at,
-        standing,
-    } = view;
+    let RefreshView { stamp, grant, session, account, client_cut, client_disabled, access_ttl, refreshed_at, standing } =
+        view;
     let of_client = (client_cut, client_disabled, access_ttl);
     let above = format!("{session:?} {account:?} {refreshed_at:?}");
     format!("{stamp:?} {} {above} {of_client:?} {standing:?}", show_grant(grant))

@@ -95,7 +95,11 @@ async fn a_token_of_an_application_opens_no_account() {
     let hint =
         server.authorize(&app, &cookie, &[("id_token_hint", token), ("prompt", "none"), ("scope", "openid")]).await;
     let place = hint.expect(303).header("location").to_owned();
-    assert_eq!(parameter(&place, "error").as_deref(), Some("login_required"), "what is no ID token hints at nobody known");
+    assert_eq!(
+        parameter(&place, "error").as_deref(),
+        Some("login_required"),
+        "what is no ID token hints at nobody known"
+    );
     // The refresh token is the application's: the sign-in's own endpoint does not take it, and ends nothing.
     let body = json!({ "refresh_token": tokens["refresh_token"] });
     server.client.post("/v1/sessions/refresh").json(&body).send().await.expect_problem("refresh_invalid");

@@ -179,7 +179,11 @@ async fn a_proof_brings_another_cookie_and_the_old_one_gains_nothing() {
     assert_ne!(second, first);
     assert_eq!(two.cookie("__Host-portcullis_session").as_ref(), Some(&second));
     server.advance(5_000);
-    assert_eq!((asks(&first, &quiet).await, asks(&first, &fresh).await), (granted.clone(), refused.clone()), "not by it");
+    assert_eq!(
+        (asks(&first, &quiet).await, asks(&first, &fresh).await),
+        (granted.clone(), refused.clone()),
+        "not by it"
+    );
     assert_eq!(proof().await.cookie("__Host-portcullis_session").as_ref(), Some(&second));
     // The new one is shown: the old one is taken for what is on its way, and then it is nobody's.
     assert_eq!(asks(&second, &fresh).await, granted);
@@ -188,7 +192,11 @@ async fn a_proof_brings_another_cookie_and_the_old_one_gains_nothing() {
     server.advance(1_000);
     assert_eq!((asks(&first, &quiet).await, asks(&second, &fresh).await), (refused, granted));
     let page = server.client.get("/account/devices").header("cookie", format!("__Host-portcullis_session={first}"));
-    assert_eq!(page.send().await.expect(303).cookie("__Host-portcullis_session"), None, "it is not cleared: it may be replaced");
+    assert_eq!(
+        page.send().await.expect(303).cookie("__Host-portcullis_session"),
+        None,
+        "it is not cleared: it may be replaced"
+    );
     // It is the same session all the while.
     let phone = server.sign_in(ADA).await;
     let listed = server.client.get("/v1/me/sessions").bearer(&phone.access).send().await.expect(200).json();
@@ -219,16 +227,19 @@ async fn a_hint_at_somebody_else_signs_nobody_in_silently() {
         let wanted = (!granted).then(|| "login_required".to_owned());
         assert_eq!((code(&answer).is_some(), error(&answer)), (granted, wanted), "{hint}");
         let shown = server.authorize(&app, cookie, &[("id_token_hint", hint)]).await.expect(303);
-        assert_eq!((code(&shown).is_some(), shown.header("location").starts_with("/sign-in?again=1")), (granted, !granted));
+        assert_eq!(
+            (code(&shown).is_some(), shown.header("location").starts_with("/sign-in?again=1")),
+            (granted, !granted)
+        );
     }
     // Asked to sign in, Eve does so as herself: the client is told, and she is not asked for ever.
-    let asked = server.authorize(&app, &eve, &[("id_token_hint", hint)]).await.expect(303).header("location").to_owned();
+    let asked =
+        server.authorize(&app, &eve, &[("id_token_hint", hint)]).await.expect(303).header("location").to_owned();
     server.advance(1_000);
     let as_eve = server.page_sign_in("eve@example.test").await;
     let on = parameter(&asked, "return_to").unwrap();
-    let go_on = |cookie: String| {
-        server.client.get(&*on).header("cookie", format!("__Host-portcullis_session={cookie}")).send()
-    };
+    let go_on =
+        |cookie: String| server.client.get(&*on).header("cookie", format!("__Host-portcullis_session={cookie}")).send();
     let told = go_on(as_eve).await.expect(303);
     assert_eq!((error(&told).as_deref(), code(&told)), (Some("login_required"), None));
     // As Ada, who is meant.

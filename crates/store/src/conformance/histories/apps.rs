@@ -68,7 +68,8 @@ impl Dice {
             7 if self.one_in(2) => Change::SetAuthTime { session: self.session(), at: self.time(now) },
             7 => {
                 let digest = Digest::of(b"cookie");
-                let old = self.one_in(2).then(|| OldCookie { digest, auth_time: self.time(now), until: self.time(now) });
+                let old =
+                    self.one_in(2).then(|| OldCookie { digest, auth_time: self.time(now), until: self.time(now) });
                 Change::SetCookie { session: self.session(), before: digest, cookie: digest, old }
             }
             8 => {
