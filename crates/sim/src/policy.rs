@@ -159,14 +159,16 @@ impl World {
         self.counts.add("refresh tokens of forgotten sessions");
         let grant = presented.grant();
         let tokens = self.truth.tokens.iter().filter(|token| token.grant == grant);
-        let (mut last_left, mut lives) = (0, false);
+        let (mut last_left, mut lives, mut goes_on) = (0, false, false);
         for token in tokens {
             last_left = last_left.max(token.left);
             lives |= self.lives_by_rule(token);
+            goes_on |= self.disk.durable.load_session(token.session, Time::ZERO).is_some();
         }
         let kept = self.settings.policy.keep.ended;
         // By true time, as far as the database's clock was not set.
-        let too_soon = self.now - last_left + self.database.forwarded() < kept;
+        // A grant that ended under a session that goes on is kept as long as the log names it, and no time is promised.
+        let too_soon = !goes_on && self.now - last_left + self.database.forwarded() < kept;
         if lives || too_soon {
             let detail =
                 format!("the session of {grant} is forgotten; a token of it lives: {lives}, too soon: {too_soon}");
