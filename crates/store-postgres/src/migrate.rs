@@ -23,7 +23,7 @@ pub(crate) const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0010_outbox.sql"),
     include_str!("migrations/0011_owners.sql"),
     include_str!("migrations/0012_upstream.sql"),
-    include_str!("migrations/0014_sessions.sql"),
+    include_str!("migrations/0013_sessions.sql"),
 ];
 
 /// What stands in the way of a migration.
@@ -150,6 +150,7 @@ mod tests {
         "353235ff29343c46",
         "c049a7c223dfa924",
         "9f46b98b80162429",
+        "2aa1a6f5692481a9",
     ];
 
     fn found(sql: &str) -> String {

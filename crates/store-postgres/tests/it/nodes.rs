@@ -103,7 +103,7 @@ async fn sign_in(store: &PostgresStore, email: &str, limit: Option<u64>) -> Resu
     let mut expects = vec![E::Unborn { account, client: ClientId::FIRST_PARTY, born, under: None }];
     expects.extend(limit.map(|at_most| E::LiveSessions {
         account,
-        counted: Counted::All,
+        counted: portcullis_domain::changes::Counted::All,
         besides: Vec::new(),
         at_most,
     }));
@@ -330,7 +330,7 @@ fn the_last_place_is_taken_once() {
                 let mut changes = new_session(ada.id, Rev::ZERO).0;
                 changes.expects.push(E::LiveSessions {
                     account: ada.id,
-                    counted: Counted::All,
+                    counted: portcullis_domain::changes::Counted::All,
                     besides: Vec::new(),
                     at_most: 0,
                 });
