@@ -4,6 +4,7 @@
 //! to who gave the right password (I15). The session is `born` at the head of the view that the password was loaded with, and
 //! the commit checks that no cut above has passed since (I7): a sign-in in flight dies with "log out everywhere" or a block,
 //! and no token leaves before that commit.
+use crate::amr::Amr;
 use crate::changes::{Changes, Expect};
 use crate::event::{Actor, EventKind, NewEvent};
 use crate::family::{Family, MacKey};
@@ -107,7 +108,7 @@ pub fn prove_again(
             Expect::Alive { session, role: None },
             Expect::PasswordVersion { account: account.id, version: account.password_version },
         ],
-        steps: proven(proving, now, now, rules),
+        steps: proven(proving, now, now, &Amr::default(), rules),
         events: vec![event],
         ..Changes::default()
     };
@@ -115,9 +116,10 @@ pub fn prove_again(
 }
 
 /// What a proof at `at` writes: the younger `auth_time`, and the cookie in its place.
-pub(crate) fn proven(proving: &Proving, at: Time, now: Time, rules: &Rules) -> Vec<Change> {
+pub(crate) fn proven(proving: &Proving, at: Time, now: Time, amr: &Amr, rules: &Rules) -> Vec<Change> {
     let cookie = page_cookie::rotate(&proving.session, proving.shown, proving.next, now, rules);
-    cookie.into_iter().chain([Change::SetAuthTime { session: proving.session.id, at }]).collect()
+    let proof = Change::SetAuthTime { session: proving.session.id, at, amr: amr.clone() };
+    cookie.into_iter().chain([proof]).collect()
 }
 
 /// Decides a sign-in. `password_matches` is the outcome of comparing the given password with `view.account`'s hash, `false`
@@ -165,6 +167,7 @@ pub(crate) fn started(
         ip: request.ip,
         created_at: now,
         auth_time: now,
+        amr: Amr::default(),
         last_seen_at: now,
         absolute_expires_at: now.plus(rules.absolute_ttl),
         born,

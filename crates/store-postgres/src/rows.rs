@@ -1,6 +1,7 @@
 //! Rows as domain types. Each type has its column list, in the order in which its reader takes the columns.
 use crate::cells::{Cells, Fault};
 use portcullis_domain::Cut;
+use portcullis_domain::amr::Amr;
 use portcullis_domain::changes::BoundRow;
 use portcullis_domain::event::{EventKind, NewEvent};
 use portcullis_domain::family::Family;
@@ -102,7 +103,7 @@ fn status(cells: &mut Cells<'_>) -> Result<Status, Fault> {
 macro_rules! session_columns {
     () => {
         "s.id, s.account, s.kind, s.device_name, s.agent, s.ip, s.created_at, s.auth_time, s.last_seen_at, \
-         s.absolute_expires_at, s.born, s.epoch, s.cookie, s.ended_rev, s.ended_reason, s.ended_at, s.client, \
+         s.absolute_expires_at, s.born, s.epoch, s.cookie, s.ended_rev, s.ended_reason, s.ended_at, s.client, s.amr, \
          s.old_cookie, s.old_auth_time, s.old_until"
     };
 }
@@ -129,6 +130,7 @@ pub(crate) fn session(cells: &mut Cells<'_>) -> Result<Session, Fault> {
             _ => return Err(cells.wrong("ended has only some of its three columns")),
         },
         client: cells.id_if()?,
+        amr: Amr::read(cells.text_if()?),
         old_cookie: match (cells.digest_if()?, cells.time_if()?, cells.time_if()?) {
             (Some(digest), Some(auth_time), Some(until)) => Some(OldCookie { digest, auth_time, until }),
             (None, None, None) => None,

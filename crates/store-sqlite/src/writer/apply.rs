@@ -93,9 +93,11 @@ pub(super) fn apply(act: &mut Act<'_>, step: &Change) -> Result<(), Stop> {
         Change::WithdrawConsent { account, client, generation } => {
             apps::withdraw_consent(act, *account, *client, *generation)
         }
-        Change::SetAuthTime { session, at } => {
-            must_change(act, "UPDATE sessions SET auth_time = ?2 WHERE id = ?1", params![session.blob(), at.0])
-        }
+        Change::SetAuthTime { session, at, amr } => must_change(
+            act,
+            "UPDATE sessions SET auth_time = ?2, amr = ?3 WHERE id = ?1",
+            params![session.blob(), at.0, amr.kept()],
+        ),
         Change::SetCookie { session, before, cookie, old } => set_cookie(act, *session, *before, *cookie, *old),
         Change::CrowdOutTickets { session, kind, open, used } => {
             act.pruned += prune::crowded_out(act.db, *session, *kind, *open, *used)?;
