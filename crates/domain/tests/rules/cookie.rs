@@ -18,7 +18,7 @@ fn write(row: &mut Session, step: Change) {
             assert_eq!((session, Some(before)), (row.id, row.cookie), "what it expects");
             (row.cookie, row.old_cookie) = (Some(cookie), old);
         }
-        Change::SetAuthTime { session, at } => {
+        Change::SetAuthTime { session, at, .. } => {
             assert_eq!(session, row.id);
             row.auth_time = at;
         }
@@ -62,7 +62,7 @@ fn a_proof_is_the_new_cookies_alone() {
     // Once the new one was shown, the old one has a moment for what is on its way, and no more.
     let then = now.plus(3_700_000);
     assert_eq!(page(&mut row, &second, then), Some(now.plus(3_600_000)));
-    assert_eq!(settle(&row, then.plus(1), &rules()).is_some(), false, "written once");
+    assert!(settle(&row, then.plus(1), &rules()).is_none(), "written once");
     assert_eq!(page(&mut row, &first, then.plus(rules().retry_window - 1)), Some(START));
     assert_eq!(page(&mut row, &first, then.plus(rules().retry_window)), None);
     assert!(page(&mut row, &second, then.plus(86_400_000)).is_some());
