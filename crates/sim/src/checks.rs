@@ -71,6 +71,11 @@ impl World {
         if let (Some(mut act), Some(rev)) = (act, committed.rev) {
             self.counts.add(end_kind(act.door));
             act.rev = rev;
+            // A withdrawal ends one by one, and whoever asks later is told the rev of what they ask about.
+            let ends = changes.steps.iter().filter(|step| matches!(step, Change::Revoke(_))).count() as u64;
+            for n in 1..ends {
+                self.truth.by_rev.entry(Rev(rev.0 - n)).or_insert(self.truth.acts.len());
+            }
             self.truth.by_rev.insert(rev, self.truth.acts.len());
             self.truth.acts.push(act);
         }
