@@ -22,7 +22,7 @@ use alloc::{
     vec::Vec,
 };
 use core::net::IpAddr;
-use portcullis_wire::{AccountId, ClientId, Digest, EventId, Millis, SecretString, Time, b64};
+use portcullis_wire::{ClientId, Digest, EventId, Millis, SecretString, Time, b64};
 use serde::{Deserialize, Serialize};
 
 /// How long a code may be redeemed, in milliseconds (RFC 6749 §4.1.2: at most ten minutes; RFC 9700 wants it short).
@@ -287,8 +287,10 @@ pub fn audience(resources: &[String], client: &Client) -> Result<Option<String>,
 pub enum Hinted {
     /// It does not say.
     Nobody,
-    /// This account.
-    Account(AccountId),
+    /// Whoever is signed in.
+    ThisOne,
+    /// Somebody else.
+    Another,
     /// Somebody whom the hint does not tell us: it is no ID token of ours (any more).
     Unknown,
 }
@@ -305,11 +307,9 @@ pub fn next(asked: &Asked, view: Option<&AppView>, first_seen: Option<Time>, hin
     let (session, now) = (&view.session.session, view.session.stamp.now);
     let since = first_seen.is_some_and(|first| session.auth_time >= first);
     match hinted {
-        Hinted::Account(account) if account != session.account => {
-            return if since { Step::Refuse(OAuthError::LoginRequired) } else { sign_in };
-        }
+        Hinted::Another => return if since { Step::Refuse(OAuthError::LoginRequired) } else { sign_in },
         Hinted::Unknown if !since => return sign_in,
-        Hinted::Nobody | Hinted::Account(_) | Hinted::Unknown => {}
+        Hinted::Nobody | Hinted::ThisOne | Hinted::Unknown => {}
     }
     let too_old = asked.max_age.is_some_and(|most| now.since(session.auth_time) > most);
     if (asked.prompt.login || too_old) && !since {

@@ -167,14 +167,11 @@ fn what_must_happen_first() {
     assert_eq!(next(&again, Some(&known), Some(START.plus(1)), Hinted::Nobody), Step::SignIn, "the sign-in was before");
     assert_eq!(next(&again, Some(&known), Some(START), Hinted::Nobody), Step::Grant, "it came after");
     // Somebody else is meant.
-    assert_eq!(next(&asked(), Some(&known), None, Hinted::Account(AccountId::from_bits(9))), Step::SignIn);
-    assert_eq!(
-        next(&quiet, Some(&known), None, Hinted::Account(AccountId::from_bits(9))),
-        refuse(OAuthError::LoginRequired)
-    );
-    assert_eq!(next(&quiet, Some(&known), None, Hinted::Account(AccountId::from_bits(1))), Step::Grant);
+    assert_eq!(next(&asked(), Some(&known), None, Hinted::Another), Step::SignIn);
+    assert_eq!(next(&quiet, Some(&known), None, Hinted::Another), refuse(OAuthError::LoginRequired));
+    assert_eq!(next(&quiet, Some(&known), None, Hinted::ThisOne), Step::Grant);
     // Who was asked to sign in and did so as somebody else is not asked for ever: the client is told.
-    let other = Hinted::Account(AccountId::from_bits(9));
+    let other = Hinted::Another;
     assert_eq!(next(&asked(), Some(&known), Some(START.plus(1)), other), Step::SignIn, "the sign-in was before");
     assert_eq!(next(&asked(), Some(&known), Some(START), other), refuse(OAuthError::LoginRequired));
     // A hint that tells nobody signs nobody in silently; whoever signs in after it is who they are.

@@ -76,9 +76,12 @@ pub(super) async fn by_form(body: FormBytes) -> Result<Response, Problem> {
 
 /// What must happen first.
 fn step(ctx: &Ctx, read: &Read, view: Option<&AppView>) -> Step {
-    let hinted = match read.asked.id_token_hint.as_deref() {
+    let hint = read.asked.id_token_hint.as_deref().zip(view);
+    let hinted = match hint.map(|(hint, view)| ctx.app().hint_means(hint, view)) {
         None => Hinted::Nobody,
-        Some(hint) => ctx.app().hinted_account(hint).map_or(Hinted::Unknown, Hinted::Account),
+        Some(None) => Hinted::Unknown,
+        Some(Some(true)) => Hinted::ThisOne,
+        Some(Some(false)) => Hinted::Another,
     };
     let first_seen = read.seen.as_deref().and_then(|mark| ctx.app().when_first_seen(&read.query, mark));
     authorize::next(&read.asked, view, first_seen, hinted)

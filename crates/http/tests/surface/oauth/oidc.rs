@@ -115,8 +115,7 @@ async fn what_a_provider_need_not_know_does_no_harm() {
     assert_eq!((&told["acr_values_supported"], &told["claims_parameter_supported"]), (&json!(["1"]), &json!(false)));
 }
 
-/// Goes through the sign-in that a request leads to; the claims of the ID token that comes of it.
-/// Who is signed in proves once more who they are, and gets another cookie.
+/// Goes through the sign-in that a request leads to, which brings another cookie; the claims of the ID token that comes of it.
 async fn signed_in_again(server: &TestServer, app: &Application, cookie: &mut String, more: &[(&str, &str)]) -> Value {
     let asked = server.authorize(app, cookie, more).await.expect(303).header("location").to_owned();
     assert!(asked.starts_with("/sign-in?again=1"), "{asked}");
