@@ -36,6 +36,7 @@ pub mod logout;
 pub mod mass;
 pub mod model;
 pub mod outbox;
+pub mod pace;
 pub mod pushed;
 pub mod refound;
 pub mod refresh;

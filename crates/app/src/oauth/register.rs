@@ -1,5 +1,5 @@
 //! Clients that register themselves (RFC 7591, RFC 7592), by `domain::registration`.
-use super::{new_secret, refuse};
+use super::{keeps_pace, new_secret, refuse};
 use crate::admin::client_off;
 use crate::{Acted, App, AppError, Registration, real};
 use portcullis_domain::changes::{Change, Changes};
@@ -44,11 +44,7 @@ impl App {
                 true
             }
         };
-        let (paces, now) = (&self.inner.paces, real::mono());
-        // All together, and each prefix by itself.
-        if !paces.registrations.take(ip, now) || !paces.all_registrations.take(None, now) {
-            return Err(AppError::Overloaded);
-        }
+        keeps_pace(&self.inner.paces.registrations, ip)?;
         Ok(trusted)
     }
 
@@ -56,7 +52,7 @@ impl App {
     ///
     /// # Errors
     /// 404 when nobody may; 401 without the initial access token where one is needed; `invalid_redirect_uri`,
-    /// `invalid_client_metadata`; 503 when too many register.
+    /// `invalid_client_metadata`; [`AppError::TooOften`].
     pub async fn register_client(
         &self,
         token: Option<&str>,

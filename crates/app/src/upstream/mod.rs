@@ -10,6 +10,7 @@ mod logout;
 mod provider;
 
 use crate::callers::page_cookie;
+use crate::oauth::keeps_pace;
 use crate::settings::{UpstreamKind, UpstreamSettings};
 use crate::{App, AppError, Caller, real};
 use jwt::{Expected, is_true};
@@ -24,6 +25,7 @@ use portcullis_store::CommitError;
 use portcullis_wire::{ClientId, Digest, SecretString, Time, b64};
 use provider::{Failed, Provider, encoded};
 use serde::Deserialize;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -137,7 +139,7 @@ impl App {
     /// Begins a sign-in at a provider, in a browser that may have begun another one. `link`: for linking it to this caller.
     ///
     /// # Errors
-    /// 404 for an unknown provider; 503 when it cannot be reached.
+    /// 404 for an unknown provider; 503 when it cannot be reached; [`AppError::TooOften`].
     pub async fn leave_for(
         &self,
         id: &str,
@@ -145,8 +147,13 @@ impl App {
         return_to: &str,
         fresh: bool,
         link: Option<&Caller>,
+        ip: Option<IpAddr>,
     ) -> Result<Departure, AppError> {
         let provider = self.inner.upstreams.by_id(id).ok_or(Refused::NotFound)?;
+        // A sign-in under way is a row, and anybody may begin one.
+        if link.is_none() {
+            keeps_pace(&self.inner.paces.upstream, ip)?;
+        }
         let _place = provider.place().ok_or(AppError::Overloaded)?;
         let metadata = provider.metadata(self.outgoing()).await.map_err(|why| self.unreachable_upstream(id, &why))?;
         let known = |secret: &SecretString| b64::decode_array::<32>(secret.expose()).is_some();
@@ -227,6 +234,9 @@ impl App {
                 return Ok(Arrived { what: Arrival::Failed, return_to });
             }
         };
+        if found.under.link.is_none() {
+            self.inner.paces.upstream.give_back(request.ip);
+        }
         let what = match found.under.link {
             Some(session) => {
                 // The browser that asked is the one that is back, and still signed in to the same account.

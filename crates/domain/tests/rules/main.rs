@@ -6,6 +6,7 @@ mod hashes;
 mod import;
 mod keys;
 mod mass;
+mod pace;
 mod policy;
 mod refresh;
 mod sign_in;
