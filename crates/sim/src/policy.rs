@@ -9,6 +9,7 @@ use crate::world::{World, tell};
 use portcullis_domain::changes::{Change, Changes, Committed, Expect};
 use portcullis_domain::family::Presented;
 use portcullis_domain::kernel::{Door, Scope};
+use portcullis_domain::model::SessionKind;
 use portcullis_domain::retention::Retention;
 use portcullis_domain::session_limit::{self, AtLimit, SessionLimit};
 use portcullis_domain::sign_in::Issued;
@@ -84,9 +85,9 @@ impl World {
         // At the latest time that the database ever told: what was dead then is not revived by a clock that was set back.
         let now = self.database.highest(self.now);
         for step in &changes.steps {
-            // A connected app counts, and is not asked: the next sign-in makes room.
+            // A connected app or a key counts, and is not asked: the next sign-in makes room.
             let Change::InsertSession(session) = step else { continue };
-            if session.client.is_some() {
+            if session.client.is_some() || session.kind == SessionKind::ApiKey {
                 continue;
             }
             let live = self.disk.durable.list_sessions(session.account, 100, now);
