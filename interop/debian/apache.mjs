@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { Browser, LEAVING, words } from '../node/lib/browser.mjs';
 import { check, finish, offered } from '../node/lib/checks.mjs';
+import { throughDoors } from '../node/lib/doors.mjs';
 import { asAdmin, place } from '../node/lib/place.mjs';
 import { configured, started } from './lib.mjs';
 
@@ -82,5 +83,9 @@ if (offered('back-channel logout', metadata.backchannel_logout_supported)) {
     assert.equal(await isSignedIn(ended.browser), false);
     assert.equal(await isSignedIn(kept.browser), true, 'and no other session of the same person');
   });
+  await throughDoors(async () => {
+    const { browser, page } = await signedIn();
+    return { browser, sid: page.headers.get('x-sid') };
+  }, isSignedIn);
 }
 finish();

@@ -5,6 +5,7 @@ import express from 'express';
 import openid from 'express-openid-connect';
 import { Browser, LEAVING, words } from './lib/browser.mjs';
 import { check, finish, offered } from './lib/checks.mjs';
+import { throughDoors } from './lib/doors.mjs';
 import { asAdmin, place } from './lib/place.mjs';
 
 const base = `http://localhost:${place.port}`;
@@ -84,5 +85,9 @@ if (told) {
     // Told of a session and its person it ends all of the person's, not only that session: docs/interop.md.
     return `another session of the same person is ${(await isSignedIn(browser)) ? 'kept' : 'ended too'}`;
   });
+  await throughDoors(async () => {
+    const { browser, me } = await signedIn();
+    return { browser, sid: me.sid };
+  }, isSignedIn);
 }
 finish();

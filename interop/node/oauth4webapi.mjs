@@ -2,9 +2,11 @@
 // forms of errors, access tokens validated as a resource server would (RFC 9068 §4).
 import assert from 'node:assert/strict';
 import * as oauth from 'oauth4webapi';
-import { Browser } from './lib/browser.mjs';
+import { Browser, words } from './lib/browser.mjs';
 import { check, finish, offered, refusal } from './lib/checks.mjs';
-import { CALLBACK, place } from './lib/place.mjs';
+import * as keyed from './lib/keyed.mjs';
+import { CALLBACK, asAdmin, place } from './lib/place.mjs';
+import { claimsOf } from './lib/tokens.mjs';
 
 const insecure = { [oauth.allowInsecureRequests]: true };
 const issuer = new URL(place.issuer);
@@ -149,6 +151,90 @@ if (offered('DPoP', as.dpop_signing_alg_values_supported)) {
     assert.equal(answer.status, 200, await answer.text());
     const again = await fetch(as.userinfo_endpoint, { headers: { authorization: `DPoP ${tokens.access_token}`, dpop: proof } });
     assert.equal(again.status, 401, 'a proof was taken twice');
+  });
+}
+if (offered('private_key_jwt', as.token_endpoint_auth_methods_supported.includes('private_key_jwt'))) {
+  await check('private_key_jwt: at every endpoint where a client proves who it is', async () => {
+    const own = { client_id: place.clients.keyed.client_id };
+    const authentication = oauth.PrivateKeyJwt(keyed.key);
+    const challenge = await oauth.calculatePKCECodeChallenge(oauth.generateRandomCodeVerifier());
+    const request = { client_id: own.client_id, response_type: 'code', redirect_uri: CALLBACK, scope: 'openid', code_challenge: challenge, code_challenge_method: 'S256' };
+    await oauth.processPushedAuthorizationResponse(as, own, await oauth.pushedAuthorizationRequest(as, own, authentication, request, insecure));
+    const { tokens } = await signedIn();
+    const told = await oauth.processIntrospectionResponse(as, own, await oauth.introspectionRequest(as, own, authentication, tokens.access_token, insecure));
+    assert.equal(told.active, true);
+    await oauth.processRevocationResponse(await oauth.revocationRequest(as, own, authentication, 'garbage', insecure));
+    const thief = await oauth.introspectionRequest(as, own, oauth.PrivateKeyJwt(keyed.strange), tokens.access_token, insecure);
+    assert.deepEqual([thief.status, (await thief.json()).error], [401, 'invalid_client']);
+  });
+}
+if (offered('registration', as.registration_endpoint)) {
+  const metadata = { client_name: 'A reader', redirect_uris: [CALLBACK], token_endpoint_auth_method: 'client_secret_post' };
+  const registered = async (more) =>
+    oauth.processDynamicClientRegistrationResponse(await oauth.dynamicClientRegistrationRequest(as, { ...metadata, ...more }, { ...insecure, initialAccessToken: place.registration_token }));
+  const own = async (client, method, body) => {
+    const headers = new Headers(body && { 'content-type': 'application/json' });
+    const answer = await oauth.protectedResourceRequest(client.registration_access_token, method, new URL(client.registration_client_uri), headers, body && JSON.stringify(body), insecure);
+    return { status: answer.status, body: answer.status === 204 ? undefined : await answer.json() };
+  };
+  await check('registration: what the answer must have (RFC 7591 §3.2.1)', async () => {
+    const client = await registered();
+    assert.deepEqual([client.client_secret_expires_at, client.token_endpoint_auth_method, client.redirect_uris], [0, 'client_secret_post', [CALLBACK]]);
+    assert.ok(client.client_secret.length >= 43 && client.registration_access_token && client.registration_client_uri.startsWith(place.issuer));
+  });
+  await check('registration with a key of its own, and a push by it', async () => {
+    const { d: _, ...jwk } = keyed.jwk;
+    const client = await registered({ token_endpoint_auth_method: 'private_key_jwt', jwks: { keys: [jwk] } });
+    assert.equal(client.client_secret, undefined);
+    const challenge = await oauth.calculatePKCECodeChallenge(oauth.generateRandomCodeVerifier());
+    const request = { client_id: client.client_id, response_type: 'code', redirect_uri: CALLBACK, scope: 'openid', code_challenge: challenge, code_challenge_method: 'S256' };
+    await oauth.processPushedAuthorizationResponse(as, client, await oauth.pushedAuthorizationRequest(as, client, oauth.PrivateKeyJwt(keyed.key), request, insecure));
+  });
+  await check('a registration is its own only: read, written anew, deleted, and then nobody (RFC 7592)', async () => {
+    const [client, other] = [await registered(), await registered()];
+    const { status, body } = await own(client, 'GET');
+    assert.deepEqual([status, body.client_name], [200, 'A reader']);
+    const { registration_access_token: _, registration_client_uri: __, client_secret_expires_at: ___, client_id_issued_at: ____, ...known } = body;
+    const written = await own(client, 'PUT', { ...known, client_name: 'A writer' });
+    assert.deepEqual([written.status, written.body.client_name], [200, 'A writer']);
+    const strange = await own(client, 'PUT', { ...known, client_id: other.client_id });
+    assert.equal(strange.status, 400, 'another client_id was taken (§2.2)');
+    const byAnother = { ...client, registration_access_token: other.registration_access_token };
+    for (const method of ['GET', 'DELETE']) await refusal(() => own(byAnother, method));
+    assert.equal((await own(client, 'DELETE')).status, 204);
+    await refusal(() => own(client, 'GET'));
+    assert.equal((await own(other, 'GET')).status, 200);
+  });
+}
+if (offered('token exchange', as.grant_types_supported.includes('urn:ietf:params:oauth:grant-type:token-exchange'))) {
+  await check('token exchange: a resource server sees for whom, by whom and through whom (RFC 8693)', async () => {
+    const { calls } = place.clients;
+    const type = 'urn:ietf:params:oauth:token-type:access_token';
+    const { tokens } = await signedIn({ scope: 'openid read', prompt: 'consent' });
+    const parameters = { subject_token: tokens.access_token, subject_token_type: type, resource: 'https://orders.example.org/', scope: 'read' };
+    const answer = await oauth.genericTokenEndpointRequest(as, calls, oauth.ClientSecretBasic(calls.client_secret), 'urn:ietf:params:oauth:grant-type:token-exchange', parameters, insecure);
+    const next = await oauth.processGenericTokenEndpointResponse(as, calls, answer);
+    assert.equal(next.issued_token_type, type);
+    const request = new Request('http://127.0.0.1:9/orders', { headers: { authorization: `Bearer ${next.access_token}` } });
+    const claims = await oauth.validateJwtAccessToken(as, request, 'https://orders.example.org/', insecure);
+    const { service_account } = await asAdmin('GET', `/v1/admin/clients/${calls.client_id}`);
+    assert.deepEqual([claims.sub, claims.act, claims.client_id], [claimsOf(tokens.access_token).sub, { sub: service_account }, calls.client_id]);
+    assert.deepEqual(claims.via, [client_id]);
+    assert.ok(claims.exp <= claimsOf(tokens.access_token).exp);
+    await refusal(() => oauth.validateJwtAccessToken(as, request, place.audience, insecure));
+  });
+}
+if (offered('device flow', as.device_authorization_endpoint)) {
+  await check('device flow: what the token endpoint says while its user thinks (RFC 8628 §3.5)', async () => {
+    const { device } = place.clients;
+    const begun = await oauth.processDeviceAuthorizationResponse(as, device, await oauth.deviceAuthorizationRequest(as, device, oauth.None(), { scope: 'openid' }, insecure));
+    const poll = async () => oauth.processDeviceCodeResponse(as, device, await oauth.deviceCodeGrantRequest(as, device, oauth.None(), begun.device_code, insecure));
+    await refusal(poll, '400 authorization_pending');
+    await refusal(poll, '400 slow_down');
+    const user = new Browser({ answers: { user_code: begun.user_code }, press: /^(sign.?in|continue|go on|deny|no\b.*|cancel)$/i });
+    const page = await user.go(begun.verification_uri_complete);
+    await new Promise((done) => setTimeout(done, (begun.interval + 5) * 1000 + 500));
+    return refusal(poll, '400 access_denied').catch((cause) => assert.fail(`${cause}: ${words(page.text)}`));
   });
 }
 finish();

@@ -3,7 +3,9 @@ import assert from 'node:assert/strict';
 import * as client from 'openid-client';
 import { Browser, LEAVING, words } from './lib/browser.mjs';
 import { check, finish, offered, refusal } from './lib/checks.mjs';
-import { CALLBACK, SIGNED_OUT, place } from './lib/place.mjs';
+import * as keyed from './lib/keyed.mjs';
+import { CALLBACK, SIGNED_OUT, asAdmin, place } from './lib/place.mjs';
+import { claimsOf } from './lib/tokens.mjs';
 
 const browser = new Browser();
 const EVERYTHING = 'openid profile email offline_access';
@@ -296,6 +298,99 @@ async function devices() {
   });
 }
 
+/** The client did not prove who it is: with a challenge or without one. */
+async function unproven(attempt) {
+  await refusal(attempt, '401 invalid_client', '401 OAUTH_WWW_AUTHENTICATE_CHALLENGE');
+  return 'invalid_client';
+}
+
+async function keys() {
+  await check('a client with a key instead of a secret (private_key_jwt)', async () => {
+    const config = await discovered(place.clients.keyed, client.PrivateKeyJwt(keyed.key));
+    const first = await signedIn(config);
+    assert.equal(first.claims().aud, place.clients.keyed.client_id);
+    const next = await client.refreshTokenGrant(config, first.refresh_token);
+    await client.tokenRevocation(config, next.refresh_token);
+    return refusal(() => client.refreshTokenGrant(config, next.refresh_token), '400 invalid_grant');
+  });
+  await check('another key under the same name', async () => {
+    const thief = await discovered(place.clients.keyed, client.PrivateKeyJwt(keyed.strange));
+    return unproven(() => client.refreshTokenGrant(thief, 'x'));
+  });
+  await check('an assertion that is used twice (RFC 7523 §3)', async () => {
+    const jti = client.randomState();
+    const again = { [client.modifyAssertion]: (_, payload) => { payload.jti = jti; } };
+    const config = await discovered(place.clients.keyed, client.PrivateKeyJwt(keyed.key, again));
+    await refusal(() => client.refreshTokenGrant(config, 'x'), '400 invalid_grant');
+    return unproven(() => client.refreshTokenGrant(config, 'x'));
+  });
+}
+
+async function registration() {
+  const register = (token, more) =>
+    client.dynamicClientRegistration(new URL(place.issuer), { client_name: 'By itself', redirect_uris: [CALLBACK], grant_types: ['authorization_code', 'refresh_token'], ...more }, undefined,
+      { execute: [client.allowInsecureRequests], initialAccessToken: token });
+  /** RFC 7592: the client's own registration, by its own token. */
+  const own = async (config, method, body) => {
+    const { registration_access_token, registration_client_uri } = config.clientMetadata();
+    const headers = new Headers(body && { 'content-type': 'application/json' });
+    const answer = await client.fetchProtectedResource(config, registration_access_token, new URL(registration_client_uri), method, body && JSON.stringify(body), headers);
+    return { status: answer.status, body: answer.status === 204 ? undefined : await answer.json() };
+  };
+  await check('registration without the token that lets one in (RFC 7591 §3)', () => refusal(() => register(undefined)));
+  await check('registration with an address that is none', () =>
+    refusal(() => register(place.registration_token, { redirect_uris: ['not an address'] }), '400 invalid_redirect_uri'));
+  await check('a client registers itself, and signs people in', async () => {
+    const config = await register(place.registration_token);
+    client.enableNonRepudiationChecks(config);
+    const tokens = await signedIn(config, { scope: 'openid offline_access' });
+    assert.equal(tokens.claims().aud, config.clientMetadata().client_id);
+  });
+  await check('its registration is read, written anew and deleted (RFC 7592)', async () => {
+    const config = await register(place.registration_token);
+    const { client_id, client_secret } = config.clientMetadata();
+    const read = await own(config, 'GET');
+    assert.deepEqual([read.status, read.body.client_id, read.body.client_name], [200, client_id, 'By itself']);
+    const others = ['http://127.0.0.1:9/elsewhere'];
+    const { registration_access_token: _, registration_client_uri: __, client_secret_expires_at: ___, client_id_issued_at: ____, ...metadata } = read.body;
+    const written = await own(config, 'PUT', { ...metadata, client_id, client_secret, client_name: 'Under another name', redirect_uris: others });
+    assert.equal(written.status, 200, JSON.stringify(written.body));
+    assert.deepEqual([written.body.client_name, written.body.redirect_uris], ['Under another name', others]);
+    // The old address is none of its own any more.
+    await unauthorized(config, { scope: 'openid' }, new Browser()).then(must('page 400'));
+    assert.equal((await own(config, 'DELETE')).status, 204);
+    await unproven(() => client.tokenRevocation(config, 'x'));
+    return refusal(() => own(config, 'GET'));
+  });
+}
+
+async function exchange() {
+  const TYPE = 'urn:ietf:params:oauth:token-type:access_token';
+  const calls = await discovered(place.clients.calls);
+  const exchanged = (subject_token, more) =>
+    client.genericGrantRequest(calls, 'urn:ietf:params:oauth:grant-type:token-exchange', { subject_token, subject_token_type: TYPE, resource: 'https://orders.example.org/', ...more });
+  await check('token exchange: who acts stands in the token (RFC 8693 §4.1)', async () => {
+    const first = await signedIn(web, { scope: 'openid read offline_access' });
+    const next = await exchanged(first.access_token, { scope: 'read' });
+    assert.deepEqual([next.issued_token_type, next.scope, next.refresh_token], [TYPE, 'read', undefined]);
+    const [claims, before] = [next.access_token, first.access_token].map(claimsOf);
+    const { client_id } = place.clients.calls;
+    const { service_account } = await asAdmin('GET', `/v1/admin/clients/${client_id}`);
+    assert.deepEqual([claims.sub, claims.client_id, claims.aud, claims.act], [before.sub, client_id, 'https://orders.example.org/', { sub: service_account }]);
+    const told = await client.tokenIntrospection(web, next.access_token);
+    assert.deepEqual([told.active, told.act], [true, { sub: service_account }]);
+    // What ends the first one's grant ends the other.
+    await client.tokenRevocation(web, first.refresh_token);
+    assert.deepEqual(await client.tokenIntrospection(web, next.access_token), { active: false });
+  });
+  await check('token exchange for more than there was, or for somebody else\'s service', async () => {
+    const first = await signedIn(web, { scope: 'openid offline_access' });
+    await refusal(() => exchanged(first.access_token, { resource: 'https://strange.example.org/' }), '400 invalid_target');
+    await refusal(() => exchanged(first.id_token), '400 invalid_request');
+    return refusal(() => exchanged(first.access_token, { scope: 'read' }), '400 invalid_scope');
+  });
+}
+
 async function logout() {
   await check('RP-initiated logout', async () => {
     const who = new Browser();
@@ -320,5 +415,8 @@ if (offered('client credentials', grants.includes('client_credentials'))) await 
 if (offered('PAR', metadata.pushed_authorization_request_endpoint)) await pushing();
 if (offered('DPoP', metadata.dpop_signing_alg_values_supported)) await proofs();
 if (offered('device flow', metadata.device_authorization_endpoint)) await devices();
+if (offered('private_key_jwt', metadata.token_endpoint_auth_methods_supported?.includes('private_key_jwt'))) await keys();
+if (offered('registration', metadata.registration_endpoint)) await registration();
+if (offered('token exchange', grants.includes('urn:ietf:params:oauth:grant-type:token-exchange'))) await exchange();
 if (offered('RP-initiated logout', metadata.end_session_endpoint)) await logout();
 finish();

@@ -8,6 +8,7 @@ import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import Provider from 'oidc-provider';
 import { check, finish } from './lib/checks.mjs';
+import { jwk } from './lib/keyed.mjs';
 import { CALLBACK, SIGNED_OUT, place } from './lib/place.mjs';
 
 /** Known differences, `us | them`, and why each stays. */
@@ -17,6 +18,9 @@ const DIFFERENT = {
   'client credentials of a client that may not': ['400 unauthorized_client | 400 invalid_request', 'the error is the one that RFC 6749 §5.2 names'],
   'introspection of a refresh token': ['active: false | active: true', 'it is asked by services, which are never shown refresh tokens (RFC 7662 §4)'],
 };
+
+/** What it does not have, and need not. */
+const TOLERATED = ['token exchange'];
 
 function registered(name, more) {
   const { client_id, client_secret } = place.clients[name];
@@ -31,6 +35,7 @@ async function theirs() {
     clients: [
       registered('web', { post_logout_redirect_uris: [SIGNED_OUT] }),
       registered('post', { token_endpoint_auth_method: 'client_secret_post' }),
+      registered('keyed', { client_secret: undefined, token_endpoint_auth_method: 'private_key_jwt', jwks: { keys: [{ ...jwk, d: undefined }] } }),
       registered('native', { token_endpoint_auth_method: 'none' }),
       registered('pushes', { require_pushed_authorization_requests: true }),
       registered('service', { grant_types: ['client_credentials'], redirect_uris: [], response_types: [], scope: 'read' }),
@@ -46,6 +51,8 @@ async function theirs() {
       dPoP: { enabled: true },
       introspection: { enabled: true },
       pushedAuthorizationRequests: { enabled: true },
+      registration: { enabled: true, initialAccessToken: place.registration_token },
+      registrationManagement: { enabled: true, rotateRegistrationAccessToken: false },
       revocation: { enabled: true },
       rpInitiatedLogout: { enabled: true },
     },
@@ -71,7 +78,7 @@ async function facts(at, title) {
 
 const { issuer, server } = await theirs();
 const us = await facts(place, 'us');
-const them = await facts({ ...place, issuer }, 'them');
+const them = await facts({ ...place, issuer, tolerated: TOLERATED }, 'them');
 server.close();
 await check('the script ran against both', () => {
   assert.ok(Object.keys(us).length > 20 && Object.keys(them).length > 20);

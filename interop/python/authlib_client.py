@@ -1,14 +1,21 @@
 """Authlib: an application that signs people in, with `OAuth2Session`."""
 
+import json
+import pathlib
 import time
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
+import requests
 from authlib.common.security import generate_token
 from authlib.integrations.base_client import OAuthError
 from authlib.integrations.requests_client import OAuth2Session
+from authlib.oauth2.rfc7523 import PrivateKeyJWT
+from joserfc.jwk import ECKey
 from place import CALLBACK, ISSUER, PLACE, Browser, check, finish, metadata, refused
 
 META = metadata()
 BROWSER = Browser()
+KEYED = json.loads((pathlib.Path(__file__).parent.parent / "keyed.json").read_text())
 
 
 def session(name="web", method="client_secret_basic", **more):
@@ -106,6 +113,124 @@ def _():
     assert oauth.revoke_token(META["revocation_endpoint"], token=tokens["refresh_token"], token_type_hint="refresh_token").ok
     assert not active(oauth, tokens["access_token"])
     return refused(lambda: session().refresh_token(META["token_endpoint"], refresh_token=tokens["refresh_token"]), OAuthError)
+
+
+def keyed(key):
+    """The client that proves itself with a key (RFC 7523)."""
+    oauth = OAuth2Session(
+        PLACE["clients"]["keyed"]["client_id"],
+        key,
+        scope="openid offline_access",
+        redirect_uri=CALLBACK,
+        code_challenge_method="S256",
+        token_endpoint_auth_method="private_key_jwt",
+    )
+    oauth.register_client_auth_method(PrivateKeyJWT(META["token_endpoint"], headers={"kid": KEYED["kid"]}, alg="ES256"))
+    return oauth
+
+
+@check("a client with a key instead of a secret (private_key_jwt)")
+def _():
+    assert "private_key_jwt" in META["token_endpoint_auth_methods_supported"]
+    oauth = keyed(ECKey.import_key(KEYED))
+    before = signed_in(oauth)["refresh_token"]
+    assert oauth.refresh_token(META["token_endpoint"])["refresh_token"] != before
+    assert oauth.get(META["userinfo_endpoint"]).ok
+
+
+@check("another key under the same name")
+def _():
+    thief = keyed(ECKey.generate_key("P-256"))
+    return refused(lambda: thief.refresh_token(META["token_endpoint"], refresh_token="x"), OAuthError)
+
+
+@check("client credentials")
+def _():
+    client = PLACE["clients"]["service"]
+    oauth = OAuth2Session(client["client_id"], client["client_secret"], scope="read")
+    token = oauth.fetch_token(META["token_endpoint"], grant_type="client_credentials")
+    assert "refresh_token" not in token and active(oauth, token["access_token"])
+
+
+@check("device flow: pending, then refused by its user (RFC 8628)")
+def _():
+    grant = "urn:ietf:params:oauth:grant-type:device_code"
+    assert grant in META["grant_types_supported"]
+    client = PLACE["clients"]["device"]["client_id"]
+    oauth = OAuth2Session(client, token_endpoint_auth_method="none")
+    begun = requests.post(
+        META["device_authorization_endpoint"], data={"client_id": client, "scope": "openid"}, timeout=30
+    ).json()
+    poll = lambda: oauth.fetch_token(META["token_endpoint"], grant_type=grant, device_code=begun["device_code"])
+    assert "authorization_pending" in refused(poll, OAuthError)
+    return refused(poll, OAuthError)
+
+
+@check("token exchange: who acts stands in the token (RFC 8693)")
+def _():
+    grant = "urn:ietf:params:oauth:grant-type:token-exchange"
+    assert grant in META["grant_types_supported"]
+    user = OAuth2Session(
+        PLACE["clients"]["web"]["client_id"],
+        PLACE["clients"]["web"]["client_secret"],
+        scope="openid read",
+        redirect_uri=CALLBACK,
+        code_challenge_method="S256",
+    )
+    subject = signed_in(user)["access_token"]
+    client = PLACE["clients"]["calls"]
+    service = OAuth2Session(client["client_id"], client["client_secret"])
+    token = service.fetch_token(
+        META["token_endpoint"],
+        grant_type=grant,
+        subject_token=subject,
+        subject_token_type="urn:ietf:params:oauth:token-type:access_token",
+        audience="https://orders.example.org/",
+    )
+    told = service.introspect_token(META["introspection_endpoint"], token=token["access_token"]).json()
+    assert told["active"] and told["sub"] == PLACE["account"]["id"] and told["act"]["sub"].startswith("acc_")
+    assert "refresh_token" not in token
+
+
+@check("a pushed request (RFC 9126)")
+def _():
+    oauth = session()
+    verifier = generate_token(48)
+    address, state = oauth.create_authorization_url(META["authorization_endpoint"], code_verifier=verifier, nonce=generate_token())
+    asked = dict(parse_qsl(urlsplit(address).query))
+    client = PLACE["clients"]["web"]
+    pushed = requests.post(
+        META["pushed_authorization_request_endpoint"], data=asked, auth=(client["client_id"], client["client_secret"]), timeout=30
+    )
+    assert pushed.status_code == 201, pushed.text
+    query = urlencode({"client_id": client["client_id"], "request_uri": pushed.json()["request_uri"]})
+    answered = BROWSER.code_at(f"{META['authorization_endpoint']}?{query}")
+    token = oauth.fetch_token(
+        META["token_endpoint"], authorization_response=answered, code_verifier=verifier, state=state
+    )
+    assert token["id_token"]
+
+
+@check("a client registers itself, signs somebody in, and is gone (RFC 7591, RFC 7592)")
+def _():
+    letting = {"authorization": f"Bearer {PLACE['registration_token']}"}
+    wanted = {"client_name": "By itself", "redirect_uris": [CALLBACK], "token_endpoint_auth_method": "client_secret_basic"}
+    answer = requests.post(META["registration_endpoint"], json=wanted, headers=letting, timeout=30)
+    assert answer.status_code == 201, answer.text
+    client = answer.json()
+    oauth = OAuth2Session(
+        client["client_id"], client["client_secret"], scope="openid", redirect_uri=CALLBACK, code_challenge_method="S256"
+    )
+    assert signed_in(oauth)["id_token"]
+    own = {"authorization": f"Bearer {client['registration_access_token']}"}
+    place = client["registration_client_uri"]
+    known = {name: client[name] for name in ["client_id", "client_secret", "token_endpoint_auth_method"]}
+    written = requests.put(place, json=known | wanted | {"client_name": "Another name"}, headers=own, timeout=30)
+    assert written.ok and written.json()["client_name"] == "Another name", written.text
+    assert requests.get(place, headers=own, timeout=30).json()["client_name"] == "Another name"
+    assert requests.delete(place, headers=own, timeout=30).status_code == 204
+    assert requests.get(place, headers=own, timeout=30).status_code == 401
+    assert oauth.get(META["userinfo_endpoint"]).status_code == 401
 
 
 finish()

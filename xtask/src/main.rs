@@ -26,7 +26,8 @@ const HELP: &str = "\
 cargo xtask COMMAND
 
   tidy                   checks what no compiler checks: the crate graph against ARCHITECTURE.md, SQL only in the stores,
-                         axum only above `app`, crate budgets, clocks and randomness, file lengths, links
+                         axum only above `app`, crate budgets, clocks and randomness, file lengths, links, and
+                         that each clause in docs/conformance.md has a test or a reason
   test [RING...]         format, tidy, lints, one build, then every ring of tests with its minutes:
                          rules, stores, surface, world, house, interop (only those named, when any are named)
   interop [NAME...]      clients of others' making against the real server (only those named, when any are named): `rust`,

@@ -40,7 +40,7 @@ pub use settings::{
 };
 
 // What reads return: callers need no store of their own to name it.
-pub use portcullis_outgoing::{Allowed, Outgoing};
+pub use portcullis_outgoing::{Allowed, Authorities, Outgoing};
 pub use portcullis_store::{EventFilter, EventRow, MessageFilter, Page, Store};
 
 use crate::hub::Hub;

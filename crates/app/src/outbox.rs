@@ -9,10 +9,10 @@ use portcullis_domain::changes::{Change, Changes};
 use portcullis_domain::event::{EventKind, NewEvent};
 use portcullis_domain::model::Client;
 use portcullis_domain::outbox::{self, Message, MessageKind, MessageState, Notice, NoticeStep};
-use portcullis_domain::{Chance as _, Decision, Refused, logout};
+use portcullis_domain::{Decision, Refused, logout};
 use portcullis_outgoing::Outgoing;
 use portcullis_store::{CommitError, MessageFilter, Page, StoreError};
-use portcullis_wire::{ClientId, EventId, MessageId, Time, TokenId};
+use portcullis_wire::{ClientId, EventId, MessageId, Time};
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -301,9 +301,9 @@ impl App {
         let client = view.map(|view| view.client).ok_or(Unsent::Hopeless("there is no such client any more"))?;
         let uri = receiver(&client)
             .ok_or(Unsent::Hopeless("the client is switched off, or has no backchannel_logout_uri"))?;
-        let jti = TokenId::from_bits(real::RealChance.bits());
         let sub = body.account.to_string();
-        let claims = logout::claims(&self.settings().rules.issuer, sub, client.id, body.session, self.now(), jti);
+        let claims =
+            logout::claims(&self.settings().rules.issuer, sub, client.id, body.session, self.now(), message.jti());
         let token = self.keys().sign_logout_token(&claims).map_err(|error| Unsent::Failed(error.to_string()))?;
         // A compact JWS has no character that a form would have to encode.
         let form = format!("logout_token={}", token.expose());

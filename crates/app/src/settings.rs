@@ -3,7 +3,7 @@ use portcullis_domain::Rules;
 use portcullis_domain::keys::KeyRules;
 use portcullis_domain::retention::Retention;
 use portcullis_domain::session_limit::SessionLimit;
-use portcullis_outgoing::Allowed;
+use portcullis_outgoing::{Allowed, Authorities};
 use portcullis_wire::jws::Algorithm;
 use portcullis_wire::{Digest, Millis, SecretString};
 
@@ -24,6 +24,8 @@ pub struct Settings {
     pub keys: KeySettings,
     /// Which addresses that are not public may be called.
     pub outgoing: Allowed,
+    /// Which private authorities are trusted there, besides those that browsers trust.
+    pub outgoing_ca: Authorities,
     /// Other providers that people may sign in with.
     pub upstreams: Vec<UpstreamSettings>,
     /// What accounts may and how long things are kept.

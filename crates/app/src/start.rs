@@ -59,7 +59,8 @@ impl App {
             max_instances: MAX_INSTANCES,
         };
         let hub = Hub::start(store.clone(), &keys, hub_settings).await?;
-        let outgoing = Outgoing::new(settings.outgoing.clone()).map_err(|why| AppError::Fault(why.as_str().into()))?;
+        let outgoing = Outgoing::new(settings.outgoing.clone(), &settings.outgoing_ca)
+            .map_err(|why| AppError::Fault(why.as_str().into()))?;
         let upstreams = crate::upstream::Upstreams::new(&settings.upstreams);
         let inner = Inner {
             store,

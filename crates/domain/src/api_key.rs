@@ -7,6 +7,7 @@
 //!
 //! A key has an end of its own, and no idle end: a program that runs once a quarter must not find its key gone. It is counted
 //! as seen until then for that (`last_seen_at`); when it was really used is told by its grant.
+use crate::amr::Amr;
 use crate::changes::{Change, Changes, Expect};
 use crate::client::is_scope;
 use crate::event::{Actor, EventKind, NewEvent};
@@ -101,6 +102,7 @@ pub fn create(
         ip: wanted.ip,
         created_at: stamp.now,
         auth_time: caller.session.auth_time,
+        amr: Amr::unknown(),
         last_seen_at: stamp.now.max(ends.minus(rules.idle_ttl)),
         absolute_expires_at: ends,
         born: stamp.head,

@@ -5,6 +5,7 @@
 //! there (RFC 9700 §4.11). [`next`] says what must still happen: a sign-in, a question, or nothing. [`grant_code`] makes the code.
 //! The state between these steps is the request itself, which the browser carries: it is checked again each time, and
 //! holds nothing that a changed one could gain by.
+use crate::amr::Amr;
 use crate::changes::{Change, Changes, Expect};
 use crate::client::{self, Asking, GrantType, OFFLINE, OPENID};
 use crate::event::{Actor, EventKind, NewEvent};
@@ -329,6 +330,9 @@ pub struct CodeBody {
     pub generation: u32,
     /// When the user had proven who they are, in milliseconds.
     pub auth_time: i64,
+    /// By which methods.
+    #[serde(default)]
+    pub amr: Amr,
 }
 
 /// Makes the code. `agreed`: the user was asked for just these scopes and said yes. Without that, what was allowed before must
@@ -356,6 +360,7 @@ pub fn grant_code(
         jkt: asked.sender.map(|key| b64::encode(&key.0)),
         generation: view.generation(),
         auth_time: session.auth_time.0,
+        amr: session.amr.clone(),
     };
     let ticket = Ticket {
         id: ticket::id(TicketKind::Code, secret.expose()),

@@ -2,6 +2,7 @@
 //!
 //! A store checks every [`Expect`] and applies every [`Change`] in one transaction, or none. A mismatch is a
 //! [`Conflict`], never ignored: the caller loads a new view and decides again.
+use crate::amr::Amr;
 use crate::event::NewEvent;
 use crate::family::Family;
 use crate::mass::{Job, JobStep};
@@ -250,12 +251,14 @@ pub enum Change {
         /// The generation so far.
         generation: u32,
     },
-    /// When a session's user proved who they are again.
+    /// When and how a session's user proved who they are again.
     SetAuthTime {
         /// The session.
         session: SessionId,
         /// When.
         at: Time,
+        /// By which methods.
+        amr: Amr,
     },
     /// A new ticket; a Conflict (`Used`) when its id exists.
     InsertTicket(Ticket),

@@ -437,7 +437,8 @@ fn address(uri: &str) -> Result<Address<'_>, &'static str> {
     if host.is_empty() || host.contains('*') || host.bytes().any(|b| b.is_ascii_uppercase()) {
         return Err("must name one host, in small letters");
     }
-    if port.is_some_and(|port| port.parse::<u16>().is_err()) {
+    // Digits alone: `parse` would take a sign, too.
+    if port.is_some_and(|port| !port.bytes().all(|b| b.is_ascii_digit()) || port.parse::<u16>().is_err()) {
         return Err("has no such port");
     }
     Ok(Address { scheme, host, port, rest })
@@ -521,6 +522,8 @@ mod tests {
             "https://a.example@evil.example/cb",
             "http://127.0.0.1:80@evil.example/cb",
             "http://127.0.0.1:99999/cb",
+            "http://127.0.0.1:+9/cb",
+            "http://127.0.0.1:/cb",
             "http://127.0.0.1:1/cb/..",
             "http://localhost:2/",
             "http://[::1]/cb",

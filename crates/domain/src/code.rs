@@ -214,6 +214,7 @@ fn make(
         ip: presented.ip,
         created_at: now,
         auth_time: Time(body.auth_time),
+        amr: body.amr.clone(),
         last_seen_at: now,
         absolute_expires_at: now,
         born: view.ticket.born,

@@ -8,6 +8,7 @@
 //! The short code is ten of the twenty letters of RFC 8628 §6.1, which spell no words and look alike to nobody: 43 bits. With
 //! ten thousand requests open at once, the 200 guesses that one address prefix may make in the ten minutes of their lives
 //! ([`crate::throttle`]) find one of them with a chance below one in a million.
+use crate::amr::Amr;
 use crate::authorize::{self, CodeBody};
 use crate::changes::{Change, Changes, Expect};
 use crate::client::GrantType;
@@ -53,6 +54,9 @@ enum State {
         generation: u32,
         /// When whoever said yes had proven who they are.
         auth_time: i64,
+        /// By which methods.
+        #[serde(default)]
+        amr: Amr,
     },
     Denied,
 }
@@ -232,7 +236,8 @@ pub fn answer(
     let mut changes =
         Changes { expects: vec![Expect::Alive { session: session.id, role: None }], ..Changes::default() };
     if allow {
-        body.state = State::Allowed { generation: app.generation(), auth_time: session.auth_time.0 };
+        body.state =
+            State::Allowed { generation: app.generation(), auth_time: session.auth_time.0, amr: session.amr.clone() };
         let (consent, event) = authorize::allow(app, &scope, true, ip, stamp, chance);
         changes.expects.extend([
             Expect::Unborn { account, client, born: device.born, under: None },
@@ -288,7 +293,7 @@ pub fn poll(
     match body.state {
         State::Pending => wait(view, body),
         State::Denied => Decision::refuse(no(OAuthError::AccessDenied, "the user said no")),
-        State::Allowed { generation, auth_time } => {
+        State::Allowed { generation, auth_time, amr } => {
             let body = CodeBody {
                 redirect_uri: String::new(),
                 challenge: String::new(),
@@ -298,6 +303,7 @@ pub fn poll(
                 jkt: body.jkt,
                 generation,
                 auth_time,
+                amr,
             };
             let Some(app) = &view.app else { return strange() };
             match why_dead(view, app, &body, rules) {

@@ -52,7 +52,7 @@ pub fn issue(
         scope: scope(account, session, grant),
         auth_time: session.auth_time.secs(),
         acr: ACR.into(),
-        amr: vec![AMR.into()],
+        amr: session.amr.methods(),
         sid: session.id,
         rev: stamp.head,
         epoch: stamp.epoch,
@@ -65,10 +65,8 @@ pub fn issue(
     })
 }
 
-/// The authentication context class of a sign-in by password (RFC 9068 §2.2.1), the only one yet.
+/// The authentication context class of a sign-in (RFC 9068 §2.2.1), the only one yet.
 pub const ACR: &str = "1";
-/// The authentication method of one (RFC 8176 §2).
-pub const AMR: &str = "pwd";
 
 fn audience(rules: &Rules, grant: &Grant) -> Audience {
     match &grant.audience {

@@ -13,6 +13,7 @@
 extern crate alloc;
 
 pub mod account;
+pub mod amr;
 pub mod api_key;
 pub mod authorize;
 pub mod changes;

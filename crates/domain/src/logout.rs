@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 pub const TYP: &str = "logout+jwt";
 /// What `events` names (the same).
 pub const EVENT: &str = "http://schemas.openid.net/event/backchannel-logout";
-/// For how long a logout token counts, in seconds (the same: two minutes are recommended). Each try makes a new one.
+/// For how long a logout token counts, in seconds (the same: two minutes are recommended). Each try makes a new one, with the same `jti`.
 pub const LIFE_S: i64 = 120;
 
 /// The claims of a logout token. There is no `nonce`, so that it is never taken for an ID token.
@@ -29,7 +29,7 @@ pub struct LogoutClaims {
     pub iat: i64,
     /// Not accepted from then on.
     pub exp: i64,
-    /// Never the same twice.
+    /// One for each message, whatever number of times it is sent.
     pub jti: String,
     /// That it is a logout.
     pub events: BTreeMap<String, BTreeMap<String, String>>,

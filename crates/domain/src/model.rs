@@ -1,4 +1,5 @@
 //! What is kept: accounts, sessions, grants, clients, verifier instances, keys. Plain data; the rules stand elsewhere.
+use crate::amr::Amr;
 use crate::client::Profile;
 use crate::cut::Cut;
 use crate::family::Family;
@@ -152,6 +153,8 @@ pub struct Session {
     pub created_at: Time,
     /// When its user proved who they are.
     pub auth_time: Time,
+    /// By which methods.
+    pub amr: Amr,
     /// Last seen, written from time to time only.
     pub last_seen_at: Time,
     /// It ends then, whatever happens. Never moves.

@@ -9,7 +9,7 @@ use crate::kernel::Door;
 use crate::model::{Session, SessionKind};
 use crate::{Chance, changes::Revoke};
 use alloc::{borrow::ToOwned, string::String, vec, vec::Vec};
-use portcullis_wire::{AccountId, ClientId, GrantId, MessageId, Millis, Rev, SessionId, Target, Time, Verb};
+use portcullis_wire::{AccountId, ClientId, GrantId, MessageId, Millis, Rev, SessionId, Target, Time, TokenId, Verb};
 use serde::{Deserialize, Serialize};
 
 /// For how long a message is tried, in milliseconds: a service that is down over night still hears of it.
@@ -277,6 +277,12 @@ impl Message {
         serde_json::from_str(&self.body).ok()
     }
 
+    /// The `jti` of each token that is made for it: a receiver that gets it twice sees that it is the same (RFC 8417 §2.2, whose
+    /// tokens logout tokens are).
+    pub fn jti(&self) -> TokenId {
+        TokenId::from_bits(self.id.bits())
+    }
+
     /// The same in the hands of one who sends it: nobody else does until the claim lapses.
     pub fn claimed(&self, now: Time) -> Self {
         Self { next_at: now.plus(CLAIM), tries: self.tries.saturating_add(1), ..self.clone() }
@@ -364,6 +370,7 @@ mod tests {
             ip: None,
             created_at: Time(0),
             auth_time: Time(0),
+            amr: crate::amr::Amr::default(),
             last_seen_at: Time(0),
             absolute_expires_at: Time(1_000),
             born: Rev(born),

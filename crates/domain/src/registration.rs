@@ -40,6 +40,8 @@ const FRONT: [&str; 2] = ["frontchannel_logout_uri", "frontchannel_logout_sessio
 /// What an update must not bring (RFC 7592 §2.2).
 const NOT_YOURS: [&str; 4] =
     ["registration_access_token", "registration_client_uri", "client_secret_expires_at", "client_id_issued_at"];
+/// What ID tokens are signed with when a client does not say (OpenID Connect Dynamic Client Registration §2).
+const USUAL_ALG: &str = "RS256";
 /// The scopes that strangers may register.
 const FOR_ALL: [&str; 4] = [OPENID, "profile", "email", OFFLINE];
 
@@ -94,6 +96,8 @@ pub fn read(mut members: Map<String, Value>, trusted: bool) -> Result<Metadata, 
     if !said_grants {
         profile.grant_types = vec![GrantType::AuthorizationCode]; // RFC 7591 §2
     }
+    // OpenID Connect Dynamic Client Registration §2; who registers by an administrator has the server's own algorithm instead.
+    profile.id_token_signed_response_alg.get_or_insert_with(|| USUAL_ALG.to_owned());
     if responses.is_some_and(|responses| responses != serde_json::json!(["code"]) && responses != serde_json::json!([]))
     {
         return Err(bad("response_types: only code is known"));
@@ -228,6 +232,7 @@ mod tests {
         let plain = Profile {
             redirect_uris: vec!["https://a.example/".into()],
             grant_types: vec![GrantType::AuthorizationCode],
+            id_token_signed_response_alg: Some("RS256".into()),
             ..Profile::default()
         };
         assert_eq!((read.profile, read.kind), (plain, ClientKind::Confidential));

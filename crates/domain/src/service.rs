@@ -7,6 +7,7 @@
 //!
 //! `sub` is the service account, never the client's id: what a verifier matches against entries about accounts is what the
 //! account's block and end are written about. RFC 9068 §2.2 leaves the identifier to the server; `client_id` names the client.
+use crate::amr::Amr;
 use crate::authorize::audience;
 use crate::changes::{Change, Changes, Expect};
 use crate::client::{GrantType, OFFLINE, OPENID, Profile};
@@ -175,6 +176,7 @@ fn anew(
         ip: asked.ip,
         created_at: stamp.now,
         auth_time: stamp.now,
+        amr: Amr::unknown(),
         last_seen_at: stamp.now,
         absolute_expires_at: stamp.now.plus(rules.absolute_ttl),
         born: stamp.head,

@@ -4,6 +4,7 @@
 //! to who gave the right password (I15). The session is `born` at the head of the view that the password was loaded with, and
 //! the commit checks that no cut above has passed since (I7): a sign-in in flight dies with "log out everywhere" or a block,
 //! and no token leaves before that commit.
+use crate::amr::Amr;
 use crate::changes::{Changes, Expect};
 use crate::event::{Actor, EventKind, NewEvent};
 use crate::family::{Family, MacKey};
@@ -93,7 +94,7 @@ pub fn prove_again(
             Expect::Alive { session, role: None },
             Expect::PasswordVersion { account: account.id, version: account.password_version },
         ],
-        steps: vec![Change::SetAuthTime { session, at: view.stamp.now }],
+        steps: vec![Change::SetAuthTime { session, at: view.stamp.now, amr: Amr::default() }],
         events: vec![event],
         ..Changes::default()
     };
@@ -145,6 +146,7 @@ pub(crate) fn started(
         ip: request.ip,
         created_at: now,
         auth_time: now,
+        amr: Amr::default(),
         last_seen_at: now,
         absolute_expires_at: now.plus(rules.absolute_ttl),
         born,

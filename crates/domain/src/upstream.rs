@@ -8,6 +8,7 @@
 //!
 //! A link is the credential that is verified (I3): the commit of a session uses it up to the row, which must not have gone, or
 //! been signed out at the provider, since the sign-in began. What began before an end above is born below its cut, and dead.
+use crate::amr::Amr;
 use crate::changes::{Change, Changes, Expect};
 use crate::event::{Actor, EventKind, NewEvent};
 use crate::family::MacKey;
@@ -102,6 +103,8 @@ pub struct Identity {
     pub name: Option<String>,
     /// When they proved who they are, there, if the provider says.
     pub auth_time: Option<Time>,
+    /// By which methods, there, if the provider says.
+    pub amr: Amr,
 }
 
 impl Identity {
@@ -163,9 +166,12 @@ pub fn sign_in(
     let auth_time = from.auth_time.map_or(stamp.now, |at| at.min(stamp.now));
     issued.session.auth_time = auth_time;
     issued.claims.auth_time = auth_time.secs();
+    issued.session.amr.clone_from(&from.amr);
+    issued.claims.amr = from.amr.methods();
     for step in &mut changes.steps {
         if let Change::InsertSession(session) = step {
             session.auth_time = auth_time;
+            session.amr.clone_from(&from.amr);
         }
     }
     let origin = Origin {
@@ -205,7 +211,7 @@ pub fn prove_again(
         expects: vec![Expect::Alive { session, role: None }],
         steps: vec![
             Change::UseLink { link: link.id, begun: begun.at, at: stamp.now },
-            Change::SetAuthTime { session, at },
+            Change::SetAuthTime { session, at, amr: from.amr.clone() },
         ],
         events: vec![event],
         ..Changes::default()
@@ -349,6 +355,7 @@ impl Waiting {
             email: Some(self.email.clone()),
             name: None,
             auth_time: None,
+            amr: Amr::unknown(),
         }
     }
 }

@@ -132,7 +132,10 @@ impl Problem {
     }
 }
 
-/// An `error_description` has no quotes, no backslashes, and nothing but ASCII (RFC 6749 §5.2).
+/// The longest `error_description`: what was sent and was far too long is not said again.
+const MAX_DESCRIPTION: usize = 400;
+
+/// An `error_description` has no quotes, no backslashes, and nothing but ASCII (RFC 6749 §5.2), and an end.
 pub(crate) fn described(detail: &str) -> String {
     let plain = |c: char| match c {
         '"' => '\'',
@@ -140,7 +143,7 @@ pub(crate) fn described(detail: &str) -> String {
         ' '..='~' if c != '\\' => c,
         _ => '?',
     };
-    detail.chars().map(plain).collect()
+    detail.chars().map(plain).take(MAX_DESCRIPTION).collect()
 }
 
 impl IntoResponse for Problem {

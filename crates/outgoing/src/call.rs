@@ -1,5 +1,6 @@
 //! One call: look up, look at, connect, speak, read.
 use crate::address::Allowed;
+use crate::authorities::Authorities;
 use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, USER_AGENT};
 use http::{HeaderValue, Method, Request, Uri};
@@ -66,6 +67,8 @@ pub enum OutgoingError {
     NoAddress(String),
     /// No connection, or it broke.
     Transport(String),
+    /// Its certificate does not show that it is who it should be.
+    Certificate(&'static str),
     /// It took too long.
     Timeout,
     /// The answer is longer than it may be.
@@ -82,6 +85,7 @@ impl fmt::Display for OutgoingError {
             Self::Plain => f.write_str("public addresses are called by https only"),
             Self::NoAddress(why) => write!(f, "the host's name leads nowhere: {why}"),
             Self::Transport(why) => write!(f, "no connection: {why}"),
+            Self::Certificate(why) => write!(f, "its certificate was refused: {why}"),
             Self::Timeout => f.write_str("no answer in time"),
             Self::TooLong => f.write_str("the answer is too long"),
         }
@@ -124,22 +128,17 @@ impl fmt::Debug for Outgoing {
 }
 
 impl Outgoing {
-    /// To public addresses, and to `allowed`; certificates by Mozilla's roots.
+    /// To public addresses, and to `allowed`; certificates by the authorities that browsers trust, and by `authorities`.
     ///
     /// # Errors
     /// When TLS cannot be set up, in words.
-    pub fn new(allowed: Allowed) -> Result<Self, String> {
+    pub fn new(allowed: Allowed, authorities: &Authorities) -> Result<Self, String> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let roots: rustls::RootCertStore = webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect();
+        let roots = authorities.with_public()?;
         let builder = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
         let tls = builder.map_err(|error| error.to_string())?.with_root_certificates(roots).with_no_client_auth();
         let (allowed, lookup) = (Arc::new(allowed), Arc::new(SystemLookup));
         Ok(Self { allowed, lookup, tls: TlsConnector::from(Arc::new(tls)), limits: Limits::default() })
-    }
-
-    /// With other roots.
-    pub fn tls(self, config: Arc<rustls::ClientConfig>) -> Self {
-        Self { tls: TlsConnector::from(config), ..self }
     }
 
     /// With another way of looking names up.
@@ -220,7 +219,7 @@ impl Outgoing {
             let name = ServerName::try_from(place.host.clone());
             let name = name.map_err(|_| OutgoingError::BadUrl("no certificate can be for this host"))?;
             let tls = timeout(self.limits.connect, self.tls.connect(name, tcp)).await;
-            speak(tls.map_err(|_| OutgoingError::Timeout)?.map_err(transport)?, request, max).await
+            speak(tls.map_err(|_| OutgoingError::Timeout)?.map_err(handshake_failed)?, request, max).await
         };
         timeout(self.limits.whole, call).await.map_err(|_| OutgoingError::Timeout)?
     }
@@ -311,6 +310,21 @@ fn secret(text: &str) -> Result<HeaderValue, OutgoingError> {
 
 fn transport(error: impl fmt::Display) -> OutgoingError {
     OutgoingError::Transport(error.to_string())
+}
+
+/// Why TLS did not come about: what operators can do something about has words of its own.
+fn handshake_failed(error: std::io::Error) -> OutgoingError {
+    use rustls::CertificateError as Wrong;
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    let Some(rustls::Error::InvalidCertificate(wrong)) = inner else { return transport(error) };
+    OutgoingError::Certificate(match wrong {
+        Wrong::UnknownIssuer => "nobody that is trusted issued it (outgoing_ca names private authorities)",
+        Wrong::NotValidForName | Wrong::NotValidForNameContext { .. } => "it is for another host",
+        Wrong::Expired | Wrong::ExpiredContext { .. } => "it has expired",
+        Wrong::NotValidYet | Wrong::NotValidYetContext { .. } => "it is not valid yet",
+        Wrong::Revoked => "it was revoked",
+        _ => "it does not hold",
+    })
 }
 
 async fn speak<T>(io: T, request: Request<Full<Bytes>>, max: usize) -> Result<Response, OutgoingError>

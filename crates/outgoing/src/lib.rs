@@ -7,7 +7,9 @@
 //!
 //! What may not happen here: any rule of what is called, and why. Tokens and secrets are the callers' matter.
 mod address;
+mod authorities;
 mod call;
 
 pub use address::{Allowed, is_public};
+pub use authorities::Authorities;
 pub use call::{Limits, Lookup, Outgoing, OutgoingError, Response, SystemLookup};

@@ -6,6 +6,7 @@ use crate::net::From;
 use crate::server::{Op, Reply, Request};
 use crate::truth::Act;
 use crate::world::{Event, World, tell};
+use portcullis_domain::amr::Amr;
 use portcullis_domain::changes::{Change, Changes};
 use portcullis_domain::kernel::{self, By, Door, Scope};
 use portcullis_domain::model::SessionKind;
@@ -162,6 +163,7 @@ impl World {
                     email: None,
                     name: None,
                     auth_time: None,
+                    amr: Amr::unknown(),
                 };
                 let request = SignIn {
                     kind: if *cookie { SessionKind::Browser } else { SessionKind::App },

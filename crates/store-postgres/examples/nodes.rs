@@ -3,6 +3,7 @@
 //! `cargo run --release -p portcullis-store-postgres --example nodes [SECONDS]`. Ratios mean something, numbers only on the same machine.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a measurement")]
 use portcullis_domain::Cut;
+use portcullis_domain::amr::Amr;
 use portcullis_domain::changes::{Change, Changes, Revoke};
 use portcullis_domain::family::Family;
 use portcullis_domain::model::{Account, Grant, Session, SessionKind, Status};
@@ -117,6 +118,7 @@ async fn people(store: &PostgresStore, grant: GrantId) {
         ip: None,
         created_at: NOW,
         auth_time: NOW,
+        amr: Amr::default(),
         last_seen_at: NOW,
         absolute_expires_at: NOW.plus(1_000_000),
         born: Rev::ZERO,

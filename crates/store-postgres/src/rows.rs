@@ -1,6 +1,7 @@
 //! Rows as domain types. Each type has its column list, in the order in which its reader takes the columns.
 use crate::cells::{Cells, Fault};
 use portcullis_domain::Cut;
+use portcullis_domain::amr::Amr;
 use portcullis_domain::changes::BoundRow;
 use portcullis_domain::event::{EventKind, NewEvent};
 use portcullis_domain::family::Family;
@@ -99,7 +100,7 @@ fn status(cells: &mut Cells<'_>) -> Result<Status, Fault> {
 macro_rules! session_columns {
     () => {
         "s.id, s.account, s.kind, s.device_name, s.agent, s.ip, s.created_at, s.auth_time, s.last_seen_at, \
-         s.absolute_expires_at, s.born, s.epoch, s.cookie, s.ended_rev, s.ended_reason, s.ended_at, s.client"
+         s.absolute_expires_at, s.born, s.epoch, s.cookie, s.ended_rev, s.ended_reason, s.ended_at, s.client, s.amr"
     };
 }
 pub(crate) use session_columns;
@@ -125,6 +126,7 @@ pub(crate) fn session(cells: &mut Cells<'_>) -> Result<Session, Fault> {
             _ => return Err(cells.wrong("ended has only some of its three columns")),
         },
         client: cells.id_if()?,
+        amr: Amr::read(cells.text_if()?),
     })
 }
 

@@ -4,6 +4,7 @@
 //! the store: the commit alone, and with the view loaded before it. Rounds alternate, so that both see the same disk; only ratios
 //! mean something.
 use portcullis_domain::Cut;
+use portcullis_domain::amr::Amr;
 use portcullis_domain::changes::{Change, Changes};
 use portcullis_domain::family::Family;
 use portcullis_domain::model::{Account, Grant, Session, SessionKind, Status};
@@ -182,6 +183,7 @@ async fn found(store: &SqliteStore) -> Result<(), Fault> {
                 ip: Some([192, 0, 2, 1].into()),
                 created_at: NOW,
                 auth_time: NOW,
+                amr: Amr::default(),
                 last_seen_at: NOW,
                 absolute_expires_at: NOW.plus(1 << 40),
                 born: Rev::ZERO,

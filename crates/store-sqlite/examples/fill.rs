@@ -4,6 +4,7 @@
 //! Every account has four sessions with a grant each; half of the sessions come from 10.1.0.0/16, the others from 10.0.0.0/16.
 //! Prints one line of JSON: `{"sessions", "accounts", "bytes"}`, the last one of the file.
 use portcullis_domain::Cut;
+use portcullis_domain::amr::Amr;
 use portcullis_domain::changes::{Change, Changes};
 use portcullis_domain::family::Family;
 use portcullis_domain::model::{Account, Grant, Session, SessionKind, Status};
@@ -58,6 +59,7 @@ fn rows(n: u64, stamp: &Stamp) -> Vec<Change> {
         ip: Some([10, u8::from(n.is_multiple_of(2)), (n >> 8) as u8, n as u8].into()),
         created_at: now,
         auth_time: now,
+        amr: Amr::default(),
         last_seen_at: now,
         absolute_expires_at: now.plus(180 * 86_400_000),
         born: stamp.head,

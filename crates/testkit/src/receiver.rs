@@ -1,11 +1,14 @@
-//! Somebody who is called by the server: writes down what comes, and answers as told.
+//! Somebody who is called by the server, by HTTP or by HTTPS: writes down what comes, and answers as told.
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
 
 /// As long as something may take to arrive.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -30,11 +33,45 @@ struct Shared {
     slowness: Mutex<Duration>,
 }
 
+/// Which certificate is shown; the files are in `tls/`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shown {
+    /// One for `localhost` and 127.0.0.1, by [`AUTHORITY`].
+    Right,
+    /// By it, for another host.
+    WrongName,
+    /// By it, expired in 2001.
+    Expired,
+    /// By another authority.
+    Unknown,
+}
+
+/// The authority of most certificates here, as PEM.
+pub const AUTHORITY: &[u8] = include_bytes!("tls/ca.pem");
+
+impl Shown {
+    fn acceptor(self) -> TlsAcceptor {
+        let pem: &[u8] = match self {
+            Self::Right => include_bytes!("tls/right.pem"),
+            Self::WrongName => include_bytes!("tls/wrong-name.pem"),
+            Self::Expired => include_bytes!("tls/expired.pem"),
+            Self::Unknown => include_bytes!("tls/unknown.pem"),
+        };
+        let leaf = CertificateDer::from_pem_slice(pem).expect("a certificate");
+        let key = PrivateKeyDer::from_pem_slice(include_bytes!("tls/leaf.key")).expect("a key");
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let config = config.expect("TLS").with_no_client_auth().with_single_cert(vec![leaf], key);
+        TlsAcceptor::from(Arc::new(config.expect("the certificate's key")))
+    }
+}
+
 /// A server on loopback that takes forms.
 #[derive(Debug)]
 pub struct Receiver {
-    /// `http://127.0.0.1:PORT`.
+    /// `http://127.0.0.1:PORT`; `https` where that is spoken.
     pub base: String,
+    tls: Option<Shown>,
     shared: Arc<Shared>,
     task: Option<JoinHandle<()>>,
 }
@@ -42,11 +79,20 @@ pub struct Receiver {
 impl Receiver {
     /// Starts one.
     pub async fn start() -> Self {
+        Self::listening("http", None).await
+    }
+
+    /// Starts one that speaks TLS.
+    pub async fn start_tls(shown: Shown) -> Self {
+        Self::listening("https", Some(shown)).await
+    }
+
+    async fn listening(scheme: &str, tls: Option<Shown>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let base = format!("http://{}", listener.local_addr().expect("an address"));
+        let base = format!("{scheme}://{}", listener.local_addr().expect("an address"));
         let shared = Arc::new(Shared::default());
-        let task = Some(tokio::spawn(accept(listener, shared.clone())));
-        Self { base, shared, task }
+        let task = Some(tokio::spawn(accept(listener, tls, shared.clone())));
+        Self { base, tls, shared, task }
     }
 
     /// Nobody listens any more.
@@ -59,8 +105,9 @@ impl Receiver {
 
     /// Somebody listens again, at the same place.
     pub async fn resume(&mut self) {
-        let listener = TcpListener::bind(self.base.trim_start_matches("http://")).await.expect("the same port");
-        self.task = Some(tokio::spawn(accept(listener, self.shared.clone())));
+        let place = self.base.split_once("://").map_or("", |(_, place)| place);
+        let listener = TcpListener::bind(place).await.expect("the same port");
+        self.task = Some(tokio::spawn(accept(listener, self.tls, self.shared.clone())));
     }
 
     /// How the next calls are answered; those after them with 200.
@@ -105,13 +152,25 @@ impl Drop for Receiver {
     }
 }
 
-async fn accept(listener: TcpListener, shared: Arc<Shared>) {
+async fn accept(listener: TcpListener, tls: Option<Shown>, shared: Arc<Shared>) {
+    let acceptor = tls.map(Shown::acceptor);
     while let Ok((tcp, _)) = listener.accept().await {
-        tokio::spawn(answer(tcp, shared.clone()));
+        let (acceptor, shared) = (acceptor.clone(), shared.clone());
+        tokio::spawn(async move {
+            match acceptor {
+                None => answer(tcp, shared).await,
+                // Whoever refuses the certificate says nothing.
+                Some(acceptor) => {
+                    if let Ok(stream) = acceptor.accept(tcp).await {
+                        answer(stream, shared).await;
+                    }
+                }
+            }
+        });
     }
 }
 
-async fn answer(mut tcp: TcpStream, shared: Arc<Shared>) {
+async fn answer(mut tcp: impl AsyncRead + AsyncWrite + Unpin, shared: Arc<Shared>) {
     let Some(body) = read(&mut tcp).await else { return };
     let now = shared.at_once.fetch_add(1, Ordering::SeqCst) + 1;
     shared.most.fetch_max(now, Ordering::SeqCst);
@@ -128,11 +187,12 @@ async fn answer(mut tcp: TcpStream, shared: Arc<Shared>) {
         }
     };
     let _ = tcp.write_all(format!("{head}Content-Length: 0\r\nConnection: close\r\n\r\n").as_bytes()).await;
+    let _ = tcp.shutdown().await;
     shared.at_once.fetch_sub(1, Ordering::SeqCst);
 }
 
 /// The body of a request; its head goes into the body's place when there is none.
-async fn read(tcp: &mut TcpStream) -> Option<String> {
+async fn read(tcp: &mut (impl AsyncRead + Unpin)) -> Option<String> {
     let mut bytes = Vec::new();
     loop {
         let mut part = [0; 4096];

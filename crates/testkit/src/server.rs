@@ -2,7 +2,7 @@
 use crate::client::Client;
 use crate::temp::TempDir;
 use portcullis_app::keys::MasterKey;
-use portcullis_app::{Allowed, App, ClientSettings, Hashing, KeySettings, PolicySettings, Settings, real};
+use portcullis_app::{Allowed, App, Authorities, ClientSettings, Hashing, KeySettings, PolicySettings, Settings, real};
 use portcullis_domain::{Chance as _, Rules};
 use portcullis_http::{HttpConfig, Limits, Listener, Traffic};
 use portcullis_store::faulty::Faulty;
@@ -67,6 +67,7 @@ impl Default for Options {
             hashing,
             keys,
             outgoing,
+            outgoing_ca: Authorities::none(),
             upstreams: vec![],
             policy,
             clients,

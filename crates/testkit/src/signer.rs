@@ -31,6 +31,12 @@ pub fn fresh_id() -> String {
     format!("id-{}", NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
+/// An HMAC by SHA-256, for tokens that take a public key for a secret.
+pub fn hmac(secret: &[u8], input: &str) -> Vec<u8> {
+    use aws_lc_rs::hmac::{HMAC_SHA256, Key, sign};
+    sign(&Key::new(HMAC_SHA256, secret), input.as_bytes()).as_ref().to_vec()
+}
+
 impl Signer {
     /// A new one for ES256.
     pub fn es256() -> Self {

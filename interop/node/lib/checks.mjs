@@ -3,6 +3,7 @@
 // What a check returns is its *fact*: a short text that says what the server did. The oracle compares the facts of two servers.
 import assert from 'node:assert/strict';
 import { writeFileSync } from 'node:fs';
+import { place } from './place.mjs';
 
 const facts = {};
 const counts = { passed: 0, failed: 0 };
@@ -21,14 +22,26 @@ export async function check(name, body) {
   }
 }
 
-/** A part that the server's metadata does not offer: said, not passed over. What must be offered is a check of its own. */
+/** A part that the server's metadata must offer. One that it does not has failed, unless it is tolerated by name (of the oracle). */
 export function offered(what, there) {
-  if (!there) notOffered.push(what);
-  return Boolean(there);
+  if (there) return true;
+  if (place.tolerated?.includes(what)) {
+    notOffered.push(what);
+  } else {
+    facts[`offered: ${what}`] = 'failed: it is not';
+    counts.failed += 1;
+    console.log(`FAILED  offered: ${what}\n        the metadata do not name it`);
+  }
+  return false;
 }
 
 /** Prints the sums; the process ends with them. */
 export function finish() {
+  const forgotten = (place.tolerated ?? []).filter((what) => !notOffered.includes(what));
+  if (forgotten.length > 0) {
+    counts.failed += 1;
+    console.log(`FAILED  offered after all, or never asked for: ${forgotten.join(', ')}`);
+  }
   if (notOffered.length > 0) console.log(`not offered by this server: ${notOffered.join(', ')}`);
   if (process.env.INTEROP_FACTS) writeFileSync(process.env.INTEROP_FACTS, JSON.stringify(facts));
   const word = counts.failed === 0 ? 'ok' : 'FAILED';

@@ -4,7 +4,10 @@
  * @typedef {{ client_id: string, client_secret?: string }} Registered
  * @type {{ issuer: string, audience: string, server: string, account: { id: string, email: string, password: string },
  *          admin: { id: string, email: string, password: string }, port: number,
- *          clients: Record<string, Registered>, algorithm: string }}
+ *          bystander: { id: string, email: string, password: string }, demo_api: string, bound_ms: number,
+ *          clients: Record<string, Registered>, algorithm: string, registration_token: string,
+ *          upstream: { id: string, issuer: string, port: number, client_id: string, client_secret: string },
+ *          tolerated?: string[] }}  (`tolerated`: what the oracle need not offer)
  */
 export const place = JSON.parse(process.env.PORTCULLIS_INTEROP ?? 'null') ?? missing();
 

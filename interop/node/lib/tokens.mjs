@@ -36,6 +36,9 @@ export async function posted(path, { client_id, client_secret }, form) {
   return text ? JSON.parse(text) : {};
 }
 
+/** What introspection says of a token, asked by the client `web`. */
+export const introspected = (token, registered = place.clients.web) => posted('/oauth2/introspect', registered, { token });
+
 const part = (value) => Buffer.from(JSON.stringify(value)).toString('base64url');
 export const headerOf = (token) => JSON.parse(Buffer.from(token.split('.')[0], 'base64url'));
 export const claimsOf = (token) => JSON.parse(Buffer.from(token.split('.')[1], 'base64url'));

@@ -64,6 +64,7 @@ pub const ALL: &[Client] = &[
     node("openid-client", "node/openid-client.mjs", "ES256"),
     node("oauth4webapi", "node/oauth4webapi.mjs", "ES256"),
     node("oidc-provider", "node/oracle.mjs", "ES256"),
+    node("upstream", "node/upstream.mjs", "ES256"),
     node("express-openid-connect", "node/express.mjs", "RS256"),
     node("jose", "node/jose.mjs", "ES256"),
     node("jose", "node/jose.mjs", "RS256"),

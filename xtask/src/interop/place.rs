@@ -1,4 +1,5 @@
 //! A server for one script: `portcullis dev` with data of its own, and the applications of `interop/clients.json` registered.
+//! Clients may register themselves, and people may come from another provider, which the script starts that is about it.
 use crate::workspace::Workspace;
 use crate::{Failure, mini_http};
 use serde_json::{Value, json};
@@ -11,6 +12,11 @@ use std::time::Duration;
 
 /// No answer of the server takes longer.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Who shows this may register a client. 32 characters or more.
+const REGISTRATION_TOKEN: &str = "only-for-these-scripts-and-long-enough";
+/// Where data and settings are.
+const DATA: &str = "data";
 
 /// A running server. It ends with its value.
 pub struct Place {
@@ -33,16 +39,19 @@ impl Place {
         if folder.exists() {
             std::fs::remove_dir_all(&folder)?;
         }
-        std::fs::create_dir_all(&folder)?;
+        std::fs::create_dir_all(folder.join(DATA))?;
+        let upstream = upstream(&folder.join(DATA))?;
         let mut command = Command::new(server);
         command
-            .args(["dev", "--port", "0", "--json", "--data", "data"])
+            .args(["dev", "--port", "0", "--json", "--data", DATA])
             .current_dir(&folder)
             // Passwords are hashed cheaply and refusals answered at once: neither is what is tried here.
             .env("PORTCULLIS_ARGON2_MEMORY", "64KiB")
             .env("PORTCULLIS_ARGON2_PASSES", "1")
             .env("PORTCULLIS_FAILED_SIGN_IN_STEP", "0s")
             .env("PORTCULLIS_TOKEN_ALGORITHM", algorithm)
+            .env("PORTCULLIS_DYNAMIC_REGISTRATION", "token")
+            .env("PORTCULLIS_REGISTRATION_TOKEN", REGISTRATION_TOKEN)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(File::create(folder.join("server.log"))?);
@@ -50,6 +59,8 @@ impl Place {
         let mut place = Self { child, folder, told: Value::Null };
         place.told = place.first_line()?;
         place.told["algorithm"] = algorithm.into();
+        place.told["registration_token"] = REGISTRATION_TOKEN.into();
+        place.told["upstream"] = upstream;
         place.register(&workspace.root.join("interop/clients.json"))?;
         Ok(place)
     }
@@ -77,8 +88,7 @@ impl Place {
     }
 
     fn register(&mut self, file: &Path) -> Result<(), Failure> {
-        // Free now; nobody else here asks for one by number.
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let port = free_port()?;
         let text = std::fs::read_to_string(file)?.replace("{port}", &port.to_string());
         let wanted: Value =
             serde_json::from_str(&text).map_err(|error| Failure::Missing(format!("{}: {error}", file.display())))?;
@@ -92,6 +102,26 @@ impl Place {
         self.told["port"] = port.into();
         Ok(())
     }
+}
+
+/// Free now; nobody else here asks for one by number.
+fn free_port() -> Result<u16, Failure> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
+
+/// Names another provider in the settings of this data directory; what the script must know to be it. Nobody calls it before
+/// somebody wants to come from there.
+fn upstream(data: &Path) -> Result<Value, Failure> {
+    let port = free_port()?;
+    let (issuer, secret) = (format!("http://127.0.0.1:{port}"), "only-for-these-scripts");
+    let table = format!(
+        "[[upstream]]\nid = \"elsewhere\"\nname = \"Elsewhere\"\nissuer = \"{issuer}\"\nclient_id = \"portcullis\"\n\
+         client_secret = \"{secret}\"\n"
+    );
+    std::fs::write(data.join("portcullis.toml"), table)?;
+    Ok(json!({
+        "id": "elsewhere", "issuer": issuer, "port": port, "client_id": "portcullis", "client_secret": secret,
+    }))
 }
 
 fn text_of(value: &Value) -> &str {

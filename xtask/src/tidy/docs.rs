@@ -3,7 +3,7 @@ use super::{Finding, Text};
 use std::path::Path;
 
 /// Documents that the repository always has.
-const NEEDED: &[&str] = &["README.md", "ARCHITECTURE.md", "CHANGELOG.md"];
+const NEEDED: &[&str] = &["README.md", "ARCHITECTURE.md", "CHANGELOG.md", super::clauses::PAGE];
 
 /// Every link to a file of the repository leads to one, and its fragment to a heading.
 pub fn check(root: &Path, texts: &[Text]) -> Vec<Finding> {
@@ -104,6 +104,7 @@ mod tests {
             page("docs/b.md", "# Two words!\n"),
             page("ARCHITECTURE.md", ""),
             page("CHANGELOG.md", ""),
+            page("docs/conformance.md", ""),
         ];
         let said: Vec<String> = check(Path::new("/nonexistent"), &texts).into_iter().map(|f| f.what).collect();
         assert_eq!(
@@ -114,6 +115,6 @@ mod tests {
                 "the link to `../../x.md` leads out of the repository"
             ]
         );
-        assert_eq!(check(Path::new("/nonexistent"), &[]).len(), 3);
+        assert_eq!(check(Path::new("/nonexistent"), &[]).len(), 4);
     }
 }

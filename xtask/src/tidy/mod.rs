@@ -3,6 +3,7 @@
 //! The checks read the repository as it lies on the disk (STYLE: the map is checked). They are strict rather than clever: a
 //! false alarm is answered by a better check or by clearer code, not by a list of exceptions.
 mod budget;
+mod clauses;
 mod docs;
 mod graph;
 mod sources;
@@ -57,6 +58,7 @@ pub fn run(workspace: &Workspace) -> Result<Vec<Finding>, Failure> {
     findings.extend(budget::check(workspace, &texts)?);
     findings.extend(sources::check(&texts));
     findings.extend(docs::check(&workspace.root, &texts));
+    findings.extend(clauses::check(&texts));
     findings.extend(interop_lock(&workspace.root));
     findings.sort();
     Ok(findings)
@@ -89,7 +91,7 @@ fn read(root: &Path) -> Result<Vec<Text>, Failure> {
     )?;
     let mut texts = Vec::new();
     for path in listing.split_terminator('\0') {
-        let known = ["rs", "md", "toml", "lock"].iter().any(|kind| path.ends_with(&format!(".{kind}")));
+        let known = ["rs", "md", "toml", "lock", "mjs", "py"].iter().any(|kind| path.ends_with(&format!(".{kind}")));
         let file: PathBuf = root.join(path);
         if known && file.is_file() {
             texts.push(Text { path: path.to_owned(), text: std::fs::read_to_string(file)? });

@@ -62,6 +62,7 @@ impl App {
         let trusted = self.may_register(token, ip)?;
         let Metadata { name, kind, profile } = registration::read(members, trusted)?;
         let mut profile = self.checked_profile(kind, profile).map_err(in_words)?;
+        self.ensure_id_key(&profile).await?;
         let by_secret = kind != ClientKind::Public && profile.token_endpoint_auth_method != AuthMethod::PrivateKeyJwt;
         let secret = by_secret.then(new_secret);
         let token = SecretString::new(format!("pcr_{}", b64::encode(&real::RealChance.secret())));

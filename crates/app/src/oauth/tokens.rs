@@ -172,12 +172,16 @@ impl App {
         }
     }
 
-    /// What userinfo tells the holder of this token (OpenID Connect Core §5.3).
+    /// What userinfo tells the holder of this token (OpenID Connect Core §5.3). It is a resource like others: a token that was made for
+    /// another one alone is refused, or whoever runs that one could ask here with it (RFC 9068 §4, RFC 9700 §4.10.2).
     ///
     /// # Errors
     /// [`AppError::Unauthenticated`]; 403 without the scope `openid`; faults.
     pub async fn userinfo(&self, token: Option<&str>, holder: &Holder) -> Result<(AccountId, About), AppError> {
         let bearer = self.bearer(token, holder).await?;
+        if !bearer.claims.aud.contains(&self.settings().rules.audience) {
+            return Err(AppError::Unauthenticated(Code::TokenMalformed));
+        }
         if !bearer.claims.has_scope(portcullis_domain::client::OPENID) {
             let detail = "userinfo takes a token with the scope openid".into();
             return Err(AppError::Bad(Code::InsufficientScope, detail));

@@ -3,6 +3,7 @@
 //! The algorithm is one of a short list, and is the key's own (RFC 8725 §3.1): `none`, HMAC, and keys from a token's header are
 //! refused before anything is computed. An ID token is never taken for a logout token, or the reverse: `typ`, `nonce` and
 //! `events` tell them apart.
+use portcullis_domain::amr::Amr;
 use portcullis_domain::logout;
 use portcullis_domain::upstream::MAX_SUBJECT;
 use portcullis_verify::Keys;
@@ -169,11 +170,23 @@ pub(super) struct IdToken {
     iat: i64,
     nonce: Option<String>,
     pub(super) auth_time: Option<i64>,
+    amr: Option<Value>,
     pub(super) sid: Option<String>,
     pub(super) name: Option<String>,
     pub(super) email: Option<String>,
     pub(super) email_verified: Option<Value>,
     events: Option<serde::de::IgnoredAny>,
+}
+
+impl IdToken {
+    /// By which methods its user proved who they are. What is no list of names (OpenID Connect Core §2) says nothing.
+    pub(super) fn amr(&self) -> Amr {
+        let names =
+            self.amr.as_ref().and_then(Value::as_array).and_then(|list| {
+                list.iter().map(|name| name.as_str().map(str::to_owned)).collect::<Option<Vec<String>>>()
+            });
+        names.map_or_else(Amr::unknown, |names| Amr::elsewhere(&names))
+    }
 }
 
 /// Whether an address is verified: some providers say that as a text.

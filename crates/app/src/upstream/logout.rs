@@ -16,10 +16,10 @@ const AT_ONCE: u32 = 100;
 
 impl App {
     /// Ends the sessions that came from what a logout token names, and lets no sign-in that began before come through. The newest
-    /// end, when there was one.
+    /// end, when there was one. A token that came before (`jti`) does nothing.
     ///
     /// # Errors
-    /// 404 for a provider that does not tell; 400 for a token that is not its, or that came before; 503 for faults, so that the
+    /// 404 for a provider that does not tell; 400 for a token that is not its; 503 for faults, so that the
     /// provider tries again.
     pub async fn upstream_logout(
         &self,
@@ -45,8 +45,10 @@ impl App {
         }
         // Before the token is used up: a fault in between is answered with 503, and the token may come again.
         let seen = ticket::id(TicketKind::Proof, &format!("logout\n{issuer}\n{}", told.jti));
+        // What was done is not done again: a sign-in since then is not ended by an old token. The answer is that of the first time,
+        // which the provider may not have got.
         if self.store().load_ticket(seen).await.map_err(|e| self.fault(e.into()))?.is_some() {
-            return Err(replayed());
+            return Ok(None);
         }
         if !steps.is_empty() {
             let changes = Changes { steps, ..Changes::default() };
@@ -69,8 +71,8 @@ impl App {
         };
         let changes = Changes { steps: vec![Change::InsertTicket(proof)], ..Changes::default() };
         match self.store().commit(changes).await {
-            Ok(_) => Ok(revoked),
-            Err(CommitError::Conflict(_)) => Err(replayed()),
+            // In a conflict the same token was worked on twice at once.
+            Ok(_) | Err(CommitError::Conflict(_)) => Ok(revoked),
             Err(error) => Err(self.fault(error.into())),
         }
     }
@@ -101,8 +103,4 @@ impl App {
         }
         Ok(newest.map(|revoked| Revoked { ended: Some(ended), ..revoked }))
     }
-}
-
-fn replayed() -> AppError {
-    AppError::Bad(Code::Malformed, "this logout token came before".into())
 }

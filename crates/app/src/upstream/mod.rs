@@ -15,6 +15,7 @@ use crate::settings::{UpstreamKind, UpstreamSettings};
 use crate::{App, AppError, Caller, real};
 use jwt::{Expected, is_true};
 use portcullis_domain::account::Email;
+use portcullis_domain::amr::Amr;
 use portcullis_domain::changes::{Change, Changes};
 use portcullis_domain::model::{Account, Session};
 use portcullis_domain::sign_in::SignIn;
@@ -318,6 +319,7 @@ impl App {
             (told.email, told.email_verified) = (more.email, more.email_verified);
             told.name = told.name.or(more.name);
         }
+        let amr = told.amr();
         let email = told.email.filter(|_| is_true(told.email_verified.as_ref()));
         Ok(Some(Identity {
             upstream: id.clone(),
@@ -327,6 +329,7 @@ impl App {
             email: verified_address(email.as_deref()),
             name: clean_name(told.name),
             auth_time: told.auth_time.map(|at| Time(at.saturating_mul(1000))),
+            amr,
         }))
     }
 
@@ -348,6 +351,7 @@ impl App {
             email: verified_address(email),
             name: clean_name(user.name.or(Some(user.login))),
             auth_time: None,
+            amr: Amr::unknown(),
         })
     }
 

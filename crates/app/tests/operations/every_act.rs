@@ -89,7 +89,7 @@ impl Act {
         // A code that is redeemed again ends what it gave; so does a client that did not hear the answer (RFC 6749 §4.1.2).
         // Nobody reads the log here, so that a node does not know that it has ended an access token before.
         let code = matches!(self, Self::MakeCode | Self::Redeem | Self::RedeemOffline | Self::GiveUpAccess);
-        code || matches!(self, Self::SignIn | Self::SignInByPage | Self::Export | Self::RotateSecret | Self::Refound)
+        code || matches!(self, Self::SignIn | Self::SignInByPage | Self::Export | Self::Refound)
     }
     /// More than one commit, each whole: a part of it may be there after a fault.
     fn in_parts(self) -> bool {
@@ -103,6 +103,8 @@ impl Act {
             Self::Theft => matches!(code, Code::RefreshReused | Code::SessionEnded),
             // `invalid_grant`: it was used, by the first try.
             Self::Redeem | Self::RedeemOffline | Self::RedeemAgain => code == Code::Malformed,
+            // The secret before this one still counts, and nobody takes it away by repeating a call.
+            Self::RotateSecret => code == Code::Conflict,
             _ => false,
         }
     }

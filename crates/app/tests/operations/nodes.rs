@@ -1,14 +1,19 @@
 //! Two nodes on one database: what is ended at one is enforced at the verifiers of both, and is said to be so when it is.
 use crate::feed::Verifier;
 use crate::world::{Held, PASSWORD, bearer, memory, settings, sign_in};
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
 use portcullis_app::high_water::{Proof, proof_path};
 use portcullis_app::keys::MasterKey;
-use portcullis_app::{Admin, App, real};
+use portcullis_app::{Admin, App, AppError, real};
+use portcullis_domain::Refused;
 use portcullis_domain::changes::{Change, Changes};
 use portcullis_domain::model::{Account, ClientKind};
 use portcullis_store::memory::MemoryStore;
 use portcullis_store::{NodeRow, Store};
-use portcullis_wire::{Code, NodeId, Rev, SecretString};
+use portcullis_wire::dpop::Call;
+use portcullis_wire::{Code, Digest, NodeId, Rev, SecretString, b64};
+use serde_json::json;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -363,4 +368,55 @@ async fn a_node_that_cannot_show_that_it_lives_gives_no_lease() {
         }
     };
     tokio::time::timeout(LONG, again).await.expect("it goes on by itself");
+}
+
+/// A DPoP proof, as a client makes it.
+fn proof(key: &EcdsaKeyPair, nonce: Option<&str>, token: Option<&str>) -> String {
+    let point = key.public_key().as_ref();
+    let jwk = json!({ "kty": "EC", "crv": "P-256", "x": b64::encode(&point[1..33]), "y": b64::encode(&point[33..]) });
+    let header = json!({ "typ": "dpop+jwt", "alg": "ES256", "jwk": jwk });
+    let mut claims = json!({ "jti": "one", "htm": "POST", "htu": "https://id.example/x", "iat": real::wall().secs() });
+    if let Some(nonce) = nonce {
+        claims["nonce"] = nonce.into();
+    }
+    if let Some(token) = token {
+        claims["ath"] = b64::encode(&Digest::of(token.as_bytes()).0).into();
+        claims["jti"] = "another".into();
+    }
+    let part = |value: &serde_json::Value| b64::encode(value.to_string().as_bytes());
+    let input = format!("{}.{}", part(&header), part(&claims));
+    let signature = key.sign(&SystemRandom::new(), input.as_bytes()).unwrap();
+    format!("{input}.{}", b64::encode(signature.as_ref()))
+}
+
+/// Replayed across nodes (RFC 9449 §11.1, I13): a nonce of the one counts at the other, and a proof at one of them, once.
+#[tokio::test]
+async fn a_dpop_proof_counts_at_one_node_only() {
+    let cluster = Cluster::of(2).await;
+    let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
+    let refused = |error: AppError| match error {
+        AppError::Refused(Refused::OAuth { error, .. }) => error.as_str(),
+        other => panic!("{other}"),
+    };
+    let (first, second) = (cluster.app(0), cluster.app(1));
+    let call = Call { method: "POST", address: "https://id.example/x", token: None };
+    let at_endpoint = proof(&key, Some(&first.dpop_nonce()), None);
+    let both =
+        tokio::join!(first.proven_for_endpoint(&at_endpoint, &call), second.proven_for_endpoint(&at_endpoint, &call));
+    let outcomes: Vec<_> = [both.0, both.1].into_iter().map(|proven| proven.map(drop).map_err(refused)).collect();
+    assert!(outcomes.contains(&Ok(())) && outcomes.contains(&Err("invalid_dpop_proof")), "{outcomes:?}");
+    for app in [first, second] {
+        assert_eq!(
+            app.proven_for_endpoint(&at_endpoint, &call).await.map(drop).map_err(refused),
+            Err("invalid_dpop_proof")
+        );
+    }
+    // At a resource of ours.
+    let call = Call { token: Some("a token"), ..call };
+    let at_resource = proof(&key, None, Some("a token"));
+    let shown = |app: &App| app.proven_for_resource(&at_resource, &call).unwrap();
+    first.use_up_proof(shown(first)).await.unwrap();
+    for app in [second, first] {
+        assert_eq!(app.use_up_proof(shown(app)).await.map_err(refused), Err("invalid_dpop_proof"));
+    }
 }

@@ -1,4 +1,5 @@
 //! Rows and chance for rule tests.
+use portcullis_domain::amr::Amr;
 use portcullis_domain::changes::Change;
 use portcullis_domain::family::{Family, MacKey};
 use portcullis_domain::model::*;
@@ -88,6 +89,7 @@ pub fn view(now: Time) -> RefreshView {
         ip: None,
         created_at: START,
         auth_time: START,
+        amr: Amr::default(),
         last_seen_at: START,
         absolute_expires_at: START.plus(rules().absolute_ttl),
         born: Rev(10),

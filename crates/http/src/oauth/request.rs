@@ -14,7 +14,8 @@ pub(crate) fn with_resources(
 ) -> Result<(Params, Vec<String>), Problem> {
     let mut pairs: Vec<(String, String)> =
         form_urlencoded::parse(form).map(|(name, value)| (name.into(), value.into())).collect();
-    let resources: Vec<String> = pairs.extract_if(.., |(name, _)| name == "resource").map(|(_, value)| value).collect();
+    let resources = pairs.extract_if(.., |(name, _)| name == "resource").map(|(_, value)| value);
+    let resources: Vec<String> = resources.filter(|value| !value.is_empty()).collect();
     if resources.len() > MAX_SCOPES {
         return Err(refuse(format!("there are more than {MAX_SCOPES} resources")));
     }

@@ -54,7 +54,7 @@ pub(super) async fn show(ctx: Ctx) -> Result<Response, Problem> {
         (Step::Grant, Some(caller), _) => finish(&ctx, &read, &caller, false).await,
         (Step::Ask(scope), Some(caller), Some(view)) => ask(&ctx, &read, &caller, &view, &scope),
         (Step::Refuse(error), ..) => Ok(back(&ctx, &read.asked, Reply::Error(error, "nothing could be shown".into()))),
-        _ => Ok(to_sign_in(&ctx, &read)),
+        (_, caller, _) => Ok(to_sign_in(&ctx, &read, caller.is_some())),
     }
 }
 
@@ -87,9 +87,9 @@ pub(super) async fn decide(ctx: Ctx, body: FormBytes) -> Result<Response, Proble
         Ok(read) => read,
         Err(answered) => return Ok(answered),
     };
-    let (Some(caller), Some(view)) = who(&ctx, &read).await? else { return Ok(to_sign_in(&ctx, &read)) };
+    let (Some(caller), Some(view)) = who(&ctx, &read).await? else { return Ok(to_sign_in(&ctx, &read, false)) };
     if !matches!(step(&ctx, &read, Some(&view)), Step::Ask(_) | Step::Grant) {
-        return Ok(to_sign_in(&ctx, &read));
+        return Ok(to_sign_in(&ctx, &read, true));
     }
     // The answer is to what was shown, to whom it was shown.
     let shown = params.take("shown").unwrap_or_default();
@@ -169,9 +169,12 @@ fn marked(ctx: &Ctx, read: &Read) -> String {
     format!("{}&{SEEN}={}", read.query, encoded(&mark))
 }
 
-fn to_sign_in(ctx: &Ctx, read: &Read) -> Response {
+/// Whoever is signed in, or must have proven just now who they are, proves it anew. Somebody else signs in as always: whom another
+/// provider knows already need not prove it there once more, and a provider that cannot ask for that is offered.
+fn to_sign_in(ctx: &Ctx, read: &Read, signed_in: bool) -> Response {
     let place = format!("{PATH}?{}", marked(ctx, read));
-    go(&sign_in::again(&place, read.asked.login_hint.as_deref()), vec![])
+    let anew = signed_in || read.asked.prompt.login || read.asked.max_age.is_some();
+    go(&sign_in::first(&place, read.asked.login_hint.as_deref(), anew), vec![])
 }
 
 /// What stands for the page that was shown: client, scopes, account and session. Nobody but this server can make it.

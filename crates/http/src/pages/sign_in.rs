@@ -33,10 +33,10 @@ pub(super) fn address(notice: Option<&str>, back: Option<&str>) -> String {
     if pairs.is_empty() { "/sign-in".into() } else { format!("/sign-in?{}", pairs.join("&")) }
 }
 
-/// Where to send somebody who must prove who they are, also when they are signed in; then on to `back`.
-pub(super) fn again(back: &str, login_hint: Option<&str>) -> String {
+/// Where to send somebody who must sign in first, and then goes on to `back`. `anew`: also when they are signed in.
+pub(super) fn first(back: &str, login_hint: Option<&str>, anew: bool) -> String {
     let hint = login_hint.map(|hint| format!("&login_hint={}", encoded(hint))).unwrap_or_default();
-    format!("/sign-in?again=1&return_to={}{hint}", encoded(back))
+    format!("/sign-in?{}return_to={}{hint}", if anew { "again=1&" } else { "" }, encoded(back))
 }
 
 fn back(params: &mut Params) -> String {

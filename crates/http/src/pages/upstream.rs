@@ -185,7 +185,7 @@ async fn actor(ctx: &Ctx) -> Result<Result<Caller, Response>, Problem> {
     };
     match ctx.app().recently_proven(&caller) {
         Ok(()) => Ok(Ok(caller)),
-        Err(_) => Ok(Err(go(&sign_in::again(LINKS, None), vec![]))),
+        Err(_) => Ok(Err(go(&sign_in::first(LINKS, None, true), vec![]))),
     }
 }
 

@@ -3,6 +3,7 @@
 mod accounts;
 mod admin;
 mod api_keys;
+mod attacks;
 mod bad_input;
 mod connections;
 mod cookies;

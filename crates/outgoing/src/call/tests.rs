@@ -45,7 +45,7 @@ impl Lookup for Names {
 
 fn outgoing(allowed: Allowed, names: Vec<Vec<&'static str>>) -> Outgoing {
     let limits = Limits { connect: Duration::from_millis(400), whole: Duration::from_millis(800) };
-    Outgoing::new(allowed).unwrap().lookup(Arc::new(Names(Mutex::new(names)))).limits(limits)
+    Outgoing::new(allowed, &Authorities::none()).unwrap().lookup(Arc::new(Names(Mutex::new(names)))).limits(limits)
 }
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}";

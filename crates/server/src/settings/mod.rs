@@ -16,7 +16,7 @@ use ipnet::IpNet;
 use portcullis_app::keys::MasterKey;
 use portcullis_app::oauth::Configured;
 use portcullis_app::{
-    Allowed, ClientSettings, Hashing, KeySettings, PolicySettings, Registration, Settings as AppSettings,
+    Allowed, Authorities, ClientSettings, Hashing, KeySettings, PolicySettings, Registration, Settings as AppSettings,
     UpstreamSettings,
 };
 use portcullis_domain::Rules;
@@ -74,6 +74,8 @@ pub struct Settings {
     pub trusted_proxies: Vec<IpNet>,
     /// Addresses that may be called besides public ones.
     pub outgoing: Allowed,
+    /// Private authorities that are trusted there.
+    pub outgoing_ca: Authorities,
     /// Other providers that people may sign in with.
     pub upstreams: Vec<UpstreamSettings>,
     /// Where operations are served alone.
@@ -272,6 +274,7 @@ impl Settings {
             allowed_origins: r.list("allowed_origins", values::origin),
             trusted_proxies: r.list("trusted_proxies", values::network),
             upstreams: gathered.upstreams,
+            outgoing_ca: r.get("outgoing_ca", values::authorities).unwrap_or_default(),
             outgoing: Allowed::networks(r.list("outgoing_private", values::networks).into_iter().flatten()),
             ops_listen: r.get("ops_listen", values::address),
             tls,
@@ -412,6 +415,7 @@ impl Settings {
             hashing: self.hashing,
             keys: self.keys,
             outgoing: self.outgoing.clone(),
+            outgoing_ca: self.outgoing_ca.clone(),
             upstreams: self.upstreams.clone(),
             policy: self.policy,
             clients: self.clients.clone(),

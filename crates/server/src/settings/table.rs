@@ -178,6 +178,13 @@ pub const SETTINGS: &[Setting] = &[
          told of logouts; `all` is every address",
     ),
     text(
+        "outgoing_ca",
+        None,
+        "only the authorities that browsers trust",
+        "PEM file with certificates of private authorities, trusted besides the public ones where applications, other providers \
+         and their documents are called by https; read at the start",
+    ),
+    text(
         "ops_listen",
         None,
         "operations are served on LISTEN",

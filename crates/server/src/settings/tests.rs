@@ -198,6 +198,11 @@ fn values() {
             &["*", "https://a.example/", "null", "a.example"],
         ),
         ("trusted_proxies", &["127.0.0.1,10.0.0.0/8,::1"], &["10.0.0.0/33", "proxy.example"]),
+        (
+            "outgoing_ca",
+            &[concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/tls/ca.pem")],
+            &["", "nothing.pem", concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/tls/two.key")],
+        ),
         ("outgoing_private", &["10.0.0.0/8,fd00::/8", "127.0.0.1", "all"], &["10.0.0.0/33", "localhost", "true,"]),
         (
             "bootstrap_admin",

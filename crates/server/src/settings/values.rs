@@ -1,6 +1,7 @@
 //! How single values are read. Each function says what is expected in the words that stand behind the value in an error.
 use http::Uri;
 use ipnet::IpNet;
+use portcullis_app::Authorities;
 use portcullis_domain::account::{self, Email};
 use portcullis_domain::client::is_scope;
 use portcullis_wire::{Digest, Millis, SecretString, time};
@@ -139,6 +140,12 @@ pub(super) fn network(text: &str) -> Result<IpNet, String> {
     let one = text.parse::<IpAddr>().map(IpNet::from);
     one.or_else(|_| text.parse::<IpNet>())
         .map_err(|_| format!("{text:?} is neither an address nor a network such as 10.0.0.0/8"))
+}
+
+/// A PEM file with certificates of private authorities, read now: what is wrong with it is found before anything is called.
+pub(super) fn authorities(text: &str) -> Result<Authorities, String> {
+    let bytes = std::fs::read(file(text)?).map_err(|error| format!("{text}: {error}"))?;
+    Authorities::from_pem(&bytes).map_err(|why| format!("{text}: {why}"))
 }
 
 /// The same, or `all` for every address there is.

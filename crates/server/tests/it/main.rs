@@ -24,6 +24,7 @@ mod keys;
 mod killed;
 mod mass;
 mod nodes;
+mod outbox;
 mod packaging;
 mod paused;
 mod policy;

@@ -1,6 +1,7 @@
 //! Revocation by filter as an operator meets it: the command, and a job that kill -9 does not stop.
 use crate::support::{ADMIN, Dir, Server, run};
 use portcullis_app::real;
+use portcullis_domain::amr::Amr;
 use portcullis_domain::changes::{Change, Changes};
 use portcullis_domain::model::{Account, Session, SessionKind, Status};
 use portcullis_domain::{Chance as _, Cut};
@@ -53,6 +54,7 @@ async fn fill(dir: &Dir) {
         ip: Some(IpAddr::from([10, u8::from(n.is_multiple_of(2)), 0, 1])),
         created_at: stamp.now,
         auth_time: stamp.now,
+        amr: Amr::default(),
         last_seen_at: stamp.now,
         absolute_expires_at: stamp.now.plus(86_400_000),
         born: stamp.head,

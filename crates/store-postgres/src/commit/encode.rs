@@ -161,7 +161,9 @@ fn plain(what: &Change) -> Result<Option<Value>, StoreError> {
         | Change::SignOutLink { .. }
         | Change::RemoveLink { .. }
         | Change::InsertOrigin(_) => upstream::step(what)?,
-        Change::SetAuthTime { session, at } => json!({"do": "set_auth_time", "id": id(*session), "at": at.0}),
+        Change::SetAuthTime { session, at, amr } => {
+            json!({"do": "set_auth_time", "id": id(*session), "at": at.0, "amr": amr.kept()})
+        }
         Change::InsertInstance(row) => merged(json!({"do": "insert_instance"}), instance(row)?),
         Change::UpdateInstance(row) => merged(json!({"do": "update_instance"}), instance(row)?),
         Change::InsertKey(row) => key(row)?,
@@ -295,7 +297,7 @@ fn session(row: &Session) -> Encoded {
         "absolute_expires_at": row.absolute_expires_at.0, "born": rev(row.born)?, "epoch": row.epoch.0,
         "cookie": row.cookie.map(|digest| hex(&digest.0)), "ended_rev": maybe(ended.map(|ended| ended.rev), rev)?,
         "ended_reason": text_if(ended.map(|ended| &ended.reason)), "ended_at": ended.map(|ended| ended.at.0),
-        "client": id_if(row.client),
+        "client": id_if(row.client), "amr": row.amr.kept(),
     }))
 }
 

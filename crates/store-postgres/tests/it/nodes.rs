@@ -1,6 +1,7 @@
 //! Two nodes on one database at once.
 use crate::support::{LOG, START, database, open, runtime};
 use portcullis_domain::Cut;
+use portcullis_domain::amr::Amr;
 use portcullis_domain::changes::{Change, Changes, Conflict, Expect, Revoke};
 use portcullis_domain::event::{EventKind, NewEvent};
 use portcullis_domain::family::Family;
@@ -49,6 +50,7 @@ fn session(account: AccountId, born: Rev) -> Session {
         ip: None,
         created_at: START,
         auth_time: START,
+        amr: Amr::default(),
         last_seen_at: START,
         absolute_expires_at: START.plus(1_000_000),
         born,

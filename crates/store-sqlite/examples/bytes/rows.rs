@@ -1,4 +1,5 @@
 //! The rows of a sign-in as the server commits it, for the measurements of every store.
+use portcullis_domain::amr::Amr;
 use portcullis_domain::changes::{Change, Changes};
 use portcullis_domain::event::{Actor, EventKind, NewEvent};
 use portcullis_domain::family::Family;
@@ -51,6 +52,7 @@ pub fn sign_in(n: u64) -> Changes {
         ip,
         created_at: NOW,
         auth_time: NOW,
+        amr: Amr::default(),
         last_seen_at: NOW,
         absolute_expires_at: NOW.plus(180 * 86_400_000),
         born: Rev(n % 10_000),

@@ -91,9 +91,11 @@ pub(super) fn apply(act: &mut Act<'_>, step: &Change) -> Result<(), Stop> {
         Change::WithdrawConsent { account, client, generation } => {
             apps::withdraw_consent(act, *account, *client, *generation)
         }
-        Change::SetAuthTime { session, at } => {
-            must_change(act, "UPDATE sessions SET auth_time = ?2 WHERE id = ?1", params![session.blob(), at.0])
-        }
+        Change::SetAuthTime { session, at, amr } => must_change(
+            act,
+            "UPDATE sessions SET auth_time = ?2, amr = ?3 WHERE id = ?1",
+            params![session.blob(), at.0, amr.kept()],
+        ),
         Change::InsertTicket(row) => apps::insert_ticket(act, row),
         Change::UpdateTicket(row) => apps::update_ticket(act, row),
         Change::UseTicket { ticket, at, grant } => apps::use_ticket(act, *ticket, Used { at: *at, grant: *grant }),

@@ -75,8 +75,8 @@ pub(super) fn account(act: &mut Act<'_>, row: &Account) -> Result<(), Stop> {
 
 pub(super) fn session(act: &mut Act<'_>, row: &Session) -> Result<(), Stop> {
     const SQL: &str = "INSERT INTO sessions (id, account, kind, device_name, agent, ip, created_at, auth_time, \
-         last_seen_at, absolute_expires_at, born, epoch, cookie, ended_rev, ended_reason, ended_at, client) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)";
+         last_seen_at, absolute_expires_at, born, epoch, cookie, ended_rev, ended_reason, ended_at, client, amr) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)";
     let ended = row.ended.as_ref();
     let params = params![
         row.id.blob(),
@@ -96,6 +96,7 @@ pub(super) fn session(act: &mut Act<'_>, row: &Session) -> Result<(), Stop> {
         ended.map(|Ended { reason, .. }| reason),
         ended.map(|Ended { at, .. }| at.0),
         row.client.map(Id::blob),
+        row.amr.kept(),
     ];
     insert(act, SQL, params, Conflict::Moved)?;
     holds(any(act.db, "SELECT 1 FROM accounts WHERE id = ?1", [row.account.blob()])?, Conflict::Missing)?;

@@ -3,6 +3,7 @@
 //! This shows that nothing is answered before its commit reached the file, and that recovery works. It does not show that the
 //! fsync reached the disk: only a power cut would, since the kernel outlives the process.
 use crate::support::{Directory, LOG, START, child, is_child, open};
+use portcullis_domain::amr::Amr;
 use portcullis_domain::changes::{Change, Changes, Idempotency, Revoke};
 use portcullis_domain::event::{EventKind, NewEvent};
 use portcullis_domain::family::Family;
@@ -50,6 +51,7 @@ fn found(store: &SqliteStore) {
         ip: None,
         created_at: START,
         auth_time: START,
+        amr: Amr::default(),
         last_seen_at: START,
         absolute_expires_at: Time(i64::MAX),
         born: Rev::ZERO,

@@ -1,5 +1,6 @@
 //! Pages of rows that were deleted are used again: a file does not grow when as much goes as comes.
 use crate::support::{Directory, START, options};
+use portcullis_domain::amr::Amr;
 use portcullis_domain::changes::{Change, Changes};
 use portcullis_domain::event::{Actor, EventKind, NewEvent};
 use portcullis_domain::family::Family;
@@ -38,6 +39,7 @@ fn sign_in(dice: &mut Dice, now: Time) -> Changes {
         ip: Some([192, 0, 2, 1].into()),
         created_at: now,
         auth_time: now,
+        amr: Amr::default(),
         last_seen_at: now,
         absolute_expires_at: now.plus(DAY),
         born: Rev::ZERO,

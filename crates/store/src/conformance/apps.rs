@@ -1,5 +1,6 @@
 //! Clients' profiles, consents, tickets, and the grants that come of them.
 use super::{Backend, START, World, conflict, end, grant, session, wait};
+use portcullis_domain::amr::Amr;
 use portcullis_domain::changes::{Change, Changes, Conflict, Expect};
 use portcullis_domain::client::{GrantType, Profile};
 use portcullis_domain::model::{Account, Client, ClientKind, Consent, Grant, Session, SessionKind, Status};
@@ -333,11 +334,14 @@ pub(super) fn of_a_deleted_account_no_consent_or_ticket_stays(backend: &dyn Back
 
 pub(super) fn who_proves_again_is_known_to_have(backend: &dyn Backend) {
     let (w, _, ses, _) = World::peopled(backend);
-    w.ok([Change::SetAuthTime { session: ses.id, at: START.plus(9) }]);
-    assert_eq!(w.session(ses.id), Session { auth_time: START.plus(9), ..ses.clone() });
-    w.ok([Change::SetAuthTime { session: ses.id, at: START }]);
+    for amr in [Amr::elsewhere(&["otp".into(), "mfa".into()]), Amr::unknown(), Amr::default()] {
+        w.ok([Change::SetAuthTime { session: ses.id, at: START.plus(9), amr: amr.clone() }]);
+        assert_eq!(w.session(ses.id), Session { auth_time: START.plus(9), amr, ..ses.clone() });
+    }
+    let back = |session| Change::SetAuthTime { session, at: START, amr: ses.amr.clone() };
+    w.ok([back(ses.id)]);
     assert_eq!(w.session(ses.id), ses);
-    assert_eq!(w.conflict([Change::SetAuthTime { session: SessionId::from_bits(1), at: START }]), Conflict::Missing);
+    assert_eq!(w.conflict([back(SessionId::from_bits(1))]), Conflict::Missing);
 }
 
 pub(super) fn what_is_under_a_spared_session_is_spared(backend: &dyn Backend) {

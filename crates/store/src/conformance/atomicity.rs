@@ -3,6 +3,7 @@ use super::apps::new_ticket;
 use super::show::{Known, show};
 use super::{Backend, HORIZON, START, World, account, conflict, end, wait};
 use crate::CommitError;
+use portcullis_domain::amr::Amr;
 use portcullis_domain::changes::{BoundRow, Change, Changes, Committed, Conflict, Expect, Idempotency};
 use portcullis_domain::client::Profile;
 use portcullis_domain::event::EventKind;
@@ -70,7 +71,7 @@ fn everything(w: &World<'_>, known: &mut Known) -> Changes {
         Change::InsertTicket(ticket.clone()),
         Change::UpdateTicket(ticket.clone()),
         Change::UseTicket { ticket: ticket.id, at: w.now(), grant: Some(gra.id) },
-        Change::SetAuthTime { session: ses.id, at: Time(8) },
+        Change::SetAuthTime { session: ses.id, at: Time(8), amr: Amr::unknown() },
         Change::InsertInstance(instance),
         Change::InsertKey(key),
         Change::RaiseHorizon(HORIZON.plus(w.bits() as i64 & 0xff)),

@@ -474,6 +474,7 @@ impl Dice {
             ip: self.one_in(2).then(|| std::net::IpAddr::from([10, 0, 0, self.below(3) as u8])),
             created_at: now,
             auth_time: now,
+            amr: self.amr(),
             last_seen_at: self.time(now),
             absolute_expires_at: now.plus(self.below(20_000) as i64),
             born: self.some_born(head),

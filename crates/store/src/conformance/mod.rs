@@ -29,6 +29,7 @@ pub use show::show;
 
 use crate::memory::Clock;
 use crate::{CommitError, Fut, Store};
+use portcullis_domain::amr::Amr;
 use portcullis_domain::changes::{Change, Changes, Committed, Conflict, Expect, Revoke};
 use portcullis_domain::client::Profile;
 use portcullis_domain::event::{EventKind, NewEvent};
@@ -341,6 +342,7 @@ pub(crate) fn session(id: SessionId, account: AccountId, now: Time, born: Rev) -
         ip: None,
         created_at: now,
         auth_time: now,
+        amr: Amr::default(),
         last_seen_at: now,
         absolute_expires_at: now.plus(1_000_000),
         born,

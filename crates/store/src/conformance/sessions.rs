@@ -1,6 +1,7 @@
 //! Sessions, grants and their families.
 use super::{Backend, START, World, end, grant, session, wait};
 use crate::CommitError;
+use portcullis_domain::amr::Amr;
 use portcullis_domain::changes::{Change, Changes, Conflict};
 use portcullis_domain::family::Family;
 use portcullis_domain::model::{Ended, Grant, Session, SessionKind};
@@ -18,6 +19,7 @@ pub(super) fn a_session_comes_back_as_it_was(backend: &dyn Backend) {
             agent: "".into(),
             ip: Some("203.0.113.7".parse().unwrap()),
             auth_time: START.minus(5),
+            amr: Amr::elsewhere(&["hwk".into(), "mfa".into()]),
             last_seen_at: START.plus(3),
             born: Rev(8),
             epoch: Epoch(4),
@@ -27,6 +29,7 @@ pub(super) fn a_session_comes_back_as_it_was(backend: &dyn Backend) {
         Session {
             ip: Some("2001:db8::7:8".parse().unwrap()),
             ended: Some(Ended { rev: Rev(3), reason: "x".into(), at: START }),
+            amr: Amr::unknown(),
             ..session(id(u128::MAX), ada.id, START, Rev::ZERO)
         },
     ];

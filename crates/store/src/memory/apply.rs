@@ -225,9 +225,10 @@ fn apply(db: &mut Memory, step: Change, so_far: &mut Progress) -> Result<(), Com
         Change::WithdrawConsent { account, client, generation } => {
             apps::withdraw_consent(db, account, client, generation, so_far.now)?;
         }
-        Change::SetAuthTime { session, at } => {
+        Change::SetAuthTime { session, at, amr } => {
             let mut row = db.sessions.get(&session).cloned().ok_or(CommitError::Conflict(Conflict::Missing))?;
             row.auth_time = at;
+            row.amr = amr;
             db.sessions.put(session, row);
         }
         Change::InsertTicket(row) => {

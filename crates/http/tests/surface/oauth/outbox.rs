@@ -2,6 +2,7 @@
 //! under it, sooner or later.
 use portcullis_domain::outbox::{Message, MessageState};
 use portcullis_testkit::application::encode;
+use portcullis_testkit::receiver::{AUTHORITY, Shown};
 use portcullis_testkit::server::{PASSWORD, SignedIn};
 use portcullis_testkit::{Answer, Application, Options, Receiver, Reply, TestServer};
 use portcullis_wire::jws::{Compact, Jwk};
@@ -318,11 +319,14 @@ async fn what_is_no_success_is_tried_again() {
     }
     world.message(|one| one["state"] == "done" && one["tries"] == 3).await;
     assert_eq!((world.receiver.bodies().len(), elsewhere.bodies().len()), (3, 0));
-    // Each try with a token of its own: none has expired in the queue.
-    let mut seen = std::collections::BTreeSet::new();
+    // Each try with a token of its own, that has not expired in the queue; and a receiver sees that they say the same.
+    let (mut made, mut ids) = (std::collections::BTreeSet::new(), std::collections::BTreeSet::new());
     for body in world.receiver.bodies() {
-        assert!(seen.insert(world.logout_token(&body).await["jti"].to_string()));
+        let claims = world.logout_token(&body).await;
+        made.insert(claims["iat"].as_i64());
+        ids.insert(claims["jti"].to_string());
     }
+    assert_eq!((made.len(), ids.len()), (3, 1));
 }
 
 #[tokio::test]
@@ -430,6 +434,44 @@ async fn many_are_told_few_at_a_time() {
     assert!((1..=4).contains(&world.receiver.most_at_once()), "{}", world.receiver.most_at_once());
     let metrics = world.server.client.get("/metrics").send().await.expect(200).text();
     assert!(metrics.contains("portcullis_messages_sent_total 1"), "{metrics}");
+}
+
+/// By HTTPS: a private authority counts when it is named. What is wrong with a certificate is told to administrators, and nothing
+/// was said to whoever showed it.
+#[tokio::test]
+async fn a_certificate_must_hold_and_a_private_authority_is_named() {
+    let trusting = portcullis_app::Authorities::from_pem(AUTHORITY).unwrap();
+    let untold = portcullis_app::Authorities::none();
+    for (authorities, shown, why) in [
+        (&trusting, Shown::Right, None),
+        (&trusting, Shown::WrongName, Some("its certificate was refused: it is for another host")),
+        (&trusting, Shown::Expired, Some("its certificate was refused: it has expired")),
+        (&trusting, Shown::Unknown, Some("its certificate was refused: nobody that is trusted issued it")),
+        (&untold, Shown::Right, Some("its certificate was refused: nobody that is trusted issued it")),
+    ] {
+        let mut options = Options::default();
+        options.settings.outgoing_ca = authorities.clone();
+        let world = World::new(options).await;
+        let receiver = Receiver::start_tls(shown).await;
+        let patch = json!({ "backchannel_logout_uri": format!("{}/logout", receiver.base) });
+        let at = format!("/v1/admin/clients/{}", world.app.id);
+        world.admin(http::Method::PATCH, &at).json(&patch).send().await.expect(200);
+        let person = world.person().await;
+        world.page(&person, "/sign-out", "").await.expect(303);
+        let message = world.message(|one| one["state"] == "done" || one["last_error"].is_string()).await;
+        match why {
+            None => {
+                assert_eq!(message["state"], "done", "{message}");
+                let claims = world.logout_token(&receiver.bodies()[0]).await;
+                assert_eq!(claims["sid"], person.sid);
+            }
+            Some(why) => {
+                let said = message["last_error"].as_str().unwrap();
+                assert!(message["state"] == "waiting" && said.starts_with(why), "{shown:?}: {message}");
+                assert_eq!(receiver.bodies().len(), 0, "{shown:?}");
+            }
+        }
+    }
 }
 
 /// An address that is not public is not called, whatever is registered.

@@ -72,7 +72,9 @@ async fn a_client_registers_signs_people_in_and_is_deleted() {
     let read = server.client.get(&*path).bearer(&token).send().await.expect(200).json();
     assert_eq!((&read["client_id"], read.get("client_secret")), (&made["client_id"], None), "a secret is shown once");
     assert_eq!(read["registration_access_token"], token);
-    // It works, and it always asks.
+    assert_eq!(made["id_token_signed_response_alg"], "RS256", "OpenID Connect Dynamic Client Registration §2");
+    // It works, once its key has been listed for a while, and it always asks.
+    server.advance(30_000);
     let app = Application { id: text(&made["client_id"]), secret: text(&made["client_secret"]) };
     let cookie = server.page_sign_in("ada@example.test").await;
     let page = server.authorize(&app, &cookie, &[("scope", "openid offline_access")]).await.expect(200).text();

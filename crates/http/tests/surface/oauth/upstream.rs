@@ -1,8 +1,8 @@
 //! "Continue with" another provider: one that a test leads, and a second server of ours, which is a real one.
 use portcullis_app::{UpstreamKind, UpstreamSettings};
-use portcullis_testkit::application::encode;
+use portcullis_testkit::application::{encode, request};
 use portcullis_testkit::idp::Idp;
-use portcullis_testkit::{Answer, Options, TestServer, parameter};
+use portcullis_testkit::{Answer, Application, Options, TestServer, parameter};
 use portcullis_wire::{Digest, SecretString, b64};
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -40,6 +40,10 @@ pub async fn world() -> (Idp, TestServer) {
 pub struct Jar(Vec<(String, String)>);
 
 impl Jar {
+    /// With this page cookie.
+    fn of(session: &str) -> Self {
+        Self(vec![("__Host-portcullis_session".into(), session.into())])
+    }
     fn take(&mut self, answer: &Answer) {
         for line in answer.set_cookies() {
             let (name, value) = line.split(';').next().unwrap().split_once('=').unwrap();
@@ -558,6 +562,109 @@ async fn proving_again_is_asked_of_the_provider() {
     }
     // The same session, no second device.
     assert_eq!(jar.session(), Some(&*before));
+}
+
+/// Nobody is signed in, and the application does not ask for a proof that was just made: the provider need not ask for one either,
+/// and one that never does is offered.
+#[tokio::test]
+async fn an_application_makes_nobody_prove_anew_who_is_known_elsewhere() {
+    let (idp, hub) = (Idp::start().await, Idp::start().await);
+    let settings = [("idp", &idp, UpstreamKind::Oidc), ("hub", &hub, UpstreamKind::GitHub)];
+    let server = server_with(settings.map(|(id, at, kind)| provider(id, &at.issuer, kind)).into()).await;
+    let app = server.application("confidential", json!({ "consent": "implied" })).await;
+    for (more, anew) in [(vec![], false), (vec![("prompt", "login")], true), (vec![("max_age", "60")], true)] {
+        let mut jar = Jar::default();
+        let asked = jar.get(&server, &format!("/oauth2/authorize?{}", request(&app, &more))).await.expect(303);
+        let page = jar.get(&server, asked.header("location")).await.expect(200).text();
+        let page = page.replace("&amp;", "&").replace("&#x2f;", "/");
+        assert_eq!(page.contains("Continue with Provider hub"), !anew, "{more:?}");
+        let link = page.split("href=\"/upstream/idp?").nth(1).unwrap().split('"').next().unwrap();
+        let away = jar.get(&server, &format!("/upstream/idp?{link}")).await.expect(303);
+        let prompt = parameter(away.header("location"), "prompt");
+        assert_eq!(prompt.as_deref(), anew.then_some("login"), "{more:?}");
+    }
+}
+
+fn part(token: &Value) -> Value {
+    let part = token.as_str().unwrap().split('.').nth(1).unwrap();
+    serde_json::from_slice(&b64::decode(part).unwrap()).unwrap()
+}
+
+/// What an application is told of how the user of this browser signed in: in the ID token, in the access token, and by
+/// introspection, with the first tokens of an online and an offline grant, and with the next ones.
+async fn told_methods(server: &TestServer, app: &Application, jar: &Jar) -> Value {
+    let mut told = vec![];
+    for scope in ["openid", "openid offline_access"] {
+        let first = server.granted(app, jar.session().unwrap(), scope).await;
+        let next = server.refresh_for(app, first["refresh_token"].as_str().unwrap()).await.expect(200).json();
+        for tokens in [first, next] {
+            let form = encode(&[("token", tokens["access_token"].as_str().unwrap())]);
+            let call = server.client.post("/oauth2/introspect").basic((&app.id, &app.secret)).form(&form);
+            let asked = call.send().await.expect(200).json();
+            assert_eq!(asked["active"], true);
+            told.extend(
+                [part(&tokens["id_token"]), part(&tokens["access_token"]), asked].map(|from| from["amr"].clone()),
+            );
+        }
+    }
+    assert!(told.len() == 12 && told.iter().all(|one| *one == told[0]), "{told:?}");
+    told.remove(0)
+}
+
+#[tokio::test]
+async fn methods_are_those_that_the_provider_names_and_no_guess() {
+    let (idp, server) = world().await;
+    let app = server.application("confidential", json!({ "consent": "implied" })).await;
+    let long = "x".repeat(33);
+    for (n, (said, told)) in [
+        (json!(["pwd", "otp", "mfa"]), json!(["pwd", "otp", "mfa"])),
+        (json!(["hwk", "hwk"]), json!(["hwk"])),
+        (Value::Null, json!([])),
+        (json!([]), json!([])),
+        // What is no list of names, or has one that no token should repeat, says nothing at all.
+        (json!("pwd"), json!([])),
+        (json!(["pwd", 1]), json!([])),
+        (json!(["pwd", "<script>"]), json!([])),
+        (json!([long]), json!([])),
+        (json!(["a", "b", "c", "d", "e", "f", "g", "h", "i"]), json!([])),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut jar = Jar::default();
+        let changes = json!({ "amr": said, "sub": format!("s{n}"), "email": format!("s{n}@example.test") });
+        sign_in(&idp, &server, &mut jar, changes).await.expect(303);
+        assert_eq!(told_methods(&server, &app, &jar).await, told, "{said}");
+    }
+    // Whoever gives a password here used one.
+    server.sign_up("eve@example.test").await;
+    let by_password = Jar::of(&server.page_sign_in("eve@example.test").await);
+    assert_eq!(told_methods(&server, &app, &by_password).await, json!(["pwd"]));
+}
+
+#[tokio::test]
+async fn who_proves_again_is_known_by_the_methods_of_the_last_proof() {
+    let (idp, server) = world().await;
+    let app = server.application("confidential", json!({ "consent": "implied" })).await;
+    server.sign_up(ADA).await;
+    let mut jar = Jar::default();
+    let page = sign_in(&idp, &server, &mut jar, json!({ "amr": ["face"] })).await.expect(200).text();
+    let ticket = page.split("name=\"ticket\" value=\"").nth(1).unwrap().split('"').next().unwrap().to_owned();
+    jar.post(&server, "/upstream/confirm", &[("ticket", &ticket), ("password", PASSWORD)]).await.expect(303);
+    // The link was made by a password, and that is what this session rests on.
+    assert_eq!(told_methods(&server, &app, &jar).await, json!(["pwd"]));
+    let answer = jar.get(&server, "/upstream/idp?again=1&return_to=%2Faccount%2Fapps").await.expect(303);
+    let place = answer.header("location").to_owned();
+    let value = |name: &str| parameter(&place, name).unwrap_or_default();
+    let away = Away { state: value("state"), nonce: value("nonce"), challenge: String::new() };
+    let mut claims = claims(&idp, &away);
+    (claims["auth_time"], claims["amr"]) = (json!(now()), json!(["face"]));
+    idp.gives(&idp.sign(&header(), &claims));
+    assert_eq!(back(&server, &mut jar, &idp, &away).await.header("location"), "/account/apps");
+    assert_eq!(told_methods(&server, &app, &jar).await, json!(["face"]));
+    let again = [("identifier", ADA), ("password", PASSWORD), ("return_to", "/account/apps"), ("again", "1")];
+    jar.post(&server, "/sign-in", &again).await.expect(303);
+    assert_eq!(told_methods(&server, &app, &jar).await, json!(["pwd"]));
 }
 
 #[tokio::test]

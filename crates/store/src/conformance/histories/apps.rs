@@ -1,5 +1,6 @@
 //! What clients do: consents, tickets, grants that come of them.
 use super::{Dice, FEW, GRANTS};
+use portcullis_domain::amr::Amr;
 use portcullis_domain::changes::{Change, Changes, Expect};
 use portcullis_domain::client::Profile;
 use portcullis_domain::cut::Cut;
@@ -27,6 +28,9 @@ impl Dice {
     }
     fn generation(&mut self) -> u32 {
         if self.one_in(2) { 0 } else { self.below(3) as u32 }
+    }
+    pub(super) fn amr(&mut self) -> Amr {
+        [Amr::default(), Amr::unknown(), Amr::elsewhere(&["otp".into()])][self.below(3) as usize].clone()
     }
     fn scope(&mut self) -> String {
         ["", "openid", "openid profile"][self.below(3) as usize].into()
@@ -65,7 +69,7 @@ impl Dice {
                 Change::UpdateTicket(Ticket { version, ..row })
             }
             5 | 6 => Change::UseTicket { ticket: self.ticket(), at: self.time(now), grant: self.grant_if() },
-            7 => Change::SetAuthTime { session: self.session(), at: self.time(now) },
+            7 => Change::SetAuthTime { session: self.session(), at: self.time(now), amr: self.amr() },
             8 => {
                 let (version, row) = (1 + self.below(3) as u32, self.new_client(now));
                 Change::UpdateClient(Client { version, ..row })
