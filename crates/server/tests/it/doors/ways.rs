@@ -1,11 +1,11 @@
 //! How each door is entered: the calls that users, operators, applications and other providers make.
-use super::holdings::{ADA, BYE, World, text};
+use super::holdings::{ADA, BYE, World, clock, text};
 use portcullis_testkit::application::encode;
 use portcullis_testkit::server::PASSWORD;
 use portcullis_testkit::{Answer, Application};
 use portcullis_wire::b64;
 use serde_json::{Value, json};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 
@@ -72,15 +72,15 @@ pub enum Way {
 /// What came of it.
 #[derive(Debug, Clone, Copy)]
 pub struct Entered {
-    /// When it was answered.
-    pub at: Instant,
+    /// When it was answered, by [`clock`].
+    pub at: i64,
     /// Whether the answer says that it is true everywhere.
     pub enforced: bool,
 }
 
 impl Entered {
     fn now() -> Self {
-        Self { at: Instant::now(), enforced: false }
+        Self { at: clock(), enforced: false }
     }
     /// Of an answer that waited until it was true everywhere.
     fn enforced(answer: &Answer) -> Self {
