@@ -5,7 +5,7 @@ use crate::oauth::{has_secret, new_secret};
 use crate::{Acted, App, AppError, RepeatKey, Revoked, real};
 use portcullis_domain::account;
 use portcullis_domain::changes::{Change, Changes, Expect, Idempotency};
-use portcullis_domain::client::{AuthMethod, Profile};
+use portcullis_domain::client::{AuthMethod, Profile, SubjectType};
 use portcullis_domain::event::{Actor, EventKind, NewEvent};
 use portcullis_domain::kernel::{self, By, Door, Scope};
 use portcullis_domain::model::{ADMIN, Account, Client, ClientKind};
@@ -330,7 +330,12 @@ impl App {
         repeat: Option<&RepeatKey>,
     ) -> Result<Registered, AppError> {
         let name = account::check_text("name", name)?;
-        let profile = self.checked_profile(kind, profile)?;
+        let profile = self.checked_profile(kind, profile, None)?;
+        if profile.sector_identifier_uri.is_some() || profile.subject_type != SubjectType::Public {
+            self.still_admin(admin).await?; // before anything is called or made in their name
+        }
+        self.vet_sector(&profile, None).await?;
+        self.ensure_key_of_names(&profile).await?;
         let by_secret = kind != ClientKind::Public && profile.token_endpoint_auth_method != AuthMethod::PrivateKeyJwt;
         let secret = by_secret.then(new_secret);
         let mut profile = profile;

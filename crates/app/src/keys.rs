@@ -197,6 +197,7 @@ pub struct KeyRing {
     id_public: Vec<(KeyPurpose, Jwk)>,
     signs_since: Time,
     macs: Vec<MacKey>,
+    pairwise: Option<MacKey>,
     public: Vec<Jwk>,
     dead: BTreeSet<KeyId>,
     seen: Vec<Seen>,
@@ -234,13 +235,18 @@ impl KeyRing {
     /// Opens the stored keys, as they are when F stands at `floor`. Fails when the master key is not theirs, or when there is
     /// none to sign or to make MACs with.
     pub fn open(rows: &[Key], master: &MasterKey, log: LogId, floor: Time) -> Result<Self, KeyError> {
-        let (mut macs, mut signer, mut id_signers) = (Vec::new(), None, Vec::new());
+        let (mut macs, mut pairwise, mut signer, mut id_signers) = (Vec::new(), None, None, Vec::new());
         let signing = keys::signing(rows, floor);
         let (signs, signs_since) = (signing.map(|key| key.id), signing.and_then(|key| key.active_from));
         for row in rows.iter().filter(|row| keys::state(row, floor).is_listed() && !row.sealed.expose().is_empty()) {
             let plain = master.open(row, log)?;
             let Some(algorithm) = row.purpose.algorithm() else {
-                macs.push(MacKey { id: row.id, bytes: plain });
+                let key = MacKey { id: row.id, bytes: plain };
+                match row.purpose {
+                    // Should there ever be two, the first one named users already.
+                    KeyPurpose::Pairwise => pairwise = pairwise.or(Some(key)),
+                    _ => macs.push(key),
+                }
                 continue;
             };
             // The waiting one is opened too: that it is damaged should be known before it is needed.
@@ -258,7 +264,7 @@ impl KeyRing {
         let (signer, public) = (signer.ok_or(KeyError::Library)?, public(rows, floor)?);
         let signs_since = signs_since.ok_or(KeyError::Library)?;
         let id_public = listed(rows, floor, KeyPurpose::is_id_only)?;
-        Ok(Self { signer, id_signers, id_public, signs_since, macs, public, dead, seen: seen(rows, floor) })
+        Ok(Self { signer, id_signers, id_public, signs_since, macs, pairwise, public, dead, seen: seen(rows, floor) })
     }
 
     /// Whether these rows would make the same ring.
@@ -269,6 +275,11 @@ impl KeyRing {
     /// The MAC key that new refresh tokens and positions are made with.
     pub fn mac(&self) -> &MacKey {
         &self.macs[self.macs.len() - 1] // `open` refuses a ring without one; rows come by number
+    }
+
+    /// What pairwise subjects are derived from; not there until a client needs them.
+    pub fn pairwise(&self) -> Option<&MacKey> {
+        self.pairwise.as_ref()
     }
 
     /// All MAC keys, the newest last.

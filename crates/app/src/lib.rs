@@ -40,7 +40,7 @@ pub use settings::{
 };
 
 // What reads return: callers need no store of their own to name it.
-pub use portcullis_outgoing::{Allowed, Authorities, Outgoing};
+pub use portcullis_outgoing::{Allowed, Authorities, Calls, Found, Limits as CallLimits, Lookup, Outgoing};
 pub use portcullis_store::{EventFilter, EventRow, MessageFilter, Page, Store};
 
 use crate::hub::Hub;
@@ -94,6 +94,7 @@ struct Inner {
     /// When keys were last read anew, by the monotonic clock.
     reloaded: AtomicI64,
     paces: oauth::Paces,
+    client_keys: oauth::ClientKeys,
 }
 
 /// What happened, for metrics.

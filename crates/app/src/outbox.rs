@@ -301,7 +301,7 @@ impl App {
         let client = view.map(|view| view.client).ok_or(Unsent::Hopeless("there is no such client any more"))?;
         let uri = receiver(&client)
             .ok_or(Unsent::Hopeless("the client is switched off, or has no backchannel_logout_uri"))?;
-        let sub = body.account.to_string();
+        let sub = self.name_at(&client, body.account).map_err(|_| Unsent::Failed("its user has no name yet".into()))?;
         let claims =
             logout::claims(&self.settings().rules.issuer, sub, client.id, body.session, self.now(), message.jti());
         let token = self.keys().sign_logout_token(&claims).map_err(|error| Unsent::Failed(error.to_string()))?;

@@ -10,7 +10,7 @@ use crate::admin::Admin;
 use crate::keys::{KeyError, KeyRing, MasterKey, Material};
 use crate::{Acted, App, AppError, RepeatKey, Revoked, real};
 use portcullis_domain::changes::{Change, Changes};
-use portcullis_domain::client::Profile;
+use portcullis_domain::client::{Profile, SubjectType};
 use portcullis_domain::event::{EventKind, NewEvent};
 use portcullis_domain::family::{MacKey, Presented};
 use portcullis_domain::kernel::By;
@@ -364,6 +364,7 @@ impl App {
     /// # Errors
     /// Overloaded, until a key that was made for its algorithm has been listed for long enough: 503, and the client repeats.
     pub(crate) async fn ensure_may_sign_ids(&self, profile: &Profile) -> Result<(), AppError> {
+        self.ensure_may_name(profile).await?;
         let keys = self.keys();
         let Some(purpose) = profile.id_keys(keys.id_algorithm()) else { return Ok(()) };
         if self.may_sign_ids(&keys, purpose) {
@@ -380,12 +381,24 @@ impl App {
         if keys.id_signer(purpose).is_some() {
             return Ok(());
         }
+        self.make_first(move |rows, stamp| keys::first_for_id_tokens(rows, stamp, purpose)).await
+    }
+
+    /// Makes the key of pairwise subjects, before the first client that needs it is registered.
+    pub(crate) async fn ensure_key_of_names(&self, profile: &Profile) -> Result<(), AppError> {
+        if profile.subject_type == SubjectType::Public || self.keys().pairwise().is_some() {
+            return Ok(());
+        }
+        self.make_first(keys::for_names).await
+    }
+
+    async fn make_first(&self, plan: impl Fn(&[Key], &Stamp) -> Plan + Send + Sync + 'static) -> Result<(), AppError> {
         let app = self.clone();
         self.to_its_end(async move {
             let _turn = app.inner.rota.turn.lock().await;
             let load = || async {
                 let (stamp, rows) = app.load_keys().await?;
-                let what = keys::first_for_id_tokens(&rows, &stamp, purpose);
+                let what = plan(&rows, &stamp);
                 let made = app.make(&what.make, stamp.now).await?;
                 Ok(Planned { what, made })
             };

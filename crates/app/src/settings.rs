@@ -1,9 +1,10 @@
 //! The settings of a running server, already checked. Where they come from is `server`'s business.
 use portcullis_domain::Rules;
+use portcullis_domain::client_keys::Spans;
 use portcullis_domain::keys::KeyRules;
 use portcullis_domain::retention::Retention;
 use portcullis_domain::session_limit::SessionLimit;
-use portcullis_outgoing::{Allowed, Authorities};
+use portcullis_outgoing::{Authorities, Calls};
 use portcullis_wire::jws::Algorithm;
 use portcullis_wire::{Digest, Millis, SecretString};
 
@@ -22,8 +23,8 @@ pub struct Settings {
     pub hashing: Hashing,
     /// How keys live.
     pub keys: KeySettings,
-    /// Which addresses that are not public may be called.
-    pub outgoing: Allowed,
+    /// How addresses that others chose are called.
+    pub outgoing: Calls,
     /// Which private authorities are trusted there, besides those that browsers trust.
     pub outgoing_ca: Authorities,
     /// Other providers that people may sign in with.
@@ -90,6 +91,8 @@ pub struct ClientSettings {
     pub api_key_scopes: Vec<String>,
     /// Who may register clients by themselves (RFC 7591).
     pub registration: Registration,
+    /// How long the keys at clients' own addresses count.
+    pub keys: Spans,
 }
 
 /// Who may register clients by themselves.

@@ -81,6 +81,7 @@ impl App {
             bound,
             reloaded: AtomicI64::new(i64::MIN),
             paces: crate::oauth::Paces::default(),
+            client_keys: crate::oauth::ClientKeys::default(),
         };
         let app = Self { inner: Arc::new(inner) };
         app.publish_at_start().await?;

@@ -22,7 +22,7 @@ use alloc::{
     vec::Vec,
 };
 use core::net::IpAddr;
-use portcullis_wire::{AccountId, ClientId, Digest, EventId, Millis, SecretString, Time, b64};
+use portcullis_wire::{ClientId, Digest, EventId, Millis, SecretString, Time, b64};
 use serde::{Deserialize, Serialize};
 
 /// How long a code may be redeemed, in milliseconds (RFC 6749 §4.1.2: at most ten minutes; RFC 9700 wants it short).
@@ -277,13 +277,14 @@ pub fn audience(resources: &[String], client: &Client) -> Result<Option<String>,
 }
 
 /// The rule. `view` is of the browser's session when it has one that lives; `first_seen` is when this request first came, if it
-/// can be proven that it came before: a sign-in after that is the one that it asked for; `hinted` is whom the client means.
-pub fn next(asked: &Asked, view: Option<&AppView>, first_seen: Option<Time>, hinted: Option<AccountId>) -> Step {
+/// can be proven that it came before: a sign-in after that is the one that it asked for; `hinted` whether the client means
+/// whoever is signed in, if it says so.
+pub fn next(asked: &Asked, view: Option<&AppView>, first_seen: Option<Time>, hinted: Option<bool>) -> Step {
     let quiet = asked.prompt.none;
     let sign_in = if quiet { Step::Refuse(OAuthError::LoginRequired) } else { Step::SignIn };
     let Some(view) = view else { return sign_in };
     let (session, now) = (&view.session.session, view.session.stamp.now);
-    if hinted.is_some_and(|account| account != session.account) {
+    if hinted == Some(false) {
         return sign_in;
     }
     let since = first_seen.is_some_and(|first| session.auth_time >= first);

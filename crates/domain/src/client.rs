@@ -2,8 +2,8 @@
 //!
 //! Redirect URIs are compared as text (RFC 9700 §4.1.3); the one exception is the port of a loopback address, which a native
 //! application cannot know beforehand (RFC 8252 §7.3).
-use crate::Refused;
 use crate::model::{ClientKind, KeyPurpose};
+use crate::{Refused, subject};
 use alloc::{
     borrow::ToOwned,
     format,
@@ -144,7 +144,7 @@ pub struct Profile {
     /// Its public keys, as a JWK Set in JSON.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub jwks: Option<serde_json::Value>,
-    /// Where its public keys are.
+    /// Where its public keys are, when they are not in `jwks` ([`crate::client_keys`]).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub jwks_uri: Option<String>,
     /// What its ID tokens are signed with; `None`: what access tokens are.
@@ -152,7 +152,7 @@ pub struct Profile {
     pub id_token_signed_response_alg: Option<String>,
     /// How its ID tokens name a user.
     pub subject_type: SubjectType,
-    /// Which clients share a pairwise name: the host of this, or of the redirect URIs.
+    /// Whose host says which clients share pairwise names ([`crate::subject`]); what is there lists their redirect URIs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sector_identifier_uri: Option<String>,
     /// Whether users are asked.
@@ -228,7 +228,7 @@ impl Profile {
         KeyPurpose::id_only(name)
     }
 
-    /// Its public keys. What is none was refused when it was registered.
+    /// The public keys that it registered. What is none was refused then.
     pub fn keys(&self) -> Vec<PublicKey> {
         keys(self.jwks.as_ref()).unwrap_or_default()
     }
@@ -346,12 +346,12 @@ impl Profile {
                 ));
             }
             (ClientKind::Confidential, _) if by_key && self.jwks.is_none() && self.jwks_uri.is_none() => {
-                return Err(wrong("jwks", "private_key_jwt needs the client's keys, as `jwks`"));
+                return Err(wrong("jwks", "private_key_jwt needs the client's keys, as `jwks` or at `jwks_uri`"));
             }
             _ => {}
         }
-        if self.jwks_uri.is_some() {
-            return Err(wrong("jwks_uri", "this server fetches no keys; give them as `jwks` (RFC 7591 §2)"));
+        if self.jwks_uri.is_some() && self.jwks.is_some() {
+            return Err(wrong("jwks_uri", "either `jwks` or `jwks_uri`, not both (RFC 7591 §2)"));
         }
         keys(self.jwks.as_ref()).map_err(|why| wrong("jwks", &why))?;
         if kind == ClientKind::Public && self.has(GrantType::ClientCredentials) {
@@ -364,9 +364,7 @@ impl Profile {
         if self.global_token_revocation && !has_secret {
             return Err(wrong("global_token_revocation", "is for confidential clients with a secret"));
         }
-        if self.subject_type == SubjectType::Pairwise || self.sector_identifier_uri.is_some() {
-            return Err(wrong("subject_type", "this server names users to all clients alike (public)"));
-        }
+        subject::check(self)?;
         if let Some(name) = &self.id_token_signed_response_alg
             && KeyPurpose::id_only(name).is_none()
         {
@@ -479,9 +477,15 @@ pub fn check_resource(uri: &str) -> Result<(), &'static str> {
     address(uri).map(|_| ())
 }
 
-/// The host of an address, for telling sectors apart.
+/// The host of an address.
 pub fn host_of(uri: &str) -> Option<&str> {
     address(uri).ok().map(|address| address.host).filter(|host| !host.is_empty())
+}
+
+/// The host that answers at an address of the web; `None` for what is on everybody's own device: loopback, and the schemes of native
+/// applications.
+pub(crate) fn web_host_of(uri: &str) -> Option<&str> {
+    host_of(uri).filter(|_| uri.starts_with("https:"))
 }
 
 fn is_same_place(known: &str, given: &str) -> bool {

@@ -272,6 +272,18 @@ pub fn first_for_id_tokens(keys: &[Key], stamp: &Stamp, purpose: KeyPurpose) -> 
     plan
 }
 
+/// The key of pairwise subjects, when it is not there. It is made before the first client that needs it, so every backup that has the
+/// client has the key, and stays for good: with another one every user would be somebody new to every client that knows them
+/// by such a name. So it rotates by no schedule, and no refounding replaces it: who has it can tell names apart, and gets
+/// nothing by it.
+pub fn for_names(keys: &[Key], stamp: &Stamp) -> Plan {
+    let mut plan = Plan::default();
+    if !keys.iter().any(|key| key.purpose == KeyPurpose::Pairwise) {
+        plan.make(keys, KeyPurpose::Pairwise, Some(stamp.now));
+    }
+    plan
+}
+
 /// Keys for ID tokens alone are made when a client asks for their algorithm, and rotate by the same schedule. The next one is made when it is
 /// due, not before: who reads the JWKS asks again about a key that it does not know (OpenID Connect Core §10.1.1), so an
 /// emergency costs those clients a wait of B, and nothing is signed that they could not verify.
@@ -347,7 +359,7 @@ pub const REFOUND_JUMP: u32 = 1 << 16;
 /// beyond. The first commit of the new epoch carries this; no token of it was signed before, so nothing waits for B.
 pub fn refound(keys: &[Key], stamp: &Stamp, rules: &KeyRules, chance: &mut dyn Chance) -> Plan {
     let mut plan = Plan { jump: REFOUND_JUMP, ..Plan::default() };
-    for key in keys {
+    for key in keys.iter().filter(|key| key.purpose != KeyPurpose::Pairwise) {
         match key.purpose.algorithm() {
             Some(_) if key.dead.is_none() => {
                 plan.steps.extend(kernel::end(Door::KeyRevoked, Scope::Key(key.id), None, &By::SYSTEM, chance).steps);
@@ -383,7 +395,7 @@ pub enum Revocation {
 /// is, a new one waits from now on.
 ///
 /// # Errors
-/// [`Refused::NotFound`]; [`Refused::InvalidValue`] for a MAC key.
+/// [`Refused::NotFound`]; [`Refused::InvalidValue`] for a key that signs nothing.
 pub fn revoke(keys: &[Key], id: KeyId, stamp: &Stamp, rules: &KeyRules) -> Result<Revocation, Refused> {
     let key = keys.iter().find(|key| key.id == id).ok_or(Refused::NotFound)?;
     if key.purpose == KeyPurpose::Mac {
@@ -391,6 +403,12 @@ pub fn revoke(keys: &[Key], id: KeyId, stamp: &Stamp, rules: &KeyRules) -> Resul
             "{id} makes refresh tokens, and by itself makes none: that takes a secret of each session's from the database \
              besides. When both may have been copied, sign everyone out (POST /v1/admin/revocations {{\"everyone\": true}}) and \
              rotate (POST /v1/admin/keys/rotate)"
+        );
+        return Err(Refused::InvalidValue { field: "id", detail });
+    }
+    if key.purpose == KeyPurpose::Pairwise {
+        let detail = format!(
+            "{id} names users to clients and opens nothing: with another one nobody would be known there any more"
         );
         return Err(Refused::InvalidValue { field: "id", detail });
     }

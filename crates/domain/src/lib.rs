@@ -8,7 +8,7 @@
 //! Where to look: [`cut`] (what is dead), [`kernel`] (the one function behind every way of taking access away), [`mod@issue`]
 //! (the one function behind every access token), [`family`] and [`refresh`] (refresh tokens), [`sign_in`], [`throttle`]
 //! (how many passwords may be guessed), [`rollback`] and [`ledger`] (how lost commits are told), [`account`], [`time_rules`] (horizon and floor), [`keys`] (the life of signing and MAC
-//! keys), [`session_limit`], [`authorize`], [`code`] and [`withdraw`] (what applications get, and lose), [`retention`] (how long what has ended is kept). [`changes`] is the language in which decisions speak to a store.
+//! keys), [`session_limit`], [`authorize`], [`code`] and [`withdraw`] (what applications get, and lose), [`subject`] (by which name they know their users), [`retention`] (how long what has ended is kept). [`changes`] is the language in which decisions speak to a store.
 #![no_std]
 extern crate alloc;
 
@@ -19,6 +19,7 @@ pub mod authorize;
 pub mod changes;
 pub mod client;
 pub mod client_hints;
+pub mod client_keys;
 pub mod code;
 pub mod cut;
 pub mod device;
@@ -50,6 +51,7 @@ pub mod service;
 pub mod session_limit;
 pub mod sign_in;
 pub mod stored_hash;
+pub mod subject;
 pub mod throttle;
 pub mod ticket;
 pub mod time_rules;

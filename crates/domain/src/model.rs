@@ -331,6 +331,8 @@ pub enum KeyPurpose {
     IdEd25519,
     /// ID tokens with Ed25519 by its old name, `EdDSA` (RFC 8037 §3.1): its key is listed under that name, and a key has one.
     IdEdDsa,
+    /// What pairwise subjects are derived from ([`crate::subject`]). There is one, and it is never replaced.
+    Pairwise,
 }
 
 impl KeyPurpose {
@@ -344,6 +346,7 @@ impl KeyPurpose {
         Self::IdRs256,
         Self::IdEd25519,
         Self::IdEdDsa,
+        Self::Pairwise,
     ];
     /// Those of keys that sign ID tokens only. They stand in the JWKS and never in the feed: no verifier takes an access token by them.
     pub const ID_ONLY: &'static [Self] = &[Self::IdEs256, Self::IdRs256, Self::IdEd25519, Self::IdEdDsa];
@@ -359,26 +362,27 @@ impl KeyPurpose {
             Self::IdRs256 => "id_rs256",
             Self::IdEd25519 => "id_ed25519",
             Self::IdEdDsa => "id_eddsa",
+            Self::Pairwise => "pairwise",
         }
     }
     /// From that word.
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|purpose| purpose.as_str() == text)
     }
-    /// The signature algorithm; `None` for MAC keys.
+    /// The signature algorithm; `None` for what signs nothing.
     pub const fn algorithm(self) -> Option<Algorithm> {
         match self {
             Self::Es256 | Self::IdEs256 => Some(Algorithm::Es256),
             Self::Rs256 | Self::IdRs256 => Some(Algorithm::Rs256),
             Self::Ed25519 | Self::IdEd25519 | Self::IdEdDsa => Some(Algorithm::Ed25519),
-            Self::Mac => None,
+            Self::Mac | Self::Pairwise => None,
         }
     }
     /// Whether keys of it sign ID tokens and nothing else.
     pub fn is_id_only(self) -> bool {
         Self::ID_ONLY.contains(&self)
     }
-    /// The name of the algorithm in headers and in the JWKS; `None` for MAC keys.
+    /// The name of the algorithm in headers and in the JWKS; `None` for what signs nothing.
     pub fn alg_name(self) -> Option<&'static str> {
         if self == Self::IdEdDsa { Some("EdDSA") } else { self.algorithm().map(Algorithm::name) }
     }

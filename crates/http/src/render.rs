@@ -7,7 +7,7 @@ use portcullis_app::EventRow;
 use portcullis_app::hub::nodes::Placed;
 use portcullis_domain::keys::{self, State};
 use portcullis_domain::mass::Job;
-use portcullis_domain::model::{Account, Client, ClientKind, Key, Session, Status};
+use portcullis_domain::model::{Account, Client, ClientKind, Key, KeyPurpose, Session, Status};
 use portcullis_domain::view::SessionView;
 use portcullis_wire::{AccountId, ClientId, Code, Rev, SessionId, Time};
 use serde::Serialize;
@@ -214,6 +214,7 @@ pub(crate) fn key(key: &Key, floor: Time) -> Value {
     let state = keys::state(key, floor);
     let (usage, alg) = match key.purpose.algorithm() {
         Some(algorithm) => ("sig", algorithm.name()),
+        None if key.purpose == KeyPurpose::Pairwise => ("pairwise", "HS256"),
         None => ("mac", "HS256"),
     };
     json!({

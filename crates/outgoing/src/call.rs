@@ -97,7 +97,7 @@ impl std::error::Error for OutgoingError {}
 pub type Found<'a> = Pin<Box<dyn Future<Output = std::io::Result<Vec<SocketAddr>>> + Send + 'a>>;
 
 /// Who knows the addresses of names.
-pub trait Lookup: Send + Sync {
+pub trait Lookup: Send + Sync + fmt::Debug {
     /// The addresses of `host`, with this port.
     fn lookup<'a>(&'a self, host: &'a str, port: u16) -> Found<'a>;
 }
@@ -109,6 +109,24 @@ pub struct SystemLookup;
 impl Lookup for SystemLookup {
     fn lookup<'a>(&'a self, host: &'a str, port: u16) -> Found<'a> {
         Box::pin(async move { Ok(tokio::net::lookup_host((host, port)).await?.collect()) })
+    }
+}
+
+/// How calls are made.
+#[derive(Debug, Clone)]
+pub struct Calls {
+    /// Which addresses may be called that are not public.
+    pub allowed: Allowed,
+    /// Who knows the addresses of names.
+    pub lookup: Arc<dyn Lookup>,
+    /// How long they may take.
+    pub limits: Limits,
+}
+
+impl From<Allowed> for Calls {
+    /// By the system's names, within the usual limits.
+    fn from(allowed: Allowed) -> Self {
+        Self { allowed, lookup: Arc::new(SystemLookup), limits: Limits::default() }
     }
 }
 
@@ -128,27 +146,18 @@ impl fmt::Debug for Outgoing {
 }
 
 impl Outgoing {
-    /// To public addresses, and to `allowed`; certificates by the authorities that browsers trust, and by `authorities`.
+    /// To public addresses, and to those that are allowed besides; certificates by the authorities that browsers trust,
+    /// and by `authorities`.
     ///
     /// # Errors
     /// When TLS cannot be set up, in words.
-    pub fn new(allowed: Allowed, authorities: &Authorities) -> Result<Self, String> {
+    pub fn new(calls: impl Into<Calls>, authorities: &Authorities) -> Result<Self, String> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let roots = authorities.with_public()?;
         let builder = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
         let tls = builder.map_err(|error| error.to_string())?.with_root_certificates(roots).with_no_client_auth();
-        let (allowed, lookup) = (Arc::new(allowed), Arc::new(SystemLookup));
-        Ok(Self { allowed, lookup, tls: TlsConnector::from(Arc::new(tls)), limits: Limits::default() })
-    }
-
-    /// With another way of looking names up.
-    pub fn lookup(self, lookup: Arc<dyn Lookup>) -> Self {
-        Self { lookup, ..self }
-    }
-
-    /// With other limits.
-    pub fn limits(self, limits: Limits) -> Self {
-        Self { limits, ..self }
+        let Calls { allowed, lookup, limits } = calls.into();
+        Ok(Self { allowed: Arc::new(allowed), lookup, tls: TlsConnector::from(Arc::new(tls)), limits })
     }
 
     /// Sends a form (`application/x-www-form-urlencoded`).

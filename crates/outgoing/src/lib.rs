@@ -12,4 +12,4 @@ mod call;
 
 pub use address::{Allowed, is_public};
 pub use authorities::Authorities;
-pub use call::{Limits, Lookup, Outgoing, OutgoingError, Response, SystemLookup};
+pub use call::{Calls, Found, Limits, Lookup, Outgoing, OutgoingError, Response, SystemLookup};

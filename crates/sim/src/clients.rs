@@ -12,7 +12,7 @@ use crate::verifiers::Judged;
 use crate::world::{Event, World, tell};
 use portcullis_domain::account::{self, Email};
 use portcullis_domain::kernel::{By, Door, Scope};
-use portcullis_domain::model::{Account, KeyPurpose, Status};
+use portcullis_domain::model::{Account, Status};
 use portcullis_domain::sign_in::Issued;
 use portcullis_verify::Reason;
 use portcullis_wire::{AccountId, ClientId, GrantId, KeyId, SecretString, SessionId};
@@ -460,7 +460,8 @@ impl World {
             return self.admin_calls(Request::RotateKeys, 0);
         }
         let rows = self.disk.visible.list_keys();
-        let signing: Vec<KeyId> = rows.iter().filter(|row| row.purpose != KeyPurpose::Mac).map(|row| row.id).collect();
+        let signing: Vec<KeyId> =
+            rows.iter().filter(|row| row.purpose.algorithm().is_some()).map(|row| row.id).collect();
         let newest = signing.len() - 1;
         let first = if self.rng.chance(700) { newest.saturating_sub(1) } else { self.rng.index(signing.len()) };
         self.admin_calls(Request::RevokeKey { id: signing[first], key }, 0);

@@ -8,7 +8,7 @@ use portcullis_domain::Chance as _;
 use portcullis_domain::changes::{Change, Changes, Committed};
 use portcullis_domain::kernel::{By, Door, Scope};
 use portcullis_domain::keys::{self, Held, KeyRules, Plan, Wanted};
-use portcullis_domain::model::{Key, KeyPurpose};
+use portcullis_domain::model::Key;
 use portcullis_feed::Mono;
 use portcullis_store::CommitError;
 use portcullis_wire::jws::{Algorithm, Jwk};
@@ -57,7 +57,7 @@ pub fn rows_of(plan: &Plan, now: Time) -> Vec<Key> {
 pub fn listed(rows: &[Key], floor: Time, dead_too: bool) -> Vec<Jwk> {
     let listed = rows.iter().filter(|row| {
         let state = keys::state(row, floor);
-        row.purpose != KeyPurpose::Mac && (state.is_listed() || dead_too && state == keys::State::Dead)
+        row.purpose.algorithm().is_some() && (state.is_listed() || dead_too && state == keys::State::Dead)
     });
     listed.filter_map(|row| jwk(row.id)).collect()
 }

@@ -56,7 +56,7 @@ impl Default for Options {
         let hashing = Hashing { memory_kib: 64, passes: 1, lanes: 1, threads: 2, queue: 256 };
         let keys = KeySettings::default();
         let policy = PolicySettings { failed_sign_in_step: 0, ..PolicySettings::default() };
-        let outgoing = Allowed::loopback();
+        let outgoing = Allowed::loopback().into();
         let clients =
             ClientSettings { api_key_scopes: vec!["read".into(), "write".into()], ..ClientSettings::default() };
         let settings = Settings {

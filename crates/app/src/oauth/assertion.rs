@@ -7,13 +7,14 @@ use portcullis_domain::refused::OAuthError;
 use portcullis_domain::ticket::{self, Ticket, TicketKind};
 use portcullis_verify::proof;
 use portcullis_wire::assertion::Assertion;
+use portcullis_wire::jwk::PublicKey;
 use std::sync::atomic::Ordering;
 
 impl App {
     /// The client behind an assertion, which is used up. `named` is the request's `client_id`, if it has one; `endpoint` the path that was called.
     ///
     /// # Errors
-    /// `invalid_client`, with more words for who signed it with the client's key; faults.
+    /// `invalid_client`, with more words for who signed it with the client's key; 503 while its keys cannot be fetched; faults.
     pub(super) async fn asserted_client(
         &self,
         named: Option<&str>,
@@ -36,12 +37,7 @@ impl App {
         }
         let client = self.client_by_text(&assertion.client).await?.filter(|client| !client.disabled);
         let client = client.ok_or_else(unknown)?;
-        let profile = &client.profile;
-        let keys =
-            profile.keys().into_iter().filter(|key| assertion.kid.is_none() || key.kid() == assertion.kid.as_deref());
-        let input = assertion.signing_input.as_bytes();
-        let mut signs = keys.filter(|key| proof::verifies(key, assertion.alg, input, &assertion.signature));
-        if profile.token_endpoint_auth_method != AuthMethod::PrivateKeyJwt || signs.next().is_none() {
+        if !self.is_signed_by(&client, &assertion).await? {
             return Err(unknown());
         }
         // From here on it is the client itself that is told.
@@ -52,6 +48,24 @@ impl App {
         match self.spend(self.proof_of(&client, &assertion)).await? {
             true => Ok(client),
             false => Err(wrong("the assertion was shown before")),
+        }
+    }
+
+    /// Whether one of the client's keys has signed it: those that it registered, or those at its address.
+    async fn is_signed_by(&self, client: &Client, assertion: &Assertion<'_>) -> Result<bool, AppError> {
+        let profile = &client.profile;
+        if profile.token_endpoint_auth_method != AuthMethod::PrivateKeyJwt {
+            return Ok(false);
+        }
+        let input = assertion.signing_input.as_bytes();
+        let signed = |keys: &[PublicKey]| {
+            keys.iter()
+                .filter(|key| assertion.kid.is_none() || key.kid() == assertion.kid.as_deref())
+                .any(|key| proof::verifies(key, assertion.alg, input, &assertion.signature))
+        };
+        match &profile.jwks_uri {
+            None => Ok(signed(&profile.keys())),
+            Some(uri) => self.is_signed_by_keys_at(client.id, uri, signed).await,
         }
     }
 

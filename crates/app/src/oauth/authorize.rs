@@ -4,8 +4,9 @@ use crate::{Acted, App, AppError, Caller};
 use portcullis_domain::authorize::{Asked, grant_code, usable};
 use portcullis_domain::model::Client;
 use portcullis_domain::refused::OAuthError;
+use portcullis_domain::subject;
 use portcullis_domain::view::AppView;
-use portcullis_wire::{AccountId, ClientId, Digest, SecretString, Time, b64};
+use portcullis_wire::{ClientId, Digest, SecretString, Time, b64};
 use std::net::IpAddr;
 
 /// For how long a request may go on asking for the sign-in that it wanted, in milliseconds.
@@ -86,8 +87,9 @@ impl App {
         self.keys().read_id_token(id_token).filter(|hint| hint.iss == self.settings().rules.issuer)
     }
 
-    /// The account that a hint names.
-    pub fn hinted_account(&self, id_token: &str) -> Option<AccountId> {
-        self.hinted(id_token)?.sub.parse().ok()
+    /// Whether a hint means whoever is signed in; `None` when it says nothing.
+    pub fn hint_means(&self, id_token: &str, view: &AppView) -> Option<bool> {
+        let hint = self.hinted(id_token)?;
+        Some(subject::means(&hint.sub, &view.client, view.session.account.id, self.keys().pairwise()))
     }
 }

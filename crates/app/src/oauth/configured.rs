@@ -45,7 +45,8 @@ impl App {
     /// Makes a client as the configuration has it, or changes it to that.
     ///
     /// # Errors
-    /// 422 when it is there as another kind, was deleted, or registers what this server cannot do; faults.
+    /// 422 when it is there as another kind, was deleted, registers what this server cannot do, or would give its users other
+    /// names; faults.
     pub async fn apply_client(&self, wanted: &Configured) -> Result<Applied, AppError> {
         let by = Admin::operator();
         let by = by.by(None);
@@ -74,7 +75,6 @@ impl App {
         let bad = |field, detail: &str| AppError::from(Refused::InvalidValue { field, detail: detail.into() });
         let before = self.store().load_client(wanted.id).await.map_err(|e| self.fault(e.into()))?;
         let (before, now) = (before.map(|view| view.client), self.store().now());
-        let mut profile = self.checked_profile(wanted.kind, wanted.profile.clone())?;
         if let Some(before) = &before {
             if before.kind != wanted.kind {
                 return Err(bad("kind", "a client stays what it was registered as: take another id"));
@@ -82,6 +82,12 @@ impl App {
             if before.profile.deleted {
                 return Err(bad("id", "this client was deleted, and ids are never used again: take another one"));
             }
+        }
+        let mut profile = self.checked_profile(wanted.kind, wanted.profile.clone(), before.as_ref())?;
+        // Not again at each start: the other's address may be down.
+        self.vet_sector(&profile, before.as_ref().map(|before| &before.profile)).await?;
+        self.ensure_key_of_names(&profile).await?;
+        if let Some(before) = &before {
             profile.service_account = before.profile.service_account;
             profile.registration.clone_from(&before.profile.registration);
         }

@@ -2,6 +2,7 @@
 //! `domain::{client, authorize, code, refresh}`; every end goes through the one kernel.
 mod assertion;
 mod authorize;
+mod client_keys;
 mod clients;
 mod configured;
 mod device;
@@ -14,9 +15,11 @@ pub mod pace;
 mod pushed;
 mod register;
 mod registry;
+mod sector;
 mod service;
 mod tokens;
 
+pub(crate) use client_keys::ClientKeys;
 pub(crate) use clients::has_secret;
 pub use clients::{Known, Proof};
 pub use configured::{Applied, Configured};

@@ -1,4 +1,5 @@
 //! Clients that register themselves (RFC 7591, RFC 7592), by `domain::registration`.
+use super::sector::Vetted;
 use super::{keeps_pace, new_secret, refuse};
 use crate::admin::client_off;
 use crate::{Acted, App, AppError, Registration, real};
@@ -9,7 +10,7 @@ use portcullis_domain::kernel::By;
 use portcullis_domain::model::{Client, ClientKind};
 use portcullis_domain::refused::OAuthError;
 use portcullis_domain::registration::{self, Metadata, as_registration_error, is_managed_with};
-use portcullis_domain::{Chance, Cut, Decision, Refused};
+use portcullis_domain::{Chance, Cut, Decision, Refused, subject};
 use portcullis_wire::{ClientId, Code, EventId, SecretString, b64};
 use serde_json::{Map, Value};
 use std::net::IpAddr;
@@ -44,8 +45,13 @@ impl App {
                 true
             }
         };
-        keeps_pace(&self.inner.paces.registrations, ip)?;
+        self.take_registration(ip)?;
         Ok(trusted)
+    }
+
+    /// A place in the paces: all together, and each prefix by itself.
+    fn take_registration(&self, ip: Option<IpAddr>) -> Result<(), AppError> {
+        keeps_pace(&self.inner.paces.registrations, ip)
     }
 
     /// Registers a client (RFC 7591 §3).
@@ -61,7 +67,9 @@ impl App {
     ) -> Result<SelfRegistered, AppError> {
         let trusted = self.may_register(token, ip)?;
         let Metadata { name, kind, profile } = registration::read(members, trusted)?;
-        let mut profile = self.checked_profile(kind, profile).map_err(in_words)?;
+        let mut profile = self.checked_profile(kind, profile, None).map_err(in_words)?;
+        self.vet_sector(&profile, None).await.map_err(in_words)?;
+        self.ensure_key_of_names(&profile).await?;
         self.ensure_id_key(&profile).await?;
         let by_secret = kind != ClientKind::Public && profile.token_endpoint_auth_method != AuthMethod::PrivateKeyJwt;
         let secret = by_secret.then(new_secret);
@@ -114,12 +122,19 @@ impl App {
         ip: Option<IpAddr>,
     ) -> Result<SelfRegistered, AppError> {
         let trusted = matches!(self.settings().clients.registration, Registration::ByToken(_));
+        let next_of = |client: &Client| {
+            let has = |secret: &str| client.secret == Some(SecretString::new(secret).digest());
+            let read = registration::read_update(members.clone(), client, has, trusted)?;
+            let profile = self.checked_profile(read.kind, read.profile, Some(client)).map_err(in_words)?;
+            Ok::<_, AppError>(Client { name: read.name, profile, ..client.clone() })
+        };
+        let before = self.own_registration(id, token).await?.client;
+        let vetted = self.vet_own_sector(&next_of(&before)?, &before, ip).await?;
         let load = || async {
-            let own = self.own_registration(id, token).await?;
-            let has = |secret: &str| own.client.secret == Some(SecretString::new(secret).digest());
-            let read = registration::read_update(members.clone(), &own.client, has, trusted)?;
-            let profile = self.checked_profile(read.kind, read.profile).map_err(in_words)?;
-            Ok((Client { name: read.name, profile, ..own.client.clone() }, own.client))
+            let before = self.own_registration(id, token).await?.client;
+            let next = next_of(&before)?;
+            vetted.must_be_of(&before.profile, &next.profile)?;
+            Ok((next, before))
         };
         let decide = |(next, before): &(Client, Client), chance: &mut dyn Chance| {
             if next == before {
@@ -133,6 +148,14 @@ impl App {
             return Err(AppError::Fault("a change without a repeat key was done before".into()));
         }
         self.own_registration(id, token).await
+    }
+
+    /// Looks at the sector of who changes itself, at the pace of registrations: whoever may change may have us call.
+    async fn vet_own_sector(&self, next: &Client, before: &Client, ip: Option<IpAddr>) -> Result<Vetted, AppError> {
+        if subject::must_vet(Some(&before.profile), &next.profile) {
+            self.take_registration(ip)?;
+        }
+        self.vet_sector(&next.profile, Some(&before.profile)).await.map_err(in_words)
     }
 
     /// Deletes it (RFC 7592 §2.3): everything that it had ends, as when it is switched off, and it is in no list any more.

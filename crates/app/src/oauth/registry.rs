@@ -5,7 +5,7 @@ use portcullis_domain::account;
 use portcullis_domain::changes::{Change, Changes};
 use portcullis_domain::client::{AuthMethod, Profile};
 use portcullis_domain::event::{EventKind, NewEvent};
-use portcullis_domain::model::{Account, Client, ClientKind};
+use portcullis_domain::model::{Account, Client};
 use portcullis_domain::view::ClientView;
 use portcullis_domain::{Chance, Decision, Refused, service};
 use portcullis_wire::{ClientId, EventId, Millis, SecretString, b64};
@@ -29,17 +29,10 @@ pub(crate) fn new_secret() -> SecretString {
 }
 
 impl App {
-    /// A profile, checked against what this server can do.
-    pub(crate) fn checked_profile(&self, kind: ClientKind, profile: Profile) -> Result<Profile, AppError> {
-        let rules = &self.settings().rules;
-        let longest_s = u32::try_from(rules.access_ttl.max(rules.longest_ttl) / 1000).unwrap_or(u32::MAX);
-        Ok(profile.checked(kind, longest_s)?)
-    }
-
     /// Changes a client's name and profile.
     ///
     /// # Errors
-    /// 404; 422 naming the member; 409 when somebody else changed it meanwhile again and again.
+    /// 404; 422 naming the member, also for what would give its users other names; 409 when somebody else changed it meanwhile.
     pub async fn admin_change_client(
         &self,
         admin: &Admin,
@@ -47,13 +40,27 @@ impl App {
         patch: ClientPatch,
     ) -> Result<Client, AppError> {
         let name = patch.name.as_deref().map(|name| account::check_text("name", name)).transpose()?;
+        let next_of = |before: &Client, members| {
+            self.checked_profile(before.kind, merged(&before.profile, members)?, Some(before))
+        };
+        // The sector is looked at before the act, which may be taken anew and must wait for nobody.
+        let vetted = match (&patch.profile, self.client_by_text(&id.to_string()).await?) {
+            (Some(members), Some(before)) if id != ClientId::FIRST_PARTY => {
+                self.still_admin(admin).await?;
+                Some(self.vet_sector(&next_of(&before, members)?, Some(&before.profile)).await?)
+            }
+            _ => None,
+        };
         let client = self.change_client(admin, id, EventKind::ClientChanged, |client| {
             let mut next = client.clone();
             if let Some(name) = &name {
                 next.name.clone_from(name);
             }
             if let Some(members) = &patch.profile {
-                next.profile = self.checked_profile(client.kind, merged(&client.profile, members)?)?;
+                next.profile = next_of(client, members)?;
+                if let Some(vetted) = &vetted {
+                    vetted.must_be_of(&client.profile, &next.profile)?;
+                }
             }
             Ok(next)
         });

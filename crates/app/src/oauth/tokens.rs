@@ -12,7 +12,7 @@ use portcullis_domain::ticket::{self, TicketKind};
 use portcullis_domain::view::{GrantView, RefreshView, TicketView};
 use portcullis_domain::{Decision, Refused};
 use portcullis_verify::{Authentic, Holder};
-use portcullis_wire::{AccessClaims, AccountId, ClientId, Code, SecretString};
+use portcullis_wire::{AccessClaims, ClientId, Code, SecretString};
 use std::net::IpAddr;
 
 /// What the token endpoint answers (RFC 6749 §5.1).
@@ -126,9 +126,11 @@ impl App {
         let id_token = match id {
             None => None,
             Some(id) => {
+                let sub = self.name_at(&known.client, claims.sub)?;
                 let at_hash = |algorithm| Some(id_token::at_hash(access_token.expose(), algorithm));
                 let purpose = known.client.profile.id_keys(keys.id_algorithm());
-                let signed = keys.sign_id_token(purpose, |algorithm| IdClaims { at_hash: at_hash(algorithm), ..id });
+                let signed =
+                    keys.sign_id_token(purpose, |algorithm| IdClaims { at_hash: at_hash(algorithm), sub, ..id });
                 Some(signed.map_err(fault)?)
             }
         };
@@ -172,12 +174,13 @@ impl App {
         }
     }
 
-    /// What userinfo tells the holder of this token (OpenID Connect Core §5.3). It is a resource like others: a token that was made for
+    /// What userinfo tells the holder of this token (OpenID Connect Core §5.3), beginning with the name that its client knows, as in
+    /// its ID tokens (§5.3.2). It is a resource like others: a token that was made for
     /// another one alone is refused, or whoever runs that one could ask here with it (RFC 9068 §4, RFC 9700 §4.10.2).
     ///
     /// # Errors
     /// [`AppError::Unauthenticated`]; 403 without the scope `openid`; faults.
-    pub async fn userinfo(&self, token: Option<&str>, holder: &Holder) -> Result<(AccountId, About), AppError> {
+    pub async fn userinfo(&self, token: Option<&str>, holder: &Holder) -> Result<(String, About), AppError> {
         let bearer = self.bearer(token, holder).await?;
         if !bearer.claims.aud.contains(&self.settings().rules.audience) {
             return Err(AppError::Unauthenticated(Code::TokenMalformed));
@@ -187,7 +190,9 @@ impl App {
             return Err(AppError::Bad(Code::InsufficientScope, detail));
         }
         let account = &bearer.view.account;
-        Ok((account.id, id_token::about(account, &bearer.claims.scope)))
+        let client = self.store().load_client(bearer.claims.client_id).await.map_err(|e| self.fault(e.into()))?;
+        let client = client.ok_or(AppError::Unauthenticated(Code::TokenRevoked))?.client;
+        Ok((self.name_at(&client, account.id)?, id_token::about(account, &bearer.claims.scope)))
     }
 
     /// Revokes a token for the client that holds it (RFC 7009): a refresh token ends its grant, and the session when that is

@@ -40,7 +40,7 @@ pub fn settings() -> Settings {
         sign_up: true,
         hashing: Hashing { memory_kib: 64, passes: 1, lanes: 1, threads: 1, queue: 64 },
         keys: KeySettings::default(),
-        outgoing: portcullis_app::Allowed::loopback(),
+        outgoing: portcullis_app::Allowed::loopback().into(),
         outgoing_ca: portcullis_app::Authorities::none(),
         upstreams: vec![],
         policy: PolicySettings { failed_sign_in_step: 0, ..PolicySettings::default() },

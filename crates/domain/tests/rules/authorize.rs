@@ -167,9 +167,9 @@ fn what_must_happen_first() {
     assert_eq!(next(&again, Some(&known), Some(START.plus(1)), None), Step::SignIn, "the sign-in was before");
     assert_eq!(next(&again, Some(&known), Some(START), None), Step::Grant, "it came after");
     // Somebody else is meant.
-    assert_eq!(next(&asked(), Some(&known), None, Some(AccountId::from_bits(9))), Step::SignIn);
-    assert_eq!(next(&quiet, Some(&known), None, Some(AccountId::from_bits(9))), refuse(OAuthError::LoginRequired));
-    assert_eq!(next(&quiet, Some(&known), None, Some(AccountId::from_bits(1))), Step::Grant);
+    assert_eq!(next(&asked(), Some(&known), None, Some(false)), Step::SignIn);
+    assert_eq!(next(&quiet, Some(&known), None, Some(false)), refuse(OAuthError::LoginRequired));
+    assert_eq!(next(&quiet, Some(&known), None, Some(true)), Step::Grant);
     // An application of the house asks nobody.
     let mut house = new;
     house.client.profile.consent = Asking::Implied;

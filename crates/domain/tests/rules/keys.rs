@@ -38,6 +38,7 @@ struct World {
     head: u64,
     dead: BTreeSet<KeyId>,
     rotations: u32,
+    names: Option<KeyId>,
 }
 
 impl World {
@@ -63,9 +64,19 @@ impl World {
             head: 0,
             dead: BTreeSet::new(),
             rotations: 0,
+            names: None,
         };
         world.plan(Wanted::default());
         world
+    }
+
+    /// Somebody registers a client that needs the key of names.
+    fn names(&mut self) {
+        let plan = keys::for_names(&self.keys, &self.stamp());
+        let made = self.made(&plan);
+        self.names = self.names.or(made.first().map(|key| key.id));
+        let changes = plan.changes(made, &By::SYSTEM, &mut self.rng).unwrap();
+        assert!(self.commit(&changes));
     }
 
     fn stamp(&self) -> Stamp {
@@ -181,7 +192,7 @@ impl World {
         let signed = keys::signing(&self.keys, floor).map(|key| key.id);
         match (keys::revoke(&self.keys, id, &stamp, &self.rules), self.keys.iter().find(|key| key.id == id)) {
             (Err(Refused::NotFound), None) => {}
-            (Err(Refused::InvalidValue { field: "id", .. }), Some(key)) => assert_eq!(key.purpose, KeyPurpose::Mac),
+            (Err(Refused::InvalidValue { field: "id", .. }), Some(key)) => assert_eq!(key.purpose.algorithm(), None),
             (Ok(Revocation::Before(rev)), Some(key)) => assert_eq!(key.dead, Some(rev)),
             (Ok(Revocation::Now(plan)), Some(_)) => {
                 let made = self.made(&plan);
@@ -217,20 +228,24 @@ impl World {
             assert!(keys::state(key, floor).is_listed() && !key.sealed.expose().is_empty(), "{} is gone", key.id);
         }
         let count = |state| {
-            let is = |key: &&Key| key.purpose != KeyPurpose::Mac && keys::state(key, floor) == state;
+            let is = |key: &&Key| key.purpose.algorithm().is_some() && keys::state(key, floor) == state;
             self.keys.iter().filter(is).count()
         };
         assert_eq!(count(State::Active), 1);
         assert!(count(State::Waiting) >= 1, "the next one is always there already");
-        let newest = self.keys.iter().rfind(|key| key.purpose != KeyPurpose::Mac).unwrap();
+        let newest = self.keys.iter().rfind(|key| key.purpose.algorithm().is_some()).unwrap();
         assert_eq!(keys::state(newest, floor), State::Waiting, "and it has the highest number");
         for key in &self.keys {
             let signs = matches!(keys::state(key, floor), State::Waiting | State::Active);
-            let needed = signs || (key.purpose == KeyPurpose::Mac && keys::state(key, floor).is_listed());
+            let needed = signs || (key.purpose.algorithm().is_none() && keys::state(key, floor).is_listed());
             assert!(!needed || !key.sealed.expose().is_empty());
             assert!(key.dead.is_some() == self.dead.contains(&key.id), "dead is for good");
         }
         assert!(self.keys.windows(2).all(|pair| pair[0].id < pair[1].id));
+        let names: Vec<_> = self.keys.iter().filter(|key| key.purpose == KeyPurpose::Pairwise).collect();
+        let as_made = |key: &Key| Some(key.id) == self.names && keys::state(key, floor) == State::Active;
+        assert_eq!(names.len(), usize::from(self.names.is_some()));
+        assert!(names.iter().all(|key| as_made(key)), "users keep the names that clients know: {names:?}");
     }
 }
 
@@ -240,7 +255,7 @@ fn whatever_happens_tokens_verify_and_the_next_key_waits() {
     for seed in 0..600 {
         let mut world = World::new(seed);
         for _ in 0..120 {
-            match world.rng.below(24) {
+            match world.rng.below(25) {
                 0..=7 => world.issues(),
                 8..=11 => {
                     let ms = world.rng.below(4_000) as i64;
@@ -274,6 +289,7 @@ fn whatever_happens_tokens_verify_and_the_next_key_waits() {
                         [Algorithm::Es256, Algorithm::Rs256, Algorithm::Ed25519][world.rng.below(3) as usize];
                     world.plan(Wanted::default()); // a start does it at once
                 }
+                23 => world.names(),
                 _ => world.rules.rotate_every = [None, Some(600_000), Some(DAY)][world.rng.below(3) as usize],
             }
             world.check();
@@ -289,7 +305,7 @@ fn another_algorithm_waits_until_it_is_known() {
     world.rules.algorithm = Algorithm::Rs256;
     world.plan(Wanted::default());
     let states = |world: &World| {
-        let signing = world.keys.iter().filter(|key| key.purpose != KeyPurpose::Mac);
+        let signing = world.keys.iter().filter(|key| key.purpose.algorithm().is_some());
         signing.map(|key| (key.purpose, keys::state(key, world.floor))).collect::<Vec<_>>()
     };
     use {KeyPurpose::*, State::*};
@@ -351,7 +367,8 @@ fn a_log_founded_anew_has_keys_that_nobody_knows() {
     for seed in 0..200 {
         let mut world = World::new(seed);
         for _ in 0..world.rng.below(30) {
-            match world.rng.below(4) {
+            match world.rng.below(5) {
+                4 => world.names(),
                 0 => world.revokes(),
                 1 => world.issues(),
                 2 => world.passes(BOUND + 1_000),
@@ -366,7 +383,7 @@ fn a_log_founded_anew_has_keys_that_nobody_knows() {
             world.revokes();
         }
         let known: BTreeSet<KeyId> = world.keys.iter().map(|key| key.id).collect();
-        world.keys = backup.clone();
+        world.keys = backup.clone(); // in which the names are, or nobody has any
         world.dead = backup.iter().filter(|key| key.dead.is_some()).map(|key| key.id).collect();
         let (stamp, rules) = (world.stamp(), world.rules);
         let plan = keys::refound(&world.keys, &stamp, &rules, &mut world.rng);
@@ -376,7 +393,7 @@ fn a_log_founded_anew_has_keys_that_nobody_knows() {
         assert!(world.commit(&changes));
         world.tokens.clear(); // of an older epoch
         world.refreshes.clear();
-        for key in &world.keys {
+        for key in world.keys.iter().filter(|key| key.purpose != KeyPurpose::Pairwise) {
             let gone = backup.iter().any(|old| old.id == key.id);
             assert!(!gone || (!keys::state(key, world.floor).is_listed() && key.sealed.expose().is_empty()), "{key:?}");
             assert!(!gone || key.purpose == KeyPurpose::Mac || key.dead.is_some());

@@ -59,7 +59,7 @@ pub(super) async fn metadata(ctx: Ctx) -> Response {
         "authorization_response_iss_parameter_supported": true,
         "dpop_signing_alg_values_supported": signed,
         "scopes_supported": ["openid", "profile", "email", "offline_access"],
-        "subject_types_supported": ["public"],
+        "subject_types_supported": ["public", "pairwise"],
         "id_token_signing_alg_values_supported": signed,
         "claims_supported": [
             "iss", "sub", "aud", "exp", "iat", "auth_time", "nonce", "acr", "amr", "azp", "sid", "at_hash", "name", "email",

@@ -8,7 +8,7 @@ use http::{StatusCode, header};
 use portcullis_app::AppError;
 use portcullis_domain::refused::OAuthError;
 use portcullis_wire::{Code, SecretString};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 /// Whether a token lives, by the database (RFC 7662). Of a token that does not, nothing is told but that. Only who proved who
 /// it is may ask (§2.1): anybody else could try tokens out.
@@ -22,7 +22,9 @@ pub(super) async fn introspect(ctx: Ctx, form: FormBytes) -> Result<Response, Pr
         form.params.take("token").ok_or_else(|| super::invalid_request("the parameter \"token\" is missing"))?;
     let answer = match ctx.app().introspect(&token).await.map_err(problem)? {
         Some(claims) => {
+            let sub = ctx.app().introspected_name(&form.known.client, &claims).map_err(problem)?;
             let mut out = serde_json::to_value(&claims).map_err(|_| Problem::new(Code::Unavailable))?;
+            out["sub"] = sub.into();
             out["active"] = true.into();
             out["token_type"] = if claims.cnf.is_some() { "DPoP" } else { "Bearer" }.into();
             out
@@ -44,7 +46,7 @@ pub(super) async fn revoke(ctx: Ctx, form: FormBytes) -> Result<Response, Proble
 /// Claims about whoever the token is about (OpenID Connect Core §5.3).
 pub(super) async fn userinfo(ctx: Ctx) -> Result<Response, Problem> {
     let shown = dpop::shown(&ctx, "/oauth2/userinfo")?;
-    let (account, about) = match ctx.app().userinfo(shown.token, &shown.holder).await {
+    let (sub, about) = match ctx.app().userinfo(shown.token, &shown.holder).await {
         Ok(told) => told,
         Err(AppError::Unauthenticated(Code::ProofInvalid)) => return Err(dpop::not_its_holder(shown.proven.is_some())),
         // RFC 6750 §3.1 names the scope that is needed; the usual challenge is the admin API's.
@@ -61,6 +63,6 @@ pub(super) async fn userinfo(ctx: Ctx) -> Result<Response, Problem> {
         ctx.app().use_up_proof(proven).await.map_err(dpop::used_before)?;
     }
     let mut out = serde_json::to_value(&about).map_err(|_| Problem::new(Code::Unavailable))?;
-    out["sub"] = json!(account);
+    out["sub"] = sub.into();
     Ok(render::ok(&out))
 }

@@ -72,7 +72,8 @@ pub(super) async fn by_form(body: FormBytes) -> Result<Response, Problem> {
 
 /// What must happen first.
 fn step(ctx: &Ctx, read: &Read, view: Option<&AppView>) -> Step {
-    let hinted = read.asked.id_token_hint.as_deref().and_then(|hint| ctx.app().hinted_account(hint));
+    let hint = read.asked.id_token_hint.as_deref().zip(view);
+    let hinted = hint.and_then(|(hint, view)| ctx.app().hint_means(hint, view));
     let first_seen = read.seen.as_deref().and_then(|mark| ctx.app().when_first_seen(&read.query, mark));
     authorize::next(&read.asked, view, first_seen, hinted)
 }

@@ -33,6 +33,7 @@ async fn receiver(answer: &'static str, wait: Duration) -> Receiver {
 }
 
 /// Names that lead where the test says, another way each time.
+#[derive(Debug)]
 struct Names(Mutex<Vec<Vec<&'static str>>>);
 
 impl Lookup for Names {
@@ -45,7 +46,7 @@ impl Lookup for Names {
 
 fn outgoing(allowed: Allowed, names: Vec<Vec<&'static str>>) -> Outgoing {
     let limits = Limits { connect: Duration::from_millis(400), whole: Duration::from_millis(800) };
-    Outgoing::new(allowed, &Authorities::none()).unwrap().lookup(Arc::new(Names(Mutex::new(names)))).limits(limits)
+    Outgoing::new(Calls { allowed, lookup: Arc::new(Names(Mutex::new(names))), limits }, &Authorities::none()).unwrap()
 }
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}";

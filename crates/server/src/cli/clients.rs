@@ -102,7 +102,7 @@ pub struct ProfileArgs {
     /// How its ID tokens name a user: public or pairwise.
     #[arg(long, value_name = "TYPE")]
     pub subject_type: Option<String>,
-    /// Which clients share a pairwise name.
+    /// Where an array lists the redirect URIs of all clients that share pairwise names.
     #[arg(long, value_name = "URI")]
     pub sector_identifier_uri: Option<String>,
     /// Whether its users are asked: ask, or implied for an application of the house.

@@ -414,7 +414,7 @@ impl Settings {
             sign_up: self.sign_up,
             hashing: self.hashing,
             keys: self.keys,
-            outgoing: self.outgoing.clone(),
+            outgoing: self.outgoing.clone().into(),
             outgoing_ca: self.outgoing_ca.clone(),
             upstreams: self.upstreams.clone(),
             policy: self.policy,
@@ -442,7 +442,11 @@ fn client_rules(r: &mut Reader) -> ClientSettings {
         }
         _ => Registration::Off,
     };
-    ClientSettings { api_key_scopes: r.list("api_key_scopes", values::key_scope), registration }
+    ClientSettings {
+        api_key_scopes: r.list("api_key_scopes", values::key_scope),
+        registration,
+        ..ClientSettings::default()
+    }
 }
 
 /// The clients of the file. What is too long for them depends on two settings.

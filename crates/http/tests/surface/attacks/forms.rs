@@ -35,7 +35,7 @@ async fn csrf_on_every_form() {
         ("user_code", "BCDFGHJK"),
         ("ticket", "x"),
         ("link", "x"),
-        ("provider", "x"),
+        ("upstream", "x"),
     ]);
     let as_json =
         json!({ "session": sid, "identifier": ADA, "password": PASSWORD, "email": "new@example.test" }).to_string();

@@ -172,7 +172,8 @@ async fn keys_are_looked_at_when_they_are_registered() {
         (json!({ "jwks": { "keys": many } }), "jwks"),
         (json!({ "jwks": { "keys": [{ "kty": "oct", "k": "AAAA" }] } }), "jwks"),
         (json!({ "jwks": "x" }), "jwks"),
-        (json!({ "jwks_uri": "https://a.example/jwks" }), "jwks_uri"),
+        (json!({ "jwks_uri": "http://a.example/jwks" }), "jwks_uri"),
+        (json!({ "jwks_uri": "https://a.example/jwks", "jwks": { "keys": [Signer::ed25519().jwk()] } }), "jwks_uri"),
     ] {
         let mut body = json!({
             "name": "An app", "kind": "confidential", "redirect_uris": [REDIRECT],

@@ -478,7 +478,7 @@ async fn a_certificate_must_hold_and_a_private_authority_is_named() {
 #[tokio::test]
 async fn private_addresses_are_not_called() {
     let mut options = Options::default();
-    options.settings.outgoing = portcullis_app::Allowed::nothing();
+    options.settings.outgoing = portcullis_app::Allowed::nothing().into();
     let world = World::new(options).await;
     let person = world.person().await;
     world.page(&person, "/sign-out", "").await.expect(303);
