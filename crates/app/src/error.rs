@@ -16,6 +16,11 @@ pub enum AppError {
     Bad(Code, String),
     /// Too much to do at the moment.
     Overloaded,
+    /// A stranger begins more than their share (`domain::pace`).
+    TooOften {
+        /// When to come again, in milliseconds.
+        wait_ms: i64,
+    },
     /// A fault on this side. The text is for the log only.
     Fault(Fault),
 }
@@ -53,7 +58,7 @@ impl AppError {
         match self {
             Self::Refused(refused) => refused.code(),
             Self::Unauthenticated(code) | Self::Bad(code, _) => *code,
-            Self::Overloaded => Code::Overloaded,
+            Self::Overloaded | Self::TooOften { .. } => Code::Overloaded,
             Self::Fault(_) => Code::Unavailable,
         }
     }

@@ -270,16 +270,48 @@ impl App {
         F: Future<Output = Result<V, AppError>>,
         D: Fn(&V, &mut dyn Chance) -> Decision<T>,
     {
+        self.tried(actor, repeat, load, decide).await?.ok_or(AppError::Overloaded)
+    }
+
+    /// The same for what rests on a ticket, of which one use works. Whoever is refused again and again by a store that has changed
+    /// nothing shows a ticket that is older than a revocation by filter which is done: what it would give is born below that, and
+    /// nobody can tell any more whether it would have matched.
+    pub(crate) async fn act_on_ticket<V, T, L, F, D>(&self, load: L, decide: D) -> Result<Acted<T>, AppError>
+    where
+        L: Fn() -> F,
+        F: Future<Output = Result<V, AppError>>,
+        D: Fn(&V, &mut dyn Chance) -> Decision<T>,
+    {
+        let tried = self.tried("", None, load, decide).await?;
+        tried.ok_or_else(|| {
+            let detail = "access was taken away from many while this was under way; begin anew".into();
+            Refused::Conflict { detail }.into()
+        })
+    }
+
+    /// `None` when rows moved each time.
+    async fn tried<V, T, L, F, D>(
+        &self,
+        actor: &str,
+        repeat: Option<&RepeatKey>,
+        load: L,
+        decide: D,
+    ) -> Result<Option<Acted<T>>, AppError>
+    where
+        L: Fn() -> F,
+        F: Future<Output = Result<V, AppError>>,
+        D: Fn(&V, &mut dyn Chance) -> Decision<T>,
+    {
         for _ in 0..MAX_TRIES {
             if let Some(repeat) = repeat
                 && let Some(before) = self.remembered(actor, repeat).await?
             {
-                return Ok(Acted::Before(before));
+                return Ok(Some(Acted::Before(before)));
             }
             let view = load().await?;
             let Decision { outcome, mut changes } = decide(&view, &mut real::RealChance);
             if changes.is_empty() {
-                return outcome.map(Acted::Answered).map_err(AppError::from);
+                return outcome.map(|value| Some(Acted::Answered(value))).map_err(AppError::from);
             }
             changes.idle_ttl = Some(self.inner.settings.rules.idle_ttl);
             if outcome.is_ok()
@@ -291,7 +323,7 @@ impl App {
             match self.commit_and_tell(changes).await {
                 Ok(committed) => {
                     self.committed(&committed);
-                    return outcome.map(|value| Acted::Done(value, committed)).map_err(AppError::from);
+                    return outcome.map(|value| Some(Acted::Done(value, committed))).map_err(AppError::from);
                 }
                 Err(CommitError::Conflict(conflict)) => {
                     self.inner.counts.conflicts.fetch_add(1, Ordering::Relaxed);
@@ -301,13 +333,13 @@ impl App {
                             Some(repeat) => self.remembered(actor, repeat).await?,
                             None => None,
                         };
-                        return before.map(Acted::Before).ok_or(refused);
+                        return before.map(|before| Some(Acted::Before(before))).ok_or(refused);
                     }
                 }
                 Err(error) => return Err(self.fault(error.into())),
             }
         }
-        Err(AppError::Overloaded)
+        Ok(None)
     }
 
     /// Commits; and what the journal of acts must hear of it hears, also when the caller has hung up meanwhile.

@@ -22,6 +22,8 @@ pub struct Problem {
     extra: Vec<(&'static str, Value)>,
     headers: Vec<(HeaderName, HeaderValue)>,
     form: Form,
+    /// In place of the code's own.
+    status: Option<StatusCode>,
 }
 
 /// In which form a refusal is told.
@@ -36,7 +38,7 @@ enum Form {
 impl Problem {
     /// A problem with the usual advice for this code.
     pub fn new(code: Code) -> Self {
-        Self { code, detail: advice(code).into(), extra: vec![], headers: vec![], form: Form::Problem }
+        Self { code, detail: advice(code).into(), extra: vec![], headers: vec![], form: Form::Problem, status: None }
     }
     /// The same code with other words.
     pub fn because(code: Code, detail: impl Into<String>) -> Self {
@@ -79,6 +81,17 @@ impl Problem {
     pub fn oauth(error: &'static str, code: Code, detail: impl Into<String>) -> Self {
         Self { form: Form::OAuth(error), ..Self::because(code, detail) }
     }
+    /// 429: a stranger begins more than their share (RFC 9126 §2.3).
+    fn too_often(wait_ms: i64) -> Self {
+        let seconds = wait_ms.max(1).unsigned_abs().div_ceil(1000);
+        let detail = format!("too many of these come from your network; come again in {seconds} s");
+        let problem = Self { status: Some(StatusCode::TOO_MANY_REQUESTS), ..Self::because(Code::Overloaded, detail) };
+        problem.header(header::RETRY_AFTER, seconds.to_string())
+    }
+    /// The same as an OAuth endpoint tells it, with this `error`.
+    pub(crate) fn in_oauth(self, error: &'static str) -> Self {
+        Self { form: Form::OAuth(error), ..self }
+    }
     /// Whether it says what its code usually says.
     pub(crate) fn is_usual(&self) -> bool {
         self.detail == advice(self.code)
@@ -90,7 +103,8 @@ impl Problem {
 
     /// The status of the answer.
     pub fn status(&self) -> StatusCode {
-        StatusCode::from_u16(self.code.status()).unwrap_or(StatusCode::SERVICE_UNAVAILABLE)
+        let usual = || StatusCode::from_u16(self.code.status()).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
+        self.status.unwrap_or_else(usual)
     }
 
     /// The headers that go with it.
@@ -107,7 +121,7 @@ impl Problem {
         let mut body = Map::new();
         body.insert("type".into(), format!("urn:portcullis:problem:{}", self.code).into());
         body.insert("title".into(), self.code.title().into());
-        body.insert("status".into(), self.code.status().into());
+        body.insert("status".into(), self.status().as_u16().into());
         body.insert("detail".into(), self.detail.clone().into());
         body.insert("code".into(), self.code.as_str().into());
         for (name, value) in &self.extra {
@@ -142,6 +156,9 @@ impl IntoResponse for Problem {
 
 impl From<AppError> for Problem {
     fn from(error: AppError) -> Self {
+        if let AppError::TooOften { wait_ms } = error {
+            return Self::too_often(wait_ms);
+        }
         let mut problem = Self::new(error.code());
         if let Some(detail) = error.detail() {
             problem.detail = detail;

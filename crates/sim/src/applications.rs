@@ -1,6 +1,7 @@
 //! Applications: two clients that get codes under the sessions of devices, redeem them, refresh, give up what they have, and
 //! are withdrawn from or switched off, while others show their codes and tokens.
 use crate::decide::Outcome;
+use crate::machines::{MachineFacts, MachineRequest};
 use crate::mutant::Mutant;
 use crate::net::From;
 use crate::server::{Op, Reply, Request};
@@ -37,6 +38,7 @@ pub enum AppFacts {
     Consent(Consent, Vec<GrantView>),
     Client(Box<Client>),
     Token,
+    Machine(MachineFacts),
 }
 
 /// What they ask for.
@@ -71,6 +73,8 @@ pub enum AppRequest {
         client: ClientId,
         off: bool,
     },
+    /// Of a machine.
+    Machine(MachineRequest),
 }
 
 /// What an application holds.
@@ -90,11 +94,18 @@ struct Code {
     shown: u32,
 }
 
+/// What was asked for, for when it is answered.
 #[derive(Debug, Clone)]
-enum Call {
+pub enum Call {
     Authorize(ClientId),
     Redeem(ClientId),
     Refresh(SecretString),
+    /// A device's request.
+    Begin(ClientId),
+    /// An API key.
+    Key,
+    /// An access token alone.
+    Token,
     Other,
 }
 
@@ -118,7 +129,8 @@ impl World {
                 secret: Some(Digest::of(b"secret")),
                 old_secret: None,
                 profile: Profile {
-                    grant_types: vec![GrantType::AuthorizationCode, GrantType::RefreshToken],
+                    grant_types: vec![GrantType::AuthorizationCode, GrantType::RefreshToken, GrantType::DeviceCode],
+                    scopes: vec!["read".into(), OFFLINE.into()],
                     ..Profile::default()
                 },
                 version: 1,
@@ -151,23 +163,27 @@ impl World {
         }
     }
 
-    fn client_is_on(&self, client: ClientId) -> bool {
+    pub fn client_is_on(&self, client: ClientId) -> bool {
         let view = self.disk.visible.load_client(client, Time::ZERO);
         view.is_some_and(|view| !view.client.disabled)
     }
 
-    fn admin_of_client(&mut self, client: ClientId, off: bool) {
+    pub fn admin_of_client(&mut self, client: ClientId, off: bool) {
         self.application_calls(Call::Other, AppRequest::Switch { client, off });
     }
 
-    fn application_calls(&mut self, kind: Call, request: AppRequest) {
+    pub fn application_calls(&mut self, kind: Call, request: AppRequest) {
         let call = self.fresh();
         self.applications.calls.insert(call, kind);
         self.call(From::Application, call, Request::App(request));
     }
 
+    pub fn some_application(&mut self) -> ClientId {
+        self.rng.pick(&self.applications.clients)
+    }
+
     /// Of a device that is signed in.
-    fn somebody(&mut self) -> Option<(AccountId, SessionId)> {
+    pub fn somebody(&mut self) -> Option<(AccountId, SessionId)> {
         let all: Vec<_> = self.devices.iter().filter_map(|device| device.held.as_ref()).map(|h| h.who()).collect();
         (!all.is_empty()).then(|| self.rng.pick(&all))
     }
@@ -247,6 +263,7 @@ impl World {
 
     pub fn at_application(&mut self, call: u64, reply: Reply) {
         let Some(kind) = self.applications.calls.remove(&call) else { return };
+        self.at_machine(&kind, &reply);
         match (kind, reply) {
             (Call::Authorize(client), Reply::Code(code)) => {
                 self.applications.codes.push(Code { code, client, shown: 0 });
@@ -324,6 +341,7 @@ impl World {
                 let consent = consents.into_iter().find(|c| c.client == *client && !c.scope.is_empty());
                 AppFacts::Consent(consent.ok_or_else(missing)?, db.list_grants(actor.0, Some(*client), 1000, now))
             }
+            AppRequest::Machine(request) => AppFacts::Machine(self.load_for_machine(request)?),
             AppRequest::Switch { client, .. } => {
                 AppFacts::Client(Box::new(db.load_client(*client, now).ok_or_else(missing)?.client))
             }
@@ -379,6 +397,7 @@ impl World {
                 changes.steps.push(Change::SetClientDisabled { client: *client, disabled: *off });
                 Decision { outcome: Ok(if *off { Outcome::Ended } else { Outcome::Done }), changes }
             }
+            (AppRequest::Machine(request), AppFacts::Machine(facts)) => self.decide_for_machine(request, facts),
             _ => Decision::refuse(Refused::NotFound),
         }
     }
@@ -422,7 +441,11 @@ impl World {
     pub fn truth_of_codes(&mut self, about: &crate::disk::About, changes: &Changes) {
         for step in &changes.steps {
             match step {
-                Change::InsertTicket(ticket) => {
+                Change::UpdateTicket(ticket) if ticket.kind == TicketKind::Device => {
+                    self.device_answered(about, ticket)
+                }
+                Change::InsertTicket(ticket) if ticket.kind == TicketKind::Device => self.device_asked(about, ticket),
+                Change::InsertTicket(ticket) if ticket.kind == TicketKind::Code => {
                     self.counts.add("codes made");
                     let (Some(account), Some(session), Some(client)) = (ticket.account, ticket.session, ticket.client)
                     else {
@@ -448,26 +471,32 @@ impl World {
     }
 
     fn grant_made(&mut self, about: &crate::disk::About, grant: GrantId, client: ClientId, session: SessionId) {
-        let Some(code) = about.code.and_then(|code| self.truth.codes.get_mut(&code)) else {
-            return self.violate("I13", format!("{grant} came of no code"));
+        let Some(id) = about.code else { return self.violate("I13", format!("{grant} came of no code")) };
+        let allowed = self.truth.devices.get(&id).map(|device| device.allowed);
+        let (proof, given, what) = match (self.truth.codes.get_mut(&id), self.truth.devices.get_mut(&id)) {
+            (Some(code), _) => (code.proof, &mut code.given, "codes redeemed"),
+            (_, Some(device)) => (device.proof, &mut device.given, "device codes redeemed"),
+            _ => return self.violate("I13", format!("{grant} came of no code that was made")),
         };
-        let (proof, before) = (code.proof, code.given.len());
-        code.given.push(grant);
-        if before > 0 {
+        given.push(grant);
+        if given.len() > 1 {
             return self.violate("I13", format!("{grant} came of a code that had given another one"));
         }
-        self.counts.add("codes redeemed");
+        self.counts.add(what);
         if let Some(fact) = self.truth.sessions.get_mut(&session)
             && fact.client.is_some()
         {
             fact.proof = proof;
         }
         self.truth.grants.insert(grant, proof);
+        self.truth.allowed.extend(allowed.map(|allowed| (grant, allowed)));
+        let allowed = allowed.unwrap_or(proof);
+        self.truth.under.entry(session).or_default().push((grant, client));
         let Some(account) = self.truth.sessions.get(&session).map(|fact| fact.account) else { return };
-        let passed =
-            self.truth.acts.iter().find(|act| {
-                act.rev > proof && act.only.is_none() && act.is_about_grant(account, session, grant, client)
-            });
+        let passed = self.truth.acts.iter().find(|act| {
+            let proof = if act.door == Door::ConsentWithdrawn { allowed } else { proof };
+            act.rev > proof && act.only.is_none() && act.is_about_grant(account, session, grant, client)
+        });
         if let Some(act) = passed {
             let (door, rev) = (act.door, act.rev);
             let detail = format!("{grant}, begun at {proof}, was born after {door:?} at {rev}, which is about it");
@@ -489,6 +518,10 @@ impl World {
     /// What the answer to an application's request says.
     pub fn check_app_reply(&mut self, op: &Op, request: &AppRequest, reply: &Reply) {
         match (request, reply) {
+            (AppRequest::Machine(MachineRequest::Poll { code, .. }), reply) => self.check_polled(op, code, reply),
+            (AppRequest::Machine(MachineRequest::UseKey { .. }), Reply::Tokens { .. }) => {
+                self.counts.add("tokens of keys");
+            }
             // To be repeated, as any 503.
             (AppRequest::Redeem { .. }, Reply::Refused(Refused::Unavailable { .. })) => {}
             (AppRequest::Redeem { .. }, Reply::Refused(_)) => {
@@ -542,7 +575,8 @@ impl World {
             let (account, session, client) = (view.account.id, view.session.id, view.grant.client);
             let killed = self.truth.acts.iter().find(|act| {
                 let only = act.only.as_ref().is_none_or(|only| only.contains(&session));
-                act.rev > *proof && only && act.is_about_grant(account, session, *grant, client)
+                let allowed = self.truth.allowed.get(grant).filter(|_| act.door == Door::ConsentWithdrawn);
+                act.rev > *allowed.unwrap_or(proof) && only && act.is_about_grant(account, session, *grant, client)
             });
             if let Some(act) = killed
                 && !refresh::is_dead(&view, &self.settings.rules)
@@ -594,6 +628,9 @@ fn asked(offline: bool) -> Asked {
 pub fn code_of(request: &Request) -> Option<[u8; 32]> {
     match request {
         Request::App(AppRequest::Redeem { code, .. }) => Some(ticket::id(TicketKind::Code, code.expose()).0),
+        Request::App(AppRequest::Machine(MachineRequest::Poll { code, .. })) => {
+            Some(ticket::id(TicketKind::Device, code.expose()).0)
+        }
         _ => None,
     }
 }

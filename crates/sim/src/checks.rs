@@ -63,6 +63,10 @@ impl World {
             }
         }
         self.truth_of_codes(&about, changes);
+        if let Some(arrival) = &about.arrival {
+            self.check_arrival(arrival);
+        }
+        self.truth_of_upstream(changes);
         self.truth_of_attempts(changes, committed);
         self.truth_of_imports(changes);
         self.truth_of_limit(changes, committed);
@@ -90,7 +94,21 @@ impl World {
         let of_session = self.truth.sessions.get(&session).map(|session| session.proof);
         let proof = of_code.or(of_session).unwrap_or(facts);
         let (left, key) = (self.now, self.node.rota.signs.unwrap_or(KeyId(0)));
-        self.truth.tokens.push(TokenFact { claims, facts, left, session, account, grant, proof, key });
+        let (client, hands) = (claims.client_id, Vec::new());
+        let allowed = self.truth.allowed.get(&grant).copied().unwrap_or(proof);
+        self.truth.tokens.push(TokenFact {
+            claims,
+            facts,
+            left,
+            session,
+            account,
+            grant,
+            client,
+            hands,
+            proof,
+            allowed,
+            key,
+        });
         let token = self.truth.tokens.len() - 1;
         // The first tokens of a key go everywhere at once: whoever may be fresh must know it.
         if self.truth.tokens.iter().rev().take(8).filter(|token| token.key == key).count() < 6 {
@@ -112,8 +130,11 @@ impl World {
         if let Request::App(request) = &op.request {
             self.check_app_reply(op, request, reply);
         }
+        if let Request::Upstream(request) = &op.request {
+            self.check_upstream_reply(op, request, reply);
+        }
         match reply {
-            Reply::Code(_) => {}
+            Reply::Code(_) | Reply::Begun(_) | Reply::Away(_) => {}
             Reply::Tokens { issued, token, .. } => self.check_tokens(op, issued, *token),
             Reply::Revoked { rev } => self.check_revoked(op, *rev),
             Reply::Refused(refused) => self.check_refused(op, refused),
@@ -267,6 +288,7 @@ impl World {
                     (Request::Filter { key, .. }, None) => act.door == Door::Filter && act.key.as_ref() == Some(key),
                     (Request::RevokeKey { id, .. }, None) => act.scope == Scope::Key(*id),
                     (Request::End { actor, .. }, None) => act.scope == Scope::Account(actor.0),
+                    (Request::Upstream(_), None) => act.door == Door::UpstreamLogout,
                     (Request::App(_), None) => {
                         matches!(act.door, Door::ClientOff | Door::TokenRevoked | Door::ConsentWithdrawn)
                     }
@@ -415,6 +437,7 @@ impl World {
             }
         }
         self.check_grants_at_the_end();
+        self.check_told_at_the_end();
         let mut keys: Vec<&String> = self.truth.acts.iter().filter_map(|act| act.key.as_ref()).collect();
         let all = keys.len();
         keys.sort();

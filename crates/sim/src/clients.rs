@@ -61,8 +61,14 @@ impl Held {
 #[derive(Debug, Clone)]
 enum Call {
     SignIn,
-    Refresh { presented: SecretString },
-    End { door: Door },
+    /// It leaves for another provider.
+    Leave,
+    Refresh {
+        presented: SecretString,
+    },
+    End {
+        door: Door,
+    },
 }
 
 /// Somebody with a copy of a refresh token.
@@ -144,7 +150,10 @@ impl World {
                 let d = &self.devices[device];
                 (d.account, d.agent.to_owned(), d.cookie)
             };
-            if self.devices[device].calls.is_empty() {
+            if self.devices[device].calls.is_empty() && self.has_link(account) && self.rng.chance(300) {
+                let leave = Request::Upstream(crate::upstream::UpstreamRequest::Leave);
+                self.device_calls(device, Call::Leave, leave);
+            } else if self.devices[device].calls.is_empty() {
                 let known = self.devices[device].known.then_some(device as u128);
                 let origin = Origin { network: device as u16, known, right: true };
                 self.device_calls(device, Call::SignIn, Request::SignIn { account, agent, cookie, origin });
@@ -239,7 +248,7 @@ impl World {
     pub fn device_timeout(&mut self, device: usize, call: u64) {
         let Some(kind) = self.devices[device].calls.remove(&call) else { return };
         match kind {
-            Call::SignIn | Call::End { .. } => {}
+            Call::SignIn | Call::Leave | Call::End { .. } => {}
             Call::Refresh { presented } => self.device_retries(device, &presented),
         }
     }
@@ -272,9 +281,21 @@ impl World {
             From::Device(device) => self.at_device(device, call, reply),
             From::Thief(thief) => self.at_thief(thief, reply),
             From::Application => self.at_application(call, reply),
+            From::Provider => self.at_provider(call, &reply),
             From::Admin => self.at_admin(call, &reply),
             From::Guesser => self.at_guesser(&reply),
         }
+    }
+
+    /// A device comes back from another provider.
+    pub fn device_arrives(&mut self, device: usize, begun: portcullis_domain::upstream::Begun) {
+        if self.devices[device].held.is_some() || !self.devices[device].calls.is_empty() {
+            return;
+        }
+        let d = &self.devices[device];
+        let (account, agent, cookie) = (d.account, d.agent.to_owned(), d.cookie);
+        let request = self.arrival(account, begun, agent, cookie);
+        self.device_calls(device, Call::SignIn, request);
     }
 
     fn hold(&mut self, device: usize, issued: &Issued, token: usize) {
@@ -297,6 +318,12 @@ impl World {
     fn at_device(&mut self, device: usize, call: u64, reply: Reply) {
         let Some(kind) = self.devices[device].calls.remove(&call) else { return };
         match (kind, reply) {
+            // There its user takes a while; the device does nothing else meanwhile.
+            (Call::Leave, Reply::Away(begun)) if self.devices[device].held.is_none() => {
+                let away = self.rng.range(200, 5_000);
+                self.device_next(device, away + 3_000);
+                self.after(away, Event::Arrive { device, begun });
+            }
             (Call::SignIn, Reply::Tokens { issued, token, .. }) if self.devices[device].held.is_none() => {
                 self.hold(device, &issued, token);
                 self.devices[device].known = self.devices[device].cookie;
@@ -403,7 +430,10 @@ impl World {
             (Status::Blocked(_), 0..=15) => Request::Unblock { account },
             (_, 0..=3) => Request::Block { account, key },
             (_, 4) if slot > 1 => Request::Delete { account, key },
-            (_, 5 | 6) => Request::AdminEnd { door: Door::AdminEndAccount, scope: Scope::Account(account), key },
+            (_, 5 | 6) => {
+                let door = if self.rng.chance(300) { Door::GlobalRevocation } else { Door::AdminEndAccount };
+                Request::AdminEnd { door, scope: Scope::Account(account), key }
+            }
             (_, 7) if self.rng.chance(400) => Request::AdminEnd { door: Door::Everyone, scope: Scope::All, key },
             (_, 14) => self.some_filter(key),
             (_, 11) if self.rng.chance(800) => return self.admin_of_keys(key),
@@ -441,7 +471,7 @@ impl World {
         }
     }
 
-    fn admin_calls(&mut self, request: Request, tries: u32) {
+    pub fn admin_calls(&mut self, request: Request, tries: u32) {
         let call = self.fresh();
         self.admin.waiting.insert(call, (request.clone(), tries));
         self.call(From::Admin, call, request);

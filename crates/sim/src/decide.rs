@@ -28,6 +28,7 @@ pub enum Facts {
     Keys(Stamp, Vec<Key>),
     Import(Vec<(portcullis_domain::import::Checked, portcullis_wire::AccountId, portcullis_domain::import::Found)>),
     App(crate::applications::AppFacts),
+    Upstream(crate::upstream::UpstreamFacts),
     /// Only where the log stands.
     Nothing,
 }
@@ -41,6 +42,12 @@ pub enum Outcome {
     Before(Rev),
     Imported(Vec<(Email, portcullis_domain::import::Fate)>),
     Code(portcullis_wire::SecretString),
+    /// A device's request.
+    Begun(Box<portcullis_domain::device_code::Begun>),
+    /// A sign-in by another provider has begun.
+    Away(portcullis_domain::upstream::Begun),
+    /// A token that was exchanged for another one, by which client and account.
+    Exchanged(Box<Issued>, usize, (ClientId, portcullis_wire::AccountId)),
     Done,
 }
 
@@ -118,6 +125,7 @@ impl World {
             },
             Request::Import { emails } => Ok(self.load_import(emails)),
             Request::App(request) => self.load_for_app(request).map(Facts::App),
+            Request::Upstream(request) => Ok(Facts::Upstream(self.load_for_upstream(request))),
             Request::Unblock { account } | Request::Roles { account, .. } => {
                 db.load_account(*account, now).map(Facts::Account).ok_or_else(missing)
             }
@@ -164,6 +172,7 @@ impl World {
                 decision
             }
             (Request::App(request), Facts::App(facts)) => self.decide_for_app(request, facts),
+            (Request::Upstream(request), Facts::Upstream(facts)) => self.decide_for_upstream(request, facts),
             (Request::Refresh { agent, cookie, by, .. }, Facts::Refresh(view, presented)) => {
                 let by = if self.has(Mutant::RefreshByAnyClient) { view.grant.client } else { *by };
                 let (decision, judged) = self.decide_refresh(view, presented, agent, *cookie, by);
@@ -393,13 +402,20 @@ impl World {
             Err(refused) => Reply::Refused(refused),
             Ok(Outcome::Done) => Reply::Done,
             Ok(Outcome::Code(code)) => Reply::Code(code),
+            Ok(Outcome::Begun(begun)) => Reply::Begun(begun),
+            Ok(Outcome::Away(begun)) => Reply::Away(begun),
             Ok(Outcome::Imported(lines)) => Reply::Imported(lines),
             Ok(Outcome::Before(rev)) => Reply::Revoked { rev },
             Ok(Outcome::Ended) => match op.committed.and_then(|committed| committed.rev) {
                 Some(rev) => Reply::Revoked { rev },
                 None => Reply::Done,
             },
-            Ok(Outcome::Issued(_)) if !self.may_sign() => Reply::Unavailable,
+            Ok(Outcome::Issued(_) | Outcome::Exchanged(..)) if !self.may_sign() => Reply::Unavailable,
+            Ok(Outcome::Exchanged(issued, parent, hand)) => {
+                let token = self.register_token(&issued, op.facts_head);
+                self.token_exchanged(token, parent, hand);
+                Reply::Tokens { issued, token, set_cookie: false }
+            }
             Ok(Outcome::Issued(issued)) => {
                 let token = self.register_token(&issued, op.facts_head);
                 let (grant, counter) = issued.current;
@@ -470,6 +486,7 @@ pub fn act_of(op: &Op) -> Option<Act> {
         (Request::AdminEnd { door, scope, .. }, Ok(Outcome::Ended)) => act(*door, *scope, None),
         (Request::Filter { filter, key, .. }, Ok(_)) => Some(crate::filters::act(filter, key)),
         (Request::App(request), _) => crate::applications::act_of(op, request),
+        (Request::Upstream(request), _) => crate::upstream::act_of(op, request),
         (Request::RevokeKey { id, .. }, Ok(Outcome::Ended)) => act(Door::KeyRevoked, Scope::Key(*id), None),
         (Request::Block { account, .. }, Ok(Outcome::Ended)) => act(Door::Block, Scope::Account(*account), None),
         (Request::Delete { account, .. }, Ok(Outcome::Ended)) => act(Door::Delete, Scope::Account(*account), None),

@@ -26,6 +26,8 @@ pub enum Owner {
     Keys,
     /// A verifier that opens a stream.
     Opening(u64),
+    /// A node that tells others, in this life of it.
+    Sender(usize, u32),
 }
 
 /// What the checks must know of a commit: the head of the facts that it was decided on, and what it takes away.
@@ -35,6 +37,8 @@ pub struct About {
     pub act: Option<Act>,
     /// The code that is redeemed.
     pub code: Option<[u8; 32]>,
+    /// The sign-in by another provider that comes through.
+    pub arrival: Option<crate::upstream::UpstreamRequest>,
 }
 
 /// What the writer reports.
@@ -171,13 +175,19 @@ impl World {
         if let Some(to) = floor {
             self.check_floor(to);
         }
+        let ends = changes.steps.iter().any(|step| matches!(step, Change::Revoke(_)));
+        let before = ends.then(|| self.disk.durable.clone());
         match self.disk.durable.commit(changes.clone(), now) {
             Err(error) => {
                 tell!(self, "disk: {owner:?} refused: {error}");
                 self.tell_owner(owner, Err(error), telling);
             }
             Ok(committed) => {
+                let acts = self.truth.acts.len();
                 self.truth_of_commit(about, &changes, committed);
+                if let Some(before) = before {
+                    self.truth_of_told(&before, acts, committed.at);
+                }
                 let unknown = fate == Fate::WrittenButUnknown;
                 self.disk.settling.push_back(Settled { owner, changes, committed, unknown });
                 if telling {
@@ -237,6 +247,7 @@ impl World {
             Owner::House => self.house_kept(result.is_ok()),
             Owner::Keys => self.keys_written(&result),
             Owner::Opening(opening) => self.opening_committed(opening, result),
+            Owner::Sender(sender, life) => self.sender_committed(sender, life, &result),
         }
         self.maybe_crash("crash: commit replied");
     }

@@ -115,6 +115,34 @@ mutants! {
     RefreshByAnyClient = "refresh-by-any-client" breaks "I6";
     /// What comes of a code is born when it is redeemed.
     BornAtRedemption = "born-at-redemption" breaks "I1 I7";
+    /// A device that somebody said yes to gets tokens, whatever has ended since.
+    DeviceForgetsEnds = "device-forgets-ends" breaks "I1 I7";
+    /// A device code is not marked as used.
+    DeviceCodeTwice = "device-code-twice" breaks "I13";
+    /// When a device asked is not written down.
+    DevicePaceForgotten = "device-pace-forgotten" breaks "I12";
+    /// A key gives tokens whatever became of its owner.
+    KeySurvivesBlock = "key-survives-block" breaks "I1 I7";
+    /// A token is exchanged whatever became of whom it is about.
+    ExchangeOutlivesSubject = "exchange-outlives-subject" breaks "I1 I7";
+    /// An exchanged token does not say which clients it came through.
+    ExchangeWithoutVia = "exchange-without-via" breaks "I1";
+    /// An exchanged token does not say who acts.
+    ExchangeWithoutActor = "exchange-without-actor" breaks "I1 I7";
+    /// Whoever a token came through is not looked at when it is exchanged again.
+    ExchangeByAnyHands = "exchange-by-any-hands" breaks "I1 I7";
+    /// A message is written down as sent before it is.
+    SettledBeforeSent = "settled-before-sent" breaks "I9";
+    /// A message is claimed at whatever version it has.
+    ClaimedBlindly = "claimed-blindly" breaks "I13";
+    /// Of a notice the first sessions are told of, and no more.
+    NoticeFirstPage = "notice-first-page" breaks "I9";
+    /// Who is told is not asked of what has ended.
+    ToldOfTheSpared = "told-of-the-spared" breaks "I11";
+    /// Whether somebody has signed out at the provider is not looked at when they come back from there.
+    UpstreamLateArrival = "upstream-late-arrival" breaks "I7";
+    /// A provider's logout ends whoever has that name, at whichever provider.
+    UpstreamByNameAlone = "upstream-by-name-alone" breaks "I11";
     /// Tokens may outlive the horizon of their snapshot.
     BeyondHorizon = "beyond-horizon" breaks "I16";
 }

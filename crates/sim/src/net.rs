@@ -29,6 +29,7 @@ pub enum From {
     Thief(usize),
     Guesser,
     Application,
+    Provider,
     Admin,
 }
 

@@ -9,7 +9,7 @@ use crate::world::{World, tell};
 use portcullis_domain::changes::{Change, Changes, Committed, Expect};
 use portcullis_domain::family::Presented;
 use portcullis_domain::kernel::{Door, Scope};
-use portcullis_domain::model::SessionKind;
+use portcullis_domain::model::{Session, SessionKind};
 use portcullis_domain::retention::Retention;
 use portcullis_domain::session_limit::{self, AtLimit, SessionLimit};
 use portcullis_domain::sign_in::Issued;
@@ -97,13 +97,14 @@ impl World {
         // At the latest time that the database ever told: what was dead then is not revived by a clock that was set back.
         let now = self.database.highest(self.now);
         for step in &changes.steps {
-            // A connected app neither counts nor makes room.
+            // A connected app or a key neither counts nor makes room.
             let Change::InsertSession(session) = step else { continue };
-            if session.client.is_some() {
+            let is_own = |one: &Session| one.client.is_none() && one.kind != SessionKind::ApiKey;
+            if !is_own(session) {
                 continue;
             }
             let live = self.disk.durable.list_sessions(session.account, 100, now);
-            let own = live.iter().filter(|view| view.session.client.is_none());
+            let own = live.iter().filter(|view| is_own(&view.session));
             let live = own.filter(|view| view.dead(self.settings.rules.idle_ttl).is_none()).count();
             if live > limit.most as usize {
                 let detail = format!("{live} sessions of {} live, at most {} may", session.account, limit.most);

@@ -33,6 +33,8 @@ pub enum Request {
         cookie: bool,
         by: ClientId,
     },
+    /// About another provider.
+    Upstream(crate::upstream::UpstreamRequest),
     /// Of an application, or about one.
     App(crate::applications::AppRequest),
     /// A user ends something, by a session of theirs.
@@ -98,8 +100,12 @@ pub enum Reply {
         rev: Rev,
     },
     Imported(Vec<(portcullis_domain::account::Email, portcullis_domain::import::Fate)>),
-    /// An authorization code.
+    /// An authorization code, or an API key.
     Code(SecretString),
+    /// A browser may go to another provider.
+    Away(portcullis_domain::upstream::Begun),
+    /// What a device asks with.
+    Begun(Box<portcullis_domain::device_code::Begun>),
     Done,
     Refused(Refused),
     /// 401 about the access token that acts.
@@ -307,10 +313,14 @@ impl World {
     }
 
     fn ensure_horizon(&mut self, id: u64) {
-        use crate::applications::AppRequest::Redeem;
+        use crate::applications::AppRequest::{Machine, Redeem};
+        use crate::machines::MachineRequest::{Exchange, Poll, UseKey};
         let issues = matches!(
             self.ops[&id].request,
-            Request::SignIn { .. } | Request::Refresh { .. } | Request::App(Redeem { .. })
+            Request::SignIn { .. }
+                | Request::Refresh { .. }
+                | Request::Upstream(crate::upstream::UpstreamRequest::Arrive { .. })
+                | Request::App(Redeem { .. } | Machine(Poll { .. } | UseKey { .. } | Exchange { .. }))
         );
         if issues && !self.may_sign() {
             return self.op_fails(id);
@@ -393,7 +403,13 @@ impl World {
         op.stage = Stage::Commit;
         let changes = op.changes.clone();
         let act = if op.rest.is_empty() { crate::decide::act_of(op) } else { crate::decide::act_on_row(&changes) };
-        let about = About { facts: op.facts_head, act, code: crate::applications::code_of(&op.request) };
+        let facts = crate::upstream::proof_of(&op.request).unwrap_or(op.facts_head);
+        let about = About {
+            facts,
+            act,
+            code: crate::applications::code_of(&op.request),
+            arrival: crate::upstream::arrival_of(&op.request),
+        };
         if self.has(Mutant::PublishBeforeCommit) {
             self.publish_too_early(&changes);
         }

@@ -6,6 +6,7 @@ use crate::rng::Rng;
 use crate::verifiers::Judged;
 use crate::world::{Event, World, tell};
 use portcullis_verify::{Reason, Shown, renewal};
+use portcullis_wire::AccessClaims;
 
 /// Guards look at the clocks at least this often.
 const LOOK_MS: i64 = 1_000;
@@ -163,13 +164,20 @@ impl World {
         }
         let pause = self.drawn(500, 12_000);
         self.after(pause, Event::ShowToken { connection });
-        let session = self.truth.tokens[self.streams.all[connection].shown[0]].session;
-        let own = |token: &usize| self.truth.tokens[*token].session == session;
+        let c = &self.streams.all[connection];
+        let (first, on) = (&self.truth.tokens[c.shown[0]], &self.truth.tokens[c.on].claims);
+        // What an application has under the same session is another one's, and is shown among those of anybody.
+        let own = |token: &usize| is_its_own(&self.truth.tokens[*token].claims, &first.claims);
         let own: Vec<usize> = (0..self.truth.tokens.len()).filter(own).collect();
+        // Made later, and yet over sooner: lives differ by chance. Whoever has one stands on it.
+        let sooner = own.iter().rev().copied().find(|token| {
+            let claims = &self.truth.tokens[*token].claims;
+            claims.iat > on.iat && claims.exp < on.exp
+        });
         let token = match self.drawn(0, 9) {
             0 | 1 => self.young_token(),
             2 => Some(own[self.streams.rng.index(own.len())]),
-            _ => own.last().copied(),
+            _ => sooner.or(own.last().copied()),
         };
         if let Some(token) = token {
             self.renew(connection, token);
@@ -186,7 +194,7 @@ impl World {
         let (on, shown) = (&self.truth.tokens[c.on], &self.truth.tokens[token]);
         // What an application has under the same session is another one's.
         let first = &self.truth.tokens[c.shown[0]];
-        if (shown.session, shown.claims.client_id) == (first.session, first.claims.client_id) {
+        if is_its_own(&shown.claims, &first.claims) {
             c.shown.push(token);
         }
         let taken = match renewal(&on.claims, &shown.claims) {
@@ -243,4 +251,10 @@ impl World {
             self.violate("I14", detail);
         }
     }
+}
+
+/// Whether a token is of the same session, for the same client, through the same hands.
+fn is_its_own(shown: &AccessClaims, first: &AccessClaims) -> bool {
+    let hands = shown.act == first.act && shown.via == first.via;
+    (shown.sid, shown.client_id) == (first.sid, first.client_id) && hands
 }

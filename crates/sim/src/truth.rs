@@ -26,6 +26,25 @@ pub struct CodeFact {
     pub given: Vec<GrantId>,
 }
 
+/// A device's request: the head of the snapshot that it was made from, and what came of it.
+#[derive(Debug, Clone)]
+pub struct DeviceFact {
+    pub proof: Rev,
+    /// The head of the snapshot that somebody said yes to: before that nothing was anybody's to withdraw.
+    pub allowed: Rev,
+    pub given: Vec<GrantId>,
+    /// When it was last told to wait: database time, true time.
+    pub waited: Option<(Time, At)>,
+}
+
+/// Whoever exchanged a token: as which account, and the head of the snapshot that both were read from.
+#[derive(Debug, Clone, Copy)]
+pub struct Hand {
+    pub client: ClientId,
+    pub account: AccountId,
+    pub proof: Rev,
+}
+
 /// A token that left the server, and the head of the snapshot that its facts were read from.
 #[derive(Debug, Clone)]
 pub struct TokenFact {
@@ -36,8 +55,14 @@ pub struct TokenFact {
     pub session: SessionId,
     pub account: AccountId,
     pub grant: GrantId,
+    /// Whose grant that is.
+    pub client: ClientId,
+    /// Whoever it came through, the first one first.
+    pub hands: Vec<Hand>,
     /// The proof of its session.
     pub proof: Rev,
+    /// When what it rests on was allowed: a withdrawal before that is about something else.
+    pub allowed: Rev,
     /// The key that signed it.
     pub key: KeyId,
 }
@@ -73,12 +98,26 @@ impl Act {
     fn is_about_token(&self, token: &TokenFact) -> bool {
         match self.scope {
             Scope::Token { token: ended, .. } => token.claims.tokens().any(|one| one == ended),
-            _ => self.is_about_grant(token.account, token.session, token.grant, token.claims.client_id),
+            _ => self.is_about_grant(token.account, token.session, token.grant, token.client),
         }
+    }
+    /// The proofs of those that a token came through and that it is about.
+    fn about_hands<'a>(&'a self, token: &'a TokenFact) -> impl Iterator<Item = Rev> + 'a {
+        let about = |hand: &&Hand| match self.scope {
+            Scope::Client(ended) => ended == hand.client && self.account.is_none(),
+            Scope::Account(ended) => ended == hand.account && self.except != Some(token.session),
+            _ => false,
+        };
+        token.hands.iter().filter(about).map(|hand| hand.proof)
+    }
+    /// What of a token it is compared with.
+    fn proof_of(&self, token: &TokenFact) -> Rev {
+        if self.door == Door::ConsentWithdrawn { token.allowed } else { token.proof }
     }
     /// Whether it came between the proof that a token rests on and its facts, so that it should not be there.
     pub fn was_passed_by(&self, token: &TokenFact) -> bool {
-        self.is_about_token(token) && token.proof < self.rev && self.rev <= token.facts
+        let passed = |proof: Rev| proof < self.rev && self.rev <= token.facts;
+        self.is_about_token(token) && passed(self.proof_of(token)) || self.about_hands(token).any(passed)
     }
     /// Whether it is about this session of this account.
     pub fn is_about(&self, account: AccountId, session: SessionId, grant: GrantId) -> bool {
@@ -96,7 +135,8 @@ impl Act {
     pub fn kills(&self, token: &TokenFact) -> bool {
         // The end of a key compares no rev: whoever has it writes any.
         self.scope == Scope::Key(token.key)
-            || self.is_about_token(token) && (self.rev > token.facts || self.rev > token.proof)
+            || self.is_about_token(token) && (self.rev > token.facts || self.rev > self.proof_of(token))
+            || self.about_hands(token).any(|proof| self.rev > proof)
     }
     /// Whether a blocked or deleted account is behind it.
     pub fn is_block(&self) -> bool {
@@ -136,8 +176,14 @@ pub struct Truth {
     pub families: BTreeMap<GrantId, FamilyFact>,
     /// Codes by their digest.
     pub codes: BTreeMap<[u8; 32], CodeFact>,
+    /// Devices' requests by their digest.
+    pub devices: BTreeMap<[u8; 32], DeviceFact>,
     /// What came of codes, with the proof of the code.
     pub grants: BTreeMap<GrantId, Rev>,
+    /// When what came of a device's request was allowed.
+    pub allowed: BTreeMap<GrantId, Rev>,
+    /// What applications were ever granted under each session.
+    pub under: BTreeMap<SessionId, Vec<(GrantId, ClientId)>>,
     /// When the committed head that readers see became which.
     pub heads: Vec<(At, Rev)>,
     /// Database time at which each entry was committed.

@@ -91,6 +91,20 @@ pub enum Event {
     Admin,
     /// An application does what it does next.
     Application,
+    /// A machine does.
+    Machine,
+    /// A person signs out at another provider.
+    Provider,
+    /// A device comes back from one.
+    Arrive {
+        device: usize,
+        begun: portcullis_domain::upstream::Begun,
+    },
+    /// A node that tells others goes on.
+    Sender {
+        sender: usize,
+        life: u32,
+    },
     /// Somebody guesses at a password.
     Guesser,
     /// An administrator goes without an answer.
@@ -242,6 +256,9 @@ pub struct World {
     pub thieves: Vec<Thief>,
     pub admin: crate::clients::Admin,
     pub applications: crate::applications::Applications,
+    pub machines: crate::machines::Machines,
+    pub told: crate::told::Told,
+    pub providers: crate::upstream::Providers,
     pub guesses: crate::guesses::Guesses,
     pub imports: crate::imports::Imports,
     pub accounts: Vec<(AccountId, String)>,
@@ -295,6 +312,9 @@ impl World {
             thieves: Vec::new(),
             admin: crate::clients::Admin::default(),
             applications: crate::applications::Applications::default(),
+            machines: crate::machines::Machines::default(),
+            told: crate::told::Told::default(),
+            providers: crate::upstream::Providers::default(),
             guesses: crate::guesses::Guesses::default(),
             imports: crate::imports::Imports::default(),
             accounts: Vec::new(),
@@ -315,6 +335,9 @@ impl World {
         self.make_accounts(5);
         self.make_first_keys();
         self.make_applications();
+        self.make_machines();
+        self.make_senders();
+        self.make_links();
         for account in [0, 0, 0, 1, 1, 2, 3, 4] {
             self.add_device(account);
         }
@@ -427,6 +450,10 @@ impl World {
             Event::Thief { thief } => self.thief_acts(thief),
             Event::Admin => self.admin_acts(),
             Event::Application => self.application_acts(),
+            Event::Machine => self.machine_acts(),
+            Event::Provider => self.provider_acts(),
+            Event::Arrive { device, begun } => self.device_arrives(device, begun),
+            Event::Sender { sender, life } => self.sender_acts(sender, life),
             Event::Guesser => self.guesser_acts(),
             Event::AdminTimeout { call } => self.admin_timeout(call),
             Event::Tick { verifier, life, seq } => self.verifier_tick(verifier, life, seq),

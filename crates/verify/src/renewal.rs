@@ -17,7 +17,7 @@ pub enum NotTheSame {
     Account,
     /// It is another session's.
     Session,
-    /// It was issued to another client.
+    /// It was issued to another client, or came through others.
     Client,
 }
 
@@ -44,7 +44,7 @@ pub fn renewal(stands_on: &AccessClaims, shown: &AccessClaims) -> Result<Shown, 
     if shown.sid != stands_on.sid {
         return Err(NotTheSame::Session);
     }
-    if shown.client_id != stands_on.client_id {
+    if shown.client_id != stands_on.client_id || shown.via != stands_on.via {
         return Err(NotTheSame::Client);
     }
     Ok(if age(shown) > age(stands_on) { Shown::Newest } else { Shown::Older })

@@ -1,7 +1,7 @@
 //! Devices without a browser (RFC 8628), by `domain::device_code`.
 use super::tokens::OAuthTokens;
-use super::{Known, as_grant_error, refuse};
-use crate::{Acted, App, AppError, Caller, real};
+use super::{Known, as_grant_error, keeps_pace, refuse};
+use crate::{Acted, App, AppError, Caller};
 use portcullis_domain::changes::{Change, Changes};
 use portcullis_domain::code::Redeem;
 use portcullis_domain::device_code::{self, Asked, Begun, Waiting};
@@ -29,11 +29,9 @@ impl App {
     /// A device begins (RFC 8628 §3.1).
     ///
     /// # Errors
-    /// What RFC 6749 §5.2 names; 503 when too many begin from one address prefix; faults.
+    /// What RFC 6749 §5.2 names; [`AppError::TooOften`]; faults.
     pub async fn begin_device(&self, known: &Known, asked: &Asked, ip: Option<IpAddr>) -> Result<Begun, AppError> {
-        if !self.inner.paces.devices.take(ip, real::mono()) {
-            return Err(AppError::Overloaded);
-        }
+        keeps_pace(&self.inner.paces.devices, ip)?;
         let load = || async {
             let view = self.store().load_client(known.client.id).await.map_err(|e| self.fault(e.into()))?;
             view.ok_or_else(|| refuse(OAuthError::InvalidClient, "there is no such client any more"))
@@ -126,7 +124,7 @@ impl App {
         };
         let (keys, rules) = (self.keys(), &self.settings().rules);
         let acted = self
-            .act("", None, load, |(view, others), chance| {
+            .act_on_ticket(load, |(view, others), chance| {
                 device_code::poll(view, others, presented, rules, keys.mac(), chance)
             })
             .await;

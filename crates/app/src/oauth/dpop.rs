@@ -3,7 +3,7 @@
 //! At the token endpoint a proof is as young as its nonce, a time of ours under our MAC, which every node can check and no node keeps. So a
 //! client's clock does not matter there, and proofs made beforehand are worth nothing (RFC 9449 §11.2). At resources a proof is as young
 //! as its `iat`. In both cases its id is a ticket in the database, for as long as it could be shown again.
-use super::refuse;
+use super::{Known, keeps_pace, refuse};
 use crate::{App, AppError};
 use portcullis_domain::changes::{Change, Changes, Conflict};
 use portcullis_domain::refused::OAuthError;
@@ -12,6 +12,7 @@ use portcullis_store::CommitError;
 use portcullis_verify::proof::{self, Proven};
 use portcullis_wire::dpop::{BadProof, Call, REMEMBERED};
 use portcullis_wire::{Digest, Millis, Time, b64};
+use std::net::IpAddr;
 use std::sync::atomic::Ordering;
 
 /// How long a nonce counts, in milliseconds.
@@ -44,12 +45,31 @@ impl App {
     /// The key behind a proof that came to `address`, an endpoint where clients ask for something; the proof is used up.
     ///
     /// # Errors
-    /// `use_dpop_nonce`, `invalid_dpop_proof`; faults.
-    pub async fn proven_for_endpoint(&self, text: &str, call: &Call<'_>) -> Result<Proven, AppError> {
+    /// `use_dpop_nonce`, `invalid_dpop_proof`; [`AppError::TooOften`] for a stranger; faults.
+    pub async fn proven_for_endpoint(
+        &self,
+        known: &Known,
+        text: &str,
+        call: &Call<'_>,
+        ip: Option<IpAddr>,
+    ) -> Result<Proven, AppError> {
         let checked = proof::signed(text, call).and_then(|signed| signed.by_nonce(|nonce| self.nonce_counts(nonce)));
         match checked {
-            Ok(proven) => self.use_up(proven, NONCE_LIFE).await.map_err(refused_or_fault),
+            Ok(proven) => {
+                // What is used up is a row, and whoever signs with a key of their own has proven nothing yet.
+                if known.is_stranger() {
+                    keeps_pace(&self.inner.paces.proofs, ip)?;
+                }
+                self.use_up(proven, NONCE_LIFE).await.map_err(refused_or_fault)
+            }
             Err(bad) => Err(refused(self.counted(bad))),
+        }
+    }
+
+    /// The request that came with such a proof came to something: who sent it is no stranger after all.
+    pub fn was_worth_its_proof(&self, known: &Known, ip: Option<IpAddr>) {
+        if known.is_stranger() {
+            self.inner.paces.proofs.give_back(ip);
         }
     }
 

@@ -32,30 +32,49 @@ pub use registry::{ClientPatch, MAX_OVERLAP};
 pub use tokens::{Bearer, Less, OAuthTokens};
 pub(crate) use tokens::{narrow_audience, narrowed};
 
-use crate::AppError;
-use portcullis_domain::Refused;
+use crate::{AppError, real};
+use pace::Kept;
 use portcullis_domain::refused::OAuthError;
+use portcullis_domain::{Refused, pace as rules};
 use portcullis_wire::Code;
+use std::net::IpAddr;
 
-/// What strangers may begin, by address prefix.
+/// What strangers may begin at this node.
 #[derive(Debug)]
 pub(crate) struct Paces {
-    /// Requests of devices: 60, then one every two seconds.
-    pub(crate) devices: pace::Pace,
-    /// Registrations: 20, then one a minute.
-    pub(crate) registrations: pace::Pace,
-    /// Of all prefixes together: 200, then one every ten seconds.
-    pub(crate) all_registrations: pace::Pace,
+    devices: Kept,
+    registrations: Kept,
+    pushed: Kept,
+    proofs: Kept,
+    /// Sign-ins by another provider.
+    pub(crate) upstream: Kept,
 }
 
 impl Default for Paces {
     fn default() -> Self {
         Self {
-            devices: pace::Pace::new(60, 2_000),
-            registrations: pace::Pace::new(20, 60_000),
-            all_registrations: pace::Pace::new(200, 10_000),
+            devices: Kept::new(rules::DEVICES),
+            registrations: Kept::new(rules::REGISTRATIONS),
+            pushed: Kept::new(rules::PUSHED),
+            proofs: Kept::new(rules::PROOFS),
+            upstream: Kept::new(rules::UPSTREAM),
         }
     }
+}
+
+impl Known {
+    /// Whether it is counted as a stranger.
+    fn is_stranger(&self) -> bool {
+        rules::is_stranger(&self.client, self.proven)
+    }
+}
+
+/// Takes one from a budget of this node.
+///
+/// # Errors
+/// [`AppError::TooOften`].
+pub(crate) fn keeps_pace(kept: &Kept, ip: Option<IpAddr>) -> Result<(), AppError> {
+    kept.take(ip, real::mono()).map_err(|wait_ms| AppError::TooOften { wait_ms })
 }
 
 /// A refusal in OAuth's words.
@@ -69,6 +88,7 @@ pub(crate) fn as_grant_error(error: AppError) -> AppError {
     let detail = match &error {
         AppError::Refused(Refused::OAuth { .. } | Refused::Unavailable { .. })
         | AppError::Overloaded
+        | AppError::TooOften { .. }
         | AppError::Fault(_) => return error,
         AppError::Unauthenticated(_) => "what this rests on has ended",
         AppError::Bad(code, _) => code.title(),

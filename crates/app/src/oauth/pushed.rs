@@ -1,17 +1,23 @@
 //! Requests that clients push before the browser comes (RFC 9126).
+use super::{Known, keeps_pace};
 use crate::{Acted, App, AppError};
 use portcullis_domain::authorize::{Asked, Objection, Request};
 use portcullis_domain::model::Client;
 use portcullis_domain::view::TicketView;
 use portcullis_domain::{Refused, pushed};
-use portcullis_wire::{ClientId, Digest, Time};
+use portcullis_wire::{Digest, Time};
+use std::net::IpAddr;
 
 impl App {
     /// Checks and keeps a request; the address that stands for it.
     ///
     /// # Errors
-    /// As the authorization endpoint would object, in OAuth's words; faults.
-    pub async fn push_request(&self, client: ClientId, request: &Request) -> Result<String, AppError> {
+    /// As the authorization endpoint would object, in OAuth's words; [`AppError::TooOften`] (RFC 9126 §2.3); faults.
+    pub async fn push_request(&self, known: &Known, request: &Request, ip: Option<IpAddr>) -> Result<String, AppError> {
+        let client = known.client.id;
+        if known.is_stranger() {
+            keeps_pace(&self.inner.paces.pushed, ip)?;
+        }
         let load = || async {
             let view = self.store().load_client(client).await.map_err(|e| self.fault(e.into()))?;
             view.ok_or_else(|| Refused::NotFound.into())

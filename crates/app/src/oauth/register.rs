@@ -1,6 +1,6 @@
 //! Clients that register themselves (RFC 7591, RFC 7592), by `domain::registration`.
 use super::sector::Vetted;
-use super::{new_secret, refuse};
+use super::{keeps_pace, new_secret, refuse};
 use crate::admin::client_off;
 use crate::{Acted, App, AppError, Registration, real};
 use portcullis_domain::changes::{Change, Changes};
@@ -51,18 +51,14 @@ impl App {
 
     /// A place in the paces: all together, and each prefix by itself.
     fn take_registration(&self, ip: Option<IpAddr>) -> Result<(), AppError> {
-        let (paces, now) = (&self.inner.paces, real::mono());
-        if !paces.registrations.take(ip, now) || !paces.all_registrations.take(None, now) {
-            return Err(AppError::Overloaded);
-        }
-        Ok(())
+        keeps_pace(&self.inner.paces.registrations, ip)
     }
 
     /// Registers a client (RFC 7591 §3).
     ///
     /// # Errors
     /// 404 when nobody may; 401 without the initial access token where one is needed; `invalid_redirect_uri`,
-    /// `invalid_client_metadata`; 503 when too many register.
+    /// `invalid_client_metadata`; [`AppError::TooOften`].
     pub async fn register_client(
         &self,
         token: Option<&str>,

@@ -11,6 +11,7 @@ mod provider;
 
 use crate::callers::cookie_text;
 use crate::few::Few;
+use crate::oauth::keeps_pace;
 use crate::settings::{UpstreamKind, UpstreamSettings};
 use crate::{App, AppError, Caller, real};
 use jwt::{Expected, is_true};
@@ -28,6 +29,7 @@ use portcullis_store::CommitError;
 use portcullis_wire::{ClientId, Code, Digest, SecretString, Time, b64};
 use provider::{Failed, Provider, encoded};
 use serde::Deserialize;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -151,7 +153,8 @@ impl App {
     /// Begins a sign-in at a provider, in a browser that may have begun another one. `link`: for linking it to this caller.
     ///
     /// # Errors
-    /// 404 for an unknown provider, and for one that cannot have its user prove anew (`fresh`); 503 when it cannot be reached.
+    /// 404 for an unknown provider, and for one that cannot have its user prove anew (`fresh`); 503 when it cannot be reached;
+    /// [`AppError::TooOften`].
     pub async fn leave_for(
         &self,
         id: &str,
@@ -159,9 +162,14 @@ impl App {
         return_to: &str,
         fresh: bool,
         link: Option<&Caller>,
+        ip: Option<IpAddr>,
     ) -> Result<Departure, AppError> {
         let provider = self.inner.upstreams.by_id(id).filter(|one| !fresh || can_prove(&one.settings));
         let provider = provider.ok_or(Refused::NotFound)?;
+        // A sign-in under way is a row, and anybody may begin one.
+        if link.is_none() {
+            keeps_pace(&self.inner.paces.upstream, ip)?;
+        }
         let _place = provider.place().ok_or(AppError::Overloaded)?;
         let metadata = provider.metadata(self.outgoing()).await.map_err(|why| self.unreachable_upstream(id, &why))?;
         let known = |secret: &SecretString| b64::decode_array::<32>(secret.expose()).is_some();
@@ -242,6 +250,9 @@ impl App {
                 return Ok(Arrived { what: Arrival::Failed, return_to });
             }
         };
+        if found.under.link.is_none() {
+            self.inner.paces.upstream.give_back(request.ip);
+        }
         let what = match found.under.link {
             Some(session) => {
                 // The browser that asked is the one that is back, and still signed in to the same account.

@@ -1,13 +1,18 @@
 //! The table door × credential (I8). A door without a row does not compile: the match below has no default arm.
+//!
+//! Here commits are held back, so that something is under way at the very moment. What people and applications hold, and where they
+//! show it, is in the table of `server` (`it::doors`), which enters every door from outside.
 use crate::application::Application;
 use crate::world::{PASSWORD, World, settings};
 use portcullis_app::mass::Filtered;
 use portcullis_app::oauth::{OAuthTokens, Subject};
 use portcullis_app::{Revoked, Tokens};
+use portcullis_domain::changes::{Change, Changes};
 use portcullis_domain::kernel::{self, By, Door, Scope};
 use portcullis_domain::mass::Filter;
 use portcullis_domain::session_limit::{AtLimit, SessionLimit};
-use portcullis_wire::{Code, Rev, SecretString};
+use portcullis_domain::upstream::{Link, Origin};
+use portcullis_wire::{Code, LinkId, Rev, SecretString};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -239,7 +244,14 @@ async fn go_through(door: Door, world: &World, mine: &Tokens, other: &Tokens, gr
         Door::ConsentWithdrawn => {
             app.disconnect_app(&world.caller(mine).await.unwrap(), granted.theirs.client.id, None).await
         }
-        Door::RpLogout | Door::UpstreamLogout | Door::LinkRemoved => {
+        Door::RpLogout => app.sign_out_by_application(&world.caller(mine).await.unwrap()).await,
+        Door::LinkRemoved => {
+            let link = linked(world, mine).await;
+            app.remove_my_link(&world.caller(other).await.unwrap(), link).await.unwrap();
+            return None;
+        }
+        // What another provider signs is fetched and looked at where there is one: in the table of `server`.
+        Door::UpstreamLogout => {
             let caller = world.caller(mine).await.unwrap();
             let by = By { actor: caller.actor(), role: None, ip: None, reason: None };
             let scope = Scope::Session { account: world.ada.id, session: mine.session.id };
@@ -254,6 +266,27 @@ async fn go_through(door: Door, world: &World, mine: &Tokens, other: &Tokens, gr
         }
     };
     Some(revoked.unwrap())
+}
+
+/// Makes `mine` a session that came by a link.
+async fn linked(world: &World, mine: &Tokens) -> LinkId {
+    let (id, now) = (LinkId::from_bits(7), world.app.now());
+    let (issuer, subject) = ("https://another.example".to_owned(), "sub-1".to_owned());
+    let link = Link {
+        id,
+        issuer: issuer.clone(),
+        subject: subject.clone(),
+        account: world.ada.id,
+        upstream: "another".into(),
+        label: None,
+        created_at: now,
+        used_at: now,
+        out_at: None,
+    };
+    let origin = Origin { session: mine.session.id, issuer, subject, sid: None };
+    let steps = vec![Change::InsertLink(link), Change::InsertOrigin(origin)];
+    world.app.store().commit(Changes { steps, ..Changes::default() }).await.unwrap();
+    id
 }
 
 async fn row_of(door: Door) -> Row {

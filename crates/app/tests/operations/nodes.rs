@@ -1,4 +1,5 @@
 //! Two nodes on one database: what is ended at one is enforced at the verifiers of both, and is said to be so when it is.
+use crate::application::Application;
 use crate::feed::Verifier;
 use crate::world::{Held, PASSWORD, bearer, memory, settings, sign_in};
 use aws_lc_rs::rand::SystemRandom;
@@ -401,15 +402,16 @@ async fn a_dpop_proof_counts_at_one_node_only() {
     let (first, second) = (cluster.app(0), cluster.app(1));
     let call = Call { method: "POST", address: "https://id.example/x", token: None };
     let at_endpoint = proof(&key, Some(&first.dpop_nonce()), None);
-    let both =
-        tokio::join!(first.proven_for_endpoint(&at_endpoint, &call), second.proven_for_endpoint(&at_endpoint, &call));
+    let known = Application::register(first, "an app").await.itself();
+    let shown = |app: &App| {
+        let (app, known, at_endpoint) = (app.clone(), known.clone(), at_endpoint.clone());
+        async move { app.proven_for_endpoint(&known, &at_endpoint, &call, None).await }
+    };
+    let both = tokio::join!(shown(first), shown(second));
     let outcomes: Vec<_> = [both.0, both.1].into_iter().map(|proven| proven.map(drop).map_err(refused)).collect();
     assert!(outcomes.contains(&Ok(())) && outcomes.contains(&Err("invalid_dpop_proof")), "{outcomes:?}");
     for app in [first, second] {
-        assert_eq!(
-            app.proven_for_endpoint(&at_endpoint, &call).await.map(drop).map_err(refused),
-            Err("invalid_dpop_proof")
-        );
+        assert_eq!(shown(app).await.map(drop).map_err(refused), Err("invalid_dpop_proof"));
     }
     // At a resource of ours.
     let call = Call { token: Some("a token"), ..call };

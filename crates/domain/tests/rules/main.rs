@@ -7,6 +7,7 @@ mod hashes;
 mod import;
 mod keys;
 mod mass;
+mod pace;
 mod policy;
 mod receivers;
 mod refresh;

@@ -42,7 +42,8 @@ pub(super) async fn sender(ctx: &Ctx, known: &Known, path: &str, required: bool)
     };
     let address = called(ctx, path).ok_or_else(|| wrong(BadProof::Address))?;
     let call = Call { method: ctx.method.as_str(), address: &address, token: None };
-    let proven = ctx.app().proven_for_endpoint(text, &call).await.map_err(|error| with_nonce(problem(error)))?;
+    let proven =
+        ctx.app().proven_for_endpoint(known, text, &call, ctx.ip).await.map_err(|error| with_nonce(problem(error)))?;
     Ok(Some(proven.key.thumbprint()))
 }
 

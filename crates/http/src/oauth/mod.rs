@@ -53,6 +53,7 @@ pub(crate) fn problem(error: AppError) -> Problem {
             }
             problem
         }
+        error @ AppError::TooOften { .. } => Problem::from(error).in_oauth(OAuthError::SlowDown.as_str()),
         error => error.into(),
     }
 }

@@ -23,7 +23,10 @@ pub(super) async fn par(ctx: Ctx, form: FormBytes) -> Result<Response, Problem> 
         }
         request.dpop_jkt = Some(jkt);
     }
-    let request_uri = ctx.app().push_request(known.client.id, &request).await.map_err(problem)?;
+    let request_uri = ctx.app().push_request(&known, &request, ctx.ip).await.map_err(problem)?;
+    if sender.is_some() {
+        ctx.app().was_worth_its_proof(&known, ctx.ip);
+    }
     let answer = render::ok(&json!({ "request_uri": request_uri, "expires_in": pushed::LIFE / 1000 }));
     let answer = (StatusCode::CREATED, answer).into_response();
     Ok(if sender.is_some() { dpop::with_nonce(&ctx, answer) } else { answer })

@@ -23,7 +23,7 @@ pub(super) async fn token(ctx: Ctx, form: FormBytes) -> Result<Response, Problem
     })?;
     form.known.must_have(grant).map_err(problem)?;
     form.sender = dpop::sender(&ctx, &form.known, "/oauth2/token", true).await?;
-    let proven = form.sender.is_some();
+    let (proven, known) = (form.sender.is_some(), form.known.clone());
     let tokens = match grant {
         GrantType::AuthorizationCode => by_code(&ctx, form).await?,
         GrantType::RefreshToken => by_refresh(&ctx, form).await?,
@@ -31,6 +31,9 @@ pub(super) async fn token(ctx: Ctx, form: FormBytes) -> Result<Response, Problem
         GrantType::DeviceCode => by_device(&ctx, form).await?,
         GrantType::ClientCredentials => for_itself(&ctx, form).await?,
     };
+    if proven {
+        ctx.app().was_worth_its_proof(&known, ctx.ip);
+    }
     let answer = answer(tokens);
     Ok(if proven { dpop::with_nonce(&ctx, answer) } else { answer })
 }

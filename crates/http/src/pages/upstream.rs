@@ -58,7 +58,7 @@ pub(super) async fn begin(ctx: Ctx, Path(id): Path<String>) -> Result<Response, 
     let back = params.take("return_to");
     let back = back.as_deref().and_then(safe_path).unwrap_or(devices::PATH);
     let again = params.take("again").is_some();
-    let away = ctx.app().leave_for(&id, browser(&ctx), back, again, None).await?;
+    let away = ctx.app().leave_for(&id, browser(&ctx), back, again, None, ctx.ip).await?;
     leave(&away.url, cookies::set_upstream(&away.browser))
 }
 
@@ -209,7 +209,7 @@ pub(super) async fn add(ctx: Ctx, body: FormBytes) -> Result<Response, Problem> 
     let body = body.0.ok_or_else(|| Problem::new(Code::UnsupportedMediaType))?;
     let id = params(&body)?.take("upstream").unwrap_or_default();
     let back = "/account/links?done=back";
-    let away = ctx.app().leave_for(&id, browser(&ctx), back, false, Some(&caller)).await?;
+    let away = ctx.app().leave_for(&id, browser(&ctx), back, false, Some(&caller), ctx.ip).await?;
     let known = ctx.app().upstreams(false);
     let name = known.iter().find(|(known, _)| *known == id).map_or("", |(_, name)| *name);
     // A page with a link, for the redirect that answers a form is held against the policy of the page that it was on.

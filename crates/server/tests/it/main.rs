@@ -14,6 +14,7 @@ mod databases;
 mod demo_api;
 mod dev;
 mod doctor;
+mod doors;
 mod failover;
 mod fleet;
 mod full;

@@ -25,6 +25,8 @@ fn what_can_be_ended_by_itself_must_stay_the_same() {
         (later(&|c| c.act = actor.clone()), NotTheSame::Account),
         (later(&|c| c.sid = SessionId::from_bits(9)), NotTheSame::Session),
         (later(&|c| c.client_id = ClientId::from_bits(9)), NotTheSame::Client),
+        // Exchanged, too, but from what another client had been given: what ends that one would miss the connection.
+        (later(&|c| c.via = vec![ClientId::from_bits(9)]), NotTheSame::Client),
     ] {
         assert_eq!(renewal(&on, &shown), Err(why));
         assert_eq!(renewal(&shown, &on), Err(why));

@@ -366,3 +366,33 @@ async fn a_bound_token_is_exchanged_by_the_service_that_it_was_shown_to() {
     let bound = call(&server, &service, "/oauth2/token", &pairs, &[&proof]).await.expect(200).json();
     assert_eq!(bound["token_type"], "DPoP");
 }
+
+#[tokio::test]
+async fn proofs_that_lead_nowhere_have_an_end() {
+    let (server, app, cookie) = world("public", json!({})).await;
+    let (key, address) = (Signer::es256(), token_url(&server));
+    let nonce = nonce(&server, &app, &key).await;
+    let proof = || key.proof("POST", &address, now(&server), Some(&nonce), None);
+    // What comes to something is given back: more of them than a network may waste.
+    let code = server.code(&app, &cookie, "openid read").await;
+    let mut tokens = call(&server, &app, "/oauth2/token", &redeeming(&code), &[&proof()]).await.expect(200).json();
+    for _ in 0..260 {
+        let refresh = tokens["refresh_token"].as_str().unwrap().to_owned();
+        let pairs = [("grant_type", "refresh_token"), ("refresh_token", &*refresh)];
+        tokens = call(&server, &app, "/oauth2/token", &pairs, &[&proof()]).await.expect(200).json();
+    }
+    let wasted = [("grant_type", "authorization_code"), ("code", "none"), ("code_verifier", VERIFIER)];
+    let mut refused = 0;
+    let told = loop {
+        let answer = call(&server, &app, "/oauth2/token", &wasted, &[&proof()]).await;
+        if answer.status != 400 || refused == 400 {
+            break answer.expect(429);
+        }
+        refused += 1;
+    };
+    assert!(refused >= 200, "{refused}");
+    assert_eq!((told.json()["error"].as_str(), told.header("retry-after")), (Some("slow_down"), "1"));
+    // A client that proves who it is goes on.
+    let known = server.application("confidential", json!({})).await;
+    call(&server, &known, "/oauth2/token", &wasted, &[&proof()]).await.expect(400);
+}

@@ -160,3 +160,24 @@ async fn a_pushed_request_is_its_clients() {
         assert!(refused.header("location").is_empty());
     }
 }
+
+#[tokio::test]
+async fn a_public_client_pushes_no_more_than_its_share() {
+    let server = TestServer::usual().await;
+    let public = server.application("public", json!({})).await;
+    let confidential = server.application("confidential", json!({})).await;
+    let mut pushed = 0;
+    let told = loop {
+        let answer = push(&server, &public, &[]).await;
+        if answer.status != 201 || pushed == 120 {
+            break answer.expect(429);
+        }
+        pushed += 1;
+    };
+    assert!(pushed >= 60, "{pushed}");
+    assert_eq!((told.json()["error"].as_str(), told.header("retry-after").is_empty()), (Some("slow_down"), false));
+    // Who proves who it is is not counted.
+    for _ in 0..130 {
+        push(&server, &confidential, &[]).await.expect(201);
+    }
+}

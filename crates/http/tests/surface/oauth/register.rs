@@ -193,8 +193,8 @@ async fn by_token_only_who_has_it_and_never_without_end() {
     for _ in 1..20 {
         call(TOKEN).await.expect(201);
     }
-    let told = call(TOKEN).await.expect(503);
-    assert!(!told.header("retry-after").is_empty());
+    let told = call(TOKEN).await.expect(429);
+    assert_eq!((told.json()["error"].as_str(), told.header("retry-after").is_empty()), (Some("slow_down"), false));
     let (path, token) = managed(&server, &made);
     server.client.get(&*path).bearer(&token).send().await.expect(200);
 }

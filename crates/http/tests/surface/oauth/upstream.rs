@@ -722,3 +722,22 @@ async fn without_sign_up_only_who_is_known_comes_in() {
     let answer = sign_in(&idp, &server, &mut Jar::default(), json!({})).await;
     assert!(is_refused(&answer, "upstream-nobody"));
 }
+
+#[tokio::test]
+async fn nobody_leaves_without_end() {
+    let (idp, server) = world().await;
+    // Who comes back is not counted.
+    for _ in 0..70 {
+        sign_in(&idp, &server, &mut Jar::default(), json!({})).await.expect(303);
+    }
+    let mut left = 0;
+    let told = loop {
+        let answer = server.client.get("/upstream/idp").send().await;
+        if answer.status != 303 || left == 120 {
+            break answer.expect(429);
+        }
+        left += 1;
+    };
+    assert!(left >= 60, "{left}");
+    assert!(!told.header("retry-after").is_empty());
+}
