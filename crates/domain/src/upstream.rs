@@ -15,7 +15,7 @@ use crate::family::MacKey;
 use crate::model::{Account, Session, SessionKind, Status, UNPROVEN};
 use crate::sign_in::{Issued, Proving, SignIn, entitled, proven, started};
 use crate::ticket::{self, TicketKind};
-use crate::view::{AccountView, SessionView, Stamp};
+use crate::view::{AccountView, Stamp};
 use crate::{Chance, Cut, Decision, Refused, Rules};
 use alloc::{format, string::String, vec, vec::Vec};
 use core::net::IpAddr;
