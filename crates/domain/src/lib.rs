@@ -39,6 +39,7 @@ pub mod mass;
 pub mod model;
 pub mod outbox;
 pub mod pushed;
+pub mod receivers;
 pub mod refound;
 pub mod refresh;
 pub mod refused;
