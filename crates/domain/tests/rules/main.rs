@@ -11,4 +11,5 @@ mod receivers;
 mod refresh;
 mod sign_in;
 mod throttle;
+mod upstream;
 mod world;
