@@ -8,6 +8,7 @@ mod import;
 mod keys;
 mod mass;
 mod policy;
+mod receivers;
 mod refresh;
 mod sign_in;
 mod throttle;
