@@ -8,13 +8,15 @@ use crate::{Acted, App, AppError, real};
 use portcullis_domain::changes::{Change, Changes};
 use portcullis_domain::event::{EventKind, NewEvent};
 use portcullis_domain::model::Client;
-use portcullis_domain::outbox::{self, Message, MessageKind, MessageState, Notice, NoticeStep};
+use portcullis_domain::outbox::{self, Message, MessageKind, MessageState, Notice, NoticeStep, SETTLE_AFTER};
+use portcullis_domain::receivers::{PLACES, Receivers, Room};
 use portcullis_domain::{Decision, Refused, logout};
 use portcullis_outgoing::Outgoing;
 use portcullis_store::{CommitError, MessageFilter, Page, StoreError};
-use portcullis_wire::{ClientId, EventId, MessageId, Time};
+use portcullis_wire::{ClientId, EventId, MessageId, Millis};
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -23,17 +25,14 @@ use tokio::task::JoinSet;
 const LOOK: u32 = 100;
 /// How many notices are worked on in turn, so that a large one holds up none of the others.
 const NOTICES: u32 = 50;
-/// How many messages are on their way at once, and to one client.
-const IN_FLIGHT: usize = 16;
-const IN_FLIGHT_EACH: usize = 4;
+/// How many clients are looked at for whose turn it is.
+const CLIENTS: u32 = 500;
+/// How many messages whose time is over are settled in one commit.
+const SETTLED: u32 = 100;
 /// How often there is a look without anything having been heard of.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 /// After a fault, and where another node leads.
 const REST: Duration = Duration::from_secs(1);
-/// A client whose calls fail is left alone for longer and longer, up to this: one that is down must not be hammered with all that
-/// waits for it. In milliseconds.
-const LONGEST_REST: i64 = 60_000;
-
 /// What the tasks share with the rest.
 #[derive(Debug)]
 pub(crate) struct Outbox {
@@ -42,11 +41,15 @@ pub(crate) struct Outbox {
     notices: Notify,
     /// Messages were made.
     messages: Notify,
+    receivers: Mutex<Receivers>,
 }
 
 impl Outbox {
     pub(crate) fn new(outgoing: Outgoing) -> Self {
-        Self { outgoing, notices: Notify::new(), messages: Notify::new() }
+        Self { outgoing, notices: Notify::new(), messages: Notify::new(), receivers: Mutex::new(Receivers::new()) }
+    }
+    fn receivers(&self) -> MutexGuard<'_, Receivers> {
+        self.receivers.lock().unwrap_or_else(PoisonError::into_inner)
     }
     /// Something ended: there may be a notice.
     pub(crate) fn wake(&self) {
@@ -54,31 +57,22 @@ impl Outbox {
     }
 }
 
-/// How the calls to a client went.
-#[derive(Debug, Clone, Copy, Default)]
-struct Standing {
-    in_flight: usize,
-    /// One after another.
-    failures: u32,
-    /// Left alone until then.
-    rests_until: Time,
-}
-
-impl Standing {
-    /// How many messages may be on their way to it: one that failed is tried with one first.
-    fn most(&self) -> usize {
-        if self.failures > 0 { 1 } else { IN_FLIGHT_EACH }
-    }
-    /// Whether it takes no more for now.
-    fn is_busy(&self, now: Time) -> bool {
-        self.in_flight >= self.most() || self.rests_until > now
-    }
-}
-
 /// What came of a message.
 struct Sent {
     client: Option<ClientId>,
     worked: bool,
+    took: Millis,
+}
+
+/// What came of a look at the notices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Spread {
+    /// There are none.
+    Idle,
+    /// A step was made over one at least.
+    Worked,
+    /// All of them wait for somebody who takes what there is already.
+    Held,
 }
 
 impl App {
@@ -92,16 +86,25 @@ impl App {
         self.hub().leads() && self.hub().rolled_back().is_none()
     }
 
-    /// Makes messages of notices, for ever.
+    /// Makes messages of notices, and gives up those whose time is over, for ever.
     pub(crate) async fn spread_notices(self) {
+        let mut sends_since = None;
         loop {
             if !self.sends() {
+                sends_since = None;
                 tokio::time::sleep(REST).await;
                 continue;
             }
+            let since = *sends_since.get_or_insert(self.now());
+            if since.plus(SETTLE_AFTER) <= self.now()
+                && let Err(error) = self.settle_expired().await
+            {
+                tracing::warn!(%error, "messages whose time is over could not be given up; tried again");
+            }
             match self.spread_some().await {
-                Ok(true) => {}
-                Ok(false) => {
+                Ok(Spread::Worked) => {}
+                Ok(Spread::Held) => tokio::time::sleep(REST).await,
+                Ok(Spread::Idle) => {
                     let _ = tokio::time::timeout(LOOK_AGAIN, self.inner.outbox.notices.notified()).await;
                 }
                 Err(error) => {
@@ -112,50 +115,78 @@ impl App {
         }
     }
 
-    /// One step over each of the oldest notices. Whether there was something to do.
-    pub(crate) async fn spread_some(&self) -> Result<bool, CommitError> {
+    /// Gives up what is due and past its time: of a client that takes nothing only one message a minute would be tried.
+    async fn settle_expired(&self) -> Result<(), CommitError> {
+        let expired = self.store().expired_messages(SETTLED).await.map_err(CommitError::Failed)?;
+        if expired.is_empty() {
+            return Ok(());
+        }
+        let now = self.now();
+        let steps: Vec<Change> = expired.iter().map(|one| Change::UpdateMessage(one.expired(now))).collect();
+        let mut settled = steps.len();
+        match self.store().commit(Changes { steps: steps.clone(), ..Changes::default() }).await {
+            Ok(_) => {}
+            // One of them was claimed meanwhile: each by itself.
+            Err(CommitError::Conflict(_)) => {
+                for step in steps {
+                    match self.store().commit(Changes { steps: vec![step], ..Changes::default() }).await {
+                        Ok(_) => {}
+                        Err(CommitError::Conflict(_)) => settled -= 1,
+                        Err(error) => return Err(error),
+                    }
+                }
+            }
+            Err(error) => return Err(error),
+        }
+        tracing::warn!(messages = settled, "messages were given up, since their time is over");
+        self.counts().messages_dead.fetch_add(settled as u64, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// One step over each of the oldest notices.
+    pub(crate) async fn spread_some(&self) -> Result<Spread, CommitError> {
         let notices = self.store().list_notices(NOTICES).await.map_err(CommitError::Failed)?;
         if notices.is_empty() {
-            return Ok(false);
+            return Ok(Spread::Idle);
         }
         let waiting = self.store().count_messages().await.map_err(CommitError::Failed)?.waiting;
         self.counts().messages_waiting.store(waiting, Ordering::Relaxed);
-        if waiting >= outbox::MAX_WAITING {
-            tokio::time::sleep(REST).await;
-            return Ok(true);
-        }
+        let mut came = Spread::Held;
         for notice in &notices {
             let begun = real::mono_us();
-            let more = self.spread(notice).await?;
+            let Some(more) = self.spread(notice, waiting).await? else { continue };
+            came = Spread::Worked;
             if more {
                 // As long as that took, so that refreshes are not held up.
                 let took_us = u64::try_from(real::mono_us() - begun).unwrap_or(0);
                 tokio::time::sleep(Duration::from_micros(took_us.min(1_000_000))).await;
             }
         }
-        Ok(true)
+        Ok(came)
     }
 
-    /// One step over a notice; whether more of it is left.
-    async fn spread(&self, notice: &Notice) -> Result<bool, CommitError> {
+    /// One step over a notice; whether more of it is left. `None`: it waits until somebody has taken what waits for them.
+    async fn spread(&self, notice: &Notice, waiting: u64) -> Result<Option<bool>, CommitError> {
         let told = self.store().read_told(notice, LOOK).await.map_err(CommitError::Failed)?;
         let (now, idle_ttl, mut chance) = (self.now(), self.settings().rules.idle_ttl, real::RealChance);
-        let mut receivers: BTreeMap<ClientId, bool> = BTreeMap::new();
+        let mut rooms: BTreeMap<ClientId, Option<Room>> = BTreeMap::new();
         let step = NoticeStep { seq: notice.seq, from: notice.cursor, to: told.next };
-        let mut steps = vec![Change::StepNotice(step)];
+        let (mut steps, mut given_up) = (vec![Change::StepNotice(step)], 0);
         for under in &told.found {
             for client in outbox::clients_told(notice, under, told.all, idle_ttl) {
-                let receives = match receivers.get(&client) {
-                    Some(receives) => *receives,
-                    None => {
-                        let row = self.store().load_client(client).await.map_err(CommitError::Failed)?;
-                        let receives = row.is_some_and(|view| receiver(&view.client).is_some());
-                        receivers.insert(client, receives);
-                        receives
-                    }
+                let room = match rooms.get(&client) {
+                    Some(room) => *room,
+                    None => *rooms.entry(client).or_insert(self.room(client, notice, waiting).await?),
                 };
-                if receives {
-                    steps.push(Change::InsertMessage(outbox::logout(client, &under.session, now, &mut chance)));
+                let message = outbox::logout(client, &under.session, now, &mut chance);
+                match room {
+                    None => {}
+                    Some(Room::Later) => return Ok(None),
+                    Some(Room::Free) => steps.push(Change::InsertMessage(message)),
+                    Some(Room::None) => {
+                        given_up += 1;
+                        steps.push(Change::InsertMessage(message.dead(now, "too many were waiting for this client")));
+                    }
                 }
             }
         }
@@ -163,28 +194,42 @@ impl App {
         match self.store().commit(Changes { steps, ..Changes::default() }).await {
             Ok(_) => {}
             // Another node was at it.
-            Err(CommitError::Conflict(_)) => return Ok(false),
+            Err(CommitError::Conflict(_)) => return Ok(Some(false)),
             Err(error) => return Err(error),
+        }
+        if given_up > 0 {
+            tracing::warn!(messages = given_up, "messages were given up at once, since too many wait for their client");
+            self.counts().messages_dead.fetch_add(given_up, Ordering::Relaxed);
         }
         if made {
             self.inner.outbox.messages.notify_one();
         }
-        Ok(told.next.is_some())
+        Ok(Some(told.next.is_some()))
+    }
+
+    /// What becomes of messages for a client now; `None` when it wants none.
+    async fn room(&self, client: ClientId, notice: &Notice, waiting: u64) -> Result<Option<Room>, CommitError> {
+        let row = self.store().load_client(client).await.map_err(CommitError::Failed)?;
+        if row.is_none_or(|view| receiver(&view.client).is_none()) {
+            return Ok(None);
+        }
+        let queue = self.store().read_queue(client).await.map_err(CommitError::Failed)?;
+        let failing = self.inner.outbox.receivers().is_failing(client);
+        Ok(Some(self.settings().queues.room(queue, waiting, failing, notice.what, self.now())))
     }
 
     /// Sends what is due, for ever.
     pub(crate) async fn send_messages(self) {
         let mut under_way: JoinSet<Sent> = JoinSet::new();
-        let mut clients: BTreeMap<ClientId, Standing> = BTreeMap::new();
         loop {
             while let Some(sent) = under_way.try_join_next() {
-                self.arrived(sent.ok(), &mut clients);
+                self.arrived(sent.ok());
             }
             if !self.sends() {
                 tokio::time::sleep(REST).await;
                 continue;
             }
-            let begun = match self.claim_some(IN_FLIGHT - under_way.len().min(IN_FLIGHT), &clients).await {
+            let begun = match self.claim_some().await {
                 Ok(claimed) => claimed,
                 Err(error) => {
                     tracing::warn!(%error, "messages could not be looked at; tried again");
@@ -194,48 +239,42 @@ impl App {
             };
             let idle = begun.is_empty();
             for message in begun {
-                if let Some(client) = message.client {
-                    clients.entry(client).or_default().in_flight += 1;
-                }
                 let app = self.clone();
                 under_way.spawn(async move { app.send(message).await });
             }
-            if !idle && under_way.len() < IN_FLIGHT {
+            if !idle && under_way.len() < PLACES {
                 continue;
             }
             tokio::select! {
-                Some(sent) = under_way.join_next() => self.arrived(sent.ok(), &mut clients),
-                () = self.inner.outbox.messages.notified(), if under_way.len() < IN_FLIGHT => {}
+                Some(sent) = under_way.join_next() => self.arrived(sent.ok()),
+                () = self.inner.outbox.messages.notified(), if under_way.len() < PLACES => {}
                 () = tokio::time::sleep(LOOK_AGAIN) => {}
             }
         }
     }
 
-    /// Claims what is due, within the limits of each client. What somebody else has claimed meanwhile is left to them.
-    async fn claim_some(
-        &self,
-        free: usize,
-        clients: &BTreeMap<ClientId, Standing>,
-    ) -> Result<Vec<Message>, StoreError> {
+    /// Claims what is due, one message of each client whose turn it is. What somebody else has claimed meanwhile is left to them.
+    async fn claim_some(&self) -> Result<Vec<Message>, StoreError> {
         let (now, mut claimed) = (self.now(), Vec::new());
-        if free == 0 {
-            return Ok(claimed);
-        }
-        let resting: Vec<ClientId> = clients.iter().filter(|(_, one)| one.is_busy(now)).map(|(id, _)| *id).collect();
-        let due = self.store().due_messages(&resting, u32::try_from(free).unwrap_or(1)).await?;
-        let mut taken: BTreeMap<ClientId, usize> = BTreeMap::new();
-        for message in due {
-            if let Some(client) = message.client {
-                let before = clients.get(&client).copied().unwrap_or_default();
-                let count = taken.entry(client).or_default();
-                if before.in_flight + *count >= before.most() {
-                    continue;
-                }
-                *count += 1;
+        let busy = {
+            let receivers = self.inner.outbox.receivers();
+            if receivers.free() == 0 {
+                return Ok(claimed);
+            }
+            receivers.busy(now)
+        };
+        let due = self.store().due_messages(&busy, CLIENTS).await?;
+        let in_turn = self.inner.outbox.receivers().in_turn(due);
+        for message in in_turn {
+            if !self.inner.outbox.receivers().may_be_called(message.client, now) {
+                continue;
             }
             let claim = message.claimed(now);
             match self.store().commit(change(claim.clone())).await {
-                Ok(_) => claimed.push(Message { version: claim.version + 1, ..claim }),
+                Ok(_) => {
+                    self.inner.outbox.receivers().left(claim.client);
+                    claimed.push(Message { version: claim.version + 1, ..claim });
+                }
                 Err(CommitError::Conflict(_)) => {}
                 Err(CommitError::Failed(error) | CommitError::Unknown(error)) => {
                     // Those that are claimed are sent all the same; a claim that may stand lapses.
@@ -250,28 +289,18 @@ impl App {
     }
 
     /// Notes how a call went, and how long its client is left alone.
-    fn arrived(&self, sent: Option<Sent>, clients: &mut BTreeMap<ClientId, Standing>) {
-        let Some(Sent { client: Some(client), worked }) = sent else { return };
-        let standing = clients.entry(client).or_default();
-        standing.in_flight = standing.in_flight.saturating_sub(1);
-        if worked {
-            standing.failures = 0;
-        } else {
-            standing.failures = standing.failures.saturating_add(1);
-            let rest = outbox::wait_after(standing.failures, &mut real::RealChance).min(LONGEST_REST);
-            standing.rests_until = self.now().plus(rest);
-        }
-        if standing.in_flight == 0 && standing.failures == 0 {
-            clients.remove(&client);
-        }
+    fn arrived(&self, sent: Option<Sent>) {
+        let Some(Sent { client, worked, took }) = sent else { return };
+        self.inner.outbox.receivers().arrived(client, worked, took, self.now(), &mut real::RealChance);
     }
 
     /// Sends a claimed message, and writes down what came of it.
     async fn send(&self, message: Message) -> Sent {
+        let begun = real::mono();
         let outcome = match message.kind {
             MessageKind::Logout => self.send_logout(&message).await,
         };
-        let (now, counts) = (self.now(), self.counts());
+        let (now, counts, took) = (self.now(), self.counts(), real::mono().since(begun));
         let (next, worked) = match outcome {
             Ok(()) => (message.done(now), true),
             Err(Unsent::Hopeless(why)) => (message.dead(now, why), true),
@@ -289,7 +318,7 @@ impl App {
         if let Err(error) = self.store().commit(change(next)).await {
             tracing::warn!(message = %message.id, %error, "what came of a message could not be written; it is sent again");
         }
-        Sent { client: message.client, worked }
+        Sent { client: message.client, worked, took }
     }
 
     /// A logout token to its client (OpenID Connect Back-Channel Logout §2.5). Taken is what is answered with success (§2.8).

@@ -3,6 +3,7 @@
 //!
 //! Everything goes in small commits on a task of its own, which share the writer's transactions with everybody else's; between
 //! two of them the chore sleeps. What may go is decided in `domain::retention`, under the store's lock.
+use crate::outbox::Spread;
 use crate::{App, AppError};
 use portcullis_domain::changes::{Change, Changes};
 use portcullis_domain::retention::{self, Retention};
@@ -67,7 +68,7 @@ impl App {
     /// # Errors
     /// Faults of the database; what was deleted until then stays deleted.
     pub async fn prune_all(&self) -> Result<(), AppError> {
-        while self.spread_some().await? {}
+        while self.spread_some().await? == Spread::Worked {}
         let mut cursor = None;
         loop {
             let Step { next, more } = self.prune_step(cursor, false).await?;

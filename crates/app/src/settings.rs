@@ -2,6 +2,7 @@
 use portcullis_domain::Rules;
 use portcullis_domain::client_keys::Spans;
 use portcullis_domain::keys::KeyRules;
+use portcullis_domain::receivers::QueueLimits;
 use portcullis_domain::retention::Retention;
 use portcullis_domain::session_limit::SessionLimit;
 use portcullis_outgoing::{Authorities, Calls};
@@ -27,6 +28,8 @@ pub struct Settings {
     pub outgoing: Calls,
     /// Which private authorities are trusted there, besides those that browsers trust.
     pub outgoing_ca: Authorities,
+    /// How many messages may wait.
+    pub queues: QueueLimits,
     /// Other providers that people may sign in with.
     pub upstreams: Vec<UpstreamSettings>,
     /// What accounts may and how long things are kept.

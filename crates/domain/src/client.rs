@@ -3,7 +3,8 @@
 //! Redirect URIs are compared as text (RFC 9700 §4.1.3); the one exception is the port of a loopback address, which a native
 //! application cannot know beforehand (RFC 8252 §7.3).
 use crate::model::{ClientKind, KeyPurpose};
-use crate::{Refused, subject};
+use crate::refused::OAuthError;
+use crate::{Refused, account, subject};
 use alloc::{
     borrow::ToOwned,
     format,
@@ -11,14 +12,16 @@ use alloc::{
     vec,
     vec::Vec,
 };
-use portcullis_wire::AccountId;
 use portcullis_wire::assertion::MAX_KEYS;
 use portcullis_wire::jwk::PublicKey;
 use portcullis_wire::jws::Algorithm;
+use portcullis_wire::{AccessClaims, AccountId};
 use serde::{Deserialize, Serialize};
 
 /// The most addresses in one list of a client.
 pub const MAX_URIS: usize = 32;
+/// The most contacts.
+pub const MAX_CONTACTS: usize = 16;
 /// The longest address.
 pub const MAX_URI: usize = 1024;
 /// The most scopes, and the most resources, of a client.
@@ -180,12 +183,25 @@ pub struct Profile {
     /// Where its home page is, for the people that it asks.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client_uri: Option<String>,
+    /// What it does with what it learns, for the same people.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub policy_uri: Option<String>,
+    /// On which terms it serves, for the same people.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tos_uri: Option<String>,
+    /// Who answers for it, for the operator.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub contacts: Vec<String>,
     /// The account that it acts as when it acts for itself; made with the client.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub service_account: Option<AccountId>,
     /// Digest of the token that it is managed with, base64url, when it registered itself (RFC 7592 §3).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub registration: Option<String>,
+    /// Whether somebody stands behind a client that registered itself: it came with the initial access token, or an administrator
+    /// has looked at it since. Of others nothing is taken at its word ([`Profile::is_stranger`]).
+    #[serde(skip_serializing_if = "core::ops::Not::not")]
+    pub vouched: bool,
     /// Whether it was deleted: then it is off for good, and in no list.
     #[serde(skip_serializing_if = "core::ops::Not::not")]
     pub deleted: bool,
@@ -215,7 +231,45 @@ impl Profile {
         "frontchannel_logout_session_required",
         "global_token_revocation",
         "client_uri",
+        "policy_uri",
+        "tos_uri",
+        "contacts",
+        "vouched",
     ];
+
+    /// Whether it registered itself and nobody vouches for it: its users are told so, no browser is sent to it without a click,
+    /// and it learns nothing of tokens that are not its own.
+    pub const fn is_stranger(&self) -> bool {
+        self.registration.is_some() && !self.vouched
+    }
+
+    /// Takes from claims what the client may no longer ask for: a scope or a resource that it lost counts for nothing, whatever
+    /// was granted when it still had it. `usual`: the audience that needs no registration.
+    ///
+    /// # Errors
+    /// `invalid_scope`, `invalid_target` when nothing is left.
+    pub fn still_may(&self, claims: &mut AccessClaims, usual: &str) -> Result<(), Refused> {
+        let no = |error, detail: &str| Refused::OAuth { error, detail: detail.to_owned() };
+        let left = |scope: &&str| self.scopes.iter().any(|known| known == scope);
+        let scope: Vec<&str> = claims.scope.split(' ').filter(left).collect();
+        if scope.is_empty() && !claims.scope.is_empty() {
+            return Err(no(
+                OAuthError::InvalidScope,
+                "this client may no longer ask for any of the scopes that were granted",
+            ));
+        }
+        let scope = scope.join(" ");
+        let may = |name: &str| name == usual || self.resources.iter().any(|known| known == name);
+        if !claims.aud.0.iter().any(|name| may(name)) {
+            return Err(no(
+                OAuthError::InvalidTarget,
+                "this client may no longer ask for any of the resources that were granted",
+            ));
+        }
+        claims.aud.0.retain(|name| may(name));
+        claims.scope = scope;
+        Ok(())
+    }
 
     /// Whether it comes by tokens in this way.
     pub fn has(&self, grant: GrantType) -> bool {
@@ -309,6 +363,8 @@ impl Profile {
             ("jwks_uri", &self.jwks_uri),
             ("sector_identifier_uri", &self.sector_identifier_uri),
             ("client_uri", &self.client_uri),
+            ("policy_uri", &self.policy_uri),
+            ("tos_uri", &self.tos_uri),
         ];
         for (field, uri) in single {
             let Some(uri) = uri else { continue };
@@ -336,6 +392,12 @@ impl Profile {
         }
         if let Some(first_party) = self.scopes.iter().find(|scope| matches!(scope.as_str(), "account" | "admin")) {
             return Err(wrong("scopes", &format!("{first_party:?} is the built-in client's")));
+        }
+        if self.contacts.len() > MAX_CONTACTS {
+            return Err(wrong("contacts", &format!("there are at most {MAX_CONTACTS} contacts")));
+        }
+        for contact in &self.contacts {
+            account::check_text("contacts", contact)?;
         }
         let by_key = self.token_endpoint_auth_method == AuthMethod::PrivateKeyJwt;
         match (kind, self.token_endpoint_auth_method) {
@@ -381,6 +443,24 @@ fn keys(jwks: Option<&serde_json::Value>) -> Result<Vec<PublicKey>, String> {
     let list = list.filter(|list| (1..=MAX_KEYS).contains(&list.len()));
     let list = list.ok_or_else(|| format!("must be a JWK Set of 1 to {MAX_KEYS} keys (RFC 7517 §5)"))?;
     list.iter().map(|key| PublicKey::from_json(key).map_err(|bad| format!("a key {}", bad.as_str()))).collect()
+}
+
+/// The members of a JWK Set that mean something here (RFC 7517 §4, RFC 7518 §6, RFC 8037 §2): whatever else stands beside them is not
+/// kept.
+pub(crate) fn known_members(jwks: &serde_json::Value) -> serde_json::Value {
+    const KNOWN: [&str; 9] = ["kty", "use", "key_ops", "alg", "kid", "crv", "x", "y", "n"];
+    let of_key = |key: &serde_json::Value| match key {
+        serde_json::Value::Object(members) => {
+            let known =
+                members.iter().filter(|(name, _)| KNOWN.contains(&name.as_str()) || *name == "e" || *name == "d");
+            known.map(|(name, value)| (name.clone(), value.clone())).collect::<serde_json::Map<_, _>>().into()
+        }
+        other => other.clone(),
+    };
+    match jwks.get("keys").and_then(|keys| keys.as_array()) {
+        Some(keys) => serde_json::json!({ "keys": keys.iter().map(of_key).collect::<Vec<_>>() }),
+        None => jwks.clone(),
+    }
 }
 
 fn wrong(field: &'static str, detail: &str) -> Refused {

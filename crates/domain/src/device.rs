@@ -56,14 +56,20 @@ pub fn family(agent: Option<&str>) -> String {
     format!("{}/{}", program.unwrap_or("?"), system.unwrap_or("?")).to_ascii_lowercase()
 }
 
+/// Whether a character is not to be seen, or turns the text around it: in a name it only serves to look like another one. (Unicode's
+/// control and format characters, and blanks that are no spaces.)
+pub fn is_hidden(c: char) -> bool {
+    c.is_control()
+        || matches!(c,
+            '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{180b}'..='\u{180f}'
+            | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{2800}' | '\u{3164}'
+            | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}')
+}
+
 /// A device name as given, made fit for display: no control characters, trimmed, at most [`MAX_NAME`] characters; `None` when
 /// nothing is left.
 pub fn clean_name(given: &str) -> Option<String> {
-    let hidden = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
-    };
-    let clean: String = given.chars().filter(|c| !hidden(*c)).collect();
+    let clean: String = given.chars().filter(|c| !is_hidden(*c)).collect();
     let clean: String = clean.trim().chars().take(MAX_NAME).collect();
     (!clean.is_empty()).then_some(clean)
 }

@@ -40,6 +40,7 @@ pub mod model;
 pub mod outbox;
 pub mod pace;
 pub mod pushed;
+pub mod receivers;
 pub mod refound;
 pub mod refresh;
 pub mod refused;

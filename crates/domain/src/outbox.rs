@@ -8,7 +8,7 @@ use crate::cut::Cut;
 use crate::kernel::Door;
 use crate::model::{Session, SessionKind};
 use crate::{Chance, changes::Revoke};
-use alloc::{borrow::ToOwned, string::String, vec, vec::Vec};
+use alloc::{borrow::ToOwned, format, string::String, vec, vec::Vec};
 use portcullis_wire::{AccountId, ClientId, GrantId, MessageId, Millis, Rev, SessionId, Target, Time, TokenId, Verb};
 use serde::{Deserialize, Serialize};
 
@@ -18,8 +18,8 @@ pub const PATIENCE: Millis = 24 * 3_600_000;
 pub const MAX_TRIES: u32 = 40;
 /// How long a claim lasts: longer than a call may take, so that only a dead node's claims lapse.
 pub const CLAIM: Millis = 60_000;
-/// How many messages may wait before no more are made of notices, which wait then.
-pub const MAX_WAITING: u64 = 100_000;
+/// How long a node has sent before it gives up what is past its time without a try: what had to wait for a server is tried first.
+pub const SETTLE_AFTER: Millis = 600_000;
 /// How long messages are kept that were taken, and that were given up, in milliseconds.
 pub const KEEP_DONE: Millis = 7 * 86_400_000;
 /// The same for those that were given up.
@@ -305,6 +305,12 @@ impl Message {
         }
         let next_at = now.plus(wait_after(self.tries, chance));
         Self { next_at, last_error: Some(shortened(why)), ..self.clone() }
+    }
+
+    /// The same, given up without another try because its time is over: its client takes nothing, or too slowly.
+    pub fn expired(&self, now: Time) -> Self {
+        let last = self.last_error.as_deref().unwrap_or("it was not tried");
+        self.dead(now, &format!("its time is over; {last}"))
     }
 
     /// The same, tried anew from the beginning because somebody says so.

@@ -2,9 +2,10 @@
 //!
 //! Whoever registers a client that way is not known. So such a client is always one that asks people (no client of the house),
 //! never one that acts for itself or for others, and it names no resources and no life of its tokens: an administrator can
-//! change that afterwards. Metadata that is not known is left out of the answer (RFC 7591 §2).
+//! change that afterwards. Whether somebody vouches for it is kept with it, whatever the server's settings become. Metadata that is not known is left out of the answer (RFC 7591 §2).
 use crate::account::check_text;
-use crate::client::{Asking, AuthMethod, GrantType, OFFLINE, OPENID, Profile};
+use crate::client::{Asking, AuthMethod, GrantType, OFFLINE, OPENID, Profile, known_members};
+use crate::device::is_hidden;
 use crate::model::{Client, ClientKind};
 use crate::refused::OAuthError;
 use crate::{Cut, Refused};
@@ -19,7 +20,7 @@ use portcullis_wire::Digest;
 use serde_json::{Map, Value};
 
 /// Members that mean the same here and there.
-const SAME: [&str; 14] = [
+const SAME: [&str; 17] = [
     "redirect_uris",
     "post_logout_redirect_uris",
     "grant_types",
@@ -34,6 +35,9 @@ const SAME: [&str; 14] = [
     "backchannel_logout_uri",
     "backchannel_logout_session_required",
     "client_uri",
+    "policy_uri",
+    "tos_uri",
+    "contacts",
 ];
 /// And those of front-channel logout.
 const FRONT: [&str; 2] = ["frontchannel_logout_uri", "frontchannel_logout_session_required"];
@@ -71,11 +75,16 @@ pub fn as_registration_error(refused: Refused) -> Refused {
     }
 }
 
-/// Reads metadata. `trusted`: it came with the initial access token, so that scopes of the operator's services may be there.
+/// Reads metadata. `vouched`: it came with the initial access token, so that scopes of the operator's services may be there.
 ///
 /// # Errors
 /// `invalid_redirect_uri`, `invalid_client_metadata`.
-pub fn read(mut members: Map<String, Value>, trusted: bool) -> Result<Metadata, Refused> {
+pub fn read(members: Map<String, Value>, vouched: bool) -> Result<Metadata, Refused> {
+    read_with(members, vouched, &[])
+}
+
+/// `had`: the scopes that it has already.
+fn read_with(mut members: Map<String, Value>, vouched: bool, had: &[String]) -> Result<Metadata, Refused> {
     let mut text = |name: &str| match members.remove(name) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) => Ok(Some(text)),
@@ -83,9 +92,13 @@ pub fn read(mut members: Map<String, Value>, trusted: bool) -> Result<Metadata, 
     };
     let name = text("client_name")?.unwrap_or_else(|| "An application".to_owned());
     let name = check_text("client_name", &name).map_err(as_registration_error)?;
+    if name.chars().any(is_hidden) {
+        return Err(bad("client_name: has characters that cannot be seen or turn the text around"));
+    }
     let scope = text("scope")?;
     let kept = |(name, value): (String, Value)| {
         let known = SAME.contains(&name.as_str()) || FRONT.contains(&name.as_str());
+        let value = if name == "jwks" { known_members(&value) } else { value };
         (known && !value.is_null()).then_some((name, value))
     };
     let responses = members.remove("response_types");
@@ -106,7 +119,15 @@ pub fn read(mut members: Map<String, Value>, trusted: bool) -> Result<Metadata, 
     if let Some(grant) = profile.grant_types.iter().find(|grant| !for_people(grant)) {
         return Err(bad(format!("grant_types: {} is for clients that an administrator registers", grant.as_str())));
     }
-    profile.scopes = scopes(scope, trusted)?;
+    // A code that anybody can send to anybody, in a name of the sender's choice: not for those whom nobody knows (RFC 8628 §5.4).
+    if !vouched && profile.has(GrantType::DeviceCode) {
+        let grant = GrantType::DeviceCode.as_str();
+        return Err(bad(format!(
+            "grant_types: {grant} is for clients that somebody vouches for (the initial access token)"
+        )));
+    }
+    profile.scopes = scopes(scope, vouched, had)?;
+    profile.vouched = vouched;
     let kind = match profile.token_endpoint_auth_method {
         AuthMethod::None => ClientKind::Public,
         _ => ClientKind::Confidential,
@@ -114,16 +135,18 @@ pub fn read(mut members: Map<String, Value>, trusted: bool) -> Result<Metadata, 
     Ok(Metadata { name, kind, profile })
 }
 
-fn scopes(scope: Option<String>, trusted: bool) -> Result<Vec<String>, Refused> {
+fn scopes(scope: Option<String>, vouched: bool, had: &[String]) -> Result<Vec<String>, Refused> {
     let scopes: Vec<String> =
         scope.unwrap_or_default().split(' ').filter(|one| !one.is_empty()).map(str::to_owned).collect();
-    if let Some(strange) = scopes.iter().find(|one| !trusted && !FOR_ALL.contains(&one.as_str())) {
+    let may = |one: &String| vouched || FOR_ALL.contains(&one.as_str()) || had.contains(one);
+    if let Some(strange) = scopes.iter().find(|one| !may(one)) {
         return Err(bad(format!("scope: {strange:?} is for clients that an administrator registers")));
     }
     Ok(scopes)
 }
 
-/// Reads an update (RFC 7592 §2.2): all metadata anew, for the client as it is, and nothing that is the server's to say.
+/// Reads an update (RFC 7592 §2.2): all metadata anew, for the client as it is, and nothing that is the server's to say. Whoever was a
+/// stranger at registration is one still: scopes beyond those for all are there only when it has them already.
 ///
 /// # Errors
 /// As [`read`]; `invalid_request`.
@@ -131,7 +154,6 @@ pub fn read_update(
     mut members: Map<String, Value>,
     client: &Client,
     secret: impl Fn(&str) -> bool,
-    trusted: bool,
 ) -> Result<Metadata, Refused> {
     let invalid = |detail: &str| Refused::OAuth { error: OAuthError::InvalidRequest, detail: detail.to_owned() };
     if members.remove("client_id") != Some(Value::String(client.id.to_string())) {
@@ -145,7 +167,7 @@ pub fn read_update(
     if let Some(name) = NOT_YOURS.iter().find(|name| members.contains_key(**name)) {
         return Err(invalid(&format!("{name} must not be there (RFC 7592 §2.2)")));
     }
-    let mut read = read(members, trusted)?;
+    let mut read = read_with(members, client.profile.vouched, &client.profile.scopes)?;
     let by_key = |profile: &Profile| profile.token_endpoint_auth_method == AuthMethod::PrivateKeyJwt;
     if read.kind != client.kind || by_key(&read.profile) != by_key(&client.profile) {
         return Err(bad("token_endpoint_auth_method: register another client to prove who it is in another way"));
@@ -216,6 +238,10 @@ mod tests {
             ("scope", serde_json::json!("openid read")),
             ("scope", serde_json::json!(["openid"])),
             ("client_name", serde_json::json!("\u{0}")),
+            ("client_name", serde_json::json!("Bank\u{202e}knaB")),
+            ("client_name", serde_json::json!("Po\u{200b}rtcullis")),
+            ("client_name", serde_json::json!("\u{3164}")),
+            ("grant_types", serde_json::json!(["urn:ietf:params:oauth:grant-type:device_code"])),
             ("token_endpoint_auth_method", serde_json::json!("tls_client_auth")),
             ("redirect_uris", serde_json::json!("https://a.example/")),
         ] {
@@ -236,5 +262,48 @@ mod tests {
             ..Profile::default()
         };
         assert_eq!((read.profile, read.kind), (plain, ClientKind::Confidential));
+    }
+
+    #[test]
+    fn who_was_a_stranger_stays_one() {
+        let own = |vouched| {
+            let mut read =
+                read(members(serde_json::json!({ "redirect_uris": ["https://a.example/"] })), vouched).unwrap();
+            read.profile.scopes = vec!["openid".into(), "given".into()];
+            read.profile.registration = Some("x".into());
+            Client {
+                id: portcullis_wire::ClientId::from_bits(5),
+                name: read.name,
+                kind: read.kind,
+                secret: None,
+                old_secret: None,
+                profile: read.profile,
+                version: 1,
+                disabled: false,
+                created_at: portcullis_wire::Time(0),
+                cut: Cut::default(),
+            }
+        };
+        let update = |client: &Client, scope: &str| {
+            let value = serde_json::json!({
+                "client_id": client.id.to_string(), "redirect_uris": ["https://a.example/"], "scope": scope, "vouched": true,
+            });
+            read_update(members(value), client, |_| false).map(|read| read.profile)
+        };
+        let stranger = own(false);
+        assert!(update(&stranger, "openid orders:write").is_err(), "whatever the settings are by now");
+        let kept = update(&stranger, "openid given").unwrap();
+        assert!(kept.is_stranger() && kept.scopes == ["openid", "given"], "what an administrator gave it stays");
+        let known = update(&own(true), "openid orders:write").unwrap();
+        assert!(known.vouched && !known.is_stranger());
+    }
+
+    #[test]
+    fn of_keys_only_what_means_something_is_kept() {
+        let jwks = serde_json::json!({ "keys": [{ "kty": "EC", "x": "a", "x5c": ["a".repeat(50_000)], "note": { "a": 1 } }], "more": 1 });
+        assert_eq!(known_members(&jwks), serde_json::json!({ "keys": [{ "kty": "EC", "x": "a" }] }));
+        // A private key is told by its members, and refused as one.
+        let private = serde_json::json!({ "keys": [{ "kty": "EC", "d": "a" }] });
+        assert_eq!(known_members(&private), private);
     }
 }

@@ -47,6 +47,7 @@ use portcullis_domain::ledger::Commits;
 use portcullis_domain::mass::{self, Batch, Filter};
 use portcullis_domain::model::{Account, Client, Consent, Instance, Key};
 use portcullis_domain::outbox::{Message, Notice, Told as ToldBy};
+use portcullis_domain::receivers::Queue;
 use portcullis_domain::retention::Retention;
 use portcullis_domain::upstream::{CameFrom, Link, LinkView};
 use portcullis_domain::view::{
@@ -323,6 +324,12 @@ impl Store for PostgresStore {
     }
     fn due_messages<'a>(&'a self, resting: &'a [ClientId], limit: u32) -> Fut<'a, Result<Vec<Message>, StoreError>> {
         self.read(outbox::due(&self.reader, resting, limit))
+    }
+    fn expired_messages(&self, limit: u32) -> Fut<'_, Result<Vec<Message>, StoreError>> {
+        self.read(outbox::expired(&self.reader, limit))
+    }
+    fn read_queue(&self, client: ClientId) -> Fut<'_, Result<Queue, StoreError>> {
+        self.read(outbox::queue(&self.reader, client))
     }
     fn load_message(&self, id: MessageId) -> Fut<'_, Result<Option<Message>, StoreError>> {
         self.read(outbox::message(&self.reader, id))

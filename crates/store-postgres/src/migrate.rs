@@ -24,6 +24,7 @@ pub(crate) const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0011_owners.sql"),
     include_str!("migrations/0012_upstream.sql"),
     include_str!("migrations/0016_amr.sql"),
+    include_str!("migrations/0019_queues.sql"),
 ];
 
 /// What stands in the way of a migration.
@@ -151,6 +152,7 @@ mod tests {
         "c049a7c223dfa924",
         "9f46b98b80162429",
         "e83e896e4d1ae143",
+        "a978f942d2af3baf",
     ];
 
     fn found(sql: &str) -> String {

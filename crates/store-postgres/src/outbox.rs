@@ -4,6 +4,7 @@ use crate::pool::Reader;
 use crate::reads::refreshed_at;
 use crate::rows::{self, session_columns};
 use portcullis_domain::outbox::{Ending, Message, MessageKind, MessageState, Notice, Told, Under, UnderGrant};
+use portcullis_domain::receivers::Queue;
 use portcullis_store::{MessageCount, MessageFilter, Page};
 use portcullis_wire::{ClientId, MessageId};
 use sqlx::query;
@@ -133,17 +134,59 @@ fn read_message(cells: &mut Cells<'_>) -> Result<Message, Fault> {
     })
 }
 
+/// The time, `$1` where it is given.
+macro_rules! at {
+    () => {
+        "coalesce($1, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint)"
+    };
+}
+
 pub(crate) async fn due(db: &Reader, resting: &[ClientId], limit: u32) -> Result<Vec<Message>, Fault> {
+    // From one client to the next by the index, however many messages each of them has.
     const SQL: &str = concat!(
-        "SELECT ",
+        "WITH RECURSIVE c(client) AS ( \
+            (SELECT w.client FROM messages w WHERE w.state = 'waiting' AND w.client IS NOT NULL ORDER BY w.client LIMIT 1) \
+            UNION ALL SELECT n.client FROM c, LATERAL (SELECT w.client FROM messages w \
+                WHERE w.state = 'waiting' AND w.client > c.client ORDER BY w.client LIMIT 1) n) \
+         SELECT ",
         message_columns!(),
-        " FROM messages m WHERE m.state = 'waiting' \
-          AND m.next_at <= coalesce($1, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint) \
-          AND (m.client IS NULL OR m.client <> ALL ($2)) ORDER BY m.next_at, m.id LIMIT $3"
+        " FROM ( \
+            SELECT d.* FROM c, LATERAL (SELECT * FROM messages w WHERE w.state = 'waiting' AND w.client = c.client \
+                AND w.next_at <= ",
+        at!(),
+        " ORDER BY w.next_at, w.id LIMIT 1) d WHERE c.client <> ALL ($2) \
+            UNION ALL (SELECT w.* FROM messages w WHERE w.state = 'waiting' AND w.client IS NULL AND w.next_at <= ",
+        at!(),
+        " ORDER BY w.next_at, w.id LIMIT 1)) m ORDER BY m.next_at, m.id LIMIT $3"
     );
     let resting: Vec<Vec<u8>> = resting.iter().map(|id| id.blob().to_vec()).collect();
     let given = db.given().map(|now| now.0);
     db.all(|| query(SQL).bind(given).bind(resting.clone()).bind(i64::from(limit)), read_message).await
+}
+
+pub(crate) async fn expired(db: &Reader, limit: u32) -> Result<Vec<Message>, Fault> {
+    const SQL: &str = concat!(
+        "SELECT ",
+        message_columns!(),
+        " FROM messages m WHERE m.state = 'waiting' AND m.give_up_at <= ",
+        at!(),
+        " AND m.next_at <= ",
+        at!(),
+        " LIMIT $2"
+    );
+    let given = db.given().map(|now| now.0);
+    db.all(|| query(SQL).bind(given).bind(i64::from(limit)), read_message).await
+}
+
+pub(crate) async fn queue(db: &Reader, client: ClientId) -> Result<Queue, Fault> {
+    const SQL: &str = concat!(
+        "SELECT count(*), min(m.next_at) FILTER (WHERE m.next_at <= ",
+        at!(),
+        ") FROM messages m WHERE m.state = 'waiting' AND m.client = $2"
+    );
+    let given = db.given().map(|now| now.0);
+    let read = |cells: &mut Cells<'_>| Ok(Queue { waiting: cells.number()?, due_since: cells.time_if()? });
+    Ok(db.one(|| query(SQL).bind(given).bind(client.blob()), read).await?.unwrap_or_default())
 }
 
 pub(crate) async fn message(db: &Reader, id: MessageId) -> Result<Option<Message>, Fault> {

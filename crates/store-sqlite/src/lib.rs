@@ -42,6 +42,7 @@ use portcullis_domain::changes::{BoundRow, Changes, Committed};
 use portcullis_domain::mass::{self, Batch, Filter};
 use portcullis_domain::model::{Account, Client, Consent, Instance, Key};
 use portcullis_domain::outbox::{Message, Notice, Told};
+use portcullis_domain::receivers::Queue;
 use portcullis_domain::retention::Retention;
 use portcullis_domain::upstream::{CameFrom, Link, LinkView};
 use portcullis_domain::view::{
@@ -331,6 +332,12 @@ impl Store for SqliteStore {
     fn due_messages<'a>(&'a self, resting: &'a [ClientId], limit: u32) -> Fut<'a, Result<Vec<Message>, StoreError>> {
         let resting = resting.to_vec();
         self.long(move |db, now| outbox::due(db, &resting, limit, now))
+    }
+    fn expired_messages(&self, limit: u32) -> Fut<'_, Result<Vec<Message>, StoreError>> {
+        self.long(move |db, now| outbox::expired(db, limit, now))
+    }
+    fn read_queue(&self, client: ClientId) -> Fut<'_, Result<Queue, StoreError>> {
+        self.long(move |db, now| outbox::queue(db, client, now))
     }
     fn load_message(&self, id: MessageId) -> Fut<'_, Result<Option<Message>, StoreError>> {
         self.point(move |db, _| outbox::message(db, id))

@@ -4,6 +4,7 @@ use crate::reads::{refreshed_at, snapshot};
 use crate::rows::{self, session_columns};
 use portcullis_domain::Cut;
 use portcullis_domain::outbox::{Ending, Message, MessageKind, MessageState, Notice, Told, Under, UnderGrant};
+use portcullis_domain::receivers::Queue;
 use portcullis_store::{MessageCount, MessageFilter, Page};
 use portcullis_wire::{ClientId, MessageId, SessionId, Time};
 use rusqlite::{Connection, params};
@@ -116,16 +117,43 @@ fn read_message(cells: &mut Cells<'_, '_>) -> Result<Message, Fault> {
 }
 
 pub(crate) fn due(db: &Connection, resting: &[ClientId], limit: u32, now: Time) -> Result<Vec<Message>, Fault> {
+    // From one client to the next by the index, however many messages each of them has.
     const SQL: &str = concat!(
-        "SELECT ",
+        "WITH RECURSIVE c(client) AS ( \
+            SELECT NULL WHERE EXISTS (SELECT 1 FROM messages WHERE state = 'waiting' AND client IS NULL) \
+            UNION ALL SELECT * FROM (SELECT client FROM messages WHERE state = 'waiting' AND client IS NOT NULL \
+                ORDER BY client LIMIT 1) \
+            UNION ALL SELECT (SELECT m.client FROM messages m WHERE m.state = 'waiting' AND m.client > c.client \
+                ORDER BY m.client LIMIT 1) FROM c WHERE c.client IS NOT NULL \
+                AND EXISTS (SELECT 1 FROM messages m WHERE m.state = 'waiting' AND m.client > c.client)) \
+         SELECT ",
         message_columns!(),
-        " FROM messages m WHERE m.state = 'waiting' AND m.next_at <= ?1 \
-          AND (m.client IS NULL OR lower(hex(m.client)) NOT IN (SELECT value FROM json_each(?2))) \
+        " FROM c CROSS JOIN messages m WHERE (c.client IS NULL \
+            OR lower(hex(c.client)) NOT IN (SELECT value FROM json_each(?2))) \
+          AND m.id = (SELECT d.id FROM messages d WHERE d.state = 'waiting' AND d.client IS c.client AND d.next_at <= ?1 \
+            ORDER BY d.next_at, d.id LIMIT 1) \
           ORDER BY m.next_at, m.id LIMIT ?3"
     );
     let hex = |id: &ClientId| -> String { id.blob().iter().map(|byte| format!("{byte:02x}")).collect() };
     let resting = serde_json::Value::from(resting.iter().map(hex).collect::<Vec<_>>()).to_string();
     all(db, SQL, params![now.0, resting, limit], read_message)
+}
+
+pub(crate) fn expired(db: &Connection, limit: u32, now: Time) -> Result<Vec<Message>, Fault> {
+    const SQL: &str = concat!(
+        "SELECT ",
+        message_columns!(),
+        " FROM messages m WHERE m.state = 'waiting' AND m.give_up_at <= ?1 AND m.next_at <= ?1 LIMIT ?2"
+    );
+    all(db, SQL, params![now.0, limit], read_message)
+}
+
+pub(crate) fn queue(db: &Connection, client: ClientId, now: Time) -> Result<Queue, Fault> {
+    const SQL: &str = "SELECT count(*), min(m.next_at) FROM messages m WHERE m.state = 'waiting' AND m.client = ?1";
+    let read = |cells: &mut Cells<'_, '_>| {
+        Ok(Queue { waiting: cells.u64()?, due_since: cells.time_if()?.filter(|at| *at <= now) })
+    };
+    Ok(one(db, SQL, [client.blob()], read)?.unwrap_or_default())
 }
 
 pub(crate) fn message(db: &Connection, id: MessageId) -> Result<Option<Message>, Fault> {

@@ -11,6 +11,7 @@ use portcullis_domain::ledger::Commits;
 use portcullis_domain::mass::{Batch, Filter, Job};
 use portcullis_domain::model::{Account, Client, Consent, Instance, Key};
 use portcullis_domain::outbox::{Message, Notice, Told};
+use portcullis_domain::receivers::Queue;
 use portcullis_domain::retention::Retention;
 use portcullis_domain::upstream::{CameFrom, Link, LinkView};
 use portcullis_domain::view::{
@@ -264,6 +265,12 @@ impl<S: Store> Store for Faulty<S> {
     }
     fn due_messages<'a>(&'a self, resting: &'a [ClientId], limit: u32) -> Fut<'a, Result<Vec<Message>, StoreError>> {
         self.load(move |s| s.due_messages(resting, limit))
+    }
+    fn expired_messages(&self, limit: u32) -> Fut<'_, Result<Vec<Message>, StoreError>> {
+        self.load(move |s| s.expired_messages(limit))
+    }
+    fn read_queue(&self, client: ClientId) -> Fut<'_, Result<Queue, StoreError>> {
+        self.load(move |s| s.read_queue(client))
     }
     fn load_message(&self, id: MessageId) -> Fut<'_, Result<Option<Message>, StoreError>> {
         self.load(move |s| s.load_message(id))

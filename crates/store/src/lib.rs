@@ -18,6 +18,7 @@ use portcullis_domain::ledger::Commits;
 use portcullis_domain::mass::{Batch, Filter, Job};
 use portcullis_domain::model::{Account, Client, Consent, Instance, Key};
 use portcullis_domain::outbox::{Message, Notice, Told};
+use portcullis_domain::receivers::Queue;
 use portcullis_domain::retention::Retention;
 use portcullis_domain::upstream::{CameFrom, Link, LinkView};
 use portcullis_domain::view::{
@@ -194,8 +195,13 @@ pub trait Store: Send + Sync + 'static {
     /// The next sessions after its cursor that a notice may be about, by id, at most `look`, with what
     /// [`portcullis_domain::outbox::clients_told`] asks of them.
     fn read_told<'a>(&'a self, notice: &'a Notice, look: u32) -> Fut<'a, Result<Told, StoreError>>;
-    /// Messages that wait and are due, but none for these clients; those first that are due the longest, at most `limit`.
+    /// Of each client but these the message that waits and is due the longest; those first that are due the longest, at most
+    /// `limit`. Messages for no client count as one client's.
     fn due_messages<'a>(&'a self, resting: &'a [ClientId], limit: u32) -> Fut<'a, Result<Vec<Message>, StoreError>>;
+    /// Messages that wait, are due, and whose time is over, at most `limit`.
+    fn expired_messages(&self, limit: u32) -> Fut<'_, Result<Vec<Message>, StoreError>>;
+    /// What waits for a client.
+    fn read_queue(&self, client: ClientId) -> Fut<'_, Result<Queue, StoreError>>;
     /// A message.
     fn load_message(&self, id: MessageId) -> Fut<'_, Result<Option<Message>, StoreError>>;
     /// Messages, newest first, before `cursor`.

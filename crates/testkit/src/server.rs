@@ -68,6 +68,7 @@ impl Default for Options {
             keys,
             outgoing,
             outgoing_ca: Authorities::none(),
+            queues: portcullis_domain::receivers::QueueLimits::default(),
             upstreams: vec![],
             policy,
             clients,

@@ -75,7 +75,7 @@ impl Proofs {
         proof::signed(text, &call)?.by_its_time(now)
     }
 
-    pub(crate) fn first(&self, once: &Digest, now: Mono) -> First {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).first(once, now)
+    pub(crate) fn first(&self, once: &Digest, key: &Digest, now: Mono) -> First {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).first(once, key, now)
     }
 }

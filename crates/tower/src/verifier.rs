@@ -345,8 +345,8 @@ impl Verifier {
         }
         let (decision, (holder, once)) = (self.with_record(verdict, &view), shown);
         // A proof is used up by a token that is good, so that nobody fills the memory with others.
-        if let (Some(once), false) = (once, matches!(decision, Decision::Refuse(_))) {
-            match self.shared.proofs.first(&once, now) {
+        if let (Some(once), Holder::Key(key), false) = (once, holder, matches!(decision, Decision::Refuse(_))) {
+            match self.shared.proofs.first(&once, &key.thumbprint(), now) {
                 First::Yes => {}
                 First::No => return self.refuse_proof(BadProof::Replayed),
                 First::Full => return Outcome::Refuse(self.refuse(Code::Overloaded, None)),

@@ -8,7 +8,8 @@ use portcullis_feed::Mono;
 use portcullis_wire::claims::Confirmation;
 use portcullis_wire::dpop::{BadProof, Call, Proof, REMEMBERED};
 use portcullis_wire::{Digest, Time, b64};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::collections::btree_map::{BTreeMap, Entry};
 
 /// The thumbprint of a key whose private part signed a proof for this very request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -119,8 +120,10 @@ pub fn verifies(
 #[derive(Debug)]
 pub struct SeenProofs {
     seen: BTreeSet<[u8; 32]>,
-    /// The same by when they may be forgotten.
-    until: BTreeMap<Mono, Vec<[u8; 32]>>,
+    /// How many of each key, by its thumbprint.
+    of_key: BTreeMap<[u8; 32], usize>,
+    /// The same by when they may be forgotten, with their keys.
+    until: BTreeMap<Mono, Vec<[[u8; 32]; 2]>>,
     most: usize,
 }
 
@@ -131,31 +134,39 @@ pub enum First {
     Yes,
     /// It was shown before.
     No,
-    /// Too many are remembered.
+    /// Too many are remembered, in all or of this key.
     Full,
 }
 
 impl SeenProofs {
-    /// None yet; at most `most` are remembered at once.
+    /// None yet; at most `most` are remembered at once, and of one key a quarter of that: one holder of a token shuts out nobody else.
     pub fn with_limit(most: usize) -> Self {
-        Self { seen: BTreeSet::new(), until: BTreeMap::new(), most }
+        Self { seen: BTreeSet::new(), of_key: BTreeMap::new(), until: BTreeMap::new(), most }
     }
 
-    /// Remembers the id of a proof that was young at `now`.
-    pub fn first(&mut self, once: &Digest, now: Mono) -> First {
+    /// Remembers the id of a proof by this key that was young at `now`.
+    pub fn first(&mut self, once: &Digest, key: &Digest, now: Mono) -> First {
         while let Some(entry) = self.until.first_entry().filter(|entry| *entry.key() <= now) {
-            for gone in entry.remove() {
+            for [gone, key] in entry.remove() {
                 self.seen.remove(&gone);
+                if let Entry::Occupied(mut of_key) = self.of_key.entry(key) {
+                    *of_key.get_mut() -= 1;
+                    if *of_key.get() == 0 {
+                        of_key.remove();
+                    }
+                }
             }
         }
         if self.seen.contains(&once.0) {
             return First::No;
         }
-        if self.seen.len() >= self.most {
+        let of_key = self.of_key.get(&key.0).copied().unwrap_or_default();
+        if self.seen.len() >= self.most || of_key >= (self.most / 4).max(1) {
             return First::Full;
         }
         self.seen.insert(once.0);
-        self.until.entry(now.plus(REMEMBERED)).or_default().push(once.0);
+        self.of_key.insert(key.0, of_key + 1);
+        self.until.entry(now.plus(REMEMBERED)).or_default().push([once.0, key.0]);
         First::Yes
     }
 
@@ -178,13 +189,25 @@ mod tests {
     fn an_id_counts_once_and_is_forgotten_when_its_proof_is_too_old() {
         let mut seen = SeenProofs::with_limit(2);
         let (a, b, c) = (Digest::of(b"a"), Digest::of(b"b"), Digest::of(b"c"));
-        assert_eq!(seen.first(&a, Mono(0)), First::Yes);
-        assert_eq!(seen.first(&a, Mono(REMEMBERED - 1)), First::No);
-        assert_eq!(seen.first(&b, Mono(REMEMBERED - 1)), First::Yes);
-        assert_eq!(seen.first(&c, Mono(REMEMBERED - 1)), First::Full);
-        assert_eq!(seen.first(&c, Mono(REMEMBERED)), First::Yes, "the oldest went");
-        assert_eq!(seen.first(&b, Mono(REMEMBERED)), First::No);
+        let (k, l) = (Digest::of(b"key"), Digest::of(b"other key"));
+        assert_eq!(seen.first(&a, &k, Mono(0)), First::Yes);
+        assert_eq!(seen.first(&a, &k, Mono(REMEMBERED - 1)), First::No);
+        assert_eq!(seen.first(&b, &l, Mono(REMEMBERED - 1)), First::Yes);
+        assert_eq!(seen.first(&c, &k, Mono(REMEMBERED - 1)), First::Full);
+        assert_eq!(seen.first(&c, &k, Mono(REMEMBERED)), First::Yes, "the oldest went");
+        assert_eq!(seen.first(&b, &l, Mono(REMEMBERED)), First::No);
         assert_eq!(seen.len(), 2);
+    }
+
+    #[test]
+    fn one_key_has_a_share_and_no_more() {
+        let mut seen = SeenProofs::with_limit(8);
+        let once = |n: u8| Digest::of(&[n]);
+        let (k, l) = (Digest::of(b"key"), Digest::of(b"other key"));
+        let mut come = |n, key, at| seen.first(&once(n), key, Mono(at));
+        assert_eq!([1, 2, 3].map(|n| come(n, &k, 0)), [First::Yes, First::Yes, First::Full]);
+        assert_eq!([4, 5, 6].map(|n| come(n, &l, 0)), [First::Yes, First::Yes, First::Full], "another one has its own");
+        assert_eq!([7, 8, 9].map(|n| come(n, &k, REMEMBERED)), [First::Yes, First::Yes, First::Full], "as they go");
     }
 
     #[test]

@@ -22,7 +22,9 @@ impl App {
             return Err(refuse(OAuthError::InvalidClient, "authenticate as a client with a secret"));
         }
         self.ensure_horizon().await?;
-        let subject = self.bearer(Some(subject_token.expose()), &Holder::Bearer).await.map_err(as_exchange_error)?;
+        // It was shown to the service that exchanges it, which held its proof against the key: the key is its client's, not the service's.
+        let subject =
+            self.bearer(Some(subject_token.expose()), &Holder::AskedAbout).await.map_err(as_exchange_error)?;
         // Read after the token's own rows, whose stamp the new token carries.
         let gone = || refuse(OAuthError::UnauthorizedClient, "this client has no service account");
         let client = self.store().load_client(known.client.id).await.map_err(|e| self.fault(e.into()))?;

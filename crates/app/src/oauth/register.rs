@@ -121,10 +121,9 @@ impl App {
         members: &Map<String, Value>,
         ip: Option<IpAddr>,
     ) -> Result<SelfRegistered, AppError> {
-        let trusted = matches!(self.settings().clients.registration, Registration::ByToken(_));
         let next_of = |client: &Client| {
             let has = |secret: &str| client.secret == Some(SecretString::new(secret).digest());
-            let read = registration::read_update(members.clone(), client, has, trusted)?;
+            let read = registration::read_update(members.clone(), client, has)?;
             let profile = self.checked_profile(read.kind, read.profile, Some(client)).map_err(in_words)?;
             Ok::<_, AppError>(Client { name: read.name, profile, ..client.clone() })
         };

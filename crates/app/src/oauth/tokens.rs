@@ -12,7 +12,7 @@ use portcullis_domain::ticket::{self, TicketKind};
 use portcullis_domain::view::{GrantView, RefreshView, TicketView};
 use portcullis_domain::{Decision, Refused};
 use portcullis_verify::{Authentic, Holder};
-use portcullis_wire::{AccessClaims, ClientId, Code, SecretString};
+use portcullis_wire::{AccessClaims, ClientId, Code, Digest, SecretString};
 use std::net::IpAddr;
 
 /// What the token endpoint answers (RFC 6749 §5.1).
@@ -108,15 +108,23 @@ impl App {
         how: How,
     ) -> Result<OAuthTokens, AppError> {
         self.ensure_may_sign_ids(&known.client.profile).await?;
-        let issued = self.counted_refresh(token, how, asked).await.map_err(as_grant_error)?;
+        let mut issued = self.counted_refresh(token, how, asked).await.map_err(as_grant_error)?;
+        self.still_may(known, &mut issued.claims)?;
         let openid = issued.claims.has_scope(portcullis_domain::client::OPENID);
         let id = openid.then(|| id_token::claims(&issued.claims, &issued.account, None));
         let with_refresh = known.client.profile.has(portcullis_domain::client::GrantType::RefreshToken);
         self.oauth_tokens(known, Granted { issued, id, with_refresh })
     }
 
+    /// Nothing goes into a token that its client has lost since it was granted.
+    fn still_may(&self, known: &Known, claims: &mut AccessClaims) -> Result<(), AppError> {
+        Ok(known.client.profile.still_may(claims, &self.settings().rules.audience)?)
+    }
+
     pub(super) fn oauth_tokens(&self, known: &Known, granted: Granted) -> Result<OAuthTokens, AppError> {
-        let Granted { issued: Issued { claims, refresh, .. }, id, with_refresh } = granted;
+        let Granted { issued: Issued { mut claims, refresh, .. }, id, with_refresh } = granted;
+        self.still_may(known, &mut claims)?;
+        let id = id.filter(|_| claims.has_scope(portcullis_domain::client::OPENID));
         let keys = self.keys();
         if !self.may_sign(&keys) {
             return Err(AppError::Overloaded); // a key was revoked this very moment; the client repeats
@@ -197,30 +205,40 @@ impl App {
 
     /// Revokes a token for the client that holds it (RFC 7009): a refresh token ends its grant, and the session when that is
     /// the application's own; an access token ends itself, at every verifier. What is not this client's, or is dead
-    /// already, changes nothing, and is no error (§2.2).
+    /// already, changes nothing, and is no error (§2.2). What is bound to a key of a public client is given up with a proof of that key
+    /// (`sender`), or whoever finds it in a log could sign its holder out.
     ///
     /// # Errors
-    /// Faults.
+    /// `invalid_dpop_proof`; faults.
     pub async fn revoke_token(
         &self,
-        client: ClientId,
+        known: &Known,
+        sender: Option<Digest>,
         token: &SecretString,
         ip: Option<IpAddr>,
     ) -> Result<(), AppError> {
+        let client = known.client.id;
+        let holds = |key: Option<Digest>| known.proven || key.is_none() || key == sender;
         if let Some(presented) = Presented::parse(token) {
             if !self.mac_key(&presented).await?.is_some_and(|key| presented.is_ours(&key)) {
                 return Ok(());
             }
-            return self.revoke_grant(client, &presented, ip).await;
+            return self.revoke_grant(client, &presented, holds, ip).await;
         }
         match self.authentic(Some(token.expose())) {
-            Ok(token) => self.revoke_access_token(client, &token, ip).await,
+            Ok(token) => self.revoke_access_token(client, &token, holds, ip).await,
             Err(AppError::Unauthenticated(_)) => Ok(()),
             Err(error) => Err(error),
         }
     }
 
-    async fn revoke_grant(&self, client: ClientId, presented: &Presented, ip: Option<IpAddr>) -> Result<(), AppError> {
+    async fn revoke_grant(
+        &self,
+        client: ClientId,
+        presented: &Presented,
+        holds: impl Fn(Option<Digest>) -> bool,
+        ip: Option<IpAddr>,
+    ) -> Result<(), AppError> {
         let load = || async { self.store().load_refresh(presented.grant()).await.map_err(|e| self.fault(e.into())) };
         let by = By { ip, ..By::SYSTEM };
         let decide = |view: &Option<RefreshView>, chance: &mut dyn portcullis_domain::Chance| {
@@ -232,6 +250,9 @@ impl App {
                 view.grant.client == client && derived && view.grant.ended.is_none() && view.session.ended.is_none()
             };
             let Some(view) = view.as_ref().filter(mine) else { return Decision::answer(()) };
+            if !holds(view.grant.sender) {
+                return Decision::refuse(not_its_holder());
+            }
             let (account, session, grant) = (view.account.id, view.session.id, view.grant.id);
             let scope = if view.session.client == Some(client) {
                 Scope::Session { account, session }
@@ -247,6 +268,7 @@ impl App {
         &self,
         client: ClientId,
         token: &Authentic,
+        holds: impl Fn(Option<Digest>) -> bool,
         ip: Option<IpAddr>,
     ) -> Result<(), AppError> {
         let claims = token.claims();
@@ -256,6 +278,12 @@ impl App {
         if claims.client_id != client || dead {
             return Ok(());
         }
+        // A key that does not read fits nobody.
+        let key =
+            claims.cnf.as_ref().map(|bound| Digest(portcullis_wire::b64::decode_array(&bound.jkt).unwrap_or_default()));
+        if !holds(key) {
+            return Err(not_its_holder().into());
+        }
         let by = By { ip, ..By::SYSTEM };
         let scope = Scope::Token { account: claims.sub, session: claims.sid, token: claims.jti };
         let decide = |(): &(), chance: &mut dyn portcullis_domain::Chance| Decision {
@@ -264,6 +292,11 @@ impl App {
         };
         self.act("", None, || async { Ok(()) }, decide).await.map(|_| ())
     }
+}
+
+fn not_its_holder() -> Refused {
+    let detail = "this token is bound to a key: send a proof of it in the DPoP header".into();
+    Refused::OAuth { error: OAuthError::InvalidDpopProof, detail }
 }
 
 /// What of a grant an access token is to have.

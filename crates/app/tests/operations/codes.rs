@@ -248,11 +248,11 @@ async fn what_is_given_up_ends_once_and_for_its_owner_only() {
     let head = || async { app.store().stamp().await.unwrap().head.0 };
     let before = head().await;
     for token in [&tokens.access_token, &refresh] {
-        app.revoke_token(strange.client.id, token, None).await.unwrap();
+        app.revoke_token(&strange.itself(), None, token, None).await.unwrap();
     }
     assert_eq!(head().await, before);
     for _ in 0..2 {
-        app.revoke_token(theirs.client.id, &tokens.access_token, None).await.unwrap();
+        app.revoke_token(&theirs.itself(), None, &tokens.access_token, None).await.unwrap();
         caught_up(&world).await;
         assert_eq!(head().await, before + 1);
     }
@@ -260,7 +260,7 @@ async fn what_is_given_up_ends_once_and_for_its_owner_only() {
     let next = theirs.refresh(app, &refresh).await.unwrap();
     assert!(app.bearer(Some(next.access_token.expose()), &portcullis_verify::Holder::Bearer).await.is_ok());
     for _ in 0..2 {
-        app.revoke_token(theirs.client.id, next.refresh_token.as_ref().unwrap(), None).await.unwrap();
+        app.revoke_token(&theirs.itself(), None, next.refresh_token.as_ref().unwrap(), None).await.unwrap();
         assert_eq!(head().await, before + 2);
     }
     assert_dead(&world, &theirs, &next, "given up").await;
@@ -307,11 +307,11 @@ async fn a_loop_of_grants_and_revocations_fills_no_log() {
     for n in 0..most {
         let tokens = theirs.granted(app, &caller, "openid").await.unwrap();
         let token = if n % 2 == 0 { tokens.refresh_token.as_ref().unwrap() } else { &tokens.access_token };
-        app.revoke_token(theirs.client.id, token, None).await.unwrap();
+        app.revoke_token(&theirs.itself(), None, token, None).await.unwrap();
     }
     for _ in 0..8 {
         let tokens = theirs.granted(app, &caller, "openid").await.unwrap();
-        app.revoke_token(theirs.client.id, &tokens.access_token, None).await.unwrap();
+        app.revoke_token(&theirs.itself(), None, &tokens.access_token, None).await.unwrap();
         caught_up(&world).await;
         assert!(
             app.bearer(Some(tokens.access_token.expose()), &portcullis_verify::Holder::Bearer).await.is_err(),

@@ -237,7 +237,7 @@ async fn go_through(door: Door, world: &World, mine: &Tokens, other: &Tokens, gr
         }
         Door::TokenRevoked => {
             let token = granted.grant.refresh_token.as_ref().unwrap();
-            app.revoke_token(granted.theirs.client.id, token, None).await.unwrap();
+            app.revoke_token(&granted.theirs.itself(), None, token, None).await.unwrap();
             return None;
         }
         Door::ConsentWithdrawn => {

@@ -275,9 +275,15 @@ impl Scene {
             Act::RedeemOffline => theirs.redeem(app, &self.waiting_offline).await.map(|_| None)?,
             Act::RedeemAgain => theirs.redeem(app, &self.used).await.map(|_| None)?,
             Act::RefreshByApp => theirs.refresh(app, &refresh(&self.granted)).await.map(|_| None)?,
-            Act::GiveUpAccess => app.revoke_token(client, &self.granted.access_token, None).await.map(|()| None)?,
-            Act::GiveUpRefresh => app.revoke_token(client, &refresh(&self.granted), None).await.map(|()| None)?,
-            Act::GiveUpOffline => app.revoke_token(client, &refresh(&self.connected), None).await.map(|()| None)?,
+            Act::GiveUpAccess => {
+                app.revoke_token(&theirs.itself(), None, &self.granted.access_token, None).await.map(|()| None)?
+            }
+            Act::GiveUpRefresh => {
+                app.revoke_token(&theirs.itself(), None, &refresh(&self.granted), None).await.map(|()| None)?
+            }
+            Act::GiveUpOffline => {
+                app.revoke_token(&theirs.itself(), None, &refresh(&self.connected), None).await.map(|()| None)?
+            }
             Act::Withdraw => Some(app.disconnect_app(caller, client, again).await?.rev),
             Act::ChangeClient => {
                 let patch = ClientPatch { name: Some("Renamed".into()), profile: None };

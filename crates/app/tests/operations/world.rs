@@ -42,6 +42,7 @@ pub fn settings() -> Settings {
         keys: KeySettings::default(),
         outgoing: portcullis_app::Allowed::loopback().into(),
         outgoing_ca: portcullis_app::Authorities::none(),
+        queues: portcullis_domain::receivers::QueueLimits::default(),
         upstreams: vec![],
         policy: PolicySettings { failed_sign_in_step: 0, ..PolicySettings::default() },
         clients: portcullis_app::ClientSettings::default(),
@@ -130,6 +131,8 @@ impl<S: Store> Store for Held<S> {
         list_notices(limit: u32) -> Result<Vec<outbox::Notice>, StoreError>;
         read_told(notice: &'a outbox::Notice, look: u32) -> Result<outbox::Told, StoreError>;
         due_messages(resting: &'a [ClientId], limit: u32) -> Result<Vec<outbox::Message>, StoreError>;
+        expired_messages(limit: u32) -> Result<Vec<outbox::Message>, StoreError>;
+        read_queue(client: ClientId) -> Result<portcullis_domain::receivers::Queue, StoreError>;
         load_message(id: MessageId) -> Result<Option<outbox::Message>, StoreError>;
         list_messages(
             filter: &'a MessageFilter, cursor: Option<MessageId>, limit: u32

@@ -8,6 +8,7 @@ mod keys;
 mod mass;
 mod pace;
 mod policy;
+mod receivers;
 mod refresh;
 mod sign_in;
 mod throttle;

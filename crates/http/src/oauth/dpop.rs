@@ -47,6 +47,11 @@ pub(super) async fn sender(ctx: &Ctx, known: &Known, path: &str, required: bool)
     Ok(Some(proven.key.thumbprint()))
 }
 
+/// A refusal of who shows no proof, with the nonce that one would need.
+pub(super) fn told_nonce(ctx: &Ctx, problem: Problem) -> Problem {
+    problem.header(NONCE, ctx.app().dpop_nonce())
+}
+
 /// An answer to who showed a proof carries the nonce of the next one.
 pub(super) fn with_nonce(ctx: &Ctx, mut response: Response) -> Response {
     if let Ok(nonce) = HeaderValue::from_str(&ctx.app().dpop_nonce()) {

@@ -7,7 +7,7 @@ use axum::response::{IntoResponse as _, Response};
 use http::{StatusCode, header};
 use portcullis_app::AppError;
 use portcullis_domain::refused::OAuthError;
-use portcullis_wire::{Code, SecretString};
+use portcullis_wire::{AccessClaims, Code, SecretString};
 use serde_json::Value;
 
 /// Whether a token lives, by the database (RFC 7662). Of a token that does not, nothing is told but that. Only who proved who
@@ -20,7 +20,10 @@ pub(super) async fn introspect(ctx: Ctx, form: FormBytes) -> Result<Response, Pr
     // An empty one is as dead as any other text.
     let token =
         form.params.take("token").ok_or_else(|| super::invalid_request("the parameter \"token\" is missing"))?;
-    let answer = match ctx.app().introspect(&token).await.map_err(problem)? {
+    // Nobody vouches for it: of tokens that are not its own it learns nothing.
+    let known = &form.known.client;
+    let may_know = |claims: &AccessClaims| !known.profile.is_stranger() || claims.client_id == known.id;
+    let answer = match ctx.app().introspect(&token).await.map_err(problem)?.filter(may_know) {
         Some(claims) => {
             let sub = ctx.app().introspected_name(&form.known.client, &claims).map_err(problem)?;
             let mut out = serde_json::to_value(&claims).map_err(|_| Problem::new(Code::Unavailable))?;
@@ -39,8 +42,13 @@ pub(super) async fn introspect(ctx: Ctx, form: FormBytes) -> Result<Response, Pr
 pub(super) async fn revoke(ctx: Ctx, form: FormBytes) -> Result<Response, Problem> {
     let mut form = OAuthForm::read(&ctx, form).await?;
     let token = SecretString::new(form.need("token")?);
-    ctx.app().revoke_token(form.known.client.id, &token, ctx.ip).await.map_err(problem)?;
-    Ok(StatusCode::OK.into_response())
+    let sender = dpop::sender(&ctx, &form.known, "/oauth2/revoke", false).await?;
+    match ctx.app().revoke_token(&form.known, sender, &token, ctx.ip).await {
+        Ok(()) => Ok(StatusCode::OK.into_response()),
+        // Its nonce comes with the refusal (RFC 9449 §8).
+        Err(error) if sender.is_none() => Err(dpop::told_nonce(&ctx, problem(error))),
+        Err(error) => Err(problem(error)),
+    }
 }
 
 /// Claims about whoever the token is about (OpenID Connect Core §5.3).

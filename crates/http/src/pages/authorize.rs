@@ -15,7 +15,7 @@ use portcullis_app::{AppError, Caller};
 use portcullis_domain::Refused;
 use portcullis_domain::authorize::{self, Asked, Objection, Request, Step};
 use portcullis_domain::client::OFFLINE;
-use portcullis_domain::model::{Client, ClientKind};
+use portcullis_domain::model::Client;
 use portcullis_domain::pushed;
 use portcullis_domain::refused::OAuthError;
 use portcullis_domain::view::AppView;
@@ -53,7 +53,10 @@ pub(super) async fn show(ctx: Ctx) -> Result<Response, Problem> {
     match (step(&ctx, &read, view.as_ref()), caller, view) {
         (Step::Grant, Some(caller), _) => finish(&ctx, &read, &caller, false).await,
         (Step::Ask(scope), Some(caller), Some(view)) => ask(&ctx, &read, &caller, &view, &scope),
-        (Step::Refuse(error), ..) => Ok(back(&ctx, &read.asked, Reply::Error(error, "nothing could be shown".into()))),
+        (Step::Refuse(error), ..) => {
+            let reply = Reply::Error(error, "nothing could be shown".into());
+            unasked(&ctx, &read.client, &read.asked.redirect_uri, read.asked.state.as_deref(), reply)
+        }
         (_, caller, _) => Ok(to_sign_in(&ctx, &read, caller.is_some())),
     }
 }
@@ -127,21 +130,37 @@ async fn read(ctx: &Ctx, query: &str) -> Result<Result<Read, Response>, Problem>
     };
     match checked {
         Ok(asked) => Ok(Ok(Read { client, asked, query, seen })),
-        Err(objection) => object(ctx, &request, objection).map(Err),
+        Err(objection) => object(ctx, &client, &request, objection).map(Err),
     }
 }
 
 /// To the client where its address is known to be its own; on a page of ours otherwise (RFC 6749 §4.1.2.1).
-fn object(ctx: &Ctx, request: &Request, objection: Objection) -> Result<Response, Problem> {
+fn object(ctx: &Ctx, client: &Client, request: &Request, objection: Objection) -> Result<Response, Problem> {
     let Objection { error, detail, redirect_uri } = objection;
     match redirect_uri {
-        Some(uri) => Ok(redirect(ctx, &uri, request.state.as_deref(), Reply::Error(error, detail))),
+        Some(uri) => unasked(ctx, client, &uri, request.state.as_deref(), Reply::Error(error, detail)),
         None => {
             let words =
                 format!("The application that sent you here is not set up correctly: {detail} ({}).", error.as_str());
             Err(Problem::malformed(words))
         }
     }
+}
+
+/// An answer that nobody has clicked for. To a client that somebody stands behind the browser goes at once; to a stranger's address
+/// only by a click, or whoever registers would have an open redirector here (RFC 9700 §4.11.2).
+fn unasked(ctx: &Ctx, client: &Client, uri: &str, state: Option<&str>, reply: Reply) -> Result<Response, Problem> {
+    if !client.profile.is_stranger() {
+        return Ok(redirect(ctx, uri, state, reply));
+    }
+    let place = answer_place(ctx, uri, state, &reply);
+    page(ctx, StatusCode::OK, "go_on.html", context! { place, host => destination(uri), name => client.name })
+}
+
+/// Where an address leads, in words for people: its host, or the scheme of an application on the device.
+fn destination(uri: &str) -> String {
+    let host = portcullis_domain::client::host_of(uri).map(str::to_owned);
+    host.unwrap_or_else(|| format!("{}:", uri.split(':').next().unwrap_or_default()))
 }
 
 fn without_mark(query: &str) -> String {
@@ -186,11 +205,11 @@ fn shown_to(ctx: &Ctx, read: &Read, caller: &Caller, view: &AppView) -> String {
 }
 
 fn ask(ctx: &Ctx, read: &Read, caller: &Caller, view: &AppView, scope: &[String]) -> Result<Response, Problem> {
-    let host = portcullis_domain::client::host_of(&read.asked.redirect_uri);
+    let host = destination(&read.asked.redirect_uri);
     let account = &caller.view.account;
     let asks: Vec<_> = scope.iter().map(|name| context! { name, words => words(name) }).collect();
     let values = context! {
-        client => context! { name => view.client.name, uri => view.client.profile.client_uri, public => view.client.kind == ClientKind::Public },
+        client => about(&view.client),
         who => context! { email => account.email, name => account.name },
         asks, host, offline => scope.iter().any(|one| one == OFFLINE),
         request => marked(ctx, read), shown => shown_to(ctx, read, caller, view),
@@ -198,6 +217,14 @@ fn ask(ctx: &Ctx, read: &Read, caller: &Caller, view: &AppView, scope: &[String]
     let mut response = page(ctx, StatusCode::OK, "consent.html", values)?;
     let_forms_lead_on(response.headers_mut());
     Ok(response)
+}
+
+/// What is shown of a client that asks. Nothing of it is loaded; its links tell nobody where they were. Those of a stranger are not shown.
+pub(super) fn about(client: &Client) -> minijinja::Value {
+    let (profile, stranger) = (&client.profile, client.profile.is_stranger());
+    let link = |uri: &Option<String>| uri.clone().filter(|_| !stranger);
+    let (uri, policy, terms) = (link(&profile.client_uri), link(&profile.policy_uri), link(&profile.tos_uri));
+    context! { name => client.name, uri, policy, terms, stranger }
 }
 
 /// A scope in words; those of a client's own have none.
@@ -234,8 +261,12 @@ fn back(ctx: &Ctx, asked: &Asked, reply: Reply) -> Response {
 
 /// The answer in the address's query, with `iss` (RFC 9207 §2) and `state` as it came.
 fn redirect(ctx: &Ctx, uri: &str, state: Option<&str>, reply: Reply) -> Response {
+    go(&answer_place(ctx, uri, state, &reply), vec![])
+}
+
+fn answer_place(ctx: &Ctx, uri: &str, state: Option<&str>, reply: &Reply) -> String {
     let mut query = form_urlencoded::Serializer::new(String::new());
-    match &reply {
+    match reply {
         Reply::Code(code) => query.append_pair("code", code.expose()),
         Reply::Error(error, detail) => {
             query.append_pair("error", error.as_str()).append_pair("error_description", &described(detail))
@@ -246,5 +277,5 @@ fn redirect(ctx: &Ctx, uri: &str, state: Option<&str>, reply: Reply) -> Response
     }
     query.append_pair("iss", &ctx.shared.config().issuer);
     let join = if uri.contains('?') { '&' } else { '?' };
-    go(&format!("{uri}{join}{}", query.finish()), vec![])
+    format!("{uri}{join}{}", query.finish())
 }

@@ -2,7 +2,7 @@
 //!
 //! Nothing happens by an address alone, also not by one that carries the code: whoever follows such a link signs in, sees who
 //! asks and for what, and is told not to say yes to what they did not begin (RFC 8628 §5.4).
-use super::authorize::words;
+use super::authorize::{about, words};
 use super::words::encoded;
 use super::{devices, page};
 use crate::origin;
@@ -83,7 +83,7 @@ fn ask(ctx: &Ctx, caller: &Caller, asked: &DeviceQuestion) -> Result<Response, P
     let asks: Vec<_> = asked.scope.iter().map(|name| context! { name, words => words(name) }).collect();
     let (first, second) = asked.code.split_at(asked.code.len() / 2);
     let values = context! {
-        client => context! { name => client.name, uri => client.profile.client_uri },
+        client => about(client),
         who => context! { email => account.email, name => account.name },
         asks, offline => asked.scope.iter().any(|one| one == OFFLINE),
         code => asked.code, spelled => format!("{first}-{second}"), shown => shown_to(caller, asked),

@@ -140,7 +140,7 @@ pub(super) async fn sign_out(ctx: Ctx) -> Result<Response, Problem> {
             let frames = ctx.app().frames_of(&caller).await?;
             ctx.app().end_mine(&caller, caller.view.session.id, None).await?;
             if !frames.is_empty() {
-                return logout::told(&ctx, None, &frames, vec![cookies::clear(cookies::SESSION)]);
+                return logout::told(&ctx, None, true, &frames, vec![cookies::clear(cookies::SESSION)]);
             }
         }
         Err(AppError::Refused(Refused::SessionEnded { .. }) | AppError::Unauthenticated(_)) => {}

@@ -138,20 +138,23 @@ async fn finish(ctx: &Ctx, asked: &Asked, caller: &Caller) -> Result<Response, P
 /// On to the application, or the page that says that it is done; with frames the page first, and then on.
 fn signed_out(ctx: &Ctx, asked: &Asked, frames: Vec<String>, ended: bool) -> Result<Response, Problem> {
     let cleared = if ended { vec![cookies::clear(cookies::SESSION)] } else { vec![] };
+    // To a stranger's address only by a click, or whoever registers would have an open redirector here (RFC 9700 §4.11.2).
+    let clicks = asked.client.as_ref().is_some_and(|client| client.profile.is_stranger());
     match &asked.place {
-        Some(place) if frames.is_empty() => Ok(go(place, cleared)),
-        place => told(ctx, place.as_deref(), &frames, cleared),
+        Some(place) if frames.is_empty() && !clicks => Ok(go(place, cleared)),
+        place => told(ctx, place.as_deref(), !clicks, &frames, cleared),
     }
 }
 
-/// The page after a sign-out, with frames of those who are told by the browser.
+/// The page after a sign-out, with frames of those who are told by the browser. `by_itself`: it goes on to the place after a while.
 pub(super) fn told(
     ctx: &Ctx,
     place: Option<&str>,
+    by_itself: bool,
     frames: &[String],
     cookies: Vec<String>,
 ) -> Result<Response, Problem> {
-    let values = context! { place, frames, wait_s => WAIT_S };
+    let values = context! { place, frames, wait_s => by_itself.then_some(WAIT_S) };
     let mut response = page(ctx, StatusCode::OK, "signed_out.html", values)?;
     if !frames.is_empty() {
         allow_frames_from(response.headers_mut(), frames);

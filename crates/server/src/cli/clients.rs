@@ -132,4 +132,13 @@ pub struct ProfileArgs {
     /// Where its home page is.
     #[arg(long, value_name = "URI")]
     pub client_uri: Option<String>,
+    /// Where it says what it does with what it learns.
+    #[arg(long, value_name = "URI")]
+    pub policy_uri: Option<String>,
+    /// Where its terms are.
+    #[arg(long, value_name = "URI")]
+    pub tos_uri: Option<String>,
+    /// Who answers for it; may be given several times.
+    #[arg(long = "contact", value_name = "TEXT")]
+    pub contacts: Vec<String>,
 }

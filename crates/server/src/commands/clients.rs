@@ -84,6 +84,7 @@ fn members(args: &ProfileArgs) -> Result<Map<String, Value>, Failure> {
         ("grant_types", &grants),
         ("scopes", &args.scopes),
         ("resources", &args.resources),
+        ("contacts", &args.contacts),
     ];
     out.extend(lists.into_iter().filter(|(_, list)| !list.is_empty()).map(|(name, list)| (name.into(), json!(list))));
     let texts = [
@@ -96,6 +97,8 @@ fn members(args: &ProfileArgs) -> Result<Map<String, Value>, Failure> {
         ("backchannel_logout_uri", &args.backchannel_logout_uri),
         ("frontchannel_logout_uri", &args.frontchannel_logout_uri),
         ("client_uri", &args.client_uri),
+        ("policy_uri", &args.policy_uri),
+        ("tos_uri", &args.tos_uri),
     ];
     out.extend(texts.into_iter().filter_map(|(name, text)| Some((name.into(), text.clone()?.into()))));
     let switches = [

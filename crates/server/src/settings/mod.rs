@@ -20,6 +20,7 @@ use portcullis_app::{
     UpstreamSettings,
 };
 use portcullis_domain::Rules;
+use portcullis_domain::receivers::QueueLimits;
 use portcullis_domain::session_limit::{AtLimit, SessionLimit};
 use portcullis_wire::jws::Algorithm;
 use portcullis_wire::{Millis, SecretString, time};
@@ -416,6 +417,7 @@ impl Settings {
             keys: self.keys,
             outgoing: self.outgoing.clone().into(),
             outgoing_ca: self.outgoing_ca.clone(),
+            queues: QueueLimits::default(),
             upstreams: self.upstreams.clone(),
             policy: self.policy,
             clients: self.clients.clone(),

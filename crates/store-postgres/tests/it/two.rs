@@ -80,6 +80,8 @@ in_turn! {
     count_attempts() -> Result<AttemptCount, StoreError>;
     list_notices(limit: u32) -> Result<Vec<Notice>, StoreError>;
     load_message(id: MessageId) -> Result<Option<Message>, StoreError>;
+    expired_messages(limit: u32) -> Result<Vec<Message>, StoreError>;
+    read_queue(client: ClientId) -> Result<portcullis_domain::receivers::Queue, StoreError>;
     count_messages() -> Result<MessageCount, StoreError>;
     commit(changes: Changes) -> Result<Committed, CommitError>;
     /

@@ -7,6 +7,7 @@ use portcullis_domain::kernel::Door;
 use portcullis_domain::mass::{Filter, Job, JobStep, Standing};
 use portcullis_domain::model::{ClientKind, Grant, Session};
 use portcullis_domain::outbox::{Ending, Message, MessageKind, MessageState, Notice, NoticeStep, Told, UnderGrant};
+use portcullis_domain::receivers::Queue;
 use portcullis_wire::{ClientId, GrantId, JobId, MessageId, Rev, SessionId, Target, TokenId, Verb};
 
 fn notices(w: &World<'_>) -> Vec<Notice> {
@@ -252,12 +253,34 @@ pub(super) fn messages_are_due_listed_counted_and_pruned(backend: &dyn Backend) 
         let found = wait(w.store.due_messages(resting, limit)).unwrap();
         found.into_iter().map(|row| rows.iter().position(|other| *other == row).unwrap()).collect::<Vec<_>>()
     };
-    assert_eq!(due(&[], 100), [5, 4, 3, 2, 1, 0]);
-    assert_eq!(due(&[], 2), [5, 4]);
-    assert_eq!(due(&clients[..1], 100), [5, 3, 1]);
-    assert_eq!(due(&clients, 100), [5]);
-    w.set(START.minus(3));
+    // Of each client the one that waits the longest.
     assert_eq!(due(&[], 100), [5, 4, 3]);
+    assert_eq!(due(&[], 2), [5, 4]);
+    assert_eq!(due(&clients[..1], 100), [5, 3]);
+    assert_eq!(due(&clients[1..], 100), [5, 4]);
+    assert_eq!(due(&clients, 100), [5]);
+    let queue = |client| wait(w.store.read_queue(client)).unwrap();
+    assert_eq!(queue(clients[0]), Queue { waiting: 3, due_since: Some(START.minus(4)) });
+    assert_eq!(queue(clients[1]), Queue { waiting: 2, due_since: Some(START.minus(3)) });
+    assert_eq!(queue(ClientId::from_bits(3)), Queue::default());
+    w.set(START.minus(4));
+    assert_eq!(due(&[], 100), [5, 4]);
+    assert_eq!(queue(clients[1]), Queue { waiting: 2, due_since: None });
+    // Past their time are those that are due, too.
+    let expired = || wait(w.store.expired_messages(100)).unwrap();
+    w.set(rows[0].give_up_at.minus(1));
+    assert_eq!(expired(), []);
+    w.set(rows[0].give_up_at);
+    assert_eq!((expired().len(), wait(w.store.expired_messages(2)).unwrap().len()), (6, 2));
+    let later = message(&w, Some(clients[0]));
+    w.ok([Change::InsertMessage(Message { next_at: w.now().plus(1), give_up_at: w.now(), ..later.clone() })]);
+    assert_eq!(expired().len(), 6, "it is claimed, or tried again soon");
+    w.ok([Change::UpdateMessage(Message { state: MessageState::Done, settled_at: Some(START), ..later })]);
+    w.commit(Changes {
+        steps: vec![Change::PruneMessages { done: START.plus(1), dead: START, most: 10 }],
+        ..Changes::default()
+    })
+    .unwrap();
     w.set(START);
     let list = |filter: MessageFilter, cursor, limit| wait(w.store.list_messages(&filter, cursor, limit)).unwrap();
     let newest_first: Vec<Message> = rows.iter().rev().cloned().collect();

@@ -4,6 +4,7 @@ use super::apply::require;
 use crate::{CommitError, MessageCount, MessageFilter, Page};
 use portcullis_domain::changes::{Conflict, Revoke};
 use portcullis_domain::outbox::{Ending, Message, MessageState, Notice, NoticeStep, Told, Under, UnderGrant};
+use portcullis_domain::receivers::Queue;
 use portcullis_domain::{Cut, outbox};
 use portcullis_wire::{ClientId, MessageId, Rev, SessionId, Target, Time};
 use std::ops::Bound::{Excluded, Unbounded};
@@ -49,8 +50,25 @@ impl Memory {
         };
         let mut due: Vec<Message> = self.messages.rows().map(|(_, row)| row).filter(is_due).cloned().collect();
         due.sort_by_key(|row| (row.next_at, row.id));
+        let mut seen = std::collections::BTreeSet::new();
+        due.retain(|row| seen.insert(row.client));
         due.truncate(limit as usize);
         due
+    }
+
+    /// As [`Store::expired_messages`](crate::Store::expired_messages).
+    pub fn expired_messages(&self, limit: u32, now: Time) -> Vec<Message> {
+        let expired =
+            |row: &&Message| row.state == MessageState::Waiting && row.next_at <= now && row.give_up_at <= now;
+        self.messages.rows().map(|(_, row)| row).filter(expired).take(limit as usize).cloned().collect()
+    }
+
+    /// As [`Store::read_queue`](crate::Store::read_queue).
+    pub fn read_queue(&self, client: ClientId, now: Time) -> Queue {
+        let of_it = |row: &&Message| row.state == MessageState::Waiting && row.client == Some(client);
+        let waiting = || self.messages.rows().map(|(_, row)| row).filter(of_it);
+        let due_since = waiting().map(|row| row.next_at).min().filter(|at| *at <= now);
+        Queue { waiting: waiting().count() as u64, due_since }
     }
 
     /// As [`Store::load_message`](crate::Store::load_message).

@@ -8,6 +8,7 @@ use portcullis_domain::changes::{BoundRow, Changes, Committed};
 use portcullis_domain::mass::{Batch, Filter, Job};
 use portcullis_domain::model::{Account, Client, Consent, Instance, Key};
 use portcullis_domain::outbox::{Message, Notice, Told};
+use portcullis_domain::receivers::Queue;
 use portcullis_domain::retention::Retention;
 use portcullis_domain::upstream::{CameFrom, Link, LinkView};
 use portcullis_domain::view::{
@@ -214,6 +215,12 @@ impl Store for MemoryStore {
     }
     fn due_messages<'a>(&'a self, resting: &'a [ClientId], limit: u32) -> Fut<'a, Result<Vec<Message>, StoreError>> {
         self.read(|m, now| m.due_messages(resting, limit, now))
+    }
+    fn expired_messages(&self, limit: u32) -> Fut<'_, Result<Vec<Message>, StoreError>> {
+        self.read(|m, now| m.expired_messages(limit, now))
+    }
+    fn read_queue(&self, client: ClientId) -> Fut<'_, Result<Queue, StoreError>> {
+        self.read(|m, now| m.read_queue(client, now))
     }
     fn load_message(&self, id: MessageId) -> Fut<'_, Result<Option<Message>, StoreError>> {
         self.read(|m, _| m.load_message(id))

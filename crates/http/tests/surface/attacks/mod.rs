@@ -21,6 +21,8 @@
 //! | a client impersonating a resource owner (§4.15) | `flows::a_client_as_resource_owner` |
 //! | repeated parameters (RFC 6749 §3.1, §3.2) | `limits::repeated_parameters_at_every_endpoint` |
 //! | oversized everything | `limits::oversized_everything`, `bad_input::heads_have_a_limit` |
+//! | server-side request forgery | `oauth::ssrf`, `oauth::outbox::private_addresses_are_not_called` |
+//! | an account taken over by an unverified address | `oauth::upstream::an_unverified_address_opens_nothing` |
 mod flows;
 mod forms;
 mod limits;

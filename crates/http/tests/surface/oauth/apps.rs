@@ -101,3 +101,38 @@ async fn grants_of_one_client_are_limited() {
     let listed = server.client.get("/v1/me/apps").bearer(&phone.access).send().await.expect(200).json();
     assert_eq!(listed["apps"][0]["grants"], 2 * portcullis_domain::code::MAX_GRANTS);
 }
+
+#[tokio::test]
+async fn what_a_client_says_of_itself_is_linked_and_never_loaded() {
+    let server = TestServer::usual().await;
+    server.sign_up("ada@example.test").await;
+    let cookie = server.page_sign_in("ada@example.test").await;
+    let said = json!({
+        "client_uri": "https://home.example/", "policy_uri": "https://home.example/policy?a=1&b=%3Cscript%3E",
+        "tos_uri": "https://home.example/terms", "contacts": ["Ada <ada@home.example>"],
+    });
+    let app = server.application("confidential", said.clone()).await;
+    let asked = server.authorize(&app, &cookie, &[]).await.expect(200);
+    assert!(asked.header("content-security-policy").starts_with("default-src 'none'"));
+    let html = asked.text().replace("&#x2f;", "/").replace("&amp;", "&");
+    for link in [&said["client_uri"], &said["policy_uri"], &said["tos_uri"]] {
+        assert!(html.contains(&format!("<a href=\"{}\" rel=\"noreferrer\">", link.as_str().unwrap())), "{html}");
+    }
+    assert!(!html.contains("src=\"https") && !html.contains("ada@home.example"), "{html}");
+    let admin = server.admin().await;
+    let path = format!("/v1/admin/clients/{}", app.id);
+    let row = server.client.get(&*path).bearer(&admin.access).send().await.expect(200).json();
+    assert_eq!((&row["contacts"], &row["tos_uri"]), (&said["contacts"], &said["tos_uri"]));
+    for (field, bad) in [
+        ("policy_uri", json!("http://home.example/")),
+        ("tos_uri", json!("javascript:alert(1)")),
+        ("policy_uri", json!("https://home.example/\"onclick=\"x")),
+        ("contacts", json!(["a\u{0}b"])),
+        ("contacts", json!(vec!["a@home.example"; 17])),
+        ("contacts", json!([""])),
+    ] {
+        let call = server.client.patch(&*path).bearer(&admin.access).json(&json!({ field: bad }));
+        let told = call.send().await.expect_problem("invalid_value").json();
+        assert_eq!(told["field"], field, "{bad}");
+    }
+}

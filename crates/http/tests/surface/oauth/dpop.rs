@@ -260,6 +260,7 @@ async fn pages_of_other_origins_may_show_proofs() {
     assert_eq!(metadata["dpop_signing_alg_values_supported"], json!(["ES256", "RS256", "Ed25519", "EdDSA"]));
 }
 
+<<<<<<< HEAD
 #[tokio::test]
 async fn proofs_that_lead_nowhere_have_an_end() {
     let (server, app, cookie) = world("public", json!({})).await;
@@ -288,4 +289,111 @@ async fn proofs_that_lead_nowhere_have_an_end() {
     // A client that proves who it is goes on.
     let known = server.application("confidential", json!({})).await;
     call(&server, &known, "/oauth2/token", &wasted, &[&proof()]).await.expect(400);
+=======
+/// A proof for another endpoint of ours than the token endpoint.
+async fn proof_at(server: &TestServer, app: &Application, key: &Signer, path: &str) -> String {
+    let nonce = nonce(server, app, key).await;
+    key.proof("POST", &format!("{}{path}", server.issuer), now(server), Some(&nonce), None)
+}
+
+#[tokio::test]
+async fn a_bound_token_that_was_found_is_no_weapon() {
+    let (server, app, cookie) = world("public", json!({})).await;
+    let (key, other) = (Signer::es256(), Signer::es256());
+    let code = server.code(&app, &cookie, "openid read").await;
+    let tokens = exchange(&server, &app, &key, &redeeming(&code)).await.expect(200).json();
+    let address = format!("{}/oauth2/userinfo", server.issuer);
+    let lives = |token: Value| {
+        let (key, address, server) = (&key, &address, &server);
+        async move {
+            let token = token.as_str().unwrap();
+            let proof = key.proof("GET", address, now(server), None, Some(token));
+            userinfo(server, "DPoP", token, Some(&proof)).await.status == 200
+        }
+    };
+    for name in ["refresh_token", "access_token"] {
+        let shown = [("token", tokens[name].as_str().unwrap())];
+        // From a log, with nothing or a key of the finder's: refused, and nothing ends.
+        let found = call(&server, &app, "/oauth2/revoke", &shown, &[]).await.expect(400);
+        assert_eq!(found.json()["error"], "invalid_dpop_proof");
+        assert!(!found.header("dpop-nonce").is_empty());
+        let proof = proof_at(&server, &app, &other, "/oauth2/revoke").await;
+        let stolen = call(&server, &app, "/oauth2/revoke", &shown, &[&proof]).await.expect(400);
+        assert_eq!(stolen.json()["error"], "invalid_dpop_proof");
+    }
+    assert!(lives(tokens["access_token"].clone()).await);
+    let pairs = [("grant_type", "refresh_token"), ("refresh_token", tokens["refresh_token"].as_str().unwrap())];
+    let next = exchange(&server, &app, &key, &pairs).await.expect(200).json();
+    // By its holder it is given up.
+    let shown = [("token", next["refresh_token"].as_str().unwrap())];
+    let proof = proof_at(&server, &app, &key, "/oauth2/revoke").await;
+    call(&server, &app, "/oauth2/revoke", &shown, &[&proof]).await.expect(200);
+    assert!(!lives(next["access_token"].clone()).await);
+    // A client that proves who it is needs no key for that.
+    let known = server.application("confidential", json!({ "consent": "implied" })).await;
+    let code = server.code(&known, &cookie, "openid read").await;
+    let tokens = exchange(&server, &known, &key, &redeeming(&code)).await.expect(200).json();
+    let shown = [("token", tokens["refresh_token"].as_str().unwrap())];
+    call(&server, &known, "/oauth2/revoke", &shown, &[]).await.expect(200);
+    assert!(!lives(tokens["access_token"].clone()).await);
+}
+
+#[tokio::test]
+async fn a_device_code_is_redeemed_with_the_key_that_asked_for_it() {
+    const GRANT: &str = "urn:ietf:params:oauth:grant-type:device_code";
+    let more = json!({ "redirect_uris": [], "grant_types": [GRANT, "refresh_token"] });
+    let (server, app, cookie) = world("public", more).await;
+    let (key, other) = (Signer::es256(), Signer::es256());
+    let proof = proof_at(&server, &app, &key, "/oauth2/device").await;
+    let begun = call(&server, &app, "/oauth2/device", &[("scope", "openid read")], &[&proof]).await.expect(200);
+    assert!(!begun.header("dpop-nonce").is_empty());
+    let begun = begun.json();
+    let post = |path: &'static str, form: String| {
+        let call = server.client.post(path).header("origin", &server.issuer);
+        call.header("cookie", format!("__Host-portcullis_session={cookie}")).form(&form).send()
+    };
+    let page = post("/device", encode(&[("user_code", begun["user_code"].as_str().unwrap())])).await.expect(200).text();
+    let hidden = |name: &str| {
+        let value = page.split(&format!("name=\"{name}\" value=\"")).nth(1).unwrap();
+        value.split('"').next().unwrap().to_owned()
+    };
+    let (code, shown) = (hidden("user_code"), hidden("shown"));
+    let said = [("user_code", &*code), ("shown", &*shown), ("decision", "allow")];
+    post("/device/answer", encode(&said)).await.expect(200);
+    let pairs = [("grant_type", GRANT), ("device_code", begun["device_code"].as_str().unwrap())];
+    let leaked = server.token(&app, &pairs).await.expect(400).json();
+    assert_eq!(leaked["error"], "invalid_grant");
+    let stolen = exchange(&server, &app, &other, &pairs).await.expect(400).json();
+    assert_eq!(stolen["error"], "invalid_grant");
+    let tokens = exchange(&server, &app, &key, &pairs).await.expect(200).json();
+    assert_eq!(tokens["token_type"], "DPoP");
+}
+
+#[tokio::test]
+async fn a_bound_token_is_exchanged_by_the_service_that_it_was_shown_to() {
+    const GRANT: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
+    const ACCESS: &str = "urn:ietf:params:oauth:token-type:access_token";
+    const THERE: &str = "https://b.example/api";
+    let (server, app, cookie) = world("public", json!({})).await;
+    let key = Signer::es256();
+    let code = server.code(&app, &cookie, "openid read").await;
+    let tokens = exchange(&server, &app, &key, &redeeming(&code)).await.expect(200).json();
+    let more = json!({
+        "redirect_uris": [], "grant_types": [GRANT], "scopes": ["openid", "read"], "resources": [THERE],
+    });
+    let service = server.application("confidential", more).await;
+    let pairs = [
+        ("grant_type", GRANT),
+        ("subject_token", tokens["access_token"].as_str().unwrap()),
+        ("subject_token_type", ACCESS),
+        ("resource", THERE),
+    ];
+    let told = call(&server, &service, "/oauth2/token", &pairs, &[]).await.expect(200).json();
+    assert_eq!((told["token_type"].as_str(), told["scope"].as_str()), (Some("Bearer"), Some("openid read")));
+    // Bound to the service's own key, if it shows one; never to the old token's.
+    let own = Signer::es256();
+    let proof = proof_at(&server, &app, &own, "/oauth2/token").await;
+    let bound = call(&server, &service, "/oauth2/token", &pairs, &[&proof]).await.expect(200).json();
+    assert_eq!(bound["token_type"], "DPoP");
+>>>>>>> main
 }

@@ -486,3 +486,93 @@ async fn private_addresses_are_not_called() {
     assert!(refused["last_error"].as_str().unwrap().contains("127.0.0.1 is no public address"), "{refused}");
     assert_eq!(world.receiver.bodies().len(), 0);
 }
+
+/// One receiver that is down, and more messages for it than may wait: everybody else goes on hearing of what ends, and what waits is
+/// given up when its time is over, tried or not.
+#[tokio::test]
+async fn a_client_that_takes_nothing_holds_up_nobody() {
+    const PEOPLE: usize = 8;
+    let mut options = Options::default();
+    options.settings.queues = portcullis_domain::receivers::QueueLimits { each: 2, all: 1_000, held_up: 60_000 };
+    let mut world = World::new(options).await;
+    let quick = Receiver::start().await;
+    let healthy = world.server.application("confidential", registration(&quick)).await;
+    world.receiver.stop().await;
+    let mut people = vec![];
+    for _ in 0..PEOPLE {
+        let person = world.person().await;
+        world.server.granted(&healthy, &person.cookie, "openid").await;
+        people.push(person);
+    }
+    // One by one: twice as many as usual may wait.
+    for (n, person) in people.iter().take(6).enumerate() {
+        world.page(person, "/sign-out", "").await.expect(303);
+        quick.wait_for(n + 1).await;
+    }
+    let of = |state: &str| format!("?client_id={}&state={state}", world.app.id);
+    assert_eq!(world.messages(&of("waiting")).await.len(), 4);
+    let dead = world.messages(&of("dead")).await;
+    assert_eq!(dead.len(), 2);
+    assert!(dead.iter().all(|one| one["last_error"] == "too many were waiting for this client" && one["tries"] == 0));
+    // Of many at once: nobody waits longer than a minute for a client that takes nothing.
+    let everyone = json!({ "everyone": true, "reason": "a test", "except": world.admin.sid });
+    world.admin(http::Method::POST, "/v1/admin/revocations").json(&everyone).send().await.expect(200);
+    world.server.advance(61_000);
+    quick.wait_for(PEOPLE).await;
+    assert_eq!((world.messages(&of("waiting")).await.len(), world.messages(&of("dead")).await.len()), (4, 4));
+    // A day later nothing of it waits, although no more than a few can have been tried.
+    world.server.advance(25 * 3_600_000);
+    let (store, client) = (world.server.app.store(), world.app.id.parse().unwrap());
+    for _ in 0..3000 {
+        if store.read_queue(client).await.unwrap().waiting == 0 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("{:?}", store.read_queue(client).await.unwrap());
+}
+
+/// Receivers that answer just in time, each with a backlog: who is quick does not wait behind them.
+#[tokio::test]
+async fn slow_receivers_that_answer_hold_up_nobody() {
+    const SLOW: usize = 6;
+    let world = World::new(Options::default()).await;
+    let (mut slow, mut apps) = (vec![], vec![]);
+    for _ in 0..SLOW {
+        let receiver = Receiver::start().await;
+        receiver.slow(Duration::from_millis(4_000));
+        apps.push(world.server.application("confidential", registration(&receiver)).await);
+        slow.push(receiver);
+    }
+    let sign_in = |email: String| {
+        let (world, apps) = (&world, &apps);
+        async move {
+            let cookie = world.server.page_sign_in(&email).await;
+            for app in apps {
+                world.server.granted(app, &cookie, "openid").await;
+            }
+        }
+    };
+    let person = world.person().await;
+    for _ in 0..4 {
+        sign_in(person.email.clone()).await;
+    }
+    let everyone = json!({ "everyone": true, "reason": "a test", "except": world.admin.sid });
+    world.admin(http::Method::POST, "/v1/admin/revocations").json(&everyone).send().await.expect(200);
+    for receiver in &slow[..1] {
+        receiver.wait_for(1).await;
+    }
+    let before = world.receiver.wait_for(1).await.len();
+    // By now each of them is known to be slow; their backlogs are older than what comes.
+    tokio::time::sleep(Duration::from_secs(9)).await;
+    let told = async {
+        for n in 0..3 {
+            let late = world.person().await;
+            world.page(&late, "/sign-out", "").await.expect(303);
+            world.receiver.wait_for(before + n + 1).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), told).await.expect("who is quick does not wait");
+    let at_once: usize = slow.iter().map(Receiver::most_at_once).max().unwrap();
+    assert_eq!(at_once, 1, "one call to each that is slow");
+}

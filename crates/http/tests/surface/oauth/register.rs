@@ -2,11 +2,12 @@
 use super::machine::{refused, soon_refused};
 use http::Method;
 use portcullis_app::Registration;
-use portcullis_testkit::application::{Application, REDIRECT};
+use portcullis_testkit::application::{Application, REDIRECT, encode, request};
 use portcullis_testkit::{Answer, Options, TestServer};
 use portcullis_wire::{Code, Digest};
 use serde_json::{Value, json};
 
+const DEVICE: &str = "urn:ietf:params:oauth:grant-type:device_code";
 const TOKEN: &str = "an-initial-access-token-that-is-long-enough";
 
 async fn server(registration: Registration) -> TestServer {
@@ -52,7 +53,7 @@ async fn a_client_registers_signs_people_in_and_is_deleted() {
         &server,
         json!({
             "client_name": "A stranger", "redirect_uris": [REDIRECT], "grant_types": ["authorization_code", "refresh_token"],
-            "scope": "openid offline_access", "contacts": ["a@example.org"], "consent": "implied", "application_type": "web",
+            "scope": "openid offline_access", "contacts": ["a@example.org"], "logo_uri": "https://a.example/l.png", "consent": "implied", "application_type": "web",
         }),
     )
     .await
@@ -65,7 +66,8 @@ async fn a_client_registers_signs_people_in_and_is_deleted() {
     );
     assert_eq!((&made["client_secret_expires_at"], &made["response_types"]), (&json!(0), &json!(["code"])));
     assert!(made["client_id_issued_at"].is_i64());
-    for left_out in ["contacts", "consent", "registration", "deleted", "resources"] {
+    assert_eq!(made["contacts"], json!(["a@example.org"]));
+    for left_out in ["logo_uri", "consent", "registration", "deleted", "resources"] {
         assert_eq!(made.get(left_out), None, "{left_out}");
     }
     let (path, token) = managed(&server, &made);
@@ -164,6 +166,8 @@ async fn what_may_not_be_registered() {
         (json!({ "redirect_uris": ["https://a.example/#f"] }), "invalid_redirect_uri"),
         (json!({ "redirect_uris": [REDIRECT], "grant_types": ["client_credentials"] }), "invalid_client_metadata"),
         (json!({ "redirect_uris": [REDIRECT], "grant_types": ["password"] }), "invalid_client_metadata"),
+        (json!({ "grant_types": [DEVICE], "token_endpoint_auth_method": "none" }), "invalid_client_metadata"),
+        (json!({ "redirect_uris": [REDIRECT], "client_name": "Bank\u{202e}knaB" }), "invalid_client_metadata"),
         (json!({ "redirect_uris": [REDIRECT], "scope": "openid admin" }), "invalid_client_metadata"),
         (json!({ "redirect_uris": [REDIRECT], "scope": "read" }), "invalid_client_metadata"),
         (json!({ "redirect_uris": [REDIRECT], "jwks_uri": "http://10.0.0.1/" }), "invalid_client_metadata"),
@@ -193,4 +197,82 @@ async fn by_token_only_who_has_it_and_never_without_end() {
     assert_eq!((told.json()["error"].as_str(), told.header("retry-after").is_empty()), (Some("slow_down"), false));
     let (path, token) = managed(&server, &made);
     server.client.get(&*path).bearer(&token).send().await.expect(200);
+}
+
+/// In `open` mode anybody may be behind a client: its users are told, until an administrator has looked at it.
+#[tokio::test]
+async fn a_stranger_is_marked_and_sends_no_browser_on_without_a_click() {
+    let server = server(Registration::Open).await;
+    server.sign_up("ada@example.test").await;
+    let cookie = server.page_sign_in("ada@example.test").await;
+    let body = json!({
+        "client_name": "Portcullis Security Check", "redirect_uris": [REDIRECT], "scope": "openid",
+        "post_logout_redirect_uris": [REDIRECT], "client_uri": "https://evil.example/",
+    });
+    let made = register(&server, body).await.expect(201).json();
+    let app = Application { id: text(&made["client_id"]), secret: text(&made["client_secret"]) };
+    let question = || async { server.authorize(&app, &cookie, &[("scope", "openid")]).await.expect(200).text() };
+    let marked = question().await;
+    assert!(marked.contains("id=\"stranger\"") && !marked.contains("evil.example"), "{marked}");
+    // Errors and logouts, with nobody's click so far: a page that names where it goes.
+    let wrong = request(&app, &[("response_type", "x")]);
+    let silent = request(&app, &[("prompt", "none")]);
+    let out = encode(&[("client_id", &app.id), ("post_logout_redirect_uri", REDIRECT)]);
+    let places =
+        [format!("/oauth2/authorize?{wrong}"), format!("/oauth2/authorize?{silent}"), format!("/oauth2/logout?{out}")];
+    for place in &places {
+        let page = server.client.get(&**place).send().await.expect(200);
+        let html = page.text();
+        assert!(page.header("location").is_empty() && !html.contains("http-equiv"), "{place}: {html}");
+        assert!(html.contains("id=\"continue\""), "{place}: {html}");
+    }
+    let page = server.client.get(&*places[0]).send().await.expect(200).text();
+    assert!(page.contains("Go on to 127.0.0.1?") && page.contains("error=unsupported_response_type"), "{page}");
+    // Who looked at it, may say so.
+    let admin = server.admin().await;
+    let call = server.client.patch(format!("/v1/admin/clients/{}", app.id)).bearer(&admin.access);
+    let row = call.json(&json!({ "vouched": true })).send().await.expect(200).json();
+    assert_eq!((&row["vouched"], &row["self_registered"]), (&json!(true), &json!(true)));
+    let unmarked = question().await;
+    assert!(!unmarked.contains("id=\"stranger\"") && unmarked.contains("evil.example"), "{unmarked}");
+    for place in &places {
+        server.client.get(&**place).send().await.expect(303);
+    }
+}
+
+#[tokio::test]
+async fn a_stranger_learns_nothing_of_others_tokens() {
+    let server = server(Registration::Open).await;
+    server.sign_up("ada@example.test").await;
+    let cookie = server.page_sign_in("ada@example.test").await;
+    let body = json!({ "redirect_uris": [REDIRECT], "scope": "openid", "id_token_signed_response_alg": "ES256" });
+    let made = register(&server, body).await.expect(201).json();
+    let stranger = Application { id: text(&made["client_id"]), secret: text(&made["client_secret"]) };
+    let known = server.application("confidential", json!({})).await;
+    let (theirs, own) =
+        (server.granted(&known, &cookie, "openid").await, server.granted(&stranger, &cookie, "openid").await);
+    let ask = |by: &Application, token: &Value| {
+        let call = server.client.post("/oauth2/introspect").basic((&by.id, &by.secret));
+        call.form(&encode(&[("token", token["access_token"].as_str().unwrap())])).send()
+    };
+    assert_eq!(ask(&stranger, &theirs).await.expect(200).json(), json!({ "active": false }));
+    assert_eq!(ask(&stranger, &own).await.expect(200).json()["active"], true);
+    assert_eq!(ask(&known, &own).await.expect(200).json()["active"], true);
+}
+
+/// Of keys only what means something is kept: nobody stores other things here.
+#[tokio::test]
+async fn only_known_members_of_keys_are_kept() {
+    let server = server(Registration::Open).await;
+    let mut key = portcullis_testkit::Signer::es256().jwk();
+    key["x5c"] = json!(["A".repeat(10_000)]);
+    let body = json!({
+        "redirect_uris": [REDIRECT], "token_endpoint_auth_method": "private_key_jwt", "jwks": { "keys": [key], "note": "x" },
+    });
+    let made = register(&server, body).await.expect(201).json();
+    let kept = &made["jwks"];
+    assert!(
+        kept["keys"][0]["x"].is_string() && kept["keys"][0].get("x5c").is_none() && kept.get("note").is_none(),
+        "{kept}"
+    );
 }

@@ -1,6 +1,6 @@
 //! `/oauth2/introspect` and `/.well-known`.
 use portcullis_testkit::TestServer;
-use serde_json::json;
+use serde_json::{Value, json};
 
 #[tokio::test]
 async fn metadata_says_only_what_is_true() {
@@ -64,4 +64,37 @@ async fn introspection_tells_the_living_from_everything_else() {
     assert_eq!(stranger.json()["error"], "invalid_client");
     assert!(stranger.header("www-authenticate").starts_with("Basic"));
     server.client.post("/oauth2/introspect").form("token=a").send().await.expect(401);
+}
+
+/// What an administrator takes from a client is in no token from then on, whatever was granted before.
+#[tokio::test]
+async fn a_scope_that_a_client_lost_is_in_no_token_any_more() {
+    const THERE: &str = "https://b.example/api";
+    let server = TestServer::usual().await;
+    server.sign_up("ada@example.test").await;
+    let cookie = server.page_sign_in("ada@example.test").await;
+    let app = server.application("confidential", json!({ "consent": "implied", "resources": [THERE] })).await;
+    let place = server.authorize(&app, &cookie, &[("scope", "openid read"), ("resource", THERE)]).await.expect(303);
+    let code = portcullis_testkit::application::parameter(place.header("location"), "code").unwrap();
+    let tokens = server.redeem(&app, &code).await.expect(200).json();
+    assert_eq!(tokens["scope"], "openid read");
+    let waiting = server.code(&app, &cookie, "openid read").await;
+    let admin = server.admin().await;
+    let path = format!("/v1/admin/clients/{}", app.id);
+    let patch = |body: Value| server.client.patch(&*path).bearer(&admin.access).json(&body).send();
+    patch(json!({ "scopes": ["openid"] })).await.expect(200);
+    let refresh = |tokens: &Value| tokens["refresh_token"].as_str().unwrap().to_owned();
+    let less = server.refresh_for(&app, &refresh(&tokens)).await.expect(200).json();
+    assert_eq!((less["scope"].as_str(), less["id_token"].is_string()), (Some("openid"), true));
+    assert_eq!(server.redeem(&app, &waiting).await.expect(200).json()["scope"], "openid", "a code that waited, too");
+    patch(json!({ "scopes": ["other"] })).await.expect(200);
+    let none = server.refresh_for(&app, &refresh(&less)).await.expect(400).json();
+    assert_eq!(none["error"], "invalid_scope");
+    // Given back, it is there again: the grant was never less. What was refused has not used the token up for good.
+    patch(json!({ "scopes": ["openid", "read"] })).await.expect(200);
+    let back = server.refresh_for(&app, &refresh(&less)).await.expect(200).json();
+    assert_eq!(back["scope"], "openid read");
+    patch(json!({ "resources": [] })).await.expect(200);
+    let none = server.refresh_for(&app, &refresh(&back)).await.expect(400).json();
+    assert_eq!(none["error"], "invalid_target");
 }
