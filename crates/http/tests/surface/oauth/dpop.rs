@@ -260,7 +260,6 @@ async fn pages_of_other_origins_may_show_proofs() {
     assert_eq!(metadata["dpop_signing_alg_values_supported"], json!(["ES256", "RS256", "Ed25519", "EdDSA"]));
 }
 
-<<<<<<< HEAD
 #[tokio::test]
 async fn proofs_that_lead_nowhere_have_an_end() {
     let (server, app, cookie) = world("public", json!({})).await;
@@ -289,7 +288,8 @@ async fn proofs_that_lead_nowhere_have_an_end() {
     // A client that proves who it is goes on.
     let known = server.application("confidential", json!({})).await;
     call(&server, &known, "/oauth2/token", &wasted, &[&proof()]).await.expect(400);
-=======
+}
+
 /// A proof for another endpoint of ours than the token endpoint.
 async fn proof_at(server: &TestServer, app: &Application, key: &Signer, path: &str) -> String {
     let nonce = nonce(server, app, key).await;
@@ -395,5 +395,4 @@ async fn a_bound_token_is_exchanged_by_the_service_that_it_was_shown_to() {
     let proof = proof_at(&server, &app, &own, "/oauth2/token").await;
     let bound = call(&server, &service, "/oauth2/token", &pairs, &[&proof]).await.expect(200).json();
     assert_eq!(bound["token_type"], "DPoP");
->>>>>>> main
 }
