@@ -280,7 +280,7 @@ async fn application(way: Way, server: &TestServer) -> (Application, Option<(Str
     }
     let body = json!({
         "client_name": "An app", "redirect_uris": [REDIRECT], "grant_types": grant_types,
-        "scope": "openid offline_access read",
+        "scope": "openid offline_access read", "id_token_signed_response_alg": "ES256",
     });
     let made = server.client.post("/oauth2/register").bearer(INITIAL).json(&body).send().await.expect(201).json();
     let app = Application { id: text(&made["client_id"]), secret: text(&made["client_secret"]) };
