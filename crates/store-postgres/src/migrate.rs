@@ -23,9 +23,9 @@ pub(crate) const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0010_outbox.sql"),
     include_str!("migrations/0011_owners.sql"),
     include_str!("migrations/0012_upstream.sql"),
-    include_str!("migrations/0016_amr.sql"),
-    include_str!("migrations/0019_queues.sql"),
-    include_str!("migrations/0014_sessions.sql"),
+    include_str!("migrations/0013_amr.sql"),
+    include_str!("migrations/0014_queues.sql"),
+    include_str!("migrations/0015_sessions.sql"),
 ];
 
 /// What stands in the way of a migration.

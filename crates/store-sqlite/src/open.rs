@@ -29,9 +29,9 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0007_outbox.sql"),
     include_str!("migrations/0008_owners.sql"),
     include_str!("migrations/0009_upstream.sql"),
-    include_str!("migrations/0013_amr.sql"),
-    include_str!("migrations/0016_queues.sql"),
-    include_str!("migrations/0011_sessions.sql"),
+    include_str!("migrations/0010_amr.sql"),
+    include_str!("migrations/0011_queues.sql"),
+    include_str!("migrations/0012_sessions.sql"),
 ];
 /// `application_id` of our files: "Port".
 const APPLICATION: i32 = 0x506f_7274;
