@@ -315,10 +315,11 @@ impl Committer {
             let made = timeout(CONNECT, making).await.map_err(|_| silent())?;
             self.making = None;
             match made.map_err(|error| Fault::Row(error.to_string()))? {
-                Ok(mut db) if before => match timeout(CONNECT, db.ping()).await {
-                    Ok(Ok(())) => return Ok(db),
-                    _ => {}
-                },
+                Ok(mut db) if before => {
+                    if let Ok(Ok(())) = timeout(CONNECT, db.ping()).await {
+                        return Ok(db);
+                    }
+                }
                 Err(_) if before => {}
                 made => return made,
             }
