@@ -38,6 +38,7 @@ pub mod logout;
 pub mod mass;
 pub mod model;
 pub mod outbox;
+pub mod page_cookie;
 pub mod pushed;
 pub mod receivers;
 pub mod refound;
