@@ -86,8 +86,8 @@ async fn a_client_that_comes_back_after_its_session_was_forgotten() {
         let refused = who.refresh(&app, &refresh).await.unwrap_err();
         let invalid = matches!(&refused, AppError::Refused(Refused::OAuth { error: OAuthError::InvalidGrant, .. }));
         assert!(invalid, "{refused:?}");
-        app.revoke_token(who.client.id, &refresh, None).await.unwrap();
-        app.revoke_token(who.client.id, &tokens.access_token, None).await.unwrap();
+        app.revoke_token(&who.itself(), None, &refresh, None).await.unwrap();
+        app.revoke_token(&who.itself(), None, &tokens.access_token, None).await.unwrap();
     }
     assert!(app.introspect(tokens.access_token.expose()).await.unwrap().is_none());
     assert!(app.introspect(refresh.expose()).await.unwrap().is_none());
@@ -111,7 +111,7 @@ async fn grants_that_ended_do_not_pile_up_under_a_session_that_goes_on() {
             let refresh = tokens.refresh_token.unwrap();
             // Given up by the application itself, all but the last one of each day.
             if let Some(before) = last.replace(refresh) {
-                app.revoke_token(theirs.client.id, &before, None).await.unwrap();
+                app.revoke_token(&theirs.itself(), None, &before, None).await.unwrap();
             }
         }
         a_day_passes(&app, &clock).await;
