@@ -11,6 +11,7 @@ pub mod admin;
 pub mod api_keys;
 pub mod callers;
 pub mod error;
+pub mod few;
 pub mod guessing;
 pub mod high_water;
 pub mod hub;

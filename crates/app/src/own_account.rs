@@ -41,11 +41,13 @@ impl App {
         if let Status::Deleted { rev, .. } | Status::Deleting { rev, .. } = caller.view.account.status {
             return Ok(Revoked { rev, ended: Some(0), at: self.now() });
         }
-        let (max_age, grace) = (self.settings().policy.step_up_max_age, self.settings().policy.deletion_grace);
+        let grace = self.settings().policy.deletion_grace;
         let proven = match password {
             Some(password) => Some(self.prove(caller, password).await?),
-            None if self.now().since(caller.view.session.auth_time) <= max_age => None,
-            None => return Err(Refused::StepUpRequired { max_age_s: max_age.div_euclid(1000) }.into()),
+            None => {
+                self.recently_proven(caller)?;
+                None
+            }
         };
         let by = By { actor: caller.actor(), role: None, ip: caller.ip, reason: None };
         let load = || self.own_view(caller);
@@ -67,8 +69,24 @@ impl App {
     }
 
     /// Gives the caller another password, by the one that they have, and ends all their sessions but the one that calls.
-    /// Repeated: the old rev.
+    /// Repeated: the old rev. `end_links`: then nobody of another provider signs in any more, either; when that fails the password is
+    /// another one already, and the repeated call goes on.
     pub async fn change_my_password(
+        &self,
+        caller: &Caller,
+        current: SecretString,
+        new: SecretString,
+        end_links: bool,
+        repeat: Option<&RepeatKey>,
+    ) -> Result<Revoked, AppError> {
+        let revoked = self.change_password(caller, current, new, repeat).await?;
+        if end_links {
+            self.remove_links(caller).await?;
+        }
+        Ok(revoked)
+    }
+
+    async fn change_password(
         &self,
         caller: &Caller,
         current: SecretString,

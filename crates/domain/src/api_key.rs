@@ -16,7 +16,7 @@ use crate::issue::issue;
 use crate::model::{Grant, Session, SessionKind};
 use crate::refresh::is_dead;
 use crate::view::{RefreshView, SessionView};
-use crate::{Chance, Decision, Refused, Rules, account};
+use crate::{Chance, Decision, Refused, Rules, account, upstream};
 use alloc::{format, string::String, vec, vec::Vec};
 use core::net::IpAddr;
 use portcullis_wire::{
@@ -164,7 +164,7 @@ fn check(
     if ends <= now || ends > longest {
         return Err(bad("expires_at", format!("must lie ahead, by {} days at most", MAX_LIFE / 86_400_000)));
     }
-    if now.since(caller.session.auth_time) > max_age {
+    if now.since(upstream::proven_at(&caller.account, &caller.session)) > max_age {
         return Err(Refused::StepUpRequired { max_age_s: max_age.div_euclid(1000) });
     }
     if live.iter().filter(|view| view.session.kind == SessionKind::ApiKey).count() >= MAX_KEYS {

@@ -22,7 +22,8 @@ pub struct IdClaims {
     pub exp: i64,
     /// When it was made.
     pub iat: i64,
-    /// When the user proved who they are.
+    /// When the user proved who they are; 0, and not said, when that is not known.
+    #[serde(default, skip_serializing_if = "portcullis_wire::claims::is_zero")]
     pub auth_time: i64,
     /// The request's `nonce`, as it came.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -132,6 +132,9 @@ impl SessionKind {
     }
 }
 
+/// `auth_time` of a session whose user came from elsewhere, and nobody said when they proved who they are.
+pub const UNPROVEN: Time = Time::ZERO;
+
 /// One sign-in on one device or browser.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Session {
@@ -151,7 +154,7 @@ pub struct Session {
     pub ip: Option<IpAddr>,
     /// When it was made.
     pub created_at: Time,
-    /// When its user proved who they are.
+    /// When its user proved who they are, or [`UNPROVEN`].
     pub auth_time: Time,
     /// By which methods.
     pub amr: Amr,

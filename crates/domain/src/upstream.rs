@@ -12,19 +12,22 @@ use crate::amr::Amr;
 use crate::changes::{Change, Changes, Expect};
 use crate::event::{Actor, EventKind, NewEvent};
 use crate::family::MacKey;
-use crate::model::{Account, Status};
+use crate::model::{Account, Session, SessionKind, Status, UNPROVEN};
 use crate::sign_in::{Issued, SignIn, entitled, started};
-use crate::view::{AccountView, SessionView, Stamp};
+use crate::ticket::{self, TicketKind};
+use crate::view::{AccountView, Stamp};
 use crate::{Chance, Cut, Decision, Refused, Rules};
-use alloc::{format, string::String, vec};
+use alloc::{format, string::String, vec, vec::Vec};
 use core::net::IpAddr;
-use portcullis_wire::{AccountId, Epoch, EventId, LinkId, Millis, Rev, SessionId, Time};
+use portcullis_wire::{AccountId, Digest, Epoch, EventId, LinkId, Millis, Rev, SessionId, Time};
 use serde::{Deserialize, Serialize};
 
 /// The most links of an account.
 pub const MAX_LINKS: usize = 16;
 /// The longest issuer, in bytes.
 pub const MAX_ISSUER: usize = 512;
+/// When a link that is being removed was signed out: later than any sign-in may begin, so nobody comes by it any more.
+pub const CLOSED: Time = Time(253_402_300_799_999);
 /// The longest subject (OpenID Connect Core §2), and session at the provider, in bytes.
 pub const MAX_SUBJECT: usize = 255;
 /// For how long somebody may be away at the provider, in milliseconds.
@@ -49,8 +52,15 @@ pub struct Link {
     pub created_at: Time,
     /// When somebody last signed in by it.
     pub used_at: Time,
-    /// When the provider last said that this person signed out.
+    /// When the provider last said that this person signed out; [`CLOSED`] when it is being removed.
     pub out_at: Option<Time>,
+}
+
+impl Link {
+    /// Whether it is being removed: it opens nothing any more, and goes when what came by it has ended.
+    pub fn is_closed(&self) -> bool {
+        self.out_at == Some(CLOSED)
+    }
 }
 
 /// From where a session came.
@@ -134,6 +144,25 @@ pub struct Begun {
     pub at: Time,
 }
 
+impl Begun {
+    /// When somebody proved at the provider who they are, of whom it says `told`. `fresh`: it was asked to have them prove it anew, and
+    /// its word that they did was accepted within the skew of clocks; by our clock, which what comes of it is compared by, that was
+    /// not before this sign-in began.
+    pub fn proven(self, told: Option<Time>, fresh: bool) -> Option<Time> {
+        told.map(|at| if fresh { at.max(self.at) } else { at })
+    }
+}
+
+/// When whoever uses this session proved who they are, for what only they may do to their own account (`step_up_max_age`).
+///
+/// Of a session that came from a provider which does not say ([`UNPROVEN`]) that is not known: it may have sent the browser back without
+/// a word to its user. Then the account's password proves it, and counts. An account without one has no better proof than such a
+/// sign-in, and could never be deleted or linked by its owner if that did not count.
+pub fn proven_at(account: &Account, session: &Session) -> Time {
+    let nothing_better = session.kind == SessionKind::Browser && account.password_hash.is_none();
+    if session.auth_time == UNPROVEN && nothing_better { session.created_at } else { session.auth_time }
+}
+
 fn conflict<T>(detail: &str) -> Decision<T> {
     Decision::refuse(Refused::Conflict { detail: detail.into() })
 }
@@ -162,8 +191,8 @@ pub fn sign_in(
         Ok(issued) => issued,
         Err(refused) => return Decision::refuse(refused),
     };
-    // Never younger than what the provider saw: a silent sign-in there proves nothing anew.
-    let auth_time = from.auth_time.map_or(stamp.now, |at| at.min(stamp.now));
+    // Never younger than what the provider saw: a silent sign-in there proves nothing anew. What it does not say, nobody knows.
+    let auth_time = from.auth_time.map_or(UNPROVEN, |at| at.clamp(UNPROVEN, stamp.now));
     issued.session.auth_time = auth_time;
     issued.claims.auth_time = auth_time.secs();
     issued.session.amr.clone_from(&from.amr);
@@ -186,7 +215,8 @@ pub fn sign_in(
     Decision { outcome: Ok(issued), changes }
 }
 
-/// Whoever uses `session` proves by a link of its account who they are once more: the same session goes on.
+/// Whoever uses `session` proves by a link of its account who they are once more: the same session goes on. Only with a provider that
+/// says when its user did.
 pub fn prove_again(
     stamp: &Stamp,
     link: &Link,
@@ -196,6 +226,12 @@ pub fn prove_again(
     ip: Option<IpAddr>,
     chance: &mut dyn Chance,
 ) -> Decision<()> {
+    let Some(at) = from.auth_time.map(|at| at.clamp(UNPROVEN, stamp.now)) else {
+        return conflict("this provider does not say when its user proved who they are");
+    };
+    if link.out_at.is_some_and(|out| out >= begun.at) {
+        return conflict("access was taken away while this sign-in was under way; sign in again");
+    }
     let account = link.account;
     let event = NewEvent::new(
         EventId::from_bits(chance.bits()),
@@ -206,7 +242,6 @@ pub fn prove_again(
     .session(session)
     .ip(ip)
     .reason(format!("by {}", from.upstream));
-    let at = from.auth_time.map_or(stamp.now, |at| at.min(stamp.now));
     let changes = Changes {
         expects: vec![Expect::Alive { session, role: None }],
         steps: vec![
@@ -247,17 +282,19 @@ pub fn new_account(stamp: &Stamp, from: &Identity, ip: Option<IpAddr>, chance: &
     Decision { outcome: Ok(id), changes: Changes { expects, steps, events, ..Changes::default() } }
 }
 
-/// Adds a link to the account of a session. Nothing happens when it is there already.
+/// Adds a link to the account of `view`, whose session `session` is. Nothing happens when it is there already.
 pub fn add(
-    view: &SessionView,
+    view: &AccountView,
+    session: SessionId,
     there: Option<&Link>,
     links: &[Link],
     from: &Identity,
     ip: Option<IpAddr>,
     chance: &mut dyn Chance,
 ) -> Decision<()> {
-    let (account, session) = (view.account.id, view.session.id);
+    let Account { id: account, version, name, roles, .. } = view.account.clone();
     match there {
+        Some(link) if link.is_closed() => return conflict("this is being removed; remove it once more, then link it"),
         Some(link) if link.account == account => return Decision::answer(()),
         Some(_) => return conflict("this is another account's already; remove it there first"),
         None if links.len() >= MAX_LINKS => return conflict("this account has as many links as it may have"),
@@ -270,16 +307,23 @@ pub fn add(
         .ip(ip)
         .reason(format!("by {}", from.upstream));
     let changes = Changes {
-        expects: vec![Expect::Alive { session, role: None }],
-        steps: vec![Change::InsertLink(from.link(account, view.stamp.now, chance))],
+        expects: vec![Expect::Alive { session, role: None }, Expect::AccountVersion { account, version }],
+        steps: vec![Change::InsertLink(from.link(account, view.stamp.now, chance)), counted(account, name, roles)],
         events: vec![event],
         ..Changes::default()
     };
     Decision { outcome: Ok(()), changes }
 }
 
-/// Removes a link. The last one of an account that has no password stays: nobody could sign in any more.
-pub fn remove(
+/// The account's row is what the number of its links is counted under: written as it is, its version is raised.
+fn counted(account: AccountId, name: Option<String>, roles: Vec<String>) -> Change {
+    Change::SetProfile { account, name, roles }
+}
+
+/// Begins the removal of a link: from now on nobody comes in by it. Once what had come by it has ended, the row goes
+/// ([`Change::RemoveLink`]); until then it can be removed again, which goes on where it stopped. The last one of an account that
+/// has no password stays: nobody could sign in any more.
+pub fn close(
     view: &AccountView,
     session: SessionId,
     links: &[Link],
@@ -288,7 +332,11 @@ pub fn remove(
     chance: &mut dyn Chance,
 ) -> Decision<Link> {
     let Some(row) = links.iter().find(|row| row.id == link) else { return Decision::refuse(Refused::NotFound) };
-    if view.account.password_hash.is_none() && links.len() == 1 {
+    if row.is_closed() {
+        return Decision::answer(row.clone());
+    }
+    let others = links.iter().filter(|other| other.id != link && !other.is_closed()).count();
+    if view.account.password_hash.is_none() && others == 0 {
         return conflict("this is the only way to sign in to this account; give it a password or another link first");
     }
     let Account { id: account, version, name, roles, .. } = view.account.clone();
@@ -300,12 +348,35 @@ pub fn remove(
             .reason(row.upstream.clone());
     let changes = Changes {
         expects: vec![Expect::Alive { session, role: None }, Expect::AccountVersion { account, version }],
-        // The account's row is what the number of ways in is counted under: written as it is, its version is raised.
-        steps: vec![Change::RemoveLink { account, link }, Change::SetProfile { account, name, roles }],
+        steps: vec![
+            Change::SignOutLink { issuer: row.issuer.clone(), subject: row.subject.clone(), at: CLOSED },
+            counted(account, name, roles),
+        ],
         events: vec![event],
         ..Changes::default()
     };
     Decision { outcome: Ok(row.clone()), changes }
+}
+
+/// That somebody signed out at a provider, as it is kept for as long as a sign-in that began before may come back: of a person
+/// without a link, and of a session there from which none has come yet, no row knows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SignedOut {
+    /// When we were told.
+    pub at: i64,
+}
+
+impl SignedOut {
+    /// The ids of the tickets that may say it of this person, and of this session there.
+    pub fn ids(issuer: &str, subject: Option<&str>, sid: Option<&str>) -> Vec<Digest> {
+        let named = [("sub", subject), ("sid", sid)];
+        let id = |(what, name)| ticket::id(TicketKind::Upstream, &format!("out:{what}\n{issuer}\n{name}"));
+        named.into_iter().filter_map(|(what, name)| Some((what, name?))).map(id).collect()
+    }
+    /// Whether what began then must not come through.
+    pub fn stops(&self, begun: Begun) -> bool {
+        self.at >= begun.at.0
+    }
 }
 
 /// What a sign-in under way keeps in its ticket. No secret: those are derived from what the browser holds.

@@ -30,7 +30,6 @@ pub mod traffic;
 
 mod admin;
 mod api;
-mod few;
 mod front;
 mod oauth;
 mod openapi;

@@ -111,7 +111,7 @@ pub(crate) fn preflight(shared: &Shared, method: &Method, path: &str, headers: &
     }
     let mut response = StatusCode::NO_CONTENT.into_response();
     let map = response.headers_mut();
-    map.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST, PATCH, DELETE"));
+    map.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST, PUT, PATCH, DELETE"));
     let allowed = HeaderValue::from_static("Authorization, Content-Type, DPoP, Idempotency-Key");
     map.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, allowed);
     map.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));

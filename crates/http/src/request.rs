@@ -3,7 +3,6 @@
 //! Under `/v1` nothing is guessed and nothing ignored: an unknown or repeated parameter, an unknown or repeated member, a wrong
 //! type or another content type is an error that says what and where. Bodies are bounded in size and in time.
 use crate::HttpConfig;
-use crate::few::Few;
 use crate::problem::Problem;
 use crate::traffic::RouteCounts;
 use axum::extract::{FromRequest, FromRequestParts, Path, Request};
@@ -11,6 +10,7 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, Method, Uri, header};
 use http_body_util::{BodyExt as _, Limited};
+use portcullis_app::few::Few;
 use portcullis_app::{Admin, App, Caller, RepeatKey};
 use portcullis_domain::client_hints::{self, Hints};
 use portcullis_wire::{Code, Digest, SecretString, b64, json};

@@ -88,6 +88,11 @@ impl Browser {
     }
 
     fn command(&mut self, method: &str, parameters: Value) -> Value {
+        self.tried(method, parameters).unwrap_or_else(|error| panic!("{method}: {error}"))
+    }
+
+    /// As [`Browser::command`]; `Err`: what the browser says is wrong.
+    fn tried(&mut self, method: &str, parameters: Value) -> Result<Value, Value> {
         self.last += 1;
         let mut message = json!({ "id": self.last, "method": method, "params": parameters });
         if !self.session.is_empty() {
@@ -98,8 +103,7 @@ impl Browser {
         loop {
             match self.messages.recv_timeout(PATIENCE) {
                 Ok(answer) if answer["id"] == self.last => {
-                    assert!(answer.get("error").is_none(), "{method}: {}", answer["error"]);
-                    return answer["result"].clone();
+                    return answer.get("error").map_or(Ok(answer["result"].clone()), |error| Err(error.clone()));
                 }
                 Ok(_) => {}
                 Err(RecvTimeoutError::Timeout) => panic!("the browser does not answer {method}"),
@@ -130,7 +134,9 @@ impl Browser {
     /// Waits until an expression is true.
     pub fn wait_for(&mut self, expression: &str) {
         for _ in 0..(PATIENCE.as_millis() / 50) {
-            if self.evaluate(expression) == true {
+            // A page that goes away while it is asked is not there yet.
+            let parameters = json!({ "expression": expression, "returnByValue": true });
+            if self.tried("Runtime.evaluate", parameters).is_ok_and(|answer| answer["result"]["value"] == true) {
                 return;
             }
             self.pause();

@@ -108,6 +108,12 @@ impl Idp {
         self.says("/token", 200, &answer);
     }
 
+    /// The token endpoint gives this ID token for this code.
+    pub fn gives_for(&self, code: &str, id_token: &str) {
+        let answer = json!({ "access_token": "at", "token_type": "Bearer", "expires_in": 60, "id_token": id_token });
+        self.says(&format!("/token {code}"), 200, &answer);
+    }
+
     fn locked(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -138,8 +144,10 @@ async fn answer(mut tcp: TcpStream, state: Arc<Mutex<State>>) -> std::io::Result
     let (said, late) = {
         let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
         let authorization = header(&head, "authorization").unwrap_or_default();
+        let code = rest.split('&').find_map(|pair| pair.strip_prefix("code=")).unwrap_or_default();
+        let said = state.answers.get(&format!("{path} {code}")).or_else(|| state.answers.get(&path)).cloned();
         state.calls.push((path.clone(), authorization, rest));
-        (state.answers.get(&path).cloned().unwrap_or((404, "{}".into())), state.late)
+        (said.unwrap_or((404, "{}".into())), state.late)
     };
     if let Some(late) = late {
         tokio::time::sleep(late).await;

@@ -22,7 +22,8 @@ pub struct AccessClaims {
     pub jti: TokenId,
     /// Scopes, separated by single spaces (RFC 6749 §3.3).
     pub scope: String,
-    /// Second at which the user authenticated (RFC 9068 §2.2.1).
+    /// Second at which the user authenticated (RFC 9068 §2.2.1); 0, and not said, when that is not known.
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub auth_time: i64,
     /// Authentication context class (RFC 9068 §2.2.1).
     pub acr: String,
@@ -50,6 +51,12 @@ pub struct AccessClaims {
     /// The key that whoever shows the token must prove to hold (RFC 9449 §6.1).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cnf: Option<Confirmation>,
+}
+
+/// Whether a time is none.
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+pub fn is_zero(time: &i64) -> bool {
+    *time == 0
 }
 
 /// A key that a token is bound to (RFC 7800 §3.1, RFC 9449 §6.1).

@@ -7,7 +7,8 @@ use portcullis_domain::ticket::{self, Ticket, TicketKind};
 use portcullis_domain::upstream::{self, CameFrom, Identity, LIFE, Link, MAX_LINKS, Waiting};
 use portcullis_domain::view::AccountView;
 use portcullis_domain::{Chance, Changes, Decision, Refused};
-use portcullis_wire::{Digest, LinkId, SecretString};
+use portcullis_store::CommitError;
+use portcullis_wire::{Digest, LinkId, SecretString, SessionId};
 use std::net::IpAddr;
 
 fn waiting_id(secret: &SecretString) -> Digest {
@@ -84,11 +85,12 @@ impl App {
                     return Err(Refused::Conflict { detail }.into());
                 }
             }
-            Ok((there, self.links_of(caller).await?))
+            Ok((there, self.account_view(caller.view.account.id).await?, self.links_of(caller).await?))
         };
-        let decide = |(there, links): &(upstream::LinkView, Vec<Link>), chance: &mut dyn Chance| {
+        let session = caller.view.session.id;
+        let decide = |(there, own, links): &(upstream::LinkView, AccountView, Vec<Link>), chance: &mut dyn Chance| {
             let link = there.found.as_ref().map(|(link, _)| link);
-            let mut decision = upstream::add(&caller.view, link, links, identity, ip, chance);
+            let mut decision = upstream::add(own, session, link, links, identity, ip, chance);
             if let (Ok(()), Some(ticket)) = (&decision.outcome, ticket) {
                 decision.changes.steps.push(Change::UseTicket { ticket, at: there.stamp.now, grant: None });
             }
@@ -110,24 +112,55 @@ impl App {
         self.links_of(caller).await
     }
 
-    /// Takes one of them away, and ends the sessions that came by it, but the one that calls.
+    /// Takes one of them away, and ends the sessions that came by it, but the one that calls. What stops on the way goes on when it is
+    /// repeated: the link is there, and opens nothing, until all of them have ended.
     ///
     /// # Errors
-    /// 401 for a sign-in that is too old; 404; 409 for the only way in.
+    /// 401 for a sign-in that is too old; 404; 409 for the only way in; 503: it is not done yet.
     pub async fn remove_my_link(&self, caller: &Caller, id: LinkId) -> Result<(), AppError> {
         self.recently_proven(caller)?;
+        self.remove_link(caller, id).await
+    }
+
+    /// Takes all of them away, from who has just proved who they are. Repeated, it goes on.
+    pub(crate) async fn remove_links(&self, caller: &Caller) -> Result<(), AppError> {
+        for link in self.links_of(caller).await? {
+            match self.remove_link(caller, link.id).await {
+                Ok(()) | Err(AppError::Refused(Refused::NotFound)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    async fn remove_link(&self, caller: &Caller, id: LinkId) -> Result<(), AppError> {
         let load = || async { Ok((self.account_view(caller.view.account.id).await?, self.links_of(caller).await?)) };
         let decide = |(view, links): &(AccountView, Vec<Link>), chance: &mut dyn Chance| -> Decision<Link> {
-            upstream::remove(view, caller.view.session.id, links, id, caller.ip, chance)
+            upstream::close(view, caller.view.session.id, links, id, caller.ip, chance)
         };
         let link = match self.act("", None, load, decide).await? {
             Acted::Done(link, _) | Acted::Answered(link) => link,
             Acted::Before(_) => return Err(AppError::Fault("a removal has no repeat key".into())),
         };
-        let from = CameFrom { issuer: link.issuer, subject: Some(link.subject), sid: None };
-        let by = By { actor: caller.actor(), role: None, ip: caller.ip, reason: None };
-        self.end_from(Door::LinkRemoved, &from, Some(caller.view.session.id), &by).await?;
-        Ok(())
+        // To its end even if the caller hangs up, and by the server itself: the caller was alive when it was decided, and whoever came
+        // by the link must not stop it by ending the caller's session.
+        let (app, except, ip) = (self.clone(), caller.view.session.id, caller.ip);
+        let done = tokio::spawn(async move { app.finish_removal(link, except, ip).await });
+        done.await.unwrap_or_else(|error| Err(self.fault(AppError::Fault(error.to_string().into()))))
+    }
+
+    /// Ends what came by a closed link, and then takes its row away.
+    async fn finish_removal(&self, link: Link, except: SessionId, ip: Option<IpAddr>) -> Result<(), AppError> {
+        let Link { id, account, issuer, subject, .. } = link;
+        let by = By { ip, ..By::SYSTEM };
+        let from = CameFrom { issuer, subject: Some(subject), sid: None };
+        self.end_from(Door::LinkRemoved, &from, Some(except), &by).await?;
+        let steps = vec![Change::RemoveLink { account, link: id }];
+        match self.store().commit(Changes { steps, ..Changes::default() }).await {
+            // In a conflict it is gone: somebody else removed it at the same time.
+            Ok(_) | Err(CommitError::Conflict(_)) => Ok(()),
+            Err(error) => Err(self.fault(error.into())),
+        }
     }
 
     /// Whether the caller proved who they are not longer ago than `step_up_max_age`.
@@ -136,7 +169,8 @@ impl App {
     /// 401 `step_up_required`.
     pub fn recently_proven(&self, caller: &Caller) -> Result<(), AppError> {
         let max_age = self.settings().policy.step_up_max_age;
-        if caller.view.stamp.now.since(caller.view.session.auth_time) <= max_age {
+        let view = &caller.view;
+        if view.stamp.now.since(upstream::proven_at(&view.account, &view.session)) <= max_age {
             return Ok(());
         }
         Err(Refused::StepUpRequired { max_age_s: max_age.div_euclid(1000) }.into())

@@ -1,14 +1,14 @@
 //! A provider says that somebody signed out there (OpenID Connect Back-Channel Logout 1.0 §2.5 to §2.7).
 use super::jwt::LOGOUT_LIFE_S;
 use crate::settings::UpstreamKind;
-use crate::{App, AppError, Revoked};
+use crate::{App, AppError, MAX_TRIES, Revoked};
 use portcullis_domain::Refused;
 use portcullis_domain::changes::{Change, Changes};
 use portcullis_domain::kernel::{By, Door};
 use portcullis_domain::ticket::{self, Ticket, TicketKind};
-use portcullis_domain::upstream::CameFrom;
+use portcullis_domain::upstream::{Begun, CameFrom, Identity, LIFE, SignedOut};
 use portcullis_store::CommitError;
-use portcullis_wire::{Code, SessionId};
+use portcullis_wire::{Code, Digest, SessionId, Time};
 use std::net::IpAddr;
 
 /// How many sessions are looked at in one step.
@@ -33,22 +33,26 @@ impl App {
         provider.metadata(self.outgoing()).await.map_err(|why| self.unreachable_upstream(id, &why))?;
         let now = self.now();
         let told = provider.logout_token(self.outgoing(), token, now.secs()).await.map_err(|why| {
-            tracing::warn!(upstream = id, why = %why.0, "a logout token was refused");
+            self.tell_refusal(id, &why, "a logout token was refused");
             AppError::Bad(Code::Malformed, format!("this is no logout token: {}", why.0))
         })?;
         let issuer = provider.settings.issuer.clone();
         let by = By { ip, reason: None, ..By::SYSTEM };
         let from = CameFrom { issuer: issuer.clone(), subject: told.sub.clone(), sid: told.sid };
-        let mut steps = vec![];
-        if let Some(subject) = told.sub {
-            steps.push(Change::SignOutLink { issuer: issuer.clone(), subject, at: now });
-        }
+        let steps: Vec<Change> = told
+            .sub
+            .map(|subject| Change::SignOutLink { issuer: issuer.clone(), subject, at: now })
+            .into_iter()
+            .collect();
         // Before the token is used up: a fault in between is answered with 503, and the token may come again.
         let seen = ticket::id(TicketKind::Proof, &format!("logout\n{issuer}\n{}", told.jti));
         // What was done is not done again: a sign-in since then is not ended by an old token. The answer is that of the first time,
         // which the provider may not have got.
         if self.store().load_ticket(seen).await.map_err(|e| self.fault(e.into()))?.is_some() {
             return Ok(None);
+        }
+        for id in SignedOut::ids(&issuer, from.subject.as_deref(), from.sid.as_deref()) {
+            self.remember_signed_out(id, now).await?;
         }
         if !steps.is_empty() {
             let changes = Changes { steps, ..Changes::default() };
@@ -77,6 +81,50 @@ impl App {
         }
     }
 
+    /// Keeps that somebody signed out there, for as long as a sign-in that began before may come back.
+    async fn remember_signed_out(&self, id: Digest, now: Time) -> Result<(), AppError> {
+        for _ in 0..MAX_TRIES {
+            let view = self.store().load_ticket(id).await.map_err(|e| self.fault(e.into()))?;
+            let stamp = self.store().stamp().await?;
+            let before = view.as_ref().and_then(|view| view.ticket.read::<SignedOut>()).map_or(now.0, |out| out.at);
+            let fresh = Ticket {
+                id,
+                kind: TicketKind::Upstream,
+                account: None,
+                session: None,
+                client: None,
+                born: stamp.head,
+                epoch: stamp.epoch,
+                expires_at: stamp.now.plus(LIFE),
+                body: Ticket::write(&SignedOut { at: before.max(now.0) }),
+                version: 1,
+                used: None,
+            };
+            let step = match view.map(|view| view.ticket.version) {
+                Some(version) => Change::UpdateTicket(Ticket { version, ..fresh }),
+                None => Change::InsertTicket(fresh),
+            };
+            match self.store().commit(Changes { steps: vec![step], ..Changes::default() }).await {
+                Ok(_) => return Ok(()),
+                Err(CommitError::Conflict(_)) => {} // somebody else was told of the same at the same time
+                Err(error) => return Err(self.fault(error.into())),
+            }
+        }
+        Err(AppError::Overloaded)
+    }
+
+    /// Whether whoever comes from there signed out there since they left here. Of the person without a link, and of a session there that
+    /// no session here came from yet, nothing else knows it.
+    pub(super) async fn signed_out_since(&self, who: &Identity, begun: Begun) -> Result<bool, AppError> {
+        for id in SignedOut::ids(&who.issuer, Some(&who.subject), who.sid.as_deref()) {
+            let view = self.store().load_ticket(id).await.map_err(|e| self.fault(e.into()))?;
+            if view.and_then(|view| view.ticket.read::<SignedOut>()).is_some_and(|out| out.stops(begun)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Ends every session that came from there, but one. The newest end.
     pub(super) async fn end_from(
         &self,
@@ -103,4 +151,9 @@ impl App {
         }
         Ok(newest.map(|revoked| Revoked { ended: Some(ended), ..revoked }))
     }
+}
+
+pub(super) fn signed_out_meanwhile() -> AppError {
+    let detail = "you signed out at the provider while this sign-in was under way; sign in again".into();
+    Refused::Conflict { detail }.into()
 }

@@ -10,13 +10,16 @@ mod logout;
 mod provider;
 
 use crate::callers::page_cookie;
+use crate::few::Few;
 use crate::oauth::keeps_pace;
 use crate::settings::{UpstreamKind, UpstreamSettings};
 use crate::{App, AppError, Caller, real};
 use jwt::{Expected, is_true};
+use logout::signed_out_meanwhile;
 use portcullis_domain::account::Email;
 use portcullis_domain::amr::Amr;
 use portcullis_domain::changes::{Change, Changes};
+use portcullis_domain::kernel::{By, Door};
 use portcullis_domain::model::{Account, Session};
 use portcullis_domain::sign_in::SignIn;
 use portcullis_domain::ticket::{self, Ticket, TicketKind};
@@ -32,14 +35,19 @@ use std::sync::atomic::Ordering;
 
 /// The other providers.
 #[derive(Debug, Default)]
-pub(crate) struct Upstreams(Vec<Arc<Provider>>);
+pub(crate) struct Upstreams {
+    all: Vec<Arc<Provider>>,
+    /// What is refused gets a line in the log, but strangers do not fill it.
+    told: Few,
+}
 
 impl Upstreams {
     pub(crate) fn new(settings: &[UpstreamSettings]) -> Self {
-        Self(settings.iter().map(|one| Arc::new(Provider::new(one.clone()))).collect())
+        let all = settings.iter().map(|one| Arc::new(Provider::new(one.clone()))).collect();
+        Self { all, told: Few::default() }
     }
     fn by_id(&self, id: &str) -> Option<Arc<Provider>> {
-        self.0.iter().find(|provider| provider.settings.id == id).cloned()
+        self.all.iter().find(|provider| provider.settings.id == id).cloned()
     }
 }
 
@@ -126,10 +134,15 @@ fn derived(what: &str, browser: &SecretString, state: &str) -> String {
     b64::encode(&Digest::of(format!("portcullis upstream {what}\n{}\n{state}", browser.expose()).as_bytes()).0)
 }
 
+/// Whether a provider can be asked to have its user prove anew who they are (OpenID Connect Core §3.1.2.1: `prompt`, `max_age`).
+fn can_prove(provider: &UpstreamSettings) -> bool {
+    provider.kind == UpstreamKind::Oidc
+}
+
 impl App {
     /// Id and name of each provider that people may sign in with. `again`: to prove anew who they are.
     pub fn upstreams(&self, again: bool) -> Vec<(&str, &str)> {
-        let able = |one: &&UpstreamSettings| !again || one.kind == UpstreamKind::Oidc;
+        let able = |one: &&UpstreamSettings| !again || can_prove(one);
         self.settings().upstreams.iter().filter(able).map(|one| (one.id.as_str(), one.name.as_str())).collect()
     }
 
@@ -140,7 +153,8 @@ impl App {
     /// Begins a sign-in at a provider, in a browser that may have begun another one. `link`: for linking it to this caller.
     ///
     /// # Errors
-    /// 404 for an unknown provider; 503 when it cannot be reached; [`AppError::TooOften`].
+    /// 404 for an unknown provider, and for one that cannot have its user prove anew (`fresh`); 503 when it cannot be reached;
+    /// [`AppError::TooOften`].
     pub async fn leave_for(
         &self,
         id: &str,
@@ -150,7 +164,8 @@ impl App {
         link: Option<&Caller>,
         ip: Option<IpAddr>,
     ) -> Result<Departure, AppError> {
-        let provider = self.inner.upstreams.by_id(id).ok_or(Refused::NotFound)?;
+        let provider = self.inner.upstreams.by_id(id).filter(|one| !fresh || can_prove(&one.settings));
+        let provider = provider.ok_or(Refused::NotFound)?;
         // A sign-in under way is a row, and anybody may begin one.
         if link.is_none() {
             keeps_pace(&self.inner.paces.upstream, ip)?;
@@ -231,7 +246,7 @@ impl App {
             Ok(Some(identity)) => identity,
             Ok(None) => return Ok(Arrived { what: Arrival::Denied, return_to }),
             Err(why) => {
-                tracing::warn!(upstream = id, why = %why.0, "a sign-in by another provider was refused");
+                self.tell_refusal(id, &why, "a sign-in by another provider was refused");
                 return Ok(Arrived { what: Arrival::Failed, return_to });
             }
         };
@@ -328,7 +343,7 @@ impl App {
             sid: bounded(told.sid, MAX_SUBJECT),
             email: verified_address(email.as_deref()),
             name: clean_name(told.name),
-            auth_time: told.auth_time.map(|at| Time(at.saturating_mul(1000))),
+            auth_time: found.begun.proven(told.auth_time.map(|at| Time(at.saturating_mul(1000))), found.under.fresh),
             amr,
         }))
     }
@@ -368,6 +383,9 @@ impl App {
         let secret = real::RealChance.secret();
         request.cookie = Some(Digest::of(&secret));
         self.ensure_horizon().await?;
+        if self.signed_out_since(identity, found.begun).await? {
+            return Err(signed_out_meanwhile());
+        }
         for _ in 0..crate::MAX_TRIES {
             let load = self.store().load_link(&identity.issuer, &identity.subject).await;
             let view = load.map_err(|e| self.fault(e.into()))?;
@@ -392,6 +410,13 @@ impl App {
                 continue;
             }
             if let Some(session) = self.by_link(&view.stamp, link, account, identity, found.begun, &request).await? {
+                // Whoever is told of a logout writes that first and looks for sessions then; here it is the other way round. So one of
+                // both sees the other, whatever the order. The cookie has not left yet.
+                if self.signed_out_since(identity, found.begun).await? {
+                    let by = By { ip: request.ip, ..By::SYSTEM };
+                    self.end_session(Door::UpstreamLogout, session.id, Some(account.id), &by, "", None).await?;
+                    return Err(signed_out_meanwhile());
+                }
                 self.counts().sign_ins.fetch_add(1, Ordering::Relaxed);
                 return Ok(Arrival::In(page_cookie(session.id, &secret), Box::new(session)));
             }
@@ -472,8 +497,14 @@ impl App {
         }
     }
 
+    fn tell_refusal(&self, id: &str, why: &Failed, what: &'static str) {
+        if let Some(left_out) = self.inner.upstreams.told.may(real::mono_us()) {
+            tracing::warn!(upstream = id, why = %why.0, left_out, "{what}");
+        }
+    }
+
     fn unreachable_upstream(&self, id: &str, why: &Failed) -> AppError {
-        tracing::warn!(upstream = id, why = %why.0, "another provider cannot be used");
+        self.tell_refusal(id, why, "another provider cannot be used");
         AppError::Bad(portcullis_wire::Code::Unavailable, "This provider cannot be reached at the moment.".into())
     }
 }

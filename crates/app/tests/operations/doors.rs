@@ -186,7 +186,7 @@ async fn go_through(door: Door, world: &World, mine: &Tokens, other: &Tokens, gr
         Door::EndAll => app.end_all_mine(&world.caller(mine).await.unwrap(), false, None).await,
         Door::PasswordChange => {
             let (old, new) = (SecretString::new(PASSWORD), SecretString::new("another good password"));
-            app.change_my_password(&world.caller(other).await.unwrap(), old, new, None).await
+            app.change_my_password(&world.caller(other).await.unwrap(), old, new, false, None).await
         }
         Door::AdminEndSession => app.admin_end_session(admin, mine.session.id, None).await,
         Door::AdminEndAccount => app.admin_end_account(admin, world.ada.id, None).await,

@@ -208,7 +208,7 @@ impl Scene {
             Act::EndAll => Some(app.end_all_mine(caller, false, again).await?.rev),
             Act::ChangePassword => {
                 let new = SecretString::new("another good password");
-                Some(app.change_my_password(caller, password(), new, again).await?.rev)
+                Some(app.change_my_password(caller, password(), new, false, again).await?.rev)
             }
             Act::RenameMe => app.rename_me(caller, Some("Ada L.")).await.map(|_| None)?,
             Act::DeleteMe => Some(app.delete_me(caller, Some(password()), again).await?.rev),

@@ -12,4 +12,5 @@ mod receivers;
 mod refresh;
 mod sign_in;
 mod throttle;
+mod upstream;
 mod world;

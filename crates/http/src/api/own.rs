@@ -54,14 +54,18 @@ pub(super) async fn delete(
 pub(super) struct Password {
     current_password: SecretString,
     new_password: SecretString,
+    /// Whether nobody of another provider signs in any more, either.
+    #[serde(default)]
+    end_links: bool,
 }
 
 /// Another password.
 pub(super) async fn password(ctx: Ctx, AsCaller(caller): AsCaller, body: Json<Password>) -> Result<Response, Problem> {
     let wait = Wait::only(&ctx)?;
     let repeat = ctx.repeat(&body.bytes)?;
-    let Password { current_password, new_password } = body.value;
-    let revoked = ctx.app().change_my_password(&caller, current_password, new_password, repeat.as_ref()).await?;
+    let Password { current_password, new_password, end_links } = body.value;
+    let app = ctx.app();
+    let revoked = app.change_my_password(&caller, current_password, new_password, end_links, repeat.as_ref()).await?;
     Ok(super::me::ended(&ctx, &revoked, wait).await)
 }
 

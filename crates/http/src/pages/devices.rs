@@ -60,9 +60,12 @@ pub(super) async fn show(ctx: Ctx) -> Result<Response, Problem> {
     let more = others.len().saturating_sub(MAX_SHOWN);
     let mine = mine.first().map(|view| device(view, now));
     let others: Vec<_> = others.into_iter().take(MAX_SHOWN).map(|view| device(view, now)).collect();
+    let upstreams = ctx.app().upstreams(false);
+    let links = ctx.app().my_links(&caller).await?;
+    let links: Vec<_> = links.iter().map(|link| super::upstream::shown(link, &upstreams, now)).collect();
     let account = &caller.view.account;
     let who = context! { email => account.email, name => account.name };
-    page(&ctx, StatusCode::OK, "devices.html", context! { who, mine, others, more, notice })
+    page(&ctx, StatusCode::OK, "devices.html", context! { who, mine, others, more, links, notice })
 }
 
 fn device(view: &SessionView, now: Time) -> minijinja::Value {

@@ -167,10 +167,11 @@ pub(super) async fn links(ctx: Ctx) -> Result<Response, Problem> {
     page(&ctx, StatusCode::OK, "links.html", context! { who, links, upstreams, notice })
 }
 
-fn shown(link: &Link, upstreams: &[(&str, &str)], now: Time) -> minijinja::Value {
+/// A link, as pages show it.
+pub(super) fn shown(link: &Link, upstreams: &[(&str, &str)], now: Time) -> minijinja::Value {
     let name = upstreams.iter().find(|(id, _)| *id == link.upstream).map_or(link.issuer.as_str(), |(_, name)| name);
     context! {
-        id => link.id.to_string(), name, label => link.label,
+        id => link.id.to_string(), name, label => link.label, closed => link.is_closed(),
         since => ago(link.created_at, now), since_at => link.created_at.to_string(),
         used => ago(link.used_at, now), used_at => link.used_at.to_string(),
     }

@@ -131,6 +131,8 @@ async fn preflight_and_sharing() {
     assert_eq!(granted.header("access-control-allow-origin"), FRIEND);
     assert_eq!(granted.header("access-control-allow-credentials"), "true");
     assert!(granted.header("access-control-allow-headers").contains("Authorization"));
+    // Each method that a route has (a registration is changed by PUT, RFC 7592 §2.2).
+    assert_eq!(granted.header("access-control-allow-methods"), "GET, POST, PUT, PATCH, DELETE");
     for (path, origin) in [("/v1/sessions", "https://evil.example"), ("/v1/me", "null"), ("/sign-in", FRIEND)] {
         let refused = ask(path, origin).await;
         assert_eq!(refused.status, 403);

@@ -12,6 +12,7 @@ mod dpop;
 mod exchange;
 mod global;
 mod id_tokens;
+mod links;
 mod logout;
 mod machine;
 mod oidc;

@@ -22,7 +22,7 @@ pub fn provider(id: &str, issuer: &str, kind: UpstreamKind) -> UpstreamSettings 
     }
 }
 
-async fn server_with(upstreams: Vec<UpstreamSettings>) -> TestServer {
+pub async fn server_with(upstreams: Vec<UpstreamSettings>) -> TestServer {
     let mut options = Options::default();
     options.settings.upstreams = upstreams;
     TestServer::start(options).await
@@ -57,7 +57,7 @@ impl Jar {
     pub fn text(&self) -> String {
         self.0.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join("; ")
     }
-    fn session(&self) -> Option<&str> {
+    pub fn session(&self) -> Option<&str> {
         self.0.iter().find(|(name, _)| name == "__Host-portcullis_session").map(|(_, value)| value.as_str())
     }
     pub async fn get(&mut self, server: &TestServer, path: &str) -> Answer {
@@ -126,7 +126,7 @@ pub async fn sign_in(idp: &Idp, server: &TestServer, jar: &mut Jar, changes: Val
     back(server, jar, idp, &away).await
 }
 
-fn is_refused(answer: &Answer, notice: &str) -> bool {
+pub fn is_refused(answer: &Answer, notice: &str) -> bool {
     let place = answer.header("location");
     answer.status == 303 && place.starts_with("/sign-in?") && parameter(place, "notice").as_deref() == Some(notice)
 }
@@ -704,9 +704,10 @@ async fn github_is_asked_by_its_own_api() {
     // A refusal comes with status 200 there.
     hub.says("/login/oauth/access_token", 200, &json!({ "error": "bad_verification_code" }));
     assert!(is_refused(&enter(&mut Jar::default()).await, "upstream-failed"));
-    // It cannot be asked to have somebody prove anew who they are.
+    // It cannot be asked to have somebody prove anew who they are: it would send the browser back without a word to its user.
     let page = server.client.get("/sign-in?again=1").send().await.expect(200).text();
     assert!(!page.contains("Continue with"));
+    jar.get(&server, "/upstream/github?again=1&return_to=%2Faccount%2Flinks").await.expect(404);
 }
 
 #[tokio::test]

@@ -125,3 +125,61 @@ async fn a_sign_in_that_was_under_way_does_not_come_through() {
     sign_in(&idp, &server, &mut jar, json!({})).await.expect(303);
     assert!(jar.is_in(&server).await);
 }
+
+/// The provider names its session only, of which nothing here has come yet; or a person who has no link yet.
+#[tokio::test]
+async fn a_sign_in_of_whom_nothing_is_known_here_does_not_come_through_either() {
+    let (idp, server) = world().await;
+    for (n, (sub, said)) in [
+        ("sub-1", json!({ "sub": null, "sid": "sid-9" })),
+        ("new-1", json!({ "sub": "new-1", "sid": null })),
+        ("new-2", json!({ "sub": "new-2", "sid": "sid-9" })),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        if n == 0 {
+            entered(&idp, &server, "sub-1", "sid-1").await;
+        }
+        let mut jar = Jar::default();
+        let away = leave(&server, &mut jar, "/upstream/idp").await;
+        let mut claims = claims(&idp, &away);
+        (claims["sub"], claims["sid"]) = (json!(sub), json!("sid-9"));
+        claims["email"] = json!(format!("{sub}@example.test"));
+        idp.gives(&idp.sign(&header(), &claims));
+        tell(&server, &token(&idp, &format!("1-{n}"), said.clone())).await.expect(200);
+        // Once more, by another token: what is kept is one row.
+        tell(&server, &token(&idp, &format!("2-{n}"), said)).await.expect(200);
+        back(&server, &mut jar, &idp, &away).await.expect(409);
+        assert!(!jar.is_in(&server).await, "{sub}");
+        // One that begins later does.
+        entered(&idp, &server, sub, "sid-9").await;
+    }
+}
+
+/// Both at the same moment: whichever was first, nobody is in who has signed out.
+#[tokio::test]
+async fn a_sign_in_and_its_logout_at_the_same_moment() {
+    let (idp, server) = world().await;
+    entered(&idp, &server, "sub-1", "sid-1").await;
+    for n in 0..40 {
+        let mut jar = Jar::default();
+        let away = leave(&server, &mut jar, "/upstream/idp").await;
+        let sid = format!("sid-{n}");
+        let mut claims = claims(&idp, &away);
+        (claims["sub"], claims["sid"]) = (json!("sub-1"), json!(sid));
+        idp.gives(&idp.sign(&header(), &claims));
+        let logout = token(&idp, &sid, json!({ "sub": null, "sid": sid }));
+        let later = std::time::Duration::from_micros(150 * n);
+        let (told, answer) = tokio::join!(
+            async {
+                tokio::time::sleep(later).await;
+                tell(&server, &logout).await
+            },
+            back(&server, &mut jar, &idp, &away)
+        );
+        told.expect(200);
+        assert!(matches!(answer.status.as_u16(), 303 | 409), "{}", answer.status);
+        assert!(!jar.is_in(&server).await, "{n}");
+    }
+}

@@ -8,7 +8,7 @@ const WINDOW_US: i64 = 10_000_000;
 
 /// Counts lines of one kind.
 #[derive(Debug, Default)]
-pub(crate) struct Few {
+pub struct Few {
     window: Mutex<Window>,
 }
 
@@ -20,7 +20,7 @@ struct Window {
 
 impl Few {
     /// Whether one more line may be written now, by the monotonic clock, and how many were left out in the window before.
-    pub(crate) fn may(&self, now_us: i64) -> Option<u64> {
+    pub fn may(&self, now_us: i64) -> Option<u64> {
         let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
         let mut left_out = 0;
         if window.began_us.is_none_or(|began| now_us - began >= WINDOW_US) {
