@@ -4,13 +4,15 @@
 //! them: what is true in the database counts at once, whatever the feed's state.
 use crate::high_water::Proof;
 use crate::{App, AppError};
+use portcullis_domain::changes::Changes;
 use portcullis_domain::family::Presented;
 use portcullis_domain::kernel::Door;
-use portcullis_domain::model::{ADMIN, SessionKind};
+use portcullis_domain::model::ADMIN;
+use portcullis_domain::page_cookie::{self, Shown};
 use portcullis_domain::view::{Dead, SessionView, session_dead};
 use portcullis_domain::{Actor, Refused};
 use portcullis_verify::{Authentic, Holder};
-use portcullis_wire::{AccessClaims, Code, SecretString, SessionId, b64};
+use portcullis_wire::{AccessClaims, Code, Digest, SecretBytes, SecretString, SessionId, b64};
 use std::net::IpAddr;
 
 /// Somebody who proved to hold a living session.
@@ -22,6 +24,8 @@ pub struct Caller {
     pub scope: String,
     /// From where the call comes.
     pub ip: Option<IpAddr>,
+    /// The secret of the page cookie that was shown, when one was.
+    pub(crate) page: Option<SecretBytes>,
 }
 
 impl Caller {
@@ -37,8 +41,8 @@ impl Caller {
 
 const COOKIE_PREFIX: &str = "pcs_";
 
-/// The text of a page cookie: the session's id and 256 random bits, of which the row keeps the digest.
-pub fn page_cookie(session: SessionId, secret: &[u8; 32]) -> SecretString {
+/// The text of a page cookie: the session's id and a secret of 256 bits, of which the row keeps the digest.
+pub fn cookie_text(session: SessionId, secret: &[u8; 32]) -> SecretString {
     let mut bytes = session.bits().to_be_bytes().to_vec();
     bytes.extend_from_slice(secret);
     SecretString::new(format!("{COOKIE_PREFIX}{}", b64::encode(&bytes)))
@@ -74,7 +78,7 @@ impl App {
             return Err(AppError::Bad(Code::InsufficientScope, detail));
         }
         self.saw(view.session.id, view.stamp.now);
-        Ok(Caller { view, scope: token.into_claims().scope, ip })
+        Ok(Caller { view, scope: token.into_claims().scope, ip, page: None })
     }
 
     /// The session behind a bearer token that may be dead already: for a repeated sign-out.
@@ -94,7 +98,7 @@ impl App {
         if view.account.id != claims.sub || claims.rev > view.stamp.head {
             return Err(AppError::Unauthenticated(Code::TokenMalformed));
         }
-        Ok(Caller { view, scope: token.into_claims().scope, ip })
+        Ok(Caller { view, scope: token.into_claims().scope, ip, page: None })
     }
 
     /// The caller behind a page cookie.
@@ -104,12 +108,9 @@ impl App {
             cookie.expose().strip_prefix(COOKIE_PREFIX).and_then(b64::decode_array).ok_or_else(missing)?;
         let (id, secret) = bytes.split_at(16);
         let id = SessionId::from_bits(u128::from_be_bytes(id.try_into().map_err(|_| missing())?));
-        let view = self.store().load_session(id).await.map_err(|e| self.fault(e.into()))?.ok_or_else(missing)?;
-        // An API key's digest stands in the same column; it opens no page.
-        let is_browser = view.session.kind == SessionKind::Browser;
-        if !is_browser || view.session.cookie != Some(portcullis_wire::Digest::of(secret)) {
-            return Err(missing());
-        }
+        let view = self.store().load_session(id).await.map_err(|e| self.fault(e.into()))?;
+        let mut view = view.ok_or_else(missing)?;
+        let shown = page_cookie::shown(&view.session, Digest::of(secret), view.stamp.now).ok_or_else(missing)?;
         if let Some(dead) = view.dead(self.settings().rules.idle_ttl) {
             let reason = match dead {
                 Dead::Ended { reason, .. } => reason,
@@ -121,8 +122,21 @@ impl App {
             return Err(Refused::SessionEnded { reason }.into());
         }
         self.saw(id, view.stamp.now);
+        match shown {
+            Shown::Current => self.settle_cookie(&view).await,
+            Shown::Old { auth_time } => view.session.auth_time = auth_time,
+        }
         let scope = portcullis_domain::sign_in::first_party_scope(&view.account).into();
-        Ok(Caller { view, scope, ip })
+        Ok(Caller { view, scope, ip, page: Some(SecretBytes::new(secret)) })
+    }
+
+    /// The cookie before the one that was shown is not taken for long any more. When that cannot be written now, the next page does
+    /// it; the old cookie has an end of its own besides.
+    async fn settle_cookie(&self, view: &SessionView) {
+        let Some(step) = page_cookie::settle(&view.session, view.stamp.now, &self.settings().rules) else { return };
+        if let Err(error) = self.store().commit(Changes { steps: vec![step], ..Changes::default() }).await {
+            tracing::debug!(%error, session = %view.session.id, "an old cookie was not settled; the next page does it");
+        }
     }
 
     /// Whether the session behind a page cookie has certainly ended, so that the cookie may be cleared. A fault or a cookie
@@ -147,9 +161,7 @@ impl App {
                 return false;
             }
         };
-        let family = &view.grant.family;
-        let used_at = family.handed_at.max(family.made_at);
-        let idle_ttl = self.settings().rules.idle_ttl;
+        let (used_at, idle_ttl) = (view.used_at(), self.settings().rules.idle_ttl);
         view.grant.ended.is_some()
             || session_dead(&view.stamp, &view.standing, &view.session, &view.account, used_at, idle_ttl).is_some()
     }

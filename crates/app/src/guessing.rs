@@ -71,6 +71,20 @@ impl App {
         Ok(Taken { place, ours: Counted { attempt, verdict, identifier, device } })
     }
 
+    /// Takes a sign-up from its budgets, in a commit of its own. Nothing gives it back: who is refused an address has learned
+    /// that it is taken, and who is not has made a row.
+    pub(crate) async fn may_sign_up(&self, email: &str, ip: Option<IpAddr>) -> Result<(), AppError> {
+        let Some(attempt) = Attempt::of_sign_up(self.keys().mac(), email, ip) else { return Ok(()) };
+        let changes = Changes { steps: vec![Change::TakeAttempt(attempt)], ..Changes::default() };
+        let committed = self.store().commit(changes).await.map_err(|error| self.fault(error.into()))?;
+        let verdict = committed.attempt.ok_or_else(|| AppError::Fault("an attempt without a verdict".into()))?;
+        if verdict.is_checked() {
+            return Ok(());
+        }
+        self.counts().sign_ups_throttled.fetch_add(1, Ordering::Relaxed);
+        Err(AppError::Overloaded)
+    }
+
     /// The password was not looked at after all: what was taken is given back, if the database lets us.
     pub(crate) async fn untake(&self, attempt: Attempt, verdict: Verdict) {
         if !verdict.is_checked() {

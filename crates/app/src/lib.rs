@@ -55,7 +55,7 @@ use portcullis_domain::{Chance, Decision, Refused};
 pub use portcullis_store::FaultKind;
 use portcullis_store::{CommitError, Flood, Remembered};
 pub use portcullis_verify::proof::{Holder, Proven};
-use portcullis_wire::{Code, Digest, LogId, SessionId, Time};
+use portcullis_wire::{AccountId, Code, Digest, LogId, SessionId, Time};
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -111,6 +111,8 @@ pub struct Counts {
     pub attempts_checked: AtomicU64,
     /// Attempts to sign in whose password was not looked at, because a budget for guesses was used up.
     pub attempts_throttled: AtomicU64,
+    /// Sign-ups that found a budget empty.
+    pub sign_ups_throttled: AtomicU64,
     /// Budgets for guesses that are not full, as last counted.
     pub budgets: AtomicU64,
     /// Refreshes answered.
@@ -125,6 +127,8 @@ pub struct Counts {
     pub sessions_pruned: AtomicU64,
     /// Tickets deleted some time after their end.
     pub tickets_pruned: AtomicU64,
+    /// Grants deleted that had ended under sessions that go on.
+    pub grants_pruned: AtomicU64,
     /// Audit records deleted because of their age.
     pub events_pruned: AtomicU64,
     /// Addresses deleted because of their age.
@@ -176,6 +180,12 @@ impl RepeatKey {
     pub(crate) fn about(&self, session: SessionId) -> Self {
         let call = [&self.request.0[..], &session.bits().to_be_bytes()[..]].concat();
         Self { key: self.key.clone(), request: Digest::of(&call) }
+    }
+
+    /// The same for what a call that is many commits does to one of its accounts: remembered under a key of its own. It has a
+    /// character that no header's value may have, so that it is never that of another call.
+    pub(crate) fn of(&self, account: AccountId) -> Self {
+        Self { key: format!("{} {account}", self.key), request: self.request }
     }
 }
 
@@ -396,7 +406,7 @@ impl App {
         sealed(self.keys().mac(), repeat)
     }
 
-    async fn remembered(&self, actor: &str, repeat: &RepeatKey) -> Result<Option<Remembered>, AppError> {
+    pub(crate) async fn remembered(&self, actor: &str, repeat: &RepeatKey) -> Result<Option<Remembered>, AppError> {
         let Some(before) = self.inner.store.load_remembered(actor, &repeat.key).await? else {
             return Ok(None);
         };

@@ -99,6 +99,7 @@ impl App {
         let more = rest
             && self.prune_events(&keep).await?
                 | self.prune_tickets().await?
+                | (!behind && self.prune_grants().await?)
                 | self.prune_messages().await?
                 | self.see_to_due_accounts().await?;
         Ok(Step { next: found.next, more })
@@ -139,6 +140,14 @@ impl App {
             }
         }
         Ok(true)
+    }
+
+    /// Those that have ended under sessions that go on. Whether there may be more.
+    async fn prune_grants(&self) -> Result<bool, AppError> {
+        let most = AT_ONCE as u64;
+        let gone = self.delete(Change::PruneGrants { most }).await?;
+        self.counts().grants_pruned.fetch_add(gone, Ordering::Relaxed);
+        Ok(gone == most)
     }
 
     async fn see_to_due_accounts(&self) -> Result<bool, AppError> {

@@ -3,9 +3,12 @@
 //! Each account is a commit of its own, some of them under way at the same time, so that they share transactions and nobody waits
 //! for long: the roles and the one `stale` entry that tells services. What somebody else does to an account meanwhile is a
 //! conflict for that account alone, and is decided anew on what is there then: nothing is lost.
-use crate::{Acted, Admin, App, AppError};
-use portcullis_domain::Refused;
+use crate::{Acted, Admin, App, AppError, RepeatKey};
 use portcullis_domain::account::{self, Roles};
+use portcullis_domain::changes::{Changes, Conflict};
+use portcullis_domain::view::AccountView;
+use portcullis_domain::{Chance, Refused};
+use portcullis_store::CommitError;
 use portcullis_wire::{AccountId, Rev};
 use tokio::task::JoinSet;
 
@@ -43,8 +46,18 @@ pub struct RolesChanged {
 }
 
 impl App {
-    /// Changes the roles of many accounts. When it stops midway, repeating it does the rest: who is changed already stays so.
-    pub async fn admin_change_roles(&self, admin: &Admin, change: RoleChange) -> Result<RolesChanged, AppError> {
+    /// Changes the roles of many accounts. When it stops midway, repeating it does the rest: who is changed already stays so. With
+    /// a repeat key each account's change is remembered by itself, in its own commit: a repeated call answers as the first one
+    /// did, and takes back nothing that somebody else has done to these accounts since.
+    ///
+    /// # Errors
+    /// `invalid_value`, also for a repeat key of another call; who is no administrator (any more); faults.
+    pub async fn admin_change_roles(
+        &self,
+        admin: &Admin,
+        change: RoleChange,
+        repeat: Option<&RepeatKey>,
+    ) -> Result<RolesChanged, AppError> {
         let wrong = |field, detail: &str| AppError::from(Refused::InvalidValue { field, detail: detail.into() });
         let RoleChange { mut accounts, add, remove, spread_ms, reason } = change;
         accounts.sort();
@@ -61,6 +74,9 @@ impl App {
         }
         account::check_spread(spread_ms)?;
         let reason = reason.map(|reason| account::check_text("reason", &reason)).transpose()?;
+        if let Some(repeat) = repeat {
+            self.one_call(&admin.by(None).actor.text(), repeat).await?;
+        }
         let roles = Roles::Alter { add, remove };
         let (mut out, mut waiting, mut under_way) = (RolesChanged::default(), accounts.into_iter(), JoinSet::new());
         let mut failed = None;
@@ -68,8 +84,10 @@ impl App {
             while failed.is_none() && under_way.len() < AT_ONCE {
                 let Some(id) = waiting.next() else { break };
                 let (app, admin, roles, reason) = (self.clone(), admin.clone(), roles.clone(), reason.clone());
+                let repeat = repeat.map(|repeat| repeat.of(id));
                 under_way.spawn(async move {
-                    (id, app.change_roles_of(&admin, id, &roles, spread_ms, reason.as_deref()).await)
+                    let reason = reason.as_deref();
+                    (id, app.change_roles_of(&admin, id, &roles, spread_ms, reason, repeat.as_ref()).await)
                 });
             }
             match under_way.join_next().await {
@@ -92,6 +110,19 @@ impl App {
         Ok(out)
     }
 
+    /// The key is this call's from now on, whichever accounts it comes to.
+    async fn one_call(&self, actor: &str, repeat: &RepeatKey) -> Result<(), AppError> {
+        if self.remembered(actor, repeat).await?.is_some() {
+            return Ok(());
+        }
+        let changes = Changes { idempotency: Some(self.remember(actor, repeat)), ..Changes::default() };
+        match self.store().commit(changes).await {
+            Ok(_) => Ok(()),
+            Err(CommitError::Conflict(Conflict::Repeated)) => self.remembered(actor, repeat).await.map(drop),
+            Err(error) => Err(self.fault(error.into())),
+        }
+    }
+
     async fn change_roles_of(
         &self,
         admin: &Admin,
@@ -99,15 +130,16 @@ impl App {
         roles: &Roles,
         spread_ms: Option<u64>,
         reason: Option<&str>,
+        repeat: Option<&RepeatKey>,
     ) -> Result<Option<Rev>, AppError> {
         let by = admin.by(reason);
         let load = || self.account_view(id);
-        match self
-            .act("", None, load, |view, chance| account::change(view, None, roles, spread_ms, &by, chance))
-            .await?
-        {
+        let decide =
+            |view: &AccountView, chance: &mut dyn Chance| account::change(view, None, roles, spread_ms, &by, chance);
+        match self.act(&by.actor.text(), repeat, load, decide).await? {
             Acted::Done((), committed) => Ok(committed.rev),
-            Acted::Answered(()) | Acted::Before(_) => Ok(None),
+            Acted::Answered(()) => Ok(None),
+            Acted::Before(before) => Ok(before.rev),
         }
     }
 }

@@ -1,5 +1,5 @@
 //! What people do with accounts and sessions: sign up, sign in, refresh, look at their devices, end them.
-use crate::callers::{Caller, page_cookie};
+use crate::callers::{Caller, cookie_text};
 use crate::guessing::Taken;
 use crate::oauth::{Less, narrow_audience, narrowed};
 use crate::password::PoolError;
@@ -11,12 +11,12 @@ use portcullis_domain::family::Presented;
 use portcullis_domain::kernel::{self, By, Door, Scope};
 use portcullis_domain::model::{ADMIN, Account, Session};
 use portcullis_domain::refresh::{How, refresh};
-use portcullis_domain::sign_in::{Issued, SignIn, prove_again, sign_in};
+use portcullis_domain::sign_in::{Issued, Proving, SignIn, prove_again, sign_in};
 use portcullis_domain::view::{Dead, SessionView, SignInView};
-use portcullis_domain::{Chance as _, Decision, Refused, device, session_limit, stored_hash, time_rules};
+use portcullis_domain::{Chance as _, Decision, Refused, device, page_cookie, session_limit, stored_hash, time_rules};
 use portcullis_store::Remembered;
 use portcullis_wire::claims::Confirmation;
-use portcullis_wire::{AccountId, ClientId, Code, Digest, GrantId, Rev, SecretString, SessionId, Time};
+use portcullis_wire::{AccountId, ClientId, Code, Digest, GrantId, Rev, SecretBytes, SecretString, SessionId, Time};
 use std::net::IpAddr;
 use std::sync::atomic::Ordering;
 
@@ -45,16 +45,25 @@ pub struct Tokens {
 /// What a browser gets when its user has signed in.
 #[derive(Debug)]
 pub struct PageEntry {
-    /// The cookie of a new session, and that session; `None`: the one that it has goes on.
-    pub session: Option<(SecretString, Session)>,
+    /// The cookie that it has from now on.
+    pub cookie: SecretString,
+    /// Whose that is: a new session, or the one that goes on.
+    pub session: Session,
     /// The marks of this device as a known one.
     pub device: SecretString,
 }
 
 /// What a right password led to.
 enum Signed {
-    In(Issued),
-    Again,
+    In(Box<Issued>),
+    Again(Box<Session>),
+}
+
+/// A browser that is signed in already.
+struct Present {
+    account: AccountId,
+    session: SessionId,
+    secret: SecretBytes,
 }
 
 struct Entered {
@@ -101,7 +110,10 @@ pub struct Credentials {
 }
 
 impl App {
-    /// Makes an account for somebody who signs up.
+    /// Makes an account for somebody who signs up, as often as their part of the network may (see `domain::throttle`).
+    ///
+    /// # Errors
+    /// Refused when nobody may, or for what can be no account; [`AppError::Overloaded`] beyond the budget; faults.
     pub async fn sign_up(
         &self,
         email: &str,
@@ -113,6 +125,9 @@ impl App {
             return Err(Refused::Forbidden.into());
         }
         let by = By { actor: Actor::Anonymous, role: None, ip, reason: None };
+        let address = Email::parse(email)?;
+        account::check_password(password.expose(), &address)?;
+        self.may_sign_up(address.as_str(), ip).await?;
         self.create_account(email, Some(password), name, vec![], &by, None).await
     }
 
@@ -173,26 +188,46 @@ impl App {
     pub async fn sign_in(&self, credentials: Credentials, request: SignIn, page: bool) -> Result<Tokens, AppError> {
         let entered = self.enter(credentials, request, page, None).await?;
         match entered.signed {
-            Signed::In(issued) => self.tokens(issued, entered.cookie, Some(entered.device)),
-            Signed::Again => Err(AppError::Fault("a sign-in without a session went on with one".into())),
+            Signed::In(issued) => self.tokens(*issued, entered.cookie, Some(entered.device)),
+            Signed::Again(_) => Err(AppError::Fault("a sign-in without a session went on with one".into())),
         }
     }
 
-    /// Signs a browser in, or lets whoever uses it already prove once more who they are: then its session goes on.
+    /// Signs a browser in, or lets whoever uses it already prove once more who they are: then its session goes on, with another
+    /// cookie.
     pub async fn page_sign_in(
         &self,
         credentials: Credentials,
         request: SignIn,
         present: Option<&Caller>,
     ) -> Result<PageEntry, AppError> {
-        let present = present.map(|caller| (caller.view.account.id, caller.view.session.id));
+        let present = present.and_then(|caller| {
+            let (account, session) = (caller.view.account.id, caller.view.session.id);
+            caller.page.clone().map(|secret| Present { account, session, secret })
+        });
         let entered = self.enter(credentials, request, true, present).await?;
-        let session = match (entered.signed, entered.cookie) {
-            (Signed::In(issued), Some(cookie)) => Some((cookie, issued.session)),
-            (Signed::In(_), None) => return Err(AppError::Fault("a page signed in without a cookie".into())),
-            (Signed::Again, _) => None,
+        let cookie = entered.cookie.ok_or_else(|| AppError::Fault("a page signed in without a cookie".into()))?;
+        let session = match entered.signed {
+            Signed::In(issued) => issued.session,
+            Signed::Again(session) => *session,
         };
-        Ok(PageEntry { session, device: entered.device })
+        Ok(PageEntry { cookie, session, device: entered.device })
+    }
+
+    /// What a proof by who has shown the page cookie with this secret is decided by, and the cookie that they get; `None` when
+    /// there is no such session any more.
+    pub(crate) async fn proving(
+        &self,
+        session: SessionId,
+        secret: &SecretBytes,
+        ip: Option<IpAddr>,
+    ) -> Result<Option<(Proving, SecretString)>, AppError> {
+        let view = self.store().load_session(session).await.map_err(|e| self.fault(e.into()))?;
+        let secret: Option<&[u8; 32]> = secret.expose().try_into().ok();
+        let Some((view, secret)) = view.zip(secret) else { return Ok(None) };
+        let next = page_cookie::next_secret(self.keys().mac(), session, secret);
+        let proving = Proving { session: view.session, shown: Digest::of(secret), next: Digest::of(&next), ip };
+        Ok(Some((proving, cookie_text(session, &next))))
     }
 
     async fn enter(
@@ -200,7 +235,7 @@ impl App {
         credentials: Credentials,
         request: SignIn,
         page: bool,
-        present: Option<(AccountId, SessionId)>,
+        present: Option<Present>,
     ) -> Result<Entered, AppError> {
         let began = real::mono();
         let result = self.try_sign_in(credentials, request, page, present).await;
@@ -232,7 +267,7 @@ impl App {
         credentials: Credentials,
         mut request: SignIn,
         page: bool,
-        present: Option<(AccountId, SessionId)>,
+        present: Option<Present>,
     ) -> Result<Entered, AppError> {
         let secret = page.then(|| real::RealChance.secret());
         request.cookie = secret.map(|secret| Digest::of(&secret));
@@ -278,22 +313,29 @@ impl App {
                 }
                 _ => vec![],
             };
-            let own = |view: &SignInView| {
-                let account = view.account.as_ref()?.id;
-                present.filter(|(owner, _)| *owner == account).map(|(_, session)| session)
+            let owner = view.account.as_ref().map(|account| account.id);
+            let proving = match present.as_ref().filter(|present| matches && owner == Some(present.account)) {
+                Some(present) => self.proving(present.session, &present.secret, request.ip).await?,
+                None => None,
             };
             let decide = |view: &SignInView, chance: &mut dyn portcullis_domain::Chance| {
-                let mut decision = match own(view) {
-                    Some(session) => {
-                        let Decision { outcome, changes } = prove_again(view, matches, session, request.ip, chance);
-                        Decision { outcome: outcome.map(|()| Signed::Again), changes }
+                let mut decision = match &proving {
+                    Some((proving, _)) => {
+                        let Decision { outcome, changes } = prove_again(view, matches, proving, rules, chance);
+                        Decision {
+                            outcome: outcome.map(|()| Signed::Again(Box::new(proving.session.clone()))),
+                            changes,
+                        }
                     }
                     None => {
                         let mut decision = sign_in(view, matches, &request, rules, keys.mac(), chance);
                         if let Some(limit) = limit {
                             decision = session_limit::apply(decision, &live, limit, rules.idle_ttl, chance);
                         }
-                        Decision { outcome: decision.outcome.map(Signed::In), changes: decision.changes }
+                        Decision {
+                            outcome: decision.outcome.map(|issued| Signed::In(Box::new(issued))),
+                            changes: decision.changes,
+                        }
                     }
                 };
                 if decision.outcome.is_ok() {
@@ -310,9 +352,9 @@ impl App {
                 if let Some(account) = view.account.filter(worse) {
                     tokio::spawn(self.clone().upgrade_password(account, again));
                 }
-                let cookie = match (&signed, secret) {
-                    (Signed::In(issued), Some(secret)) => Some(page_cookie(issued.session.id, &secret)),
-                    _ => None,
+                let cookie = match &signed {
+                    Signed::In(issued) => secret.map(|secret| cookie_text(issued.session.id, &secret)),
+                    Signed::Again(_) => proving.map(|(_, cookie)| cookie),
                 };
                 return Ok(Entered { signed, cookie, device: self.marks(&ours, device.as_ref()) });
             }

@@ -8,7 +8,7 @@
 //! A key has an end of its own, and no idle end: a program that runs once a quarter must not find its key gone. It is counted
 //! as seen until then for that (`last_seen_at`); when it was really used is told by its grant.
 use crate::amr::Amr;
-use crate::changes::{Change, Changes, Expect};
+use crate::changes::{Change, Changes, Counted, Expect};
 use crate::client::is_scope;
 use crate::event::{Actor, EventKind, NewEvent};
 use crate::family::{Family, MacKey};
@@ -108,6 +108,7 @@ pub fn create(
         born: stamp.head,
         epoch: stamp.epoch,
         cookie: Some(digest(&secret)),
+        old_cookie: None,
         ended: None,
     };
     let grant = Grant {
@@ -133,13 +134,17 @@ pub fn create(
         expects: vec![
             Expect::Alive { session: caller.session.id, role: None },
             Expect::Unborn { account, client: ClientId::FIRST_PARTY, born: stamp.head, under: None },
-            Expect::LiveSessions { account, besides: vec![], at_most: live.len() as u64 },
+            Expect::LiveSessions { account, counted: Counted::ApiKeys, besides: vec![], at_most: keys_of(live) as u64 },
         ],
         steps: vec![Change::InsertSession(session.clone()), Change::InsertGrant(grant)],
         events: vec![event],
         ..Changes::default()
     };
     Decision { outcome: Ok(Made { session, scope, key: shown }), changes }
+}
+
+fn keys_of(live: &[SessionView]) -> usize {
+    live.iter().filter(|view| Counted::ApiKeys.counts(view.session.kind)).count()
 }
 
 fn check(
@@ -167,7 +172,7 @@ fn check(
     if now.since(upstream::proven_at(&caller.account, &caller.session)) > max_age {
         return Err(Refused::StepUpRequired { max_age_s: max_age.div_euclid(1000) });
     }
-    if live.iter().filter(|view| view.session.kind == SessionKind::ApiKey).count() >= MAX_KEYS {
+    if keys_of(live) >= MAX_KEYS {
         let detail =
             format!("this account has {MAX_KEYS} API keys already, and may have no more; end one of them first");
         return Err(Refused::Conflict { detail });
@@ -193,7 +198,7 @@ pub fn token(
         let expired = session.ended.is_none() && now >= session.absolute_expires_at;
         return Err(if expired { Code::TokenExpired } else { Code::TokenRevoked });
     }
-    let claims = match issue(&view.stamp, rules, &view.account, session, grant, view.access_ttl, chance) {
+    let claims = match issue(&view.stamp, rules, &view.account, session, grant, view.access_ttl, None, chance) {
         Ok(claims) => AccessClaims { acr: crate::service::ACR.into(), amr: vec![], ..claims },
         Err(refused) => return Ok(Decision::refuse(refused)),
     };

@@ -27,6 +27,12 @@ use serde::{Deserialize, Serialize};
 
 /// How long a code may be redeemed, in milliseconds (RFC 6749 §4.1.2: at most ten minutes; RFC 9700 wants it short).
 pub const CODE_LIFE: Millis = 60_000;
+/// So many codes that were not redeemed may wait under one session, and so many that were are kept to tell a second use by.
+/// One more, and the oldest goes: nobody who has a session fills the table with codes, and nobody who sends its browser here again
+/// and again (a page can) keeps the next code from being made. What they can do is make the oldest of thirty-two fail.
+pub const MAX_CODES: u32 = 32;
+/// The same for those that were redeemed: each of them has made a grant.
+pub const MAX_USED_CODES: u32 = 64;
 /// The longest value of a parameter.
 pub const MAX_VALUE: usize = 2048;
 
@@ -276,18 +282,35 @@ pub fn audience(resources: &[String], client: &Client) -> Result<Option<String>,
     Ok(Some(all.join(" ")))
 }
 
+/// Whom the client means by its `id_token_hint` (OpenID Connect Core §3.1.2.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hinted {
+    /// It does not say.
+    Nobody,
+    /// Whoever is signed in.
+    ThisOne,
+    /// Somebody else.
+    Another,
+    /// Somebody whom the hint does not tell us: it is no ID token of ours (any more).
+    Unknown,
+}
+
 /// The rule. `view` is of the browser's session when it has one that lives; `first_seen` is when this request first came, if it
-/// can be proven that it came before: a sign-in after that is the one that it asked for; `hinted` whether the client means
-/// whoever is signed in, if it says so.
-pub fn next(asked: &Asked, view: Option<&AppView>, first_seen: Option<Time>, hinted: Option<bool>) -> Step {
+/// can be proven that it came before: a sign-in after that is the one that it asked for; `hinted` is whom the client means.
+///
+/// Nobody else than who is meant is signed in silently. Where something may be shown, they are asked to sign in, once: who signs
+/// in then as somebody else is not who is meant, and the client is told that (`login_required`, OpenID Connect Core §3.1.2.1).
+pub fn next(asked: &Asked, view: Option<&AppView>, first_seen: Option<Time>, hinted: Hinted) -> Step {
     let quiet = asked.prompt.none;
     let sign_in = if quiet { Step::Refuse(OAuthError::LoginRequired) } else { Step::SignIn };
     let Some(view) = view else { return sign_in };
     let (session, now) = (&view.session.session, view.session.stamp.now);
-    if hinted == Some(false) {
-        return sign_in;
-    }
     let since = first_seen.is_some_and(|first| session.auth_time >= first);
+    match hinted {
+        Hinted::Another => return if since { Step::Refuse(OAuthError::LoginRequired) } else { sign_in },
+        Hinted::Unknown if !since => return sign_in,
+        Hinted::Nobody | Hinted::ThisOne | Hinted::Unknown => {}
+    }
     let too_old = asked.max_age.is_some_and(|most| now.since(session.auth_time) > most);
     if (asked.prompt.login || too_old) && !since {
         return sign_in;
@@ -377,6 +400,12 @@ pub fn grant_code(
         used: None,
     };
     let (consent, event) = allow(view, &asked.scope, agreed, ip, stamp, chance);
+    let room = Change::CrowdOutTickets {
+        session: session.id,
+        kind: TicketKind::Code,
+        open: MAX_CODES - 1,
+        used: MAX_USED_CODES,
+    };
     let used_up = asked.pushed.map(|ticket| Change::UseTicket { ticket, at: stamp.now, grant: None });
     let changes = Changes {
         expects: vec![
@@ -385,7 +414,7 @@ pub fn grant_code(
             Expect::ClientVersion { client: view.client.id, version: view.client.version },
             Expect::Consent { account: account.id, client: view.client.id, generation: view.generation() },
         ],
-        steps: consent.into_iter().chain(used_up).chain([Change::InsertTicket(ticket)]).collect(),
+        steps: consent.into_iter().chain(used_up).chain([room, Change::InsertTicket(ticket)]).collect(),
         events: event.into_iter().collect(),
         ..Changes::default()
     };

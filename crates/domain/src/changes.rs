@@ -6,11 +6,11 @@ use crate::amr::Amr;
 use crate::event::NewEvent;
 use crate::family::Family;
 use crate::mass::{Job, JobStep};
-use crate::model::{Account, Client, Consent, Grant, Instance, Key, Session, Status};
+use crate::model::{Account, Client, Consent, Grant, Instance, Key, OldCookie, Session, SessionKind, Status};
 use crate::outbox::{Message, NoticeStep};
 use crate::retention::Retention;
 use crate::throttle::{Attempt, BucketKey, Verdict};
-use crate::ticket::Ticket;
+use crate::ticket::{Ticket, TicketKind};
 use crate::upstream::{Link, Origin};
 use alloc::{string::String, vec::Vec};
 use portcullis_wire::{
@@ -51,6 +51,32 @@ pub struct Idempotency {
     pub request: Digest,
     /// What it makes, as text (an id), if it makes something.
     pub made: Option<String>,
+}
+
+/// Which sessions of an account an [`Expect::LiveSessions`] counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Counted {
+    /// All.
+    All,
+    /// Its user's own sign-ins.
+    SignIns,
+    /// Its API keys.
+    ApiKeys,
+}
+
+impl Counted {
+    /// The kinds that are counted; `None`: all.
+    pub const fn kinds(self) -> Option<&'static [SessionKind]> {
+        match self {
+            Self::All => None,
+            Self::SignIns => Some(SessionKind::SIGN_INS),
+            Self::ApiKeys => Some(&[SessionKind::ApiKey]),
+        }
+    }
+    /// Whether a session of this kind is counted.
+    pub fn counts(self, kind: SessionKind) -> bool {
+        self.kinds().is_none_or(|kinds| kinds.contains(&kind))
+    }
 }
 
 /// What a decision relied on, checked again under the transaction's locks.
@@ -110,10 +136,13 @@ pub enum Expect {
     SessionNotEnded(SessionId),
     /// The grant has not been ended by itself: a Conflict (`Moved`) when it has, `Missing` when there is none.
     GrantNotEnded(GrantId),
-    /// No more than `at_most` sessions of the account live, besides these; by the rule of [`Expect::Alive`].
+    /// No more than `at_most` sessions of the account live, of those that are counted, besides these; by the rule of
+    /// [`Expect::Alive`].
     LiveSessions {
         /// The account.
         account: AccountId,
+        /// Which are counted.
+        counted: Counted,
         /// Not counted: they end in the same changes.
         besides: Vec<SessionId>,
         /// How many others may live.
@@ -260,6 +289,18 @@ pub enum Change {
         /// By which methods.
         amr: Amr,
     },
+    /// The cookie of a browser's session, and the one before it, from now on. A Conflict (`Moved`) when it is not as expected,
+    /// `Missing` when there is no such session.
+    SetCookie {
+        /// The session.
+        session: SessionId,
+        /// What it was.
+        before: Digest,
+        /// What it is.
+        cookie: Digest,
+        /// The one before, as long as that is taken.
+        old: Option<OldCookie>,
+    },
     /// A new ticket; a Conflict (`Used`) when its id exists.
     InsertTicket(Ticket),
     /// A ticket's account, session, body and end from now on. A Conflict (`Used`) when it was used, `Moved` when it is not at
@@ -278,6 +319,23 @@ pub enum Change {
     PruneTickets {
         /// The time.
         before: Time,
+        /// How many at most.
+        most: u64,
+    },
+    /// Deletes of the tickets of this kind under a session the oldest, by their end, beyond so many that were not used and so many
+    /// that were; counted. One that somebody else is at this very moment may stay.
+    CrowdOutTickets {
+        /// The session.
+        session: SessionId,
+        /// The kind.
+        kind: TicketKind,
+        /// How many stay of those that were not used.
+        open: u32,
+        /// And of those that were.
+        used: u32,
+    },
+    /// Deletes at most `most` grants that were ended by themselves and may go by [`crate::retention::grant_may_go`]; counted.
+    PruneGrants {
         /// How many at most.
         most: u64,
     },

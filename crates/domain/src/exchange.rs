@@ -9,6 +9,7 @@
 //! | the account of whoever acts, or of one before | `act.sub`, every one of them |
 //! | the client that it was exchanged by | `client_id` |
 //! | the clients before, the first one included | `via`, every one of them |
+//! | the old token by itself (RFC 7009), or one before it | `from`, every one of them |
 //!
 //! Its life ends with the old token's at the latest, its scopes are those that both the old token and the client have, and it is
 //! for resources that the client registered. It comes without a refresh token: whoever needs another one exchanges again.
@@ -84,17 +85,20 @@ pub fn exchange(
         ..subject.grant.clone()
     };
     let ttl = client.profile.access_ttl_s.map(|seconds| i64::from(seconds) * 1000);
-    let new = issue(&subject.stamp, rules, &subject.account, &subject.session, &grant, ttl, chance)?;
+    let new =
+        issue(&subject.stamp, rules, &subject.account, &subject.session, &grant, ttl, subject.idle_since(), chance)?;
     let exp = new.exp.min(claims.exp);
     if exp <= new.iat {
         return Err(no(OAuthError::InvalidRequest, "subject_token expires this very moment"));
     }
     let mut via: Vec<_> = core::iter::once(claims.client_id).chain(claims.via.iter().copied()).collect();
     via.dedup();
+    let from = claims.tokens().collect();
     Ok(AccessClaims {
         exp,
         act: Some(Box::new(Actor { sub: view.account.id, act: claims.act.clone() })),
         via,
+        from,
         auth_time: claims.auth_time,
         acr: claims.acr.clone(),
         amr: claims.amr.clone(),

@@ -8,13 +8,13 @@ use alloc::borrow::ToOwned as _;
 use alloc::string::String;
 use alloc::vec;
 use portcullis_wire::claims::{Audience, Confirmation};
-use portcullis_wire::{AccessClaims, ClientId, Millis, TokenId};
+use portcullis_wire::{AccessClaims, ClientId, Millis, Time, TokenId};
 
 /// The claims of an access token for `grant` under `session`, stamped with the head of the snapshot that the decision was
 /// made on (I3), never with a rev that its own transaction writes.
 ///
-/// It ends after `access_ttl` ±20%, and never beyond the session's absolute end, the idle end (the session is used now), or
-/// the snapshot's horizon. `access_ttl` is the client's own, if it has one. Spread so that a fleet of clients does not come back at once, and so that no retry window is as
+/// It ends after `access_ttl` ±20%, and never beyond the session's absolute end, its idle end, or the snapshot's horizon.
+/// `idle_since` is when the session was last used; `None`: this is a use of it. `access_ttl` is the client's own, if it has one. Spread so that a fleet of clients does not come back at once, and so that no retry window is as
 /// regular as a thief would need (DESIGN §4.6).
 pub fn issue(
     stamp: &Stamp,
@@ -23,6 +23,7 @@ pub fn issue(
     session: &Session,
     grant: &Grant,
     access_ttl: Option<Millis>,
+    idle_since: Option<Time>,
     chance: &mut dyn Chance,
 ) -> Result<AccessClaims, Refused> {
     // Never longer than what every node reckons with, whatever a client's row says.
@@ -31,11 +32,12 @@ pub fn issue(
     let span = u128::try_from(2 * fifth + 1).unwrap_or(1).max(1);
     let jitter = Millis::try_from(chance.bits() % span).unwrap_or(0) - fifth;
     let now = issue_time(stamp.now, stamp.floor);
-    let ends = [session.absolute_expires_at, now.plus(rules.idle_ttl), stamp.horizon];
+    let own_end = session.absolute_expires_at.min(idle_since.unwrap_or(now).plus(rules.idle_ttl));
+    let ends = [own_end, stamp.horizon];
     let exp = ends.iter().fold(now.plus(access_ttl + jitter), |a, b| a.min(*b)).secs();
     let iat = now.secs();
     if exp <= iat {
-        return Err(if session.absolute_expires_at <= stamp.now.plus(1000) {
+        return Err(if own_end <= stamp.now.plus(1000) {
             Refused::RefreshExpired
         } else {
             Refused::Unavailable { detail: "the horizon has not been raised".into() }
@@ -61,6 +63,7 @@ pub fn issue(
         roles: if grant.client == ClientId::FIRST_PARTY { account.roles.clone() } else { vec![] },
         act: None,
         via: vec![],
+        from: vec![],
         cnf: grant.sender.map(Confirmation::of),
     })
 }

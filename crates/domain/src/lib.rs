@@ -39,6 +39,7 @@ pub mod mass;
 pub mod model;
 pub mod outbox;
 pub mod pace;
+pub mod page_cookie;
 pub mod pushed;
 pub mod receivers;
 pub mod refound;

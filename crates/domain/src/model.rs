@@ -114,6 +114,9 @@ pub enum SessionKind {
 }
 
 impl SessionKind {
+    /// Those that somebody began by signing in on a device or in a browser.
+    pub const SIGN_INS: &'static [Self] = &[Self::Browser, Self::App];
+
     /// The word in the API and in the database.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -168,8 +171,29 @@ pub struct Session {
     pub epoch: Epoch,
     /// Digest of the cookie's secret, for browser sessions; of the key itself, for API keys.
     pub cookie: Option<Digest>,
+    /// The cookie before that one, as long as it is still taken (see [`crate::page_cookie`]).
+    pub old_cookie: Option<OldCookie>,
     /// Set once it was ended by itself (not by a cut above it).
     pub ended: Option<Ended>,
+}
+
+impl Session {
+    /// Whether what this client does under it is a use of it: a session idles by what its own client does. An application that
+    /// refreshes what it got under a browser's session is not the person at that browser (decision 0034).
+    pub fn is_used_by(&self, client: ClientId) -> bool {
+        client == self.client.unwrap_or(ClientId::FIRST_PARTY)
+    }
+}
+
+/// A browser's cookie that another one has taken the place of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OldCookie {
+    /// Digest of its secret.
+    pub digest: Digest,
+    /// When its user had proved who they are, as far as it is concerned.
+    pub auth_time: Time,
+    /// It is not taken from then on.
+    pub until: Time,
 }
 
 /// How something was ended.

@@ -382,6 +382,7 @@ mod tests {
             born: Rev(born),
             epoch: Epoch(1),
             cookie: None,
+            old_cookie: None,
             ended: None,
         };
         let grant = |n, client| UnderGrant { id: GrantId::from_bits(n), client, ended: None };

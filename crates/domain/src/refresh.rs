@@ -144,7 +144,7 @@ pub fn refresh(
         }
         Outcome::Theft => return theft(view, how, expects, chance),
     };
-    let claims = match issue(stamp, rules, &view.account, session, grant, view.access_ttl, chance) {
+    let claims = match issue(stamp, rules, &view.account, session, grant, view.access_ttl, view.idle_since(), chance) {
         Ok(claims) => claims,
         Err(refused) => return Decision::refuse(refused),
     };
@@ -190,8 +190,7 @@ pub fn is_dead(view: &RefreshView, rules: &Rules) -> bool {
 fn why_dead(view: &RefreshView, rules: &Rules) -> Option<Refused> {
     let (grant, session, stamp) = (&view.grant, &view.session, &view.stamp);
     let ended = |reason: &str| Some(Refused::SessionEnded { reason: reason.into() });
-    let used_at = grant.family.handed_at.max(grant.family.made_at);
-    match session_dead(stamp, &view.standing, session, &view.account, used_at, rules.idle_ttl) {
+    match session_dead(stamp, &view.standing, session, &view.account, view.used_at(), rules.idle_ttl) {
         Some(Dead::Ended { reason, .. }) => return ended(&reason),
         Some(Dead::Cut { above, .. }) => return ended(above),
         Some(Dead::Standing { .. }) => return ended(Door::Filter.as_str()),

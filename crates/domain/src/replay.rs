@@ -305,6 +305,7 @@ mod tests {
             horizon: Time(0),
             floor: Time(now - 10),
             all: Cut::default(),
+            worked_off: Rev::ZERO,
             now: Time(now),
         }
     }

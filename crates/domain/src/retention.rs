@@ -52,6 +52,14 @@ pub fn may_go(session: &Session, used_at: Time, grant_end: Option<Rev>, at: &Sta
     forgotten && since < at.floor && since.plus(keep.ended) <= at.now
 }
 
+/// Whether the row of a grant that was ended by itself may be deleted while its session goes on. It is asked for as long as
+/// something that it gave could be shown and would have to be told from what nobody ever gave: its access tokens, which the log
+/// names until they have expired everywhere. A refresh token of it says `invalid_grant` with the row and without it, and a code
+/// that it came of is forgotten sooner ([`TICKETS`]).
+pub fn grant_may_go(ended: Rev, at: &Standing) -> bool {
+    ended <= at.forgotten
+}
+
 /// Whether the address that a session signed in from may be deleted.
 pub fn address_may_go(session: &Session, now: Time, keep: &Retention) -> bool {
     session.ip.is_some() && session.created_at.plus(keep.addresses) <= now

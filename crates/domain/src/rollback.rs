@@ -248,6 +248,7 @@ mod tests {
             horizon: Time(0),
             floor: Time(floor),
             all: Cut::default(),
+            worked_off: Rev::ZERO,
             now: Time(0),
         }
     }

@@ -9,7 +9,7 @@
 //! account's block and end are written about. RFC 9068 §2.2 leaves the identifier to the server; `client_id` names the client.
 use crate::amr::Amr;
 use crate::authorize::audience;
-use crate::changes::{Change, Changes, Expect};
+use crate::changes::{Change, Changes, Counted, Expect};
 use crate::client::{GrantType, OFFLINE, OPENID, Profile};
 use crate::event::{Actor, EventKind, NewEvent};
 use crate::family::{Family, MacKey};
@@ -182,6 +182,7 @@ fn anew(
         born: stamp.head,
         epoch: stamp.epoch,
         cookie: None,
+        old_cookie: None,
         ended: None,
     };
     let grant = Grant {
@@ -211,7 +212,7 @@ fn anew(
             Expect::Unborn { account, client, born: stamp.head, under: None },
             Expect::ClientVersion { client, version: view.client.version },
             // Of two who ask at once one makes it, and the other one finds it.
-            Expect::LiveSessions { account, besides: view.live.clone(), at_most: 0 },
+            Expect::LiveSessions { account, counted: Counted::All, besides: view.live.clone(), at_most: 0 },
         ],
         ..Changes::default()
     };
@@ -237,7 +238,7 @@ fn minted(
     chance: &mut dyn Chance,
 ) -> Result<AccessClaims, Refused> {
     let ttl = view.client.profile.access_ttl_s.map(|seconds| i64::from(seconds) * 1000);
-    let claims = issue(stamp, rules, &view.account, session, grant, ttl, chance)?;
+    let claims = issue(stamp, rules, &view.account, session, grant, ttl, None, chance)?;
     // Nobody signed in.
     Ok(AccessClaims { acr: ACR.into(), amr: vec![], ..claims })
 }

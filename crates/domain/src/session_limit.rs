@@ -1,9 +1,11 @@
-//! How many sessions one account may have at once.
+//! How many sessions one account may have at once: sign-ins of its user on devices and in browsers. A connected app, an API key or
+//! a service is no device that somebody forgot to sign out of: such sessions are not counted and never end to make room, and have
+//! limits of their own ([`crate::code::MAX_GRANTS`] for each application, [`crate::api_key::MAX_KEYS`]).
 //!
 //! What is decided here rests on a list that may be old by the time of the commit. So the commit counts again under the store's
 //! lock ([`Expect::LiveSessions`]): however many sign in at the same moment, no more live than the limit allows, and whoever
 //! comes too late decides anew.
-use crate::changes::Expect;
+use crate::changes::{Counted, Expect};
 use crate::kernel::{self, By, Door, Scope};
 use crate::sign_in::Issued;
 use crate::view::SessionView;
@@ -35,9 +37,9 @@ pub struct SessionLimit {
     pub at_limit: AtLimit,
 }
 
-/// The sessions that must end for one more to fit: the least recently used first, and of those used at one moment the oldest.
+/// The sign-ins that must end for one more to fit: the least recently used first, and of those used at one moment the oldest.
 pub fn to_end(live: &[SessionView], idle_ttl: Millis, most: u32) -> Vec<SessionId> {
-    let alive = live.iter().filter(|view| view.dead(idle_ttl).is_none());
+    let alive = live.iter().filter(|view| Counted::SignIns.counts(view.session.kind) && view.dead(idle_ttl).is_none());
     let mut by_use: Vec<_> =
         alive.map(|view| (view.used_at(), view.session.created_at, view.session.born, view.session.id)).collect();
     by_use.sort();
@@ -77,7 +79,12 @@ pub fn apply(
         steps.extend(end.steps);
         events.extend(end.events);
     }
-    decision.changes.expects.push(Expect::LiveSessions { account, besides: ending, at_most });
+    decision.changes.expects.push(Expect::LiveSessions {
+        account,
+        counted: Counted::SignIns,
+        besides: ending,
+        at_most,
+    });
     // The ends first: their records are what is found under their revs.
     steps.append(&mut decision.changes.steps);
     events.append(&mut decision.changes.events);

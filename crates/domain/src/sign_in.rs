@@ -10,8 +10,8 @@ use crate::event::{Actor, EventKind, NewEvent};
 use crate::family::{Family, MacKey};
 use crate::model::{ADMIN, Account, Grant, Session, SessionKind, Status};
 use crate::view::{SignInView, Stamp};
-use crate::{Chance, Change, Decision, Refused, Rules, device, issue::issue};
-use alloc::{format, string::String, vec};
+use crate::{Chance, Change, Decision, Refused, Rules, device, issue::issue, page_cookie};
+use alloc::{format, string::String, vec, vec::Vec};
 use core::net::IpAddr;
 use portcullis_wire::{AccessClaims, ClientId, Digest, EventId, GrantId, Rev, SecretString, SessionId, Time};
 
@@ -71,19 +71,33 @@ pub(crate) fn entitled(account: &Account, now: Time) -> Result<(), Refused> {
     if account.usable_at(now) { Ok(()) } else { Err(Refused::InvalidCredentials) }
 }
 
-/// Whoever uses `session` proves who they are once more: the same session goes on, with a younger `auth_time`. The caller has
-/// seen to it that the account of `view` is the session's.
+/// A browser whose user proves who they are once more.
+#[derive(Debug, Clone)]
+pub struct Proving {
+    /// Its session.
+    pub session: Session,
+    /// Digest of the secret of the cookie that it has shown.
+    pub shown: Digest,
+    /// Digest of the secret that it gets (see [`crate::page_cookie`]).
+    pub next: Digest,
+    /// From where.
+    pub ip: Option<IpAddr>,
+}
+
+/// Whoever uses a browser's session proves who they are once more: the same session goes on, with a younger `auth_time` and another
+/// cookie. The caller has seen to it that the account of `view` is the session's.
 pub fn prove_again(
     view: &SignInView,
     password_matches: bool,
-    session: SessionId,
-    ip: Option<IpAddr>,
+    proving: &Proving,
+    rules: &Rules,
     chance: &mut dyn Chance,
 ) -> Decision<()> {
     let account = match opened(view, password_matches) {
         Ok(account) => account,
         Err(refused) => return Decision::refuse(refused),
     };
+    let (session, now, ip) = (proving.session.id, view.stamp.now, proving.ip);
     let actor = Actor::Account { account: account.id, session };
     let event = NewEvent::new(EventId::from_bits(chance.bits()), EventKind::SessionProven, &actor)
         .account(account.id)
@@ -94,11 +108,18 @@ pub fn prove_again(
             Expect::Alive { session, role: None },
             Expect::PasswordVersion { account: account.id, version: account.password_version },
         ],
-        steps: vec![Change::SetAuthTime { session, at: view.stamp.now, amr: Amr::default() }],
+        steps: proven(proving, now, now, &Amr::default(), rules),
         events: vec![event],
         ..Changes::default()
     };
     Decision { outcome: Ok(()), changes }
+}
+
+/// What a proof at `at` writes: the younger `auth_time`, and the cookie in its place.
+pub(crate) fn proven(proving: &Proving, at: Time, now: Time, amr: &Amr, rules: &Rules) -> Vec<Change> {
+    let cookie = page_cookie::rotate(&proving.session, proving.shown, proving.next, now, rules);
+    let proof = Change::SetAuthTime { session: proving.session.id, at, amr: amr.clone() };
+    cookie.into_iter().chain([proof]).collect()
 }
 
 /// Decides a sign-in. `password_matches` is the outcome of comparing the given password with `view.account`'s hash, `false`
@@ -152,6 +173,7 @@ pub(crate) fn started(
         born,
         epoch: stamp.epoch,
         cookie: request.cookie,
+        old_cookie: None,
         ended: None,
     };
     let grant = Grant {
@@ -166,7 +188,7 @@ pub(crate) fn started(
         family: Family::new(chance.secret(), key.id, stamp.epoch, now),
         ended: None,
     };
-    let claims = match issue(stamp, rules, account, &session, &grant, None, chance) {
+    let claims = match issue(stamp, rules, account, &session, &grant, None, None, chance) {
         Ok(claims) => claims,
         Err(refused) => return Decision::refuse(refused),
     };

@@ -13,6 +13,10 @@
 //! An attempt that finds one of its buckets empty is throttled and charged to none: asking again and again prolongs nothing.
 //! It is answered like a wrong password. All three rows are written whatever the outcome, so that the disk does not tell.
 //!
+//! Signing up has budgets of its own ([`Attempt::of_sign_up`]): an account is a row for ever and costs a password hash, and the
+//! answer tells whether an address has one (unless addresses are verified). They are taken whatever comes of it, and are those
+//! of [`NETWORK`] for one address and of [`PREFIX`] for all of them.
+//!
 //! Buckets know the database's time only. When it was set back, a bucket takes it that no time has passed.
 use crate::family::MacKey;
 use alloc::{string::String, vec::Vec};
@@ -91,6 +95,22 @@ impl Attempt {
             prefix: name(b"guesses from prefix", &[&prefix]),
             device: device.map(|device| name(b"guesses on device", &[&device.to_be_bytes(), id])),
         }
+    }
+    /// The buckets of a sign-up with `identifier` from `ip`; none where it comes from this machine itself, which is an operator, or
+    /// a proxy that nobody told us of: a budget of that would be everybody's. All three are of that prefix, so that nobody
+    /// elsewhere is kept from signing up, and none is one of a sign-in's, so that nobody at all is kept from that.
+    pub fn of_sign_up(key: &MacKey, identifier: &str, ip: Option<IpAddr>) -> Option<Self> {
+        if ip.is_some_and(|ip| ip.to_canonical().is_loopback()) {
+            return None;
+        }
+        let (prefix, id) = (prefix_of(ip), identifier.as_bytes());
+        let name = |label: &[u8], parts: &[&[u8]]| BucketKey(key.tag(label, parts));
+        Some(Self {
+            account: name(b"sign-ups of one address", &[&prefix, id]),
+            network: name(b"sign-ups again", &[&prefix, id]),
+            prefix: name(b"sign-ups from prefix", &[&prefix]),
+            device: None,
+        })
     }
     /// The buckets, in the order in which [`take`] wants them.
     pub fn keys(&self) -> [BucketKey; 3] {

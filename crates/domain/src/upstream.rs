@@ -13,7 +13,7 @@ use crate::changes::{Change, Changes, Expect};
 use crate::event::{Actor, EventKind, NewEvent};
 use crate::family::MacKey;
 use crate::model::{Account, Session, SessionKind, Status, UNPROVEN};
-use crate::sign_in::{Issued, SignIn, entitled, started};
+use crate::sign_in::{Issued, Proving, SignIn, entitled, proven, started};
 use crate::ticket::{self, TicketKind};
 use crate::view::{AccountView, Stamp};
 use crate::{Chance, Cut, Decision, Refused, Rules};
@@ -183,7 +183,7 @@ pub fn sign_in(
     if let Err(refused) = entitled(account, stamp.now) {
         return Decision::refuse(refused);
     }
-    if begun.epoch != stamp.epoch || link.out_at.is_some_and(|out| out >= begun.at) {
+    if begun.epoch != stamp.epoch || begun.born < stamp.worked_off || link.out_at.is_some_and(|out| out >= begun.at) {
         return conflict("access was taken away while this sign-in was under way; sign in again");
     }
     let Decision { outcome, mut changes } = started(stamp, account, begun.born, request, rules, key, chance);
@@ -215,15 +215,15 @@ pub fn sign_in(
     Decision { outcome: Ok(issued), changes }
 }
 
-/// Whoever uses `session` proves by a link of its account who they are once more: the same session goes on. Only with a provider that
-/// says when its user did.
+/// Whoever uses a browser's session proves by a link of its account who they are once more: the same session goes on, with another
+/// cookie. Only with a provider that says when its user did.
 pub fn prove_again(
     stamp: &Stamp,
     link: &Link,
-    session: SessionId,
+    proving: &Proving,
     from: &Identity,
     begun: Begun,
-    ip: Option<IpAddr>,
+    rules: &Rules,
     chance: &mut dyn Chance,
 ) -> Decision<()> {
     let Some(at) = from.auth_time.map(|at| at.clamp(UNPROVEN, stamp.now)) else {
@@ -232,7 +232,7 @@ pub fn prove_again(
     if link.out_at.is_some_and(|out| out >= begun.at) {
         return conflict("access was taken away while this sign-in was under way; sign in again");
     }
-    let account = link.account;
+    let (account, session) = (link.account, proving.session.id);
     let event = NewEvent::new(
         EventId::from_bits(chance.bits()),
         EventKind::SessionProven,
@@ -240,14 +240,14 @@ pub fn prove_again(
     )
     .account(account)
     .session(session)
-    .ip(ip)
+    .ip(proving.ip)
     .reason(format!("by {}", from.upstream));
     let changes = Changes {
         expects: vec![Expect::Alive { session, role: None }],
-        steps: vec![
-            Change::UseLink { link: link.id, begun: begun.at, at: stamp.now },
-            Change::SetAuthTime { session, at, amr: from.amr.clone() },
-        ],
+        steps: [Change::UseLink { link: link.id, begun: begun.at, at: stamp.now }]
+            .into_iter()
+            .chain(proven(proving, at, stamp.now, &from.amr, rules))
+            .collect(),
         events: vec![event],
         ..Changes::default()
     };

@@ -24,6 +24,9 @@ pub struct Stamp {
     pub floor: Time,
     /// What was ended for everything.
     pub all: Cut,
+    /// The newest rule of a revocation by filter that was worked off and taken away: no session that was born below it is
+    /// made any more (see [`crate::mass`]).
+    pub worked_off: Rev,
     /// The database's time.
     pub now: Time,
 }
@@ -56,8 +59,24 @@ pub struct RefreshView {
     pub client_disabled: bool,
     /// The life of the client's access tokens, when it is not the usual one, in milliseconds.
     pub access_ttl: Option<Millis>,
+    /// The latest use of a refresh token of the session's own client, where the grant is another one's; `None` where it is that
+    /// client's own, whose family says it.
+    pub refreshed_at: Option<Time>,
     /// The rules of revocations by filter that stand.
     pub standing: mass::Rules,
+}
+
+impl RefreshView {
+    /// When the session was last used, as far as is known.
+    pub fn used_at(&self) -> Time {
+        let family = &self.grant.family;
+        let own = self.session.is_used_by(self.grant.client).then(|| family.handed_at.max(family.made_at));
+        own.or(self.refreshed_at).unwrap_or(self.session.last_seen_at).max(self.session.last_seen_at)
+    }
+    /// Since when the session idles, whatever is done with this grant; `None` when a use of the grant is one of the session.
+    pub fn idle_since(&self) -> Option<Time> {
+        (!self.session.is_used_by(self.grant.client)).then(|| self.used_at())
+    }
 }
 
 /// A session with its account, and when its family was last used.
@@ -69,7 +88,7 @@ pub struct SessionView {
     pub session: Session,
     /// Its account.
     pub account: Account,
-    /// The latest use of a refresh token under it, if one was used.
+    /// The latest use of a refresh token of its own client under it, if one was used.
     pub refreshed_at: Option<Time>,
     /// The rules of revocations by filter that stand.
     pub standing: mass::Rules,

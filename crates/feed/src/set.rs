@@ -51,6 +51,8 @@ pub enum Verdict {
 pub struct Subject {
     /// `jti`.
     pub token: TokenId,
+    /// `from`: the tokens that it came of.
+    pub from: Vec<TokenId>,
     /// `gid`.
     pub grant: Option<GrantId>,
     /// `sid`.
@@ -74,6 +76,7 @@ impl Subject {
     pub fn of(claims: &AccessClaims, key: Option<KeyId>) -> Self {
         Self {
             token: claims.jti,
+            from: claims.from.clone(),
             grant: claims.gid,
             session: claims.sid,
             account: claims.sub,
@@ -460,7 +463,8 @@ impl RevokedSet {
         ];
         let actors = subject.actors.iter().map(|a| (Kind::Account, a.bits()));
         let via = subject.via.iter().map(|client| (Kind::Client, client.bits()));
-        for key in own.into_iter().flatten().chain(actors).chain(via) {
+        let from = subject.from.iter().map(|token| (Kind::Token, token.bits()));
+        for key in own.into_iter().flatten().chain(actors).chain(via).chain(from) {
             let (group, shard) = route(key);
             if let Some(slot) = self.groups[group][shard].slots.get(&key) {
                 slot.items().for_each(&mut see);

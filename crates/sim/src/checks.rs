@@ -75,6 +75,11 @@ impl World {
         if let (Some(mut act), Some(rev)) = (act, committed.rev) {
             self.counts.add(end_kind(act.door));
             act.rev = rev;
+            // A withdrawal ends one by one, and whoever asks later is told the rev of what they ask about.
+            let ends = changes.steps.iter().filter(|step| matches!(step, Change::Revoke(_))).count() as u64;
+            for n in 1..ends {
+                self.truth.by_rev.entry(Rev(rev.0 - n)).or_insert(self.truth.acts.len());
+            }
             self.truth.by_rev.insert(rev, self.truth.acts.len());
             self.truth.acts.push(act);
         }
@@ -176,6 +181,18 @@ impl World {
         let horizon = self.disk.durable.stamp(now).horizon;
         if fact.claims.expires_at() > horizon {
             return self.violate("I16", format!("a token lives until {}, beyond {horizon}", fact.claims.expires_at()));
+        }
+        // I12: an application under a browser's session is not the person at it; its tokens end with the session at the latest.
+        let above = self.disk.durable.load_session(fact.session, now);
+        if let Some(view) = above.filter(|view| !view.session.is_used_by(fact.claims.client_id)) {
+            let idle_end = view.used_at().plus(self.settings.rules.idle_ttl);
+            if fact.claims.expires_at() > idle_end {
+                let (session, exp) = (fact.session, fact.claims.expires_at());
+                let detail = format!(
+                    "an application's token of {session} lives until {exp}, the session idles out at {idle_end}"
+                );
+                return self.violate("I12", detail);
+            }
         }
         // I7 (and I1): no path leads from before an end to a token after it.
         let passed = self.truth.acts.iter().find(|act| act.was_passed_by(&fact));
@@ -344,7 +361,7 @@ impl World {
             }
             Refused::RefreshExpired => {
                 self.counts.add("sessions expired");
-                let used = family.handed_at.max(family.made_at).max(view.session.last_seen_at);
+                let used = view.used_at();
                 now < used.plus(rules.idle_ttl) && now.plus(1000) < view.session.absolute_expires_at
             }
             Refused::SessionEnded { .. } => {

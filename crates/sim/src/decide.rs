@@ -69,6 +69,10 @@ impl World {
                         if self.mutant == Some(Mutant::RuleUncheckedAtRefresh) {
                             view.standing = None;
                         }
+                        if self.mutant == Some(Mutant::ApplicationsKeepAwake) && view.idle_since().is_some() {
+                            let family = &view.grant.family;
+                            view.refreshed_at = Some(family.handed_at.max(family.made_at));
+                        }
                         Ok(Facts::Refresh(Box::new(view), presented))
                     }
                     None => Err(Reply::Refused(Refused::RefreshForgotten)),

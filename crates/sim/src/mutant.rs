@@ -85,6 +85,10 @@ mutants! {
     UpgradeUnchecked = "upgrade-unchecked" breaks "I10";
     /// How many sessions live is seen before the commit, and not counted in it.
     LimitUncounted = "limit-uncounted" breaks "I12";
+    /// What applications hold counts as a sign-in, and ends to make room for one.
+    LimitEndsApplications = "limit-ends-applications" breaks "I11";
+    /// A browser's session does not idle while an application refreshes under it.
+    ApplicationsKeepAwake = "applications-keep-awake" breaks "I12";
     /// What a cut killed is deleted at once: a sign-out repeated with the dead token finds nothing.
     PruneWhatIsCut = "prune-what-is-cut" breaks "I6 I9";
     /// A refresh does not look at the rules of revocations by filter.

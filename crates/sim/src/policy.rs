@@ -15,7 +15,7 @@ use portcullis_domain::session_limit::{self, AtLimit, SessionLimit};
 use portcullis_domain::sign_in::Issued;
 use portcullis_domain::view::Dead;
 use portcullis_domain::{Decision, account};
-use portcullis_wire::{AccountId, Millis, Rev, SessionId, Target, Verb};
+use portcullis_wire::{AccountId, Millis, Rev, SessionId, Target, Time, Verb};
 
 /// The settings of a run.
 #[derive(Debug, Clone, Copy)]
@@ -46,7 +46,10 @@ impl World {
         let Some(limit) = self.settings.policy.limit else { return decision };
         let was_right = decision.outcome.is_ok();
         let now = self.database.now(self.now);
-        let live = self.disk.visible.list_sessions(account, session_limit::MAX_LOOKED_AT, now);
+        let mut live = self.disk.visible.list_sessions(account, session_limit::MAX_LOOKED_AT, now);
+        if self.has(Mutant::LimitEndsApplications) {
+            live.iter_mut().for_each(|view| view.session.kind = SessionKind::App);
+        }
         let idle_ttl = self.settings.rules.idle_ttl;
         let mut decision = session_limit::apply(decision, &live, limit, idle_ttl, &mut self.rng);
         if was_right && decision.outcome.is_err() {
@@ -62,6 +65,15 @@ impl World {
     pub fn truth_of_limit(&mut self, changes: &Changes, committed: Committed) {
         let ends: Vec<(SessionId, AccountId)> =
             changes.steps.iter().filter_map(|step| limit_end(step, changes)).collect();
+        let signs_in = |step: &Change| matches!(step, Change::InsertSession(row) if row.client.is_none());
+        if changes.steps.iter().any(signs_in) {
+            let view = |session: &SessionId| self.disk.durable.load_session(*session, Time::ZERO);
+            let theirs =
+                |(session, _): &&(SessionId, AccountId)| view(session).is_some_and(|v| v.session.client.is_some());
+            if let Some((session, _)) = ends.iter().find(theirs) {
+                return self.violate("I11", format!("{session} of an application ended to make room for a sign-in"));
+            }
+        }
         for (n, (session, account)) in ends.iter().rev().enumerate() {
             let Some(rev) = committed.rev.map(|rev| Rev(rev.0 - n as u64)) else { continue };
             let scope = Scope::Session { account: *account, session: *session };
@@ -85,13 +97,14 @@ impl World {
         // At the latest time that the database ever told: what was dead then is not revived by a clock that was set back.
         let now = self.database.highest(self.now);
         for step in &changes.steps {
-            // A connected app or a key counts, and is not asked: the next sign-in makes room.
+            // A connected app or a key neither counts nor makes room.
             let Change::InsertSession(session) = step else { continue };
             if session.client.is_some() || session.kind == SessionKind::ApiKey {
                 continue;
             }
             let live = self.disk.durable.list_sessions(session.account, 100, now);
-            let live = live.iter().filter(|view| view.dead(self.settings.rules.idle_ttl).is_none()).count();
+            let own = live.iter().filter(|view| view.session.client.is_none());
+            let live = own.filter(|view| view.dead(self.settings.rules.idle_ttl).is_none()).count();
             if live > limit.most as usize {
                 let detail = format!("{live} sessions of {} live, at most {} may", session.account, limit.most);
                 return self.violate("I12", detail);
@@ -129,6 +142,8 @@ impl World {
             let steps = vec![Change::PruneSessions { sessions, keep }];
             self.submit(Owner::Nobody, Changes { steps, ..Changes::default() }, About::default());
         }
+        let steps = vec![Change::PruneGrants { most: 100 }];
+        self.submit(Owner::Nobody, Changes { steps, ..Changes::default() }, About::default());
     }
 
     fn cut_sessions(&self) -> Vec<SessionId> {
@@ -144,14 +159,16 @@ impl World {
         self.counts.add("refresh tokens of forgotten sessions");
         let grant = presented.grant();
         let tokens = self.truth.tokens.iter().filter(|token| token.grant == grant);
-        let (mut last_left, mut lives) = (0, false);
+        let (mut last_left, mut lives, mut goes_on) = (0, false, false);
         for token in tokens {
             last_left = last_left.max(token.left);
             lives |= self.lives_by_rule(token);
+            goes_on |= self.disk.durable.load_session(token.session, Time::ZERO).is_some();
         }
         let kept = self.settings.policy.keep.ended;
         // By true time, as far as the database's clock was not set.
-        let too_soon = self.now - last_left + self.database.forwarded() < kept;
+        // A grant that ended under a session that goes on is kept as long as the log names it, and no time is promised.
+        let too_soon = !goes_on && self.now - last_left + self.database.forwarded() < kept;
         if lives || too_soon {
             let detail =
                 format!("the session of {grant} is forgotten; a token of it lives: {lives}, too soon: {too_soon}");

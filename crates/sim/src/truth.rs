@@ -97,7 +97,7 @@ impl Act {
     }
     fn is_about_token(&self, token: &TokenFact) -> bool {
         match self.scope {
-            Scope::Token { token: ended, .. } => ended == token.claims.jti,
+            Scope::Token { token: ended, .. } => token.claims.tokens().any(|one| one == ended),
             _ => self.is_about_grant(token.account, token.session, token.grant, token.client),
         }
     }
@@ -229,7 +229,7 @@ impl Truth {
 pub fn matches(entry: &Entry, claims: &AccessClaims) -> bool {
     entry.except != Some(claims.sid)
         && match &entry.target {
-            Target::Token(id) => *id == claims.jti,
+            Target::Token(id) => claims.tokens().any(|token| token == *id),
             Target::Grant(id) => Some(*id) == claims.gid,
             Target::Session(id) => *id == claims.sid,
             Target::Account(id) => claims.accounts().any(|account| account == *id),

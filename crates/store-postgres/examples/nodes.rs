@@ -124,6 +124,7 @@ async fn people(store: &PostgresStore, grant: GrantId) {
         born: Rev::ZERO,
         epoch: Epoch(1),
         cookie: None,
+        old_cookie: None,
         ended: None,
     };
     let family = Family::new([7; 32], KeyId(1), Epoch(1), NOW);

@@ -20,10 +20,11 @@ use portcullis_wire::{AccountId, ClientId, Entry, EventId, GrantId, InstanceId, 
 use sqlx::query;
 use std::collections::BTreeMap;
 
-/// When a refresh token was last used under the session `s`.
+/// When a refresh token of its own client was last used under the session `s`.
 macro_rules! refreshed_at {
     () => {
-        "(SELECT max(greatest(g.handed_at, g.made_at)) FROM grants g WHERE g.session = s.id)"
+        "(SELECT max(greatest(o.handed_at, o.made_at)) FROM grants o WHERE o.session = s.id \
+         AND o.client = coalesce(s.client, '\\x00000000000000000000000000000000'))"
     };
 }
 pub(crate) use refreshed_at;
@@ -86,6 +87,9 @@ pub(crate) async fn refreshes(
         ", ",
         account_columns!(),
         ", c.id, c.cut_rev, c.cut_except, c.disabled, c.access_ttl, ",
+        "CASE WHEN g.client <> coalesce(s.client, '\\x00000000000000000000000000000000') THEN ",
+        refreshed_at!(),
+        " END, ",
         meta_columns!(),
         ", ",
         rules_column!(),
@@ -96,9 +100,20 @@ pub(crate) async fn refreshes(
         let (grant, session, account) = (rows::grant(cells)?, rows::session(cells)?, rows::account(cells)?);
         cells.table("clients").id::<ClientId>()?;
         let (client_cut, client_disabled, access_ttl) = (cells.cut()?, cells.get()?, cells.number_if()?);
+        let refreshed_at = cells.time_if()?;
         let stamp = Meta::read(cells)?.stamp(db.given());
         let standing = jobs::rules(cells)?;
-        Ok(RefreshView { stamp, grant, session, account, client_cut, client_disabled, access_ttl, standing })
+        Ok(RefreshView {
+            stamp,
+            grant,
+            session,
+            account,
+            client_cut,
+            client_disabled,
+            access_ttl,
+            refreshed_at,
+            standing,
+        })
     };
     let ids: Vec<_> = grants.iter().map(|grant| grant.blob()).collect();
     let read = |cells: &mut Cells<'_>| {

@@ -6,7 +6,8 @@ use portcullis_domain::changes::BoundRow;
 use portcullis_domain::event::{EventKind, NewEvent};
 use portcullis_domain::family::Family;
 use portcullis_domain::model::{
-    Account, Block, Client, ClientKind, Consent, Ended, Grant, Instance, Key, KeyPurpose, Session, SessionKind, Status,
+    Account, Block, Client, ClientKind, Consent, Ended, Grant, Instance, Key, KeyPurpose, OldCookie, Session,
+    SessionKind, Status,
 };
 use portcullis_domain::ticket::{Ticket, TicketKind, Used};
 use portcullis_domain::view::Stamp;
@@ -25,6 +26,8 @@ pub(crate) struct Meta {
     pub(crate) all: Cut,
     pub(crate) forgotten: Rev,
     pub(crate) bound: Option<BoundRow>,
+    /// The newest rule of a revocation by filter that was worked off and taken away.
+    pub(crate) worked_off: Rev,
     /// The database's time when the row was read.
     pub(crate) now: Time,
 }
@@ -32,7 +35,7 @@ pub(crate) struct Meta {
 macro_rules! meta_columns {
     () => {
         "m.log, m.epoch, m.head, m.chain, m.horizon, m.floor, m.cut_rev, m.cut_except, \
-         m.forgotten, m.bound_now_ms, m.bound_next_ms, m.bound_next_from, \
+         m.forgotten, m.bound_now_ms, m.bound_next_ms, m.bound_next_from, m.worked_off, \
          floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
     };
 }
@@ -48,14 +51,14 @@ impl Meta {
             (None, None, None) => None,
             _ => return Err(cells.wrong("the bound has only some of its three columns")),
         };
-        let now = cells.time()?;
-        Ok(Self { log, epoch, head, chain, horizon, floor, all, forgotten, bound, now })
+        let (worked_off, now) = (cells.rev()?, cells.time()?);
+        Ok(Self { log, epoch, head, chain, horizon, floor, all, forgotten, bound, worked_off, now })
     }
 
     /// By `given` time, when there is such a clock; else by the database's.
     pub(crate) fn stamp(&self, given: Option<Time>) -> Stamp {
-        let Self { log, epoch, head, chain, horizon, floor, all, now, .. } = *self;
-        Stamp { log, epoch, head, chain, horizon, floor, all, now: given.unwrap_or(now) }
+        let Self { log, epoch, head, chain, horizon, floor, all, worked_off, now, .. } = *self;
+        Stamp { log, epoch, head, chain, horizon, floor, all, worked_off, now: given.unwrap_or(now) }
     }
 }
 
@@ -100,7 +103,8 @@ fn status(cells: &mut Cells<'_>) -> Result<Status, Fault> {
 macro_rules! session_columns {
     () => {
         "s.id, s.account, s.kind, s.device_name, s.agent, s.ip, s.created_at, s.auth_time, s.last_seen_at, \
-         s.absolute_expires_at, s.born, s.epoch, s.cookie, s.ended_rev, s.ended_reason, s.ended_at, s.client, s.amr"
+         s.absolute_expires_at, s.born, s.epoch, s.cookie, s.ended_rev, s.ended_reason, s.ended_at, s.client, s.amr, \
+         s.old_cookie, s.old_auth_time, s.old_until"
     };
 }
 pub(crate) use session_columns;
@@ -127,6 +131,11 @@ pub(crate) fn session(cells: &mut Cells<'_>) -> Result<Session, Fault> {
         },
         client: cells.id_if()?,
         amr: Amr::read(cells.text_if()?),
+        old_cookie: match (cells.digest_if()?, cells.time_if()?, cells.time_if()?) {
+            (Some(digest), Some(auth_time), Some(until)) => Some(OldCookie { digest, auth_time, until }),
+            (None, None, None) => None,
+            _ => return Err(cells.wrong("the old cookie has only some of its three columns")),
+        },
     })
 }
 

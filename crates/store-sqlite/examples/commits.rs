@@ -189,6 +189,7 @@ async fn found(store: &SqliteStore) -> Result<(), Fault> {
                 born: Rev::ZERO,
                 epoch: Epoch(1),
                 cookie: None,
+                old_cookie: None,
                 ended: None,
             };
             let grant = Grant {

@@ -65,6 +65,7 @@ fn rows(n: u64, stamp: &Stamp) -> Vec<Change> {
         born: stamp.head,
         epoch: stamp.epoch,
         cookie: None,
+        old_cookie: None,
         ended: None,
     };
     let grant = Grant {

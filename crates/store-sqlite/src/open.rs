@@ -31,6 +31,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0009_upstream.sql"),
     include_str!("migrations/0013_amr.sql"),
     include_str!("migrations/0016_queues.sql"),
+    include_str!("migrations/0011_sessions.sql"),
 ];
 /// `application_id` of our files: "Port".
 const APPLICATION: i32 = 0x506f_7274;

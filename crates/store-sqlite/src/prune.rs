@@ -1,7 +1,8 @@
 //! What goes when its time has passed. Whether it may stands in `domain::retention`.
-use crate::cells::{Fault, Id, Int, all, one};
+use crate::cells::{Fault, Id, Int, all, one, rev};
 use crate::rows::{self, Meta, session_columns};
 use portcullis_domain::retention::{self, Retention, Standing};
+use portcullis_domain::ticket::TicketKind;
 use portcullis_store::{Prunable, RowCount};
 use portcullis_wire::{AccountId, Rev, SessionId, Time};
 use rusqlite::{Connection, params};
@@ -12,8 +13,9 @@ macro_rules! traces {
         concat!(
             "SELECT ",
             session_columns!(),
-            ", (SELECT max(max(g.handed_at, g.made_at)) FROM grants g WHERE g.session = s.id), \
-              (SELECT max(g.ended_rev) FROM grants g WHERE g.session = s.id) FROM sessions s"
+            ", ",
+            crate::reads::refreshed_at!(),
+            ", (SELECT max(g.ended_rev) FROM grants g WHERE g.session = s.id) FROM sessions s"
         )
     };
 }
@@ -81,6 +83,33 @@ pub(crate) fn sessions(
             db.prepare_cached("DELETE FROM sessions WHERE id = ?1")?.execute([id.blob()])?;
             gone += 1;
         }
+    }
+    Ok(gone)
+}
+
+/// Grants that have ended under sessions that go on, and were forgotten ([`retention::grant_may_go`]).
+pub(crate) fn grants(db: &Connection, meta: &Meta, most: u64) -> Result<u64, Fault> {
+    const SQL: &str = "DELETE FROM grants WHERE id IN (SELECT g.id FROM grants g \
+         WHERE g.ended_rev IS NOT NULL AND g.ended_rev <= ?1 ORDER BY g.ended_rev, g.id LIMIT ?2)";
+    let most = most.min(i64::MAX.unsigned_abs());
+    Ok(db.prepare_cached(SQL)?.execute(params![rev(meta.forgotten), Int(most)])? as u64)
+}
+
+/// Tickets of one kind under a session that are too many.
+pub(crate) fn crowded_out(
+    db: &Connection,
+    session: SessionId,
+    kind: TicketKind,
+    open: u32,
+    used: u32,
+) -> Result<u64, Fault> {
+    const OPEN: &str = "DELETE FROM tickets WHERE id IN (SELECT t.id FROM tickets t WHERE t.session = ?1 AND t.kind = ?2 \
+         AND t.used_at IS NULL ORDER BY t.expires_at DESC, t.id DESC LIMIT -1 OFFSET ?3)";
+    const USED: &str = "DELETE FROM tickets WHERE id IN (SELECT t.id FROM tickets t WHERE t.session = ?1 AND t.kind = ?2 \
+         AND t.used_at IS NOT NULL ORDER BY t.expires_at DESC, t.id DESC LIMIT -1 OFFSET ?3)";
+    let mut gone = 0;
+    for (sql, most) in [(OPEN, open), (USED, used)] {
+        gone += db.prepare_cached(sql)?.execute(params![session.blob(), kind.as_str(), most])? as u64;
     }
     Ok(gone)
 }

@@ -16,10 +16,11 @@ use rusqlite::{Connection, params};
 
 const META: &str = concat!("SELECT ", meta_columns!(), " FROM meta m WHERE m.one = 1");
 
-/// When a refresh token was last used under the session `s`.
+/// When a refresh token of its own client was last used under the session `s`.
 macro_rules! refreshed_at {
     () => {
-        "(SELECT max(max(g.handed_at, g.made_at)) FROM grants g WHERE g.session = s.id)"
+        "(SELECT max(max(o.handed_at, o.made_at)) FROM grants o WHERE o.session = s.id \
+         AND o.client = coalesce(s.client, x'00000000000000000000000000000000'))"
     };
 }
 pub(crate) use refreshed_at;
@@ -63,6 +64,9 @@ pub(crate) fn refresh(db: &Connection, grant: GrantId, now: Time) -> Result<Opti
         ", ",
         account_columns!(),
         ", c.id, c.cut_rev, c.cut_except, c.disabled, c.access_ttl, ",
+        "CASE WHEN g.client <> coalesce(s.client, x'00000000000000000000000000000000') THEN ",
+        refreshed_at!(),
+        " END, ",
         meta_columns!(),
         " FROM grants g CROSS JOIN sessions s ON s.id = g.session CROSS JOIN accounts a ON a.id = s.account \
           CROSS JOIN clients c ON c.id = g.client CROSS JOIN meta m ON m.one = 1 WHERE g.id = ?1"
@@ -74,9 +78,11 @@ fn refresh_view(cells: &mut Cells<'_, '_>, standing: &mass::Rules, now: Time) ->
     let (grant, session, account) = (rows::grant(cells)?, rows::session(cells)?, rows::account(cells)?);
     cells.table("clients").id::<ClientId>()?;
     let (client_cut, client_disabled, access_ttl) = (cells.cut()?, cells.get()?, cells.get()?);
+    let refreshed_at = cells.time_if()?;
     let meta = Meta::read(cells)?;
     let (stamp, standing) = (meta.stamp(now), standing.clone());
-    let view = RefreshView { stamp, grant, session, account, client_cut, client_disabled, access_ttl, standing };
+    let view =
+        RefreshView { stamp, grant, session, account, client_cut, client_disabled, access_ttl, refreshed_at, standing };
     Ok((view, meta.standing))
 }
 

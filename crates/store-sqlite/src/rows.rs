@@ -6,7 +6,8 @@ use portcullis_domain::changes::BoundRow;
 use portcullis_domain::event::{EventKind, NewEvent};
 use portcullis_domain::family::Family;
 use portcullis_domain::model::{
-    Account, Block, Client, ClientKind, Consent, Ended, Grant, Instance, Key, KeyPurpose, Session, SessionKind, Status,
+    Account, Block, Client, ClientKind, Consent, Ended, Grant, Instance, Key, KeyPurpose, OldCookie, Session,
+    SessionKind, Status,
 };
 use portcullis_domain::ticket::{Ticket, TicketKind, Used};
 use portcullis_domain::view::Stamp;
@@ -55,8 +56,8 @@ impl Meta {
     }
 
     pub(crate) fn stamp(&self, now: Time) -> Stamp {
-        let Self { log, epoch, head, chain, horizon, floor, all, .. } = *self;
-        Stamp { log, epoch, head, chain, horizon, floor, all, now }
+        let Self { log, epoch, head, chain, horizon, floor, all, worked_off, .. } = *self;
+        Stamp { log, epoch, head, chain, horizon, floor, all, worked_off, now }
     }
 }
 
@@ -101,7 +102,8 @@ fn status(cells: &mut Cells<'_, '_>) -> Result<Status, Fault> {
 macro_rules! session_columns {
     () => {
         "s.id, s.account, s.kind, s.device_name, s.agent, s.ip, s.created_at, s.auth_time, s.last_seen_at, \
-         s.absolute_expires_at, s.born, s.epoch, s.cookie, s.ended_rev, s.ended_reason, s.ended_at, s.client, s.amr"
+         s.absolute_expires_at, s.born, s.epoch, s.cookie, s.ended_rev, s.ended_reason, s.ended_at, s.client, s.amr, \
+         s.old_cookie, s.old_auth_time, s.old_until"
     };
 }
 pub(crate) use session_columns;
@@ -128,6 +130,11 @@ pub(crate) fn session(cells: &mut Cells<'_, '_>) -> Result<Session, Fault> {
         },
         client: cells.id_if()?,
         amr: Amr::read(cells.get()?),
+        old_cookie: match (cells.digest_if()?, cells.time_if()?, cells.time_if()?) {
+            (Some(digest), Some(auth_time), Some(until)) => Some(OldCookie { digest, auth_time, until }),
+            (None, None, None) => None,
+            _ => return Err(cells.wrong("the old cookie has only some of its three columns")),
+        },
     })
 }
 

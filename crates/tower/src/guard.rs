@@ -256,6 +256,7 @@ mod tests {
         let claims = AccessClaims {
             cnf: None,
             via: vec![],
+            from: vec![],
             iss: "http://127.0.0.1:1".into(),
             sub: AccountId::from_bits(1),
             aud: Audience(vec!["api".into()]),

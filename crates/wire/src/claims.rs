@@ -48,6 +48,9 @@ pub struct AccessClaims {
     /// of each of them ends it, as one of `client_id` does.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub via: Vec<ClientId>,
+    /// The tokens that it came of, by exchange, nearest first. The revocation of each of them (RFC 7009) ends it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub from: Vec<TokenId>,
     /// The key that whoever shows the token must prove to hold (RFC 9449 §6.1).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cnf: Option<Confirmation>,
@@ -130,6 +133,10 @@ impl AccessClaims {
     /// The client that it was issued to and every one that it came through, nearest first.
     pub fn clients(&self) -> impl Iterator<Item = ClientId> + '_ {
         core::iter::once(self.client_id).chain(self.via.iter().copied())
+    }
+    /// The token's own id and those of the tokens that it came of, nearest first.
+    pub fn tokens(&self) -> impl Iterator<Item = TokenId> + '_ {
+        core::iter::once(self.jti).chain(self.from.iter().copied())
     }
     /// The client that was granted what it is about.
     pub fn origin(&self) -> ClientId {

@@ -18,10 +18,16 @@ impl App {
         self.client_by_text(id).await
     }
 
-    /// A caller beside a client: what the rules of an authorization request look at. `None` when the session has died.
+    /// A caller beside a client: what the rules of an authorization request look at. `None` when the session has died. A proof that
+    /// is younger than what the caller has shown is not theirs (see `domain::page_cookie`).
     pub async fn app_view(&self, caller: &Caller, client: ClientId) -> Result<Option<AppView>, AppError> {
         let session = caller.view.session.id;
         let view = self.store().load_app(session, client).await.map_err(|e| self.fault(e.into()))?;
+        let view = view.map(|mut view| {
+            let auth_time = &mut view.session.session.auth_time;
+            *auth_time = (*auth_time).min(caller.view.session.auth_time);
+            view
+        });
         Ok(view.and_then(|view| usable(view, &self.settings().rules)))
     }
 

@@ -34,7 +34,9 @@ impl App {
         let view = ExchangeView { subject: subject.view, client, account: account.account };
         let (rules, chance) = (&self.settings().rules, &mut real::RealChance);
         let claims = exchange::exchange(&view, &known.client, &subject.claims, asked, rules, chance)?;
-        self.saw(claims.sid, self.now());
+        if view.subject.session.is_used_by(subject.claims.client_id) {
+            self.saw(claims.sid, self.now());
+        }
         self.access_only(claims)
     }
 
@@ -44,7 +46,8 @@ impl App {
         if claims.act.is_none() && claims.via.is_empty() {
             return Ok(true);
         }
-        if claims.via.len() > exchange::MAX_ACTORS || claims.accounts().skip(1).count() > exchange::MAX_ACTORS {
+        let longest = claims.via.len().max(claims.from.len()).max(claims.accounts().skip(1).count());
+        if longest > exchange::MAX_ACTORS {
             return Ok(false); // we never signed such a one
         }
         for client in claims.clients().filter(|client| *client != claims.origin()) {

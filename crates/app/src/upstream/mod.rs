@@ -9,7 +9,7 @@ mod links;
 mod logout;
 mod provider;
 
-use crate::callers::page_cookie;
+use crate::callers::cookie_text;
 use crate::few::Few;
 use crate::oauth::keeps_pace;
 use crate::settings::{UpstreamKind, UpstreamSettings};
@@ -26,7 +26,7 @@ use portcullis_domain::ticket::{self, Ticket, TicketKind};
 use portcullis_domain::upstream::{self, Begun, Identity, LIFE, Link, MAX_SUBJECT, UnderWay, Waiting, bounded};
 use portcullis_domain::{Chance, Decision, Refused, session_limit};
 use portcullis_store::CommitError;
-use portcullis_wire::{ClientId, Digest, SecretString, Time, b64};
+use portcullis_wire::{ClientId, Code, Digest, SecretString, Time, b64};
 use provider::{Failed, Provider, encoded};
 use serde::Deserialize;
 use std::net::IpAddr;
@@ -76,7 +76,7 @@ pub struct Return {
 /// What came of it.
 #[derive(Debug)]
 pub enum Arrival {
-    /// Signed in: the cookie of a new session.
+    /// Signed in, or proved once more who they are: the cookie from now on, and its session.
     In(SecretString, Box<Session>),
     /// The session that was there goes on, or its account has one link more.
     GoesOn,
@@ -396,16 +396,18 @@ impl App {
                 }
             };
             let own = present.filter(|caller| caller.view.account.id == account.id);
-            if let Some(caller) = own {
-                let session = caller.view.session.id;
-                let decide = |_: &(), chance: &mut dyn Chance| match found.under.fresh {
-                    true => {
-                        upstream::prove_again(&view.stamp, link, session, identity, found.begun, request.ip, chance)
-                    }
-                    false => Decision::answer(()),
+            if let Some((caller, secret)) = own.and_then(|caller| Some((caller, caller.page.as_ref()?))) {
+                if !found.under.fresh {
+                    return Ok(Arrival::GoesOn);
+                }
+                let proving = self.proving(caller.view.session.id, secret, request.ip).await?;
+                let (proving, cookie) = proving.ok_or(AppError::Unauthenticated(Code::TokenRevoked))?;
+                let rules = &self.settings().rules;
+                let decide = |_: &(), chance: &mut dyn Chance| {
+                    upstream::prove_again(&view.stamp, link, &proving, identity, found.begun, rules, chance)
                 };
                 if self.act_once(|| async { Ok(()) }, decide).await?.is_some() {
-                    return Ok(Arrival::GoesOn);
+                    return Ok(Arrival::In(cookie, Box::new(proving.session)));
                 }
                 continue;
             }
@@ -418,7 +420,7 @@ impl App {
                     return Err(signed_out_meanwhile());
                 }
                 self.counts().sign_ins.fetch_add(1, Ordering::Relaxed);
-                return Ok(Arrival::In(page_cookie(session.id, &secret), Box::new(session)));
+                return Ok(Arrival::In(cookie_text(session.id, &secret), Box::new(session)));
             }
         }
         Err(AppError::Overloaded)

@@ -239,7 +239,7 @@ impl Scene {
             Act::ChangeRoles => {
                 let (accounts, add) = (vec![ada.id, self.eve.id], vec!["editor".into()]);
                 let change = RoleChange { accounts, add, remove: vec![], spread_ms: None, reason: None };
-                app.admin_change_roles(admin, change).await?.rev
+                app.admin_change_roles(admin, change, None).await?.rev
             }
             Act::RegisterClient => {
                 let new = app.admin_register_client(admin, "new", ClientKind::Verifier, Profile::default(), again);

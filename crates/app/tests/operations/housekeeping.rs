@@ -1,9 +1,11 @@
 //! Weeks of use against the memory store, with a clock that the test moves; and what a chore does when the database fails.
+use crate::application::Application;
 use crate::world::{Held, PASSWORD, bearer, settings, sign_in};
 use portcullis_app::keys::MasterKey;
-use portcullis_app::{Admin, App};
+use portcullis_app::{Admin, App, AppError};
+use portcullis_domain::refused::OAuthError;
 use portcullis_domain::ticket::{self, Ticket, TicketKind};
-use portcullis_domain::{Change, Changes};
+use portcullis_domain::{Change, Changes, Refused};
 use portcullis_store::faulty::{Faulty, Mode};
 use portcullis_store::memory::MemoryStore;
 use portcullis_wire::{Epoch, LogId, Rev, SecretString, Time};
@@ -56,6 +58,70 @@ async fn no_table_grows_over_weeks() {
     }
     assert_eq!(most, 29, "24 of eve, 4 of ada, and the faithful one");
     app.refresh(&faithful.refresh_token, bearer()).await.unwrap();
+}
+
+/// What was forgotten is refused as what has ended is, to its own client and to others alike, and is no fault.
+#[tokio::test]
+async fn a_client_that_comes_back_after_its_session_was_forgotten() {
+    let mut settings = settings();
+    settings.policy.ended_retention = 0;
+    let clock = Arc::new(AtomicI64::new(1_800_000_000_000));
+    let mut tasks = JoinSet::new();
+    let app = App::start(Held::new(memory(&clock)), settings, MasterKey::generate(), &mut tasks).await.unwrap();
+    let ada = app.sign_up("ada@example.org", SecretString::new(PASSWORD), None, None).await.unwrap();
+    let mine = sign_in(&app, &ada, false).await.unwrap();
+    let caller = app.caller(Some(mine.access_token.expose()), None).await.unwrap();
+    let theirs = Application::register(&app, "an app").await;
+    let others = Application::register(&app, "another app").await;
+    let code = theirs.code(&app, &caller, "openid offline_access").await.unwrap();
+    let tokens = theirs.redeem(&app, &code).await.unwrap();
+    let refresh = tokens.refresh_token.unwrap();
+    let all = app.store().list_sessions(ada.id, 9).await.unwrap();
+    let theirs_is = all.iter().find(|view| view.session.client == Some(theirs.client.id)).unwrap().session.id;
+    app.admin_end_session(&Admin::operator(), theirs_is, None).await.unwrap();
+    a_day_passes(&app, &clock).await;
+    app.prune_all().await.unwrap();
+    assert!(app.store().load_session(theirs_is).await.unwrap().is_none(), "it is forgotten");
+    for who in [&theirs, &others] {
+        let refused = who.refresh(&app, &refresh).await.unwrap_err();
+        let invalid = matches!(&refused, AppError::Refused(Refused::OAuth { error: OAuthError::InvalidGrant, .. }));
+        assert!(invalid, "{refused:?}");
+        app.revoke_token(&who.itself(), None, &refresh, None).await.unwrap();
+        app.revoke_token(&who.itself(), None, &tokens.access_token, None).await.unwrap();
+    }
+    assert!(app.introspect(tokens.access_token.expose()).await.unwrap().is_none());
+    assert!(app.introspect(refresh.expose()).await.unwrap().is_none());
+}
+
+/// A session that lives for long, with an application that signs its user in every day.
+#[tokio::test]
+async fn grants_that_ended_do_not_pile_up_under_a_session_that_goes_on() {
+    let clock = Arc::new(AtomicI64::new(1_800_000_000_000));
+    let mut tasks = JoinSet::new();
+    let app = App::start(Held::new(memory(&clock)), settings(), MasterKey::generate(), &mut tasks).await.unwrap();
+    let ada = app.sign_up("ada@example.org", SecretString::new(PASSWORD), None, None).await.unwrap();
+    let mut mine = sign_in(&app, &ada, false).await.unwrap();
+    let theirs = Application::register(&app, "an app").await;
+    let caller = app.caller(Some(mine.access_token.expose()), None).await.unwrap();
+    let mut last = None;
+    for day in 0..20 {
+        mine = app.refresh(&mine.refresh_token, bearer()).await.unwrap();
+        for _ in 0..3 {
+            let tokens = theirs.granted(&app, &caller, "openid").await.unwrap();
+            let refresh = tokens.refresh_token.unwrap();
+            // Given up by the application itself, all but the last one of each day.
+            if let Some(before) = last.replace(refresh) {
+                app.revoke_token(&theirs.itself(), None, &before, None).await.unwrap();
+            }
+        }
+        a_day_passes(&app, &clock).await;
+        app.prune_all().await.unwrap();
+        let rows = app.store().count_rows().await.unwrap();
+        assert!(rows.grants <= 2 + 1, "day {day}: {rows:?}");
+        assert!(rows.tickets <= 9, "day {day}: {rows:?}");
+    }
+    assert!(app.counts().grants_pruned.load(SeqCst) >= 50);
+    theirs.refresh(&app, &last.unwrap()).await.unwrap();
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! Authorization requests and codes: what is objected to and where, what must happen first, and what a code still redeems.
 use crate::world::*;
-use portcullis_domain::authorize::{Asked, Prompt, Request, Step, check, grant_code, next};
+use portcullis_domain::authorize::{Asked, Hinted, Prompt, Request, Step, check, grant_code, next};
 use portcullis_domain::changes::{Change, Expect};
 use portcullis_domain::client::{Asking, GrantType, Profile};
 use portcullis_domain::code::{Granted, Redeem, redeem};
@@ -151,30 +151,38 @@ fn what_must_happen_first() {
     let ask = || Step::Ask(vec!["openid".into(), "read".into()]);
     let refuse = Step::Refuse;
     // Nobody is signed in.
-    assert_eq!(next(&asked(), None, None, None), Step::SignIn);
-    assert_eq!(next(&quiet, None, None, None), refuse(OAuthError::LoginRequired));
+    assert_eq!(next(&asked(), None, None, Hinted::Nobody), Step::SignIn);
+    assert_eq!(next(&quiet, None, None, Hinted::Nobody), refuse(OAuthError::LoginRequired));
     // Somebody is, and was asked before or not.
-    assert_eq!(next(&asked(), Some(&new), None, None), ask());
-    assert_eq!(next(&asked(), Some(&known), None, None), Step::Grant);
-    assert_eq!(next(&asked(), Some(&app(now, Some("openid"))), None, None), ask());
-    assert_eq!(next(&quiet, Some(&new), None, None), refuse(OAuthError::ConsentRequired));
-    assert_eq!(next(&quiet, Some(&known), None, None), Step::Grant);
-    assert_eq!(next(&asking, Some(&known), None, None), ask());
+    assert_eq!(next(&asked(), Some(&new), None, Hinted::Nobody), ask());
+    assert_eq!(next(&asked(), Some(&known), None, Hinted::Nobody), Step::Grant);
+    assert_eq!(next(&asked(), Some(&app(now, Some("openid"))), None, Hinted::Nobody), ask());
+    assert_eq!(next(&quiet, Some(&new), None, Hinted::Nobody), refuse(OAuthError::ConsentRequired));
+    assert_eq!(next(&quiet, Some(&known), None, Hinted::Nobody), Step::Grant);
+    assert_eq!(next(&asking, Some(&known), None, Hinted::Nobody), ask());
     // The sign-in is too old, or was not the one that was asked for.
-    assert_eq!(next(&young, Some(&known), None, None), Step::SignIn);
-    assert_eq!(next(&old_enough, Some(&known), None, None), Step::Grant);
-    assert_eq!(next(&again, Some(&known), None, None), Step::SignIn);
-    assert_eq!(next(&again, Some(&known), Some(START.plus(1)), None), Step::SignIn, "the sign-in was before");
-    assert_eq!(next(&again, Some(&known), Some(START), None), Step::Grant, "it came after");
+    assert_eq!(next(&young, Some(&known), None, Hinted::Nobody), Step::SignIn);
+    assert_eq!(next(&old_enough, Some(&known), None, Hinted::Nobody), Step::Grant);
+    assert_eq!(next(&again, Some(&known), None, Hinted::Nobody), Step::SignIn);
+    assert_eq!(next(&again, Some(&known), Some(START.plus(1)), Hinted::Nobody), Step::SignIn, "the sign-in was before");
+    assert_eq!(next(&again, Some(&known), Some(START), Hinted::Nobody), Step::Grant, "it came after");
     // Somebody else is meant.
-    assert_eq!(next(&asked(), Some(&known), None, Some(false)), Step::SignIn);
-    assert_eq!(next(&quiet, Some(&known), None, Some(false)), refuse(OAuthError::LoginRequired));
-    assert_eq!(next(&quiet, Some(&known), None, Some(true)), Step::Grant);
+    assert_eq!(next(&asked(), Some(&known), None, Hinted::Another), Step::SignIn);
+    assert_eq!(next(&quiet, Some(&known), None, Hinted::Another), refuse(OAuthError::LoginRequired));
+    assert_eq!(next(&quiet, Some(&known), None, Hinted::ThisOne), Step::Grant);
+    // Who was asked to sign in and did so as somebody else is not asked for ever: the client is told.
+    let other = Hinted::Another;
+    assert_eq!(next(&asked(), Some(&known), Some(START.plus(1)), other), Step::SignIn, "the sign-in was before");
+    assert_eq!(next(&asked(), Some(&known), Some(START), other), refuse(OAuthError::LoginRequired));
+    // A hint that tells nobody signs nobody in silently; whoever signs in after it is who they are.
+    assert_eq!(next(&asked(), Some(&known), None, Hinted::Unknown), Step::SignIn);
+    assert_eq!(next(&quiet, Some(&known), None, Hinted::Unknown), refuse(OAuthError::LoginRequired));
+    assert_eq!(next(&asked(), Some(&known), Some(START), Hinted::Unknown), Step::Grant);
     // An application of the house asks nobody.
     let mut house = new;
     house.client.profile.consent = Asking::Implied;
-    assert_eq!(next(&asked(), Some(&house), None, None), Step::Grant);
-    assert_eq!(next(&asking, Some(&house), None, None), ask(), "unless it wants to");
+    assert_eq!(next(&asked(), Some(&house), None, Hinted::Nobody), Step::Grant);
+    assert_eq!(next(&asking, Some(&house), None, Hinted::Nobody), ask(), "unless it wants to");
 }
 
 /// A code for `scope`, as its ticket stands right after, and its text.
@@ -271,6 +279,23 @@ fn an_application_that_keeps_its_access_gets_a_session_of_its_own() {
         if grant.session == session.id));
     let spared = decision.changes.expects.iter().any(|expect| matches!(expect, Expect::Unborn { under: Some(_), .. }));
     assert!(!spared, "no cut that spares the browser spares it");
+}
+
+/// A rule that was worked off no longer tells what it should have killed: what is born below it is not made, and is told so
+/// at once. What goes under a session that is there has nothing to do with it.
+#[test]
+fn a_session_of_its_own_is_not_born_below_a_rule_that_was_worked_off() {
+    for (scope, born_above, gives) in
+        [("offline_access openid", false, false), ("offline_access openid", true, true), ("openid read", false, true)]
+    {
+        let mut view = later(code(START, scope), 1);
+        view.stamp.worked_off = if born_above { view.ticket.born } else { Rev(view.ticket.born.0 + 1) };
+        let decision = redeem(&view, None, &[], &shown(), &rules(), &key(), &mut Seeded(6));
+        assert_eq!(decision.outcome.is_ok(), gives, "{scope} {born_above}");
+        if !gives {
+            assert_eq!(refused(&view, &shown()), (OAuthError::InvalidGrant, 0));
+        }
+    }
 }
 
 #[test]

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on stops")]
 
 mod authorize;
+mod cookie;
 mod hashes;
 mod import;
 mod keys;

@@ -1,6 +1,7 @@
 //! The limit of sessions, what becomes due, and what may be forgotten.
 use crate::world::{START, Seeded, account, key, rules, stamp, view};
 use portcullis_domain::account::{self, Roles};
+use portcullis_domain::changes::Counted;
 use portcullis_domain::kernel::By;
 use portcullis_domain::model::{Block, Ended, Session, SessionKind, Status};
 use portcullis_domain::retention::{Retention, Standing, address_may_go, may_go};
@@ -97,6 +98,32 @@ fn a_sign_in_at_the_limit() {
     assert_eq!(decided(&live(3), refuses, false).outcome, Err(Refused::InvalidCredentials));
     assert!(decided(&live(3), refuses, true).changes.is_empty());
     assert!(decided(&live(2), refuses, true).outcome.is_ok());
+}
+
+/// The limit is about sign-ins: what an application, a key or a service has is not counted, and never makes room.
+#[test]
+fn the_limit_is_about_sign_ins() {
+    let of = |id: u128, kind| SessionView {
+        session: Session { id: SessionId::from_bits(id), kind, ..view(START).session },
+        stamp: stamp(START),
+        account: account(),
+        refreshed_at: None,
+        standing: None,
+    };
+    let others = [SessionKind::Connected, SessionKind::Service, SessionKind::ApiKey];
+    let mut live: Vec<_> = (1..=9).map(|n| of(n, others[n as usize % 3])).collect();
+    assert_eq!(to_end(&live, rules().idle_ttl, 1), []);
+    let refuses = SessionLimit { most: 1, at_limit: AtLimit::Refuse };
+    assert!(decided(&live, refuses, true).outcome.is_ok());
+    live.extend([of(20, SessionKind::Browser), of(21, SessionKind::App)]);
+    assert_eq!(to_end(&live, rules().idle_ttl, 1), [20, 21].map(SessionId::from_bits));
+    assert_eq!(to_end(&live, rules().idle_ttl, 2).len(), 1);
+    let ends = SessionLimit { most: 2, at_limit: AtLimit::EndOldest };
+    let counts = decided(&live, ends, true).changes.expects.into_iter().find_map(|expect| match expect {
+        Expect::LiveSessions { counted, at_most, .. } => Some((counted, at_most)),
+        _ => None,
+    });
+    assert_eq!(counts, Some((Counted::SignIns, 1)));
 }
 
 fn in_state(status: Status, now: Time) -> AccountView {

@@ -28,6 +28,7 @@ fn due(clients: impl IntoIterator<Item = u128>) -> Vec<Message> {
         born: Rev(1),
         epoch: Epoch(1),
         cookie: None,
+        old_cookie: None,
         ended: None,
     };
     let mut chance = Seeded(1);

@@ -192,3 +192,41 @@ fn a_skip_does_not_pass_by_a_hand_out_that_it_did_not_see() {
     present(&mut row, &first, just_in_time, &how(false, "curl/8"), &mut chance).unwrap();
     assert_ne!(row.grant.family.handouts, handouts, "so the skip is a conflict, and is decided anew");
 }
+
+/// An application under a browser's session is not the person at it: its refreshes keep nothing awake, and no token of it lives
+/// beyond the browser's idle end (decision 0034).
+#[test]
+fn an_applications_refresh_is_no_use_of_the_browsers_session() {
+    let (idle, theirs) = (rules().idle_ttl, ClientId::from_bits(77));
+    let by = || How { client: theirs, proven: true, ..how(false, "curl/8") };
+    let mut row = view(START);
+    row.grant.client = theirs;
+    let mut token = row.grant.family.current_token(&key(), row.grant.id);
+    let (mut now, step, mut chance) = (START, idle / 10, Seeded(1));
+    while now.plus(step) < START.plus(idle) {
+        now = now.plus(step);
+        let issued = present(&mut row, &token, now, &by(), &mut chance).unwrap();
+        assert!(issued.claims.expires_at() <= START.plus(idle));
+        token = issued.refresh;
+    }
+    assert_eq!(present(&mut row, &token, START.plus(idle), &by(), &mut chance).unwrap_err(), Refused::RefreshExpired);
+    // The person came by meanwhile: by a page, or by a refresh of their own.
+    let (mut by_page, mut by_refresh) = (row.clone(), row.clone());
+    by_page.session.last_seen_at = now;
+    by_refresh.refreshed_at = Some(now);
+    for mut row in [by_page, by_refresh] {
+        let issued = present(&mut row, &token, START.plus(idle), &by(), &mut chance).unwrap();
+        assert!(issued.claims.expires_at() <= now.plus(idle));
+        assert_eq!(
+            present(&mut row, &issued.refresh, now.plus(idle), &by(), &mut chance).unwrap_err(),
+            Refused::RefreshExpired
+        );
+    }
+    // Under a session of its own it is the one who uses it.
+    let mut own = view(START);
+    (own.grant.client, own.session.client) = (theirs, Some(theirs));
+    let mut token = own.grant.family.current_token(&key(), own.grant.id);
+    for n in 1..20 {
+        token = present(&mut own, &token, START.plus(n * step), &by(), &mut chance).unwrap().refresh;
+    }
+}

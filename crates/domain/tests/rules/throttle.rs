@@ -201,6 +201,30 @@ fn keys_tell_apart_what_counts_and_nothing_else() {
 }
 
 #[test]
+fn signing_up_has_budgets_of_its_own_for_each_part_of_the_network() {
+    let mut kept = Kept::default();
+    let up = |n: u64, from: u64| Attempt::of_sign_up(&key(), &format!("new{n}@example.org"), ip(from)).unwrap();
+    let taken = (0..1000).filter(|n| kept.take(&up(*n, 1), START).is_checked()).count() as i64;
+    assert_eq!(taken, PREFIX.burst);
+    let day = (0..1000).filter(|n| kept.take(&up(2000 + n, 1), START.plus(60_000 + *n as i64)).is_checked()).count();
+    assert_eq!(day as i64, 60_000 / PREFIX.every, "and so many more each minute");
+    // Nobody elsewhere waits for that, with no address, and nobody at all who signs in.
+    assert!(kept.take(&up(1, 2), START.plus(61_000)).is_checked());
+    let signs_in = Attempt::of(&key(), "new1@example.org", ip(1), None);
+    let signs_up = up(1, 1);
+    assert!(signs_in.keys().iter().all(|bucket| !signs_up.keys().contains(bucket)));
+    assert!(kept.take(&signs_in, START.plus(61_000)).is_checked());
+    // One address is asked about as often as a password is guessed at, from one prefix, and that keeps nobody else from it.
+    let mut kept = Kept::default();
+    let again = (0..1000).filter(|_| kept.take(&up(7, 1), START).is_checked()).count() as i64;
+    assert_eq!(again, NETWORK.burst);
+    assert!(kept.take(&up(7, 2), START).is_checked());
+    for own in ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"] {
+        assert!(Attempt::of_sign_up(&key(), "a@example.org", Some(own.parse().unwrap())).is_none(), "{own}");
+    }
+}
+
+#[test]
 fn networks_are_few_and_forgotten() {
     let known: Vec<_> = (0..12u8).map(|n| (BucketKey([n; 16]), START.plus(i64::from(n)))).collect();
     let gone = networks_to_forget(known.clone(), START.plus(20));

@@ -1,11 +1,12 @@
 //! Links: what a sign-in by one proves, how many there are, and how they go.
-use crate::world::{START, Seeded, account, stamp, view};
+use crate::world::{START, Seeded, account, rules, stamp, view};
 use portcullis_domain::amr::Amr;
 use portcullis_domain::model::{Account, Session, SessionKind, UNPROVEN};
+use portcullis_domain::sign_in::Proving;
 use portcullis_domain::upstream::{self, Begun, CLOSED, Identity, Link, MAX_LINKS, SignedOut};
 use portcullis_domain::view::AccountView;
 use portcullis_domain::{Change, Expect, Refused};
-use portcullis_wire::{Epoch, LinkId, Rev, SessionId, Time};
+use portcullis_wire::{Digest, Epoch, LinkId, Rev, SessionId, Time};
 
 const BEGUN: Begun = Begun { born: Rev(10), epoch: Epoch(1), at: START };
 
@@ -53,14 +54,15 @@ fn what_is_asked_for_anew_counts_from_when_it_was_asked_for() {
 #[test]
 fn without_a_word_of_when_nothing_is_proven() {
     let again = |auth_time| {
-        let session = SessionId::from_bits(2);
-        let stamp = stamp(START.plus(50));
-        upstream::prove_again(&stamp, &link(1), session, &identity(auth_time), BEGUN, None, &mut Seeded(1))
+        let (shown, next) = (Digest::of(b"shown"), Digest::of(b"next"));
+        let session = Session { kind: SessionKind::Browser, cookie: Some(shown), ..view(START).session };
+        let (stamp, proving) = (stamp(START.plus(50)), Proving { session, shown, next, ip: None });
+        upstream::prove_again(&stamp, &link(1), &proving, &identity(auth_time), BEGUN, &rules(), &mut Seeded(1))
     };
     assert!(matches!(again(None).outcome, Err(Refused::Conflict { .. })));
     assert!(again(None).changes.is_empty());
     let told = again(Some(START.plus(9)));
-    assert!(matches!(told.changes.steps[1], Change::SetAuthTime { at, .. } if at == START.plus(9)));
+    assert!(matches!(told.changes.steps[2], Change::SetAuthTime { at, .. } if at == START.plus(9)));
     // A browser's session from there, of an account with a password, and of one that has nothing better.
     let silent = Session { kind: SessionKind::Browser, auth_time: UNPROVEN, ..view(START).session };
     assert_eq!(upstream::proven_at(&own(true).account, &silent), UNPROVEN);

@@ -57,6 +57,7 @@ pub fn stamp(now: Time) -> Stamp {
         horizon: now.plus(3_600_000),
         floor: now.minus(10_000),
         all: Cut::default(),
+        worked_off: Rev::ZERO,
         now,
     }
 }
@@ -95,6 +96,7 @@ pub fn view(now: Time) -> RefreshView {
         born: Rev(10),
         epoch: Epoch(1),
         cookie: None,
+        old_cookie: None,
         ended: None,
     };
     let grant = Grant {
@@ -117,6 +119,7 @@ pub fn view(now: Time) -> RefreshView {
         account: account(),
         client_cut: Cut::default(),
         client_disabled: false,
+        refreshed_at: None,
         standing: None,
     }
 }

@@ -10,7 +10,7 @@ fn naive(entries: &[Entry], floor: Time, s: &Subject) -> Verdict {
         return Verdict::KeyDead;
     }
     let about = |e: &&Entry| match &e.target {
-        Target::Token(id) => *id == s.token,
+        Target::Token(id) => *id == s.token || s.from.contains(id),
         Target::Grant(id) => Some(*id) == s.grant,
         Target::Session(id) => *id == s.session,
         Target::Account(id) => *id == s.account || s.actors.contains(id),
@@ -78,7 +78,7 @@ fn as_the_naive_model_says() {
 fn token(session: u64, account: u64, rev: u64) -> Subject {
     let mut s = subject(&mut Chance::new(1), 1);
     (s.session, s.account, s.rev) = (ses(session), acc(account), Rev(rev));
-    (s.actors, s.via, s.key, s.grant) = (Vec::new(), Vec::new(), None, None);
+    (s.actors, s.via, s.from, s.key, s.grant) = (Vec::new(), Vec::new(), Vec::new(), None, None);
     s
 }
 

@@ -65,6 +65,7 @@ pub fn subject(c: &mut Chance, revs: u64) -> Subject {
     let id = |c: &mut Chance| u128::from(c.below(5)) + 1;
     Subject {
         token: TokenId::from_bits(id(c)),
+        from: (0..c.below(3)).map(|_| TokenId::from_bits(id(c))).collect(),
         grant: c.one_in(2).then(|| GrantId::from_bits(id(c))),
         session: ses(c.below(5)),
         account: acc(c.below(5)),

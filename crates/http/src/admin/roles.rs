@@ -20,16 +20,19 @@ pub(super) struct Change {
     reason: Option<String>,
 }
 
-/// Repeating it is safe: who has the wanted roles is left alone.
+/// Repeating it is safe: who has the wanted roles is left alone. Under an `Idempotency-Key` it also takes back nothing that was
+/// done to these accounts since.
 pub(super) async fn change(ctx: Ctx, AsAdmin(admin): AsAdmin, body: Json<Change>) -> Result<Response, Problem> {
     ctx.params(&[])?;
+    let repeat = ctx.repeat(&body.bytes)?;
     let Change { account_ids, add, remove, spread_ms, reason } = body.value;
     if account_ids.len() > MAX_ACCOUNTS {
         return Err(Problem::value("account_ids", "must name 1 to 1000 accounts"));
     }
     let accounts: Result<Vec<AccountId>, _> = account_ids.iter().map(|id| id.parse()).collect();
     let accounts = accounts.map_err(|error| Problem::value("account_ids", error.to_string()))?;
-    let done = ctx.app().admin_change_roles(&admin, RoleChange { accounts, add, remove, spread_ms, reason }).await?;
+    let change = RoleChange { accounts, add, remove, spread_ms, reason };
+    let done = ctx.app().admin_change_roles(&admin, change, repeat.as_ref()).await?;
     Ok(render::ok(&json!({
         "changed": done.changed, "unchanged": done.unchanged, "missing": done.missing, "rev": done.rev,
     })))

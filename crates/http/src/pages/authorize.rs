@@ -13,7 +13,7 @@ use http::StatusCode;
 use minijinja::context;
 use portcullis_app::{AppError, Caller};
 use portcullis_domain::Refused;
-use portcullis_domain::authorize::{self, Asked, Objection, Request, Step};
+use portcullis_domain::authorize::{self, Asked, Hinted, Objection, Request, Step};
 use portcullis_domain::client::OFFLINE;
 use portcullis_domain::model::Client;
 use portcullis_domain::pushed;
@@ -54,7 +54,9 @@ pub(super) async fn show(ctx: Ctx) -> Result<Response, Problem> {
         (Step::Grant, Some(caller), _) => finish(&ctx, &read, &caller, false).await,
         (Step::Ask(scope), Some(caller), Some(view)) => ask(&ctx, &read, &caller, &view, &scope),
         (Step::Refuse(error), ..) => {
-            let reply = Reply::Error(error, "nothing could be shown".into());
+            let quiet = read.asked.prompt.none;
+            let words = if quiet { "nothing could be shown" } else { "somebody else signed in than who is meant" };
+            let reply = Reply::Error(error, words.into());
             unasked(&ctx, &read.client, &read.asked.redirect_uri, read.asked.state.as_deref(), reply)
         }
         (_, caller, _) => Ok(to_sign_in(&ctx, &read, caller.is_some())),
@@ -76,7 +78,12 @@ pub(super) async fn by_form(body: FormBytes) -> Result<Response, Problem> {
 /// What must happen first.
 fn step(ctx: &Ctx, read: &Read, view: Option<&AppView>) -> Step {
     let hint = read.asked.id_token_hint.as_deref().zip(view);
-    let hinted = hint.and_then(|(hint, view)| ctx.app().hint_means(hint, view));
+    let hinted = match hint.map(|(hint, view)| ctx.app().hint_means(hint, view)) {
+        None => Hinted::Nobody,
+        Some(None) => Hinted::Unknown,
+        Some(Some(true)) => Hinted::ThisOne,
+        Some(Some(false)) => Hinted::Another,
+    };
     let first_seen = read.seen.as_deref().and_then(|mark| ctx.app().when_first_seen(&read.query, mark));
     authorize::next(&read.asked, view, first_seen, hinted)
 }

@@ -106,7 +106,8 @@ pub(super) async fn submit(ctx: Ctx, body: FormBytes) -> Result<Response, Proble
     };
     let device = cookies::read(&ctx.headers, cookies::DEVICE);
     let credentials = Credentials { identifier: identifier.clone(), password, device };
-    // Whoever is signed in here proves once more who they are: the session goes on, and no second device appears.
+    // Whoever is signed in here proves once more who they are: the session goes on with another cookie, and no second device
+    // appears.
     let present = match cookies::read(&ctx.headers, cookies::SESSION) {
         Some(cookie) => ctx.app().page_caller(&cookie, ctx.ip).await.ok(),
         None => None,
@@ -114,8 +115,8 @@ pub(super) async fn submit(ctx: Ctx, body: FormBytes) -> Result<Response, Proble
     let error = match ctx.app().page_sign_in(credentials, request, present.as_ref()).await {
         Ok(entry) => {
             let now = ctx.app().now();
-            let session = entry.session.map(|(cookie, session)| cookies::set(cookies::SESSION, &cookie, &session, now));
-            let mut answer = go(&back, session.into_iter().chain([cookies::set_device(&entry.device)]).collect());
+            let session = cookies::set(cookies::SESSION, &entry.cookie, &entry.session, now);
+            let mut answer = go(&back, vec![session, cookies::set_device(&entry.device)]);
             if back.starts_with("/oauth2/") {
                 super::let_forms_lead_on(answer.headers_mut());
             }

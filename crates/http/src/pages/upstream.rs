@@ -125,14 +125,9 @@ pub(super) async fn confirm(ctx: Ctx, body: FormBytes) -> Result<Response, Probl
         }
         Err(error) => return Err(error.into()),
     };
-    let mut set = vec![cookies::set_device(&entry.device), cookies::clear(cookies::UPSTREAM)];
-    let caller = match &entry.session {
-        Some((cookie, session)) => {
-            set.push(cookies::set(cookies::SESSION, cookie, session, ctx.app().now()));
-            ctx.app().page_caller(cookie, ctx.ip).await.map_err(Problem::from)
-        }
-        None => present.ok_or_else(|| Problem::new(Code::Unavailable)),
-    };
+    let session = cookies::set(cookies::SESSION, &entry.cookie, &entry.session, ctx.app().now());
+    let set = vec![cookies::set_device(&entry.device), cookies::clear(cookies::UPSTREAM), session];
+    let caller = ctx.app().page_caller(&entry.cookie, ctx.ip).await.map_err(Problem::from);
     // Signed in they are, whatever becomes of the link.
     let linked = match caller {
         Ok(caller) => ctx.app().link_proven(&caller, &ticket, &waiting, ctx.ip).await.map_err(Problem::from),

@@ -1,6 +1,6 @@
 //! Guesses at passwords: how many are looked at, that the owner's own device is not shut out, and that nothing tells.
 use portcullis_app::password::Lane;
-use portcullis_domain::throttle::{ACCOUNT, DEVICE, NETWORK};
+use portcullis_domain::throttle::{ACCOUNT, DEVICE, NETWORK, PREFIX};
 use portcullis_testkit::server::PASSWORD;
 use portcullis_testkit::{Answer, Options, TestServer};
 use serde_json::{Value, json};
@@ -251,4 +251,37 @@ async fn budgets_that_are_full_again_are_forgotten() {
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
     }
     assert_eq!((count().await.buckets, count().await.networks), (0, 1));
+}
+
+#[tokio::test]
+async fn who_signs_up_without_end_waits_and_nobody_else_does() {
+    let server = server().await;
+    let up = async |who: String, from: u8| {
+        let body = json!({ "email": who, "password": PASSWORD });
+        let call = server.client.post("/v1/accounts").json(&body).header("x-forwarded-for", format!("10.0.{from}.9"));
+        call.send().await
+    };
+    // Asking about one address that is taken, again and again.
+    for _ in 0..NETWORK.burst {
+        up(ADA.into(), 1).await.expect_problem("email_taken");
+    }
+    let hashes = server.app.passwords().counts().0;
+    let refused = up(ADA.into(), 1).await.expect_problem("overloaded");
+    assert!(!refused.header("retry-after").is_empty());
+    assert_eq!(server.app.passwords().counts().0, hashes, "it costs no hash");
+    assert_eq!(server.app.counts().sign_ups_throttled.load(Relaxed), 1);
+    // Neighbours go on, with other addresses; so does whoever else asks about that one, and whoever signs in there.
+    up("bob@example.test".into(), 1).await.expect(201);
+    up(ADA.into(), 2).await.expect_problem("email_taken");
+    try_as(&server, ADA, PASSWORD, 1, None).await.expect(201);
+    // An office has so many at once, then a few each minute.
+    for n in NETWORK.burst + 1..PREFIX.burst {
+        up(format!("new{n}@example.test"), 1).await.expect(201);
+    }
+    up("carol@example.test".into(), 1).await.expect_problem("overloaded");
+    up("carol@example.test".into(), 3).await.expect(201);
+    try_as(&server, "bob@example.test", PASSWORD, 1, None).await.expect(201);
+    server.advance(PREFIX.every);
+    up("dora@example.test".into(), 1).await.expect(201);
+    up("emma@example.test".into(), 1).await.expect_problem("overloaded");
 }

@@ -248,6 +248,47 @@ async fn a_block_lifts_itself_and_says_so() {
     server.sign_in("ada@example.test").await;
 }
 
+/// The limit counts sign-ins. What applications and programs hold for somebody is not counted, and never ends to make room.
+#[tokio::test]
+async fn a_sign_in_at_the_limit_ends_no_application_and_no_key() {
+    let mut options = limited(2, AtLimit::EndOldest);
+    options.settings.clients.api_key_scopes = vec!["read".into()];
+    let server = TestServer::start(options).await;
+    server.sign_up("ada@example.test").await;
+    let app = server.application("confidential", json!({})).await;
+    let page = server.page_sign_in("ada@example.test").await;
+    let mut offline = Vec::new();
+    for _ in 0..3 {
+        offline.push(server.granted(&app, &page, "openid offline_access").await);
+    }
+    let phone = server.sign_in("ada@example.test").await;
+    let mut keys = Vec::new();
+    for name in ["one", "two"] {
+        let body = json!({ "name": name, "scopes": ["read"] });
+        let made =
+            server.client.post("/v1/me/api-keys").bearer(&phone.access).json(&body).send().await.expect(201).json();
+        keys.push(made["key"].as_str().unwrap().to_owned());
+    }
+    // Two sign-ins beside five that are none: there was room for the second, and the third ends the first.
+    let shown = |cookie: &str| {
+        server.client.get("/account/devices").header("cookie", format!("__Host-portcullis_session={cookie}")).send()
+    };
+    shown(&page).await.expect(200);
+    server.advance(1_000);
+    let body = json!({ "refresh_token": phone.refresh });
+    server.client.post("/v1/sessions/refresh").json(&body).send().await.expect(200);
+    let tablet = server.sign_in("ada@example.test").await;
+    shown(&page).await.expect(303);
+    server.client.get("/v1/me").bearer(&phone.access).send().await.expect(200);
+    server.client.get("/v1/me").bearer(&tablet.access).send().await.expect(200);
+    for tokens in offline {
+        server.refresh_for(&app, tokens["refresh_token"].as_str().unwrap()).await.expect(200);
+    }
+    for key in keys {
+        server.client.post("/v1/api-keys/token").bearer(&key).send().await.expect(200);
+    }
+}
+
 #[tokio::test]
 async fn roles_of_many_are_changed_at_once_and_by_two_at_once() {
     let server = TestServer::usual().await;
@@ -283,6 +324,24 @@ async fn roles_of_many_are_changed_at_once_and_by_two_at_once() {
     assert_eq!((&done["changed"], &done["missing"]), (&json!(39), &json!([ids[0]])));
     let done = change(json!({ "account_ids": ids, "add": ["ops"], "remove": ["beta"] })).await.expect(200).json();
     assert_eq!((&done["changed"], &done["unchanged"], &done["rev"]), (&json!(0), &json!(39), &Value::Null));
+    // Under a key it takes back nothing that was done since, and answers as it did; the key is no other call's.
+    let body = json!({ "account_ids": ids, "add": ["night"] });
+    let keyed = |body: &Value, key: &'static str| {
+        server.client.post("/v1/admin/roles").bearer(&admin.access).header("idempotency-key", key).json(body).send()
+    };
+    let first = keyed(&body, "a-key").await.expect(200).json();
+    assert_eq!(first["changed"], 39);
+    let path = format!("/v1/admin/accounts/{}", ids[2]);
+    let since = json!({ "roles": ["other"] });
+    server.client.patch(&*path).bearer(&admin.access).json(&since).send().await.expect(200);
+    assert_eq!(keyed(&body, "a-key").await.expect(200).json(), first);
+    let roles = server.client.get(&*path).bearer(&admin.access).send().await.expect(200).json();
+    assert_eq!(roles["roles"], json!(["other"]));
+    let another = json!({ "account_ids": [ids[0]], "add": ["day"] });
+    let refused = keyed(&another, "a-key").await.expect_problem("invalid_value");
+    assert_eq!(refused.json()["field"], "Idempotency-Key");
+    let two_words = server.client.post("/v1/admin/roles").bearer(&admin.access).header("idempotency-key", "a key");
+    assert_eq!(two_words.json(&body).send().await.expect_problem("invalid_value").json()["field"], "Idempotency-Key");
     let too_many: Vec<_> = (0..1001).map(|_| ids[1].clone()).collect();
     for (wrong, field) in [
         (json!({ "account_ids": [], "add": ["x"] }), "account_ids"),

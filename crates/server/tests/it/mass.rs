@@ -60,6 +60,7 @@ async fn fill(dir: &Dir) {
         born: stamp.head,
         epoch: stamp.epoch,
         cookie: None,
+        old_cookie: None,
         ended: None,
     };
     let all: Vec<_> = (0..SESSIONS).map(|n| Change::InsertSession(session(n, &mut chance))).collect();

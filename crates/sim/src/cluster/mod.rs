@@ -237,6 +237,7 @@ impl World {
         let claims = AccessClaims {
             cnf: None,
             via: vec![],
+            from: vec![],
             iss: "https://id.example".into(),
             sub: AccountId::from_bits(1),
             aud: Audience(vec!["https://api.example".into()]),

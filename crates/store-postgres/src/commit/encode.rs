@@ -88,8 +88,9 @@ pub(super) fn expect(what: &Expect) -> Encoded {
         Expect::Handouts { grant, handouts } => json!({"is": "handouts", "id": id(*grant), "handouts": handouts}),
         Expect::GrantNotEnded(grant) => json!({"is": "grant_not_ended", "id": id(*grant)}),
         Expect::SessionNotEnded(session) => json!({"is": "session_not_ended", "id": id(*session)}),
-        Expect::LiveSessions { account, besides, at_most } => json!({
+        Expect::LiveSessions { account, counted, besides, at_most } => json!({
             "is": "live_sessions", "id": id(*account), "besides": ids(besides), "at_most": limit(*at_most),
+            "kinds": counted.kinds().map(|kinds| kinds.iter().map(|kind| kind.as_str()).collect::<Vec<_>>()),
         }),
         Expect::EmailFree(email) => json!({"is": "email_free", "email": text(email)}),
         Expect::StandingBelow(below) => json!({"is": "standing_below", "limit": below}),
@@ -161,6 +162,11 @@ fn plain(what: &Change) -> Result<Option<Value>, StoreError> {
         | Change::SignOutLink { .. }
         | Change::RemoveLink { .. }
         | Change::InsertOrigin(_) => upstream::step(what)?,
+        Change::SetCookie { session, before, cookie, old } => json!({
+            "do": "set_cookie", "id": id(*session), "before": hex(&before.0), "cookie": hex(&cookie.0),
+            "old": old.map(|old| hex(&old.digest.0)), "old_auth_time": old.map(|old| old.auth_time.0),
+            "old_until": old.map(|old| old.until.0),
+        }),
         Change::SetAuthTime { session, at, amr } => {
             json!({"do": "set_auth_time", "id": id(*session), "at": at.0, "amr": amr.kept()})
         }
@@ -211,6 +217,10 @@ fn free(what: &Change) -> Encoded {
         Change::PruneMessages { done, dead, most } => {
             json!({"do": "prune_messages", "done": done.0, "dead": dead.0, "most": limit(*most)})
         }
+        Change::CrowdOutTickets { session, kind, open, used } => json!({
+            "do": "crowd_out_tickets", "session": id(*session), "kind": kind.as_str(), "open": open, "used": used,
+        }),
+        Change::PruneGrants { most } => json!({"do": "prune_grants", "most": limit(*most)}),
         Change::PruneTickets { before, most } => {
             json!({"do": "prune_tickets", "before": before.0, "most": limit(*most)})
         }
@@ -288,6 +298,9 @@ fn account(row: &Account) -> Encoded {
 }
 
 fn session(row: &Session) -> Encoded {
+    if row.old_cookie.is_some() {
+        return Err(StoreError::new("a new session has no cookie before its own"));
+    }
     let ended = row.ended.as_ref();
     Ok(json!({
         "do": "insert_session", "id": id(row.id), "account": id(row.account), "kind": row.kind.as_str(),

@@ -93,7 +93,9 @@ impl Locks {
             Change::SetProfile { account, .. } | Change::SetPassword { account, .. } => self.account(*account),
             // The row that a count of sessions is taken under.
             Change::InsertSession(row) => self.account(row.account),
-            Change::RenameSession { session, .. } | Change::SetAuthTime { session, .. } => self.session(*session),
+            Change::RenameSession { session, .. }
+            | Change::SetAuthTime { session, .. }
+            | Change::SetCookie { session, .. } => self.session(*session),
             Change::InsertTicket(row) => drop(self.new_tickets.insert(hex(&row.id.0))),
             Change::UpdateTicket(row) => drop(self.tickets.insert(hex(&row.id.0))),
             Change::UseTicket { ticket, .. } => drop(self.tickets.insert(hex(&ticket.0))),
@@ -139,6 +141,9 @@ pub(crate) fn is_exclusive(changes: &Changes) -> bool {
                 | Change::Seen(_)
                 | Change::RenameSession { .. }
                 | Change::SetAuthTime { .. }
+                | Change::SetCookie { .. }
+                // Locks what it deletes, and waits for nobody.
+                | Change::CrowdOutTickets { .. }
                 | Change::InsertTicket(_)
                 | Change::UpdateTicket(_)
                 | Change::UseTicket { .. }

@@ -1,6 +1,6 @@
 //! The committer: takes what waits, commits it together by one statement, answers afterwards.
 //!
-//! A group is one call of the database's `commit_group_6`, or of `commit_refreshes` when it is nothing but refreshes ([`refreshes`]),
+//! A group is one call of the database's `commit_group_7`, or of `commit_refreshes` when it is nothing but refreshes ([`refreshes`]),
 //! sent as one statement outside any transaction block: it is its own transaction, one round trip carries it and its commit, and no lock is ever held while anybody waits for the network. Row
 //! locks come first, the counter's lock last ([`locks`]); what follows runs in the server without waiting, and each act of a
 //! group is all or nothing by itself.
@@ -54,7 +54,7 @@ pub(crate) enum Act {
     Other(Other),
 }
 
-/// A decision as `commit_group_6` reads it.
+/// A decision as `commit_group_7` reads it.
 #[derive(Clone)]
 pub(crate) struct Other {
     json: Value,
@@ -130,7 +130,7 @@ impl Call {
             Self::Refreshes(refreshes) => refreshes.commit(db, before, given).await,
             Self::Group(text) => {
                 // All rows, so that what comes after the last one, the end of the transaction, is waited for.
-                let asked = query_scalar::<_, String>("SELECT commit_group_6($1::jsonb)::text").bind(text);
+                let asked = query_scalar::<_, String>("SELECT commit_group_7($1::jsonb)::text").bind(text);
                 Ok(outcome::read(&asked.fetch_all(db).await?, count))
             }
         }

@@ -1,4 +1,4 @@
-//! What `commit_group_6` answers.
+//! What `commit_group_7` answers.
 use super::Outcome;
 use crate::cells::Fault;
 use portcullis_domain::changes::{Committed, Conflict};

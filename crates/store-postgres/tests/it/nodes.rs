@@ -56,6 +56,7 @@ fn session(account: AccountId, born: Rev) -> Session {
         born,
         epoch: Epoch(1),
         cookie: None,
+        old_cookie: None,
         ended: None,
     }
 }
@@ -102,7 +103,12 @@ async fn sign_in(store: &PostgresStore, email: &str, limit: Option<u64>) -> Resu
     let (account, born) = (view.account.unwrap().id, view.stamp.head);
     let row = session(account, born);
     let mut expects = vec![E::Unborn { account, client: ClientId::FIRST_PARTY, born, under: None }];
-    expects.extend(limit.map(|at_most| E::LiveSessions { account, besides: Vec::new(), at_most }));
+    expects.extend(limit.map(|at_most| E::LiveSessions {
+        account,
+        counted: portcullis_domain::changes::Counted::All,
+        besides: Vec::new(),
+        at_most,
+    }));
     let steps = vec![Change::InsertSession(row.clone()), Change::InsertGrant(grant(row.id, born))];
     let changes = Changes { expects, steps, events: vec![event(Some(row.id))], ..Changes::default() };
     store.commit(changes).await.map(|_| row.id)
@@ -324,7 +330,12 @@ fn the_last_place_is_taken_once() {
             nodes[0].commit(one_step(Change::InsertAccount(ada.clone()))).await.unwrap();
             let limited = || {
                 let mut changes = new_session(ada.id, Rev::ZERO).0;
-                changes.expects.push(E::LiveSessions { account: ada.id, besides: Vec::new(), at_most: 0 });
+                changes.expects.push(E::LiveSessions {
+                    account: ada.id,
+                    counted: portcullis_domain::changes::Counted::All,
+                    besides: Vec::new(),
+                    at_most: 0,
+                });
                 changes
             };
             let made = together(&url, &nodes, [limited(), limited()]).await;

@@ -58,6 +58,7 @@ pub fn sign_in(n: u64) -> Changes {
         born: Rev(n % 10_000),
         epoch: Epoch(1),
         cookie: None,
+        old_cookie: None,
         ended: None,
     };
     let mut family = Family::new([7; 32], KeyId(2), Epoch(1), NOW);

@@ -7,9 +7,11 @@ use portcullis_domain::Cut;
 use portcullis_domain::changes::{BoundRow, Change, Conflict, Revoke};
 use portcullis_domain::family::Family;
 use portcullis_domain::kernel;
-use portcullis_domain::model::{Instance, Status};
+use portcullis_domain::model::{Instance, OldCookie, Status};
 use portcullis_domain::ticket::Used;
-use portcullis_wire::{AccountId, Entry, Epoch, GrantId, KeyId, Rev, SecretBytes, SessionId, Target, Time, Verb};
+use portcullis_wire::{
+    AccountId, Digest, Entry, Epoch, GrantId, KeyId, Rev, SecretBytes, SessionId, Target, Time, Verb,
+};
 use rusqlite::{Params, params};
 
 pub(super) fn apply(act: &mut Act<'_>, step: &Change) -> Result<(), Stop> {
@@ -96,6 +98,15 @@ pub(super) fn apply(act: &mut Act<'_>, step: &Change) -> Result<(), Stop> {
             "UPDATE sessions SET auth_time = ?2, amr = ?3 WHERE id = ?1",
             params![session.blob(), at.0, amr.kept()],
         ),
+        Change::SetCookie { session, before, cookie, old } => set_cookie(act, *session, *before, *cookie, *old),
+        Change::CrowdOutTickets { session, kind, open, used } => {
+            act.pruned += prune::crowded_out(act.db, *session, *kind, *open, *used)?;
+            Ok(())
+        }
+        Change::PruneGrants { most } => {
+            act.pruned += prune::grants(act.db, &act.meta, *most)?;
+            Ok(())
+        }
         Change::InsertTicket(row) => apps::insert_ticket(act, row),
         Change::UpdateTicket(row) => apps::update_ticket(act, row),
         Change::UseTicket { ticket, at, grant } => apps::use_ticket(act, *ticket, Used { at: *at, grant: *grant }),
@@ -136,6 +147,30 @@ pub(super) fn run(act: &Act<'_>, sql: &str, params: impl Params) -> Result<usize
 /// Runs a statement that must change one row, which is missing otherwise.
 fn must_change(act: &Act<'_>, sql: &str, params: impl Params) -> Result<(), Stop> {
     holds(run(act, sql, params)? == 1, Conflict::Missing)
+}
+
+fn set_cookie(
+    act: &Act<'_>,
+    session: SessionId,
+    before: Digest,
+    cookie: Digest,
+    old: Option<OldCookie>,
+) -> Result<(), Stop> {
+    const SQL: &str = "UPDATE sessions SET cookie = ?3, old_cookie = ?4, old_auth_time = ?5, old_until = ?6 \
+         WHERE id = ?1 AND cookie = ?2";
+    let params = params![
+        session.blob(),
+        before.0,
+        cookie.0,
+        old.map(|old| old.digest.0),
+        old.map(|old| old.auth_time.0),
+        old.map(|old| old.until.0),
+    ];
+    if run(act, SQL, params)? == 1 {
+        return Ok(());
+    }
+    let there = any(act.db, super::check::SESSION, [session.blob()])?;
+    Err(Stop::Conflict(if there { Conflict::Moved } else { Conflict::Missing }))
 }
 
 /// The hot path: one statement, which is also its own check.

@@ -62,11 +62,13 @@ pub(super) fn check(act: &Act<'_>, expect: &Expect) -> Result<(), Stop> {
             let there = any(db, SESSION, [session.blob()])?;
             Err(Stop::Conflict(if there { Conflict::Moved } else { Conflict::Missing }))
         }
-        Expect::LiveSessions { account, besides, at_most } => {
+        Expect::LiveSessions { account, counted, besides, at_most } => {
             let Some(account) = reads::account_row(db, *account)? else { return Ok(()) };
             let standing = crate::jobs::standing(db, &act.meta)?;
             let others = reads::unended_sessions(db, account.id)?.into_iter().filter(|(session, used_at)| {
-                !besides.contains(&session.id) && act.alive(session, &account, *used_at, &standing)
+                counted.counts(session.kind)
+                    && !besides.contains(&session.id)
+                    && act.alive(session, &account, *used_at, &standing)
             });
             holds(others.count() as u64 <= *at_most, Conflict::Moved)
         }

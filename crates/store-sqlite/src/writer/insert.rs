@@ -75,8 +75,9 @@ pub(super) fn account(act: &mut Act<'_>, row: &Account) -> Result<(), Stop> {
 
 pub(super) fn session(act: &mut Act<'_>, row: &Session) -> Result<(), Stop> {
     const SQL: &str = "INSERT INTO sessions (id, account, kind, device_name, agent, ip, created_at, auth_time, \
-         last_seen_at, absolute_expires_at, born, epoch, cookie, ended_rev, ended_reason, ended_at, client, amr) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)";
+         last_seen_at, absolute_expires_at, born, epoch, cookie, ended_rev, ended_reason, ended_at, client, amr, \
+         old_cookie, old_auth_time, old_until) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21)";
     let ended = row.ended.as_ref();
     let params = params![
         row.id.blob(),
@@ -97,6 +98,9 @@ pub(super) fn session(act: &mut Act<'_>, row: &Session) -> Result<(), Stop> {
         ended.map(|Ended { at, .. }| at.0),
         row.client.map(Id::blob),
         row.amr.kept(),
+        row.old_cookie.map(|old| old.digest.0),
+        row.old_cookie.map(|old| old.auth_time.0),
+        row.old_cookie.map(|old| old.until.0),
     ];
     insert(act, SQL, params, Conflict::Moved)?;
     holds(any(act.db, "SELECT 1 FROM accounts WHERE id = ?1", [row.account.blob()])?, Conflict::Missing)?;

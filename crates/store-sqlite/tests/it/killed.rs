@@ -57,6 +57,7 @@ fn found(store: &SqliteStore) {
         born: Rev::ZERO,
         epoch: Epoch(1),
         cookie: None,
+        old_cookie: None,
         ended: None,
     };
     let mut steps = vec![Change::InsertAccount(account), Change::InsertSession(session.clone())];

@@ -45,6 +45,7 @@ fn sign_in(dice: &mut Dice, now: Time) -> Changes {
         born: Rev::ZERO,
         epoch: Epoch(1),
         cookie: None,
+        old_cookie: None,
         ended: None,
     };
     let grant = Grant {

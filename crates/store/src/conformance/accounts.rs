@@ -17,6 +17,7 @@ pub(super) fn a_new_database_is_empty_but_for_the_first_party(backend: &dyn Back
         horizon: Time::ZERO,
         floor: Time::ZERO,
         all: Cut::default(),
+        worked_off: Rev::ZERO,
         now: START,
     };
     assert_eq!(wait(w.store.stamp()).unwrap(), stamp);

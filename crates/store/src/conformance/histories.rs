@@ -7,12 +7,15 @@ mod apps;
 use super::show::{KEPT, Known, show};
 use super::{Backend, LOG, START, clock_of, wait};
 use crate::CommitError;
-use portcullis_domain::changes::{BoundRow, Change, Changes, Committed, Conflict, Expect, Idempotency, Revoke};
+use portcullis_domain::changes::{
+    BoundRow, Change, Changes, Committed, Conflict, Counted, Expect, Idempotency, Revoke,
+};
 use portcullis_domain::event::{EventKind, NewEvent};
 use portcullis_domain::family::Family;
 use portcullis_domain::mass::{Filter, Job, JobStep, Standing};
 use portcullis_domain::model::{Account, Block, Grant, Instance, Key, KeyPurpose, Session, SessionKind, Status};
 use portcullis_domain::throttle::{Attempt, BucketKey, Verdict};
+use portcullis_domain::ticket::TicketKind;
 use portcullis_domain::{Actor, Cut};
 use portcullis_wire::{
     AccountId, ClientId, Digest, Epoch, EventId, GrantId, InstanceId, JobId, KeyId, Rev, SecretBytes, SessionId,
@@ -299,7 +302,9 @@ impl Dice {
         match self.below(10) {
             9 => self.app_expect(head),
             8 => {
-                Expect::LiveSessions { account: self.account(), besides: vec![self.session()], at_most: self.below(4) }
+                let counted = [Counted::All, Counted::SignIns, Counted::ApiKeys][self.below(3) as usize];
+                let (account, besides, at_most) = (self.account(), vec![self.session()], self.below(4));
+                Expect::LiveSessions { account, counted, besides, at_most }
             }
             0 | 1 => Expect::Alive { session: self.session(), role: self.role() },
             2 => Expect::Unborn {
@@ -397,7 +402,9 @@ impl Dice {
     fn prune(&mut self, now: Time) -> Change {
         let keep = KEPT[self.below(2) as usize];
         let (before, most) = (self.time(now).minus(2_000), self.below(6));
-        match self.below(6) {
+        match self.below(8) {
+            7 => Change::PruneGrants { most },
+            6 => Change::CrowdOutTickets { session: self.session(), kind: TicketKind::Code, open: 1, used: 1 },
             5 => Change::PruneTickets { before: before.plus(2_000), most },
             0 | 1 => Change::PruneSessions { sessions: (0..5).map(|_| self.session()).collect(), keep },
             2 => Change::ForgetSessionAddresses { sessions: (0..3).map(|_| self.session()).collect(), keep },
@@ -467,7 +474,7 @@ impl Dice {
         Session {
             id: self.session(),
             account: self.account(),
-            kind: SessionKind::App,
+            kind: [SessionKind::App, SessionKind::Browser, SessionKind::ApiKey][self.below(3) as usize],
             client: self.client_if(),
             device_name: "d".into(),
             agent: "a".into(),
@@ -479,7 +486,8 @@ impl Dice {
             absolute_expires_at: now.plus(self.below(20_000) as i64),
             born: self.some_born(head),
             epoch: Epoch(u32::from(!self.one_in(20))),
-            cookie: None,
+            cookie: self.one_in(2).then(|| Digest::of(b"cookie")),
+            old_cookie: None,
             ended: None,
         }
     }

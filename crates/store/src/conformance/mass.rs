@@ -131,6 +131,9 @@ pub(super) fn nothing_in_flight_slips_past_a_rule(backend: &dyn Backend) {
     };
     w.commit(stepped(step(None, None))).unwrap();
     assert_eq!(conflict(in_flight(903, "10.7.7.7", seen)), Conflict::Moved);
+    // And every view says so, for what was born before and cannot be decided anew.
+    assert_eq!(wait(w.store.stamp()).unwrap().worked_off, rule);
+    assert_eq!(wait(w.store.load_session(all[0].id)).unwrap().unwrap().stamp.worked_off, rule);
     assert!(in_flight(904, "10.7.7.7", rule).is_ok());
     // Forgotten is what was done, and only that.
     w.commit(asked(&job(2, from("10.0.0.0/8"), None))).unwrap();

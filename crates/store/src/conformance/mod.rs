@@ -164,7 +164,12 @@ cases! {
         addresses_are_forgotten
         old_records_go_oldest_first
         accounts_become_due
-        live_sessions_are_counted_under_the_lock;
+        live_sessions_are_counted_under_the_lock
+        sessions_are_counted_by_kind
+        grants_that_ended_go_under_a_session_that_goes_on
+        a_session_idles_by_its_own_clients_use
+        tickets_of_a_session_are_crowded_out_oldest_first
+        a_cookie_is_replaced_once;
     outbox:
         an_end_leaves_a_notice
         a_job_leaves_notices
@@ -277,6 +282,17 @@ impl<'b> World<'b> {
         self.ok([Change::InsertSession(session.clone()), Change::InsertGrant(grant.clone())]);
         (session, grant)
     }
+    /// A grant of a new client under this session.
+    pub(crate) fn new_grant(&self, session: SessionId) -> GrantId {
+        let client = self.new_client(ClientKind::Public).id;
+        self.new_grant_of(session, client)
+    }
+    pub(crate) fn new_grant_of(&self, session: SessionId, client: ClientId) -> GrantId {
+        let born = wait(self.store.stamp()).unwrap().head;
+        let grant = Grant { client, ..grant(GrantId::from_bits(self.bits()), session, START, born) };
+        self.ok([Change::InsertGrant(grant.clone())]);
+        grant.id
+    }
     pub(crate) fn new_client(&self, kind: ClientKind) -> Client {
         let client = Client {
             id: ClientId::from_bits(self.bits()),
@@ -348,6 +364,7 @@ pub(crate) fn session(id: SessionId, account: AccountId, now: Time, born: Rev) -
         born,
         epoch: Epoch(1),
         cookie: None,
+        old_cookie: None,
         ended: None,
     }
 }

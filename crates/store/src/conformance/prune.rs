@@ -1,11 +1,12 @@
 //! What goes when its time has passed, what becomes due, and how many sessions live.
 use super::{Backend, HORIZON, START, World, account, session, wait};
 use crate::EventFilter;
-use portcullis_domain::changes::{Change, Changes, Conflict, Expect};
+use portcullis_domain::changes::{Change, Changes, Conflict, Counted, Expect};
 use portcullis_domain::event::EventKind;
-use portcullis_domain::model::{Block, Session, Status};
+use portcullis_domain::model::{Block, OldCookie, Session, SessionKind, Status};
 use portcullis_domain::retention::Retention;
-use portcullis_wire::{AccountId, Rev, SessionId, Target};
+use portcullis_domain::ticket::{self, Ticket, TicketKind};
+use portcullis_wire::{AccountId, Digest, Epoch, Rev, SessionId, Target};
 
 const KEEP: Retention = Retention { ended: 1_000, addresses: 500, events: None, idle_ttl: 50_000 };
 
@@ -156,7 +157,8 @@ pub(super) fn live_sessions_are_counted_under_the_lock(backend: &dyn Backend) {
     let (second, _) = w.new_session(&ada);
     let (third, _) = w.new_session(&ada);
     let holds = |besides: &[SessionId], at_most, idle| {
-        w.expects(Expect::LiveSessions { account: ada.id, besides: besides.to_vec(), at_most }, idle)
+        let besides = besides.to_vec();
+        w.expects(Expect::LiveSessions { account: ada.id, counted: Counted::All, besides, at_most }, idle)
     };
     assert_eq!((holds(&[], 3, None), holds(&[], 2, None)), (Ok(()), Err(Conflict::Moved)));
     assert_eq!(holds(&[first.id], 2, None), Ok(()));
@@ -169,4 +171,127 @@ pub(super) fn live_sessions_are_counted_under_the_lock(backend: &dyn Backend) {
     assert_eq!((holds(&[], 0, None), holds(&[second.id], 0, None)), (Err(Conflict::Moved), Ok(())));
     w.ok([Change::SetStatus { account: ada.id, status: Status::Deleted { at: START, rev: Rev(1) } }]);
     assert_eq!(holds(&[], 0, None), Ok(()));
+}
+
+/// A sign-in makes room among sign-ins: an application's session, or a key, is none.
+pub(super) fn sessions_are_counted_by_kind(backend: &dyn Backend) {
+    let (w, ada, ..) = World::peopled(backend); // with one sign-in
+    let app = w.new_client(portcullis_domain::model::ClientKind::Public).id;
+    let of =
+        |kind, client| Session { kind, client, ..session(SessionId::from_bits(w.bits()), ada.id, w.now(), Rev::ZERO) };
+    w.ok([
+        Change::InsertSession(of(SessionKind::Browser, None)),
+        Change::InsertSession(of(SessionKind::Connected, Some(app))),
+        Change::InsertSession(of(SessionKind::Service, Some(app))),
+        Change::InsertSession(of(SessionKind::ApiKey, None)),
+        Change::InsertSession(of(SessionKind::ApiKey, None)),
+    ]);
+    for (counted, most) in [(Counted::All, 6), (Counted::SignIns, 2), (Counted::ApiKeys, 2)] {
+        let holds =
+            |at_most| w.expects(Expect::LiveSessions { account: ada.id, counted, besides: vec![], at_most }, None);
+        assert_eq!((holds(most), holds(most - 1)), (Ok(()), Err(Conflict::Moved)), "{counted:?}");
+    }
+}
+
+/// Of a session that goes on, what has ended under it goes once the log has forgotten the end; and no sooner.
+pub(super) fn grants_that_ended_go_under_a_session_that_goes_on(backend: &dyn Backend) {
+    let (w, _, ses, own) = World::peopled(backend);
+    let grants: Vec<_> = (0..4).map(|_| w.new_grant(ses.id)).collect();
+    for grant in &grants[..3] {
+        w.end(Target::Grant(*grant));
+    }
+    let prune = |most| w.ok([Change::PruneGrants { most }]).pruned;
+    assert_eq!(prune(9), 0, "the log still names them");
+    w.set(HORIZON.plus(60_000));
+    w.ok([Change::RaiseFloor(HORIZON.plus(1))]);
+    assert_eq!((prune(2), prune(9), prune(9)), (2, 1, 0));
+    let there = |id| wait(w.store.load_refresh(id)).unwrap().is_some();
+    assert_eq!((there(own.id), there(grants[3]), grants[..3].iter().any(|id| there(*id))), (true, true, false));
+    assert_eq!(wait(w.store.count_rows()).unwrap().grants, 2);
+}
+
+/// A session idles by what its own client does: what an application does under a browser's session is no use of that.
+pub(super) fn a_session_idles_by_its_own_clients_use(backend: &dyn Backend) {
+    let (w, _, ses, own) = World::peopled(backend);
+    let theirs = w.new_grant(ses.id);
+    let handed = |grant, at| w.ok([Change::HandOut { grant, counter: 1, at }]);
+    handed(theirs, START.plus(5_000));
+    let view = |grant| wait(w.store.load_refresh(grant)).unwrap().unwrap();
+    assert_eq!((view(own.id).used_at(), view(own.id).idle_since()), (START, None));
+    assert_eq!((view(theirs).used_at(), view(theirs).idle_since()), (START, Some(START)));
+    assert_eq!(wait(w.store.load_session(ses.id)).unwrap().unwrap().used_at(), START);
+    w.set(START.plus(4_000));
+    let alive = |idle| w.expects(Expect::Alive { session: ses.id, role: None }, Some(idle)).is_ok();
+    assert_eq!((alive(4_001), alive(4_000)), (true, false));
+    handed(own.id, START.plus(3_000));
+    assert_eq!((view(theirs).used_at(), view(own.id).used_at()), (START.plus(3_000), START.plus(3_000)));
+    assert_eq!((alive(1_001), alive(1_000)), (true, false));
+    w.ok([Change::Seen(vec![(ses.id, START.plus(3_500))])]);
+    assert_eq!((view(theirs).used_at(), alive(501), alive(500)), (START.plus(3_500), true, false));
+    // An application's own session is its own.
+    let app = w.new_client(portcullis_domain::model::ClientKind::Public).id;
+    let kind = SessionKind::Connected;
+    let connected =
+        Session { kind, client: Some(app), ..session(SessionId::from_bits(w.bits()), ses.account, START, Rev::ZERO) };
+    w.ok([Change::InsertSession(connected.clone())]);
+    let grant = w.new_grant_of(connected.id, app);
+    handed(grant, START.plus(9_000));
+    assert_eq!((view(grant).used_at(), view(grant).idle_since()), (START.plus(9_000), None));
+    assert_eq!(wait(w.store.load_session(connected.id)).unwrap().unwrap().used_at(), START.plus(9_000));
+}
+
+pub(super) fn tickets_of_a_session_are_crowded_out_oldest_first(backend: &dyn Backend) {
+    let (w, _, ses, _) = World::peopled(backend);
+    let put = |n: u64, kind, of| {
+        let id = ticket::id(kind, &n.to_string());
+        w.ok([Change::InsertTicket(Ticket {
+            id,
+            kind,
+            account: None,
+            session: of,
+            client: None,
+            born: Rev::ZERO,
+            epoch: Epoch(1),
+            expires_at: START.plus(n as i64),
+            body: String::new(),
+            version: 1,
+            used: None,
+        })]);
+        id
+    };
+    let all: Vec<_> = (0..8).map(|n| put(n, TicketKind::Code, Some(ses.id))).collect();
+    let others = [
+        put(90, TicketKind::Pushed, Some(ses.id)),
+        put(91, TicketKind::Code, Some(SessionId::from_bits(77))),
+        put(92, TicketKind::Code, None),
+    ];
+    for ticket in &all[..4] {
+        w.ok([Change::UseTicket { ticket: *ticket, at: START, grant: None }]);
+    }
+    let crowd =
+        |open, used| w.ok([Change::CrowdOutTickets { session: ses.id, kind: TicketKind::Code, open, used }]).pruned;
+    let there =
+        |ids: &[Digest]| ids.iter().map(|id| wait(w.store.load_ticket(*id)).unwrap().is_some()).collect::<Vec<_>>();
+    assert_eq!(crowd(4, 4), 0);
+    assert_eq!(crowd(1, 3), 4, "three of the open ones, one of the used ones");
+    assert_eq!(there(&all), [false, true, true, true, false, false, false, true]);
+    assert_eq!(crowd(0, 0), 4);
+    assert_eq!(there(&others), [true; 3]);
+}
+
+pub(super) fn a_cookie_is_replaced_once(backend: &dyn Backend) {
+    let (w, ada, ..) = World::peopled(backend);
+    let digest = |text: &str| Digest::of(text.as_bytes());
+    let cookie = Some(digest("first"));
+    let row = Session { cookie, ..session(SessionId::from_bits(w.bits()), ada.id, w.now(), Rev::ZERO) };
+    w.ok([Change::InsertSession(row.clone())]);
+    let old = Some(OldCookie { digest: digest("first"), auth_time: START, until: START.plus(9) });
+    let set = |session, before, to, old| Change::SetCookie { session, before: digest(before), cookie: digest(to), old };
+    w.ok([set(row.id, "first", "second", old)]);
+    let cookie = Some(digest("second"));
+    assert_eq!(w.session(row.id), Session { cookie, old_cookie: old, ..row.clone() });
+    assert_eq!(w.conflict([set(row.id, "first", "third", None)]), Conflict::Moved);
+    assert_eq!(w.conflict([set(SessionId::from_bits(1), "first", "third", None)]), Conflict::Missing);
+    w.ok([set(row.id, "second", "second", None)]);
+    assert_eq!(w.session(row.id), Session { cookie, ..row });
 }

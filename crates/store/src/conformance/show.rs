@@ -110,7 +110,7 @@ pub fn show(store: &dyn Store, known: &Known) -> String {
 }
 
 fn show_session(view: &SessionView) -> String {
-    let cookie = view.session.cookie.map(|digest| digest.0);
+    let cookie = (view.session.cookie.map(|digest| digest.0), view.session.old_cookie.map(|old| old.digest.0));
     format!(
         "{:?} {:?} {:?} {:?} {cookie:?} {:?}",
         view.stamp, view.session, view.account, view.refreshed_at, view.standing
@@ -125,9 +125,11 @@ fn show_grant(grant: &Grant) -> String {
 }
 
 fn show_refresh(view: &RefreshView) -> String {
-    let RefreshView { stamp, grant, session, account, client_cut, client_disabled, access_ttl, standing } = view;
+    let RefreshView { stamp, grant, session, account, client_cut, client_disabled, access_ttl, refreshed_at, standing } =
+        view;
     let of_client = (client_cut, client_disabled, access_ttl);
-    format!("{stamp:?} {} {session:?} {account:?} {of_client:?} {standing:?}", show_grant(grant))
+    let above = format!("{session:?} {account:?} {refreshed_at:?}");
+    format!("{stamp:?} {} {above} {of_client:?} {standing:?}", show_grant(grant))
 }
 
 fn show_client(client: &Client) -> String {

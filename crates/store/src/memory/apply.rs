@@ -117,8 +117,9 @@ fn check(db: &Memory, expect: &Expect, idle_ttl: Option<Millis>, now: Time) -> R
             let row = db.grants.get(grant).ok_or(Conflict::Missing)?;
             holds(row.ended.is_none(), Conflict::Moved)
         }
-        Expect::LiveSessions { account, besides, at_most } => {
-            let alive = db.sessions_of(*account).filter(|row| db.alive(row, idle_ttl, now));
+        Expect::LiveSessions { account, counted, besides, at_most } => {
+            let counted = db.sessions_of(*account).filter(|row| counted.counts(row.kind));
+            let alive = counted.filter(|row| db.alive(row, idle_ttl, now));
             let others = alive.filter(|row| !besides.contains(&row.id)).count() as u64;
             holds(others <= *at_most, Conflict::Moved)
         }
@@ -246,6 +247,16 @@ fn apply(db: &mut Memory, step: Change, so_far: &mut Progress) -> Result<(), Com
         Change::SignOutLink { issuer, subject, at } => upstream::sign_out_link(db, &issuer, &subject, at),
         Change::RemoveLink { account, link } => upstream::remove_link(db, account, link)?,
         Change::InsertOrigin(row) => upstream::insert_origin(db, row)?,
+        Change::SetCookie { session, before, cookie, old } => {
+            let mut row = db.sessions.get(&session).cloned().ok_or(CommitError::Conflict(Conflict::Missing))?;
+            require(row.cookie == Some(before), Conflict::Moved)?;
+            (row.cookie, row.old_cookie) = (Some(cookie), old);
+            db.sessions.put(session, row);
+        }
+        Change::CrowdOutTickets { session, kind, open, used } => {
+            so_far.pruned += apps::crowd_out_tickets(db, session, kind, open, used);
+        }
+        Change::PruneGrants { most } => so_far.pruned += prune::grants(db, most, so_far.now),
         Change::PruneTickets { before, most } => so_far.pruned += apps::prune_tickets(db, before, most),
         other => apply_rare(db, other)?,
     }

@@ -4,7 +4,7 @@ use super::apply::require;
 use crate::CommitError;
 use portcullis_domain::changes::Conflict;
 use portcullis_domain::model::{Client, Consent};
-use portcullis_domain::ticket::{Ticket, Used};
+use portcullis_domain::ticket::{Ticket, TicketKind, Used};
 use portcullis_domain::view::{AppView, GrantView, TicketView};
 use portcullis_wire::{AccountId, ClientId, Digest, SessionId, Time};
 use std::cmp::Reverse;
@@ -117,6 +117,22 @@ pub(super) fn prune_tickets(db: &mut Memory, before: Time, most: u64) -> u64 {
     old.truncate(usize::try_from(most).unwrap_or(usize::MAX));
     old.iter().for_each(|(_, id)| db.tickets.remove(id));
     old.len() as u64
+}
+
+/// Those of this kind under a session that are too many, of those that were used and of those that were not; how many.
+pub(super) fn crowd_out_tickets(db: &mut Memory, session: SessionId, kind: TicketKind, open: u32, used: u32) -> u64 {
+    let mut gone = 0;
+    for (was_used, most) in [(false, open), (true, used)] {
+        let own = |row: &&Ticket| row.session == Some(session) && row.kind == kind && row.used.is_some() == was_used;
+        let rows = db.tickets.rows().map(|(_, row)| row).filter(own);
+        let mut all: Vec<_> = rows.map(|row| Reverse((row.expires_at, row.id.0))).collect();
+        all.sort();
+        for Reverse((_, id)) in all.into_iter().skip(most as usize) {
+            db.tickets.remove(&id);
+            gone += 1;
+        }
+    }
+    gone
 }
 
 /// Of a tombstone nothing stays that it allowed or began.

@@ -169,8 +169,8 @@ impl Memory {
 
     /// As [`Store::stamp`](crate::Store::stamp).
     pub fn stamp(&self, now: Time) -> Stamp {
-        let Meta { log, epoch, head, chain, horizon, floor, all, .. } = self.meta;
-        Stamp { log, epoch, head, chain, horizon, floor, all, now }
+        let Meta { log, epoch, head, chain, horizon, floor, all, worked_off, .. } = self.meta;
+        Stamp { log, epoch, head, chain, horizon, floor, all, worked_off, now }
     }
 
     /// As [`Store::load_sign_in`](crate::Store::load_sign_in).
@@ -191,6 +191,7 @@ impl Memory {
             client_cut: client.cut,
             client_disabled: client.disabled,
             access_ttl: client.profile.access_ttl_s.map(|seconds| Millis::from(seconds) * 1000),
+            refreshed_at: if session.is_used_by(grant.client) { None } else { self.refreshed_at(session.id) },
             standing: self.standing(),
             grant,
             session,
@@ -355,11 +356,12 @@ impl Memory {
         ids.filter_map(|((_, id), ())| self.sessions.get(id))
     }
 
-    /// The latest use of a refresh token under this session.
+    /// The latest use of a refresh token of its own client under this session.
     fn refreshed_at(&self, session: SessionId) -> Option<Time> {
+        let row = self.sessions.get(&session)?;
         let (first, last) = (GrantId::from_bits(0), GrantId::from_bits(u128::MAX));
         let ids = self.grants_of.range((session, first)..=(session, last));
-        let grants = ids.filter_map(|((_, id), ())| self.grants.get(id));
+        let grants = ids.filter_map(|((_, id), ())| self.grants.get(id)).filter(|grant| row.is_used_by(grant.client));
         grants.map(|grant| grant.family.handed_at.max(grant.family.made_at)).max()
     }
 

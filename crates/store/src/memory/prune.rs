@@ -77,6 +77,20 @@ impl Memory {
     }
 }
 
+/// Grants that have ended and were forgotten; how many.
+pub(super) fn grants(db: &mut Memory, most: u64, now: Time) -> u64 {
+    let at = db.stands_at(now);
+    let ended = db.grants.rows().filter_map(|(id, row)| Some((row.ended?, *id, row.session)));
+    let mut gone: Vec<_> = ended.filter(|(end, ..)| retention::grant_may_go(*end, &at)).collect();
+    gone.sort();
+    gone.truncate(usize::try_from(most).unwrap_or(usize::MAX));
+    for (_, id, session) in &gone {
+        db.grants.remove(id);
+        db.grants_of.remove(&(*session, *id));
+    }
+    gone.len() as u64
+}
+
 pub(super) fn sessions(db: &mut Memory, sessions: &[SessionId], keep: &Retention, now: Time) -> u64 {
     let mut gone = 0;
     for id in sessions {

@@ -164,6 +164,7 @@ impl Server {
         AccessClaims {
             cnf: None,
             via: vec![],
+            from: vec![],
             iss: self.issuer.clone(),
             sub: AccountId::from_bits(n),
             aud: Audience(vec!["api".into()]),

@@ -45,6 +45,7 @@ pub fn claims() -> AccessClaims {
     AccessClaims {
         cnf: None,
         via: vec![],
+        from: vec![],
         iss: "https://id.example".into(),
         sub: AccountId::from_bits(1),
         aud: Audience(vec!["api".into()]),

@@ -183,15 +183,16 @@ impl World {
             Place::Userinfo => bearer("/oauth2/userinfo").await.status == 200,
             Place::Api => bearer("/v1/me").await.status == 200,
             Place::Registration => bearer(&self.registered).await.status == 200,
-            // Of somebody else: whose hint it is must sign in first, and a hint that is none says nothing.
+            // Of who is signed in: a hint that is none names nobody, and nobody is signed in silently by it. Of somebody else: never.
             Place::AuthorizeHint => {
                 let more = [("id_token_hint", shown), ("prompt", "none")];
-                let place = server.authorize(app, &self.eve, &more).await.expect(303).header("location").to_owned();
-                assert!(
-                    parameter(&place, "code").is_some()
-                        || parameter(&place, "error").as_deref() == Some("login_required")
-                );
-                parameter(&place, "code").is_none()
+                let error = |place: &str| parameter(place, "error");
+                let other = server.authorize(app, &self.eve, &more).await.expect(303).header("location").to_owned();
+                assert_eq!(error(&other).as_deref(), Some("login_required"));
+                let place = server.authorize(app, &self.cookie, &more).await.expect(303).header("location").to_owned();
+                let taken = parameter(&place, "code").is_some();
+                assert!(taken || error(&place).as_deref() == Some("login_required"), "{place}");
+                taken
             }
             Place::LogoutHint => {
                 let query = encode(&[("id_token_hint", shown)]);

@@ -94,7 +94,12 @@ async fn a_token_of_an_application_opens_no_account() {
     server.client.get("/v1/me").bearer(id).send().await.expect_problem("token_malformed");
     let hint =
         server.authorize(&app, &cookie, &[("id_token_hint", token), ("prompt", "none"), ("scope", "openid")]).await;
-    assert!(parameter(hint.expect(303).header("location"), "code").is_some(), "what is no ID token hints at nobody");
+    let place = hint.expect(303).header("location").to_owned();
+    assert_eq!(
+        parameter(&place, "error").as_deref(),
+        Some("login_required"),
+        "what is no ID token hints at nobody known"
+    );
     // The refresh token is the application's: the sign-in's own endpoint does not take it, and ends nothing.
     let body = json!({ "refresh_token": tokens["refresh_token"] });
     server.client.post("/v1/sessions/refresh").json(&body).send().await.expect_problem("refresh_invalid");
@@ -268,4 +273,76 @@ async fn revoking_really_revokes() {
     );
     let wrong = server.client.post("/oauth2/revoke").basic((&app.id, "wrong")).form("token=a").send().await.expect(401);
     assert_eq!(wrong.json()["error"], "invalid_client");
+}
+
+/// A revocation by filter that was worked off between a code and its redemption: what the code would found a session on is not
+/// known any more, and its client hears so at once (RFC 6749 §5.2), instead of asking until the code expires.
+#[tokio::test]
+async fn a_code_from_before_a_filter_that_was_worked_off_is_refused_at_once() {
+    let (server, app, cookie) = world().await;
+    let admin = server.admin().await;
+    let offline = server.code(&app, &cookie, "openid offline_access").await;
+    let online = server.code(&app, &cookie, "openid").await;
+    let body = json!({ "filter": { "address_range": "203.0.113.0/24" }, "reason": "a bad network" });
+    let told = server.client.post("/v1/admin/revocations").bearer(&admin.access).json(&body).send().await;
+    let job = format!("/v1/admin/revocations/{}", told.expect(202).json()["job"].as_str().unwrap());
+    while server.client.get(&*job).bearer(&admin.access).send().await.expect(200).json()["state"] != "done" {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    for _ in 0..2 {
+        let refused = server.redeem(&app, &offline).await.expect(400).json();
+        assert_eq!(refused["error"], "invalid_grant", "{refused}");
+    }
+    // What goes under the browser's session, which lives, and what is asked for since, have nothing to do with it.
+    server.redeem(&app, &online).await.expect(200);
+    server.granted(&app, &cookie, "openid offline_access").await;
+}
+
+/// An application that refreshes under a browser's session is not the person at the browser (decision 0034).
+#[tokio::test]
+async fn an_applications_refreshes_do_not_keep_the_browser_signed_in() {
+    const HOUR: i64 = 3_600_000;
+    let mut options = portcullis_testkit::Options::default();
+    options.settings.rules.idle_ttl = 10 * HOUR;
+    let server = TestServer::start(options).await;
+    server.sign_up(ADA).await;
+    let app = server.application("confidential", json!({})).await;
+    let cookie = server.page_sign_in(ADA).await;
+    let mut online = server.granted(&app, &cookie, "openid").await;
+    let mut offline = server.granted(&app, &cookie, "openid offline_access").await;
+    for _ in 0..9 {
+        server.advance(HOUR);
+        for tokens in [&mut online, &mut offline] {
+            *tokens = server.refresh_for(&app, tokens["refresh_token"].as_str().unwrap()).await.expect(200).json();
+        }
+    }
+    server.advance(HOUR + 60_000);
+    let page = server.client.get("/account/devices").header("cookie", format!("__Host-portcullis_session={cookie}"));
+    page.send().await.expect(303); // to the sign-in page
+    let refused = server.refresh_for(&app, online["refresh_token"].as_str().unwrap()).await.expect(400);
+    assert_eq!(refused.json()["error"], "invalid_grant");
+    // What it holds of its own goes on.
+    server.refresh_for(&app, offline["refresh_token"].as_str().unwrap()).await.expect(200);
+}
+
+/// Whoever sends a browser here again and again fills no table, and keeps nobody from the next code.
+#[tokio::test]
+async fn codes_that_nobody_redeems_are_few() {
+    use portcullis_domain::authorize::{MAX_CODES, MAX_USED_CODES};
+    let (server, app, cookie) = world().await;
+    let first = server.code(&app, &cookie, "openid").await;
+    let kept = server.granted(&app, &cookie, "openid").await;
+    for _ in 0..MAX_CODES + 20 {
+        server.code(&app, &cookie, "openid").await;
+    }
+    let rows = async || server.app.store().count_rows().await.unwrap().tickets;
+    assert_eq!(rows().await, u64::from(MAX_CODES) + 1, "and the one that was used");
+    assert_eq!(server.redeem(&app, &first).await.expect(400).json()["error"], "invalid_grant");
+    let last = server.granted(&app, &cookie, "openid").await;
+    userinfo(&server, &last["access_token"]).await.expect(200);
+    userinfo(&server, &kept["access_token"]).await.expect(200);
+    for _ in 0..MAX_USED_CODES + 5 {
+        server.granted(&app, &cookie, "openid").await;
+    }
+    assert!(rows().await <= u64::from(MAX_CODES + MAX_USED_CODES) + 1);
 }

@@ -76,6 +76,7 @@ async fn the_new_token_is_about_the_user_and_says_who_acts() {
     let last = claims(&deeper["access_token"]);
     assert_eq!((&last["act"], last["aud"].as_str()), (&json!({ "sub": acts, "act": { "sub": account } }), Some(C)));
     assert_eq!((&last["via"], last["sub"].clone()), (&json!([service.id, app.id]), old["sub"].clone()));
+    assert_eq!((&new["from"], &last["from"]), (&json!([old["jti"]]), &json!([new["jti"], old["jti"]])));
     assert_eq!(judged(&server, &deeper), Ok(()));
     assert!(server.app.introspect(deeper["access_token"].as_str().unwrap()).await.unwrap().is_some());
     // Not without end.
@@ -160,7 +161,7 @@ async fn it_never_outlives_the_token_that_it_came_from() {
 /// Every end of what it hangs on, at a verifier and by the rows; what has nothing to do with it does not touch it.
 #[tokio::test]
 async fn every_end_above_the_old_token_ends_the_new_one() {
-    for round in 0..11 {
+    for round in 0..13 {
         let w = world().await;
         let (server, admin) = (&w.server, &w.admin);
         let told = exchange(server, &w.service, &w.tokens["access_token"], &[("resource", B)]).await;
@@ -204,6 +205,14 @@ async fn every_end_above_the_old_token_ends_the_new_one() {
             9 => {
                 first_lives = true;
                 off(&second.id).await
+            }
+            // By itself (RFC 7009): what came of it goes with it, what it came of does not.
+            11 => revoke(&w.tokens["access_token"], &w.app).await,
+            12 => {
+                first_lives = true;
+                let form = format!("token={}", deeper["access_token"].as_str().unwrap());
+                let call = server.client.post("/oauth2/revoke").basic((&second.id, &second.secret));
+                call.form(&form).send().await
             }
             _ => {
                 first_lives = true;

@@ -115,17 +115,19 @@ async fn what_a_provider_need_not_know_does_no_harm() {
     assert_eq!((&told["acr_values_supported"], &told["claims_parameter_supported"]), (&json!(["1"]), &json!(false)));
 }
 
-/// Goes through the sign-in that a request leads to; the claims of the ID token that comes of it.
-async fn signed_in_again(server: &TestServer, app: &Application, cookie: &str, more: &[(&str, &str)]) -> Value {
+/// Goes through the sign-in that a request leads to, which brings another cookie; the claims of the ID token that comes of it.
+async fn signed_in_again(server: &TestServer, app: &Application, cookie: &mut String, more: &[(&str, &str)]) -> Value {
     let asked = server.authorize(app, cookie, more).await.expect(303).header("location").to_owned();
     assert!(asked.starts_with("/sign-in?again=1"), "{asked}");
     let form =
         encode(&[("identifier", ADA), ("password", PASSWORD), ("return_to", &parameter(&asked, "return_to").unwrap())]);
-    let with =
-        |call: portcullis_testkit::client::Call| call.header("cookie", format!("__Host-portcullis_session={cookie}"));
-    let signed_in =
-        with(server.client.post("/sign-in")).header("origin", &server.issuer).form(&form).send().await.expect(303);
-    let done = with(server.client.get(signed_in.header("location"))).send().await.expect(303);
+    let with = |call: portcullis_testkit::client::Call, cookie: &str| {
+        call.header("cookie", format!("__Host-portcullis_session={cookie}"))
+    };
+    let call = with(server.client.post("/sign-in"), cookie).header("origin", &server.issuer).form(&form);
+    let signed_in = call.send().await.expect(303);
+    *cookie = signed_in.cookie("__Host-portcullis_session").expect("another cookie");
+    let done = with(server.client.get(signed_in.header("location")), cookie).send().await.expect(303);
     let code = parameter(done.header("location"), "code").unwrap();
     claims(&server.redeem(app, &code).await.expect(200).json()["id_token"])
 }
@@ -134,7 +136,7 @@ async fn signed_in_again(server: &TestServer, app: &Application, cookie: &str, m
 /// OpenID Connect Core §2 `auth_time`, §3.1.2.1, §3.1.2.3.
 #[tokio::test]
 async fn auth_time_says_when_somebody_proved_who_they_are() {
-    let (server, app, cookie) = world(json!({})).await;
+    let (server, app, mut cookie) = world(json!({})).await;
     let first = id_token(&server, &app, &cookie, &[("max_age", "15000")]).await;
     server.advance(2_000);
     let hint = server.granted(&app, &cookie, "openid").await["id_token"].as_str().unwrap().to_owned();
@@ -146,7 +148,7 @@ async fn auth_time_says_when_somebody_proved_who_they_are() {
     }
     let mut last = first["auth_time"].as_i64().unwrap();
     for more in [[("max_age", "1")], [("prompt", "login")]] {
-        let told = signed_in_again(&server, &app, &cookie, &more).await;
+        let told = signed_in_again(&server, &app, &mut cookie, &more).await;
         assert_eq!(told["sub"], first["sub"]);
         assert!(told["auth_time"].as_i64().unwrap() > last, "{told}");
         last = told["auth_time"].as_i64().unwrap();

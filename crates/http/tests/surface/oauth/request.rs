@@ -118,7 +118,7 @@ async fn a_client_can_ask_for_a_fresh_sign_in() {
     let server = TestServer::usual().await;
     server.sign_up(ADA).await;
     let app = server.application("public", json!({ "consent": "implied" })).await;
-    let cookie = server.page_sign_in(ADA).await;
+    let mut cookie = server.page_sign_in(ADA).await;
     let code = |answer: &portcullis_testkit::Answer| parameter(answer.header("location"), "code");
     assert!(code(&server.authorize(&app, &cookie, &[]).await.expect(303)).is_some());
     server.advance(5_000);
@@ -133,7 +133,7 @@ async fn a_client_can_ask_for_a_fresh_sign_in() {
         server.advance(1_000);
         let again = sign_in_for(&server, &asked, Some(&cookie)).await;
         let on = again.header("location").to_owned();
-        let cookie = again.cookie("__Host-portcullis_session").unwrap_or_else(|| cookie.clone());
+        cookie = again.cookie("__Host-portcullis_session").expect("each proof brings another cookie");
         let done = server.client.get(on).header("cookie", format!("__Host-portcullis_session={cookie}")).send().await;
         assert!(code(&done.expect(303)).is_some(), "{more:?}");
         server.advance(5_000);
@@ -152,6 +152,97 @@ async fn a_client_can_ask_for_a_fresh_sign_in() {
     let phone = server.sign_in(ADA).await;
     let listed = server.client.get("/v1/me/sessions").bearer(&phone.access).send().await.expect(200).json();
     assert_eq!(listed["sessions"].as_array().unwrap().len(), 2, "{listed}");
+}
+
+/// OWASP ASVS 5.0 §7.2.4: whoever holds the cookie of before, by theft or by having planted it, gains nothing by a proof; and
+/// whoever lost the answer to it is not signed out.
+#[tokio::test]
+async fn a_proof_brings_another_cookie_and_the_old_one_gains_nothing() {
+    let server = TestServer::usual().await;
+    let ada: portcullis_wire::AccountId = server.sign_up(ADA).await.parse().unwrap();
+    let app = server.application("public", json!({ "consent": "implied" })).await;
+    let first = server.page_sign_in(ADA).await;
+    server.advance(60_000);
+    let asks = async |cookie: &str, more: &[(&str, &str)]| {
+        let answer = server.authorize(&app, cookie, more).await.expect(303);
+        let place = answer.header("location").to_owned();
+        (parameter(&place, "code").is_some(), parameter(&place, "error"))
+    };
+    let fresh = [("max_age", "30"), ("prompt", "none")];
+    let quiet = [("prompt", "none")];
+    let (granted, refused) = ((true, None), (false, Some("login_required".to_owned())));
+    assert_eq!(asks(&first, &fresh).await, refused);
+    // Twice at once, as by a double click, and once more because both answers were lost: one successor, byte for byte.
+    let proof = || sign_in_for(&server, "/sign-in?return_to=%2Faccount%2Fdevices", Some(&first));
+    let (one, two) = tokio::join!(proof(), proof());
+    let second = one.cookie("__Host-portcullis_session").unwrap();
+    assert_ne!(second, first);
+    assert_eq!(two.cookie("__Host-portcullis_session").as_ref(), Some(&second));
+    server.advance(5_000);
+    assert_eq!(
+        (asks(&first, &quiet).await, asks(&first, &fresh).await),
+        (granted.clone(), refused.clone()),
+        "not by it"
+    );
+    assert_eq!(proof().await.cookie("__Host-portcullis_session").as_ref(), Some(&second));
+    // The new one is shown: the old one is taken for what is on its way, and then it is nobody's.
+    assert_eq!(asks(&second, &fresh).await, granted);
+    server.advance(9_000);
+    assert_eq!((asks(&first, &quiet).await, asks(&first, &fresh).await), (granted.clone(), refused.clone()));
+    server.advance(1_000);
+    assert_eq!((asks(&first, &quiet).await, asks(&second, &fresh).await), (refused, granted));
+    let page = server.client.get("/account/devices").header("cookie", format!("__Host-portcullis_session={first}"));
+    assert_eq!(
+        page.send().await.expect(303).cookie("__Host-portcullis_session"),
+        None,
+        "it is not cleared: it may be replaced"
+    );
+    // It is the same session all the while.
+    assert_eq!(server.app.store().list_sessions(ada, 9).await.unwrap().len(), 1);
+    // A wrong password changes nothing.
+    let form = encode(&[("identifier", ADA), ("password", "wrong"), ("return_to", "/account/devices")]);
+    let call = server.client.post("/sign-in").header("origin", &server.issuer).form(&form);
+    let wrong = call.header("cookie", format!("__Host-portcullis_session={second}")).send().await;
+    assert_eq!((wrong.status.as_u16(), wrong.cookie("__Host-portcullis_session")), (401, None));
+    assert_eq!(asks(&second, &quiet).await, (true, None));
+}
+
+/// OpenID Connect Core §3.1.2.1: who is meant is signed in, or nobody is.
+#[tokio::test]
+async fn a_hint_at_somebody_else_signs_nobody_in_silently() {
+    let server = TestServer::usual().await;
+    server.sign_up(ADA).await;
+    server.sign_up("eve@example.test").await;
+    let app = server.application("confidential", json!({ "consent": "implied" })).await;
+    let (ada, eve) = (server.page_sign_in(ADA).await, server.page_sign_in("eve@example.test").await);
+    let tokens = server.granted(&app, &ada, "openid").await;
+    let hint = tokens["id_token"].as_str().unwrap();
+    let error = |answer: &portcullis_testkit::Answer| parameter(answer.header("location"), "error");
+    let code = |answer: &portcullis_testkit::Answer| parameter(answer.header("location"), "code");
+    for (cookie, hint, granted) in [(&ada, hint, true), (&eve, hint, false), (&ada, "no.id.token", false)] {
+        let silent = [("id_token_hint", hint), ("prompt", "none")];
+        let answer = server.authorize(&app, cookie, &silent).await.expect(303);
+        let wanted = (!granted).then(|| "login_required".to_owned());
+        assert_eq!((code(&answer).is_some(), error(&answer)), (granted, wanted), "{hint}");
+        let shown = server.authorize(&app, cookie, &[("id_token_hint", hint)]).await.expect(303);
+        assert_eq!(
+            (code(&shown).is_some(), shown.header("location").starts_with("/sign-in?again=1")),
+            (granted, !granted)
+        );
+    }
+    // Asked to sign in, Eve does so as herself: the client is told, and she is not asked for ever.
+    let asked =
+        server.authorize(&app, &eve, &[("id_token_hint", hint)]).await.expect(303).header("location").to_owned();
+    server.advance(1_000);
+    let as_eve = server.page_sign_in("eve@example.test").await;
+    let on = parameter(&asked, "return_to").unwrap();
+    let go_on =
+        |cookie: String| server.client.get(&*on).header("cookie", format!("__Host-portcullis_session={cookie}")).send();
+    let told = go_on(as_eve).await.expect(303);
+    assert_eq!((error(&told).as_deref(), code(&told)), (Some("login_required"), None));
+    // As Ada, who is meant.
+    let as_ada = sign_in_for(&server, &asked, Some(&eve)).await.cookie("__Host-portcullis_session").unwrap();
+    assert!(code(&go_on(as_ada).await.expect(303)).is_some());
 }
 
 #[tokio::test]

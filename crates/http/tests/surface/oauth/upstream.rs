@@ -560,8 +560,10 @@ async fn proving_again_is_asked_of_the_provider() {
         let answer = back(&server, &mut jar, &idp, &away).await;
         assert_eq!(answer.header("location") == "/account/apps", holds, "{auth_time}");
     }
-    // The same session, no second device.
-    assert_eq!(jar.session(), Some(&*before));
+    // The same session, no second device; and another cookie.
+    let session = |cookie: &str| b64::decode(cookie.strip_prefix("pcs_").unwrap()).unwrap()[..16].to_vec();
+    assert_eq!(session(jar.session().unwrap()), session(&before));
+    assert_ne!(jar.session(), Some(&*before));
 }
 
 /// Nobody is signed in, and the application does not ask for a proof that was just made: the provider need not ask for one either,

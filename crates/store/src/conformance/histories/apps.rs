@@ -4,7 +4,7 @@ use portcullis_domain::amr::Amr;
 use portcullis_domain::changes::{Change, Changes, Expect};
 use portcullis_domain::client::Profile;
 use portcullis_domain::cut::Cut;
-use portcullis_domain::model::{Client, ClientKind, Consent, Grant};
+use portcullis_domain::model::{Client, ClientKind, Consent, Grant, OldCookie};
 use portcullis_domain::ticket::{self, Ticket, TicketKind, Used};
 use portcullis_wire::{ClientId, Digest, Epoch, GrantId, Rev, Time};
 
@@ -69,7 +69,13 @@ impl Dice {
                 Change::UpdateTicket(Ticket { version, ..row })
             }
             5 | 6 => Change::UseTicket { ticket: self.ticket(), at: self.time(now), grant: self.grant_if() },
-            7 => Change::SetAuthTime { session: self.session(), at: self.time(now), amr: self.amr() },
+            7 if self.one_in(2) => Change::SetAuthTime { session: self.session(), at: self.time(now), amr: self.amr() },
+            7 => {
+                let digest = Digest::of(b"cookie");
+                let old =
+                    self.one_in(2).then(|| OldCookie { digest, auth_time: self.time(now), until: self.time(now) });
+                Change::SetCookie { session: self.session(), before: digest, cookie: digest, old }
+            }
             8 => {
                 let (version, row) = (1 + self.below(3) as u32, self.new_client(now));
                 Change::UpdateClient(Client { version, ..row })
