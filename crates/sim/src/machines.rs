@@ -18,7 +18,7 @@ use portcullis_domain::sign_in::Issued;
 use portcullis_domain::ticket::{self, Ticket, TicketKind};
 use portcullis_domain::view::{AppView, ClientView, GrantView, RefreshView, SessionView, Stamp, TicketView};
 use portcullis_domain::{Chance as _, Cut, Decision, api_key, authorize, mass, refresh, service};
-use portcullis_wire::{AccessClaims, AccountId, ClientId, Digest, SecretString, SessionId, Time};
+use portcullis_wire::{AccessClaims, AccountId, ClientId, Digest, Entry, SecretString, SessionId, Time};
 
 /// What they ask for.
 #[derive(Debug, Clone)]
@@ -266,6 +266,12 @@ impl World {
                     subject = as_if_alive(subject);
                 }
                 if refresh::is_dead(&subject, rules) || claims.expires_at() <= now {
+                    return Err(gone());
+                }
+                // As every service judges it, the token itself included (RFC 7009).
+                let entries = db.read_live(now).1;
+                let ended = |entry: &Entry| entry.rev > claims.rev && crate::truth::matches(entry, &claims);
+                if !self.has(Mutant::ExchangeOutlivesSubject) && entries.iter().any(ended) {
                     return Err(gone());
                 }
                 if !self.has(Mutant::ExchangeByAnyHands) && !self.hands_are_clean(&claims) {

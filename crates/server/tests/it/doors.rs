@@ -75,8 +75,8 @@ fn expected(way: Way) -> Row {
         // Nothing was allowed yet by who is asked still, and a request says only what will be asked.
         Way::Disconnect | Way::DisconnectByApi => Row { device_asks: Lives, pushed_request: Lives, ..application },
         Way::Replay | Way::CodeReplay | Way::RevokeRefresh => grant,
-        // Only what was shown: the grant goes on, and so does what another client made of it.
-        Way::RevokeAccess => Row { grant: Renews, open_connection: Ends, ..none },
+        // What was shown, and what came of it: the grant goes on.
+        Way::RevokeAccess => Row { grant: Renews, exchanged: Ends, open_connection: Ends, ..none },
         Way::BlockService | Way::ServiceDisabled => Row { exchanged: Ends, service: Ends, ..none },
         Way::EndApiKey => Row { api_key: Ends, ..none },
         Way::EndConnected => Row { connected: Ends, ..none },
