@@ -293,6 +293,11 @@ impl Hub {
         self.state().publisher.head()
     }
 
+    /// Position that this node judges tokens by, which follows [`Hub::head`] at once.
+    pub fn judges_by(&self) -> Rev {
+        self.inner.view.load().known.applied
+    }
+
     /// Epoch and position of the newest entry that this node knows.
     pub(crate) fn at(&self) -> (Epoch, Rev) {
         let state = self.state();

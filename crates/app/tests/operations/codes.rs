@@ -17,7 +17,7 @@ async fn scene() -> (World, Tokens, Application) {
 
 async fn caught_up(world: &World) {
     for _ in 0..400 {
-        if world.app.hub().head() == world.app.store().stamp().await.unwrap().head {
+        if world.app.hub().judges_by() == world.app.store().stamp().await.unwrap().head {
             return;
         }
         tokio::time::sleep(Duration::from_millis(5)).await;

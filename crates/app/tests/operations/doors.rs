@@ -350,7 +350,7 @@ fn at_services(world: &World, token: &SecretString) -> portcullis_verify::Authen
 /// The feed has whatever was committed by now.
 async fn caught_up(world: &World, _before: Rev) {
     for _ in 0..200 {
-        if world.app.hub().head() == world.app.store().stamp().await.unwrap().head {
+        if world.app.hub().judges_by() == world.app.store().stamp().await.unwrap().head {
             return;
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
