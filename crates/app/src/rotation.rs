@@ -17,7 +17,7 @@ use portcullis_domain::kernel::By;
 use portcullis_domain::keys::{self, Held, KeyRules, Make, Plan, Revocation, Wanted};
 use portcullis_domain::model::{Key, KeyPurpose};
 use portcullis_domain::view::Stamp;
-use portcullis_domain::{Decision, Refused, account};
+use portcullis_domain::{Decision, Refused, account, registration};
 use portcullis_feed::Mono;
 use portcullis_store::{CommitError, Store};
 use portcullis_wire::{Code, EventId, KeyId, LogId, Time};
@@ -343,6 +343,9 @@ impl App {
             tracing::info!(signs = %self.keys().signs_with(), "keys were rotated, made or dropped");
         }
         drop(turn);
+        if self.registers_clients() {
+            self.ensure_id_key(&registration::silent()).await?;
+        }
         let spares = KeyPurpose::signing(self.settings().keys.algorithm);
         if spares == KeyPurpose::Rs256 && locked(&self.inner.rota.spare).is_none() {
             let material = generate(spares).await?;

@@ -49,6 +49,11 @@ const USUAL_ALG: &str = "RS256";
 /// The scopes that strangers may register.
 const FOR_ALL: [&str; 4] = [OPENID, "profile", "email", OFFLINE];
 
+/// What a client has that says nothing of itself: whoever lets clients register needs the key of that before the first one comes.
+pub fn silent() -> Profile {
+    Profile { id_token_signed_response_alg: Some(USUAL_ALG.into()), ..Profile::default() }
+}
+
 /// What a client registers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Metadata {
