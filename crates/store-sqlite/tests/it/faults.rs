@@ -159,7 +159,7 @@ fn a_disk_that_fails_in_the_middle_of_a_commit_is_an_unknown_outcome_and_is_got_
     let directory = Directory::new();
     let test = "faults::a_disk_that_fails_in_the_middle_of_a_commit_is_an_unknown_outcome_and_is_got_over";
     // A write beyond the limit is an I/O error (EFBIG), once its signal is ignored; what is ignored stays so over exec.
-    let mut child = child_by_shell("trap '' XFSZ; ulimit -S -f 800", test, "limited", &directory.file());
+    let mut child = child_by_shell("trap '' XFSZ; ulimit -S -f 1200", test, "limited", &directory.file());
     let mut lines = Vec::new();
     while let Some(line) = child.line() {
         lines.push(line);
