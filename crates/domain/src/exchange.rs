@@ -85,8 +85,9 @@ pub fn exchange(
         ..subject.grant.clone()
     };
     let ttl = client.profile.access_ttl_s.map(|seconds| i64::from(seconds) * 1000);
-    let new =
-        issue(&subject.stamp, rules, &subject.account, &subject.session, &grant, ttl, subject.idle_since(), chance)?;
+    // Whoever exchanges is not the one who uses the session.
+    let idle_since = Some(subject.used_at());
+    let new = issue(&subject.stamp, rules, &subject.account, &subject.session, &grant, ttl, idle_since, chance)?;
     let exp = new.exp.min(claims.exp);
     if exp <= new.iat {
         return Err(no(OAuthError::InvalidRequest, "subject_token expires this very moment"));

@@ -7,8 +7,8 @@
 //! that many prefixes fill no database either. What `n` nodes let in is `n` times [`Budget::most_in`] the life of such a row, which
 //! is a number, and a small one (`docs/oauth-machines.md` has the table); a commit for each of them would cost more than it saves.
 //!
-//! Whoever proved who they are is not counted: behind them stands somebody whom an operator let in. A client that registered itself
-//! is not such a one, whatever it proves.
+//! Whoever proved who they are is not counted: behind them stands somebody whom an operator let in. A client that registered itself and
+//! that nobody vouches for is not such a one, whatever it proves.
 use crate::model::Client;
 use crate::throttle::Budget;
 use portcullis_wire::Millis;
@@ -39,7 +39,7 @@ const fn of(burst: i64, every: Millis) -> Budget {
 
 /// Whether a client is counted as a stranger. `proven`: it proved by a secret or key who it is.
 pub const fn is_stranger(client: &Client, proven: bool) -> bool {
-    !proven || client.profile.registration.is_some()
+    !proven || client.profile.is_stranger()
 }
 
 /// Takes one. `full_at` is when the budget is full again if nothing more is taken, by the same monotonic clock as `now`, in

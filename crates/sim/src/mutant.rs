@@ -66,7 +66,7 @@ mutants! {
     /// F is watched for a round after each raise, so that it moves at half the pace.
     FloorEveryOtherRound = "floor-every-other-round" breaks "I16";
     /// Whether a guess may be looked at is seen before it is taken.
-    LookBeforeTaking = "look-before-taking" breaks "I12";
+    LookBeforeTaking = "look-before-taking" breaks "I11 I12";
     /// Budgets for guesses live in the server's memory.
     BudgetsForgottenAtRestart = "budgets-forgotten-at-restart" breaks "I12";
     /// A known device is charged like a stranger.

@@ -25,7 +25,8 @@ pub(crate) const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0012_upstream.sql"),
     include_str!("migrations/0013_amr.sql"),
     include_str!("migrations/0014_queues.sql"),
-    include_str!("migrations/0015_sessions.sql"),
+    include_str!("migrations/0015_indexes.sql"),
+    include_str!("migrations/0016_sessions.sql"),
 ];
 
 /// What stands in the way of a migration.
@@ -154,7 +155,8 @@ mod tests {
         "9f46b98b80162429",
         "e83e896e4d1ae143",
         "a978f942d2af3baf",
-        "2aa1a6f5692481a9",
+        "18c75caa79420e96",
+        "659b0906e78d3086",
     ];
 
     fn found(sql: &str) -> String {

@@ -114,8 +114,14 @@ impl App {
                     let _turn = turn;
                     app.fetch_keys(client, &fetched).await
                 };
-                self.to_its_end(work).await?;
-                address.step(spans, &signed, false)
+                match self.to_its_end(work).await {
+                    // Others hold all the places: what was there last goes on, as while somebody asks.
+                    Err(AppError::Overloaded) if address.step(spans, &signed, true) == Step::Use => Step::Use,
+                    fetched => {
+                        fetched?;
+                        address.step(spans, &signed, false)
+                    }
+                }
             }
             step => step,
         };

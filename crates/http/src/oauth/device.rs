@@ -19,6 +19,9 @@ pub(super) async fn begin(ctx: Ctx, form: FormBytes) -> Result<Response, Problem
     let asked = Asked { scope: form.params.take("scope"), resources: form.resources, sender };
     let device_code::Begun { device_code, user_code } =
         ctx.app().begin_device(&form.known, &asked, ctx.ip).await.map_err(problem)?;
+    if asked.sender.is_some() {
+        ctx.app().was_worth_its_proof(&form.known, ctx.ip);
+    }
     let place = format!("{}{}", ctx.shared.config().issuer, crate::pages::DEVICE);
     let answer = render::ok(&json!({
         "device_code": device_code.expose(), "user_code": user_code.expose(),

@@ -21,8 +21,9 @@ pub const BYE: &str = "http://127.0.0.1:9/bye";
 const DEVICE: &str = "urn:ietf:params:oauth:grant-type:device_code";
 const EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 const INITIAL: &str = "an-initial-access-token-that-is-long-enough";
-/// Ada's sessions when everything is set up: the browser's, the application's own, the device's, the key's, the phone's.
-const SESSIONS: u32 = 5;
+/// Ada's sessions when everything is set up: the browser's, the application's own, the device's, the key's, the phone's. And as many
+/// sign-ins may live, where that is limited.
+pub const SESSIONS: u32 = 5;
 /// How long a service may take to hear of it: the server's bound.
 const BOUND_MS: i64 = 2_000;
 

@@ -1,5 +1,5 @@
 //! How each door is entered: the calls that users, operators, applications and other providers make.
-use super::holdings::{ADA, BYE, World, clock, text};
+use super::holdings::{ADA, BYE, SESSIONS, World, clock, text};
 use portcullis_testkit::application::encode;
 use portcullis_testkit::server::PASSWORD;
 use portcullis_testkit::{Answer, Application};
@@ -176,7 +176,10 @@ impl Way {
                 return Entered::now();
             }
             _ => {
-                world.server.sign_in(ADA).await;
+                // The limit is about sign-ins, and there are two: the browser's and the phone's.
+                for _ in 0..=SESSIONS - 2 {
+                    world.server.sign_in(ADA).await;
+                }
                 return Entered::now();
             }
         };

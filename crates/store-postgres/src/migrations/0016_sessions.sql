@@ -3,10 +3,6 @@ ALTER TABLE sessions ADD COLUMN old_cookie bytea;
 ALTER TABLE sessions ADD COLUMN old_auth_time bigint;
 ALTER TABLE sessions ADD COLUMN old_until bigint;
 
--- Codes under a session, of which only so many may wait; grants that have ended under sessions that go on.
-CREATE INDEX tickets_by_session ON tickets (session, kind, expires_at) WHERE session IS NOT NULL;
-CREATE INDEX grants_ended ON grants (ended_rev, id) WHERE ended_rev IS NOT NULL;
-
 -- When a refresh token of a session's own client was last used under it: what others do under a browser's session is no use of
 -- it (decision 0034). A question, asked under the counter's lock by the release before as well: what that still takes for alive
 -- because an application refreshed is refused there.
