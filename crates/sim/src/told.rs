@@ -79,8 +79,12 @@ impl World {
             Doing::Nothing if self.rng.chance(500) => self.spreads(sender),
             Doing::Nothing => self.claims(sender),
             Doing::Sending(message) => self.sends(sender, &message),
-            // An answer that never comes.
-            _ if self.now - self.told.senders[sender].since > 8_000 => self.sender_does(sender, Doing::Nothing),
+            // An answer that comes late is nobody's any more.
+            _ if self.now - self.told.senders[sender].since > 8_000 => {
+                self.sender_does(sender, Doing::Nothing);
+                self.told.senders[sender].life += 1;
+                self.after(pause, Event::Sender { sender, life: life + 1 });
+            }
             _ => {}
         }
     }
