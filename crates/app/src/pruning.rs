@@ -23,8 +23,6 @@ const BETWEEN_STEPS: Duration = Duration::from_millis(200);
 const BETWEEN_ROUNDS: Duration = Duration::from_secs(20);
 /// After how many steps the rest is looked at, when there are so many sessions that a round takes long.
 const REST_EVERY: u32 = 100;
-/// Nothing of sessions is deleted while a notice is older than this, in milliseconds.
-const BEHIND: i64 = 1_000;
 /// How many accounts are looked after in one step.
 const DUE_AT_ONCE: u32 = 100;
 
@@ -82,9 +80,8 @@ impl App {
     /// Looks at some sessions; and, when they are the last ones or `rest` says so, at everything else.
     async fn prune_step(&self, cursor: Option<SessionId>, rest: bool) -> Result<Step, AppError> {
         let keep = self.settings().retention();
-        // Who is told of an end is read of its session: none goes while that has not been done.
-        let behind = self.store().list_notices(1).await?.first().is_some_and(|one| one.at.plus(BEHIND) < self.now());
         let found = self.store().list_prunable(keep, cursor, LOOK_AT).await?;
+        let behind = retention::must_wait(self.store().list_notices(1).await?.first(), self.now());
         let counts = self.counts();
         for part in found.sessions.chunks(AT_ONCE).filter(|_| !behind) {
             let gone = self.delete(Change::PruneSessions { sessions: part.to_vec(), keep }).await?;

@@ -1,8 +1,9 @@
 //! Keys of a client that stand at an address of its own (`jwks_uri`, RFC 7591 §2): when they are fetched, and which may be used.
 //!
 //! They are fetched when an assertion needs them, by whoever needs them first. A key that its client has taken away counts for
-//! [`Spans::fresh`] more at most, unless its address fails: then what was there last goes on for [`Spans::usable`], and no longer. An
-//! assertion may name any key that it likes, so one that no known key has signed asks the address again only so often
+//! [`Spans::fresh`] more at most, and for [`Spans::meanwhile`] while they are asked for; unless its address fails: then what was there
+//! last goes on for [`Spans::usable`], and no longer. All three count from when they were asked for, for the answer may have been on its
+//! way for long. An assertion may name any key that it likes, so one that no known key has signed asks the address again only so often
 //! ([`Spans::again`]); an address that fails is left alone for longer and longer. Times are of a clock that is never set.
 use alloc::vec::Vec;
 use portcullis_wire::Millis;
@@ -18,6 +19,9 @@ pub const MAX_DOCUMENT: usize = 64 << 10;
 pub struct Spans {
     /// For how long keys are used without asking.
     pub fresh: Millis,
+    /// For how much longer they are used while somebody asks: longer than a call may take. After a rest that was longer than that
+    /// everybody waits for the answer, or a key that was taken away long ago would count once more.
+    pub meanwhile: Millis,
     /// For how long they are used while their address fails.
     pub usable: Millis,
     /// How soon after a fetch a key that is not among them has them fetched again.
@@ -28,19 +32,30 @@ pub struct Spans {
 
 impl Default for Spans {
     fn default() -> Self {
-        Self { fresh: 5 * 60_000, usable: 3_600_000, again: 10_000, longest_rest: 5 * 60_000 }
+        Self { fresh: 5 * 60_000, meanwhile: 15_000, usable: 3_600_000, again: 10_000, longest_rest: 5 * 60_000 }
     }
 }
 
 /// What is known of the keys at an address.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Standing {
-    /// When they were last fetched.
+    /// When those that are known were asked for.
     pub fetched: Option<Millis>,
     /// When that was last tried.
     pub tried: Option<Millis>,
     /// How often it has failed since.
     pub failures: u32,
+}
+
+/// Whether the address can be asked just now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Line {
+    /// It can.
+    Free,
+    /// Somebody is asking it.
+    Busy,
+    /// It cannot: as many others are being asked as may be.
+    Full,
 }
 
 /// What is done with an assertion.
@@ -57,16 +72,19 @@ pub enum Step {
 }
 
 impl Standing {
-    /// The rule. `signed`: one of the keys that are known has signed it; `asking`: somebody is asking the address just now.
-    pub fn step(&self, spans: &Spans, signed: bool, asking: bool, now: Millis) -> Step {
+    /// The rule. `signed`: one of the keys that are known has signed it. With [`Line::Busy`], [`Step::Fetch`] means to wait for who asks.
+    pub fn step(&self, spans: &Spans, signed: bool, line: Line, now: Millis) -> Step {
         let younger = |than: Millis| self.fetched.is_some_and(|at| now.saturating_sub(at) < than);
-        let may_try = !asking && self.tried.is_none_or(|at| now.saturating_sub(at) >= self.rest(spans));
-        let usable = younger(spans.usable);
-        match (signed && younger(spans.fresh), may_try, signed && usable) {
-            (true, ..) => Step::Use,
-            (_, true, _) => Step::Fetch,
-            (.., true) => Step::Use,
-            _ if self.failures > 0 || !usable => Step::Unavailable,
+        let rested = self.tried.is_none_or(|at| now.saturating_sub(at) >= self.rest(spans));
+        // Whoever asks just now has counted their own try.
+        let fails = line == Line::Full || self.failures > u32::from(line == Line::Busy);
+        let goes_on = younger(if fails { spans.usable } else { spans.fresh.saturating_add(spans.meanwhile) });
+        match line {
+            _ if signed && younger(spans.fresh) => Step::Use,
+            Line::Free if rested => Step::Fetch,
+            _ if signed && goes_on => Step::Use,
+            Line::Busy => Step::Fetch,
+            _ if fails || !younger(spans.usable) => Step::Unavailable,
             _ => Step::Unknown,
         }
     }
@@ -82,11 +100,12 @@ impl Standing {
         Self { tried: Some(now), failures: self.failures.saturating_add(1), ..*self }
     }
 
-    /// It has come to an end: `now` is after the call, so that those who waited for it do not call again one after another.
+    /// It has come to an end: `now` is after the call, so that those who waited for it do not call again one after another. What was
+    /// fetched may have been taken away since it was asked for.
     #[must_use]
     pub fn tried(&self, worked: bool, now: Millis) -> Self {
         match worked {
-            true => Self { fetched: Some(now), tried: Some(now), failures: 0 },
+            true => Self { fetched: self.tried, tried: Some(now), failures: 0 },
             false => Self { tried: Some(now), ..*self },
         }
     }
@@ -112,7 +131,7 @@ mod tests {
     use super::*;
     use alloc::{format, string::String, vec};
 
-    const SPANS: Spans = Spans { fresh: 300, usable: 3_600, again: 10, longest_rest: 100 };
+    const SPANS: Spans = Spans { fresh: 300, meanwhile: 15, usable: 3_600, again: 10, longest_rest: 100 };
 
     fn fetched(at: Millis) -> Standing {
         Standing::default().trying(at).tried(true, at)
@@ -120,7 +139,7 @@ mod tests {
 
     #[test]
     fn keys_are_fetched_when_they_are_needed_and_not_known() {
-        assert_eq!(Standing::default().step(&SPANS, false, false, 5), Step::Fetch);
+        assert_eq!(Standing::default().step(&SPANS, false, Line::Free, 5), Step::Fetch);
         let known = fetched(1_000);
         assert_eq!(known, Standing { fetched: Some(1_000), tried: Some(1_000), failures: 0 });
         for (now, signed, step) in [
@@ -131,7 +150,7 @@ mod tests {
             (1_010, false, Step::Fetch), // perhaps a new one
             (9_999, false, Step::Fetch),
         ] {
-            assert_eq!(known.step(&SPANS, signed, false, now), step, "{now} {signed}");
+            assert_eq!(known.step(&SPANS, signed, Line::Free, now), step, "{now} {signed}");
         }
     }
 
@@ -140,7 +159,7 @@ mod tests {
     fn garbage_asks_rarely() {
         let (mut standing, mut calls) = (Standing::default(), 0);
         for now in 0..1_000 {
-            if standing.step(&SPANS, false, false, now) == Step::Fetch {
+            if standing.step(&SPANS, false, Line::Free, now) == Step::Fetch {
                 calls += 1;
                 standing = standing.trying(now).tried(true, now);
             }
@@ -149,7 +168,7 @@ mod tests {
         // And an address that fails is asked less and less.
         let (mut standing, mut asked) = (Standing::default(), vec![]);
         for now in 0..500 {
-            if standing.step(&SPANS, true, false, now) == Step::Fetch {
+            if standing.step(&SPANS, true, Line::Free, now) == Step::Fetch {
                 asked.push(now);
                 standing = standing.trying(now).tried(false, now);
             }
@@ -162,25 +181,54 @@ mod tests {
         let mut standing = fetched(0);
         let mut last_used = 0;
         for now in 0..8_000 {
-            match standing.step(&SPANS, true, false, now) {
+            match standing.step(&SPANS, true, Line::Free, now) {
                 Step::Use => last_used = now,
                 Step::Fetch => {
                     standing = standing.trying(now);
                     // While it is under way nobody waits who holds a key that counts.
-                    let meanwhile = if now + SPANS.again < SPANS.usable { Step::Use } else { Step::Unavailable };
-                    assert_eq!(standing.step(&SPANS, true, true, now + SPANS.again), meanwhile);
+                    let meanwhile = if now + SPANS.again < SPANS.usable { Step::Use } else { Step::Fetch };
+                    assert_eq!(standing.step(&SPANS, true, Line::Busy, now + SPANS.again), meanwhile);
                     standing = standing.tried(false, now);
                 }
                 Step::Unavailable => assert!(now >= SPANS.usable, "{now}"),
                 Step::Unknown => panic!("{now}"),
             }
             // What nobody knows is told as that.
-            let unknown = standing.step(&SPANS, false, false, now);
+            let unknown = standing.step(&SPANS, false, Line::Free, now);
             assert!(unknown == Step::Fetch || (unknown == Step::Unavailable) == (standing.failures > 0), "{now}");
         }
         assert_eq!(last_used, SPANS.usable - 1);
-        assert_eq!(standing.tried(true, 9_000), fetched(9_000));
+        assert_eq!(standing.trying(9_000).tried(true, 9_000), fetched(9_000));
         assert_eq!(Standing { failures: u32::MAX, ..standing }.trying(9_000).rest(&SPANS), SPANS.longest_rest);
+    }
+
+    /// After a rest nobody knows what was taken away meanwhile: all wait for the answer, and not only who asks.
+    #[test]
+    fn while_the_keys_are_asked_for_old_ones_go_on_for_a_moment_only() {
+        let meanwhile = |rest| fetched(0).trying(rest).step(&SPANS, true, Line::Busy, rest + 1);
+        assert_eq!(meanwhile(SPANS.fresh), Step::Use);
+        assert_eq!(meanwhile(SPANS.fresh + SPANS.meanwhile - 2), Step::Use);
+        assert_eq!(meanwhile(SPANS.fresh + SPANS.meanwhile - 1), Step::Fetch);
+        assert_eq!(meanwhile(SPANS.usable - 2), Step::Fetch);
+        // When the call has failed it is known that nobody can know, and after that also while it is called again.
+        let failed = fetched(0).trying(1_000).tried(false, 1_005);
+        assert_eq!(failed.step(&SPANS, true, Line::Free, 1_006), Step::Use);
+        assert_eq!(failed.trying(1_020).step(&SPANS, true, Line::Busy, 1_021), Step::Use);
+        assert_eq!(failed.trying(1_020).step(&SPANS, false, Line::Busy, 1_021), Step::Fetch, "it may be a new one");
+        // Whoever keeps all the places busy takes no client's keys away.
+        let full = |signed, now| fetched(0).step(&SPANS, signed, Line::Full, now);
+        assert_eq!((full(true, 3_599), full(true, 3_600)), (Step::Use, Step::Unavailable));
+        assert_eq!(full(false, 10), Step::Unavailable);
+    }
+
+    /// A call may take long, and what it brings may be gone when it comes.
+    #[test]
+    fn keys_are_as_old_as_the_question() {
+        let slow = Standing::default().trying(1_000).tried(true, 1_200);
+        assert_eq!(slow.step(&SPANS, true, Line::Free, 1_299), Step::Use);
+        assert_eq!(slow.step(&SPANS, true, Line::Free, 1_300), Step::Fetch);
+        // Those who waited for it do not ask again.
+        assert_eq!(slow.step(&SPANS, false, Line::Free, 1_209), Step::Unknown);
     }
 
     #[test]

@@ -5,10 +5,14 @@
 //! It may go when none of them can come any more: when its tokens have expired everywhere (F has passed its end), when the log
 //! has forgotten every entry about it, and when the time has passed for which answers were promised.
 use crate::model::Session;
+use crate::outbox::Notice;
 use portcullis_wire::{Millis, Rev, Time};
 
 /// Tickets are kept for so long after their end, in milliseconds: one that was used and is shown again soon tells of a theft.
 pub const TICKETS: Millis = 600_000;
+
+/// How old the oldest notice may be while sessions are deleted, in milliseconds: there is nearly always a young one.
+const BEHIND: Millis = 1_000;
 
 /// For how long what is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +62,13 @@ pub fn may_go(session: &Session, used_at: Time, grant_end: Option<Rev>, at: &Sta
 /// that it came of is forgotten sooner ([`TICKETS`]).
 pub fn grant_may_go(ended: Rev, at: &Standing) -> bool {
     ended <= at.forgotten
+}
+
+/// Whether nothing of sessions may be deleted now. Who is told of an end is read of its session, so none goes while that has not been
+/// done, however late it is done and wherever the clock is set to meanwhile. `oldest` is the oldest notice, and is read after what may go
+/// was found: then the notice of whatever was found is there, or its work is done.
+pub fn must_wait(oldest: Option<&Notice>, now: Time) -> bool {
+    oldest.is_some_and(|notice| notice.at.plus(BEHIND) < now)
 }
 
 /// Whether the address that a session signed in from may be deleted.

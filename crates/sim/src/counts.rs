@@ -54,6 +54,7 @@ pub const KINDS: &[&str] = &[
     "device polls: slow down",
     "device polls: denied",
     "outbox: notices spread",
+    "nothing deleted: somebody is still to be told",
     "outbox: told",
     "outbox: a receiver failed",
     "outbox: a sender died",

@@ -10,7 +10,7 @@ use portcullis_domain::changes::{Change, Changes, Committed, Expect};
 use portcullis_domain::family::Presented;
 use portcullis_domain::kernel::{Door, Scope};
 use portcullis_domain::model::{Session, SessionKind};
-use portcullis_domain::retention::Retention;
+use portcullis_domain::retention::{self, Retention};
 use portcullis_domain::session_limit::{self, AtLimit, SessionLimit};
 use portcullis_domain::sign_in::Issued;
 use portcullis_domain::view::Dead;
@@ -134,6 +134,10 @@ impl World {
             // What a cut killed is dead, so away with it.
             keep.idle_ttl = i64::MIN / 2;
             sessions = self.cut_sessions();
+        }
+        let oldest = self.disk.visible.list_notices(1);
+        if retention::must_wait(oldest.first(), now) && !self.has(Mutant::PruneBeforeTold) {
+            return self.counts.add("nothing deleted: somebody is still to be told");
         }
         if !sessions.is_empty() {
             tell!(self, "server: deletes {} sessions", sessions.len());

@@ -4,6 +4,7 @@
 use crate::clock::At;
 use crate::disk::{About, Owner};
 use crate::mutant::Mutant;
+use crate::rng::Rng;
 use crate::truth::Act;
 use crate::world::{Event, World, tell};
 use portcullis_domain::changes::{Change, Changes, Committed};
@@ -55,6 +56,17 @@ pub struct Told {
     sent: BTreeMap<(ClientId, SessionId), At>,
     /// Who holds a message, and until when by the database.
     in_hand: BTreeMap<MessageId, (usize, Time, At)>,
+    /// In some worlds nobody makes messages of notices for a while.
+    rest: std::ops::Range<At>,
+}
+
+impl Told {
+    /// By a source of its own, so that the other worlds are what they are without it.
+    pub fn new(seed: u64) -> Self {
+        let mut rng = Rng::new(seed ^ 0x2f61_d05c_9b1e_4a37);
+        let from = if rng.chance(250) { rng.range(15_000, 100_000) } else { At::MAX };
+        Self { rest: from..from.saturating_add(rng.range(15_000, 45_000)), ..Self::default() }
+    }
 }
 
 impl World {
@@ -113,7 +125,7 @@ impl World {
 
     fn spreads(&mut self, sender: usize) {
         let notices = self.disk.visible.list_notices(4);
-        if notices.is_empty() {
+        if notices.is_empty() || self.told.rest.contains(&self.now) {
             return;
         }
         let notice = notices[self.rng.index(notices.len())].clone();

@@ -313,7 +313,7 @@ impl World {
             admin: crate::clients::Admin::default(),
             applications: crate::applications::Applications::default(),
             machines: crate::machines::Machines::default(),
-            told: crate::told::Told::default(),
+            told: crate::told::Told::new(seed),
             providers: crate::upstream::Providers::default(),
             guesses: crate::guesses::Guesses::default(),
             imports: crate::imports::Imports::default(),

@@ -30,10 +30,12 @@ fn every_invariant_holds_and_everything_happened() {
 }
 
 /// Seeds that once found something, in a rule or in a check, and what.
-const PINNED: [(u64, &str); 1] = [
+const PINNED: [(u64, &str); 2] = [
     // The database's clock jumped over a retry window while two presentations of one token were under way. The second one
     // passed over what the first one gave; it was answered 503, so the check never heard of it.
     (2890, "a clock that is set excuses by what is written, not by what is answered"),
+    // A notice waited for half a minute, the clock was set forward, and the session was deleted before it was read whom to tell.
+    (13_477, "no session is deleted while somebody is still to be told of its end"),
 ];
 
 #[test]
@@ -42,6 +44,8 @@ fn what_was_found_stays_mended() {
         let outcome = run(seed, None, false);
         assert!(outcome.violation.is_none(), "seed {seed} ({what}): {:?}", outcome.violation);
     }
+    let unmended = run(13_477, Some(Mutant::PruneBeforeTold), false).violation;
+    assert_eq!(unmended.map(|violation| violation.invariant), Some("I9"));
 }
 
 /// A clock that was set excuses the families that it met, and nobody else's.

@@ -2,6 +2,7 @@
 //!
 //! Nothing here is proven: the signature is checked with the keys that the client registered, never with one that the assertion brings.
 use crate::claims::Audience;
+use crate::header::Header;
 use crate::jws::Algorithm;
 use crate::{Time, b64, json};
 use alloc::{string::String, vec::Vec};
@@ -19,21 +20,6 @@ pub const MAX_LIFE: i64 = 3_660_000;
 pub const SKEW: i64 = 60_000;
 /// The most keys that a client may register.
 pub const MAX_KEYS: usize = 16;
-
-#[derive(Deserialize)]
-struct Header {
-    alg: String,
-    kid: Option<String>,
-    typ: Option<String>,
-    crit: Option<serde::de::IgnoredAny>,
-    jwk: Option<serde::de::IgnoredAny>,
-    jku: Option<serde::de::IgnoredAny>,
-    x5u: Option<serde::de::IgnoredAny>,
-    x5c: Option<serde::de::IgnoredAny>,
-    b64: Option<serde::de::IgnoredAny>,
-    zip: Option<serde::de::IgnoredAny>,
-    enc: Option<serde::de::IgnoredAny>,
-}
 
 #[derive(Deserialize)]
 struct Claims {
@@ -77,12 +63,10 @@ impl<'a> Assertion<'a> {
         let (signing_input, signature) = text.rsplit_once('.')?;
         let (header, payload) = signing_input.split_once('.')?;
         let (header, payload, signature) = (b64::decode(header)?, b64::decode(payload)?, b64::decode(signature)?);
-        let header: Header = json::from_slice(&header).ok()?;
-        let foreign =
-            [&header.crit, &header.jwk, &header.jku, &header.x5u, &header.x5c, &header.b64, &header.zip, &header.enc];
+        let header = Header::read(&header).ok()?;
         let typ = header.typ.as_deref().unwrap_or("JWT");
         let is_one = typ.eq_ignore_ascii_case("JWT") || typ.eq_ignore_ascii_case("client-authentication+jwt");
-        if !is_one || foreign.iter().any(|member| member.is_some()) {
+        if !is_one {
             return None;
         }
         let alg = Algorithm::of_header(&header.alg)?;

@@ -2,6 +2,7 @@
 //!
 //! [`Proof::parse`] reads; its signature is checked by `verify`, with the key that it brings itself, which is what a proof is: nothing but the
 //! thumbprint of that key says whose it is. [`Proof::fits`] compares it with the request that it came with.
+use crate::header::Header;
 use crate::jwk::{BadKey, PublicKey};
 use crate::jws::Algorithm;
 use crate::{Digest, Time, b64, json};
@@ -76,20 +77,6 @@ impl BadProof {
 }
 
 #[derive(Deserialize)]
-struct Header {
-    typ: String,
-    alg: String,
-    jwk: serde_json::Value,
-    crit: Option<serde::de::IgnoredAny>,
-    jku: Option<serde::de::IgnoredAny>,
-    x5u: Option<serde::de::IgnoredAny>,
-    x5c: Option<serde::de::IgnoredAny>,
-    b64: Option<serde::de::IgnoredAny>,
-    zip: Option<serde::de::IgnoredAny>,
-    enc: Option<serde::de::IgnoredAny>,
-}
-
-#[derive(Deserialize)]
 struct Claims {
     jti: String,
     htm: String,
@@ -142,16 +129,12 @@ impl<'a> Proof<'a> {
         let (header, payload) = signing_input.split_once('.').ok_or(BadProof::Malformed)?;
         let part = |text: &str| b64::decode(text).ok_or(BadProof::Malformed);
         let (header, payload, signature) = (part(header)?, part(payload)?, part(signature)?);
-        let header: Header = json::from_slice(&header).map_err(|_| BadProof::Malformed)?;
-        let foreign = [&header.crit, &header.jku, &header.x5u, &header.x5c, &header.b64, &header.zip, &header.enc];
-        if foreign.iter().any(|member| member.is_some()) {
-            return Err(BadProof::Malformed);
-        }
-        if !header.typ.eq_ignore_ascii_case(TYP) {
+        let (header, key) = Header::read_with_key(&header).map_err(|_| BadProof::Malformed)?;
+        if !header.typ.ok_or(BadProof::Malformed)?.eq_ignore_ascii_case(TYP) {
             return Err(BadProof::Typ);
         }
         let alg = Algorithm::of_header(&header.alg).ok_or(BadProof::Algorithm)?;
-        let key = PublicKey::from_json(&header.jwk).map_err(BadProof::Key)?;
+        let key = PublicKey::from_json(&key).map_err(BadProof::Key)?;
         if key.algorithm() != alg {
             return Err(BadProof::Algorithm);
         }

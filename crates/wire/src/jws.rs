@@ -2,6 +2,7 @@
 //! list, a `kid` of ours, the right `typ`. Headers that bring their own key or extensions are refused (RFC 8725 §3.1, §3.10).
 //!
 //! No signature is checked here: [`Compact::signing_input`] and [`Compact::signature`] go to a cryptographic library.
+use crate::header::{BadHeader, Header};
 use crate::{KeyId, b64, json};
 use alloc::{format, string::String, vec::Vec};
 use serde::{Deserialize, Serialize};
@@ -185,21 +186,6 @@ pub enum Malformed {
     Claims,
 }
 
-#[derive(Deserialize)]
-struct RawHeader {
-    alg: String,
-    kid: Option<String>,
-    typ: Option<String>,
-    crit: Option<serde::de::IgnoredAny>,
-    jwk: Option<serde::de::IgnoredAny>,
-    jku: Option<serde::de::IgnoredAny>,
-    x5u: Option<serde::de::IgnoredAny>,
-    x5c: Option<serde::de::IgnoredAny>,
-    b64: Option<serde::de::IgnoredAny>,
-    zip: Option<serde::de::IgnoredAny>,
-    enc: Option<serde::de::IgnoredAny>,
-}
-
 /// A token taken apart.
 #[derive(Debug)]
 pub struct Compact<'a> {
@@ -229,12 +215,10 @@ impl<'a> Compact<'a> {
         }
         let part = |text: &str| b64::decode(text).ok_or(Malformed::NotCompact);
         let (header, payload, signature) = (part(header)?, part(payload)?, part(signature)?);
-        let header: RawHeader = json::from_slice(&header).map_err(|_| Malformed::Header)?;
-        let foreign =
-            [&header.crit, &header.jwk, &header.jku, &header.x5u, &header.x5c, &header.b64, &header.zip, &header.enc];
-        if foreign.iter().any(|member| member.is_some()) {
-            return Err(Malformed::ForeignHeader);
-        }
+        let header = Header::read(&header).map_err(|bad| match bad {
+            BadHeader::Unreadable => Malformed::Header,
+            BadHeader::Foreign => Malformed::ForeignHeader,
+        })?;
         let alg = Algorithm::of_header(&header.alg).ok_or(Malformed::Algorithm)?;
         let given = header.typ.as_deref().unwrap_or("");
         let given = match given.get(..12) {

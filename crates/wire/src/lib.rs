@@ -16,6 +16,7 @@ pub mod chain;
 pub mod claims;
 pub mod dpop;
 pub mod frame;
+mod header;
 pub mod ids;
 pub mod json;
 pub mod jwk;

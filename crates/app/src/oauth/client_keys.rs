@@ -1,10 +1,10 @@
 //! Keys that stand at an address of their client (`jwks_uri`), by `domain::client_keys`: fetched when an assertion needs them, kept
 //! in memory, by each node for itself.
 //!
-//! One call at a time goes to an address, and whoever needs its answer waits for that one; who holds keys that count waits for
-//! nobody. There are at most [`MAX_KEPT`] addresses here, [`AT_ONCE`] calls, and [`MAX_WAITING`] who wait for one.
+//! One call at a time goes to an address, and whoever needs its answer waits for that one; who holds keys that count meanwhile waits
+//! for nobody. There are at most [`MAX_KEPT`] addresses here, [`AT_ONCE`] calls, and [`MAX_WAITING`] who wait for one.
 use crate::{App, AppError, real};
-use portcullis_domain::client_keys::{self, Spans, Standing, Step};
+use portcullis_domain::client_keys::{self, Line, Spans, Standing, Step};
 use portcullis_wire::jwk::PublicKey;
 use portcullis_wire::{ClientId, Code};
 use std::collections::BTreeMap;
@@ -81,9 +81,9 @@ impl ClientKeys {
 }
 
 impl Address {
-    fn step(&self, spans: &Spans, signed: &impl Fn(&[PublicKey]) -> bool, asking: bool) -> Step {
+    fn step(&self, spans: &Spans, signed: &impl Fn(&[PublicKey]) -> bool, line: Line) -> Step {
         let known = locked(&self.known).clone();
-        known.standing.step(spans, signed(&known.keys), asking, real::mono().0)
+        known.standing.step(spans, signed(&known.keys), line, real::mono().0)
     }
 }
 
@@ -99,14 +99,14 @@ impl App {
         signed: impl Fn(&[PublicKey]) -> bool,
     ) -> Result<bool, AppError> {
         let (address, spans) = (self.inner.client_keys.of(client, uri), &self.settings().clients.keys);
-        let asking = address.turn.try_lock().is_err();
-        if address.step(spans, &signed, asking) == Step::Use {
+        let line = if address.turn.try_lock().is_err() { Line::Busy } else { Line::Free };
+        if address.step(spans, &signed, line) == Step::Use {
             return Ok(true);
         }
         let _place = address.waiting.try_acquire().map_err(|_| AppError::Overloaded)?;
         let turn = address.turn.clone().lock_owned().await;
         // Somebody may have fetched them meanwhile.
-        let step = match address.step(spans, &signed, false) {
+        let step = match address.step(spans, &signed, Line::Free) {
             Step::Fetch => {
                 let (app, fetched) = (self.clone(), address.clone());
                 // To its end, also when who asked has gone: else a garbage call that hangs up would count as a failure.
@@ -115,11 +115,11 @@ impl App {
                     app.fetch_keys(client, &fetched).await
                 };
                 match self.to_its_end(work).await {
-                    // Others hold all the places: what was there last goes on, as while somebody asks.
-                    Err(AppError::Overloaded) if address.step(spans, &signed, true) == Step::Use => Step::Use,
+                    // Others hold all the places: what was there last goes on, as when the address fails.
+                    Err(AppError::Overloaded) if address.step(spans, &signed, Line::Full) == Step::Use => Step::Use,
                     fetched => {
                         fetched?;
-                        address.step(spans, &signed, false)
+                        address.step(spans, &signed, Line::Free)
                     }
                 }
             }

@@ -4,7 +4,8 @@ use portcullis_domain::account::{self, Roles};
 use portcullis_domain::changes::Counted;
 use portcullis_domain::kernel::By;
 use portcullis_domain::model::{Block, Ended, Session, SessionKind, Status};
-use portcullis_domain::retention::{Retention, Standing, address_may_go, may_go};
+use portcullis_domain::outbox::{Ending, Notice};
+use portcullis_domain::retention::{Retention, Standing, address_may_go, may_go, must_wait};
 use portcullis_domain::session_limit::{AtLimit, MAX_ENDED_AT_ONCE, SessionLimit, apply, to_end};
 use portcullis_domain::sign_in::{SignIn, sign_in};
 use portcullis_domain::view::{AccountView, SessionView, SignInView};
@@ -237,4 +238,15 @@ fn roles_are_altered_on_what_is_there() {
     assert!(account::change(&view, None, &same, None, &By::SYSTEM, &mut Seeded(1)).changes.is_empty());
     let long = account::change(&view, None, &alter, Some(3_600_001), &By::SYSTEM, &mut Seeded(1));
     assert!(matches!(long.outcome, Err(Refused::InvalidValue { field: "spread_ms", .. })));
+}
+
+/// Whom to tell of an end is read of the session: nothing goes before that, and a clock that is set forward makes nothing due sooner.
+#[test]
+fn nothing_goes_while_somebody_is_still_to_be_told() {
+    let what = Ending::Session(SessionId::from_bits(1));
+    let notice = Notice { seq: 1, what, rev: Rev(1), before: Cut::default(), at: START, cursor: None };
+    let waits = |ms| must_wait(Some(&notice), START.plus(ms));
+    assert!(!waits(0) && !waits(1_000), "there is nearly always a young one");
+    assert!(waits(1_001) && waits(30_000) && waits(400 * 86_400_000));
+    assert!(!waits(-5_000) && !must_wait(None, START));
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 const TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 /// A day in the life of a key, in a second and a half.
-const QUICK: Spans = Spans { fresh: 400, usable: 1_600, again: 150, longest_rest: 300 };
+const QUICK: Spans = Spans { fresh: 400, meanwhile: 100, usable: 1_600, again: 150, longest_rest: 300 };
 
 async fn server(spans: Spans) -> TestServer {
     let mut options = Options::default();
@@ -157,10 +157,29 @@ async fn a_failing_address_is_borne_for_a_while() {
     asks(&server, &app, "k1", &key).await.expect(400);
 }
 
+/// A stolen key that was taken away, shown twice at once after a rest: while the first one has the keys fetched, the second does not
+/// ride on what was there before.
+#[tokio::test]
+async fn a_key_that_was_taken_away_does_not_come_back_while_others_ask() {
+    let server = server(Spans { usable: 60_000, ..QUICK }).await;
+    let place = Idp::start().await;
+    let (old, new) = (Signer::es256(), Signer::ed25519());
+    shows(&place, &[("old", &old), ("new", &new)]);
+    let app = at(&server, &place).await;
+    asks(&server, &app, "old", &old).await.expect(400);
+    shows(&place, &[("new", &new)]);
+    pause(QUICK.fresh + QUICK.meanwhile).await;
+    place.is_late(Duration::from_millis(500));
+    for answer in join_all((0..8).map(|_| asks(&server, &app, "old", &old))).await {
+        answer.expect(401);
+    }
+    asks(&server, &app, "new", &new).await.expect(400);
+}
+
 #[tokio::test]
 async fn a_slow_address_holds_up_its_own_client_alone() {
     let mut options = Options::default();
-    options.settings.clients.keys = Spans { usable: 60_000, ..QUICK };
+    options.settings.clients.keys = Spans { meanwhile: 10_000, usable: 60_000, ..QUICK };
     options.settings.outgoing.limits.whole = Duration::from_secs(3);
     let server = TestServer::start(options).await;
     let (slow, quick) = (Idp::start().await, Idp::start().await);
