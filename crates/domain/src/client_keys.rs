@@ -84,7 +84,8 @@ impl Standing {
             Line::Free if rested => Step::Fetch,
             _ if signed && goes_on => Step::Use,
             Line::Busy => Step::Fetch,
-            _ if fails || !younger(spans.usable) => Step::Unavailable,
+            // One of its keys, and too old: the call took longer than they count (a node that stood still). Nobody is wrong.
+            _ if fails || signed || !younger(spans.usable) => Step::Unavailable,
             _ => Step::Unknown,
         }
     }
@@ -229,6 +230,10 @@ mod tests {
         assert_eq!(slow.step(&SPANS, true, Line::Free, 1_300), Step::Fetch);
         // Those who waited for it do not ask again.
         assert_eq!(slow.step(&SPANS, false, Line::Free, 1_209), Step::Unknown);
+        // A node that stood still for longer than keys count knows nothing, and says so until it may ask again.
+        let still = Standing::default().trying(1_000).tried(true, 1_400);
+        assert_eq!(still.step(&SPANS, true, Line::Free, 1_409), Step::Unavailable);
+        assert_eq!(still.step(&SPANS, true, Line::Free, 1_410), Step::Fetch);
     }
 
     #[test]

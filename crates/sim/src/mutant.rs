@@ -145,6 +145,18 @@ mutants! {
     UpstreamLateArrival = "upstream-late-arrival" breaks "I7";
     /// A provider's logout ends whoever has that name, at whichever provider.
     UpstreamByNameAlone = "upstream-by-name-alone" breaks "I11";
+    /// A client's keys go on for as long as their address fails.
+    KeptKeysForEver = "kept-keys-for-ever" breaks "I1";
+    /// A fetch that fails forgets the keys that were there.
+    FailureForgetsKeys = "failure-forgets-keys" breaks "I11";
+    /// A client's keys count from when they came, and not from when they were asked for.
+    KeysFromArrival = "keys-from-arrival" breaks "I1";
+    /// While a client's keys are asked for, those of before go on, however old they are.
+    RemovedKeysMeanwhile = "removed-keys-meanwhile" breaks "I1";
+    /// Every assertion that no known key has signed asks the client's address.
+    GarbageAsksAlways = "garbage-asks-always" breaks "I12";
+    /// A client whose keys nobody could fetch is told that it is wrong.
+    WrongWhenNobodyKnows = "wrong-when-nobody-knows" breaks "I11";
     /// Tokens may outlive the horizon of their snapshot.
     BeyondHorizon = "beyond-horizon" breaks "I16";
 }

@@ -217,6 +217,7 @@ impl World {
         self.node.up = false;
         self.node.paused_until = 0;
         self.ops.clear();
+        self.client_keys.forget();
         self.disk_after_crash();
         self.check_after_crash();
         self.close_all_streams();

@@ -63,9 +63,9 @@ pub struct Told {
 impl Told {
     /// By a source of its own, so that the other worlds are what they are without it.
     pub fn new(seed: u64) -> Self {
-        let mut rng = Rng::new(seed ^ 0x2f61_d05c_9b1e_4a37);
-        let from = if rng.chance(250) { rng.range(15_000, 100_000) } else { At::MAX };
-        Self { rest: from..from.saturating_add(rng.range(15_000, 45_000)), ..Self::default() }
+        let mut rng = Rng::new(seed ^ 0x2f61_d05c_9b1e_4a00);
+        let from = if rng.chance(250) { rng.range(15_000, 50_000) } else { At::MAX };
+        Self { rest: from..from.saturating_add(rng.range(50_000, 90_000)), ..Self::default() }
     }
 }
 

@@ -165,6 +165,20 @@ pub enum Event {
     },
     /// A thief uses a key that was revoked.
     Forge,
+    /// Clients' keys change, and assertions are made with them.
+    ClientKeys,
+    /// The address of a client's keys makes its answer, which takes so long to come.
+    KeysRead {
+        life: u32,
+        client: usize,
+        wait: i64,
+    },
+    /// It comes, if it does: the text, and which keys are in it.
+    KeysCome {
+        life: u32,
+        client: usize,
+        said: Option<(String, Vec<u32>)>,
+    },
     /// Something goes wrong.
     Chaos,
 }
@@ -257,6 +271,7 @@ pub struct World {
     pub admin: crate::clients::Admin,
     pub applications: crate::applications::Applications,
     pub machines: crate::machines::Machines,
+    pub client_keys: crate::client_keys::ClientKeys,
     pub told: crate::told::Told,
     pub providers: crate::upstream::Providers,
     pub guesses: crate::guesses::Guesses,
@@ -313,6 +328,7 @@ impl World {
             admin: crate::clients::Admin::default(),
             applications: crate::applications::Applications::default(),
             machines: crate::machines::Machines::default(),
+            client_keys: crate::client_keys::ClientKeys::new(seed),
             told: crate::told::Told::new(seed),
             providers: crate::upstream::Providers::default(),
             guesses: crate::guesses::Guesses::default(),
@@ -361,6 +377,7 @@ impl World {
         self.at(0, Event::WatchFloor);
         self.at(10_000, Event::Forge);
         self.at(4_000, Event::Connect);
+        self.at(1_000, Event::ClientKeys);
     }
 
     /// Until the end, or the first violation.
@@ -410,6 +427,7 @@ impl World {
                 | Event::LeaseTimeout { .. }
                 | Event::Keys { .. }
                 | Event::Jobs { .. }
+                | Event::KeysCome { .. }
                 | Event::AtServer(_)
         )
     }
@@ -429,7 +447,11 @@ impl World {
             Event::LeaseTimeout { life: of, ask } if of == life => self.lease_timeout(ask),
             Event::Keys { life: of } if of == life => self.tend_keys(),
             Event::Jobs { life: of } if of == life => self.work_off(),
+            Event::KeysRead { life: of, client, wait } if of == life => self.keys_read(of, client, wait),
+            Event::KeysCome { life: of, client, said } if of == life => self.keys_come(client, said),
             Event::Op { .. }
+            | Event::KeysRead { .. }
+            | Event::KeysCome { .. }
             | Event::Durable { .. }
             | Event::Visible { .. }
             | Event::Told { .. }
@@ -469,6 +491,7 @@ impl World {
             Event::VerifierRestart { verifier } => self.verifier_restarts(verifier),
             Event::WatchFloor => self.watch_floor(),
             Event::Forge => self.forge(),
+            Event::ClientKeys => self.client_keys_act(),
             Event::Chaos => self.chaos(),
         }
     }
