@@ -5,6 +5,7 @@ mod authorize;
 mod cookie;
 mod hashes;
 mod import;
+mod issue;
 mod keys;
 mod mass;
 mod pace;
