@@ -267,7 +267,7 @@ async fn an_unverified_address_opens_nothing() {
 #[tokio::test]
 async fn who_has_neither_address_nor_name_is_called_by_their_account() {
     let (idp, server) = world().await;
-    idp.says("/userinfo", 200, &json!({ "sub": "s1" }));
+    idp.says("/userinfo", 200, &json!({ "sub": "sub-1" }));
     let mut jar = Jar::default();
     sign_in(&idp, &server, &mut jar, json!({ "email": null, "email_verified": null, "name": null })).await.expect(303);
     let app = server.application("confidential", json!({ "consent": "ask" })).await;
