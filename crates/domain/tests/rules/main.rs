@@ -3,6 +3,7 @@
 
 mod authorize;
 mod cookie;
+mod corpus;
 mod hashes;
 mod import;
 mod issue;
