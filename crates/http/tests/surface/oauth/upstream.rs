@@ -741,7 +741,10 @@ async fn without_sign_up_only_who_is_known_comes_in() {
 
 #[tokio::test]
 async fn nobody_leaves_without_end() {
-    let (idp, server) = world().await;
+    let idp = Idp::start().await;
+    let mut options = Options::default();
+    options.settings.upstreams = vec![provider("idp", &idp.issuer, UpstreamKind::Oidc)];
+    let server = TestServer::behind_a_proxy(options).await;
     // Who comes back is not counted.
     for _ in 0..70 {
         sign_in(&idp, &server, &mut Jar::default(), json!({})).await.expect(303);
