@@ -11,6 +11,7 @@ mod keys;
 mod mass;
 mod pace;
 mod policy;
+mod proofs;
 mod receivers;
 mod refresh;
 mod sign_in;
