@@ -285,22 +285,6 @@ async fn an_unverified_address_opens_nothing() {
     assert_eq!(links["links"], json!([]));
 }
 
-/// Whom a provider brings without address and name can still tell as whom they are signed in.
-#[tokio::test]
-async fn who_has_neither_address_nor_name_is_called_by_their_account() {
-    let (idp, server) = world().await;
-    idp.says("/userinfo", 200, &json!({ "sub": "sub-1" }));
-    let mut jar = Jar::default();
-    sign_in(&idp, &server, &mut jar, json!({ "email": null, "email_verified": null, "name": null })).await.expect(303);
-    let app = server.application("confidential", json!({ "consent": "ask" })).await;
-    let consent = format!("/oauth2/authorize?{}", request(&app, &[]));
-    for page in ["/account/devices", "/account/links", "/account/apps", &consent, "/device", "/oauth2/logout"] {
-        let text = jar.get(&server, page).await.expect(200).text();
-        assert!(text.contains("an account without a name (acc_"), "{page}: {text}");
-        assert!(!text.contains("None"), "{page}: {text}");
-    }
-}
-
 #[tokio::test]
 async fn id_tokens_that_are_not_for_this_sign_in_are_refused() {
     let (idp, server) = world().await;
