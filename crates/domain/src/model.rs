@@ -1,8 +1,9 @@
 //! What is kept: accounts, sessions, grants, clients, verifier instances, keys. Plain data; the rules stand elsewhere.
 use crate::amr::Amr;
-use crate::client::Profile;
+use crate::client::{AuthMethod, Profile};
 use crate::cut::Cut;
 use crate::family::Family;
+use crate::proof::Proof;
 use alloc::{string::String, vec::Vec};
 use core::net::IpAddr;
 use portcullis_wire::jws::Algorithm;
@@ -186,12 +187,12 @@ impl Session {
 }
 
 /// A browser's cookie that another one has taken the place of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OldCookie {
     /// Digest of its secret.
     pub digest: Digest,
-    /// When its user had proved who they are, as far as it is concerned.
-    pub auth_time: Time,
+    /// How its user had proved who they are, as far as it is concerned.
+    pub proof: Proof,
     /// It is not taken from then on.
     pub until: Time,
 }
@@ -226,6 +227,8 @@ pub struct Grant {
     pub agent: Option<String>,
     /// The stamp of the first step of its making.
     pub born: Rev,
+    /// The proof that it was given for; `None`: that of its session, which was made with it (see [`crate::proof`]).
+    pub proof: Option<Proof>,
     /// The refresh tokens.
     pub family: Family,
     /// Set once it was ended by itself.
@@ -251,6 +254,10 @@ impl ClientKind {
             Self::Confidential => "confidential",
             Self::Public => "public",
         }
+    }
+    /// Whether one of this kind that proves itself like that has a secret.
+    pub fn has_secret(self, method: AuthMethod) -> bool {
+        self != Self::Public && method != AuthMethod::PrivateKeyJwt
     }
     /// From that word.
     pub fn parse(text: &str) -> Option<Self> {
@@ -281,6 +288,27 @@ pub struct Client {
     pub created_at: Time,
     /// What was ended for the whole client.
     pub cut: Cut,
+}
+
+impl Client {
+    /// A client that is new: switched on, with one secret or none.
+    pub fn new(
+        id: ClientId,
+        name: String,
+        kind: ClientKind,
+        secret: Option<Digest>,
+        profile: Profile,
+        created_at: Time,
+    ) -> Self {
+        let (old_secret, version, disabled, cut) = (None, 1, false, Cut::default());
+        Self { id, name, kind, secret, old_secret, profile, version, disabled, created_at, cut }
+    }
+
+    /// The client that always exists: ours.
+    pub fn first_party(created_at: Time) -> Self {
+        let (id, name) = (ClientId::FIRST_PARTY, "Portcullis".into());
+        Self::new(id, name, ClientKind::Public, None, Profile::default(), created_at)
+    }
 }
 
 /// What somebody allowed a client to do: what is asked only once, and can be withdrawn.

@@ -81,18 +81,14 @@ impl World {
             let name = format!("service {n}");
             let Some(account) = service::account_for(&name, &profile, now, &mut self.rng) else { continue };
             let id = ClientId::from_bits(self.rng.bits());
-            let client = Client {
+            let client = Client::new(
                 id,
                 name,
-                kind: ClientKind::Confidential,
-                secret: Some(Digest::of(b"secret")),
-                old_secret: None,
-                profile: Profile { service_account: Some(account.id), ..profile },
-                version: 1,
-                disabled: false,
-                created_at: now,
-                cut: Cut::default(),
-            };
+                ClientKind::Confidential,
+                Some(Digest::of(b"secret")),
+                Profile { service_account: Some(account.id), ..profile },
+                now,
+            );
             self.machines.services.push((id, account.id));
             let steps = vec![Change::InsertAccount(account), Change::InsertClient(client)];
             self.disk.set_up(Changes { steps, ..Changes::default() }, now);
@@ -400,14 +396,17 @@ impl World {
     /// A device has asked.
     pub fn device_asked(&mut self, about: &crate::disk::About, ticket: &Ticket) {
         self.counts.add("device codes made");
-        let fact = DeviceFact { proof: about.facts, allowed: about.facts, given: Vec::new(), waited: None };
+        let fact =
+            DeviceFact { proof: about.facts, allowed: about.facts, proven: None, given: Vec::new(), waited: None };
         self.truth.devices.insert(ticket.id.0, fact);
     }
 
     /// Somebody has said something to it.
     pub fn device_answered(&mut self, about: &crate::disk::About, ticket: &Ticket) {
+        let proven = ticket.session.map(|session| (session, self.proofs_of(session)));
         if let Some(fact) = self.truth.devices.get_mut(&ticket.id.0).filter(|_| ticket.account.is_some()) {
             fact.allowed = about.facts;
+            fact.proven = proven;
         }
     }
 

@@ -3,12 +3,15 @@
 
 mod authorize;
 mod cookie;
+mod corpus;
 mod hashes;
 mod import;
+mod issue;
 mod keys;
 mod mass;
 mod pace;
 mod policy;
+mod proofs;
 mod receivers;
 mod refresh;
 mod sign_in;

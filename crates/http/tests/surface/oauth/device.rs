@@ -1,7 +1,7 @@
 //! Devices without a browser: `/oauth2/device`, `/device`, and the grant type (RFC 8628).
 use super::machine::{claims, judged, refused, soon_refused};
 use portcullis_testkit::application::{Application, encode};
-use portcullis_testkit::{Answer, TestServer};
+use portcullis_testkit::{Answer, Options, TestServer};
 use portcullis_wire::Code;
 use serde_json::{Value, json};
 
@@ -101,6 +101,30 @@ async fn a_device_gets_a_session_of_its_own_once_its_user_said_yes() {
     server.client.delete(path).bearer(&ada.access).send().await.expect(200);
     soon_refused(&server, &next, Code::TokenRevoked).await;
     assert_eq!(refused(server.refresh_for(&app, next["refresh_token"].as_str().unwrap()).await), "invalid_grant");
+}
+
+/// What its user proves after the yes is not the device's to say (OpenID Connect Core §12.2).
+#[tokio::test]
+async fn a_device_says_how_its_user_had_signed_in_when_they_said_yes() {
+    let (server, app, cookie) = world().await;
+    server.advance(60_000);
+    let (code, user_code) = begun(&server, &app).await;
+    answer(&server, &cookie, &user_code, "allow").await.expect(200);
+    server.advance(30_000);
+    let form = [("identifier", ADA), ("password", portcullis_testkit::server::PASSWORD)];
+    let proven = post(&server, &cookie, "/sign-in", &form).await.expect(303);
+    let proven = proven.cookie("__Host-portcullis_session").unwrap();
+    let first = poll(&server, &app, &code).await.expect(200).json();
+    let next = server.refresh_for(&app, first["refresh_token"].as_str().unwrap()).await.expect(200).json();
+    let said =
+        |tokens: &Value| ["id_token", "access_token"].map(|one| claims(&tokens[one])["auth_time"].as_i64().unwrap());
+    let [at, _] = said(&first);
+    assert_eq!((said(&first), said(&next)), ([at; 2], [at; 2]));
+    // Who says yes after the proof says it.
+    let (code, user_code) = begun(&server, &app).await;
+    answer(&server, &proven, &user_code, "allow").await.expect(200);
+    let later = poll(&server, &app, &code).await.expect(200).json();
+    assert!(said(&later)[0] >= at + 90, "{at} {:?}", said(&later));
 }
 
 #[tokio::test]
@@ -266,7 +290,8 @@ async fn forms_come_from_our_pages_and_guesses_are_counted() {
 
 #[tokio::test]
 async fn nobody_begins_without_end() {
-    let (server, app, _) = world().await;
+    let server = TestServer::behind_a_proxy(Options::default()).await;
+    let app = television(&server).await;
     let mut begun = 0;
     let told = loop {
         let answer = begin(&server, &app, &[]).await;
@@ -277,4 +302,26 @@ async fn nobody_begins_without_end() {
     };
     assert!(begun >= 60, "{begun}");
     assert_eq!((told.json()["error"].as_str(), told.header("retry-after").is_empty()), (Some("slow_down"), false));
+}
+
+/// An IPv6 /48 is to be had for the asking, and has 256 prefixes.
+#[tokio::test]
+async fn a_whole_site_leaves_room_for_devices_elsewhere() {
+    let mut server = TestServer::behind_a_proxy(Options::default()).await;
+    let (app, client) = (television(&server).await, server.client.clone());
+    let mut begun = 0;
+    for prefix in (0..=255_u16).cycle().take(500) {
+        server.client = client.from(format!("2001:db8:7:{:x}::1", prefix << 8));
+        let answer = begin(&server, &app, &[]).await;
+        if answer.status != 200 {
+            assert!(!answer.expect(429).header("retry-after").is_empty());
+            break;
+        }
+        begun += 1;
+    }
+    assert!((300..480).contains(&begun), "{begun}");
+    for elsewhere in ["2001:db8:8::1", "2001:db9::1", "198.51.100.7", "203.0.113.1"] {
+        server.client = client.from(elsewhere);
+        begin(&server, &app, &[]).await.expect(200);
+    }
 }
