@@ -161,15 +161,16 @@ async fn a_failing_address_is_borne_for_a_while() {
 /// ride on what was there before.
 #[tokio::test]
 async fn a_key_that_was_taken_away_does_not_come_back_while_others_ask() {
-    let server = server(Spans { usable: 60_000, ..QUICK }).await;
+    let spans = Spans { fresh: 1_500, usable: 60_000, ..QUICK };
+    let server = server(spans).await;
     let place = Idp::start().await;
     let (old, new) = (Signer::es256(), Signer::ed25519());
     shows(&place, &[("old", &old), ("new", &new)]);
     let app = at(&server, &place).await;
     asks(&server, &app, "old", &old).await.expect(400);
     shows(&place, &[("new", &new)]);
-    pause(QUICK.fresh + QUICK.meanwhile).await;
-    place.is_late(Duration::from_millis(500));
+    pause(spans.fresh + spans.meanwhile).await;
+    place.is_late(Duration::from_millis(300));
     for answer in join_all((0..8).map(|_| asks(&server, &app, "old", &old))).await {
         answer.expect(401);
     }
