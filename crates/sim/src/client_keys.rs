@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, VecDeque};
 /// How many clients there are.
 const CLIENTS: usize = 3;
 /// A day in the life of a key, in seconds.
-const SPANS: Spans = Spans { fresh: 12_000, meanwhile: 4_000, usable: 50_000, again: 1_500, longest_rest: 8_000 };
+const SPANS: Spans = Spans { fresh: 8_000, meanwhile: 4_000, usable: 24_000, again: 1_500, longest_rest: 6_000 };
 /// The longest call: longer ones are given up.
 const LONGEST: i64 = 3_000;
 /// What clocks may make of these spans.
@@ -147,7 +147,7 @@ impl World {
                     place.until = now + rng.range(SPANS.usable, 2 * SPANS.usable);
                 }
             }
-            17..=19 => place.rests_until = now + rng.range(5_000, 45_000),
+            17..=19 => place.rests_until = now + rng.range(5_000, 30_000),
             _ => {}
         }
         if now < place.rests_until {

@@ -29,7 +29,8 @@ fn every_invariant_holds_and_everything_happened() {
     assert!(missing.is_empty(), "never happened, so nothing was proven about: {missing:?}");
 }
 
-/// Seeds that once found something, in a rule or in a check, and what.
+/// Seeds that once found something, in a rule or in a check, and what. A world that grows changes what a seed is, so each has a test of
+/// its rule besides, or a planted bug.
 const PINNED: [(u64, &str); 2] = [
     // The database's clock jumped over a retry window while two presentations of one token were under way. The second one
     // passed over what the first one gave; it was answered 503, so the check never heard of it.
@@ -44,8 +45,6 @@ fn what_was_found_stays_mended() {
         let outcome = run(seed, None, false);
         assert!(outcome.violation.is_none(), "seed {seed} ({what}): {:?}", outcome.violation);
     }
-    let unmended = run(13_477, Some(Mutant::PruneBeforeTold), false).violation;
-    assert_eq!(unmended.map(|violation| violation.invariant), Some("I9"));
 }
 
 /// A clock that was set excuses the families that it met, and nobody else's.
