@@ -57,6 +57,9 @@ impl World {
                 Change::InsertSession(session) => {
                     let fact = SessionFact { account: session.account, proof: about.facts, client: session.client };
                     self.truth.sessions.insert(session.id, fact);
+                    if let Some(browser) = session.allowed_in {
+                        self.told.allowed_in.insert(session.id, browser);
+                    }
                 }
                 Change::InsertAccount(account) => self.account_made(account),
                 _ => self.truth_of_family(step),

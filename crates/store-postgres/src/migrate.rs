@@ -27,6 +27,7 @@ pub(crate) const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0014_queues.sql"),
     include_str!("migrations/0015_indexes.sql"),
     include_str!("migrations/0016_sessions.sql"),
+    include_str!("migrations/0017_allowed_in.sql"),
 ];
 
 /// What stands in the way of a migration.
@@ -157,6 +158,7 @@ mod tests {
         "a978f942d2af3baf",
         "18c75caa79420e96",
         "659b0906e78d3086",
+        "69168fe21450e4d3",
     ];
 
     fn found(sql: &str) -> String {

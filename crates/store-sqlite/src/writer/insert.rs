@@ -76,8 +76,8 @@ pub(super) fn account(act: &mut Act<'_>, row: &Account) -> Result<(), Stop> {
 pub(super) fn session(act: &mut Act<'_>, row: &Session) -> Result<(), Stop> {
     const SQL: &str = "INSERT INTO sessions (id, account, kind, device_name, agent, ip, created_at, auth_time, \
          last_seen_at, absolute_expires_at, born, epoch, cookie, ended_rev, ended_reason, ended_at, client, amr, \
-         old_cookie, old_auth_time, old_until) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21)";
+         old_cookie, old_auth_time, old_until, allowed_in) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22)";
     let ended = row.ended.as_ref();
     let params = params![
         row.id.blob(),
@@ -101,6 +101,7 @@ pub(super) fn session(act: &mut Act<'_>, row: &Session) -> Result<(), Stop> {
         row.old_cookie.map(|old| old.digest.0),
         row.old_cookie.map(|old| old.auth_time.0),
         row.old_cookie.map(|old| old.until.0),
+        row.allowed_in.map(Id::blob),
     ];
     insert(act, SQL, params, Conflict::Moved)?;
     holds(any(act.db, "SELECT 1 FROM accounts WHERE id = ?1", [row.account.blob()])?, Conflict::Missing)?;
