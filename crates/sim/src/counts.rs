@@ -67,6 +67,7 @@ pub const KINDS: &[&str] = &[
     "outbox: notices spread",
     "nothing deleted: somebody is still to be told",
     "outbox: told",
+    "outbox: an application is told of the browser that allowed it",
     "outbox: a receiver failed",
     "outbox: a sender died",
     "sign-ins by another provider",

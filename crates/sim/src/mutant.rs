@@ -143,6 +143,8 @@ mutants! {
     NoticeFirstPage = "notice-first-page" breaks "I9";
     /// Sessions are deleted although it was not read yet who is told of their end.
     PruneBeforeTold = "prune-before-told" breaks "I9";
+    /// Applications whose own sessions were allowed in one that ends are not told.
+    AppsForgotten = "apps-forgotten" breaks "I9";
     /// Who is told is not asked of what has ended.
     ToldOfTheSpared = "told-of-the-spared" breaks "I11";
     /// Whether somebody has signed out at the provider is not looked at when they come back from there.
