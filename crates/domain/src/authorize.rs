@@ -10,6 +10,7 @@ use crate::changes::{Change, Changes, Expect};
 use crate::client::{self, Asking, GrantType, OFFLINE, OPENID};
 use crate::event::{Actor, EventKind, NewEvent};
 use crate::model::{Client, ClientKind, Consent};
+use crate::proof::Proof;
 use crate::refused::{OAuthError, Refused};
 use crate::ticket::{Ticket, TicketKind};
 use crate::view::{AppView, Stamp};
@@ -357,6 +358,13 @@ pub struct CodeBody {
     /// By which methods.
     #[serde(default)]
     pub amr: Amr,
+}
+
+impl CodeBody {
+    /// What whoever redeems it gets to say of the user, whatever they have proven since.
+    pub fn proof(&self) -> Proof {
+        Proof { at: Time(self.auth_time), amr: self.amr.clone() }
+    }
 }
 
 /// Makes the code. `agreed`: the user was asked for just these scopes and said yes. Without that, what was allowed before must

@@ -1,5 +1,6 @@
 //! The one function behind every access token.
 use crate::model::{Account, Grant, Session, SessionKind};
+use crate::proof;
 use crate::sign_in::first_party_scope;
 use crate::time_rules::issue_time;
 use crate::view::Stamp;
@@ -11,7 +12,7 @@ use portcullis_wire::claims::{Audience, Confirmation};
 use portcullis_wire::{AccessClaims, ClientId, Millis, Time, TokenId};
 
 /// The claims of an access token for `grant` under `session`, stamped with the head of the snapshot that the decision was
-/// made on (I3), never with a rev that its own transaction writes.
+/// made on (I3), never with a rev that its own transaction writes. It says the proof that the grant was given for ([`crate::proof`]).
 ///
 /// It ends after `access_ttl` ±20%, and never beyond the session's absolute end, its idle end, or the snapshot's horizon.
 /// `idle_since` is when the session was last used; `None`: this is a use of it. `access_ttl` is the client's own, if it has one. Spread so that a fleet of clients does not come back at once, and so that no retry window is as
@@ -43,6 +44,7 @@ pub fn issue(
             Refused::Unavailable { detail: "the horizon has not been raised".into() }
         });
     }
+    let proof = proof::of_grant(session, grant);
     Ok(AccessClaims {
         iss: rules.issuer.clone(),
         sub: account.id,
@@ -52,9 +54,9 @@ pub fn issue(
         iat,
         jti: TokenId::from_bits(chance.bits()),
         scope: scope(account, session, grant),
-        auth_time: session.auth_time.secs(),
+        auth_time: proof.at.secs(),
         acr: ACR.into(),
-        amr: session.amr.methods(),
+        amr: proof.amr.methods(),
         sid: session.id,
         rev: stamp.head,
         epoch: stamp.epoch,

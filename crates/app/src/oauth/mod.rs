@@ -48,6 +48,8 @@ pub(crate) struct Paces {
     proofs: Kept,
     /// Sign-ins by another provider.
     pub(crate) upstream: Kept,
+    /// Sign-ups from this machine itself.
+    pub(crate) sign_ups_here: Kept,
 }
 
 impl Default for Paces {
@@ -58,6 +60,7 @@ impl Default for Paces {
             pushed: Kept::new(rules::PUSHED),
             proofs: Kept::new(rules::PROOFS),
             upstream: Kept::new(rules::UPSTREAM),
+            sign_ups_here: Kept::new(rules::SIGN_UPS_HERE),
         }
     }
 }

@@ -3,12 +3,14 @@
 
 mod authorize;
 mod cookie;
+mod corpus;
 mod hashes;
 mod import;
 mod keys;
 mod mass;
 mod pace;
 mod policy;
+mod proofs;
 mod receivers;
 mod refresh;
 mod sign_in;

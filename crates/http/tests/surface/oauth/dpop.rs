@@ -1,12 +1,12 @@
 //! Tokens that are bound to a key (RFC 9449), at our own endpoints.
 use portcullis_testkit::application::{Application, REDIRECT, VERIFIER, encode, parameter, request};
-use portcullis_testkit::{Answer, Signer, TestServer};
+use portcullis_testkit::{Answer, Options, Signer, TestServer};
 use serde_json::{Value, json};
 
 const ADA: &str = "ada@example.test";
 
 async fn world(kind: &str, more: Value) -> (TestServer, Application, String) {
-    let server = TestServer::usual().await;
+    let server = TestServer::behind_a_proxy(Options::default()).await;
     server.sign_up(ADA).await;
     let mut members = json!({ "consent": "implied" });
     for (name, value) in more.as_object().unwrap() {

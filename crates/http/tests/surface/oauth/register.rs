@@ -13,7 +13,7 @@ const TOKEN: &str = "an-initial-access-token-that-is-long-enough";
 async fn server(registration: Registration) -> TestServer {
     let mut options = Options::default();
     options.settings.clients.registration = registration;
-    TestServer::start(options).await
+    TestServer::behind_a_proxy(options).await
 }
 
 async fn register(server: &TestServer, body: Value) -> Answer {
