@@ -14,9 +14,9 @@ use crate::real;
 use portcullis_feed::cluster::{self, Report};
 use portcullis_feed::{Mono, fleet};
 use portcullis_store::{News, NodeRow, StoreError};
-use portcullis_wire::{NodeId, Rev};
+use portcullis_wire::{InstanceId, NodeId, Rev};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -156,6 +156,8 @@ pub(super) struct Nodes {
     timeline: AtomicU32,
     /// No more leases are given.
     left: AtomicBool,
+    /// Who had a row by the last read that was made because a node is silent, and when that began.
+    instances: tokio::sync::Mutex<Option<(Mono, Arc<BTreeSet<InstanceId>>)>>,
 }
 
 /// Somebody waits for a position, until this is dropped.
@@ -203,6 +205,7 @@ impl Nodes {
             others_looked: AtomicI64::new(i64::MIN),
             timeline: AtomicU32::new(0),
             left: AtomicBool::new(false),
+            instances: tokio::sync::Mutex::default(),
         }
     }
 

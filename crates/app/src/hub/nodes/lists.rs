@@ -9,10 +9,13 @@ use portcullis_store::StoreError;
 use portcullis_wire::{ClientId, InstanceId, NodeId, Rev};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How long the list of verifiers waits for the other nodes.
 const LIST_PATIENCE: Duration = Duration::from_secs(2);
+/// For how many milliseconds a read of the instances' rows counts, where many want to know at once.
+const ROWS_COUNT_FOR: i64 = 1_000;
 /// The most instances that a node lists.
 const LISTED: usize = 10_000;
 
@@ -153,14 +156,14 @@ impl Hub {
     /// one of those nodes does not list its own in time.
     pub(in crate::hub) async fn known_of_all(&self, rev: Rev) -> Option<Known> {
         let nodes = self.nodes()?;
-        let rows = match self.inner.store.list_instances().await {
-            Ok(rows) => rows,
+        let (_, committed) = self.committed_at(rev);
+        let mut rows = match self.rows_since(nodes, committed).await {
+            Ok(rows) => (*rows).clone(),
             Err(error) => {
                 tracing::warn!(%error, "the rows of the instances could not be read");
                 return None;
             }
         };
-        let mut rows: BTreeSet<InstanceId> = rows.into_iter().map(|row| row.id).collect();
         let spoke = |other: &Other| {
             let report = other.body.as_ref().and_then(|body| body.report.as_ref());
             cluster::all_spoke(rev, &[report])
@@ -182,6 +185,20 @@ impl Hub {
             listed.extend(list.iter().map(stands));
         }
         Some(Known { rows, listed })
+    }
+
+    /// Who has a row, by a read that began after this moment and not long ago: all who wait while a node is silent share it.
+    async fn rows_since(&self, nodes: &Nodes, after: Mono) -> Result<Arc<BTreeSet<InstanceId>>, StoreError> {
+        let mut last = nodes.instances.lock().await;
+        let began = real::mono();
+        let fits = |(read, _): &&(Mono, _)| *read >= after && began.since(*read) <= ROWS_COUNT_FOR;
+        if let Some((_, rows)) = last.as_ref().filter(fits) {
+            return Ok(rows.clone());
+        }
+        let rows = self.inner.store.list_instances().await?;
+        let rows: Arc<BTreeSet<InstanceId>> = Arc::new(rows.into_iter().map(|row| row.id).collect());
+        *last = Some((began, rows.clone()));
+        Ok(rows)
     }
 
     /// This node's instances, for the others; `rev`: what the report beside is about.
@@ -216,7 +233,7 @@ impl Hub {
         nodes: &Nodes,
         patience: Duration,
         counts: impl Fn(&Other, Mono) -> bool,
-    ) -> BTreeMap<NodeId, Other> {
+    ) -> Arc<BTreeMap<NodeId, Other>> {
         nodes.own().lists += 1;
         nodes.changed.notify_one();
         let mut seen = nodes.seen.subscribe();
@@ -229,8 +246,7 @@ impl Hub {
         let _ = tokio::time::timeout(patience, complete).await;
         nodes.own().lists -= 1;
         nodes.changed.notify_one();
-        let others = nodes.seen.borrow().others.clone();
-        (*others).clone()
+        nodes.seen.borrow().others.clone()
     }
 }
 
