@@ -77,7 +77,7 @@ impl App {
         // An application's token opens what it was granted for, never the account itself.
         if !token.claims().has_scope("account") {
             let detail = "this takes a token of a sign-in here, with the scope account".into();
-            return Err(AppError::Bad(Code::InsufficientScope, detail));
+            return Err(AppError::NeedsScope { scope: "account", detail });
         }
         self.saw(view.session.id, view.stamp.now);
         Ok(Caller { view, scope: token.into_claims().scope, ip, page: None })
@@ -94,7 +94,7 @@ impl App {
         let claims = token.claims();
         if !claims.has_scope("account") {
             let detail = "this takes a token of a sign-in here, with the scope account".into();
-            return Err(AppError::Bad(Code::InsufficientScope, detail));
+            return Err(AppError::NeedsScope { scope: "account", detail });
         }
         let view = self.token_session(claims).await?;
         if view.account.id != claims.sub || claims.rev > view.stamp.head {
@@ -203,10 +203,8 @@ impl App {
     pub async fn admin_caller(&self, token: Option<&str>, ip: Option<IpAddr>) -> Result<Caller, AppError> {
         let caller = self.caller(token, ip).await?;
         if !caller.has_scope("admin") {
-            return Err(AppError::Bad(
-                Code::InsufficientScope,
-                "the admin API takes a token with the scope admin".into(),
-            ));
+            let detail = "the admin API takes a token with the scope admin".into();
+            return Err(AppError::NeedsScope { scope: "admin", detail });
         }
         if !caller.view.account.has_role(ADMIN) {
             return Err(Refused::Forbidden.into());

@@ -218,6 +218,12 @@ pub fn check(request: &Request, client: &Client, pushed: bool) -> Result<Asked, 
     })
 }
 
+/// Whether a refusal may go to this client at this address, of a request that nothing else is known of.
+pub fn may_be_told(client: &Client, uri: &str) -> bool {
+    let signs_in = client.kind != ClientKind::Verifier && client.id != ClientId::FIRST_PARTY && !client.disabled;
+    signs_in && client.profile.may_redirect_to(uri)
+}
+
 /// The address that the answer may go to. What is wrong with it is never sent to it.
 fn redirect(request: &Request, client: &Client) -> Result<String, Objection> {
     let page = |error, detail: &str| Objection { error, detail: detail.to_owned(), redirect_uri: None };

@@ -123,7 +123,8 @@ pub struct Rules {
 }
 
 impl Rules {
-    /// The longest life of an access token: the longest that is configured and its jitter of 20%, in milliseconds.
+    /// What no access token outlives: the longest life that is configured and its jitter of 20%, in milliseconds. [`issue::issue`]
+    /// stays below an hour besides.
     pub fn max_life(&self) -> wire::Millis {
         let longest = self.access_ttl.max(self.longest_ttl);
         longest + longest / 5

@@ -6,6 +6,7 @@ mod cookie;
 mod corpus;
 mod hashes;
 mod import;
+mod issue;
 mod keys;
 mod mass;
 mod pace;

@@ -158,7 +158,7 @@ pub(super) async fn links(ctx: Ctx) -> Result<Response, Problem> {
     let links: Vec<_> = links.iter().map(|link| shown(link, &upstreams, now)).collect();
     let upstreams: Vec<_> = upstreams.iter().map(|(id, name)| context! { id, name }).collect();
     let account = &caller.view.account;
-    let who = context! { email => account.email, name => account.name };
+    let who = super::who(account);
     page(&ctx, StatusCode::OK, "links.html", context! { who, links, upstreams, notice })
 }
 
