@@ -3,7 +3,7 @@ use crate::decide::Facts;
 use crate::disk::About;
 use crate::net::From;
 use crate::server::{Op, Reply, Request};
-use crate::truth::{SessionFact, TokenFact};
+use crate::truth::{SessionFact, Step as FamilyStep, TokenFact};
 use crate::verifiers::Judged;
 use crate::world::{Event, World, tell};
 use portcullis_domain::changes::{Change, Changes, Committed};
@@ -59,7 +59,7 @@ impl World {
                     self.truth.sessions.insert(session.id, fact);
                 }
                 Change::InsertAccount(account) => self.account_made(account),
-                _ => {}
+                _ => self.truth_of_family(step),
             }
         }
         self.truth_of_codes(&about, changes);
@@ -83,6 +83,13 @@ impl World {
             self.truth.by_rev.insert(rev, self.truth.acts.len());
             self.truth.acts.push(act);
         }
+    }
+
+    fn truth_of_family(&mut self, step: &Change) {
+        let Some((grant, step)) = FamilyStep::of(step) else { return };
+        let (now, window, database) = (self.now, self.settings.rules.retry_window, &self.database);
+        let family = self.truth.families.entry(grant).or_default();
+        family.written(now, step, window, |since| database.was_set_since(since));
     }
 
     /// A token is about to leave.
@@ -218,9 +225,7 @@ impl World {
         let (grant, counter) = (issued.current.0, presented.counter());
         let (now, window) = (view.stamp.now, self.settings.rules.retry_window);
         let is_thief = matches!(op.from, From::Thief(_));
-        let clock_set = self.database.was_set_since(self.now - 2 * window);
         let family = self.truth.families.entry(grant).or_default();
-        family.clock_set |= clock_set;
         let text = issued.refresh.expose().to_owned();
         let cookie_again = issued.current.1 == counter;
         let mut wrong = None;
@@ -345,7 +350,7 @@ impl World {
     fn check_refresh_refused(&mut self, op: &Op, presented: &Presented, refused: &Refused) {
         let grant = presented.grant();
         let fact = self.truth.families.get(&grant);
-        let (stolen, clock_set) = fact.map_or((false, false), |family| (family.stolen, family.clock_set));
+        let (stolen, hurried) = fact.map_or((false, false), |family| (family.stolen, family.was_hurried()));
         let Some(Facts::Refresh(view, _)) = &op.facts else {
             return self.violate("I6", format!("a real refresh token of {grant} was refused unseen: {refused:?}"));
         };
@@ -357,7 +362,7 @@ impl World {
                 }
                 let too_late = family.predecessor == Some(presented.counter())
                     && now.since(family.handed_at.max(family.made_at)) >= rules.late_retry;
-                !stolen && !too_late && !clock_set
+                !stolen && !too_late && !hurried
             }
             Refused::RefreshExpired => {
                 self.counts.add("sessions expired");

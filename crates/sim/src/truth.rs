@@ -1,5 +1,6 @@
 //! What really happened, kept apart from what anybody in the world believes. Checks read this and nothing else.
 use crate::clock::At;
+use portcullis_domain::changes::Change;
 use portcullis_domain::kernel::{Door, Scope};
 use portcullis_domain::mass::{Filter, Standing};
 use portcullis_wire::{AccessClaims, AccountId, ClientId, Entry, GrantId, KeyId, Rev, SessionId, Target, Time, Verb};
@@ -151,15 +152,61 @@ pub struct FamilyFact {
     pub handed: BTreeMap<u64, (String, Time, At)>,
     /// The highest number that was rotated as the current one.
     pub rotated: Option<u64>,
-    /// Whether the database's clock was set while an exchange ran: a retry window that passes within a moment makes of two
-    /// parallel presentations a retry that comes late. No rule by that clock can tell.
-    pub clock_set: bool,
+    /// When its row was last written: it moved on, or was handed out.
+    written: Option<At>,
+    /// When it moved on although the clock of its windows was set while an exchange ran: a retry window that passes within a
+    /// moment makes of two parallel presentations a retry that comes late, and no rule by that clock can tell.
+    hurried: Option<At>,
     /// Whether a thief ever held a token of it.
     pub stolen: bool,
     /// Who made the family move outside of retry windows, in order: `true` for the thief.
     pub moves: Vec<bool>,
     /// What owner and thief presented last when they made it move.
     pub presented: [Option<u64>; 2],
+}
+
+impl FamilyFact {
+    /// Its row was written at `at`, whatever was answered then. `set`: whether the database's clock was set since.
+    pub fn written(&mut self, at: At, step: Step, window: i64, set: impl Fn(At) -> bool) {
+        let soon = self.written.is_some_and(|last| at - last < 2 * window && set(last - 2 * window));
+        match step {
+            Step::HandOut => {}
+            Step::Rotate | Step::Skip if soon => self.hurried = Some(at),
+            // Somebody goes on by the newest token, and whatever was on its way then has come: two are one again.
+            Step::Rotate if self.hurried.is_some_and(|then| at - then > 2 * window) => self.hurried = None,
+            Step::Rotate | Step::Skip => {}
+        }
+        self.written = Some(at);
+    }
+    /// Whether its owner may hold a token that was passed over by a clock that was set.
+    pub fn was_hurried(&self) -> bool {
+        self.hurried.is_some()
+    }
+}
+
+/// What is written of a family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// The current token was presented, and a next one is made.
+    Rotate,
+    /// The predecessor was, late: an unused token is passed over.
+    Skip,
+    /// The current one was handed out again.
+    HandOut,
+}
+
+impl Step {
+    /// What a change writes, and of which family.
+    pub fn of(change: &Change) -> Option<(GrantId, Self)> {
+        match change {
+            Change::HandOut { grant, .. } => Some((*grant, Self::HandOut)),
+            Change::SetFamily { grant, counter, family, .. } => {
+                let rotated = family.predecessor == Some(*counter);
+                Some((*grant, if rotated { Self::Rotate } else { Self::Skip }))
+            }
+            _ => None,
+        }
+    }
 }
 
 /// Everything that happened.
@@ -237,4 +284,41 @@ pub fn matches(entry: &Entry, claims: &AccessClaims) -> bool {
             Target::All => true,
             Target::Key(_) | Target::Other { .. } => false,
         }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WINDOW: i64 = 4_000;
+
+    /// The family after these writes; the clock was set at `set`.
+    fn after(writes: &[(At, Step)], set: Option<At>) -> FamilyFact {
+        let mut family = FamilyFact::default();
+        for (at, step) in writes {
+            family.written(*at, *step, WINDOW, |since| set.is_some_and(|set| set >= since && set <= *at));
+        }
+        family
+    }
+
+    #[test]
+    fn only_a_clock_that_was_set_during_an_exchange_excuses() {
+        use Step::{HandOut, Rotate, Skip};
+        let twice = [(100_000, Rotate), (101_500, Skip)];
+        assert!(after(&twice, Some(100_700)).was_hurried());
+        // Between the two reads, which come before the writes.
+        assert!(after(&twice, Some(99_000)).was_hurried());
+        assert!(!after(&twice, None).was_hurried(), "a rule that skips within the window is found");
+        assert!(!after(&twice, Some(60_000)).was_hurried());
+        assert!(!after(&[(100_000, Rotate), (109_000, Skip)], Some(100_700)).was_hurried(), "the window had passed");
+        assert!(!after(&[(100_000, Rotate), (101_500, HandOut)], Some(100_700)).was_hurried());
+    }
+
+    #[test]
+    fn the_excuse_ends_when_the_owner_goes_on() {
+        use Step::{Rotate, Skip};
+        let with = |at, step| after(&[(100_000, Rotate), (101_500, Skip), (at, step)], Some(100_700)).was_hurried();
+        assert!(!with(120_000, Rotate));
+        assert!(with(120_000, Skip) && with(103_000, Rotate));
+    }
 }

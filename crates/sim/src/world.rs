@@ -279,8 +279,8 @@ impl std::fmt::Debug for World {
     }
 }
 
-/// How many lines of the story are kept.
-const STORY: usize = 400;
+/// How many lines of the story are kept: those of a whole run, for what goes wrong may have begun long before.
+const STORY: usize = 100_000;
 
 impl World {
     /// A world at its beginning. `story`: whether to keep the last events in words.

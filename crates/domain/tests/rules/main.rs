@@ -4,6 +4,7 @@
 mod audit;
 mod authorize;
 mod cookie;
+mod corpus;
 mod hashes;
 mod import;
 mod keys;
