@@ -234,8 +234,6 @@ mutants! {
     SealsBySequence = "seals-by-sequence" breaks "I9";
     /// A seal is written without looking whether the chain still ends where it was read.
     SealsBlindly = "seals-blindly" breaks "I9";
-    /// The sealer does not look where the chain ends: it knows.
-    TrustsItsMemory = "trusts-its-memory" breaks "I9";
     /// The beginning is pruned, and nobody says so under the key.
     UnsignedStart = "unsigned-start" breaks "I9";
     /// An address is erased, and its salt is not.

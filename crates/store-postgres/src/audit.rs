@@ -92,7 +92,7 @@ pub(crate) fn last(what: &Change) -> Option<Value> {
             "start_link": hex(&to.place.link.0), "start_mac": hex(&to.mac.0),
         }),
         Change::SetChainKey { before, sealed } => json!({
-            "do": "set_chain_key", "before": hex(before.expose()), "sealed": hex(sealed.expose()),
+            "do": "set_chain_key", "from_key": hex(before.expose()), "to_key": hex(sealed.expose()),
         }),
         _ => return None,
     })

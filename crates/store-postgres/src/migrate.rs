@@ -158,7 +158,7 @@ mod tests {
         "a978f942d2af3baf",
         "18c75caa79420e96",
         "659b0906e78d3086",
-        "c07b5aebdd59c113",
+        "5000d407714a9d0e",
     ];
 
     fn found(sql: &str) -> String {

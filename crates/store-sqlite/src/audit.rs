@@ -1,5 +1,5 @@
 //! The chain over audit records. What it means stands in `domain::audit`.
-use crate::cells::{Fault, Int, all, one};
+use crate::cells::{Fault, all, one};
 use crate::reads::snapshot;
 use crate::rows::{self, event_columns};
 use portcullis_domain::audit::Unsealed;
@@ -19,7 +19,8 @@ pub(crate) fn chain(db: &Connection, after: Option<u64>, limit: u32) -> Result<O
     snapshot(db, |db| {
         let Some(chain) = one(db, CHAIN, [], |cells| rows::chain(cells.table("audit_chain")))? else { return Ok(None) };
         let rows = match after {
-            Some(after) => all(db, ROWS, params![Int(after), limit], rows::event)?,
+            // A place that no chain of ours reaches has nothing after it.
+            Some(after) => all(db, ROWS, params![i64::try_from(after).unwrap_or(i64::MAX), limit], rows::event)?,
             None => all(db, FIRST, [limit], rows::event)?,
         };
         Ok(Some(ChainRead { chain, rows }))

@@ -8,6 +8,9 @@ use portcullis_wire::{AccountId, ClientId, Digest, EventId, LogId, Rev, SecretBy
 
 const LOG: LogId = LogId::from_bits(7);
 
+/// A debug build is some twenty times slower.
+const CASES: u64 = if cfg!(debug_assertions) { 2_000 } else { 20_000 };
+
 fn below(dice: &mut Seeded, n: u64) -> usize {
     dice.below(n) as usize
 }
@@ -104,7 +107,7 @@ impl Kept {
 
 #[test]
 fn what_the_rules_do_is_no_tampering() {
-    for seed in 0..400 {
+    for seed in 0..300 {
         let mut dice = Seeded(seed);
         let (count, more) = (below(&mut dice, 12) as i64, below(&mut dice, 12) as i64);
         let mut kept = Kept::new(&mut dice, count);
@@ -289,9 +292,9 @@ fn tamper(kept: &mut Kept, dice: &mut Seeded) -> Option<&'static str> {
 #[test]
 fn tampering_is_always_found() {
     let mut kinds = std::collections::BTreeMap::new();
-    for seed in 0..4_000 {
+    for seed in 0..CASES {
         let mut dice = Seeded(seed);
-        let count = 1 + below(&mut dice, 9) as i64;
+        let count = 1 + below(&mut dice, 6) as i64;
         let mut kept = Kept::new(&mut dice, count);
         let most = below(&mut dice, count as u64);
         if dice.bits() & 1 > 0 {
@@ -315,7 +318,7 @@ fn tampering_is_always_found() {
             assert!(!audit::check(&forger, &page).findings.is_empty());
         }
     }
-    assert!(kinds.len() >= 20 && kinds.values().all(|n| *n > 20), "{kinds:?}");
+    assert!(kinds.len() >= 20 && kinds.values().all(|n| *n >= 10), "{kinds:?}");
 }
 
 #[test]

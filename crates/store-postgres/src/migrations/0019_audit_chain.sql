@@ -63,7 +63,7 @@ BEGIN
             WHERE c.start = (x ->> 'from')::bigint AND c.start_link = decode(x ->> 'from_link', 'hex')
                 AND c.head >= (x ->> 'start')::bigint;
     WHEN 'set_chain_key' THEN
-        UPDATE audit_chain c SET key = decode(x ->> 'sealed', 'hex') WHERE c.key = decode(x ->> 'before', 'hex');
+        UPDATE audit_chain c SET key = decode(x ->> 'to_key', 'hex') WHERE c.key = decode(x ->> 'from_key', 'hex');
     END CASE;
     IF NOT FOUND THEN
         PERFORM stop('moved');
@@ -106,4 +106,4 @@ BEGIN
     RETURN NULL;
 END $$;
 CREATE TRIGGER records_lose_with_accounts AFTER UPDATE OF status ON accounts FOR EACH ROW
-    WHEN (NEW.status = 'deleted' AND OLD.status <> 'deleted') EXECUTE FUNCTION records_lose();
+    WHEN (NEW.status = 'deleted') EXECUTE FUNCTION records_lose();
