@@ -74,11 +74,17 @@ impl App {
     /// Takes a sign-up from its budgets, in a commit of its own. Nothing gives it back: who is refused an address has learned
     /// that it is taken, and who is not has made a row.
     pub(crate) async fn may_sign_up(&self, email: &str, ip: Option<IpAddr>) -> Result<(), AppError> {
-        let Some(attempt) = Attempt::of_sign_up(self.keys().mac(), email, ip) else { return Ok(()) };
-        let changes = Changes { steps: vec![Change::TakeAttempt(attempt)], ..Changes::default() };
-        let committed = self.store().commit(changes).await.map_err(|error| self.fault(error.into()))?;
-        let verdict = committed.attempt.ok_or_else(|| AppError::Fault("an attempt without a verdict".into()))?;
-        if verdict.is_checked() {
+        let fits = match Attempt::of_sign_up(self.keys().mac(), email, ip) {
+            None => self.inner.paces.sign_ups_here.take(ip, real::mono()).is_ok(),
+            Some(attempt) => {
+                let changes = Changes { steps: vec![Change::TakeAttempt(attempt)], ..Changes::default() };
+                let committed = self.store().commit(changes).await.map_err(|error| self.fault(error.into()))?;
+                let verdict =
+                    committed.attempt.ok_or_else(|| AppError::Fault("an attempt without a verdict".into()))?;
+                verdict.is_checked()
+            }
+        };
+        if fits {
             return Ok(());
         }
         self.counts().sign_ups_throttled.fetch_add(1, Ordering::Relaxed);

@@ -96,11 +96,11 @@ impl Attempt {
             device: device.map(|device| name(b"guesses on device", &[&device.to_be_bytes(), id])),
         }
     }
-    /// The buckets of a sign-up with `identifier` from `ip`; none where it comes from this machine itself, which is an operator, or
-    /// a proxy that nobody told us of: a budget of that would be everybody's. All three are of that prefix, so that nobody
+    /// The buckets of a sign-up with `identifier` from `ip`; none where it comes from this machine itself ([`is_this_machine`]),
+    /// where [`crate::pace::SIGN_UPS_HERE`] counts. All three are of that prefix, so that nobody
     /// elsewhere is kept from signing up, and none is one of a sign-in's, so that nobody at all is kept from that.
     pub fn of_sign_up(key: &MacKey, identifier: &str, ip: Option<IpAddr>) -> Option<Self> {
-        if ip.is_some_and(|ip| ip.to_canonical().is_loopback()) {
+        if is_this_machine(ip) {
             return None;
         }
         let (prefix, id) = (prefix_of(ip), identifier.as_bytes());
@@ -124,19 +124,48 @@ impl Attempt {
 
 /// The part of an address that counts: 17 bytes, of which the first says which kind.
 pub fn prefix_of(ip: Option<IpAddr>) -> [u8; 17] {
+    first_bits(ip, PREFIX_V4, PREFIX_V6)
+}
+
+/// How wide the nets are that an address is in: its prefix; its *site*, as much as one may have for the asking (a small
+/// provider's addresses, the /48 of a tunnel broker); its *network*, as much as a provider has.
+const NETS: [(u32, u32); LEVELS] = [(PREFIX_V4, PREFIX_V6), (20, 48), (16, 32)];
+/// How many [`networks_of`] an address there are.
+pub const LEVELS: usize = 3;
+
+/// A net, with its place in [`networks_of`].
+pub type NetworkKey = (u8, [u8; 17]);
+
+/// The nets that an address is in, from the narrowest one on, which is [`prefix_of`] it.
+pub fn networks_of(ip: Option<IpAddr>) -> [NetworkKey; LEVELS] {
+    let mut level = 0;
+    NETS.map(|(v4, v6)| {
+        level += 1;
+        (level - 1, first_bits(ip, v4, v6))
+    })
+}
+
+fn first_bits(ip: Option<IpAddr>, v4: u32, v6: u32) -> [u8; 17] {
     let mut out = [0; 17];
     match ip.map(|ip| ip.to_canonical()) {
         None => {}
         Some(IpAddr::V4(ip)) => {
             out[0] = 4;
-            out[1..5].copy_from_slice(&(ip.to_bits() & (u32::MAX << (32 - PREFIX_V4))).to_be_bytes());
+            out[1..5].copy_from_slice(&(ip.to_bits() & (u32::MAX << (32 - v4))).to_be_bytes());
         }
         Some(IpAddr::V6(ip)) => {
             out[0] = 6;
-            out[1..].copy_from_slice(&(ip.to_bits() & (u128::MAX << (128 - PREFIX_V6))).to_be_bytes());
+            out[1..].copy_from_slice(&(ip.to_bits() & (u128::MAX << (128 - v6))).to_be_bytes());
         }
     }
     out
+}
+
+/// Whether somebody comes from this machine itself. That is an operator, a script of theirs, or a proxy that is missing in
+/// `trusted_proxies`, and so in truth everybody: a budget of a prefix would be everybody's, and none at all would be for everybody.
+/// So strangers from there draw on budgets of all alone ([`crate::pace`]).
+pub fn is_this_machine(ip: Option<IpAddr>) -> bool {
+    ip.is_some_and(|ip| ip.to_canonical().is_loopback())
 }
 
 /// A bucket as it is kept. One that is not kept is full.

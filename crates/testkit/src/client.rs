@@ -17,6 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(70);
 pub struct Client {
     base: String,
     pool: Pool<HttpConnector, Full<Bytes>>,
+    from: Option<String>,
 }
 
 /// A request under construction.
@@ -43,12 +44,21 @@ pub struct Answer {
 impl Client {
     /// For `http://HOST:PORT`.
     pub fn new(base: impl Into<String>) -> Self {
-        Self { base: base.into(), pool: Pool::builder(TokioExecutor::new()).build_http() }
+        Self { base: base.into(), pool: Pool::builder(TokioExecutor::new()).build_http(), from: None }
+    }
+    /// The same for somebody at this address, behind a proxy that says so.
+    pub fn from(&self, ip: impl Into<String>) -> Self {
+        Self { from: Some(ip.into()), ..self.clone() }
     }
 
     /// A request.
     pub fn call(&self, method: Method, path: impl Into<String>) -> Call {
-        Call { client: self.clone(), method, path: path.into(), headers: HeaderMap::new(), body: Bytes::new() }
+        let call =
+            Call { client: self.clone(), method, path: path.into(), headers: HeaderMap::new(), body: Bytes::new() };
+        match &self.from {
+            None => call,
+            Some(ip) => call.header("x-forwarded-for", ip),
+        }
     }
     /// GET.
     pub fn get(&self, path: impl Into<String>) -> Call {

@@ -159,6 +159,17 @@ impl TestServer {
         Self::start(Options::default()).await
     }
 
+    /// Starts one behind a proxy; its client is somebody elsewhere.
+    pub async fn behind_a_proxy(options: Options) -> Self {
+        let config: Box<dyn FnOnce(&mut HttpConfig) + Send> = Box::new(|config| {
+            (options.config)(config);
+            config.trusted_proxies = vec!["127.0.0.0/8".parse().expect("a network")];
+        });
+        let mut server = Self::start(Options { config, ..options }).await;
+        server.client = server.client.from("203.0.113.77");
+        server
+    }
+
     /// `HOST:PORT`.
     pub fn authority(&self) -> &str {
         self.issuer.trim_start_matches("http://")

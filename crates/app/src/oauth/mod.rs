@@ -48,6 +48,8 @@ pub(crate) struct Paces {
     proofs: Kept,
     /// Sign-ins by another provider.
     pub(crate) upstream: Kept,
+    /// Sign-ups from this machine itself.
+    pub(crate) sign_ups_here: Kept,
 }
 
 impl Default for Paces {
@@ -58,6 +60,7 @@ impl Default for Paces {
             pushed: Kept::new(rules::PUSHED),
             proofs: Kept::new(rules::PROOFS),
             upstream: Kept::new(rules::UPSTREAM),
+            sign_ups_here: Kept::new(rules::SIGN_UPS_HERE),
         }
     }
 }
@@ -92,6 +95,7 @@ pub(crate) fn as_grant_error(error: AppError) -> AppError {
         | AppError::Fault(_) => return error,
         AppError::Unauthenticated(_) => "what this rests on has ended",
         AppError::Bad(code, _) => code.title(),
+        AppError::NeedsScope { .. } => Code::InsufficientScope.title(),
         AppError::Refused(refused) => match refused.code() {
             Code::RefreshReused => {
                 "this token had been used before: somebody may hold a copy, so everything that came of it has ended"

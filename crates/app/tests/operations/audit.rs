@@ -40,8 +40,7 @@ async fn start(store: Arc<dyn Store>, master: &MasterKey) -> (App, JoinSet<()>) 
 
 /// Starts on this content, with nothing at work but what is asked for.
 async fn over(content: Memory, master: &MasterKey) -> App {
-    let (app, mut tasks) =
-        start(Arc::new(MemoryStore::with(content, Arc::new(real::wall))), master).await;
+    let (app, mut tasks) = start(Arc::new(MemoryStore::with(content, Arc::new(real::wall))), master).await;
     tasks.abort_all();
     app
 }

@@ -285,3 +285,34 @@ async fn who_signs_up_without_end_waits_and_nobody_else_does() {
     up("dora@example.test".into(), 1).await.expect(201);
     up("emma@example.test".into(), 1).await.expect_problem("overloaded");
 }
+
+/// What comes from this machine itself is an operator, or a proxy that nobody told us of, and so everybody: nobody's own part, and
+/// never without end.
+#[tokio::test]
+async fn sign_ups_from_this_machine_have_an_end() {
+    let server = TestServer::usual().await;
+    let fits = portcullis_domain::pace::SIGN_UPS_HERE.all.burst;
+    server.sign_up(ADA).await;
+    let again = async || {
+        let body = json!({ "email": ADA, "password": PASSWORD });
+        server.client.post("/v1/accounts").json(&body).send().await
+    };
+    let mut taken = 1;
+    let refused = loop {
+        let answer = again().await;
+        if answer.status != 409 || taken > 2 * fits {
+            break answer;
+        }
+        taken += 1;
+    };
+    // One more each second that it takes.
+    assert!((fits..fits + 300).contains(&taken), "{taken}");
+    assert!(!refused.expect_problem("overloaded").header("retry-after").is_empty());
+    server
+        .client
+        .post("/v1/sessions")
+        .json(&json!({ "identifier": ADA, "password": PASSWORD }))
+        .send()
+        .await
+        .expect(201);
+}

@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::io::Write;
 
-const COLUMNS: [&str; 8] = ["at", "kind", "actor", "account_id", "session_id", "ip", "rev", "reason"];
-const HEADS: [&str; 8] = ["AT", "KIND", "ACTOR", "ACCOUNT", "SESSION", "IP", "REV", "REASON"];
+const COLUMNS: [&str; 9] = ["at", "kind", "actor", "account_id", "session_id", "client_id", "ip", "rev", "reason"];
+const HEADS: [&str; 9] = ["AT", "KIND", "ACTOR", "ACCOUNT", "SESSION", "CLIENT", "IP", "REV", "REASON"];
 
 /// Does what was asked for.
 pub fn run(args: &AuditArgs) -> Outcome {

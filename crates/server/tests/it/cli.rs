@@ -266,7 +266,7 @@ async fn the_audit_trail() {
     on(&dir, &["audit", "list", "--actor", "operator", "--rev", "1"]).must(0, "spam");
     on(&dir, &["audit", "list", "--actor", "nobody"]).must(1, "invalid_value");
     on(&dir, &["audit", "list", "--from", "yesterday"]).must(1, "invalid_value");
-    let begun = std::time::Instant::now();
+    let begun = tokio::time::Instant::now();
     let state = loop {
         let state = on(&dir, &["audit", "head", "--json"]);
         let state = if state.code == 0 { state.json() } else { serde_json::Value::Null };

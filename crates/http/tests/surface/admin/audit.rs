@@ -2,7 +2,8 @@
 use portcullis_testkit::TestServer;
 use serde_json::Value;
 use std::collections::BTreeSet;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 const PATH: &str = "/v1/admin/events";
 

@@ -1,7 +1,7 @@
 //! Devices without a browser: `/oauth2/device`, `/device`, and the grant type (RFC 8628).
 use super::machine::{claims, judged, refused, soon_refused};
 use portcullis_testkit::application::{Application, encode};
-use portcullis_testkit::{Answer, TestServer};
+use portcullis_testkit::{Answer, Options, TestServer};
 use portcullis_wire::Code;
 use serde_json::{Value, json};
 
@@ -266,7 +266,8 @@ async fn forms_come_from_our_pages_and_guesses_are_counted() {
 
 #[tokio::test]
 async fn nobody_begins_without_end() {
-    let (server, app, _) = world().await;
+    let server = TestServer::behind_a_proxy(Options::default()).await;
+    let app = television(&server).await;
     let mut begun = 0;
     let told = loop {
         let answer = begin(&server, &app, &[]).await;
@@ -277,4 +278,26 @@ async fn nobody_begins_without_end() {
     };
     assert!(begun >= 60, "{begun}");
     assert_eq!((told.json()["error"].as_str(), told.header("retry-after").is_empty()), (Some("slow_down"), false));
+}
+
+/// An IPv6 /48 is to be had for the asking, and has 256 prefixes.
+#[tokio::test]
+async fn a_whole_site_leaves_room_for_devices_elsewhere() {
+    let mut server = TestServer::behind_a_proxy(Options::default()).await;
+    let (app, client) = (television(&server).await, server.client.clone());
+    let mut begun = 0;
+    for prefix in (0..=255_u16).cycle().take(500) {
+        server.client = client.from(format!("2001:db8:7:{:x}::1", prefix << 8));
+        let answer = begin(&server, &app, &[]).await;
+        if answer.status != 200 {
+            assert!(!answer.expect(429).header("retry-after").is_empty());
+            break;
+        }
+        begun += 1;
+    }
+    assert!((300..480).contains(&begun), "{begun}");
+    for elsewhere in ["2001:db8:8::1", "2001:db9::1", "198.51.100.7", "203.0.113.1"] {
+        server.client = client.from(elsewhere);
+        begin(&server, &app, &[]).await.expect(200);
+    }
 }

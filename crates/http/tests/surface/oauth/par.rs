@@ -1,7 +1,7 @@
 //! Requests that are pushed before the browser comes (RFC 9126).
 use portcullis_testkit::application::{Application, REDIRECT, encode, request};
 use portcullis_testkit::server::PASSWORD;
-use portcullis_testkit::{Answer, TestServer, parameter};
+use portcullis_testkit::{Answer, Options, TestServer, parameter};
 use serde_json::{Value, json};
 
 const ADA: &str = "ada@example.test";
@@ -163,7 +163,7 @@ async fn a_pushed_request_is_its_clients() {
 
 #[tokio::test]
 async fn a_public_client_pushes_no_more_than_its_share() {
-    let server = TestServer::usual().await;
+    let server = TestServer::behind_a_proxy(Options::default()).await;
     let public = server.application("public", json!({})).await;
     let confidential = server.application("confidential", json!({})).await;
     let mut pushed = 0;
