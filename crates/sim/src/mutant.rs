@@ -141,6 +141,8 @@ mutants! {
     ClaimedBlindly = "claimed-blindly" breaks "I13";
     /// Of a notice the first sessions are told of, and no more.
     NoticeFirstPage = "notice-first-page" breaks "I9";
+    /// Applications whose own sessions were allowed in one that ends are not told.
+    AppsForgotten = "apps-forgotten" breaks "I9";
     /// Who is told is not asked of what has ended.
     ToldOfTheSpared = "told-of-the-spared" breaks "I11";
     /// Whether somebody has signed out at the provider is not looked at when they come back from there.
