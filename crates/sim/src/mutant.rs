@@ -223,6 +223,10 @@ mutants! {
     SilenceIsConsent = "silence-is-consent" breaks "I1";
     /// Only the node that waits is asked.
     OneNodeAlone = "one-node-alone" breaks "I1";
+    /// A node does not remember what was complete, and answers whoever asks without hearing the others.
+    ForgetsComplete = "forgets-complete" breaks "§8";
+    /// The instances of a node that is silent are in no count.
+    LapsedForgetsTheSilent = "lapsed-forgets-the-silent" breaks "§8";
     /// A relay gives leases as if it were fresh itself whenever it is asked.
     RelayRenews = "relay-renews-on-its-own" breaks "I1 I11";
     /// A relay acknowledges what it has applied itself, for all below it.
