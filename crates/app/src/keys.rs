@@ -8,6 +8,7 @@ mod pair;
 use crate::real;
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use pair::Pair;
+use portcullis_domain::audit::{AuditKey, ChainRow};
 use portcullis_domain::family::MacKey;
 use portcullis_domain::id_token::{self, IdClaims};
 use portcullis_domain::keys::{self, Make, State};
@@ -35,6 +36,8 @@ pub enum KeyError {
     WrongMasterKey,
     /// A stored key opens but is no key.
     Damaged(KeyId),
+    /// The stored key of the audit chain opens, and is no key; or it was sealed under another master key than the rest.
+    Audit,
     /// The cryptographic library refused.
     Library,
 }
@@ -46,6 +49,7 @@ impl fmt::Display for KeyError {
                 "the master key does not open the stored keys: give the one that this database was made with (master_key)",
             ),
             Self::Damaged(id) => write!(f, "the stored {id} is damaged"),
+            Self::Audit => f.write_str("the stored key of the audit chain is damaged, or of another master key"),
             Self::Library => f.write_str("the cryptographic library refused an operation"),
         }
     }
@@ -78,12 +82,15 @@ impl MasterKey {
     }
 
     fn seal(&self, id: KeyId, purpose: KeyPurpose, log: LogId, plain: &[u8]) -> Result<SecretBytes, KeyError> {
+        self.seal_bytes(aad(id, purpose, log), plain)
+    }
+
+    fn seal_bytes(&self, aad: Vec<u8>, plain: &[u8]) -> Result<SecretBytes, KeyError> {
         let mut nonce = [0u8; NONCE_LEN];
         real::fill(&mut nonce);
         let mut out = plain.to_vec();
-        let aad = Aad::from(aad(id, purpose, log));
         self.cipher()?
-            .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), aad, &mut out)
+            .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Aad::from(aad), &mut out)
             .map_err(|_| KeyError::Library)?;
         let mut sealed = nonce.to_vec();
         sealed.extend_from_slice(&out);
@@ -91,13 +98,25 @@ impl MasterKey {
     }
 
     fn open(&self, key: &Key, log: LogId) -> Result<SecretBytes, KeyError> {
-        let sealed = key.sealed.expose();
-        let (nonce, body) = sealed.split_at_checked(NONCE_LEN).ok_or(KeyError::Damaged(key.id))?;
-        let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| KeyError::Damaged(key.id))?;
+        self.open_bytes(aad(key.id, key.purpose, log), &key.sealed, KeyError::Damaged(key.id))
+    }
+
+    fn open_bytes(&self, aad: Vec<u8>, sealed: &SecretBytes, damaged: KeyError) -> Result<SecretBytes, KeyError> {
+        let (nonce, body) = sealed.expose().split_at_checked(NONCE_LEN).ok_or(damaged)?;
+        let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| damaged)?;
         let mut body = body.to_vec();
-        let aad = Aad::from(aad(key.id, key.purpose, log));
-        let plain = self.cipher()?.open_in_place(nonce, aad, &mut body).map_err(|_| KeyError::WrongMasterKey)?;
-        Ok(SecretBytes::new(&*plain))
+        let plain = self.cipher()?.open_in_place(nonce, Aad::from(aad), &mut body);
+        Ok(SecretBytes::new(&*plain.map_err(|_| KeyError::WrongMasterKey)?))
+    }
+
+    /// The key of the audit chain as it is to be stored.
+    pub fn seal_audit_key(&self, key: &AuditKey, log: LogId) -> Result<SecretBytes, KeyError> {
+        self.seal_bytes(audit_aad(log), key.0.expose())
+    }
+
+    /// The stored key of the audit chain.
+    pub fn open_audit_key(&self, chain: &ChainRow, log: LogId) -> Result<AuditKey, KeyError> {
+        self.open_bytes(audit_aad(log), &chain.key, KeyError::Audit).map(AuditKey).map_err(|_| KeyError::Audit)
     }
 
     /// A key as it is to be stored: `material`, numbered and sealed.
@@ -174,6 +193,10 @@ impl Material {
 
 fn aad(id: KeyId, purpose: KeyPurpose, log: LogId) -> Vec<u8> {
     format!("portcullis key {id} {} {log}", purpose.as_str()).into_bytes()
+}
+
+fn audit_aad(log: LogId) -> Vec<u8> {
+    format!("portcullis audit key {log}").into_bytes()
 }
 
 /// What an ID token of ours says, shown again as a hint.

@@ -9,6 +9,7 @@
 pub mod act_journal;
 pub mod admin;
 pub mod api_keys;
+pub mod audit;
 pub mod callers;
 pub mod error;
 pub mod few;
@@ -89,6 +90,7 @@ struct Inner {
     /// A revocation by filter was asked for.
     jobs: tokio::sync::Notify,
     outbox: outbox::Outbox,
+    sealer: audit::Sealer,
     upstreams: upstream::Upstreams,
     rota: rotation::Rota,
     bound: portcullis_domain::changes::BoundRow,
@@ -129,6 +131,12 @@ pub struct Counts {
     pub tickets_pruned: AtomicU64,
     /// Grants deleted that had ended under sessions that go on.
     pub grants_pruned: AtomicU64,
+    /// Audit records that were sealed.
+    pub events_sealed: AtomicU64,
+    /// Audit records that wait to be sealed, as last counted.
+    pub events_unsealed: AtomicU64,
+    /// For how long the oldest of them has waited, in milliseconds.
+    pub events_unsealed_age_ms: AtomicU64,
     /// Audit records deleted because of their age.
     pub events_pruned: AtomicU64,
     /// Addresses deleted because of their age.

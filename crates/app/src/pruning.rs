@@ -67,6 +67,7 @@ impl App {
     /// Faults of the database; what was deleted until then stays deleted.
     pub async fn prune_all(&self) -> Result<(), AppError> {
         while self.spread_some().await? == Spread::Worked {}
+        self.seal_all().await?;
         let mut cursor = None;
         loop {
             let Step { next, more } = self.prune_step(cursor, false).await?;
@@ -107,9 +108,12 @@ impl App {
         let (now, most, counts) = (self.now(), AT_ONCE as u64, self.counts());
         let mut full = false;
         if let Some(events) = keep.events {
-            let gone = self.delete(Change::PruneEvents { before: now.minus(events), most }).await?;
-            counts.events_pruned.fetch_add(gone, Ordering::Relaxed);
-            full |= gone == most;
+            let old = self.chain_to_prune(now.minus(events), AT_ONCE as u32).await?;
+            if let Some(pruning) = old {
+                let gone = self.delete(Change::PruneChain(pruning)).await?;
+                counts.events_pruned.fetch_add(gone, Ordering::Relaxed);
+                full |= gone == most;
+            }
         }
         let gone = self.delete(Change::ForgetEventAddresses { before: now.minus(keep.addresses), most }).await?;
         counts.addresses_forgotten.fetch_add(gone, Ordering::Relaxed);

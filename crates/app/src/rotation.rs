@@ -9,6 +9,7 @@
 use crate::admin::Admin;
 use crate::keys::{KeyError, KeyRing, MasterKey, Material};
 use crate::{Acted, App, AppError, RepeatKey, Revoked, real};
+use portcullis_domain::audit::{AuditKey, ChainRow};
 use portcullis_domain::changes::{Change, Changes};
 use portcullis_domain::client::{Profile, SubjectType};
 use portcullis_domain::event::{EventKind, NewEvent};
@@ -80,6 +81,13 @@ impl Rota {
     pub(crate) fn master(&self) -> MasterKey {
         locked(&self.masters)[0].clone() // never empty
     }
+
+    /// The key of the audit chain, by the master key in use, or by the one whose commit has an unknown outcome.
+    pub(crate) fn open_audit_key(&self, chain: &ChainRow, log: LogId) -> Result<AuditKey, KeyError> {
+        let masters = locked(&self.masters).clone();
+        let mut opened = masters.iter().map(|master| master.open_audit_key(chain, log));
+        opened.find(Result::is_ok).unwrap_or(Err(KeyError::Audit))
+    }
 }
 
 /// What is behind these locks is whole after every statement, so a panic of another holder changes nothing.
@@ -87,7 +95,7 @@ fn locked<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
     lock.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn fault(error: KeyError) -> AppError {
+pub(crate) fn fault(error: KeyError) -> AppError {
     AppError::Fault(error.to_string().into())
 }
 
@@ -546,9 +554,13 @@ impl App {
         }
         locked(&rota.masters).truncate(1);
         locked(&rota.masters).push(next.clone());
-        let load = || async { self.store().list_keys().await.map_err(|e| self.fault(e.into())) };
+        let load = || async {
+            let rows = self.store().list_keys().await.map_err(|e| self.fault(e.into()))?;
+            let chain = self.store().read_chain(None, 0).await.map_err(|e| self.fault(e.into()))?;
+            Ok((rows, chain.map(|read| read.chain)))
+        };
         let by = admin.by(None);
-        let decide = |rows: &Vec<Key>, chance: &mut dyn portcullis_domain::Chance| {
+        let decide = |(rows, chain): &(Vec<Key>, Option<ChainRow>), chance: &mut dyn portcullis_domain::Chance| {
             let mut steps = Vec::new();
             for row in rows {
                 match master.reseal(row, self.inner.log, &next) {
@@ -561,6 +573,13 @@ impl App {
             }
             let event = NewEvent::new(EventId::from_bits(chance.bits()), EventKind::MasterKeyRotated, &by.actor);
             let (resealed, expects) = (steps.len(), by.expects().into_iter().collect());
+            if let Some(chain) = chain {
+                let log = self.inner.log;
+                match master.open_audit_key(chain, log).and_then(|key| next.seal_audit_key(&key, log)) {
+                    Ok(sealed) => steps.push(Change::SetChainKey { before: chain.key.clone(), sealed }),
+                    Err(error) => return Decision::refuse(Refused::Unavailable { detail: error.to_string() }),
+                }
+            }
             let changes = Changes { expects, steps, events: vec![event.ip(by.ip)], ..Changes::default() };
             Decision { outcome: Ok(resealed), changes }
         };

@@ -76,6 +76,7 @@ impl App {
             acts: crate::act_journal::Pending::default(),
             jobs: tokio::sync::Notify::new(),
             outbox: Outbox::new(outgoing),
+            sealer: crate::audit::Sealer::default(),
             upstreams,
             rota: Rota::new(master, home),
             bound,
@@ -94,6 +95,7 @@ impl App {
         tasks.spawn(app.clone().work_off_jobs());
         tasks.spawn(app.clone().prune_attempts());
         tasks.spawn(app.clone().prune());
+        tasks.spawn(app.clone().seal_records());
         tasks.spawn(app.clone().spread_notices());
         tasks.spawn(app.clone().send_messages());
         Ok(app)
@@ -108,6 +110,9 @@ impl App {
             tokio::time::sleep(HOUSEKEEPING).await;
             rounds = rounds.wrapping_add(1);
             self.tell_faults();
+            if rounds.is_multiple_of(5) {
+                self.watch_unsealed().await;
+            }
             let mut steps = Vec::new();
             let now = self.store().now();
             let bound_ms = i64::try_from(self.inner.bound.at(now)).unwrap_or(i64::MAX);

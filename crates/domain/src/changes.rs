@@ -3,6 +3,7 @@
 //! A store checks every [`Expect`] and applies every [`Change`] in one transaction, or none. A mismatch is a
 //! [`Conflict`], never ignored: the caller loads a new view and decides again.
 use crate::amr::Amr;
+use crate::audit::{ChainRow, Pruning, Sealing};
 use crate::event::NewEvent;
 use crate::family::Family;
 use crate::mass::{Job, JobStep};
@@ -191,8 +192,9 @@ pub enum Change {
     SetStatus {
         /// The account.
         account: AccountId,
-        /// The new status. `Deleted` also clears address, name, password, roles, and the addresses of its sessions. Its `rev`,
-        /// and that of `Deleting`, is filled in by the store with the rev of the `End` in the same changes, if there is one.
+        /// The new status. `Deleted` also clears address, name, password, roles, the addresses of its sessions, and what can be
+        /// erased of the audit records about it: addresses and reasons, with their salts. Its `rev`, and that of `Deleting`, is
+        /// filled in by the store with the rev of the `End` in the same changes, if there is one.
         status: Status,
     },
     /// New name and roles; raises the version.
@@ -443,14 +445,22 @@ pub enum Change {
         /// For how long what is kept.
         keep: Retention,
     },
-    /// Deletes of the `most` oldest audit records those from before this time; counted.
-    PruneEvents {
-        /// The time.
-        before: Time,
-        /// How many at most.
-        most: u64,
+    /// The chain over audit records begins, with nothing in it; a Conflict (`Moved`) when it has begun. See [`crate::audit`].
+    BeginChain(ChainRow),
+    /// Records are sealed; a Conflict (`Moved`) when the chain does not end there any more, or one of them has a seal or is gone.
+    /// What was erased since it was read gets no salt. Committed alone.
+    Seal(Sealing),
+    /// The beginning of the chain goes, and the records there are deleted, which are counted. A Conflict (`Moved`) when it does
+    /// not begin there any more, or does not reach so far.
+    PruneChain(Pruning),
+    /// The chain's key, sealed anew. A Conflict (`Moved`) when it is not sealed as expected.
+    SetChainKey {
+        /// How it was sealed.
+        before: SecretBytes,
+        /// How it is sealed from now on.
+        sealed: SecretBytes,
     },
-    /// Deletes the addresses of at most `most` audit records from before this time, oldest first; counted.
+    /// Deletes the addresses, with their salts, of at most `most` audit records from before this time, oldest first; counted.
     ForgetEventAddresses {
         /// The time.
         before: Time,

@@ -122,6 +122,7 @@ fn text(ctx: &Ctx) -> String {
             read(&counts.tickets_pruned),
         ),
         ("grants_pruned", "Grants deleted that had ended under sessions that go on.", read(&counts.grants_pruned)),
+        ("events_sealed", "Audit records sealed into their chain.", read(&counts.events_sealed)),
         ("events_pruned", "Audit records deleted because of their age.", read(&counts.events_pruned)),
         ("addresses_forgotten", "Addresses deleted because of their age.", read(&counts.addresses_forgotten)),
         ("accounts_due", "Blocks that lifted themselves, and deletions that became final.", read(&counts.accounts_due)),
@@ -159,6 +160,11 @@ fn text(ctx: &Ctx) -> String {
     let behind = instances.iter().filter(|one| one.connected).filter_map(|one| one.applied);
     let behind = behind.map(|applied| head.0.saturating_sub(applied.0)).max().unwrap_or(0);
     out.one("portcullis_guess_budgets", "gauge", "Budgets for guesses that are not full.", read(&counts.budgets));
+    let unsealed = read(&counts.events_unsealed);
+    out.one("portcullis_events_unsealed", "gauge", "Audit records that wait to be sealed, as last counted.", unsealed);
+    let age_s = read(&counts.events_unsealed_age_ms) / 1000;
+    let help = "For how long the oldest of them has waited, as last counted.";
+    out.one("portcullis_events_unsealed_age_seconds", "gauge", help, age_s);
     let waiting = read(&counts.messages_waiting);
     out.one("portcullis_messages_waiting", "gauge", "Messages that wait to be sent, as last counted.", waiting);
     out.one("portcullis_log_head", "gauge", "Position of the newest entry.", head);

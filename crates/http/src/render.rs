@@ -161,6 +161,7 @@ pub(crate) fn event(row: &EventRow) -> Value {
         "id": event.id, "kind": event.kind.as_str(), "at": row.at, "actor": event.actor,
         "account_id": event.account, "session_id": event.session, "client_id": event.client,
         "ip": event.ip, "reason": event.reason, "rev": row.rev, "ended": row.ended,
+        "place": row.seal.map(|seal| seal.place.n),
     })
 }
 
@@ -169,6 +170,7 @@ pub(crate) fn revocation(row: &EventRow) -> Value {
     let mut out = event(row);
     if let Some(members) = out.as_object_mut() {
         let id = members.remove("id");
+        members.remove("place");
         members.insert("event_id".into(), id.unwrap_or_default());
     }
     out

@@ -8,10 +8,11 @@
 //!
 //! The checks of [`checks`] read the truth, which the world keeps apart ([`truth`]), and hold the invariants of DESIGN §3
 //! against it. A run is a function of its seed; a failing seed is replayed by its number, with the story of its last events.
-//! [`run_rollback`] is a second world, in which databases are replaced by older ones; [`run_cluster`] a third one, of several nodes. [`mutant`] plants bugs to prove that the checks would notice.
+//! [`run_rollback`] is a second world, in which databases are replaced by older ones; [`run_cluster`] a third one, of several nodes; [`run_audit`] a fourth, of the chain over audit records. [`mutant`] plants bugs to prove that the checks would notice.
 #![allow(missing_docs)]
 
 mod applications;
+mod audit;
 mod chaos;
 pub mod checks;
 mod client_keys;
@@ -41,10 +42,11 @@ mod upstream;
 mod verifiers;
 mod world;
 
+pub use audit::run as run_audit;
 pub use checks::Violation;
 pub use cluster::run as run_cluster;
 pub use counts::Counts;
-pub use mutant::{Lag, Lapse, Mutant};
+pub use mutant::{Lag, Lapse, Mutant, Seam};
 pub use rollback::run as run_rollback;
 
 /// What a run came to.

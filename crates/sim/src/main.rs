@@ -1,13 +1,13 @@
 //! `portcullis-sim --seeds N [--from M] [--mutant NAME]` runs many worlds; `--seed S [--trace]` one.
-use portcullis_sim::{Counts, Lag, Lapse, Mutant, Outcome, run, run_cluster, run_rollback};
+use portcullis_sim::{Counts, Lag, Lapse, Mutant, Outcome, Seam, run, run_audit, run_cluster, run_rollback};
 use std::io::Write;
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: portcullis-sim [--seeds N] [--from M] [--database | --rollback | --cluster] [--mutant NAME]
-       portcullis-sim --seed S [--database | --rollback | --cluster] [--trace] [--mutant NAME]
+const USAGE: &str = "usage: portcullis-sim [--seeds N] [--from M] [--database | --rollback | --cluster | --audit] [--mutant NAME]
+       portcullis-sim --seed S [--database | --rollback | --cluster | --audit] [--trace] [--mutant NAME]
 Runs N seeded worlds of each kind (1000 unless told) and checks the invariants of DESIGN §3. Exit code 1: one did not hold, or a
 kind of event never happened. Only one kind: --database, the world of one database (a single seed's, unless told), --rollback, that of
-replaced databases, or --cluster, that of several nodes and relays. --trace tells the whole run. --mutant plants a bug (the list:
+replaced databases, --cluster, that of several nodes and relays, or --audit, that of the audit trail. --trace tells the whole run. --mutant plants a bug (the list:
 --mutant list).";
 
 struct Options {
@@ -25,16 +25,18 @@ enum Kind {
     Database,
     Rollback,
     Cluster,
+    Audit,
 }
 
 impl Kind {
-    const ALL: [Self; 3] = [Self::Database, Self::Rollback, Self::Cluster];
+    const ALL: [Self; 4] = [Self::Database, Self::Rollback, Self::Cluster, Self::Audit];
     /// The word that asks for it.
     fn flag(self) -> &'static str {
         match self {
             Self::Database => "",
             Self::Rollback => " --rollback",
             Self::Cluster => " --cluster",
+            Self::Audit => " --audit",
         }
     }
 }
@@ -45,18 +47,22 @@ enum Bug {
     Mutant(Mutant),
     Lapse(Lapse),
     Lag(Lag),
+    Seam(Seam),
 }
 
 impl Bug {
     fn parse(name: &str) -> Option<Self> {
         let lapse = || Lapse::parse(name).map(Self::Lapse);
-        Mutant::parse(name).map(Self::Mutant).or_else(lapse).or_else(|| Lag::parse(name).map(Self::Lag))
+        let lag = || Lag::parse(name).map(Self::Lag);
+        let mutant = Mutant::parse(name).map(Self::Mutant);
+        mutant.or_else(lapse).or_else(lag).or_else(|| Seam::parse(name).map(Self::Seam))
     }
     fn name(self) -> &'static str {
         match self {
             Self::Mutant(mutant) => mutant.name(),
             Self::Lapse(lapse) => lapse.name(),
             Self::Lag(lag) => lag.name(),
+            Self::Seam(seam) => seam.name(),
         }
     }
     fn kind(self) -> Kind {
@@ -64,13 +70,16 @@ impl Bug {
             Self::Mutant(_) => Kind::Database,
             Self::Lapse(_) => Kind::Rollback,
             Self::Lag(_) => Kind::Cluster,
+            Self::Seam(_) => Kind::Audit,
         }
     }
     fn list() -> String {
         let line = |name: &str, breaks: &str| format!("{name:30} breaks {breaks}\n");
         let mutants = Mutant::ALL.iter().map(|mutant| line(mutant.name(), mutant.breaks()));
         let lapses = Lapse::ALL.iter().map(|lapse| line(lapse.name(), lapse.breaks()));
-        mutants.chain(lapses).chain(Lag::ALL.iter().map(|lag| line(lag.name(), lag.breaks()))).collect()
+        let lags = Lag::ALL.iter().map(|lag| line(lag.name(), lag.breaks()));
+        let seams = Seam::ALL.iter().map(|seam| line(seam.name(), seam.breaks()));
+        mutants.chain(lapses).chain(lags).chain(seams).collect()
     }
 }
 
@@ -81,6 +90,8 @@ fn world(seed: u64, kind: Kind, bug: Option<Bug>, story: bool) -> Outcome {
         (Kind::Rollback, _) => run_rollback(seed, None, story),
         (Kind::Cluster, Some(Bug::Lag(lag))) => run_cluster(seed, Some(lag), story),
         (Kind::Cluster, _) => run_cluster(seed, None, story),
+        (Kind::Audit, Some(Bug::Seam(seam))) => run_audit(seed, Some(seam), story),
+        (Kind::Audit, _) => run_audit(seed, None, story),
         (Kind::Database, Some(Bug::Mutant(mutant))) => run(seed, Some(mutant), story),
         (Kind::Database, _) => run(seed, None, story),
     }
@@ -99,6 +110,7 @@ fn options() -> Result<Options, String> {
             "--database" => options.kind = Some(Kind::Database),
             "--rollback" => options.kind = Some(Kind::Rollback),
             "--cluster" => options.kind = Some(Kind::Cluster),
+            "--audit" => options.kind = Some(Kind::Audit),
             "--trace" => options.trace = true,
             "--mutant" => {
                 let name = value()?;

@@ -250,3 +250,16 @@ mutants! {
     /// A relay tells the age of the answer that it got, and not the time since then.
     RelayAge = "relay-leaves-out-its-own-age" breaks "I1 I11";
 }
+
+mutants! {
+    /// A planted bug in the world of the audit trail.
+    Seam:
+    /// The sealer goes by the order in which records were begun, and never comes back for one that came late.
+    SealsBySequence = "seals-by-sequence" breaks "I9";
+    /// A seal is written without looking whether the chain still ends where it was read.
+    SealsBlindly = "seals-blindly" breaks "I9";
+    /// The beginning is pruned, and nobody says so under the key.
+    UnsignedStart = "unsigned-start" breaks "I9";
+    /// An address is erased, and its salt is not.
+    SaltStays = "salt-stays" breaks "I9";
+}

@@ -1,5 +1,5 @@
 //! Many worlds, planted bugs, and that a seed is a world.
-use portcullis_sim::{Counts, Lag, Lapse, Mutant, run, run_cluster, run_rollback};
+use portcullis_sim::{Counts, Lag, Lapse, Mutant, Seam, run, run_audit, run_cluster, run_rollback};
 
 /// A debug build is some twenty times slower.
 const SEEDS: u64 = if cfg!(debug_assertions) { 250 } else { 1000 };
@@ -150,6 +150,41 @@ fn every_planted_lag_is_caught() {
                 println!("{:30} seed {seed}: {} ({})", lag.name(), violation.invariant, violation.detail);
             }
             other => missed.push(format!("{}: {other:?}", lag.name())),
+        }
+    }
+    assert!(missed.is_empty(), "not caught:\n{}", missed.join("\n"));
+}
+
+#[test]
+fn the_audit_trail_is_one_whole_chain() {
+    let mut counts = Counts::default();
+    for seed in 0..SEEDS {
+        let outcome = run_audit(seed, None, false);
+        if let Some(violation) = &outcome.violation {
+            let story = run_audit(seed, None, true).story;
+            let last = story[story.len().saturating_sub(40)..].join("\n");
+            panic!("seed {seed}: {} does not hold: {}\n{last}", violation.invariant, violation.detail);
+        }
+        counts.merge(&outcome.counts);
+    }
+    let happened: Vec<_> = counts.rows().filter(|(kind, n)| kind.starts_with("audit") && *n > 0).collect();
+    for (kind, n) in &happened {
+        println!("{n:>12}  {kind}");
+    }
+    assert!(happened.len() >= 9, "what never happened proves nothing");
+}
+
+#[test]
+fn every_planted_seam_is_caught() {
+    let mut missed = Vec::new();
+    for seam in Seam::ALL {
+        let caught =
+            (0..CAUGHT_WITHIN).find_map(|seed| run_audit(seed, Some(*seam), false).violation.map(|v| (seed, v)));
+        match caught {
+            Some((seed, violation)) if violation.invariant == seam.breaks() => {
+                println!("{:30} seed {seed}: {}", seam.name(), violation.detail);
+            }
+            other => missed.push(format!("{}: {other:?}", seam.name())),
         }
     }
     assert!(missed.is_empty(), "not caught:\n{}", missed.join("\n"));

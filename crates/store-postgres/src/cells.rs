@@ -155,7 +155,7 @@ impl<'r> Cells<'r> {
         let bytes: &[u8] = self.get()?;
         bytes.try_into().map_err(|_| self.wrong(format_args!("{} bytes where {N} belong", bytes.len())))
     }
-    fn bytes_if<const N: usize>(&mut self) -> Result<Option<[u8; N]>, Fault> {
+    pub(crate) fn bytes_if<const N: usize>(&mut self) -> Result<Option<[u8; N]>, Fault> {
         if self.is_null() {
             self.next += 1;
             return Ok(None);

@@ -10,12 +10,14 @@
 //! - **Reading** (`reads`, `jobs`): each view is one statement without row locks, so that the stamp and the facts are of one
 //!   snapshot (I3).
 //!   Refreshes that wait together are one statement and one snapshot (`together`); how groups fill is `gather`'s.
+//! - **Sealing** (`audit`): audit records are chained beside the committer, by a transaction of their own.
 //! - **Waking** (`watch`): LISTEN, which only wakes.
 //! - **Time** (`clock`): the database's.
 //!
 //! What may not happen: SQL anywhere else; a row that does not read becoming a default instead of an error; a panic; a success
 //! before the disk has it; the password of the URL in a message.
 mod apps;
+mod audit;
 mod cells;
 mod clock;
 mod commit;
@@ -42,7 +44,8 @@ use crate::commit::{Act, Committer, Job};
 use crate::pool::Reader;
 use crate::together::Lookups;
 use crate::told::Told;
-use portcullis_domain::changes::{BoundRow, Changes, Committed};
+use portcullis_domain::audit::Unsealed;
+use portcullis_domain::changes::{BoundRow, Change, Changes, Committed};
 use portcullis_domain::ledger::Commits;
 use portcullis_domain::mass::{self, Batch, Filter};
 use portcullis_domain::model::{Account, Client, Consent, Instance, Key};
@@ -54,8 +57,8 @@ use portcullis_domain::view::{
     AccountView, AppView, ClientView, GrantView, RefreshView, SessionView, SignInView, Stamp, TicketView,
 };
 use portcullis_store::{
-    AttemptCount, CommitError, EventFilter, EventRow, FaultKind, Fut, LiveCount, LogRead, MessageCount, MessageFilter,
-    News, NodeRow, Page, Prunable, Remembered, RowCount, Store, StoreError,
+    AttemptCount, ChainRead, CommitError, EventFilter, EventRow, FaultKind, Fut, LiveCount, LogRead, MessageCount,
+    MessageFilter, News, NodeRow, Page, Prunable, Remembered, RowCount, Store, StoreError,
 };
 use portcullis_wire::{
     AccountId, ClientId, Digest, Entry, EventId, GrantId, InstanceId, JobId, MessageId, NodeId, Rev, RunId, SessionId,
@@ -281,6 +284,15 @@ impl Store for PostgresStore {
     fn load_revocation(&self, rev: Rev) -> Fut<'_, Result<Option<EventRow>, StoreError>> {
         self.read(reads::revocation(&self.reader, rev))
     }
+    fn read_chain(&self, after: Option<u64>, limit: u32) -> Fut<'_, Result<Option<ChainRead>, StoreError>> {
+        self.read(audit::chain(&self.reader, after, limit))
+    }
+    fn list_unsealed(&self, limit: u32) -> Fut<'_, Result<Vec<EventRow>, StoreError>> {
+        self.read(audit::unsealed(&self.reader, limit))
+    }
+    fn count_unsealed(&self) -> Fut<'_, Result<Unsealed, StoreError>> {
+        self.read(audit::count(&self.reader))
+    }
     fn count_live(&self) -> Fut<'_, Result<LiveCount, StoreError>> {
         self.read(reads::live_count(&self.reader))
     }
@@ -362,6 +374,16 @@ impl Store for PostgresStore {
     }
     fn commit(&self, changes: Changes) -> Fut<'_, Result<Committed, CommitError>> {
         Box::pin(async move {
+            if let [Change::Seal(what)] = changes.steps.as_slice()
+                && changes.expects.is_empty()
+                && changes.events.is_empty()
+            {
+                if let Some(lost) = self.told.lost() {
+                    return Err(CommitError::Failed(StoreError::new(format_args!("nothing is written: {lost}"))));
+                }
+                audit::seal(&self.reader, what).await?;
+                return Ok(Committed { rev: None, ended: None, attempt: None, pruned: 0, at: self.clock.now() });
+            }
             let act = Act::new(changes).map_err(CommitError::Failed)?;
             let (done, outcome) = oneshot::channel();
             match self.committer.try_send(Job { act, done }) {

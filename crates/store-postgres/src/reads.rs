@@ -261,40 +261,46 @@ pub(crate) async fn events(
     cursor: Option<EventId>,
     limit: u32,
 ) -> Result<Page<EventRow>, Fault> {
-    // A cursor that is not there is before nothing.
-    macro_rules! before {
-        () => {
-            "e.seq < CASE WHEN $1::bytea IS NULL THEN 9223372036854775807 \
-             ELSE (SELECT c.seq FROM events c WHERE c.id = $1) END AND ($2::text IS NULL OR e.kind = $2)"
+    // One statement for each way in, so that each has its index; the rest only filters. A cursor that is not there is before nothing.
+    macro_rules! way {
+        ($first:literal, $order:literal) => {
+            concat!(
+                "SELECT ",
+                event_columns!(),
+                " FROM events e WHERE ",
+                $first,
+                "e.seq < CASE WHEN $1::bytea IS NULL THEN 9223372036854775807 \
+                 ELSE (SELECT c.seq FROM events c WHERE c.id = $1) END AND ($2::text IS NULL OR e.kind = $2) \
+                 AND (NOT $5 OR e.rev IS NOT NULL) AND ($6::bytea IS NULL OR e.session = $6) \
+                 AND ($7::bytea IS NULL OR e.client = $7) AND ($8::text IS NULL OR e.actor = $8) \
+                 AND ($9::bigint IS NULL OR e.at >= $9) AND ($10::bigint IS NULL OR e.at < $10) \
+                 AND ($4::bytea IS NULL OR e.account = $4) AND ($11::bigint IS NULL OR e.rev = $11) ORDER BY ",
+                $order,
+                " LIMIT $3"
+            )
         };
     }
-    // One statement for each way in, so that each has its index; `kind` and the way not taken only filter.
-    const ALL: &str =
-        concat!("SELECT ", event_columns!(), " FROM events e WHERE ", before!(), " ORDER BY e.seq DESC LIMIT $3");
-    const OF_ACCOUNT: &str = concat!(
-        "SELECT ",
-        event_columns!(),
-        " FROM events e WHERE e.account = $4 AND ",
-        before!(),
-        " AND (NOT $5 OR e.rev IS NOT NULL) ORDER BY e.seq DESC LIMIT $3"
-    );
+    const ALL: &str = way!("", "e.seq DESC");
+    const OF_ACCOUNT: &str = way!("e.account = $4 AND ", "e.seq DESC");
     // Records get their rev in commit order, so that order by rev, then by seq, is order by seq.
-    const WITH_REV: &str = concat!(
-        "SELECT ",
-        event_columns!(),
-        " FROM events e WHERE e.rev > 0 AND ",
-        before!(),
-        " ORDER BY e.rev DESC, e.seq DESC LIMIT $3"
-    );
-    let (cursor, kind, wanted) = (cursor.map(Id::blob), filter.kind.as_deref(), i64::from(limit) + 1);
-    let make = |sql| query(sql).bind(cursor).bind(kind).bind(wanted);
-    let rows = match (filter.account, filter.revocations) {
-        (Some(account), revocations) => {
-            db.all(|| make(OF_ACCOUNT).bind(account.blob()).bind(revocations), rows::event).await?
-        }
-        (None, true) => db.all(|| make(WITH_REV), rows::event).await?,
-        (None, false) => db.all(|| make(ALL), rows::event).await?,
+    const WITH_REV: &str = way!("e.rev > 0 AND ", "e.rev DESC, e.seq DESC");
+    const OF_REV: &str = way!("e.rev = $11 AND ", "e.rev DESC, e.seq DESC");
+    let EventFilter { account, kind, revocations, session, client, actor, from, until, rev } = filter;
+    let sql = match (account, rev, revocations) {
+        (Some(_), ..) => OF_ACCOUNT,
+        (None, Some(_), _) => OF_REV,
+        (None, None, true) => WITH_REV,
+        (None, None, false) => ALL,
     };
+    let make = || {
+        let asked = query(sql).bind(cursor.map(Id::blob)).bind(kind.as_deref()).bind(i64::from(limit) + 1);
+        let asked = asked.bind(account.map(Id::blob)).bind(*revocations).bind(session.map(Id::blob));
+        let asked = asked.bind(client.map(Id::blob)).bind(actor.as_deref().map(escaped));
+        let asked = asked.bind(from.map(|from| from.0)).bind(until.map(|until| until.0));
+        // A rev that no log of ours reaches is no record's.
+        asked.bind(rev.map(|rev| i64::try_from(rev.0).unwrap_or(-1)))
+    };
+    let rows = db.all(make, rows::event).await?;
     Ok(page(rows, limit))
 }
 

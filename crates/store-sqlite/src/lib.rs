@@ -16,6 +16,7 @@
 //! before the disk has it.
 mod apps;
 mod attempts;
+mod audit;
 mod backup;
 mod cells;
 mod checkpoint;
@@ -38,6 +39,7 @@ pub use open::{OpenError, OpenOptions};
 use crate::lock::Lock;
 use crate::readers::Readers;
 use crate::writer::{Job, Troubles, Writer};
+use portcullis_domain::audit::Unsealed;
 use portcullis_domain::changes::{BoundRow, Changes, Committed};
 use portcullis_domain::mass::{self, Batch, Filter};
 use portcullis_domain::model::{Account, Client, Consent, Instance, Key};
@@ -49,8 +51,8 @@ use portcullis_domain::view::{
     AccountView, AppView, ClientView, GrantView, RefreshView, SessionView, SignInView, Stamp, TicketView,
 };
 use portcullis_store::{
-    AttemptCount, CommitError, EventFilter, EventRow, FaultKind, Fut, LiveCount, LogRead, MessageCount, MessageFilter,
-    Page, Prunable, Remembered, RowCount, Store, StoreError,
+    AttemptCount, ChainRead, CommitError, EventFilter, EventRow, FaultKind, Fut, LiveCount, LogRead, MessageCount,
+    MessageFilter, Page, Prunable, Remembered, RowCount, Store, StoreError,
 };
 use portcullis_wire::{
     AccountId, ClientId, Digest, Entry, EventId, GrantId, JobId, MessageId, Rev, RunId, SessionId, Time,
@@ -279,6 +281,15 @@ impl Store for SqliteStore {
     }
     fn load_revocation(&self, rev: Rev) -> Fut<'_, Result<Option<EventRow>, StoreError>> {
         self.point(move |db, _| reads::revocation(db, rev))
+    }
+    fn read_chain(&self, after: Option<u64>, limit: u32) -> Fut<'_, Result<Option<ChainRead>, StoreError>> {
+        self.long(move |db, _| audit::chain(db, after, limit))
+    }
+    fn list_unsealed(&self, limit: u32) -> Fut<'_, Result<Vec<EventRow>, StoreError>> {
+        self.long(move |db, _| audit::unsealed(db, limit))
+    }
+    fn count_unsealed(&self) -> Fut<'_, Result<Unsealed, StoreError>> {
+        self.long(|db, _| audit::count(db))
     }
     fn count_live(&self) -> Fut<'_, Result<LiveCount, StoreError>> {
         self.long(reads::live_count)

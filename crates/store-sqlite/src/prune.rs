@@ -135,6 +135,14 @@ pub(crate) fn addresses_of(db: &Connection, account: AccountId) -> Result<(), Fa
     Ok(())
 }
 
+/// What can be erased of the audit records about a tombstone.
+pub(crate) fn records_of(db: &Connection, account: AccountId) -> Result<(), Fault> {
+    const SQL: &str = "UPDATE events SET ip = NULL, ip_salt = NULL, reason = NULL, reason_salt = NULL \
+         WHERE account = ?1 AND (ip IS NOT NULL OR reason IS NOT NULL)";
+    db.prepare_cached(SQL)?.execute([account.blob()])?;
+    Ok(())
+}
+
 /// What a tombstone allowed and began.
 pub(crate) fn apps_of(db: &Connection, account: AccountId) -> Result<(), Fault> {
     for sql in ["DELETE FROM consents WHERE account = ?1", "DELETE FROM tickets WHERE account = ?1"] {
@@ -150,15 +158,8 @@ pub(crate) fn tickets(db: &Connection, before: Time, most: u64) -> Result<u64, F
     Ok(db.prepare_cached(SQL)?.execute(params![before.0, Int(most)])? as u64)
 }
 
-pub(crate) fn events(db: &Connection, before: Time, most: u64) -> Result<u64, Fault> {
-    const SQL: &str =
-        "DELETE FROM events WHERE seq IN (SELECT e.seq FROM events e ORDER BY e.seq LIMIT ?2) AND at < ?1";
-    let most = most.min(i64::MAX.unsigned_abs());
-    Ok(db.prepare_cached(SQL)?.execute(params![before.0, Int(most)])? as u64)
-}
-
 pub(crate) fn event_addresses(db: &Connection, before: Time, most: u64) -> Result<u64, Fault> {
-    const SQL: &str = "UPDATE events SET ip = NULL WHERE seq IN \
+    const SQL: &str = "UPDATE events SET ip = NULL, ip_salt = NULL WHERE seq IN \
          (SELECT e.seq FROM events e WHERE e.ip IS NOT NULL AND e.at < ?1 ORDER BY e.at, e.seq LIMIT ?2)";
     let most = most.min(i64::MAX.unsigned_abs());
     Ok(db.prepare_cached(SQL)?.execute(params![before.0, Int(most)])? as u64)

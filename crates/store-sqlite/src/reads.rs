@@ -243,25 +243,28 @@ pub(crate) fn events(
     cursor: Option<EventId>,
     limit: u32,
 ) -> Result<Page<EventRow>, Fault> {
-    // One statement for each way in, so that each has its index; `kind` and the way not taken only filter.
-    const ALL: &str = concat!(
-        "SELECT ",
-        event_columns!(),
-        " FROM events e WHERE e.seq < ?1 AND (?2 IS NULL OR e.kind = ?2) ORDER BY e.seq DESC LIMIT ?3"
-    );
-    const OF_ACCOUNT: &str = concat!(
-        "SELECT ",
-        event_columns!(),
-        " FROM events e WHERE e.account = ?4 AND e.seq < ?1 AND (?2 IS NULL OR e.kind = ?2) \
-         AND (NOT ?5 OR e.rev IS NOT NULL) ORDER BY e.seq DESC LIMIT ?3"
-    );
+    // One statement for each way in, so that each has its index; the rest only filters.
+    macro_rules! way {
+        ($first:literal, $order:literal) => {
+            concat!(
+                "SELECT ",
+                event_columns!(),
+                " FROM events e WHERE ",
+                $first,
+                "e.seq < ?1 AND (?2 IS NULL OR e.kind = ?2) AND (NOT ?5 OR e.rev IS NOT NULL) \
+                 AND (?6 IS NULL OR e.session = ?6) AND (?7 IS NULL OR e.client = ?7) \
+                 AND (?8 IS NULL OR e.actor = ?8) AND (?9 IS NULL OR e.at >= ?9) AND (?10 IS NULL OR e.at < ?10) \
+                 AND (?4 IS NULL OR e.account = ?4) AND (?11 IS NULL OR e.rev = ?11) ORDER BY ",
+                $order,
+                " LIMIT ?3"
+            )
+        };
+    }
+    const ALL: &str = way!("", "e.seq DESC");
+    const OF_ACCOUNT: &str = way!("e.account = ?4 AND ", "e.seq DESC");
     // Records get their rev in commit order, so that order by rev, then by seq, is order by seq.
-    const WITH_REV: &str = concat!(
-        "SELECT ",
-        event_columns!(),
-        " FROM events e WHERE e.rev > 0 AND e.seq < ?1 AND (?2 IS NULL OR e.kind = ?2) \
-         ORDER BY e.rev DESC, e.seq DESC LIMIT ?3"
-    );
+    const WITH_REV: &str = way!("e.rev > 0 AND ", "e.rev DESC, e.seq DESC");
+    const OF_REV: &str = way!("e.rev = ?11 AND ", "e.rev DESC, e.seq DESC");
     const SEQ: &str = "SELECT e.seq FROM events e WHERE e.id = ?1";
     let before = match cursor {
         None => i64::MAX,
@@ -270,14 +273,28 @@ pub(crate) fn events(
             None => return Ok(Page { rows: Vec::new(), more: false }),
         },
     };
-    let (kind, wanted) = (filter.kind.as_deref(), i64::from(limit) + 1);
-    let rows = match (filter.account, filter.revocations) {
-        (Some(account), revocations) => {
-            all(db, OF_ACCOUNT, params![before, kind, wanted, account.blob(), revocations], rows::event)?
-        }
-        (None, true) => all(db, WITH_REV, params![before, kind, wanted], rows::event)?,
-        (None, false) => all(db, ALL, params![before, kind, wanted], rows::event)?,
+    let EventFilter { account, kind, revocations, session, client, actor, from, until, rev } = filter;
+    let sql = match (account, rev, revocations) {
+        (Some(_), ..) => OF_ACCOUNT,
+        (None, Some(_), _) => OF_REV,
+        (None, None, true) => WITH_REV,
+        (None, None, false) => ALL,
     };
+    let params = params![
+        before,
+        kind.as_deref(),
+        i64::from(limit) + 1,
+        account.map(Id::blob),
+        revocations,
+        session.map(Id::blob),
+        client.map(Id::blob),
+        actor.as_deref(),
+        from.map(|from| from.0),
+        until.map(|until| until.0),
+        // A rev that no log of ours reaches is no record's.
+        rev.map(|rev| i64::try_from(rev.0).unwrap_or(-1)),
+    ];
+    let rows = all(db, sql, params, rows::event)?;
     Ok(page(rows, limit))
 }
 

@@ -2,6 +2,7 @@
 use crate::cells::{Cells, Fault};
 use portcullis_domain::Cut;
 use portcullis_domain::amr::Amr;
+use portcullis_domain::audit::{ChainRow, Hidden, Hides, Place, Seal, Start};
 use portcullis_domain::changes::BoundRow;
 use portcullis_domain::event::{EventKind, NewEvent};
 use portcullis_domain::family::Family;
@@ -284,7 +285,8 @@ pub(crate) fn key(cells: &mut Cells<'_, '_>) -> Result<Key, Fault> {
 
 macro_rules! event_columns {
     () => {
-        "e.id, e.kind, e.actor, e.account, e.session, e.client, e.ip, e.reason, e.at, e.rev, e.ended"
+        "e.id, e.kind, e.actor, e.account, e.session, e.client, e.ip, e.reason, e.at, e.rev, e.ended, \
+         e.place, e.link, e.ip_seal, e.ip_salt, e.reason_seal, e.reason_salt"
     };
 }
 pub(crate) use event_columns;
@@ -304,7 +306,29 @@ pub(crate) fn event(cells: &mut Cells<'_, '_>) -> Result<EventRow, Fault> {
         at: cells.time()?,
         rev: cells.rev_if()?,
         ended: cells.u64_if()?,
+        seal: seal(cells)?,
     })
+}
+
+fn seal(cells: &mut Cells<'_, '_>) -> Result<Option<Seal>, Fault> {
+    let (n, link) = (cells.u64_if()?, cells.digest_if()?);
+    let hides = Hides { address: hidden(cells)?, reason: hidden(cells)? };
+    match (n, link) {
+        (Some(n), Some(link)) => Ok(Some(Seal { place: Place { n, link }, hides })),
+        (None, _) => Ok(None),
+        (Some(_), None) => Err(cells.wrong("a place in the chain without a link")),
+    }
+}
+
+fn hidden(cells: &mut Cells<'_, '_>) -> Result<Option<Hidden>, Fault> {
+    let (commitment, salt) = (cells.digest_if()?, cells.get()?);
+    Ok(commitment.map(|commitment| Hidden { commitment, salt }))
+}
+
+pub(crate) fn chain(cells: &mut Cells<'_, '_>) -> Result<ChainRow, Fault> {
+    let key = cells.secret()?;
+    let start = Start { place: Place { n: cells.u64()?, link: cells.digest()? }, mac: cells.digest()? };
+    Ok(ChainRow { key, start, head: Place { n: cells.u64()?, link: cells.digest()? } })
 }
 
 macro_rules! entry_columns {

@@ -3,9 +3,10 @@
 //! Operations are counted in the order in which they begin (loads, lists and commits alike; `now` is none). The n-th fails, once;
 //! or all from the n-th on, for an outage.
 use crate::{
-    AttemptCount, CommitError, EventFilter, EventRow, Fut, LiveCount, LogRead, MessageCount, MessageFilter, News,
-    NodeRow, Page, Prunable, Remembered, RowCount, Store, StoreError,
+    AttemptCount, ChainRead, CommitError, EventFilter, EventRow, Fut, LiveCount, LogRead, MessageCount, MessageFilter,
+    News, NodeRow, Page, Prunable, Remembered, RowCount, Store, StoreError,
 };
+use portcullis_domain::audit::Unsealed;
 use portcullis_domain::changes::{BoundRow, Changes, Committed};
 use portcullis_domain::ledger::Commits;
 use portcullis_domain::mass::{Batch, Filter, Job};
@@ -222,6 +223,15 @@ impl<S: Store> Store for Faulty<S> {
     }
     fn load_revocation(&self, rev: Rev) -> Fut<'_, Result<Option<EventRow>, StoreError>> {
         self.load(move |s| s.load_revocation(rev))
+    }
+    fn read_chain(&self, after: Option<u64>, limit: u32) -> Fut<'_, Result<Option<ChainRead>, StoreError>> {
+        self.load(move |s| s.read_chain(after, limit))
+    }
+    fn list_unsealed(&self, limit: u32) -> Fut<'_, Result<Vec<EventRow>, StoreError>> {
+        self.load(move |s| s.list_unsealed(limit))
+    }
+    fn count_unsealed(&self) -> Fut<'_, Result<Unsealed, StoreError>> {
+        self.load(|s| s.count_unsealed())
     }
     fn count_live(&self) -> Fut<'_, Result<LiveCount, StoreError>> {
         self.load(|s| s.count_live())

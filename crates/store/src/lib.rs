@@ -13,6 +13,7 @@ pub mod faulty;
 pub mod memory;
 pub mod rows;
 
+use portcullis_domain::audit::Unsealed;
 use portcullis_domain::changes::{BoundRow, Changes, Committed, Conflict};
 use portcullis_domain::ledger::Commits;
 use portcullis_domain::mass::{Batch, Filter, Job};
@@ -34,8 +35,8 @@ use std::pin::Pin;
 
 pub use fault::{FaultKind, Flood};
 pub use rows::{
-    AttemptCount, EventFilter, EventRow, LiveCount, LogRead, MessageCount, MessageFilter, NodeRow, Page, Prunable,
-    Remembered, RowCount,
+    AttemptCount, ChainRead, EventFilter, EventRow, LiveCount, LogRead, MessageCount, MessageFilter, NodeRow, Page,
+    Prunable, Remembered, RowCount,
 };
 
 /// What a store's calls return.
@@ -161,6 +162,13 @@ pub trait Store: Send + Sync + 'static {
     ) -> Fut<'a, Result<Page<EventRow>, StoreError>>;
     /// The record of the act that wrote `rev`.
     fn load_revocation(&self, rev: Rev) -> Fut<'_, Result<Option<EventRow>, StoreError>>;
+    /// The chain over audit records: its row, and what stands at places beyond `after` (`None`: at any), by place, at most `limit`,
+    /// all of one snapshot. `None` before it was begun.
+    fn read_chain(&self, after: Option<u64>, limit: u32) -> Fut<'_, Result<Option<ChainRead>, StoreError>>;
+    /// Audit records without a seal, oldest first, at most `limit`: whatever can be seen, whenever it was written.
+    fn list_unsealed(&self, limit: u32) -> Fut<'_, Result<Vec<EventRow>, StoreError>>;
+    /// How many there are of them.
+    fn count_unsealed(&self) -> Fut<'_, Result<Unsealed, StoreError>>;
     /// How many live sessions there are by the rows alone (not ended, not cut, not past their absolute end), and how many
     /// accounts have one.
     fn count_live(&self) -> Fut<'_, Result<LiveCount, StoreError>>;

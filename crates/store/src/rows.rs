@@ -1,5 +1,6 @@
 //! What lists and reads return besides the views of `domain`.
-use portcullis_domain::event::NewEvent;
+use portcullis_domain::audit::ChainRow;
+pub use portcullis_domain::audit::Record as EventRow;
 use portcullis_domain::outbox::MessageState;
 use portcullis_domain::view::Stamp;
 use portcullis_wire::{AccountId, ClientId, Digest, Entry, NodeId, Rev, SessionId, Time};
@@ -85,19 +86,6 @@ pub struct MessageFilter {
     pub client: Option<ClientId>,
 }
 
-/// An audit record as kept.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EventRow {
-    /// What was recorded.
-    pub event: NewEvent,
-    /// When it was committed, by the database's clock.
-    pub at: Time,
-    /// The entry that the act wrote, if it wrote one.
-    pub rev: Option<Rev>,
-    /// How many live sessions the act ended, when that was counted.
-    pub ended: Option<u64>,
-}
-
 /// Which audit records are asked for.
 #[derive(Debug, Clone, Default)]
 pub struct EventFilter {
@@ -107,6 +95,44 @@ pub struct EventFilter {
     pub kind: Option<String>,
     /// Only acts that wrote an entry.
     pub revocations: bool,
+    /// Only about this session.
+    pub session: Option<SessionId>,
+    /// Only about this client.
+    pub client: Option<ClientId>,
+    /// Only by this actor (`Actor::text`).
+    pub actor: Option<String>,
+    /// Only from this time on.
+    pub from: Option<Time>,
+    /// Only from before this time.
+    pub until: Option<Time>,
+    /// Only of the act that wrote this entry.
+    pub rev: Option<Rev>,
+}
+
+impl EventFilter {
+    /// Whether a record is asked for.
+    pub fn takes(&self, row: &EventRow) -> bool {
+        let Self { account, kind, revocations, session, client, actor, from, until, rev } = self;
+        let event = &row.event;
+        account.is_none_or(|account| event.account == Some(account))
+            && kind.as_deref().is_none_or(|kind| event.kind.as_str() == kind)
+            && (!revocations || row.rev.is_some())
+            && session.is_none_or(|session| event.session == Some(session))
+            && client.is_none_or(|client| event.client == Some(client))
+            && actor.as_deref().is_none_or(|actor| event.actor == actor)
+            && from.is_none_or(|from| row.at >= from)
+            && until.is_none_or(|until| row.at < until)
+            && rev.is_none_or(|rev| row.rev == Some(rev))
+    }
+}
+
+/// A piece of the chain over audit records, with its row of the same snapshot.
+#[derive(Debug, Clone)]
+pub struct ChainRead {
+    /// The row.
+    pub chain: ChainRow,
+    /// Sealed records, by place.
+    pub rows: Vec<EventRow>,
 }
 
 /// A piece of the log.

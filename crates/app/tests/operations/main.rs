@@ -3,6 +3,7 @@
 
 mod acts;
 mod application;
+mod audit;
 mod codes;
 mod doors;
 mod every_act;

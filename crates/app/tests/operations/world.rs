@@ -146,6 +146,9 @@ impl<S: Store> Store for Held<S> {
         load_bound() -> Result<Option<BoundRow>, StoreError>;
         load_run() -> Result<Option<RunId>, StoreError>;
         load_revocation(rev: Rev) -> Result<Option<EventRow>, StoreError>;
+        read_chain(after: Option<u64>, limit: u32) -> Result<Option<ChainRead>, StoreError>;
+        list_unsealed(limit: u32) -> Result<Vec<EventRow>, StoreError>;
+        count_unsealed() -> Result<portcullis_domain::audit::Unsealed, StoreError>;
         count_live() -> Result<LiveCount, StoreError>;
         read_live() -> Result<(Stamp, Vec<Entry>), StoreError>;
         news(of: News, seen: u64) -> u64;

@@ -1,6 +1,7 @@
 //! The rules under thousands of cases, without a store: a world of one row that is changed as a store would change it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on stops")]
 
+mod audit;
 mod authorize;
 mod cookie;
 mod corpus;

@@ -1,6 +1,7 @@
 //! The admin API: for administrators by token, and for operators on the admin socket. Who acts is asked first, in every
 //! handler; whether they still may is checked again in the act's own transaction.
 mod accounts;
+mod audit;
 mod clients;
 mod keys;
 mod messages;
@@ -47,7 +48,9 @@ pub(crate) fn routes(table: Table) -> Table {
         .patch("/v1/admin/clients/{id}", clients::change)
         .post("/v1/admin/clients/{id}/secret", clients::rotate_secret)
         .get("/v1/admin/verifiers", reads::verifiers)
-        .get("/v1/admin/events", reads::events)
+        .get("/v1/admin/events", audit::events)
+        .get("/v1/admin/audit", audit::state)
+        .get("/v1/admin/audit/check", audit::check)
         .get("/v1/admin/messages", messages::list)
         .post("/v1/admin/messages/{id}/retry", messages::retry)
         .get("/v1/admin/keys", keys::list)

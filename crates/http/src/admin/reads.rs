@@ -1,10 +1,8 @@
-//! `/v1/admin/verifiers`, `/v1/admin/events`.
+//! `/v1/admin/verifiers`.
 use crate::problem::Problem;
 use crate::render;
 use crate::request::{AsAdmin, Ctx};
 use axum::response::Response;
-use portcullis_app::EventFilter;
-use portcullis_domain::EventKind;
 use portcullis_wire::InstanceId;
 use serde_json::json;
 
@@ -23,21 +21,4 @@ pub(super) async fn verifiers(ctx: Ctx, _: AsAdmin) -> Result<Response, Problem>
     let rows: Vec<_> = rows.into_iter().map(|one| render::verifier(one, fleet.head)).collect();
     let body = json!({ "verifiers": rows, "head": fleet.head, "silent_nodes": fleet.silent, "next": next });
     Ok(render::ok(&body))
-}
-
-/// Audit records, newest first.
-pub(super) async fn events(ctx: Ctx, AsAdmin(admin): AsAdmin) -> Result<Response, Problem> {
-    let mut params = ctx.params(&["account_id", "kind", "limit", "cursor"])?;
-    let (limit, cursor) = (params.limit()?, params.cursor()?);
-    let kind = params.take("kind");
-    if let Some(kind) = &kind
-        && EventKind::parse(kind).is_none()
-    {
-        let known: Vec<_> = EventKind::ALL.iter().map(|kind| kind.as_str()).collect();
-        return Err(Problem::value("kind", format!("must be one of {}", known.join(", "))));
-    }
-    let filter = EventFilter { account: params.parsed("account_id")?, kind, revocations: false };
-    let page = ctx.app().admin_events(&admin, &filter, cursor, limit).await?;
-    let next = render::next(&page.rows, page.more, |row| row.event.id.to_string());
-    Ok(render::list("events", page.rows.iter().map(render::event).collect(), next))
 }

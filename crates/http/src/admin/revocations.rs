@@ -147,7 +147,7 @@ async fn job_body(ctx: &Ctx, job: &Job) -> Value {
 pub(super) async fn list(ctx: Ctx, AsAdmin(admin): AsAdmin) -> Result<Response, Problem> {
     let mut params = ctx.params(&["account_id", "limit", "cursor"])?;
     let (limit, cursor) = (params.limit()?, params.cursor()?);
-    let filter = EventFilter { account: params.parsed("account_id")?, kind: None, revocations: true };
+    let filter = EventFilter { account: params.parsed("account_id")?, revocations: true, ..EventFilter::default() };
     let page = ctx.app().admin_events(&admin, &filter, cursor, limit).await?;
     let next = render::next(&page.rows, page.more, |row| row.event.id.to_string());
     let revs: Vec<Rev> = page.rows.iter().filter_map(|row| row.rev).collect();

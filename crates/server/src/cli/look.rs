@@ -95,19 +95,85 @@ pub struct RelayArgs {
     pub log_format: String,
 }
 
-/// The audit records of acts by people, operators and the server itself.
+/// The audit records of acts by people, operators and the server itself. Without a word: the newest.
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct AuditArgs {
+    #[command(subcommand)]
+    pub act: Option<AuditAct>,
+    #[command(flatten)]
+    pub list: AuditList,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum AuditAct {
+    /// Records, newest first.
+    List(AuditList),
+    /// All records that are asked for, newest first, one JSON object a line.
+    Export {
+        #[command(flatten)]
+        reach: Reach,
+        #[command(flatten)]
+        of: AuditFilter,
+        /// The file, which must not be there yet [default: standard output].
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+    /// Where the chain over the records ends: NUMBER:LINK, to be kept where nobody can change it.
+    Head {
+        #[command(flatten)]
+        reach: Reach,
+    },
+    /// Whether every record is what was sealed, and none is missing. Ends with 4 when not.
+    Verify {
+        #[command(flatten)]
+        reach: Reach,
+        /// What `audit head` printed at some time: it must be in the chain.
+        #[arg(long, value_name = "NUMBER:LINK")]
+        head: Option<String>,
+        /// Only what follows this place, which was checked before.
+        #[arg(long, value_name = "NUMBER:LINK")]
+        from: Option<String>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct AuditList {
     #[command(flatten)]
     pub reach: Reach,
+    #[command(flatten)]
+    pub of: AuditFilter,
+    #[command(flatten)]
+    pub page: Page,
+}
+
+/// Which records.
+#[derive(Debug, Args)]
+pub struct AuditFilter {
     /// Only those about this account: id or address.
     #[arg(long, value_name = "ACCOUNT")]
     pub account: Option<String>,
     /// Only this kind; a wrong one is answered with all that there are.
     #[arg(long, value_name = "KIND")]
     pub kind: Option<String>,
-    #[command(flatten)]
-    pub page: Page,
+    /// Only those about this session (ses_…).
+    #[arg(long, value_name = "SESSION")]
+    pub session: Option<String>,
+    /// Only those about this client (cli_…).
+    #[arg(long, value_name = "CLIENT")]
+    pub client: Option<String>,
+    /// Only by this account (acc_…), or by operator, system or anonymous.
+    #[arg(long, value_name = "WHO")]
+    pub actor: Option<String>,
+    /// Only from this time on (RFC 3339).
+    #[arg(long, value_name = "TIME")]
+    pub from: Option<String>,
+    /// Only from before this time.
+    #[arg(long, value_name = "TIME")]
+    pub until: Option<String>,
+    /// Only of the act that wrote this entry of the log.
+    #[arg(long, value_name = "REV")]
+    pub rev: Option<u64>,
 }
 
 #[derive(Debug, Args)]

@@ -1,30 +1,134 @@
-//! `portcullis audit`: who did what, newest first.
+//! `portcullis audit`: who did what, newest first; and whether the records are what they were.
 use super::accounts::{find, items, more, query, show};
+use super::export::into_file;
 use super::remote::{Remote, block_on, cell, escaped};
-use crate::cli::exit::{Exit, Outcome};
-use crate::cli::look::AuditArgs;
+use crate::cli::exit::{Exit, Failure, Outcome};
+use crate::cli::look::{AuditAct, AuditArgs, AuditFilter, AuditList};
 use crate::cli::table::render;
+use crate::cli::{Reach, out};
 use http::Method;
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::io::Write;
 
 const COLUMNS: [&str; 9] = ["at", "kind", "actor", "account_id", "session_id", "client_id", "ip", "rev", "reason"];
 const HEADS: [&str; 9] = ["AT", "KIND", "ACTOR", "ACCOUNT", "SESSION", "CLIENT", "IP", "REV", "REASON"];
 
-/// Lists audit records.
+/// Does what was asked for.
 pub fn run(args: &AuditArgs) -> Outcome {
-    block_on(async {
-        let mut remote = Remote::of(&args.reach)?;
-        let mut path = format!("/v1/admin/events?{}", query(&args.page));
-        if let Some(account) = &args.account {
-            path += &format!("&account_id={}", find(&mut remote, account).await?);
+    match &args.act {
+        None => block_on(list(&args.list)),
+        Some(AuditAct::List(args)) => block_on(list(args)),
+        Some(AuditAct::Export { reach, of, out }) => {
+            into_file(out.as_deref(), reach.json, "events", |out| block_on(export(reach, of, out)))
         }
-        if let Some(kind) = &args.kind {
-            path += &format!("&kind={}", escaped(kind));
+        Some(AuditAct::Head { reach }) => block_on(head(reach)),
+        Some(AuditAct::Verify { reach, head, from }) => block_on(verify(reach, head.as_deref(), from.as_deref())),
+    }
+}
+
+async fn list(args: &AuditList) -> Outcome {
+    let mut remote = Remote::of(&args.reach)?;
+    let path = format!("/v1/admin/events?{}{}", query(&args.page), filter(&mut remote, &args.of).await?);
+    let listed = remote.call(Method::GET, &path, None).await?;
+    show(args.reach.json, &listed, || {
+        let row = |event| COLUMNS.iter().map(|column| cell(event, column)).collect();
+        render(&HEADS, &items(&listed, "events").map(row).collect::<Vec<_>>()) + &more(&listed)
+    });
+    Ok(Exit::Done)
+}
+
+/// As parameters, each with a `&` before it.
+async fn filter(remote: &mut Remote, of: &AuditFilter) -> Result<String, Failure> {
+    let mut all = String::new();
+    if let Some(account) = &of.account {
+        all += &format!("&account_id={}", find(remote, account).await?);
+    }
+    let rev = of.rev.map(|rev| rev.to_string());
+    let given = [
+        ("kind", &of.kind),
+        ("session_id", &of.session),
+        ("client_id", &of.client),
+        ("actor", &of.actor),
+        ("from", &of.from),
+        ("until", &of.until),
+        ("rev", &rev),
+    ];
+    for (name, value) in given {
+        if let Some(value) = value {
+            all += &format!("&{name}={}", escaped(value));
         }
-        let listed = remote.call(Method::GET, &path, None).await?;
-        show(args.reach.json, &listed, || {
-            let row = |event| COLUMNS.iter().map(|column| cell(event, column)).collect();
-            render(&HEADS, &items(&listed, "events").map(row).collect::<Vec<_>>()) + &more(&listed)
-        });
-        Ok(Exit::Done)
-    })
+    }
+    Ok(all)
+}
+
+/// Page by page; how many records.
+async fn export(reach: &Reach, of: &AuditFilter, out: &mut dyn Write) -> Result<u64, Failure> {
+    let mut remote = Remote::of(reach)?;
+    let asked = filter(&mut remote, of).await?;
+    let (mut cursor, mut n) = (String::new(), 0);
+    loop {
+        let page = remote.call(Method::GET, &format!("/v1/admin/events?limit=200{asked}{cursor}"), None).await?;
+        let broken = |error: std::io::Error| Failure::refused(format!("the export cannot be written: {error}"));
+        for event in items(&page, "events") {
+            writeln!(out, "{event}").map_err(broken)?;
+            n += 1;
+        }
+        match page.get("next").and_then(Value::as_str) {
+            Some(next) => cursor = format!("&cursor={}", escaped(next)),
+            None => {
+                out.flush().map_err(broken)?;
+                return Ok(n);
+            }
+        }
+    }
+}
+
+async fn head(reach: &Reach) -> Outcome {
+    let mut remote = Remote::of(reach)?;
+    let state = remote.call(Method::GET, "/v1/admin/audit", None).await?;
+    let Some(head) = state.get("head").and_then(Value::as_str) else {
+        return Err(Failure::refused("nothing was sealed yet; ask again in a second"));
+    };
+    show(reach.json, &state, || format!("{head}\n"));
+    Ok(Exit::Done)
+}
+
+async fn verify(reach: &Reach, head: Option<&str>, from: Option<&str>) -> Outcome {
+    let mut remote = Remote::of(reach)?;
+    let (mut checked, mut erased, mut known) = (0, 0, false);
+    let mut findings: Vec<Value> = Vec::new();
+    let mut told = BTreeSet::new();
+    let mut after = from.map(str::to_owned);
+    let known_head = head.map(|head| format!("&head={}", escaped(head))).unwrap_or_default();
+    let last = loop {
+        let from = after.as_deref().map(|place| format!("&from={}", escaped(place))).unwrap_or_default();
+        let path = format!("/v1/admin/audit/check?{}", format!("{from}{known_head}").trim_start_matches('&'));
+        let page = remote.call(Method::GET, &path, None).await?;
+        let number = |name: &str| page.get(name).and_then(Value::as_u64).unwrap_or(0);
+        (checked, erased) = (checked + number("checked"), erased + number("erased"));
+        known |= page["known"] == true;
+        // What is wrong with the whole is said of each page.
+        let new = items(&page, "findings").filter(|finding| told.insert(cell(finding, "detail")));
+        findings.extend(new.cloned());
+        let to = page["to"].as_str().map(str::to_owned);
+        if page["complete"] == true || to == after {
+            break to.unwrap_or_default();
+        }
+        after = to;
+    };
+    let whole = findings.is_empty();
+    let result = json!({
+        "whole": whole, "checked": checked, "erased": erased, "to": last, "known": known, "findings": findings,
+    });
+    show(reach.json, &result, || {
+        let mut text: String = findings.iter().map(|finding| out::harmless(&cell(finding, "detail")) + "\n").collect();
+        let erased =
+            if erased > 0 { format!(" (of {erased} an address or a reason was erased)") } else { String::new() };
+        let verdict = if whole { "the chain is whole" } else { "THE CHAIN IS BROKEN" };
+        let kept = if known { "; the given head is in it" } else { "" };
+        text += &format!("{checked} records{erased}: {verdict}{kept}\n{last}\n");
+        text
+    });
+    Ok(if whole { Exit::Done } else { Exit::CheckFailed })
 }

@@ -13,9 +13,19 @@ use std::path::Path;
 
 /// Does what was asked for.
 pub fn run(args: &ExportArgs) -> Outcome {
-    let Some(path) = &args.out else {
+    into_file(args.out.as_deref(), args.reach.json, "accounts", |out| block_on(write(args, out)))
+}
+
+/// Writes to a file that is not there yet, or to standard output. `write` says how many of `what` it wrote.
+pub(super) fn into_file(
+    path: Option<&Path>,
+    as_json: bool,
+    what: &str,
+    write: impl FnOnce(&mut dyn Write) -> Result<u64, Failure>,
+) -> Outcome {
+    let Some(path) = path else {
         let mut out = BufWriter::new(std::io::stdout().lock());
-        return block_on(write(args, &mut out)).map(|_| Exit::Done);
+        return write(&mut out).map(|_| Exit::Done);
     };
     // Under its own name only when it is whole.
     let part = path.with_added_extension("part");
@@ -25,14 +35,14 @@ pub fn run(args: &ExportArgs) -> Outcome {
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&part);
     let file = file.map_err(|error| unwritable(&part, &error))?;
     let mut out = BufWriter::new(file);
-    let written = block_on(write(args, &mut out)).and_then(|n| {
+    let written = write(&mut out).and_then(|n| {
         let file = out.into_inner().map_err(|error| unwritable(&part, error.error()))?;
         File::sync_all(&file).and_then(|()| std::fs::rename(&part, path)).map_err(|error| unwritable(path, &error))?;
         Ok(n)
     });
     match written {
-        Ok(n) if args.reach.json => out::json(&serde_json::json!({ "accounts": n, "file": path })),
-        Ok(n) => out::line(&format!("{n} accounts written to {}", path.display())),
+        Ok(n) if as_json => out::json(&serde_json::json!({ what: n, "file": path })),
+        Ok(n) => out::line(&format!("{n} {what} written to {}", path.display())),
         Err(failure) => {
             let _ = std::fs::remove_file(&part); // half an export is none
             return Err(failure);
@@ -46,7 +56,7 @@ fn unwritable(path: &Path, error: &std::io::Error) -> Failure {
 }
 
 /// All pages; how many accounts.
-async fn write(args: &ExportArgs, out: &mut impl Write) -> Result<u64, Failure> {
+async fn write(args: &ExportArgs, out: &mut dyn Write) -> Result<u64, Failure> {
     let mut remote = Remote::of(&args.reach)?;
     let hashes = if args.with_password_hashes { "&password_hashes=true" } else { "" };
     let (mut cursor, mut n) = (String::new(), 0);

@@ -252,3 +252,49 @@ async fn messages_by_the_admin_socket() {
     on(&dir, &["messages", "list", "--client", "nobody"]).must(1, "invalid_value");
     on(&dir, &["messages", "retry", "msg_00000000000000000000000000"]).must(1, "not_found");
 }
+
+#[tokio::test]
+async fn the_audit_trail() {
+    let dir = Dir::new();
+    let server = Server::start(&dir).await;
+    let args = ["accounts", "create", "ada@example.org", "--data-dir", "data"];
+    run_with_input(&dir.0, &args, "correct horse").must(0, "ada@example.org");
+    server.access_token(("ada@example.org", "correct horse")).await;
+    on(&dir, &["accounts", "block", "ada@example.org", "--reason", "spam"]).must(0, "rev 1");
+    // Without a word it lists, as ever.
+    on(&dir, &["audit", "--kind", "account.blocked"]).must(0, "spam");
+    on(&dir, &["audit", "list", "--actor", "operator", "--rev", "1"]).must(0, "spam");
+    on(&dir, &["audit", "list", "--actor", "nobody"]).must(1, "invalid_value");
+    on(&dir, &["audit", "list", "--from", "yesterday"]).must(1, "invalid_value");
+    let begun = tokio::time::Instant::now();
+    let state = loop {
+        let state = on(&dir, &["audit", "head", "--json"]);
+        let state = if state.code == 0 { state.json() } else { serde_json::Value::Null };
+        if state["unsealed"]["count"] == 0 {
+            break state;
+        }
+        assert!(begun.elapsed() < std::time::Duration::from_secs(10), "{state}");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    };
+    let head = on(&dir, &["audit", "head"]).must(0, "").out.trim().to_owned();
+    assert_eq!(Some(&*head), state["head"].as_str());
+    on(&dir, &["audit", "verify"]).must(0, "the chain is whole");
+    on(&dir, &["audit", "verify", "--head", &head]).must(0, "the given head is in it");
+    let out = on(&dir, &["audit", "verify", "--from", &head, "--json"]).must(0, "").json();
+    assert_eq!((&out["whole"], &out["checked"]), (&true.into(), &0.into()));
+    // A head that it has not: ends with 4, and says why.
+    let (n, link) = head.split_once(':').unwrap();
+    let beyond = format!("{}:{link}", n.parse::<u64>().unwrap() + 9);
+    on(&dir, &["audit", "verify", "--head", &beyond]).must(4, "its end was cut off");
+    let out = on(&dir, &["audit", "verify", "--head", &format!("1:{link}"), "--json"]).must(4, "").json();
+    assert_eq!((&out["whole"], &out["findings"][0]["kind"]), (&false.into(), &"replaced".into()));
+    on(&dir, &["audit", "verify", "--head", "nonsense"]).must(1, "NUMBER:LINK");
+    // All of it, one a line.
+    let lines = on(&dir, &["audit", "export"]).must(0, "").out;
+    assert_eq!(lines.lines().count().to_string(), n);
+    assert!(lines.lines().all(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["place"].is_u64()));
+    on(&dir, &["audit", "export", "--kind", "account.blocked", "--out", "blocked.jsonl"]).must(0, "1 events written");
+    on(&dir, &["audit", "export", "--out", "blocked.jsonl"]).must(2, "exists");
+    let kept = std::fs::read_to_string(dir.0.join("blocked.jsonl")).unwrap();
+    assert!(kept.contains("spam") && kept.lines().count() == 1, "{kept}");
+}

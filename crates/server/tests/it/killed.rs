@@ -7,10 +7,12 @@ use crate::kept::{Kept, Session, insist, lasting_address, refresh, serve, sign_i
 use crate::support::{ADMIN, Dir, PATIENCE, Server};
 use deeds::Deeds;
 use journal::{Doomed, Ended, Journal, Life, judge};
+use portcullis_app::keys::MasterKey;
 use portcullis_app::real;
 use portcullis_domain::Chance as _;
+use portcullis_domain::audit::{self, Place};
 use portcullis_domain::family::Presented;
-use portcullis_store::Store as _;
+use portcullis_store::{ChainRead, Store as _};
 use portcullis_store_sqlite::{OpenOptions, SqliteStore};
 use portcullis_tower::wire::{Code, LogId, Rev, SecretString};
 use portcullis_tower::{Rule, Verifier};
@@ -122,6 +124,7 @@ async fn unheard(dir: &Dir, chains: &[Chain], deeds: &mut Deeds) -> usize {
     let options = OpenOptions::new(LogId::from_bits(0), Arc::new(real::wall));
     let store = SqliteStore::open(&copy.join("portcullis.db"), options).unwrap();
     deeds.check(&store).await;
+    the_audit_is_whole(&store, dir).await;
     let mut count = 0;
     for chain in chains {
         let known = Presented::parse(&SecretString::new(&*chain.refresh)).unwrap();
@@ -131,6 +134,32 @@ async fn unheard(dir: &Dir, chains: &[Chain], deeds: &mut Deeds) -> usize {
         count += usize::from(ahead > 0);
     }
     count
+}
+
+/// The chain over audit records is whole, wherever in a seal the kill came.
+async fn the_audit_is_whole(store: &SqliteStore, dir: &Dir) {
+    let text = std::fs::read_to_string(dir.path("data").join("master.key")).unwrap();
+    let master = MasterKey::parse(&SecretString::new(text)).unwrap();
+    let log = store.stamp().await.unwrap().log;
+    let (mut from, mut sealed) = (None, 0);
+    loop {
+        let place: Option<Place> = from;
+        let read = store.read_chain(place.map(|place| place.n), audit::PAGE).await.unwrap();
+        let ChainRead { chain, rows } = read.expect("it was begun");
+        let key = master.open_audit_key(&chain, log).unwrap();
+        let last = rows.len() < audit::PAGE as usize;
+        let page = audit::Page { log, chain: &chain, from, known: None, rows: &rows, last };
+        let checked = audit::check(&key, &page);
+        assert_eq!(checked.findings, [], "killed, and the chain is broken");
+        (from, sealed) = (Some(checked.to), sealed + checked.records);
+        if last {
+            break;
+        }
+    }
+    let all = store.count_rows().await.unwrap().events;
+    let waiting = store.count_unsealed().await.unwrap().count;
+    assert_eq!(sealed + waiting, all);
+    assert!(sealed > 0, "nothing was ever sealed");
 }
 
 /// Sessions to be ended in the next round: some sign out, the accounts of others are blocked.

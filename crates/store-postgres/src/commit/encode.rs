@@ -232,13 +232,10 @@ fn free(what: &Change) -> Encoded {
 /// What is done when everything else of the changes is written.
 pub(super) fn last(what: &Change) -> Option<Value> {
     match what {
-        Change::PruneEvents { before, most } => {
-            Some(json!({"do": "prune_events", "before": before.0, "most": limit(*most)}))
-        }
         Change::ForgetEventAddresses { before, most } => {
             Some(json!({"do": "forget_event_addresses", "before": before.0, "most": limit(*most)}))
         }
-        _ => None,
+        _ => crate::audit::last(what),
     }
 }
 

@@ -9,8 +9,8 @@ use portcullis_domain::view::{
     AccountView, AppView, ClientView, GrantView, RefreshView, SessionView, SignInView, Stamp, TicketView,
 };
 use portcullis_store::{
-    AttemptCount, CommitError, EventFilter, EventRow, Fut, LiveCount, LogRead, MessageCount, MessageFilter, NodeRow,
-    Page, Prunable, Remembered, RowCount, Store, StoreError,
+    AttemptCount, ChainRead, CommitError, EventFilter, EventRow, Fut, LiveCount, LogRead, MessageCount, MessageFilter,
+    NodeRow, Page, Prunable, Remembered, RowCount, Store, StoreError,
 };
 use portcullis_store_postgres::PostgresStore;
 use portcullis_wire::{
@@ -67,6 +67,9 @@ in_turn! {
     load_bound() -> Result<Option<BoundRow>, StoreError>;
     load_run() -> Result<Option<RunId>, StoreError>;
     load_revocation(rev: Rev) -> Result<Option<EventRow>, StoreError>;
+    read_chain(after: Option<u64>, limit: u32) -> Result<Option<ChainRead>, StoreError>;
+    list_unsealed(limit: u32) -> Result<Vec<EventRow>, StoreError>;
+    count_unsealed() -> Result<portcullis_domain::audit::Unsealed, StoreError>;
     count_live() -> Result<LiveCount, StoreError>;
     backup(to: std::path::PathBuf) -> Result<Stamp, StoreError>;
     load_job(job: JobId) -> Result<Option<Job>, StoreError>;

@@ -1,6 +1,6 @@
 //! What each change writes.
 use super::check::{holds, session_with_account};
-use super::{Act, Stop, apps, insert, jobs, outbox, upstream};
+use super::{Act, Stop, apps, audit, insert, jobs, outbox, upstream};
 use crate::cells::{Fault, Id, Int, any, rev, roles};
 use crate::{attempts, prune, reads};
 use portcullis_domain::Cut;
@@ -123,7 +123,11 @@ pub(super) fn apply(act: &mut Act<'_>, step: &Change) -> Result<(), Stop> {
             act.pruned += prune::tickets(act.db, *before, *most)?;
             Ok(())
         }
-        Change::PruneEvents { .. } | Change::ForgetEventAddresses { .. } => Ok(()), // see `prune_events`
+        Change::BeginChain(row) => audit::begin(act, row),
+        Change::Seal(what) => audit::seal(act, what),
+        Change::PruneChain(what) => audit::prune(act, what),
+        Change::SetChainKey { before, sealed } => audit::set_key(act, before, sealed),
+        Change::ForgetEventAddresses { .. } => Ok(()), // see `prune_events`
     }
 }
 
@@ -131,7 +135,6 @@ pub(super) fn apply(act: &mut Act<'_>, step: &Change) -> Result<(), Stop> {
 pub(super) fn prune_events(act: &mut Act<'_>, steps: &[Change]) -> Result<(), Stop> {
     for step in steps {
         act.pruned += match step {
-            Change::PruneEvents { before, most } => prune::events(act.db, *before, *most)?,
             Change::ForgetEventAddresses { before, most } => prune::event_addresses(act.db, *before, *most)?,
             _ => 0,
         };
@@ -240,6 +243,7 @@ fn set_status(act: &mut Act<'_>, account: AccountId, status: &Status) -> Result<
             act.deleted.push((account, None));
             must_change(act, DELETED, params![id, at.0, rev(*end)])?;
             prune::addresses_of(act.db, account)?;
+            prune::records_of(act.db, account)?;
             Ok(prune::apps_of(act.db, account)?)
         }
     }

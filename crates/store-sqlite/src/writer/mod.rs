@@ -11,6 +11,7 @@
 //! place of what was left. What a failed sync means beyond that stands in docs/decisions/0019-failed-sync.md.
 mod apply;
 mod apps;
+mod audit;
 mod check;
 mod insert;
 mod jobs;

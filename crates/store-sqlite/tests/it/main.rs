@@ -7,3 +7,4 @@ mod promises;
 mod reuse;
 mod smoke;
 mod support;
+mod tampered;

@@ -1,6 +1,7 @@
 //! Pages of rows that were deleted are used again: a file does not grow when as much goes as comes.
 use crate::support::{Directory, START, options};
 use portcullis_domain::amr::Amr;
+use portcullis_domain::audit::{self, AuditKey, ChainRow};
 use portcullis_domain::changes::{Change, Changes};
 use portcullis_domain::event::{Actor, EventKind, NewEvent};
 use portcullis_domain::family::Family;
@@ -10,7 +11,7 @@ use portcullis_domain::{Chance, Cut};
 use portcullis_store::Store as _;
 use portcullis_store::conformance::wait;
 use portcullis_store_sqlite::SqliteStore;
-use portcullis_wire::{AccountId, ClientId, Epoch, EventId, GrantId, KeyId, Rev, SessionId, Time};
+use portcullis_wire::{AccountId, ClientId, Epoch, EventId, GrantId, KeyId, LogId, Rev, SecretBytes, SessionId, Time};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering::SeqCst};
 
@@ -68,6 +69,26 @@ fn sign_in(dice: &mut Dice, now: Time) -> Changes {
     Changes { steps: vec![Change::InsertSession(session), Change::InsertGrant(grant)], events, ..Changes::default() }
 }
 
+fn key() -> AuditKey {
+    AuditKey(SecretBytes::new([1; 32]))
+}
+
+fn read_log(store: &SqliteStore) -> LogId {
+    wait(store.stamp()).unwrap().log
+}
+
+fn seal(store: &SqliteStore, dice: &mut Dice) {
+    loop {
+        let rows = wait(store.list_unsealed(audit::AT_ONCE)).unwrap();
+        if rows.is_empty() {
+            return;
+        }
+        let head = wait(store.read_chain(None, 0)).unwrap().unwrap().chain.head;
+        let what = audit::seal(&key(), read_log(store), head, &rows, dice);
+        wait(store.commit(Changes { steps: vec![Change::Seal(what)], ..Changes::default() })).unwrap();
+    }
+}
+
 #[test]
 fn freed_pages_are_used_again() {
     let directory = Directory::new();
@@ -94,7 +115,10 @@ fn freed_pages_are_used_again() {
                 cut: Cut::default(),
                 version: 1,
             };
-            wait(store.commit(Changes { steps: vec![Change::InsertAccount(account)], ..Changes::default() })).unwrap();
+            let start = key().genesis(read_log(&store));
+            let chain = ChainRow { key: SecretBytes::new([]), start, head: start.place };
+            let steps = vec![Change::InsertAccount(account), Change::BeginChain(chain)];
+            wait(store.commit(Changes { steps, ..Changes::default() })).unwrap();
         }
         for _ in 0..10 {
             let mut day = Changes::default();
@@ -117,7 +141,11 @@ fn freed_pages_are_used_again() {
                 break;
             }
         }
-        while ok(Change::PruneEvents { before: store.now(), most: 100 }) > 0 {}
+        seal(&store, &mut dice);
+        while let Some(read) = wait(store.read_chain(None, 100)).unwrap().filter(|read| !read.rows.is_empty()) {
+            let old = audit::prune(&key(), read_log(&store), &read.chain.start, &read.rows, store.now()).unwrap();
+            assert!(ok(Change::PruneChain(old)) > 0);
+        }
         let rows = wait(store.count_rows()).unwrap();
         assert_eq!((rows.sessions, rows.grants, rows.events), (0, 0, 0));
         drop(store); // what is in the log goes into the file

@@ -5,8 +5,9 @@
 mod apps;
 
 use super::show::{KEPT, Known, show};
-use super::{Backend, LOG, START, clock_of, wait};
-use crate::CommitError;
+use super::{Backend, LOG, START, audit, clock_of, wait};
+use crate::{CommitError, Store};
+use portcullis_domain::audit::Sealing;
 use portcullis_domain::changes::{
     BoundRow, Change, Changes, Committed, Conflict, Counted, Expect, Idempotency, Revoke,
 };
@@ -83,6 +84,7 @@ pub fn compare(one: &dyn Backend, two: &dyn Backend, seed: u64, steps: u64) -> C
     let clock = Arc::new(AtomicI64::new(START.0));
     let stores = [one, two].map(|backend| backend.make(LOG, clock_of(&clock)));
     let (mut dice, mut counts) = (Dice { state: seed, step: 0 }, Counts::default());
+    let mut sealer = Dice { state: !seed, step: 0 };
     for step in 0..steps {
         dice.step = step;
         clock.fetch_add(dice.below(40) as i64, SeqCst);
@@ -92,6 +94,11 @@ pub fn compare(one: &dyn Backend, two: &dyn Backend, seed: u64, steps: u64) -> C
         let (a, b) = (result(&a), result(&b));
         assert_eq!(a, b, "seed {seed}, step {step}: {changes:?}");
         counts.add(a);
+        if sealer.one_in(20) {
+            let changes = sealer.chain(&*stores[0], Time(clock.load(SeqCst)));
+            let [a, b] = [0, 1].map(|at| result(&wait(stores[at].commit(changes.clone()))));
+            assert_eq!(a, b, "seed {seed}, step {step}: {changes:?}");
+        }
         // Each view now and then, all the more often in the beginning.
         if step < 50 || dice.one_in(40) || step + 1 == steps {
             let known = dice.known();
@@ -244,6 +251,21 @@ impl Dice {
             }),
             idle_ttl: self.one_in(3).then(|| self.below(3000) as i64),
         }
+    }
+
+    /// The chain over audit records goes on, or its beginning goes; now and then by somebody who is late.
+    fn chain(&mut self, store: &dyn Store, now: Time) -> Changes {
+        let most = self.below(30) as u32 + 1;
+        let what = match self.below(8) {
+            0 => audit::pruning(store, self.time(now).minus(2_000), most),
+            _ => audit::sealing(store, most, u128::from(self.next()) << 64).map(Change::Seal),
+        };
+        let late = self.one_in(6);
+        let what = what.map(|what| match what {
+            Change::Seal(sealing) if late => Change::Seal(Sealing { from: audit::key().genesis(LOG).place, ..sealing }),
+            what => what,
+        });
+        Changes { steps: vec![what.unwrap_or_else(audit::begun)], ..Changes::default() }
     }
 
     /// A session with its grant, sometimes with its account: else most of what is random would miss.
@@ -408,7 +430,6 @@ impl Dice {
             5 => Change::PruneTickets { before: before.plus(2_000), most },
             0 | 1 => Change::PruneSessions { sessions: (0..5).map(|_| self.session()).collect(), keep },
             2 => Change::ForgetSessionAddresses { sessions: (0..3).map(|_| self.session()).collect(), keep },
-            3 => Change::PruneEvents { before, most },
             _ => Change::ForgetEventAddresses { before, most },
         }
     }

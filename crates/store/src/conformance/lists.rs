@@ -4,7 +4,7 @@ use crate::{EventFilter, EventRow, Page};
 use portcullis_domain::changes::{Change, Changes};
 use portcullis_domain::event::{EventKind, NewEvent};
 use portcullis_domain::model::{Account, Client, ClientKind, Status};
-use portcullis_wire::{AccountId, ClientId, EventId, Rev, Target};
+use portcullis_wire::{AccountId, ClientId, EventId, Rev, SessionId, Target};
 
 /// Walks a list with pages of `limit` rows.
 fn walk<T, C: Copy>(limit: u32, page: impl Fn(Option<C>, u32) -> Page<T>, cursor: impl Fn(&T) -> C) -> Vec<T> {
@@ -112,7 +112,7 @@ pub(super) fn records_newest_first(backend: &dyn Backend) {
     for account in [None, Some(ada.id), Some(eve.id), Some(AccountId::from_bits(1))] {
         for kind in kinds {
             for revocations in [false, true] {
-                let filter = EventFilter { account, kind: kind.map(Into::into), revocations };
+                let filter = EventFilter { account, kind: kind.map(Into::into), revocations, ..EventFilter::default() };
                 let fits = |(event, rev): &&(NewEvent, Option<Rev>)| {
                     account.is_none_or(|a| event.account == Some(a))
                         && kind.is_none_or(|k| event.kind.as_str() == k)
@@ -128,6 +128,32 @@ pub(super) fn records_newest_first(backend: &dyn Backend) {
             }
         }
     }
+    // Each other way to ask, alone and together.
+    let all = wait(w.store.list_events(&EventFilter::default(), None, 100)).unwrap().rows;
+    let rev = made.iter().find_map(|(_, rev)| *rev);
+    let one = EventFilter { session: Some(ses.id), ..EventFilter::default() };
+    let asked = [
+        one.clone(),
+        EventFilter { session: Some(SessionId::from_bits(1)), ..EventFilter::default() },
+        EventFilter { client: Some(ClientId::FIRST_PARTY), ..EventFilter::default() },
+        EventFilter { actor: Some("system".into()), ..EventFilter::default() },
+        EventFilter { actor: Some("operator".into()), ..EventFilter::default() },
+        EventFilter { from: Some(w.now()), until: Some(w.now().plus(1)), ..EventFilter::default() },
+        EventFilter { from: Some(w.now().plus(1)), ..EventFilter::default() },
+        EventFilter { until: Some(w.now()), ..EventFilter::default() },
+        EventFilter { rev, ..EventFilter::default() },
+        EventFilter { rev, account: Some(ada.id), ..EventFilter::default() },
+        EventFilter { rev: Some(Rev(u64::MAX)), ..EventFilter::default() },
+        EventFilter { revocations: true, kind: Some("session.ended".into()), ..one },
+    ];
+    let mut sizes = Vec::new();
+    for filter in asked {
+        let expected: Vec<_> = all.iter().filter(|row| filter.takes(row)).cloned().collect();
+        let page = |after, n| wait(w.store.list_events(&filter, after, n)).unwrap();
+        assert_eq!(walk(3, page, |row: &EventRow| row.event.id), expected, "{filter:?}");
+        sizes.push(expected.len());
+    }
+    assert!(sizes.iter().filter(|size| **size > 0).count() >= 6 && sizes.contains(&0), "{sizes:?}");
     let nowhere = wait(w.store.list_events(&EventFilter::default(), Some(EventId::from_bits(1)), 10)).unwrap();
     assert!(nowhere.rows.is_empty() && !nowhere.more, "a cursor that names no record");
 }

@@ -10,6 +10,7 @@ mod accounts;
 mod apps;
 mod atomicity;
 mod attempts;
+mod audit;
 mod expectations;
 pub mod histories;
 mod lists;
@@ -195,6 +196,11 @@ cases! {
         who_proves_again_is_known_to_have
         what_is_under_a_spared_session_is_spared
         a_refused_redemption_leaves_the_ticket;
+    audit:
+        records_are_chained
+        what_is_erased_leaves_its_commitment
+        the_beginning_goes
+        many_sealers_make_one_chain;
     parallel:
         one_budget_for_many_at_once
         one_of_many_redeems_a_ticket

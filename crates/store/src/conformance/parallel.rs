@@ -14,7 +14,7 @@ use std::thread;
 const MANY: usize = 64;
 
 /// All these commits at once, each from a thread of its own.
-fn at_once(w: &World<'_>, all: Vec<Changes>) -> Vec<Result<Committed, CommitError>> {
+pub(super) fn at_once(w: &World<'_>, all: Vec<Changes>) -> Vec<Result<Committed, CommitError>> {
     let (start, store, backend) = (Barrier::new(all.len()), &*w.store, w.backend);
     thread::scope(|scope| {
         let run = |changes| {

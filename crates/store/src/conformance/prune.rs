@@ -1,5 +1,5 @@
 //! What goes when its time has passed, what becomes due, and how many sessions live.
-use super::{Backend, HORIZON, START, World, account, session, wait};
+use super::{Backend, HORIZON, START, World, account, audit, session, wait};
 use crate::EventFilter;
 use portcullis_domain::amr::Amr;
 use portcullis_domain::changes::{Change, Changes, Conflict, Counted, Expect};
@@ -101,7 +101,10 @@ pub(super) fn old_records_go_oldest_first(backend: &dyn Backend) {
         let event = w.event(EventKind::SessionStarted);
         w.commit(Changes { events: vec![event], ..Changes::default() }).unwrap();
     }
-    let prune = |before: i64, most| w.ok([Change::PruneEvents { before: START.plus(before), most }]).pruned;
+    w.ok([audit::begun()]);
+    w.ok([Change::Seal(audit::sealing(&*w.store, 100, 1).unwrap())]);
+    let prune =
+        |before: i64, most| audit::pruning(&*w.store, START.plus(before), most).map_or(0, |what| w.ok([what]).pruned);
     assert_eq!((prune(4, 3), prune(4, 3), prune(4, 3)), (3, 1, 0));
     let rows = wait(w.store.list_events(&EventFilter::default(), None, 10)).unwrap().rows;
     assert_eq!(rows.iter().map(|row| row.at).collect::<Vec<_>>(), [START.plus(5), START.plus(4)]);
@@ -113,7 +116,7 @@ pub(super) fn old_records_go_oldest_first(backend: &dyn Backend) {
     // A commit that fails leaves them alone.
     let refused = Changes {
         expects: vec![Expect::NoAccounts],
-        steps: vec![Change::PruneEvents { before: START.plus(9), most: 9 }],
+        steps: vec![audit::pruning(&*w.store, START.plus(9), 9).unwrap()],
         ..Changes::default()
     };
     assert!(w.commit(refused).is_err());

@@ -1,6 +1,6 @@
 //! Everything that a store shows, as text: two stores with the same content show the same.
-use super::wait;
-use crate::{EventFilter, Store};
+use super::{audit, wait};
+use crate::{ChainRead, EventFilter, Store};
 use portcullis_domain::model::{Client, Grant, Instance, Key};
 use portcullis_domain::retention::Retention;
 use portcullis_domain::view::{AppView, RefreshView, SessionView, TicketView};
@@ -100,6 +100,16 @@ pub fn show(store: &dyn Store, known: &Known) -> String {
         line!("{actor} {key} {:?}", row.map(|row| (row.request.0, row.rev, row.ended, row.made, row.at)));
     }
     line!("{:?}", wait(store.list_events(&EventFilter::default(), None, 100_000)).unwrap());
+    if let Some(ChainRead { chain, rows }) = audit::read(store) {
+        line!("{} {} {:?} {:?}", chain.start.place, chain.head, chain.start.mac.0, chain.key.expose());
+        for row in rows {
+            let seal = row.seal.unwrap();
+            let hides = [seal.hides.address, seal.hides.reason].map(|one| one.map(|one| (one.commitment.0, one.salt)));
+            line!("{} {} {hides:?}", row.event.id, seal.place);
+        }
+        assert_eq!(audit::checked(store, None).findings, [], "the chain is whole after any history");
+    }
+    line!("{:?}", wait(store.count_unsealed()).unwrap());
     let (stamp, live) = wait(store.read_live()).unwrap();
     line!("{stamp:?} {live:?}");
     for rev in stamp.head.0.saturating_sub(3)..=stamp.head.0 {

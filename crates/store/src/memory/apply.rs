@@ -1,6 +1,6 @@
 //! What each expectation and each change means.
 use super::prune::{self, OfEvents};
-use super::{Memory, apps, attempts, outbox, upstream};
+use super::{Memory, apps, attempts, audit, outbox, upstream};
 use crate::{CommitError, EventRow, Remembered, StoreError};
 use portcullis_domain::Cut;
 use portcullis_domain::changes::{Change, Changes, Committed, Conflict, Expect, Revoke};
@@ -18,6 +18,8 @@ struct Progress {
     /// With the end of the grace period, when there is one.
     deleted: Vec<(AccountId, Option<Time>)>,
     of_events: Vec<OfEvents>,
+    /// Accounts that became tombstones.
+    erased: Vec<AccountId>,
     pruned: u64,
     attempt: Option<portcullis_domain::throttle::Verdict>,
 }
@@ -33,6 +35,7 @@ pub(super) fn commit(db: &mut Memory, changes: Changes, now: Time) -> Result<Com
         ended: None,
         deleted: Vec::new(),
         of_events: Vec::new(),
+        erased: Vec::new(),
         pruned: 0,
         attempt: None,
     };
@@ -49,7 +52,7 @@ pub(super) fn commit(db: &mut Memory, changes: Changes, now: Time) -> Result<Com
             db.accounts.put(*id, account);
         }
     }
-    let Progress { rev, ended, attempt, mut pruned, of_events, .. } = so_far;
+    let Progress { rev, ended, attempt, mut pruned, of_events, erased, .. } = so_far;
     if let Some(key) = changes.idempotency {
         let at = (key.actor, key.key);
         if db.remembered.has(&at) {
@@ -60,9 +63,12 @@ pub(super) fn commit(db: &mut Memory, changes: Changes, now: Time) -> Result<Com
     if let Some(event) = changes.events.iter().find(|event| db.event_at.contains_key(&event.id)) {
         return Err(CommitError::Failed(StoreError::new(format!("the event {} exists", event.id))));
     }
+    for id in erased {
+        prune::events(db, OfEvents::Erase(id));
+    }
     for event in changes.events {
         db.event_at.insert(event.id, db.events.len());
-        db.events.push(EventRow { event, at: now, rev, ended });
+        db.events.push(EventRow { event, at: now, rev, ended, seal: None });
     }
     for what in of_events {
         pruned += prune::events(db, what);
@@ -218,7 +224,10 @@ fn apply(db: &mut Memory, step: Change, so_far: &mut Progress) -> Result<(), Com
         Change::ForgetSessionAddresses { sessions, keep } => {
             so_far.pruned += prune::session_addresses(db, &sessions, &keep, so_far.now);
         }
-        Change::PruneEvents { before, most } => so_far.of_events.push(OfEvents::Delete { before, most }),
+        Change::BeginChain(chain) => audit::begin(db, chain)?,
+        Change::Seal(what) => so_far.of_events.push(audit::seal(db, what)?),
+        Change::PruneChain(what) => so_far.of_events.push(audit::prune(db, &what)?),
+        Change::SetChainKey { before, sealed } => audit::set_key(db, &before, sealed)?,
         Change::ForgetEventAddresses { before, most } => {
             so_far.of_events.push(OfEvents::ForgetAddresses { before, most });
         }
@@ -336,6 +345,7 @@ fn set_status(db: &mut Memory, id: AccountId, status: Status, so_far: &mut Progr
         (row.name, row.password_hash) = (None, None);
         row.roles.clear();
         so_far.deleted.push((id, None));
+        so_far.erased.push(id);
         prune::addresses_of(db, id);
         apps::forget_account(db, id);
         upstream::forget_account(db, id);

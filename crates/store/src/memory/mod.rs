@@ -6,6 +6,7 @@
 mod apply;
 mod apps;
 mod attempts;
+mod audit;
 mod jobs;
 mod outbox;
 mod prune;
@@ -19,6 +20,7 @@ pub use store::{Clock, MemoryStore};
 
 use crate::{AttemptCount, CommitError, EventFilter, EventRow, LiveCount, LogRead, Page, Remembered, StoreError};
 use portcullis_domain::Cut;
+use portcullis_domain::audit::ChainRow;
 use portcullis_domain::changes::{BoundRow, Changes, Committed};
 use portcullis_domain::mass::{self, Job};
 use portcullis_domain::model::{Account, Client, Consent, Grant, Instance, Key, Session};
@@ -82,6 +84,8 @@ pub struct Memory {
     origins: Table<SessionId, Origin>,
     buckets: Table<BucketKey, Bucket>,
     networks: Table<(BucketKey, BucketKey), Time>,
+    /// At most one.
+    chain: Table<(), ChainRow>,
     /// Oldest first.
     events: Vec<EventRow>,
     event_at: BTreeMap<EventId, usize>,
@@ -131,6 +135,7 @@ impl Memory {
             origins: Table::default(),
             buckets: Table::default(),
             networks: Table::default(),
+            chain: Table::default(),
             events: Vec::new(),
             event_at: BTreeMap::new(),
         }
@@ -151,7 +156,7 @@ impl Memory {
             ($($table:ident)*) => {$( if kept { self.$table.keep() } else { self.$table.take_back() } )*};
         }
         settle!(log accounts emails sessions sessions_of grants grants_of clients instances keys remembered buckets networks jobs);
-        settle!(owners consents tickets notices messages links origins);
+        settle!(owners consents tickets notices messages links origins chain);
         result
     }
 
@@ -253,12 +258,7 @@ impl Memory {
     /// As [`Store::list_events`](crate::Store::list_events). A cursor that names no record gives an empty page.
     pub fn list_events(&self, filter: &EventFilter, cursor: Option<EventId>, limit: u32) -> Page<EventRow> {
         let end = cursor.map_or(self.events.len(), |id| self.event_at.get(&id).copied().unwrap_or(0));
-        let fits = |row: &&EventRow| {
-            filter.account.is_none_or(|account| row.event.account == Some(account))
-                && filter.kind.as_deref().is_none_or(|kind| row.event.kind.as_str() == kind)
-                && (!filter.revocations || row.rev.is_some())
-        };
-        page(self.events[..end].iter().rev().filter(fits).cloned(), limit)
+        page(self.events[..end].iter().rev().filter(|row| filter.takes(row)).cloned(), limit)
     }
 
     /// As [`Store::load_revocation`](crate::Store::load_revocation).

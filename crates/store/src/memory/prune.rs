@@ -1,15 +1,18 @@
 //! What goes when its time has passed. Whether it may stands in `domain::retention`.
 use super::Memory;
 use crate::{EventRow, Prunable, RowCount};
+use portcullis_domain::audit::Seal;
 use portcullis_domain::model::{Session, Status};
 use portcullis_domain::retention::{self, Retention, Standing};
-use portcullis_wire::{AccountId, GrantId, Rev, SessionId, Time};
+use portcullis_wire::{AccountId, EventId, GrantId, Rev, SessionId, Time};
 use std::ops::Bound::{Excluded, Unbounded};
 
 /// What happens to audit records at the end of a commit, when nothing can fail any more.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) enum OfEvents {
-    Delete { before: Time, most: u64 },
+    Seal(Vec<(EventId, Seal)>),
+    Erase(AccountId),
+    Delete { up_to: u64 },
     ForgetAddresses { before: Time, most: u64 },
 }
 
@@ -130,11 +133,24 @@ pub(super) fn addresses_of(db: &mut Memory, account: AccountId) {
 pub(super) fn events(db: &mut Memory, what: OfEvents) -> u64 {
     let limit = |most| usize::try_from(most).unwrap_or(usize::MAX);
     match what {
-        OfEvents::Delete { before, most } => {
+        OfEvents::Seal(seals) => {
+            for (id, seal) in seals {
+                let Some(row) = db.event_at.get(&id).and_then(|at| db.events.get_mut(*at)) else { continue };
+                row.seal = Some(seal);
+                without_lost_salts(row);
+            }
+            0
+        }
+        OfEvents::Erase(account) => {
+            for row in db.events.iter_mut().filter(|row| row.event.account == Some(account)) {
+                (row.event.ip, row.event.reason) = (None, None);
+                without_lost_salts(row);
+            }
+            0
+        }
+        OfEvents::Delete { up_to } => {
             let all = db.events.len();
-            let oldest = all.min(limit(most));
-            let kept: Vec<EventRow> = db.events.drain(..oldest).filter(|row| row.at >= before).collect();
-            db.events.splice(0..0, kept);
+            db.events.retain(|row| row.seal.is_none_or(|seal| seal.place.n > up_to));
             if db.events.len() < all {
                 db.event_at = db.events.iter().enumerate().map(|(n, row)| (row.event.id, n)).collect();
             }
@@ -145,8 +161,24 @@ pub(super) fn events(db: &mut Memory, what: OfEvents) -> u64 {
             let mut with: Vec<(Time, usize)> = with.map(|(n, row)| (row.at, n)).collect();
             with.sort();
             with.truncate(limit(most));
-            with.iter().for_each(|(_, n)| db.events[*n].event.ip = None);
+            for (_, n) in &with {
+                db.events[*n].event.ip = None;
+                without_lost_salts(&mut db.events[*n]);
+            }
             with.len() as u64
+        }
+    }
+}
+
+/// A salt goes with its value.
+fn without_lost_salts(row: &mut EventRow) {
+    let Some(seal) = &mut row.seal else { return };
+    let here = [row.event.ip.is_some(), row.event.reason.is_some()];
+    for (hidden, here) in [&mut seal.hides.address, &mut seal.hides.reason].into_iter().zip(here) {
+        if let Some(hidden) = hidden
+            && !here
+        {
+            hidden.salt = None;
         }
     }
 }

@@ -1,9 +1,10 @@
 //! [`Memory`] behind the [`Store`] trait.
 use super::Memory;
 use crate::{
-    AttemptCount, CommitError, EventFilter, EventRow, Fut, LiveCount, LogRead, MessageCount, MessageFilter, NodeRow,
-    Page, Prunable, Remembered, RowCount, Store, StoreError,
+    AttemptCount, ChainRead, CommitError, EventFilter, EventRow, Fut, LiveCount, LogRead, MessageCount, MessageFilter,
+    NodeRow, Page, Prunable, Remembered, RowCount, Store, StoreError,
 };
+use portcullis_domain::audit::Unsealed;
 use portcullis_domain::changes::{BoundRow, Changes, Committed};
 use portcullis_domain::mass::{Batch, Filter, Job};
 use portcullis_domain::model::{Account, Client, Consent, Instance, Key};
@@ -170,6 +171,15 @@ impl Store for MemoryStore {
     }
     fn load_revocation(&self, rev: Rev) -> Fut<'_, Result<Option<EventRow>, StoreError>> {
         self.read(|m, _| m.load_revocation(rev))
+    }
+    fn read_chain(&self, after: Option<u64>, limit: u32) -> Fut<'_, Result<Option<ChainRead>, StoreError>> {
+        self.read(|m, _| m.read_chain(after, limit))
+    }
+    fn list_unsealed(&self, limit: u32) -> Fut<'_, Result<Vec<EventRow>, StoreError>> {
+        self.read(|m, _| m.list_unsealed(limit))
+    }
+    fn count_unsealed(&self) -> Fut<'_, Result<Unsealed, StoreError>> {
+        self.read(|m, _| m.count_unsealed())
     }
     fn count_live(&self) -> Fut<'_, Result<LiveCount, StoreError>> {
         self.read(Memory::count_live)

@@ -1,5 +1,6 @@
 //! `/v1/admin`.
 mod accounts;
+mod audit;
 mod clients;
 mod filters;
 mod keys;

@@ -1,0 +1,208 @@
+//! The one sealer, which chains audit records after their commits; what the chain is checked by, and what it shows.
+//!
+//! It works on the one node that leads. Who leads may be in doubt for a while: two that both believe it make one chain all the
+//! same, since a seal goes in only where the chain still ends where it was read. Nothing is kept in memory that decides: what has
+//! no seal is read anew each time, whatever its number, so a record whose transaction came late is sealed late, and a node that
+//! dies at any moment leaves a whole chain behind it.
+use crate::admin::Admin;
+use crate::{App, AppError, real, rotation};
+use portcullis_domain::audit::{self, AuditKey, ChainRow, Checked, Page, Place, Pruning, Unsealed};
+use portcullis_domain::changes::{Change, Changes};
+use portcullis_store::{ChainRead, CommitError};
+use portcullis_wire::Time;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
+
+/// Between two looks: with the time that a commit takes, much less than a second.
+const EVERY: Duration = Duration::from_millis(200);
+/// Between two full batches, so that a long backlog leaves room for others.
+const BREATH: Duration = Duration::from_millis(5);
+/// After a fault, and where another node leads.
+const REST: Duration = Duration::from_secs(1);
+/// Between two warnings about records that wait, in milliseconds.
+const WARN_EVERY: i64 = 60_000;
+
+/// What the sealer has seen.
+#[derive(Debug, Default)]
+pub(crate) struct Sealer {
+    /// The furthest place that this node has read or written.
+    seen: AtomicU64,
+    warned: AtomicI64,
+}
+
+/// What one step of the sealer came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sealed {
+    /// Nothing has no seal.
+    Nothing,
+    /// So many records have one now.
+    Some(usize),
+    /// Somebody else was at it.
+    Overtaken,
+}
+
+/// Where the chain stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AuditState {
+    /// After which place it begins; `None` before it was begun.
+    pub start: Option<Place>,
+    /// Where it ends.
+    pub head: Option<Place>,
+    /// What waits for its seal.
+    pub unsealed: Unsealed,
+    /// The database's time.
+    pub now: Time,
+}
+
+/// A page of a check.
+#[derive(Debug, Clone)]
+pub struct CheckedPage {
+    /// What it came to.
+    pub checked: Checked,
+    /// Where the chain ended when the page was read.
+    pub head: Place,
+    /// Whether it was the last one.
+    pub last: bool,
+}
+
+impl App {
+    /// For ever.
+    pub(crate) async fn seal_records(self) {
+        loop {
+            let pause = if !self.hub().leads() || self.hub().rolled_back().is_some() {
+                REST
+            } else {
+                match self.seal_some().await {
+                    Ok(Sealed::Some(count)) if count == audit::AT_ONCE as usize => BREATH,
+                    Ok(_) => EVERY,
+                    Err(error) => {
+                        tracing::warn!(%error, "audit records could not be sealed; tried again");
+                        REST
+                    }
+                }
+            };
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// Seals what there is, without pauses. For tests, and for tools that have the database to themselves.
+    ///
+    /// # Errors
+    /// Faults of the database.
+    pub async fn seal_all(&self) -> Result<(), AppError> {
+        while self.seal_some().await? != Sealed::Nothing {}
+        Ok(())
+    }
+
+    /// Seals the oldest records that have no seal.
+    pub(crate) async fn seal_some(&self) -> Result<Sealed, AppError> {
+        let rows = self.store().list_unsealed(audit::AT_ONCE).await?;
+        if rows.is_empty() {
+            return Ok(Sealed::Nothing);
+        }
+        let chain = match self.chain_row().await? {
+            Some(chain) => chain,
+            None => self.begin_chain().await?,
+        };
+        self.look_back(chain.head);
+        let what = audit::seal(&self.audit_key(&chain)?, self.inner.log, chain.head, &rows, &mut real::RealChance);
+        let to = what.to;
+        match self.store().commit(Changes { steps: vec![Change::Seal(what)], ..Changes::default() }).await {
+            Ok(_) => {
+                self.inner.sealer.seen.fetch_max(to.n, Ordering::Relaxed);
+                self.counts().events_sealed.fetch_add(rows.len() as u64, Ordering::Relaxed);
+                Ok(Sealed::Some(rows.len()))
+            }
+            Err(CommitError::Conflict(_)) => Ok(Sealed::Overtaken),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// A chain that is shorter than this node has seen it lost its end, or its database was replaced.
+    fn look_back(&self, head: Place) {
+        let seen = self.inner.sealer.seen.swap(head.n, Ordering::Relaxed);
+        if seen > head.n {
+            tracing::error!(
+                seen,
+                head = head.n,
+                "the chain of audit records is shorter than it was: its end was cut off"
+            );
+        }
+    }
+
+    async fn chain_row(&self) -> Result<Option<ChainRow>, AppError> {
+        Ok(self.store().read_chain(None, 0).await?.map(|read| read.chain))
+    }
+
+    /// Begins the chain, under a new key.
+    async fn begin_chain(&self) -> Result<ChainRow, AppError> {
+        // A key that is made under a master key which is just being replaced would never open again.
+        let _turn = self.inner.rota.turn().await;
+        let key = AuditKey::new(&mut real::RealChance);
+        let start = key.genesis(self.inner.log);
+        let sealed = self.inner.rota.master().seal_audit_key(&key, self.inner.log).map_err(rotation::fault)?;
+        let row = ChainRow { key: sealed, start, head: start.place };
+        match self.store().commit(Changes { steps: vec![Change::BeginChain(row.clone())], ..Changes::default() }).await
+        {
+            Ok(_) => Ok(row),
+            Err(CommitError::Conflict(_)) => {
+                let row = self.chain_row().await?;
+                row.ok_or_else(|| AppError::Fault("a chain that has begun is not there".into()))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn audit_key(&self, chain: &ChainRow) -> Result<AuditKey, AppError> {
+        self.inner.rota.open_audit_key(chain, self.inner.log).map_err(rotation::fault)
+    }
+
+    /// What may go of the chain's beginning, of the first `most` records.
+    pub(crate) async fn chain_to_prune(&self, before: Time, most: u32) -> Result<Option<Pruning>, AppError> {
+        let Some(ChainRead { chain, rows }) = self.store().read_chain(None, most).await? else { return Ok(None) };
+        Ok(audit::prune(&self.audit_key(&chain)?, self.inner.log, &chain.start, &rows, before))
+    }
+
+    /// Counts what waits for its seal, and warns when it has waited for long: on every node, for the one that leads may be the one
+    /// that is stuck.
+    pub(crate) async fn watch_unsealed(&self) {
+        let Ok(unsealed) = self.store().count_unsealed().await else { return };
+        let (now, counts) = (self.now(), self.counts());
+        counts.events_unsealed.store(unsealed.count, Ordering::Relaxed);
+        counts.events_unsealed_age_ms.store(u64::try_from(unsealed.age(now)).unwrap_or(0), Ordering::Relaxed);
+        let warned = &self.inner.sealer.warned;
+        if let Some(why) = unsealed.alarm(now)
+            && now.0.saturating_sub(warned.load(Ordering::Relaxed)) >= WARN_EVERY
+        {
+            warned.store(now.0, Ordering::Relaxed);
+            tracing::warn!("{why}");
+        }
+    }
+
+    /// Where the chain of audit records stands.
+    pub async fn admin_audit(&self, admin: &Admin) -> Result<AuditState, AppError> {
+        let chain = self.chain_row().await.map_err(|error| self.fault(error))?;
+        let unsealed = self.store().count_unsealed().await.map_err(|error| self.fault(error.into()))?;
+        self.still_admin(admin).await?;
+        let (start, head) = (chain.as_ref().map(|row| row.start.place), chain.map(|row| row.head));
+        Ok(AuditState { start, head, unsealed, now: self.now() })
+    }
+
+    /// Checks a page of the chain: after `from`, or from its beginning; and whether it has the place that is known from elsewhere.
+    /// `None` before the chain was begun.
+    pub async fn admin_check_audit(
+        &self,
+        admin: &Admin,
+        from: Option<Place>,
+        known: Option<Place>,
+    ) -> Result<Option<CheckedPage>, AppError> {
+        let read = self.store().read_chain(from.map(|from| from.n), audit::PAGE);
+        let read = read.await.map_err(|error| self.fault(error.into()))?;
+        self.still_admin(admin).await?;
+        let Some(ChainRead { chain, rows }) = read else { return Ok(None) };
+        let key = self.audit_key(&chain).map_err(|error| self.fault(error))?;
+        let last = rows.len() < audit::PAGE as usize;
+        let page = Page { log: self.inner.log, chain: &chain, from, known, rows: &rows, last };
+        Ok(Some(CheckedPage { checked: audit::check(&key, &page), head: chain.head, last }))
+    }
+}

@@ -1,0 +1,217 @@
+//! The chain over audit records in a running server: sealed within a second, whole whatever fails, and broken for whoever tampers.
+use crate::world::{PASSWORD, World, memory, settings, sign_in};
+use portcullis_app::audit::CheckedPage;
+use portcullis_app::keys::MasterKey;
+use portcullis_app::{Admin, App, Store, real};
+use portcullis_domain::audit::{Finding, Place};
+use portcullis_store::faulty::{Faulty, Mode};
+use portcullis_store::memory::{Memory, MemoryStore};
+use portcullis_wire::{LogId, SecretString, Time};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering::SeqCst};
+use std::time::Duration;
+use tokio::task::JoinSet;
+
+const DAY: i64 = 86_400_000;
+
+/// All pages of a check.
+async fn checked(app: &App, known: Option<Place>) -> (Vec<Finding>, u64, u64) {
+    let (mut findings, mut records, mut erased, mut from) = (Vec::new(), 0, 0, None);
+    loop {
+        let page: CheckedPage = app.admin_check_audit(&Admin::operator(), from, known).await.unwrap().unwrap();
+        findings.extend(page.checked.findings);
+        (records, erased) = (records + page.checked.records, erased + page.checked.erased);
+        from = Some(page.checked.to);
+        if page.last {
+            return (findings, records, erased);
+        }
+    }
+}
+
+async fn head(app: &App) -> Place {
+    app.admin_audit(&Admin::operator()).await.unwrap().head.unwrap()
+}
+
+async fn start(store: Arc<dyn Store>, master: &MasterKey) -> (App, JoinSet<()>) {
+    let mut tasks = JoinSet::new();
+    let app = App::start(store, settings(), master.clone(), &mut tasks).await.unwrap();
+    (app, tasks)
+}
+
+/// Starts on this content, with nothing at work but what is asked for.
+async fn over(content: Memory, master: &MasterKey) -> App {
+    let (app, mut tasks) = start(Arc::new(MemoryStore::with(content, Arc::new(real::wall))), master).await;
+    tasks.abort_all();
+    app
+}
+
+#[tokio::test]
+async fn records_are_sealed_within_a_second() {
+    let world = World::start().await;
+    let ada = world.ada.clone();
+    for _ in 0..3 {
+        let tokens = world.sign_in(&ada, false).await.unwrap();
+        world.app.admin_end_session(&world.admin, tokens.session.id, None).await.unwrap();
+    }
+    let begun = real::mono();
+    while world.app.store().count_unsealed().await.unwrap().count > 0 {
+        assert!(real::mono().since(begun) < 1000, "they wait for longer");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let state = world.app.admin_audit(&world.admin).await.unwrap();
+    let all = world.app.store().count_rows().await.unwrap().events;
+    assert_eq!((state.head.unwrap().n, state.unsealed.count), (all, 0));
+    assert_eq!(checked(&world.app, state.head).await, (vec![], all, 0));
+    assert!(world.app.counts().events_sealed.load(SeqCst) >= all);
+}
+
+#[tokio::test]
+async fn a_fault_at_every_step_leaves_a_whole_chain() {
+    for mode in Mode::ALL {
+        let (mut failed, master) = (0, MasterKey::generate());
+        for n in 1..=8 {
+            let store = Arc::new(Faulty::new(memory()));
+            let (app, mut tasks) = start(store.clone(), &master).await;
+            tasks.abort_all(); // the rest would use up the count
+            let ada = app.sign_up("ada@example.org", SecretString::new(PASSWORD), None, None).await.unwrap();
+            for _ in 0..2 {
+                sign_in(&app, &ada, false).await.unwrap();
+                store.fail_at(n, mode);
+                failed += u32::from(app.seal_all().await.is_err());
+                store.never_fail();
+            }
+            app.seal_all().await.unwrap();
+            let all = store.count_rows().await.unwrap().events;
+            assert_eq!(checked(&app, None).await, (vec![], all, 0), "{mode:?} {n}");
+            assert_eq!(head(&app).await.n, all);
+        }
+        assert!(failed >= 8, "{mode:?}: {failed}");
+    }
+}
+
+#[tokio::test]
+async fn two_nodes_that_both_seal_make_one_chain() {
+    let (store, master) = (Arc::new(memory().shared()), MasterKey::generate());
+    let (one, mut first) = start(store.clone(), &master).await;
+    let (two, mut second) = start(store.clone(), &master).await;
+    first.abort_all();
+    second.abort_all();
+    let ada = one.sign_up("ada@example.org", SecretString::new(PASSWORD), None, None).await.unwrap();
+    for _ in 0..5 {
+        for app in [&one, &two] {
+            sign_in(app, &ada, false).await.unwrap();
+        }
+        let (a, b) = tokio::join!(one.seal_all(), two.seal_all());
+        a.and(b).unwrap();
+    }
+    let all = store.count_rows().await.unwrap().events;
+    assert_eq!(checked(&one, Some(head(&two).await)).await, (vec![], all, 0));
+}
+
+#[tokio::test]
+async fn pruned_and_erased_it_stays_whole() {
+    let clock = Arc::new(AtomicI64::new(1_800_000_000_000));
+    let time = clock.clone();
+    let store = Arc::new(MemoryStore::new(LogId::from_bits(7), Arc::new(move || Time(time.load(SeqCst)))));
+    let mut settings = settings();
+    (settings.policy.event_retention, settings.policy.address_retention) = (Some(10 * DAY), 2 * DAY);
+    settings.policy.deletion_grace = 0;
+    let mut tasks = JoinSet::new();
+    let app = App::start(store, settings, MasterKey::generate(), &mut tasks).await.unwrap();
+    tasks.abort_all();
+    let ip = "192.0.2.1".parse().ok();
+    let ada = app.sign_up("ada@example.org", SecretString::new(PASSWORD), None, ip).await.unwrap();
+    let eve = app.sign_up("eve@example.org", SecretString::new(PASSWORD), None, ip).await.unwrap();
+    app.admin_block(&Admin::operator(), eve.id, "has a name in it", None, None).await.unwrap();
+    let mut known = None;
+    let mut erased_once = 0;
+    for day in 0..30 {
+        sign_in(&app, &ada, false).await.unwrap();
+        if day == 1 {
+            app.admin_delete(&Admin::operator(), eve.id, None).await.unwrap();
+        }
+        app.prune_all().await.unwrap();
+        let (findings, records, erased) = checked(&app, None).await;
+        assert_eq!(findings, [], "day {day}");
+        assert!(records <= 30, "day {day}: {records}");
+        erased_once = erased_once.max(erased);
+        if day == 1 {
+            let rows = app.store().list_events(&Default::default(), None, 100).await.unwrap().rows;
+            let about = rows.iter().filter(|row| row.event.account == Some(eve.id));
+            assert!(
+                about.filter(|row| row.event.kind.as_str() == "account.blocked").all(|row| row.event.reason.is_none())
+            );
+            known = Some(head(&app).await);
+        }
+        clock.fetch_add(DAY, SeqCst);
+    }
+    assert!(erased_once >= 3);
+    let state = app.admin_audit(&Admin::operator()).await.unwrap();
+    assert!(state.start.unwrap().n > known.unwrap().n);
+    // What was pruned is not known any more, and that is said.
+    let (findings, ..) = checked(&app, known).await;
+    assert!(matches!(findings[..], [Finding::Forgotten { .. }]), "{findings:?}");
+}
+
+#[tokio::test]
+async fn the_key_of_the_chain_goes_with_the_master_key() {
+    let (store, old, new) = (Arc::new(memory()), MasterKey::generate(), MasterKey::generate());
+    let (app, mut tasks) = start(store.clone(), &old).await;
+    tasks.abort_all();
+    let ada = app.sign_up("ada@example.org", SecretString::new(PASSWORD), None, None).await.unwrap();
+    app.seal_all().await.unwrap();
+    let known = head(&app).await;
+    app.admin_rotate_master(&Admin::operator(), new.clone()).await.unwrap();
+    app.seal_all().await.unwrap();
+    assert_eq!(checked(&app, Some(known)).await.0, []);
+    let chain = store.read_chain(None, 0).await.unwrap().unwrap().chain;
+    assert!(new.open_audit_key(&chain, LogId::from_bits(7)).is_ok());
+    assert!(old.open_audit_key(&chain, LogId::from_bits(7)).is_err());
+    assert!(new.open_audit_key(&chain, LogId::from_bits(8)).is_err(), "of another log");
+    let (again, mut tasks) = start(store, &new).await;
+    tasks.abort_all();
+    sign_in(&again, &ada, false).await.unwrap();
+    again.seal_all().await.unwrap();
+    assert_eq!(checked(&again, Some(known)).await.0, []);
+    // Founding the log anew makes other keys, and goes on with the same chain.
+    again.admin_refound(&Admin::operator(), "a drill").await.unwrap();
+    again.seal_all().await.unwrap();
+    assert_eq!(checked(&again, Some(known)).await.0, []);
+}
+
+#[tokio::test]
+async fn an_older_database_and_a_tampered_one_show() {
+    let (store, master) = (Arc::new(memory()), MasterKey::generate());
+    let (app, mut tasks) = start(store.clone(), &master).await;
+    tasks.abort_all();
+    let ada = app.sign_up("ada@example.org", SecretString::new(PASSWORD), None, None).await.unwrap();
+    for _ in 0..3 {
+        sign_in(&app, &ada, false).await.unwrap();
+    }
+    app.seal_all().await.unwrap();
+    let backup = store.content().unwrap();
+    for _ in 0..3 {
+        sign_in(&app, &ada, false).await.unwrap();
+    }
+    app.seal_all().await.unwrap();
+    let known = head(&app).await;
+    assert_eq!(checked(&app, Some(known)).await.0, []);
+    // The backup in its place is whole, and shorter than what was known; then it goes on otherwise.
+    let restored = over(backup, &master).await;
+    assert_eq!(checked(&restored, None).await.0, []);
+    let end = head(&restored).await.n;
+    assert_eq!(checked(&restored, Some(known)).await.0, [Finding::Truncated { head: end, known: known.n }]);
+    for _ in 0..4 {
+        sign_in(&restored, &ada, false).await.unwrap();
+    }
+    restored.seal_all().await.unwrap();
+    assert_eq!(checked(&restored, None).await.0, []);
+    assert_eq!(checked(&restored, Some(known)).await.0, [Finding::Replaced { known: known.n }]);
+    // Changed and removed, by who has the database alone.
+    let mut content = store.content().unwrap();
+    content.tamper()[2].at = Time(1);
+    assert!(matches!(checked(&over(content, &master).await, None).await.0[..], [Finding::Changed { n: 3, .. }]));
+    let mut content = store.content().unwrap();
+    content.tamper().remove(1);
+    assert_eq!(checked(&over(content, &master).await, None).await.0, [Finding::Missing { from: 2, to: 2 }]);
+}

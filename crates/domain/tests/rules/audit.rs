@@ -1,0 +1,429 @@
+//! Chains of thousands of kinds, each tampered with in one way: it is always found. What is done by the rules is never taken for it.
+use crate::world::Seeded;
+use portcullis_domain::audit::{
+    self, AuditKey, ChainRow, Checked, Finding, Hidden, MAX_FINDINGS, Page, Part, Place, Record, Start, Unsealed,
+};
+use portcullis_domain::{Actor, Chance, EventKind, NewEvent};
+use portcullis_wire::{AccountId, ClientId, Digest, EventId, LogId, Rev, SecretBytes, SessionId, Time};
+
+const LOG: LogId = LogId::from_bits(7);
+
+/// A debug build is some twenty times slower.
+const CASES: u64 = if cfg!(debug_assertions) { 2_000 } else { 20_000 };
+
+fn below(dice: &mut Seeded, n: u64) -> usize {
+    dice.below(n) as usize
+}
+
+fn record(dice: &mut Seeded, n: i64) -> Record {
+    let kind = EventKind::ALL[below(dice, EventKind::ALL.len() as u64)];
+    let mut event = NewEvent::new(EventId::from_bits(dice.bits()), kind, &Actor::Operator);
+    let bits = dice.bits();
+    event.account = (bits & 1 > 0).then(|| AccountId::from_bits(dice.bits() % 3));
+    event.session = (bits & 2 > 0).then(|| SessionId::from_bits(dice.bits()));
+    event.client = (bits & 4 > 0).then(|| ClientId::from_bits(dice.bits()));
+    let ip = ["192.0.2.1", "2001:db8::1", "198.51.100.7"][below(dice, 3)].parse().ok();
+    event.ip = ip.filter(|_| bits & 8 > 0);
+    event.reason = (bits & 16 > 0).then(|| ["", "why", "„so“"][(bits >> 8) as usize % 3].into());
+    let (rev, ended) = ((bits & 32 > 0).then_some(Rev(n as u64)), (bits & 64 > 0).then_some(3));
+    Record { event, at: Time(n), rev, ended, seal: None }
+}
+
+/// A chain as a store keeps it.
+#[derive(Debug, Clone)]
+struct Kept {
+    row: ChainRow,
+    rows: Vec<Record>,
+}
+
+fn key() -> AuditKey {
+    AuditKey(SecretBytes::new([3; 32]))
+}
+
+impl Kept {
+    fn new(dice: &mut Seeded, count: i64) -> Self {
+        let start = key().genesis(LOG);
+        let row = ChainRow { key: SecretBytes::new([]), start, head: start.place };
+        let mut kept = Self { row, rows: Vec::new() };
+        kept.add(dice, count);
+        kept
+    }
+    fn add(&mut self, dice: &mut Seeded, count: i64) {
+        let first = self.rows.len() as i64;
+        let mut new: Vec<Record> = (first..first + count).map(|n| record(dice, n)).collect();
+        while !new.is_empty() {
+            let some: Vec<Record> = new.drain(..new.len().min(1 + below(dice, 5))).collect();
+            let done = audit::seal(&key(), LOG, self.row.head, &some, dice);
+            assert_eq!(done.from, self.row.head);
+            self.row.head = done.to;
+            for (record, (id, seal)) in some.into_iter().zip(done.seals) {
+                assert_eq!(record.event.id, id);
+                self.rows.push(Record { seal: Some(seal), ..record });
+            }
+        }
+    }
+    fn prune(&mut self, most: usize) {
+        let shown = &self.rows[..most.min(self.rows.len())];
+        let Some(done) = audit::prune(&key(), LOG, &self.row.start, shown, Time(i64::MAX)) else { return };
+        assert_eq!(done.from, self.row.start.place);
+        self.row.start = done.to;
+        self.rows.retain(|row| row.seal.unwrap().place.n > done.to.place.n);
+    }
+    fn erase(&mut self, n: usize) {
+        let Some(row) = self.rows.get_mut(n) else { return };
+        (row.event.ip, row.event.reason) = (None, None);
+        let seal = row.seal.as_mut().unwrap();
+        [&mut seal.hides.address, &mut seal.hides.reason].into_iter().flatten().for_each(|one| one.salt = None);
+    }
+    /// As it is read: by place.
+    fn by_place(&self) -> Vec<Record> {
+        let mut rows = self.rows.clone();
+        rows.sort_by_key(|row| row.seal.unwrap().place.n);
+        rows
+    }
+    fn check(&self, known: Option<Place>) -> Vec<Finding> {
+        self.checked(known, 1_000_000).findings
+    }
+    /// In pages of so many.
+    fn checked(&self, known: Option<Place>, size: usize) -> Checked {
+        let rows = self.by_place();
+        let mut from: Option<Place> = None;
+        let (mut findings, mut records, mut erased, mut met) = (Vec::new(), 0, 0, false);
+        loop {
+            let after = |row: &&Record| from.is_none_or(|from| row.seal.unwrap().place.n > from.n);
+            let page: Vec<Record> = rows.iter().filter(after).take(size).cloned().collect();
+            // What claims a place beyond the end only has more of its kind after it.
+            let beyond = |row: &Record| row.seal.unwrap().place.n > self.row.head.n;
+            let last = page.len() < size || page.iter().any(beyond);
+            let page = Page { log: LOG, chain: &self.row, from, known, rows: &page, last };
+            let out = audit::check(&key(), &page);
+            findings.extend(out.findings);
+            (records, erased, met) = (records + out.records, erased + out.erased, met | out.known);
+            from = Some(out.to);
+            if last {
+                return Checked { findings, to: out.to, records, erased, known: met };
+            }
+        }
+    }
+}
+
+#[test]
+fn what_the_rules_do_is_no_tampering() {
+    for seed in 0..300 {
+        let mut dice = Seeded(seed);
+        let (count, more) = (below(&mut dice, 12) as i64, below(&mut dice, 12) as i64);
+        let mut kept = Kept::new(&mut dice, count);
+        let known = kept.row.head;
+        for _ in 0..3 {
+            let n = below(&mut dice, 20);
+            kept.erase(n);
+        }
+        kept.add(&mut dice, more);
+        let size = 1 + below(&mut dice, 7);
+        let out = kept.checked(Some(known), size);
+        assert_eq!(
+            (out.findings, out.known, out.records, out.to),
+            (vec![], true, (count + more) as u64, kept.row.head)
+        );
+        // What is pruned up to the known place leaves it known; beyond, nothing can be told.
+        let most = below(&mut dice, 12);
+        kept.prune(most);
+        kept.add(&mut dice, 2);
+        let found = kept.checked(Some(known), size).findings;
+        match kept.row.start.place.n > known.n {
+            false => assert_eq!(found, [], "seed {seed}"),
+            true => assert!(found.iter().all(|one| matches!(one, Finding::Forgotten { .. })) && !found.is_empty()),
+        }
+        assert_eq!(kept.checked(None, size).findings, []);
+        // From a place that was checked before.
+        let rest: Vec<Record> = kept.by_place().into_iter().filter(|row| row.seal.unwrap().place.n > known.n).collect();
+        if kept.row.start.place.n <= known.n {
+            let page = Page { log: LOG, chain: &kept.row, from: Some(known), known: None, rows: &rest, last: true };
+            assert_eq!(audit::check(&key(), &page).findings, []);
+        }
+    }
+}
+
+/// Changes something that somebody can who has the database and not the key. What it was, in words; `None`: it changed nothing.
+fn tamper(kept: &mut Kept, dice: &mut Seeded) -> Option<&'static str> {
+    let n = below(dice, kept.rows.len() as u64);
+    let m = below(dice, kept.rows.len() as u64);
+    let row = &mut kept.rows[n];
+    let before = row.clone();
+    let seal = row.seal.as_mut().unwrap();
+    let what = match below(dice, 26) {
+        0 => {
+            row.event.kind = EventKind::ALL[below(dice, EventKind::ALL.len() as u64)];
+            "kind"
+        }
+        1 => {
+            row.event.actor = "anonymous".into();
+            "actor"
+        }
+        2 => {
+            row.event.account = Some(AccountId::from_bits(dice.bits()));
+            "account"
+        }
+        3 => {
+            row.event.session = None;
+            "session"
+        }
+        4 => {
+            row.event.client = None;
+            "client"
+        }
+        5 => {
+            row.event.ip = "203.0.113.9".parse().ok();
+            "address"
+        }
+        6 => {
+            row.event.reason = Some("another".into());
+            "reason"
+        }
+        7 => {
+            row.event.reason = None;
+            "reason gone, its salt not"
+        }
+        8 => {
+            row.at = row.at.plus(1);
+            "time"
+        }
+        9 => {
+            row.rev = row.rev.map_or(Some(Rev(0)), |_| None);
+            "rev"
+        }
+        10 => {
+            row.ended = row.ended.map_or(Some(0), |n| n.checked_sub(1));
+            "ended"
+        }
+        11 => {
+            row.event.id = EventId::from_bits(dice.bits());
+            "id"
+        }
+        12 => {
+            seal.place.link.0[below(dice, 32)] ^= 1;
+            "link"
+        }
+        13 => {
+            seal.hides.address = None;
+            "commitment gone"
+        }
+        14 => {
+            seal.hides.reason = Some(Hidden { commitment: Digest([1; 32]), salt: None });
+            "commitment put in"
+        }
+        15 => {
+            std::mem::swap(&mut seal.hides.address, &mut seal.hides.reason);
+            "commitments changed places"
+        }
+        16 => {
+            seal.hides.address.as_mut()?.salt = Some([0; 16]);
+            "salt"
+        }
+        17 => {
+            kept.rows.remove(n);
+            "removed"
+        }
+        18 => {
+            kept.rows.truncate(n);
+            "the end removed"
+        }
+        19 => {
+            kept.rows.drain(..=n);
+            "the beginning removed"
+        }
+        20 => {
+            // Two that changed places, and keep their links, or do not.
+            let (a, b) = (kept.rows[n].seal.unwrap(), kept.rows[m].seal.unwrap());
+            let (mut to_a, mut to_b) = (b, a);
+            (to_a.place.n, to_b.place.n) = (b.place.n, a.place.n);
+            if dice.bits() & 1 > 0 {
+                (to_a.place.link, to_b.place.link) = (a.place.link, b.place.link);
+                (to_a.hides, to_b.hides) = (a.hides, b.hides);
+            }
+            (kept.rows[n].seal, kept.rows[m].seal) = (Some(to_a), Some(to_b));
+            if n == m {
+                return None;
+            }
+            "two changed places"
+        }
+        21 => {
+            // One put in between, and all that follow moved on; the chain's row as well.
+            let mut new = record(dice, 5);
+            new.seal = kept.rows[n].seal;
+            for row in &mut kept.rows[n..] {
+                row.seal.as_mut().unwrap().place.n += 1;
+            }
+            kept.row.head.n += 1;
+            kept.rows.insert(n, new);
+            "inserted"
+        }
+        22 => {
+            let mut new = record(dice, 5);
+            let mut seal = kept.rows[n].seal.unwrap();
+            seal.place.n = if dice.bits() & 1 > 0 { 0 } else { kept.row.head.n + 1 + below(dice, 3) as u64 };
+            new.seal = Some(seal);
+            kept.rows.push(new);
+            "put in before the beginning or beyond the end"
+        }
+        23 => {
+            // The beginning cut off, and the start set there: without the key.
+            let place = kept.rows[n].seal.unwrap().place;
+            kept.rows.drain(..=n);
+            kept.row.start = Start { place, mac: kept.row.start.mac };
+            "a beginning cut off and signed with an old mark"
+        }
+        24 => {
+            kept.row.head.link.0[0] ^= 1;
+            "the row's link"
+        }
+        _ => {
+            // One taken out, and those that follow closed up.
+            kept.rows.remove(n);
+            for row in &mut kept.rows[n..] {
+                row.seal.as_mut().unwrap().place.n -= 1;
+            }
+            kept.row.head.n -= 1;
+            "removed and closed up"
+        }
+    };
+    let same = kept.rows.get(n).is_some_and(|row| *row == before);
+    (!same || matches!(what, "the row's link" | "put in before the beginning or beyond the end")).then_some(what)
+}
+
+#[test]
+fn tampering_is_always_found() {
+    let mut kinds = std::collections::BTreeMap::new();
+    for seed in 0..CASES {
+        let mut dice = Seeded(seed);
+        let count = 1 + below(&mut dice, 6) as i64;
+        let mut kept = Kept::new(&mut dice, count);
+        let most = below(&mut dice, count as u64);
+        if dice.bits() & 1 > 0 {
+            kept.prune(most);
+        }
+        let n = below(&mut dice, 9);
+        kept.erase(n);
+        assert_eq!(kept.check(None), []);
+        let Some(what) = tamper(&mut kept, &mut dice) else { continue };
+        *kinds.entry(what).or_insert(0) += 1;
+        let size = 1 + below(&mut dice, 9);
+        let found = kept.checked(None, size).findings;
+        // What takes the last away and sets the chain's end back is what only a known place shows.
+        let cut = what == "removed and closed up"
+            && kept.rows.last().map(|row| row.seal.unwrap().place) == Some(kept.row.head);
+        assert!(!found.is_empty() || cut, "seed {seed}: {what} is not found in {kept:#?}");
+        // Without the key nothing comes of making all of it anew.
+        if seed % 16 == 0 {
+            let forger = AuditKey(SecretBytes::new([4; 32]));
+            let page = Page { log: LOG, chain: &kept.row, from: None, known: None, rows: &kept.by_place(), last: true };
+            assert!(!audit::check(&forger, &page).findings.is_empty());
+        }
+    }
+    assert!(kinds.len() >= 20 && kinds.values().all(|n| *n >= 10), "{kinds:?}");
+}
+
+#[test]
+fn what_was_done_is_said() {
+    let mut dice = Seeded(1);
+    let whole = Kept::new(&mut dice, 9);
+    let id = |n: usize| whole.rows[n].event.id;
+    // Removed: which.
+    let mut kept = whole.clone();
+    kept.rows.drain(3..5);
+    assert_eq!(kept.check(None), [Finding::Missing { from: 4, to: 5 }]);
+    // Changed: which.
+    let mut kept = whole.clone();
+    kept.rows[2].event.actor = "nobody".into();
+    assert_eq!(kept.check(None), [Finding::Changed { n: 3, event: id(2) }]);
+    // Two whose contents changed places.
+    let mut kept = whole.clone();
+    let (a, b) = (kept.rows[5].clone(), kept.rows[6].clone());
+    let with = |row: &Record, hides: &Record, place: Place| Record {
+        seal: Some(audit::Seal { place, hides: hides.seal.unwrap().hides }),
+        ..row.clone()
+    };
+    kept.rows[5] = with(&b, &b, a.seal.unwrap().place);
+    kept.rows[6] = with(&a, &a, b.seal.unwrap().place);
+    let moved = [Finding::Moved { n: 6, event: id(6), own: 7 }, Finding::Moved { n: 7, event: id(5), own: 6 }];
+    assert_eq!(kept.check(None), moved);
+    // A part of one.
+    let mut kept = whole.clone();
+    let n = kept.rows.iter().position(|row| row.event.ip.is_some()).unwrap();
+    kept.rows[n].event.ip = "203.0.113.9".parse().ok();
+    assert_eq!(kept.check(None), [Finding::Part { n: n as u64 + 1, event: id(n), part: Part::Address }]);
+    // An end that was cut off, by whoever sets the row back as well; an older database; one that went on otherwise.
+    let mut kept = whole.clone();
+    kept.rows.truncate(6);
+    kept.row.head = kept.rows[5].seal.unwrap().place;
+    assert_eq!(kept.check(None), []);
+    assert_eq!(kept.check(Some(whole.row.head)), [Finding::Truncated { head: 6, known: 9 }]);
+    kept.add(&mut dice, 5);
+    assert_eq!(kept.check(None), []);
+    assert_eq!(kept.check(Some(whole.row.head)), [Finding::Replaced { known: 9 }]);
+    // The chain of another log is another one.
+    let page =
+        Page { log: LogId::from_bits(8), chain: &whole.row, from: None, known: None, rows: &whole.rows, last: true };
+    assert!(audit::check(&key(), &page).findings.contains(&Finding::Start));
+    // Many: so many are named.
+    let mut kept = Kept::new(&mut dice, 300);
+    kept.rows.iter_mut().for_each(|row| row.at = Time(0).minus(1));
+    assert_eq!(kept.check(None).len(), MAX_FINDINGS);
+    for finding in [Finding::Start, Finding::Head { n: 1 }, moved[0]] {
+        assert!(!finding.to_string().is_empty() && !finding.as_str().is_empty());
+    }
+}
+
+#[test]
+fn nothing_is_guessed_from_what_is_left_of_an_address() {
+    let mut dice = Seeded(5);
+    let mut kept = Kept::new(&mut dice, 40);
+    let with: Vec<usize> = (0..40).filter(|n| kept.rows[*n].event.ip.is_some()).collect();
+    let commitment = |kept: &Kept, n: usize| kept.rows[n].seal.unwrap().hides.address.unwrap().commitment;
+    // The same address never leaves the same commitment, and the salt is what it takes to try one.
+    for pair in with.windows(2) {
+        assert_ne!(commitment(&kept, pair[0]), commitment(&kept, pair[1]));
+    }
+    let n = with[0];
+    let before = kept.rows[n].seal.unwrap().hides.address.unwrap();
+    kept.erase(n);
+    let after = kept.rows[n].seal.unwrap().hides.address.unwrap();
+    assert_eq!((after.commitment, after.salt, before.salt.is_some()), (before.commitment, None, true));
+    assert_eq!((kept.check(None), kept.checked(None, 9).erased), (vec![], 1));
+    // Put back by guessing, it is found all the same.
+    kept.rows[n].event.ip = "192.0.2.1".parse().ok();
+    assert_eq!(kept.check(None).len(), 1);
+}
+
+#[test]
+fn places_are_written_and_read() {
+    let place = key().genesis(LOG).place;
+    let text = Place { n: 412, ..place }.to_string();
+    assert_eq!(text.parse(), Ok(Place { n: 412, ..place }));
+    for wrong in [
+        "",
+        ":",
+        "1",
+        "1:",
+        "1:AA",
+        "-1:A",
+        "+1:x",
+        "1:2:3",
+        &format!("{}0", text),
+        &text.replace("412", "18446744073709551616"),
+        &text.replace("412", "9223372036854775808"),
+        &text.replace("412", "+4"),
+    ] {
+        assert!(wrong.parse::<Place>().is_err(), "{wrong}");
+    }
+}
+
+#[test]
+fn what_waits_for_long_is_told_of() {
+    let waits = Unsealed { count: 2, since: Some(Time(1_000)) };
+    assert_eq!((waits.age(Time(1_500)), waits.alarm(Time(1_500))), (500, None));
+    assert_eq!(waits.age(Time(0)), 0, "a clock that was set back");
+    let words = waits.alarm(Time(1_000 + audit::LATE)).unwrap();
+    assert!(words.contains("2 audit records") && words.contains("10000 ms"));
+    assert_eq!(Unsealed::default().alarm(Time(i64::MAX)), None);
+}

@@ -1,0 +1,332 @@
+//! The world of the audit trail: acts whose records become visible out of the order in which they were begun, two sealers that both
+//! take themselves for the one and die between any two steps, a chore that prunes and erases, and an operator who writes down
+//! where the chain ends.
+//!
+//! The memory store keeps, `domain::audit` seals, prunes and checks; the loop of `app::audit` is written again, step by step. Checked
+//! is, all the time, that the chain is whole and has every place that was written down, and in the end that every record that
+//! was committed is in it, once.
+use crate::mutant::Seam;
+use crate::rng::Rng;
+use crate::{Counts, Outcome, Violation};
+use portcullis_domain::Chance as _;
+use portcullis_domain::audit::{self, AuditKey, ChainRow, Finding, Page, Place, Record, Seal, Sealing, Start};
+use portcullis_domain::changes::{Change, Changes};
+use portcullis_domain::event::{Actor, EventKind, NewEvent};
+use portcullis_store::memory::Memory;
+use portcullis_wire::{EventId, LogId, SecretBytes, Time};
+use std::collections::{BTreeMap, BTreeSet};
+
+const LOG: LogId = LogId::from_bits(11);
+const LENGTH: i64 = 12_000;
+/// Records are kept for so long, and addresses for half of that.
+const KEEP: i64 = 4_000;
+/// So many records are sealed at once.
+const AT_ONCE: u32 = 4;
+/// Once nothing happens any more, so many rounds of the sealers must do.
+const ROUNDS: u32 = 300;
+
+/// An act that was begun, and will be visible.
+struct Begun {
+    event: NewEvent,
+    visible_at: i64,
+}
+
+/// A sealer between two steps.
+#[derive(Debug, Clone)]
+enum Doing {
+    Nothing,
+    /// It has read, and will write.
+    Writing(Sealing),
+}
+
+struct Sealer {
+    doing: Doing,
+    next: i64,
+}
+
+struct World {
+    rng: Rng,
+    now: i64,
+    db: Memory,
+    bug: Option<Seam>,
+    begun: Vec<Begun>,
+    /// In which order records were begun.
+    numbers: BTreeMap<EventId, u64>,
+    committed: BTreeSet<EventId>,
+    /// The highest number of a record that is sealed.
+    newest: u64,
+    sealers: [Sealer; 2],
+    known: Vec<Place>,
+    counts: Counts,
+    violation: Option<Violation>,
+    events: u64,
+    hash: u64,
+    story: Option<Vec<String>>,
+}
+
+/// Runs one seed. `story`: keep the events in words.
+pub fn run(seed: u64, bug: Option<Seam>, story: bool) -> Outcome {
+    let mut world = World::new(seed, bug, story);
+    world.run();
+    let World { violation, counts, hash, events, story, .. } = world;
+    Outcome { seed, violation, counts, hash, events, story: story.unwrap_or_default() }
+}
+
+fn key() -> AuditKey {
+    AuditKey(SecretBytes::new([8; 32]))
+}
+
+impl World {
+    fn new(seed: u64, bug: Option<Seam>, story: bool) -> Self {
+        let (mut db, start) = (Memory::new(LOG, Time(0)), key().genesis(LOG));
+        let row = ChainRow { key: SecretBytes::new([]), start, head: start.place };
+        let begun = db.commit(Changes { steps: vec![Change::BeginChain(row)], ..Changes::default() }, Time(0)).is_ok();
+        let sealer = || Sealer { doing: Doing::Nothing, next: 0 };
+        let mut world = Self {
+            rng: Rng::new(seed),
+            now: 0,
+            db,
+            bug,
+            begun: Vec::new(),
+            numbers: BTreeMap::new(),
+            committed: BTreeSet::new(),
+            newest: 0,
+            sealers: [sealer(), sealer()],
+            known: Vec::new(),
+            counts: Counts::default(),
+            violation: None,
+            events: 0,
+            hash: seed,
+            story: story.then(Vec::new),
+        };
+        if !begun {
+            world.violate("the chain does not begin".into());
+        }
+        world
+    }
+
+    fn run(&mut self) {
+        while self.now < LENGTH && self.violation.is_none() {
+            self.now += self.rng.range(1, 60);
+            self.become_visible();
+            match self.rng.range(0, 19) {
+                0..=6 => self.begin(),
+                7..=14 => self.sealers_act(),
+                15 => self.erase(),
+                16 => self.prune(),
+                17 => self.write_down(),
+                _ => self.check(),
+            }
+        }
+        self.now += 100_000;
+        self.become_visible();
+        for _ in 0..ROUNDS {
+            self.now += 500;
+            self.sealers_act();
+        }
+        self.check();
+        self.check_the_end();
+    }
+
+    fn tell(&mut self, what: &str) {
+        self.events += 1;
+        for byte in what.bytes() {
+            self.hash = (self.hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+        let now = self.now;
+        if let Some(story) = &mut self.story {
+            story.push(format!("{now:>7} {what}"));
+        }
+    }
+
+    fn violate(&mut self, detail: String) {
+        self.tell(&detail);
+        let at = self.now;
+        self.violation.get_or_insert(Violation { invariant: "I9", detail, at });
+    }
+
+    fn has(&self, bug: Seam) -> bool {
+        self.bug == Some(bug)
+    }
+
+    // ---- acts ----
+
+    fn begin(&mut self) {
+        let kind = EventKind::ALL[self.rng.index(EventKind::ALL.len())];
+        let event = NewEvent::new(EventId::from_bits(self.rng.bits()), kind, &Actor::System);
+        let event = event.ip(self.rng.chance(600).then(|| [192, 0, 2, 7].into()));
+        let event = if self.rng.chance(300) { event.reason("why") } else { event };
+        self.numbers.insert(event.id, self.numbers.len() as u64);
+        let visible_at = self.now + self.rng.delay(50, 2_500);
+        self.begun.push(Begun { event, visible_at });
+    }
+
+    fn become_visible(&mut self) {
+        let (due, rest): (Vec<Begun>, Vec<Begun>) =
+            std::mem::take(&mut self.begun).into_iter().partition(|one| one.visible_at <= self.now);
+        self.begun = rest;
+        for Begun { event, .. } in due {
+            if self.numbers[&event.id] < self.newest {
+                self.counts.add("audit: a commit came late");
+            }
+            self.tell(&format!("{} is visible", event.id));
+            self.committed.insert(event.id);
+            let id = event.id;
+            if self.db.commit(Changes { events: vec![event], ..Changes::default() }, Time(self.now)).is_err() {
+                self.violate(format!("{id} is not written"));
+            }
+        }
+    }
+
+    // ---- the sealers ----
+
+    fn chain(&self) -> (ChainRow, Vec<Record>) {
+        match self.db.read_chain(None, u32::MAX) {
+            Some(read) => (read.chain, read.rows),
+            None => unreachable!("it was begun"),
+        }
+    }
+
+    fn sealers_act(&mut self) {
+        let one = self.rng.index(2);
+        if self.sealers[one].next > self.now {
+            return;
+        }
+        self.sealers[one].next = self.now + self.rng.delay(40, 800);
+        // It dies, or its node stands still and another one takes over: what it was about to do is lost.
+        if self.rng.chance(60) {
+            self.counts.add("audit: a sealer died");
+            self.sealers[one].doing = Doing::Nothing;
+            return;
+        }
+        match std::mem::replace(&mut self.sealers[one].doing, Doing::Nothing) {
+            Doing::Nothing => self.reads(one),
+            Doing::Writing(what) => self.writes(one, what),
+        }
+    }
+
+    fn reads(&mut self, one: usize) {
+        let Some(chain) = self.db.read_chain(None, 0).map(|read| read.chain) else { return };
+        let mut rows = self.db.list_unsealed(AT_ONCE);
+        if self.has(Seam::SealsBySequence) {
+            rows.retain(|row| self.numbers[&row.event.id] >= self.newest);
+        }
+        if rows.is_empty() {
+            return;
+        }
+        let what = audit::seal(&key(), LOG, chain.head, &rows, &mut self.rng);
+        self.sealers[one].doing = Doing::Writing(what);
+    }
+
+    fn writes(&mut self, one: usize, what: Sealing) {
+        let (to, count) = (what.to, what.seals.len());
+        let newest = what.seals.iter().map(|(id, _)| self.numbers[id]).max().unwrap_or(0);
+        let fate = self.rng.range(0, 19);
+        if fate == 0 {
+            self.counts.add("audit: a seal failed");
+            return;
+        }
+        let what = if self.has(Seam::SealsBlindly) { self.as_if_nobody_else(what) } else { what };
+        match self.db.commit(Changes { steps: vec![Change::Seal(what)], ..Changes::default() }, Time(self.now)) {
+            Ok(_) => {
+                self.counts.add("audit: records sealed");
+                self.newest = self.newest.max(newest);
+                self.tell(&format!("sealer {one} seals {count} up to {}", to.n));
+                // Its answer may be lost.
+                if fate == 1 {
+                    self.counts.add("audit: the answer to a seal was lost");
+                }
+            }
+            Err(_) => self.counts.add("audit: a sealer was overtaken"),
+        }
+    }
+
+    /// What a write without a condition comes to: what was made for one place goes where the chain ends now.
+    fn as_if_nobody_else(&self, what: Sealing) -> Sealing {
+        let from = self.chain().0.head;
+        let rows = self.db.list_unsealed(u32::MAX);
+        let open = |id: &EventId| rows.iter().any(|row| row.event.id == *id);
+        let kept = what.seals.into_iter().filter(|(id, _)| open(id)).zip(from.n + 1..);
+        let seals: Vec<(EventId, Seal)> = kept
+            .map(|((id, seal), n)| (id, Seal { place: Place { n, link: seal.place.link }, hides: seal.hides }))
+            .collect();
+        let to = seals.last().map_or(from, |(_, seal)| seal.place);
+        Sealing { from, to, seals }
+    }
+
+    // ---- the chore ----
+
+    fn erase(&mut self) {
+        let (before, most) = (Time(self.now - KEEP / 2), 3);
+        let salts = self.salts();
+        let step = Change::ForgetEventAddresses { before, most };
+        let done = self.db.commit(Changes { steps: vec![step], ..Changes::default() }, Time(self.now));
+        if done.is_ok_and(|done| done.pruned > 0) {
+            self.counts.add("audit: addresses erased");
+        }
+        if self.has(Seam::SaltStays) {
+            for row in self.db.tamper() {
+                if let Some(hidden) = row.seal.as_mut().and_then(|seal| seal.hides.address.as_mut()) {
+                    hidden.salt = salts.get(&row.event.id).copied().flatten();
+                }
+            }
+        }
+    }
+
+    fn salts(&self) -> BTreeMap<EventId, Option<[u8; 16]>> {
+        let of = |row: &Record| Some((row.event.id, row.seal?.hides.address?.salt));
+        self.chain().1.iter().filter_map(of).collect()
+    }
+
+    fn prune(&mut self) {
+        let (chain, rows) = self.chain();
+        let shown = &rows[..rows.len().min(5)];
+        let Some(mut what) = audit::prune(&key(), LOG, &chain.start, shown, Time(self.now - KEEP)) else { return };
+        if self.has(Seam::UnsignedStart) {
+            what.to = Start { mac: chain.start.mac, ..what.to };
+        }
+        let gone: Vec<EventId> = rows
+            .iter()
+            .filter(|row| row.seal.is_some_and(|seal| seal.place.n <= what.to.place.n))
+            .map(|row| row.event.id)
+            .collect();
+        let done =
+            self.db.commit(Changes { steps: vec![Change::PruneChain(what)], ..Changes::default() }, Time(self.now));
+        if done.is_ok() {
+            self.committed.retain(|id| !gone.contains(id));
+            self.counts.add("audit: the beginning was pruned");
+            self.tell(&format!("pruned up to {}", what.to.place.n));
+        }
+    }
+
+    // ---- the checks ----
+
+    fn write_down(&mut self) {
+        let head = self.chain().0.head;
+        self.known.push(head);
+        self.known.drain(..self.known.len().saturating_sub(4));
+    }
+
+    fn check(&mut self) {
+        let (chain, rows) = self.chain();
+        let known = self.known.get(self.rng.index(self.known.len())).copied();
+        let page = Page { log: LOG, chain: &chain, from: None, known, rows: &rows, last: true };
+        let found = audit::check(&key(), &page).findings;
+        if let Some(wrong) = found.iter().find(|one| !matches!(one, Finding::Forgotten { .. })) {
+            return self.violate(format!("nobody tampered, and {wrong}"));
+        }
+        self.counts.add("audit: checked");
+    }
+
+    fn check_the_end(&mut self) {
+        let waiting = self.db.count_unsealed().count;
+        if waiting > 0 {
+            return self.violate(format!("{waiting} records are never sealed"));
+        }
+        let (_, rows) = self.chain();
+        let there: BTreeSet<EventId> = rows.iter().map(|row| row.event.id).collect();
+        if there != self.committed || there.len() != rows.len() {
+            self.violate("what was committed is not what the chain has".into());
+        }
+    }
+}
