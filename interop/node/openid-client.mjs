@@ -273,13 +273,16 @@ async function proofs() {
     const other = client.getDPoPHandle(web, await client.randomDPoPKeyPair('ES256'));
     await refusal(() => client.fetchUserInfo(web, next.access_token, client.skipSubjectCheck, { DPoP: other }), '401 OAUTH_WWW_AUTHENTICATE_CHALLENGE');
   });
-  await check('DPoP: a public client refreshes with its key only', async () => {
+  await check('DPoP: a public client refreshes with its key only, and revokes without it', async () => {
     const native = await discovered(place.clients.native);
     const DPoP = client.getDPoPHandle(native, await client.randomDPoPKeyPair('ES256'));
     const { refresh_token } = await signedIn(native, {}, { DPoP });
     const other = client.getDPoPHandle(native, await client.randomDPoPKeyPair('ES256'));
     await refusal(() => client.refreshTokenGrant(native, refresh_token, undefined, { DPoP: other }));
-    await client.refreshTokenGrant(native, refresh_token, undefined, { DPoP });
+    const next = await client.refreshTokenGrant(native, refresh_token, undefined, { DPoP });
+    // The library revokes without a proof (RFC 7009 §2.1 asks for none).
+    await client.tokenRevocation(native, next.refresh_token, { token_type_hint: 'refresh_token' });
+    await refusal(() => client.refreshTokenGrant(native, next.refresh_token, undefined, { DPoP }));
   });
 }
 

@@ -3,12 +3,14 @@
 //! The server judges its own tokens by the code that every verifier uses, and then looks at the rows besides, since it has
 //! them: what is true in the database counts at once, whatever the feed's state.
 use crate::high_water::Proof;
+use crate::sessions::PageEntry;
 use crate::{App, AppError};
 use portcullis_domain::changes::Changes;
 use portcullis_domain::family::Presented;
 use portcullis_domain::kernel::Door;
 use portcullis_domain::model::ADMIN;
 use portcullis_domain::page_cookie::{self, Shown};
+use portcullis_domain::proof;
 use portcullis_domain::view::{Dead, SessionView, session_dead};
 use portcullis_domain::{Actor, Refused};
 use portcullis_verify::{Authentic, Holder};
@@ -75,7 +77,7 @@ impl App {
         // An application's token opens what it was granted for, never the account itself.
         if !token.claims().has_scope("account") {
             let detail = "this takes a token of a sign-in here, with the scope account".into();
-            return Err(AppError::Bad(Code::InsufficientScope, detail));
+            return Err(AppError::NeedsScope { scope: "account", detail });
         }
         self.saw(view.session.id, view.stamp.now);
         Ok(Caller { view, scope: token.into_claims().scope, ip, page: None })
@@ -92,7 +94,7 @@ impl App {
         let claims = token.claims();
         if !claims.has_scope("account") {
             let detail = "this takes a token of a sign-in here, with the scope account".into();
-            return Err(AppError::Bad(Code::InsufficientScope, detail));
+            return Err(AppError::NeedsScope { scope: "account", detail });
         }
         let view = self.token_session(claims).await?;
         if view.account.id != claims.sub || claims.rev > view.stamp.head {
@@ -101,8 +103,23 @@ impl App {
         Ok(Caller { view, scope: token.into_claims().scope, ip, page: None })
     }
 
-    /// The caller behind a page cookie.
+    /// The caller behind a page cookie that their browser has shown: the one before it has done its duty.
     pub async fn page_caller(&self, cookie: &SecretString, ip: Option<IpAddr>) -> Result<Caller, AppError> {
+        let (caller, is_current) = self.behind_cookie(cookie, ip).await?;
+        if is_current {
+            self.settle_cookie(&caller.view).await;
+        }
+        Ok(caller)
+    }
+
+    /// Who has just signed in or proven who they are. Their browser has not shown the cookie that it gets, and never will when the
+    /// answer is lost: then it needs the one before.
+    pub async fn page_entered(&self, entry: &PageEntry, ip: Option<IpAddr>) -> Result<Caller, AppError> {
+        Ok(self.behind_cookie(&entry.cookie, ip).await?.0)
+    }
+
+    /// Whose cookie that is, and whether it is their session's present one.
+    async fn behind_cookie(&self, cookie: &SecretString, ip: Option<IpAddr>) -> Result<(Caller, bool), AppError> {
         let missing = || AppError::Unauthenticated(Code::TokenMissing);
         let bytes: [u8; 48] =
             cookie.expose().strip_prefix(COOKIE_PREFIX).and_then(b64::decode_array).ok_or_else(missing)?;
@@ -122,12 +139,15 @@ impl App {
             return Err(Refused::SessionEnded { reason }.into());
         }
         self.saw(id, view.stamp.now);
-        match shown {
-            Shown::Current => self.settle_cookie(&view).await,
-            Shown::Old { auth_time } => view.session.auth_time = auth_time,
-        }
+        let is_current = match shown {
+            Shown::Current => true,
+            Shown::Old(old) => {
+                proof::as_shown(&mut view.session, old);
+                false
+            }
+        };
         let scope = portcullis_domain::sign_in::first_party_scope(&view.account).into();
-        Ok(Caller { view, scope, ip, page: Some(SecretBytes::new(secret)) })
+        Ok((Caller { view, scope, ip, page: Some(SecretBytes::new(secret)) }, is_current))
     }
 
     /// The cookie before the one that was shown is not taken for long any more. When that cannot be written now, the next page does
@@ -183,10 +203,8 @@ impl App {
     pub async fn admin_caller(&self, token: Option<&str>, ip: Option<IpAddr>) -> Result<Caller, AppError> {
         let caller = self.caller(token, ip).await?;
         if !caller.has_scope("admin") {
-            return Err(AppError::Bad(
-                Code::InsufficientScope,
-                "the admin API takes a token with the scope admin".into(),
-            ));
+            let detail = "the admin API takes a token with the scope admin".into();
+            return Err(AppError::NeedsScope { scope: "admin", detail });
         }
         if !caller.view.account.has_role(ADMIN) {
             return Err(Refused::Forbidden.into());

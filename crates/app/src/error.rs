@@ -14,6 +14,13 @@ pub enum AppError {
     Unauthenticated(Code),
     /// The request itself is not right: which code, and what to do in words.
     Bad(Code, String),
+    /// The token is good and does not reach far enough.
+    NeedsScope {
+        /// The scope that is needed (RFC 6750 §3.1).
+        scope: &'static str,
+        /// What to do in words.
+        detail: String,
+    },
     /// Too much to do at the moment.
     Overloaded,
     /// A stranger begins more than their share (`domain::pace`).
@@ -58,6 +65,7 @@ impl AppError {
         match self {
             Self::Refused(refused) => refused.code(),
             Self::Unauthenticated(code) | Self::Bad(code, _) => *code,
+            Self::NeedsScope { .. } => Code::InsufficientScope,
             Self::Overloaded | Self::TooOften { .. } => Code::Overloaded,
             Self::Fault(_) => Code::Unavailable,
         }
@@ -68,7 +76,7 @@ impl AppError {
         match self {
             Self::Refused(Refused::InvalidValue { field, detail }) => Some(format!("{field}: {detail}")),
             Self::Refused(Refused::Conflict { detail }) => Some(detail.clone()),
-            Self::Bad(_, detail) => Some(detail.clone()),
+            Self::Bad(_, detail) | Self::NeedsScope { detail, .. } => Some(detail.clone()),
             _ => None,
         }
     }

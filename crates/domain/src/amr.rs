@@ -64,6 +64,16 @@ impl Amr {
     pub fn read(kept: Option<String>) -> Self {
         kept.map_or_else(Self::default, Self)
     }
+
+    /// As databases keep it where nothing means that it is not known, and not a password: what rows of before had no place for.
+    pub fn told(&self) -> Option<&str> {
+        Some(self.0.as_str()).filter(|text| !text.is_empty())
+    }
+
+    /// From what a database kept like that.
+    pub fn read_told(told: Option<String>) -> Self {
+        told.map_or_else(Self::unknown, Self)
+    }
 }
 
 #[cfg(test)]
@@ -97,7 +107,9 @@ mod tests {
     fn databases_keep_it_as_it_is() {
         for amr in [Amr::default(), Amr::unknown(), said(&["pwd", "otp"])] {
             assert_eq!(Amr::read(amr.kept().map(str::to_owned)), amr);
+            assert_eq!(Amr::read_told(amr.told().map(str::to_owned)), amr);
         }
         assert_eq!([Amr::default().kept(), Amr::unknown().kept()], [None, Some("")]);
+        assert_eq!([Amr::default().told(), Amr::unknown().told()], [Some("pwd"), None]);
     }
 }

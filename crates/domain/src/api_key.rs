@@ -120,6 +120,7 @@ pub fn create(
         sender: None,
         agent: None,
         born: stamp.head,
+        proof: None,
         family: Family::new(chance.secret(), key.id, stamp.epoch, stamp.now),
         ended: None,
     };

@@ -10,6 +10,7 @@ use crate::changes::{Change, Changes, Expect};
 use crate::client::{self, Asking, GrantType, OFFLINE, OPENID};
 use crate::event::{Actor, EventKind, NewEvent};
 use crate::model::{Client, ClientKind, Consent};
+use crate::proof::Proof;
 use crate::refused::{OAuthError, Refused};
 use crate::ticket::{Ticket, TicketKind};
 use crate::view::{AppView, Stamp};
@@ -217,6 +218,12 @@ pub fn check(request: &Request, client: &Client, pushed: bool) -> Result<Asked, 
     })
 }
 
+/// Whether a refusal may go to this client at this address, of a request that nothing else is known of.
+pub fn may_be_told(client: &Client, uri: &str) -> bool {
+    let signs_in = client.kind != ClientKind::Verifier && client.id != ClientId::FIRST_PARTY && !client.disabled;
+    signs_in && client.profile.may_redirect_to(uri)
+}
+
 /// The address that the answer may go to. What is wrong with it is never sent to it.
 fn redirect(request: &Request, client: &Client) -> Result<String, Objection> {
     let page = |error, detail: &str| Objection { error, detail: detail.to_owned(), redirect_uri: None };
@@ -357,6 +364,13 @@ pub struct CodeBody {
     /// By which methods.
     #[serde(default)]
     pub amr: Amr,
+}
+
+impl CodeBody {
+    /// What whoever redeems it gets to say of the user, whatever they have proven since.
+    pub fn proof(&self) -> Proof {
+        Proof { at: Time(self.auth_time), amr: self.amr.clone() }
+    }
 }
 
 /// Makes the code. `agreed`: the user was asked for just these scopes and said yes. Without that, what was allowed before must

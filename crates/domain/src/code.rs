@@ -19,7 +19,7 @@ use crate::view::{AppView, GrantView, TicketView};
 use crate::{Chance, Decision, Refused, Rules, device};
 use alloc::{string::String, vec, vec::Vec};
 use core::net::IpAddr;
-use portcullis_wire::{ClientId, Digest, EventId, GrantId, SessionId, Time, b64};
+use portcullis_wire::{ClientId, Digest, EventId, GrantId, SessionId, b64};
 
 /// How a code is presented.
 #[derive(Debug, Clone)]
@@ -208,7 +208,7 @@ fn make(
     chance: &mut dyn Chance,
 ) -> Made {
     let (above, now) = (&app.session.session, view.stamp.now);
-    let agent = device::family(presented.user_agent.as_deref());
+    let (agent, proof) = (device::family(presented.user_agent.as_deref()), body.proof());
     let session = own.then(|| Session {
         id: SessionId::from_bits(chance.bits()),
         account: above.account,
@@ -218,8 +218,8 @@ fn make(
         agent: agent.clone(),
         ip: presented.ip,
         created_at: now,
-        auth_time: Time(body.auth_time),
-        amr: body.amr.clone(),
+        auth_time: proof.at,
+        amr: proof.amr.clone(),
         last_seen_at: now,
         absolute_expires_at: now,
         born: view.ticket.born,
@@ -237,6 +237,7 @@ fn make(
         sender: presented.sender,
         agent: Some(agent),
         born: view.ticket.born,
+        proof: Some(proof),
         family: Family::new(chance.secret(), key.id, view.stamp.epoch, now),
         ended: None,
     };

@@ -1,5 +1,7 @@
 //! The one function behind every access token.
+use crate::client::MAX_ACCESS_TTL_S;
 use crate::model::{Account, Grant, Session, SessionKind};
+use crate::proof;
 use crate::sign_in::first_party_scope;
 use crate::time_rules::issue_time;
 use crate::view::Stamp;
@@ -11,9 +13,9 @@ use portcullis_wire::claims::{Audience, Confirmation};
 use portcullis_wire::{AccessClaims, ClientId, Millis, Time, TokenId};
 
 /// The claims of an access token for `grant` under `session`, stamped with the head of the snapshot that the decision was
-/// made on (I3), never with a rev that its own transaction writes.
+/// made on (I3), never with a rev that its own transaction writes. It says the proof that the grant was given for ([`crate::proof`]).
 ///
-/// It ends after `access_ttl` ±20%, and never beyond the session's absolute end, its idle end, or the snapshot's horizon.
+/// It ends after `access_ttl` ±20%, at most an hour, and never beyond the session's absolute end, its idle end, or the snapshot's horizon.
 /// `idle_since` is when the session was last used; `None`: this is a use of it. `access_ttl` is the client's own, if it has one. Spread so that a fleet of clients does not come back at once, and so that no retry window is as
 /// regular as a thief would need (DESIGN §4.6).
 pub fn issue(
@@ -28,13 +30,14 @@ pub fn issue(
 ) -> Result<AccessClaims, Refused> {
     // Never longer than what every node reckons with, whatever a client's row says.
     let access_ttl = access_ttl.unwrap_or(rules.access_ttl).min(rules.access_ttl.max(rules.longest_ttl));
-    let fifth = access_ttl / 5;
-    let span = u128::try_from(2 * fifth + 1).unwrap_or(1).max(1);
-    let jitter = Millis::try_from(chance.bits() % span).unwrap_or(0) - fifth;
+    let (fifth, longest) = (access_ttl / 5, Millis::from(MAX_ACCESS_TTL_S) * 1000);
+    let (least, most) = (access_ttl - fifth, (access_ttl + fifth).min(longest.max(access_ttl)));
+    let span = u128::try_from(most - least + 1).unwrap_or(1).max(1);
+    let life = least + Millis::try_from(chance.bits() % span).unwrap_or(0);
     let now = issue_time(stamp.now, stamp.floor);
     let own_end = session.absolute_expires_at.min(idle_since.unwrap_or(now).plus(rules.idle_ttl));
     let ends = [own_end, stamp.horizon];
-    let exp = ends.iter().fold(now.plus(access_ttl + jitter), |a, b| a.min(*b)).secs();
+    let exp = ends.iter().fold(now.plus(life), |a, b| a.min(*b)).secs();
     let iat = now.secs();
     if exp <= iat {
         return Err(if own_end <= stamp.now.plus(1000) {
@@ -43,6 +46,7 @@ pub fn issue(
             Refused::Unavailable { detail: "the horizon has not been raised".into() }
         });
     }
+    let proof = proof::of_grant(session, grant);
     Ok(AccessClaims {
         iss: rules.issuer.clone(),
         sub: account.id,
@@ -52,9 +56,9 @@ pub fn issue(
         iat,
         jti: TokenId::from_bits(chance.bits()),
         scope: scope(account, session, grant),
-        auth_time: session.auth_time.secs(),
+        auth_time: proof.at.secs(),
         acr: ACR.into(),
-        amr: session.amr.methods(),
+        amr: proof.amr.methods(),
         sid: session.id,
         rev: stamp.head,
         epoch: stamp.epoch,

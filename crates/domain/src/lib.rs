@@ -8,7 +8,7 @@
 //! Where to look: [`cut`] (what is dead), [`kernel`] (the one function behind every way of taking access away), [`mod@issue`]
 //! (the one function behind every access token), [`family`] and [`refresh`] (refresh tokens), [`sign_in`], [`throttle`]
 //! (how many passwords may be guessed), [`rollback`] and [`ledger`] (how lost commits are told), [`account`], [`time_rules`] (horizon and floor), [`keys`] (the life of signing and MAC
-//! keys), [`session_limit`], [`authorize`], [`code`] and [`withdraw`] (what applications get, and lose), [`subject`] (by which name they know their users), [`retention`] (how long what has ended is kept). [`changes`] is the language in which decisions speak to a store.
+//! keys), [`session_limit`], [`authorize`], [`code`] and [`withdraw`] (what applications get, and lose), [`proof`] (what their tokens say of how somebody proved who they are), [`subject`] (by which name they know their users), [`retention`] (how long what has ended is kept). [`changes`] is the language in which decisions speak to a store.
 #![no_std]
 extern crate alloc;
 
@@ -40,6 +40,7 @@ pub mod model;
 pub mod outbox;
 pub mod pace;
 pub mod page_cookie;
+pub mod proof;
 pub mod pushed;
 pub mod receivers;
 pub mod refound;
@@ -122,7 +123,8 @@ pub struct Rules {
 }
 
 impl Rules {
-    /// The longest life of an access token: the longest that is configured and its jitter of 20%, in milliseconds.
+    /// What no access token outlives: the longest life that is configured and its jitter of 20%, in milliseconds. [`issue::issue`]
+    /// stays below an hour besides.
     pub fn max_life(&self) -> wire::Millis {
         let longest = self.access_ttl.max(self.longest_ttl);
         longest + longest / 5

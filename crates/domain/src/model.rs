@@ -3,6 +3,7 @@ use crate::amr::Amr;
 use crate::client::Profile;
 use crate::cut::Cut;
 use crate::family::Family;
+use crate::proof::Proof;
 use alloc::{string::String, vec::Vec};
 use core::net::IpAddr;
 use portcullis_wire::jws::Algorithm;
@@ -186,12 +187,12 @@ impl Session {
 }
 
 /// A browser's cookie that another one has taken the place of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OldCookie {
     /// Digest of its secret.
     pub digest: Digest,
-    /// When its user had proved who they are, as far as it is concerned.
-    pub auth_time: Time,
+    /// How its user had proved who they are, as far as it is concerned.
+    pub proof: Proof,
     /// It is not taken from then on.
     pub until: Time,
 }
@@ -226,6 +227,8 @@ pub struct Grant {
     pub agent: Option<String>,
     /// The stamp of the first step of its making.
     pub born: Rev,
+    /// The proof that it was given for; `None`: that of its session, which was made with it (see [`crate::proof`]).
+    pub proof: Option<Proof>,
     /// The refresh tokens.
     pub family: Family,
     /// Set once it was ended by itself.

@@ -1,7 +1,7 @@
 //! The cookie of a browser's session: another one whenever its user proves who they are again.
 //!
 //! Whoever holds the cookie of before, by theft or by having planted it, must not gain by that proof (session fixation; OWASP
-//! ASVS 5.0 §7.2.4). So a proof puts another cookie in its place, and the old one carries the old `auth_time` for as long as it is
+//! ASVS 5.0 §7.2.4). So a proof puts another cookie in its place, and the old one carries the old proof for as long as it is
 //! taken at all. That is needed, for the answer with the new one may be lost, and a second tab may have asked a moment before
 //! (I6): the old one is taken until the new one was shown for the first time, and [`Rules::retry_window`] longer; without that,
 //! until [`Rules::late_retry`] has passed. As with refresh tokens the new one is derived from the one that was shown and a key of
@@ -11,18 +11,16 @@ use crate::Rules;
 use crate::changes::Change;
 use crate::family::MacKey;
 use crate::model::{OldCookie, Session, SessionKind};
+use crate::proof::Proof;
 use portcullis_wire::{Digest, SessionId, Time};
 
 /// What a cookie that was shown is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Shown {
     /// The session's own.
     Current,
-    /// The one before, which is still taken: its user proved who they are at this time, as far as it is concerned.
-    Old {
-        /// When.
-        auth_time: Time,
-    },
+    /// The one before, which is still taken: its user proved who they are like this, as far as it is concerned.
+    Old(Proof),
 }
 
 /// What the cookie with this digest is to a session; `None`: nothing. An API key's digest stands in the same column, and opens no page.
@@ -33,8 +31,8 @@ pub fn shown(session: &Session, digest: Digest, now: Time) -> Option<Shown> {
     if session.cookie == Some(digest) {
         return Some(Shown::Current);
     }
-    let old = session.old_cookie.filter(|old| old.digest == digest && now < old.until)?;
-    Some(Shown::Old { auth_time: old.auth_time })
+    let old = session.old_cookie.as_ref().filter(|old| old.digest == digest && now < old.until)?;
+    Some(Shown::Old(old.proof.clone()))
 }
 
 /// The secret of the cookie after the one with this secret.
@@ -51,9 +49,9 @@ pub fn rotate(session: &Session, from: Digest, to: Digest, now: Time, rules: &Ru
     let before = session.cookie.filter(|cookie| *cookie != to)?;
     let old = OldCookie {
         digest: from,
-        auth_time: match session.old_cookie {
-            Some(old) if old.digest == from => old.auth_time,
-            _ => session.auth_time,
+        proof: match &session.old_cookie {
+            Some(old) if old.digest == from => old.proof.clone(),
+            _ => Proof::of(session),
         },
         until: now.plus(rules.late_retry.max(rules.retry_window)),
     };
@@ -63,7 +61,7 @@ pub fn rotate(session: &Session, from: Digest, to: Digest, now: Time, rules: &Ru
 /// What is to be written because the session's own cookie was shown: the one before is not taken for long any more.
 pub fn settle(session: &Session, now: Time, rules: &Rules) -> Option<Change> {
     let until = now.plus(rules.retry_window);
-    let old = session.old_cookie.filter(|old| old.until > until)?;
+    let old = session.old_cookie.clone().filter(|old| old.until > until)?;
     let cookie = session.cookie?;
     let old = Some(OldCookie { until, ..old });
     Some(Change::SetCookie { session: session.id, before: cookie, cookie, old })

@@ -194,6 +194,7 @@ fn anew(
         sender: asked.sender,
         agent: Some(agent),
         born: stamp.head,
+        proof: None,
         family: Family::new(chance.secret(), key.id, stamp.epoch, stamp.now),
         ended: None,
     };

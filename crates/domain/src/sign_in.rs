@@ -185,6 +185,7 @@ pub(crate) fn started(
         sender: None,
         agent: None,
         born,
+        proof: None,
         family: Family::new(chance.secret(), key.id, stamp.epoch, now),
         ended: None,
     };

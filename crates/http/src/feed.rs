@@ -2,7 +2,7 @@
 //! keep or delay. What a relay reads and writes alike is public.
 use crate::problem::{BASIC_CHALLENGE, Problem};
 use crate::render;
-use crate::request::{self, Ctx, Json, Params, Shared};
+use crate::request::{self, Basic, Ctx, Json, Params, Shared};
 use crate::table::Table;
 use axum::body::Body;
 use axum::extract::FromRequestParts;
@@ -99,7 +99,7 @@ pub fn events(events: impl Stream<Item = Bytes> + Send + 'static) -> Response {
 
 /// The verifier client behind HTTP Basic. Unknown, wrong and switched off read the same.
 async fn verifier(ctx: &Ctx, again: bool) -> Result<Client, Problem> {
-    let (id, secret) = ctx.basic().ok_or_else(not_known)?;
+    let Basic { id, secret, .. } = ctx.basic().ok_or_else(not_known)?;
     let client = match again {
         true => ctx.app().authenticate_again(&id, &secret).await?,
         false => ctx.app().authenticate_client(&id, &secret).await?,

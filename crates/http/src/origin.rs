@@ -67,9 +67,16 @@ pub(crate) fn must_not_be_foreign(shared: &Shared, headers: &HeaderMap) -> Resul
     }
 }
 
-/// Endpoints that take a token or a client's word and no cookie: applications in browsers call them from wherever they are.
-fn for_clients(path: &str) -> bool {
-    matches!(path, "/oauth2/token" | "/oauth2/revoke" | "/oauth2/userinfo" | "/oauth2/par" | "/oauth2/device")
+/// Endpoints that take a token or a client's word and no cookie: applications in browsers call them from wherever they are, and
+/// register themselves there where that is on.
+fn for_clients(shared: &Shared, path: &str) -> bool {
+    match path {
+        "/oauth2/token" | "/oauth2/revoke" | "/oauth2/userinfo" | "/oauth2/par" | "/oauth2/device" => true,
+        _ => {
+            path.strip_prefix("/oauth2/register").is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+                && shared.app().registers_clients()
+        }
+    }
 }
 
 /// How a path is shared with other origins.
@@ -83,10 +90,10 @@ enum Sharing {
     Nobody,
 }
 
-fn sharing(path: &str) -> Sharing {
+fn sharing(shared: &Shared, path: &str) -> Sharing {
     if crate::pages::is_page(path) {
         Sharing::Nobody
-    } else if path.starts_with("/.well-known/") || for_clients(path) {
+    } else if path.starts_with("/.well-known/") || for_clients(shared, path) {
         Sharing::Public
     } else if path.starts_with("/v1/") || path.starts_with("/oauth2/") {
         Sharing::Allowed
@@ -101,7 +108,7 @@ pub(crate) fn preflight(shared: &Shared, method: &Method, path: &str, headers: &
     if !asks || !headers.contains_key(header::ORIGIN) {
         return None;
     }
-    let granted = match sharing(path) {
+    let granted = match sharing(shared, path) {
         Sharing::Public => true,
         Sharing::Allowed => origin_of(headers).is_some_and(|origin| is_allowed(shared, origin)),
         Sharing::Nobody => false,
@@ -127,7 +134,7 @@ fn origin_of(headers: &HeaderMap) -> Option<&str> {
 
 /// What lets pages of other origins read an answer.
 pub(crate) fn share(shared: &Shared, path: &str, request: &HeaderMap, response: &mut HeaderMap) {
-    match sharing(path) {
+    match sharing(shared, path) {
         Sharing::Nobody => {}
         Sharing::Public => {
             response.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));

@@ -9,7 +9,7 @@ use portcullis_domain::Refused;
 use portcullis_wire::Code;
 use serde_json::{Map, Value};
 
-/// The realm of HTTP Basic challenges.
+/// The challenge of HTTP Basic, in the same realm as Bearer's.
 pub const BASIC_CHALLENGE: &str = "Basic realm=\"portcullis\", charset=\"UTF-8\"";
 
 /// A refusal, ready to be written.
@@ -170,9 +170,9 @@ impl From<AppError> for Problem {
             }
             AppError::Refused(Refused::InvalidValue { field, .. }) => problem.with("field", field),
             AppError::Unauthenticated(code) => problem.header(header::WWW_AUTHENTICATE, bearer_challenge(code)),
-            AppError::Bad(Code::InsufficientScope, _) => {
-                let challenge =
-                    "Bearer error=\"insufficient_scope\", error_description=\"insufficient_scope\", scope=\"admin\"";
+            AppError::NeedsScope { scope, .. } => {
+                let code = Code::InsufficientScope;
+                let challenge = format!("Bearer error=\"{code}\", error_description=\"{code}\", scope=\"{scope}\"");
                 problem.header(header::WWW_AUTHENTICATE, challenge)
             }
             _ => problem,
@@ -180,10 +180,10 @@ impl From<AppError> for Problem {
     }
 }
 
-/// RFC 6750 §3: no error for who gave no token at all.
+/// RFC 6750 §3: one parameter at least, and no error for who gave no token at all.
 fn bearer_challenge(code: Code) -> String {
     match code {
-        Code::TokenMissing => "Bearer".into(),
+        Code::TokenMissing => "Bearer realm=\"portcullis\"".into(),
         code => format!("Bearer error=\"invalid_token\", error_description=\"{code}\""),
     }
 }

@@ -148,7 +148,7 @@ impl Ctx {
     }
 
     /// Client id and secret of `Authorization: Basic …`.
-    pub(crate) fn basic(&self) -> Option<(String, SecretString)> {
+    pub(crate) fn basic(&self) -> Option<Basic> {
         basic(&self.headers)
     }
 
@@ -191,8 +191,19 @@ fn authorization(headers: &HeaderMap) -> Option<Option<&str>> {
     Some(first.to_str().ok().filter(|_| all.next().is_none()))
 }
 
+/// What `Authorization: Basic …` says.
+#[derive(Debug)]
+pub struct Basic {
+    /// The client's id, form-decoded (RFC 6749 §2.3.1).
+    pub id: String,
+    /// Its secret, form-decoded.
+    pub secret: SecretString,
+    /// Its secret as it was sent: a client that knows RFC 7617 alone encodes nothing.
+    pub as_sent: SecretString,
+}
+
 /// Client id and secret of `Authorization: Basic …` (RFC 7617; RFC 6749 §2.3.1: both parts are form-encoded).
-pub fn basic(headers: &HeaderMap) -> Option<(String, SecretString)> {
+pub fn basic(headers: &HeaderMap) -> Option<Basic> {
     let (scheme, text) = authorization(headers)??.split_once(' ')?;
     if !scheme.eq_ignore_ascii_case("basic") {
         return None;
@@ -201,7 +212,11 @@ pub fn basic(headers: &HeaderMap) -> Option<(String, SecretString)> {
     let bytes = b64::decode(&plain)?;
     let pair = String::from_utf8(bytes).ok()?;
     let (id, secret) = pair.split_once(':')?;
-    Some((form_decoded(id), SecretString::new(form_decoded(secret))))
+    Some(Basic {
+        id: form_decoded(id),
+        secret: SecretString::new(form_decoded(secret)),
+        as_sent: SecretString::new(secret),
+    })
 }
 
 fn form_decoded(text: &str) -> String {

@@ -17,7 +17,7 @@ use portcullis_domain::Chance as _;
 use portcullis_feed::relay::MAX_TAIL;
 use portcullis_http::feed::{self, Wanted};
 use portcullis_http::problem::Problem;
-use portcullis_http::request::{Params, basic};
+use portcullis_http::request::{Basic, Params, basic};
 use portcullis_wire::frame::AckRequest;
 use portcullis_wire::{Code, Rev, SecretString, b64, json};
 use serde::Serialize;
@@ -120,7 +120,7 @@ struct Caller {
 }
 
 async fn caller(hub: &Hub, headers: &HeaderMap) -> Result<Caller, Problem> {
-    let (id, secret) = basic(headers).ok_or(Refused::Wrong)?;
+    let Basic { id, secret, .. } = basic(headers).ok_or(Refused::Wrong)?;
     let client = hub.registry().authenticate(&id, &secret).await?;
     Ok(Caller { client, id, secret })
 }

@@ -5,9 +5,10 @@ use crate::machines::{MachineFacts, MachineRequest};
 use crate::mutant::Mutant;
 use crate::net::From;
 use crate::server::{Op, Reply, Request};
-use crate::truth::{Act, CodeFact};
+use crate::truth::{Act, CodeFact, TokenFact};
 use crate::world::{Event, World, tell};
-use portcullis_domain::authorize::{self, Asked, Prompt};
+use portcullis_domain::amr::Amr;
+use portcullis_domain::authorize::{self, Asked, CodeBody, Prompt};
 use portcullis_domain::changes::{Change, Changes, Expect};
 use portcullis_domain::client::{GrantType, OFFLINE, Profile};
 use portcullis_domain::code::{self, Redeem};
@@ -16,9 +17,9 @@ use portcullis_domain::family::Presented;
 use portcullis_domain::kernel::{self, By, Door, Scope};
 use portcullis_domain::model::{Client, ClientKind, Consent, Session};
 use portcullis_domain::refused::{OAuthError, Refused};
-use portcullis_domain::sign_in::Issued;
-use portcullis_domain::ticket::{self, TicketKind};
-use portcullis_domain::view::{AppView, GrantView, RefreshView, TicketView};
+use portcullis_domain::sign_in::{Issued, Proving, prove_again};
+use portcullis_domain::ticket::{self, Ticket, TicketKind};
+use portcullis_domain::view::{AppView, GrantView, RefreshView, SessionView, SignInView, TicketView};
 use portcullis_domain::withdraw::withdraw;
 use portcullis_domain::{Chance as _, Cut, Decision, refresh};
 use portcullis_wire::{
@@ -36,6 +37,7 @@ pub enum AppFacts {
     Ticket(Box<TicketView>, Option<Box<Session>>, Vec<GrantView>),
     Grant(Option<Box<RefreshView>>),
     Consent(Consent, Vec<GrantView>),
+    Proving(SignInView, Box<Session>),
     Client(Box<Client>),
     Token,
     Machine(MachineFacts),
@@ -68,6 +70,10 @@ pub enum AppRequest {
     Withdraw {
         actor: (AccountId, SessionId),
         client: ClientId,
+    },
+    /// Whoever uses a browser's session proves once more who they are.
+    Prove {
+        actor: (AccountId, SessionId),
     },
     Switch {
         client: ClientId,
@@ -153,12 +159,13 @@ impl World {
         if !self.client_is_on(client) && self.rng.chance(600) {
             return self.admin_of_client(client, false);
         }
-        match self.rng.range(0, 59) {
+        match self.rng.range(0, 63) {
             0..=17 => self.asks_for_code(client),
             18..=32 => self.shows_code(),
             33..=54 => self.refreshes_for(client),
             55 | 56 => self.gives_up(),
             57 | 58 => self.withdraws(client),
+            59..=62 => self.proves(),
             _ => self.admin_of_client(client, true),
         }
     }
@@ -261,6 +268,11 @@ impl World {
         self.application_calls(Call::Other, AppRequest::Withdraw { actor, client });
     }
 
+    fn proves(&mut self) {
+        let Some(actor) = self.somebody() else { return };
+        self.application_calls(Call::Other, AppRequest::Prove { actor });
+    }
+
     pub fn at_application(&mut self, call: u64, reply: Reply) {
         let Some(kind) = self.applications.calls.remove(&call) else { return };
         self.at_machine(&kind, &reply);
@@ -341,6 +353,13 @@ impl World {
                 let consent = consents.into_iter().find(|c| c.client == *client && !c.scope.is_empty());
                 AppFacts::Consent(consent.ok_or_else(missing)?, db.list_grants(actor.0, Some(*client), 1000, now))
             }
+            AppRequest::Prove { actor } => {
+                let alive = |view: &SessionView| view.dead(self.settings.rules.idle_ttl).is_none();
+                let view = db.load_session(actor.1, now).filter(alive).ok_or_else(gone)?;
+                let email = view.account.email.as_deref().ok_or_else(gone)?;
+                let seen = db.load_sign_in(email, ClientId::FIRST_PARTY, now);
+                AppFacts::Proving(seen, Box::new(view.session))
+            }
             AppRequest::Machine(request) => AppFacts::Machine(self.load_for_machine(request)?),
             AppRequest::Switch { client, .. } => {
                 AppFacts::Client(Box::new(db.load_client(*client, now).ok_or_else(missing)?.client))
@@ -397,6 +416,12 @@ impl World {
                 changes.steps.push(Change::SetClientDisabled { client: *client, disabled: *off });
                 Decision { outcome: Ok(if *off { Outcome::Ended } else { Outcome::Done }), changes }
             }
+            (AppRequest::Prove { .. }, AppFacts::Proving(seen, session)) => {
+                let shown = Digest::of(b"no cookie");
+                let proving = Proving { session: (**session).clone(), shown, next: shown, ip: None };
+                let proven = prove_again(seen, true, &proving, &self.settings.rules, &mut self.rng);
+                Decision { outcome: proven.outcome.map(|()| Outcome::Done), changes: proven.changes }
+            }
             (AppRequest::Machine(request), AppFacts::Machine(facts)) => self.decide_for_machine(request, facts),
             _ => Decision::refuse(Refused::NotFound),
         }
@@ -423,7 +448,11 @@ impl World {
             ip: None,
         };
         let rules = self.settings.rules.clone();
-        let decision = code::redeem(view, given, others, &presented, &rules, &self.mac, &mut self.rng);
+        let mut view = view.clone();
+        if self.has(Mutant::PresentProofAtRedemption) {
+            proven_last(&mut view);
+        }
+        let decision = code::redeem(&view, given, others, &presented, &rules, &self.mac, &mut self.rng);
         let mut changes = decision.changes;
         match self.mutant {
             Some(Mutant::CodeNotUsed) => changes.steps.retain(|step| !matches!(step, Change::UseTicket { .. })),
@@ -452,7 +481,8 @@ impl World {
                         return self.violate("I7", "a code is nobody's".into());
                     };
                     let (proof, expires_at, given) = (about.facts, ticket.expires_at, Vec::new());
-                    let fact = CodeFact { account, session, client, expires_at, proof, given };
+                    let proofs = self.proofs_of(session);
+                    let fact = CodeFact { account, session, client, expires_at, proof, proofs, given };
                     self.truth.codes.insert(ticket.id.0, fact);
                 }
                 Change::InsertGrant(grant) if grant.client != ClientId::FIRST_PARTY => {
@@ -473,9 +503,9 @@ impl World {
     fn grant_made(&mut self, about: &crate::disk::About, grant: GrantId, client: ClientId, session: SessionId) {
         let Some(id) = about.code else { return self.violate("I13", format!("{grant} came of no code")) };
         let allowed = self.truth.devices.get(&id).map(|device| device.allowed);
-        let (proof, given, what) = match (self.truth.codes.get_mut(&id), self.truth.devices.get_mut(&id)) {
-            (Some(code), _) => (code.proof, &mut code.given, "codes redeemed"),
-            (_, Some(device)) => (device.proof, &mut device.given, "device codes redeemed"),
+        let (proof, proven, given, what) = match (self.truth.codes.get_mut(&id), self.truth.devices.get_mut(&id)) {
+            (Some(code), _) => (code.proof, Some((code.session, code.proofs)), &mut code.given, "codes redeemed"),
+            (_, Some(device)) => (device.proof, device.proven, &mut device.given, "device codes redeemed"),
             _ => return self.violate("I13", format!("{grant} came of no code that was made")),
         };
         given.push(grant);
@@ -489,6 +519,7 @@ impl World {
             fact.proof = proof;
         }
         self.truth.grants.insert(grant, proof);
+        self.truth.proven.extend(proven.map(|proven| (grant, proven)));
         self.truth.allowed.extend(allowed.map(|allowed| (grant, allowed)));
         let allowed = allowed.unwrap_or(proof);
         self.truth.under.entry(session).or_default().push((grant, client));
@@ -501,6 +532,36 @@ impl World {
             let (door, rev) = (act.door, act.rev);
             let detail = format!("{grant}, begun at {proof}, was born after {door:?} at {rev}, which is about it");
             self.violate("I7", detail);
+        }
+    }
+
+    /// Whoever uses a session has proven who they are.
+    pub fn proven(&mut self, session: SessionId, at: Time, amr: &Amr) {
+        self.truth.proofs.entry(session).or_default().push((at.secs(), amr.methods()));
+    }
+
+    pub fn proofs_of(&self, session: SessionId) -> usize {
+        self.truth.proofs.get(&session).map_or(0, Vec::len)
+    }
+
+    /// I3: a token rests on a proof that was made before what it came of was asked for, and each token of a grant on the same one,
+    /// whatever its user proves meanwhile.
+    pub fn check_proof(&mut self, token: &TokenFact) {
+        let Some((session, known)) = self.truth.proven.get(&token.grant).copied() else { return };
+        let says = (token.claims.auth_time, token.claims.amr.clone());
+        let proofs = self.truth.proofs.get(&session).map_or(&[][..], Vec::as_slice);
+        if proofs.len() > known {
+            self.counts.add("tokens after a later proof");
+        }
+        if !proofs.iter().take(known).any(|proof| *proof == says) {
+            let detail =
+                format!("a token of {} says {says:?}; its code was made under {proofs:?}, of {known}", token.grant);
+            return self.violate("I3", detail);
+        }
+        let first = self.truth.said.entry(token.grant).or_insert_with(|| says.clone()).clone();
+        if first != says {
+            let detail = format!("a token of {} says {says:?}, one before said {first:?}", token.grant);
+            self.violate("I3", detail);
         }
     }
 
@@ -586,6 +647,14 @@ impl World {
                 return self.violate("I8", detail);
             }
         }
+    }
+}
+
+/// A bug: a code says what its session's user has proven last.
+fn proven_last(view: &mut TicketView) {
+    if let (Some(app), Some(body)) = (&view.app, view.ticket.read::<CodeBody>()) {
+        let Session { auth_time, amr, .. } = app.session.session.clone();
+        view.ticket.body = Ticket::write(&CodeBody { auth_time: auth_time.0, amr, ..body });
     }
 }
 

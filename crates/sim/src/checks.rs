@@ -57,6 +57,11 @@ impl World {
                 Change::InsertSession(session) => {
                     let fact = SessionFact { account: session.account, proof: about.facts, client: session.client };
                     self.truth.sessions.insert(session.id, fact);
+                    self.proven(session.id, session.auth_time, &session.amr);
+                }
+                Change::SetAuthTime { session, at, amr } => {
+                    self.counts.add("proofs made again");
+                    self.proven(*session, *at, amr);
                 }
                 Change::InsertAccount(account) => self.account_made(account),
                 _ => self.truth_of_family(step),
@@ -178,6 +183,7 @@ impl World {
             return self
                 .violate("I3", format!("a token of {} is stamped {stamp}; its facts are of {facts}", fact.session));
         }
+        self.check_proof(&fact);
         // I9: what is answered is on disk.
         let now = self.database.now(self.now);
         let row = self.disk.durable.load_refresh(fact.grant, now);

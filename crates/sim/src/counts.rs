@@ -47,6 +47,8 @@ pub const KINDS: &[&str] = &[
     "end: consent_withdrawn",
     "codes made",
     "codes redeemed",
+    "proofs made again",
+    "tokens after a later proof",
     "refreshes by applications",
     "device codes made",
     "device codes redeemed",

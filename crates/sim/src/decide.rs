@@ -10,6 +10,7 @@ use portcullis_domain::family::Presented;
 use portcullis_domain::kernel::{self, By, Door, Scope};
 use portcullis_domain::keys::{self, Revocation, Wanted};
 use portcullis_domain::model::{ADMIN, Key, SessionKind};
+use portcullis_domain::proof::Proof;
 use portcullis_domain::refresh::{How, Outcome as Judged, outcome, refresh};
 use portcullis_domain::refused::Refused;
 use portcullis_domain::sign_in::{Issued, SignIn, sign_in};
@@ -303,6 +304,9 @@ impl World {
         };
         let mut rules = self.settings.rules.clone();
         let mut view = view.clone();
+        if self.has(Mutant::PresentProofAtRefresh) {
+            view.grant.proof = Some(Proof::of(&view.session));
+        }
         let family = &view.grant.family;
         let same_agent = how.proven || device::family(Some(agent)) == view.session.agent;
         let real = outcome(family, presented.counter(), cookie, same_agent, view.stamp.now, &rules);

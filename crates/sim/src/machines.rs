@@ -400,14 +400,17 @@ impl World {
     /// A device has asked.
     pub fn device_asked(&mut self, about: &crate::disk::About, ticket: &Ticket) {
         self.counts.add("device codes made");
-        let fact = DeviceFact { proof: about.facts, allowed: about.facts, given: Vec::new(), waited: None };
+        let fact =
+            DeviceFact { proof: about.facts, allowed: about.facts, proven: None, given: Vec::new(), waited: None };
         self.truth.devices.insert(ticket.id.0, fact);
     }
 
     /// Somebody has said something to it.
     pub fn device_answered(&mut self, about: &crate::disk::About, ticket: &Ticket) {
+        let proven = ticket.session.map(|session| (session, self.proofs_of(session)));
         if let Some(fact) = self.truth.devices.get_mut(&ticket.id.0).filter(|_| ticket.account.is_some()) {
             fact.allowed = about.facts;
+            fact.proven = proven;
         }
     }
 

@@ -113,6 +113,10 @@ mutants! {
     WithdrawalLooksOnce = "withdrawal-looks-once" breaks "I8";
     /// A refresh token is anybody's who shows it.
     RefreshByAnyClient = "refresh-by-any-client" breaks "I6";
+    /// A refresh says what its session's user has proven last.
+    PresentProofAtRefresh = "present-proof-at-refresh" breaks "I3";
+    /// A redemption says what its session's user has proven last.
+    PresentProofAtRedemption = "present-proof-at-redemption" breaks "I3";
     /// What comes of a code is born when it is redeemed.
     BornAtRedemption = "born-at-redemption" breaks "I1 I7";
     /// A device that somebody said yes to gets tokens, whatever has ended since.

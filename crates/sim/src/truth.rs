@@ -24,6 +24,8 @@ pub struct CodeFact {
     pub client: ClientId,
     pub expires_at: Time,
     pub proof: Rev,
+    /// How many proofs of its session were on disk when it was.
+    pub proofs: usize,
     pub given: Vec<GrantId>,
 }
 
@@ -33,6 +35,8 @@ pub struct DeviceFact {
     pub proof: Rev,
     /// The head of the snapshot that somebody said yes to: before that nothing was anybody's to withdraw.
     pub allowed: Rev,
+    /// Whose proofs stand behind the yes: the browser's session, and how many of its were on disk then.
+    pub proven: Option<(SessionId, usize)>,
     pub given: Vec<GrantId>,
     /// When it was last told to wait: database time, true time.
     pub waited: Option<(Time, At)>,
@@ -229,6 +233,12 @@ pub struct Truth {
     pub grants: BTreeMap<GrantId, Rev>,
     /// When what came of a device's request was allowed.
     pub allowed: BTreeMap<GrantId, Rev>,
+    /// What each session's user has proven, the first one first: `auth_time` and `amr`.
+    pub proofs: BTreeMap<SessionId, Vec<(i64, Vec<String>)>>,
+    /// What came of codes: under whose session they were made, and how many of its proofs were on disk then.
+    pub proven: BTreeMap<GrantId, (SessionId, usize)>,
+    /// What the first token of each of these said.
+    pub said: BTreeMap<GrantId, (i64, Vec<String>)>,
     /// What applications were ever granted under each session.
     pub under: BTreeMap<SessionId, Vec<(GrantId, ClientId)>>,
     /// When the committed head that readers see became which.

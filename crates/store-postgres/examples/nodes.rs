@@ -136,6 +136,7 @@ async fn people(store: &PostgresStore, grant: GrantId) {
         audience: None,
         sender: None,
         agent: None,
+        proof: None,
         born: Rev::ZERO,
         family,
         ended: None,

@@ -27,6 +27,7 @@ pub(crate) const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0014_queues.sql"),
     include_str!("migrations/0015_indexes.sql"),
     include_str!("migrations/0016_sessions.sql"),
+    include_str!("migrations/0017_proofs.sql"),
 ];
 
 /// What stands in the way of a migration.
@@ -157,6 +158,7 @@ mod tests {
         "a978f942d2af3baf",
         "18c75caa79420e96",
         "659b0906e78d3086",
+        "6d57a3f9c7c3585c",
     ];
 
     fn found(sql: &str) -> String {
@@ -191,11 +193,13 @@ mod tests {
                 _ if sql.contains("log_by_owner") => {
                     words.replace("CREATE OR REPLACE FUNCTION REVOKE(", "CREATE FUNCTION REVOKE(")
                 }
-                // The same for whoever names no methods.
+                // The same for whoever names no methods, or no proof.
                 _ if sql.contains("ADD COLUMN amr") => {
-                    ["PLAIN_STEP_4(", "INSERT_SESSION_4("].iter().fold(words, |words, name| {
-                        words.replace(&format!("CREATE OR REPLACE FUNCTION {name}"), "AS BEFORE ")
-                    })
+                    ["PLAIN_STEP_4(", "INSERT_SESSION_4(", "INSERT_GRANT_4(", "PLAIN_STEP_7("]
+                        .iter()
+                        .fold(words, |words, name| {
+                            words.replace(&format!("CREATE OR REPLACE FUNCTION {name}"), "AS BEFORE ")
+                        })
                 }
                 _ => words,
             };

@@ -9,6 +9,7 @@ use portcullis_domain::model::{
     Account, Block, Client, ClientKind, Consent, Ended, Grant, Instance, Key, KeyPurpose, OldCookie, Session,
     SessionKind, Status,
 };
+use portcullis_domain::proof::Proof;
 use portcullis_domain::ticket::{Ticket, TicketKind, Used};
 use portcullis_domain::view::Stamp;
 use portcullis_store::{EventRow, Remembered};
@@ -104,7 +105,7 @@ macro_rules! session_columns {
     () => {
         "s.id, s.account, s.kind, s.device_name, s.agent, s.ip, s.created_at, s.auth_time, s.last_seen_at, \
          s.absolute_expires_at, s.born, s.epoch, s.cookie, s.ended_rev, s.ended_reason, s.ended_at, s.client, s.amr, \
-         s.old_cookie, s.old_auth_time, s.old_until"
+         s.old_cookie, s.old_auth_time, s.old_until, s.old_amr"
     };
 }
 pub(crate) use session_columns;
@@ -131,10 +132,10 @@ pub(crate) fn session(cells: &mut Cells<'_>) -> Result<Session, Fault> {
         },
         client: cells.id_if()?,
         amr: Amr::read(cells.text_if()?),
-        old_cookie: match (cells.digest_if()?, cells.time_if()?, cells.time_if()?) {
-            (Some(digest), Some(auth_time), Some(until)) => Some(OldCookie { digest, auth_time, until }),
-            (None, None, None) => None,
-            _ => return Err(cells.wrong("the old cookie has only some of its three columns")),
+        old_cookie: match (cells.digest_if()?, cells.time_if()?, cells.time_if()?, Amr::read_told(cells.text_if()?)) {
+            (Some(digest), Some(at), Some(until), amr) => Some(OldCookie { digest, proof: Proof { at, amr }, until }),
+            (None, None, None, _) => None,
+            _ => return Err(cells.wrong("the old cookie has only some of its columns")),
         },
     })
 }
@@ -142,7 +143,7 @@ pub(crate) fn session(cells: &mut Cells<'_>) -> Result<Session, Fault> {
 macro_rules! grant_columns {
     () => {
         "g.id, g.session, g.client, g.scope, g.born, g.secret, g.mac_key, g.epoch, g.counter, g.made_at, g.handed_at, \
-         g.handouts, g.predecessor, g.ended_rev, g.audience, g.sender, g.agent"
+         g.handouts, g.predecessor, g.ended_rev, g.audience, g.sender, g.agent, g.auth_time, g.amr"
     };
 }
 pub(crate) use grant_columns;
@@ -168,6 +169,10 @@ pub(crate) fn grant(cells: &mut Cells<'_>) -> Result<Grant, Fault> {
         audience: cells.text_if()?,
         sender: cells.digest_if()?,
         agent: cells.text_if()?,
+        proof: {
+            let (at, amr) = (cells.time_if()?, Amr::read(cells.text_if()?));
+            at.map(|at| Proof { at, amr })
+        },
     })
 }
 

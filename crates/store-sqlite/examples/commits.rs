@@ -200,6 +200,7 @@ async fn found(store: &SqliteStore) -> Result<(), Fault> {
                 audience: None,
                 sender: None,
                 agent: None,
+                proof: None,
                 born: Rev::ZERO,
                 family: Family::new([1; 32], KeyId(1), Epoch(1), NOW),
                 ended: None,

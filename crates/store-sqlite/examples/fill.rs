@@ -76,6 +76,7 @@ fn rows(n: u64, stamp: &Stamp) -> Vec<Change> {
         audience: None,
         sender: None,
         agent: None,
+        proof: None,
         born: stamp.head,
         family: Family::new([7; 32], KeyId(3), stamp.epoch, now),
         ended: None,

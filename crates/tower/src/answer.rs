@@ -64,7 +64,7 @@ impl Refusal {
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
-        } else if let Some(challenge) = self.challenge() {
+        } else if let Some(challenge) = self.challenge(request) {
             headers.append(header::WWW_AUTHENTICATE, challenge);
             if self.dpop && self.code == Code::TokenMissing {
                 headers.extend(
@@ -75,21 +75,24 @@ impl Refusal {
         response
     }
 
-    /// RFC 6750 §3: no error for a request without a token.
-    fn challenge(&self) -> Option<HeaderValue> {
+    /// RFC 6750 §3: one parameter at least, and no error for a request without a token; in the scheme that the request used
+    /// (RFC 9449 §7.1).
+    fn challenge(&self, request: &HeaderMap) -> Option<HeaderValue> {
         let code = self.code;
+        let by_dpop = self.dpop && is_dpop(request);
+        let (scheme, algs_too) = if by_dpop { ("DPoP", format!(", {}", algs())) } else { ("Bearer", String::new()) };
         let text = match (code, &self.scope) {
-            (Code::TokenMissing, _) => "Bearer".to_owned(),
+            (Code::TokenMissing, _) => "Bearer realm=\"portcullis\"".to_owned(),
             (Code::InsufficientScope, Some(scope)) if is_scope(scope) => {
-                format!("Bearer error=\"insufficient_scope\", error_description=\"{code}\", scope=\"{scope}\"")
+                format!("{scheme} error=\"{code}\", error_description=\"{code}\", scope=\"{scope}\"{algs_too}")
             }
-            (Code::InsufficientScope, _) => "Bearer error=\"insufficient_scope\"".to_owned(),
+            (Code::InsufficientScope, _) => format!("{scheme} error=\"{code}\"{algs_too}"),
             (Code::ProofInvalid, _) => {
                 let error =
                     if matches!(self.reason, Some(Reason::Proof(_))) { "invalid_dpop_proof" } else { "invalid_token" };
                 format!("DPoP error=\"{error}\", error_description=\"{code}\", {}", algs())
             }
-            _ => format!("Bearer error=\"invalid_token\", error_description=\"{code}\""),
+            _ => format!("{scheme} error=\"invalid_token\", error_description=\"{code}\"{algs_too}"),
         };
         HeaderValue::try_from(text).ok()
     }
@@ -116,6 +119,12 @@ impl Refusal {
             _ => "This is no access token that this service accepts.",
         }
     }
+}
+
+/// Whether the request shows its token by the scheme DPoP.
+fn is_dpop(request: &HeaderMap) -> bool {
+    let given = request.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    given.and_then(|text| text.split_once(' ')).is_some_and(|(scheme, _)| scheme.eq_ignore_ascii_case("dpop"))
 }
 
 /// What proofs may be signed with (RFC 9449 §7.1).

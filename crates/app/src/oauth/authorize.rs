@@ -3,6 +3,7 @@ use super::{as_grant_error, refuse};
 use crate::{Acted, App, AppError, Caller};
 use portcullis_domain::authorize::{Asked, grant_code, usable};
 use portcullis_domain::model::Client;
+use portcullis_domain::proof::{self, Proof};
 use portcullis_domain::refused::OAuthError;
 use portcullis_domain::subject;
 use portcullis_domain::view::AppView;
@@ -19,13 +20,12 @@ impl App {
     }
 
     /// A caller beside a client: what the rules of an authorization request look at. `None` when the session has died. A proof that
-    /// is younger than what the caller has shown is not theirs (see `domain::page_cookie`).
+    /// came after what the caller has shown is not theirs (see `domain::proof`).
     pub async fn app_view(&self, caller: &Caller, client: ClientId) -> Result<Option<AppView>, AppError> {
         let session = caller.view.session.id;
         let view = self.store().load_app(session, client).await.map_err(|e| self.fault(e.into()))?;
         let view = view.map(|mut view| {
-            let auth_time = &mut view.session.session.auth_time;
-            *auth_time = (*auth_time).min(caller.view.session.auth_time);
+            proof::as_shown(&mut view.session.session, Proof::of(&caller.view.session));
             view
         });
         Ok(view.and_then(|view| usable(view, &self.settings().rules)))

@@ -75,7 +75,7 @@ fn as_exchange_error(error: AppError) -> AppError {
         AppError::Unauthenticated(Code::TokenExpired) => {
             refuse(OAuthError::InvalidRequest, "subject_token has expired")
         }
-        AppError::Unauthenticated(_) | AppError::Bad(..) | AppError::Refused(_) => {
+        AppError::Unauthenticated(_) | AppError::Bad(..) | AppError::NeedsScope { .. } | AppError::Refused(_) => {
             refuse(OAuthError::InvalidRequest, "subject_token is no living access token of this server")
         }
         fault => fault,

@@ -95,6 +95,7 @@ pub(crate) fn as_grant_error(error: AppError) -> AppError {
         | AppError::Fault(_) => return error,
         AppError::Unauthenticated(_) => "what this rests on has ended",
         AppError::Bad(code, _) => code.title(),
+        AppError::NeedsScope { .. } => Code::InsufficientScope.title(),
         AppError::Refused(refused) => match refused.code() {
             Code::RefreshReused => {
                 "this token had been used before: somebody may hold a copy, so everything that came of it has ended"

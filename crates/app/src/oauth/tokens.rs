@@ -195,7 +195,7 @@ impl App {
         }
         if !bearer.claims.has_scope(portcullis_domain::client::OPENID) {
             let detail = "userinfo takes a token with the scope openid".into();
-            return Err(AppError::Bad(Code::InsufficientScope, detail));
+            return Err(AppError::NeedsScope { scope: portcullis_domain::client::OPENID, detail });
         }
         let account = &bearer.view.account;
         let client = self.store().load_client(bearer.claims.client_id).await.map_err(|e| self.fault(e.into()))?;
@@ -205,8 +205,9 @@ impl App {
 
     /// Revokes a token for the client that holds it (RFC 7009): a refresh token ends its grant, and the session when that is
     /// the application's own; an access token ends itself, at every verifier. What is not this client's, or is dead
-    /// already, changes nothing, and is no error (§2.2). What is bound to a key of a public client is given up with a proof of that key
-    /// (`sender`), or whoever finds it in a log could sign its holder out.
+    /// already, changes nothing, and is no error (§2.2). An access token that is bound to a key of a public client is given up with a
+    /// proof of that key (`sender`): it is shown to services, and whoever finds it in the log of one could take it away. A refresh
+    /// token is shown to nobody but us, and clients' libraries revoke it without a proof.
     ///
     /// # Errors
     /// `invalid_dpop_proof`; faults.
@@ -218,13 +219,13 @@ impl App {
         ip: Option<IpAddr>,
     ) -> Result<(), AppError> {
         let client = known.client.id;
-        let holds = |key: Option<Digest>| known.proven || key.is_none() || key == sender;
         if let Some(presented) = Presented::parse(token) {
             if !self.mac_key(&presented).await?.is_some_and(|key| presented.is_ours(&key)) {
                 return Ok(());
             }
-            return self.revoke_grant(client, &presented, holds, ip).await;
+            return self.revoke_grant(client, &presented, ip).await;
         }
+        let holds = |key: Option<Digest>| known.proven || key.is_none() || key == sender;
         match self.authentic(Some(token.expose())) {
             Ok(token) => self.revoke_access_token(client, &token, holds, ip).await,
             Err(AppError::Unauthenticated(_)) => Ok(()),
@@ -232,13 +233,7 @@ impl App {
         }
     }
 
-    async fn revoke_grant(
-        &self,
-        client: ClientId,
-        presented: &Presented,
-        holds: impl Fn(Option<Digest>) -> bool,
-        ip: Option<IpAddr>,
-    ) -> Result<(), AppError> {
+    async fn revoke_grant(&self, client: ClientId, presented: &Presented, ip: Option<IpAddr>) -> Result<(), AppError> {
         let load = || async { self.store().load_refresh(presented.grant()).await.map_err(|e| self.fault(e.into())) };
         let by = By { ip, ..By::SYSTEM };
         let decide = |view: &Option<RefreshView>, chance: &mut dyn portcullis_domain::Chance| {
@@ -250,9 +245,6 @@ impl App {
                 view.grant.client == client && derived && view.grant.ended.is_none() && view.session.ended.is_none()
             };
             let Some(view) = view.as_ref().filter(mine) else { return Decision::answer(()) };
-            if !holds(view.grant.sender) {
-                return Decision::refuse(not_its_holder());
-            }
             let (account, session, grant) = (view.account.id, view.session.id, view.grant.id);
             let scope = if view.session.client == Some(client) {
                 Scope::Session { account, session }

@@ -58,7 +58,7 @@ impl Application {
     }
 
     pub async fn known(&self, app: &App) -> Result<Known, AppError> {
-        app.known_client(&Proof::Basic(self.client.id.to_string(), self.secret.clone())).await
+        app.known_client(&Proof::Post(self.client.id.to_string(), self.secret.clone())).await
     }
 
     pub fn how(&self) -> How {
@@ -102,5 +102,5 @@ pub async fn governance(app: &App) -> Known {
     let profile = Profile { global_token_revocation: true, ..Profile::default() };
     let (admin, kind) = (Admin::operator(), ClientKind::Confidential);
     let made = app.admin_register_client(&admin, "governance", kind, profile, None).await.unwrap();
-    app.known_client(&Proof::Basic(made.client.id.to_string(), made.secret.unwrap())).await.unwrap()
+    app.known_client(&Proof::Post(made.client.id.to_string(), made.secret.unwrap())).await.unwrap()
 }

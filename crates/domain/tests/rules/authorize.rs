@@ -16,7 +16,7 @@ const VERIFIER: &str = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
 /// Of RFC 7636, appendix B.
 const CHALLENGE: &str = "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM";
 
-fn client() -> Client {
+pub fn client() -> Client {
     let profile = Profile {
         redirect_uris: vec!["https://app.example/cb".into()],
         scopes: ["email", "offline_access", "openid", "read"].map(String::from).into(),
@@ -51,7 +51,7 @@ fn request() -> Request {
     }
 }
 
-fn app(now: Time, consent: Option<&str>) -> AppView {
+pub fn app(now: Time, consent: Option<&str>) -> AppView {
     let RefreshView { stamp, session, account, .. } = view(now);
     let consent = consent.map(|scope| Consent {
         account: account.id,
@@ -64,7 +64,7 @@ fn app(now: Time, consent: Option<&str>) -> AppView {
     AppView { session, client: client(), consent }
 }
 
-fn asked() -> Asked {
+pub fn asked() -> Asked {
     check(&request(), &client(), false).unwrap()
 }
 
@@ -198,7 +198,7 @@ fn code(now: Time, scope: &str) -> TicketView {
     TicketView { stamp: view.session.stamp, ticket, app: Some(view) }
 }
 
-fn shown() -> Redeem {
+pub fn shown() -> Redeem {
     Redeem {
         client: client().id,
         proven: true,

@@ -41,7 +41,7 @@ fn prove(row: &mut Session, secret: &[u8; 32], now: Time) -> [u8; 32] {
 /// A page: whether the cookie is taken, and since when its user has proved who they are.
 fn page(row: &mut Session, secret: &[u8; 32], now: Time) -> Option<Time> {
     match shown(row, Digest::of(secret), now)? {
-        Shown::Old { auth_time } => Some(auth_time),
+        Shown::Old(proof) => Some(proof.at),
         Shown::Current => {
             settle(row, now, &rules()).into_iter().for_each(|step| write(row, step));
             Some(row.auth_time)

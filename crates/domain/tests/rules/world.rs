@@ -108,6 +108,7 @@ pub fn view(now: Time) -> RefreshView {
         sender: None,
         agent: None,
         born: Rev(10),
+        proof: None,
         family: Family::new([7; 32], KeyId(3), Epoch(1), START),
         ended: None,
     };

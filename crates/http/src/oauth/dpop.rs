@@ -93,6 +93,24 @@ pub(super) fn not_its_holder(proven: bool) -> Problem {
     challenged("invalid_token", detail)
 }
 
+/// A refusal of a resource that takes both schemes (RFC 9449 §7.1, §7.2): who used DPoP is challenged in its words, who showed
+/// nothing is offered both.
+pub(super) fn challenging(error: AppError, proven: bool) -> Problem {
+    match error {
+        AppError::Unauthenticated(Code::TokenMissing) => {
+            Problem::from(error).header(header::WWW_AUTHENTICATE, format!("DPoP {}", algs()))
+        }
+        AppError::Unauthenticated(code) if proven => in_scheme(Problem::new(code), "invalid_token"),
+        AppError::NeedsScope { scope, ref detail } if proven => {
+            let code = Code::InsufficientScope;
+            let challenge =
+                format!("DPoP error=\"{code}\", error_description=\"{code}\", scope=\"{scope}\", {}", algs());
+            Problem::because(code, detail).header(header::WWW_AUTHENTICATE, challenge)
+        }
+        error => error.into(),
+    }
+}
+
 /// What came of using a proof up.
 pub(super) fn used_before(error: AppError) -> Problem {
     match error {
@@ -107,7 +125,15 @@ fn wrong_at_resource(bad: BadProof) -> Problem {
 }
 
 fn challenged(error: &str, detail: &str) -> Problem {
-    let (code, algs) = (Code::ProofInvalid, ALGORITHMS.join(" "));
-    let challenge = format!("DPoP error=\"{error}\", error_description=\"{code}\", algs=\"{algs}\"");
-    Problem::because(code, detail).header(header::WWW_AUTHENTICATE, challenge)
+    in_scheme(Problem::because(Code::ProofInvalid, detail), error)
+}
+
+fn in_scheme(problem: Problem, error: &str) -> Problem {
+    let challenge = format!("DPoP error=\"{error}\", error_description=\"{}\", {}", problem.code, algs());
+    problem.header(header::WWW_AUTHENTICATE, challenge)
+}
+
+/// What proofs may be signed with (RFC 9449 §7.1).
+fn algs() -> String {
+    format!("algs=\"{}\"", ALGORITHMS.join(" "))
 }

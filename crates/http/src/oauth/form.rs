@@ -1,7 +1,7 @@
 //! The forms of OAuth's endpoints, and who sends them.
 use super::{invalid_request, problem, refuse, with_resources};
 use crate::problem::Problem;
-use crate::request::{Ctx, FormBytes, Params, Shared, ctx_of};
+use crate::request::{Basic, Ctx, FormBytes, Params, Shared, ctx_of};
 use axum::extract::FromRequestParts;
 use http::request::Parts;
 use portcullis_app::oauth::{Known, Proof};
@@ -48,14 +48,18 @@ impl FromRequestParts<Shared> for AsClient {
     type Rejection = Problem;
     async fn from_request_parts(parts: &mut Parts, shared: &Shared) -> Result<Self, Problem> {
         let unknown = || refuse(OAuthError::InvalidClient, "authenticate as a client by HTTP Basic");
-        let (id, secret) = ctx_of(parts, shared).await.basic().ok_or_else(unknown)?;
-        Ok(Self(shared.app().known_client(&Proof::Basic(id, secret)).await.map_err(problem)?))
+        let basic = ctx_of(parts, shared).await.basic().ok_or_else(unknown)?;
+        Ok(Self(shared.app().known_client(&by_basic(basic)).await.map_err(problem)?))
     }
+}
+
+fn by_basic(Basic { id, secret, as_sent }: Basic) -> Proof {
+    Proof::Basic { id, secret, as_sent }
 }
 
 /// The path of ours that was called.
 fn endpoint(ctx: &Ctx) -> &'static str {
-    const ALL: [&str; 3] = ["/oauth2/par", "/oauth2/revoke", "/oauth2/introspect"];
+    const ALL: [&str; 4] = ["/oauth2/par", "/oauth2/device", "/oauth2/revoke", "/oauth2/introspect"];
     ALL.into_iter().find(|path| *path == ctx.uri.path()).unwrap_or("/oauth2/token")
 }
 
@@ -75,11 +79,11 @@ fn proof(ctx: &Ctx, params: &mut Params) -> Result<Proof, Problem> {
     }
     let unknown =
         || refuse(OAuthError::InvalidClient, "authenticate as a client: HTTP Basic, or client_id in the body");
-    if let Some((basic_id, basic_secret)) = ctx.basic() {
-        if secret.is_some() || id.is_some_and(|id| id != basic_id) {
+    if let Some(basic) = ctx.basic() {
+        if secret.is_some() || id.is_some_and(|id| id != basic.id) {
             return Err(invalid_request("authenticate in one way, not in two (RFC 6749 §2.3)"));
         }
-        return Ok(Proof::Basic(basic_id, basic_secret));
+        return Ok(by_basic(basic));
     }
     let id = id.ok_or_else(unknown)?;
     Ok(match secret {

@@ -1,5 +1,4 @@
 //! Authorization requests as parameters: in a query, in a form, or pushed.
-use crate::problem::Problem;
 use crate::request::Params;
 use portcullis_domain::authorize::Request;
 use portcullis_domain::client::MAX_SCOPES;
@@ -7,11 +6,8 @@ use portcullis_domain::client::MAX_SCOPES;
 /// Takes `resource` out of a query or a form: the one parameter that may come several times (RFC 8707 §2).
 ///
 /// # Errors
-/// 400 when another one does (RFC 6749 §3.1, §3.2), or when there are too many; in the words of `refuse`.
-pub(crate) fn with_resources(
-    form: &[u8],
-    refuse: impl Fn(String) -> Problem,
-) -> Result<(Params, Vec<String>), Problem> {
+/// What `refuse` makes of the words, when another one does (RFC 6749 §3.1, §3.2), or when there are too many.
+pub(crate) fn with_resources<E>(form: &[u8], refuse: impl Fn(String) -> E) -> Result<(Params, Vec<String>), E> {
     let mut pairs: Vec<(String, String)> =
         form_urlencoded::parse(form).map(|(name, value)| (name.into(), value.into())).collect();
     let resources = pairs.extract_if(.., |(name, _)| name == "resource").map(|(_, value)| value);

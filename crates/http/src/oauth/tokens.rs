@@ -4,7 +4,7 @@ use crate::problem::Problem;
 use crate::render;
 use crate::request::{Ctx, FormBytes};
 use axum::response::{IntoResponse as _, Response};
-use http::{StatusCode, header};
+use http::StatusCode;
 use portcullis_app::AppError;
 use portcullis_domain::refused::OAuthError;
 use portcullis_wire::{AccessClaims, Code, SecretString};
@@ -57,14 +57,7 @@ pub(super) async fn userinfo(ctx: Ctx) -> Result<Response, Problem> {
     let (sub, about) = match ctx.app().userinfo(shown.token, &shown.holder).await {
         Ok(told) => told,
         Err(AppError::Unauthenticated(Code::ProofInvalid)) => return Err(dpop::not_its_holder(shown.proven.is_some())),
-        // RFC 6750 §3.1 names the scope that is needed; the usual challenge is the admin API's.
-        Err(AppError::Bad(Code::InsufficientScope, detail)) => {
-            let challenge =
-                "Bearer error=\"insufficient_scope\", error_description=\"insufficient_scope\", scope=\"openid\"";
-            let problem = Problem::because(Code::InsufficientScope, detail);
-            return Err(problem.header(header::WWW_AUTHENTICATE, challenge));
-        }
-        Err(error) => return Err(error.into()),
+        Err(error) => return Err(dpop::challenging(error, shown.proven.is_some())),
     };
     // Last, so that nobody fills the table of proofs by tokens that do not live.
     if let Some(proven) = shown.proven {

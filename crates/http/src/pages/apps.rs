@@ -25,7 +25,7 @@ pub(super) async fn show(ctx: Ctx) -> Result<Response, Problem> {
     let now = caller.view.stamp.now;
     let apps: Vec<_> = ctx.app().my_apps(&caller).await?.iter().map(|app| shown(app, now)).collect();
     let account = &caller.view.account;
-    let who = context! { email => account.email, name => account.name };
+    let who = super::who(account);
     page(&ctx, StatusCode::OK, "apps.html", context! { who, apps, notice })
 }
 

@@ -118,7 +118,10 @@ async fn read(ctx: &Ctx, query: &str) -> Result<Result<Read, Response>, Problem>
     if query.len() > MAX_QUERY {
         return Err(Problem::malformed("the request is too long"));
     }
-    let (mut params, resource) = with_resources(query.as_bytes(), Problem::malformed)?;
+    let (mut params, resource) = match with_resources(query.as_bytes(), |words| words) {
+        Ok(params) => params,
+        Err(words) => return repeated(ctx, query, words).await.map(Err),
+    };
     let client_id =
         params.take("client_id").ok_or_else(|| Problem::malformed("the parameter \"client_id\" is missing"))?;
     let unknown =
@@ -139,6 +142,24 @@ async fn read(ctx: &Ctx, query: &str) -> Result<Result<Read, Response>, Problem>
         Ok(asked) => Ok(Ok(Read { client, asked, query, seen })),
         Err(objection) => object(ctx, &client, &request, objection).map(Err),
     }
+}
+
+/// A request that says something twice. The client is told where both it and its address stand there once and go together; who
+/// cannot be told by that is shown a page (RFC 6749 §3.1, §4.1.2.1).
+async fn repeated(ctx: &Ctx, query: &str, words: String) -> Result<Response, Problem> {
+    let once = |name: &str| {
+        let mut all = form_urlencoded::parse(query.as_bytes()).filter(|(known, _)| known == name);
+        all.next().filter(|_| all.next().is_none()).map(|(_, value)| value.into_owned())
+    };
+    let (Some(client_id), Some(uri)) = (once("client_id"), once("redirect_uri")) else {
+        return Err(Problem::malformed(words));
+    };
+    let client = ctx.app().authorizing_client(&client_id).await?;
+    let Some(client) = client.filter(|client| authorize::may_be_told(client, &uri)) else {
+        return Err(Problem::malformed(words));
+    };
+    let state = once("state").filter(|state| !state.is_empty());
+    unasked(ctx, &client, &uri, state.as_deref(), Reply::Error(OAuthError::InvalidRequest, words))
 }
 
 /// To the client where its address is known to be its own; on a page of ours otherwise (RFC 6749 §4.1.2.1).
@@ -217,7 +238,7 @@ fn ask(ctx: &Ctx, read: &Read, caller: &Caller, view: &AppView, scope: &[String]
     let asks: Vec<_> = scope.iter().map(|name| context! { name, words => words(name) }).collect();
     let values = context! {
         client => about(&view.client),
-        who => context! { email => account.email, name => account.name },
+        who => super::who(account),
         asks, host, offline => scope.iter().any(|one| one == OFFLINE),
         request => marked(ctx, read), shown => shown_to(ctx, read, caller, view),
     };

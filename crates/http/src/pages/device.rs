@@ -48,7 +48,7 @@ fn form(
     done: Option<&str>,
 ) -> Result<Response, Problem> {
     let account = &caller.view.account;
-    let who = context! { email => account.email, name => account.name };
+    let who = super::who(account);
     page(ctx, status, "device.html", context! { who, code, error, done })
 }
 
@@ -84,7 +84,7 @@ fn ask(ctx: &Ctx, caller: &Caller, asked: &DeviceQuestion) -> Result<Response, P
     let (first, second) = asked.code.split_at(asked.code.len() / 2);
     let values = context! {
         client => about(client),
-        who => context! { email => account.email, name => account.name },
+        who => super::who(account),
         asks, offline => asked.scope.iter().any(|one| one == OFFLINE),
         code => asked.code, spelled => format!("{first}-{second}"), shown => shown_to(caller, asked),
     };

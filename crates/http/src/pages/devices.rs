@@ -64,7 +64,7 @@ pub(super) async fn show(ctx: Ctx) -> Result<Response, Problem> {
     let links = ctx.app().my_links(&caller).await?;
     let links: Vec<_> = links.iter().map(|link| super::upstream::shown(link, &upstreams, now)).collect();
     let account = &caller.view.account;
-    let who = context! { email => account.email, name => account.name };
+    let who = super::who(account);
     page(&ctx, StatusCode::OK, "devices.html", context! { who, mine, others, more, links, notice })
 }
 

@@ -117,7 +117,7 @@ async fn who(ctx: &Ctx) -> Result<Who, Problem> {
 fn ask(ctx: &Ctx, asked: &Asked, caller: &Caller) -> Result<Response, Problem> {
     let account = &caller.view.account;
     let values = context! {
-        who => context! { email => account.email, name => account.name },
+        who => super::who(account),
         client => asked.client.as_ref().map(|client| &client.name),
         request => asked.query, session => caller.view.session.id.to_string(),
     };

@@ -20,6 +20,7 @@ use crate::table::Table;
 use axum::response::{Html, IntoResponse as _, Response};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use minijinja::{AutoEscape, Environment, UndefinedBehavior, Value, context};
+use portcullis_domain::model::Account;
 use portcullis_wire::{Code, Digest, b64};
 use std::path::Path;
 use std::sync::Arc;
@@ -228,6 +229,12 @@ pub(crate) fn problem_page(shared: &Shared, problem: &Problem, request_id: &str)
 fn page(ctx: &Ctx, status: StatusCode, template: &str, values: Value) -> Result<Response, Problem> {
     let html = ctx.shared.config().pages.render(template, values)?;
     Ok((status, Html(html)).into_response())
+}
+
+/// Whoever is signed in, as pages name them. Whom another provider brought without address and name has the account's id.
+fn who(account: &Account) -> Value {
+    let unnamed = format!("an account without a name ({})", account.id);
+    context! { email => account.email, name => account.name, unnamed }
 }
 
 /// See other, with cookies set or cleared. `place` is ours and has ASCII characters only, or the way leads to the devices.

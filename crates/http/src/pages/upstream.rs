@@ -127,7 +127,7 @@ pub(super) async fn confirm(ctx: Ctx, body: FormBytes) -> Result<Response, Probl
     };
     let session = cookies::set(cookies::SESSION, &entry.cookie, &entry.session, ctx.app().now());
     let set = vec![cookies::set_device(&entry.device), cookies::clear(cookies::UPSTREAM), session];
-    let caller = ctx.app().page_caller(&entry.cookie, ctx.ip).await.map_err(Problem::from);
+    let caller = ctx.app().page_entered(&entry, ctx.ip).await.map_err(Problem::from);
     // Signed in they are, whatever becomes of the link.
     let linked = match caller {
         Ok(caller) => ctx.app().link_proven(&caller, &ticket, &waiting, ctx.ip).await.map_err(Problem::from),
@@ -158,7 +158,7 @@ pub(super) async fn links(ctx: Ctx) -> Result<Response, Problem> {
     let links: Vec<_> = links.iter().map(|link| shown(link, &upstreams, now)).collect();
     let upstreams: Vec<_> = upstreams.iter().map(|(id, name)| context! { id, name }).collect();
     let account = &caller.view.account;
-    let who = context! { email => account.email, name => account.name };
+    let who = super::who(account);
     page(&ctx, StatusCode::OK, "links.html", context! { who, links, upstreams, notice })
 }
 

@@ -141,7 +141,7 @@ async fn bearer_tokens_are_judged_with_exact_words() {
     server.sign_up("ada@example.test").await;
     let ada = server.sign_in("ada@example.test").await;
     let missing = server.client.get("/v1/me").send().await.expect_problem("token_missing");
-    assert_eq!(missing.header("www-authenticate"), "Bearer");
+    assert_eq!(missing.header("www-authenticate"), "Bearer realm=\"portcullis\"");
     for token in ["garbage", "a.b.c", &ada.refresh, &"x".repeat(9000)] {
         let refused = server.client.get("/v1/me").bearer(token).send().await.expect_problem("token_malformed");
         let challenge = "Bearer error=\"invalid_token\", error_description=\"token_malformed\"";

@@ -6,8 +6,8 @@ use crate::cli::look::AuditArgs;
 use crate::cli::table::render;
 use http::Method;
 
-const COLUMNS: [&str; 8] = ["at", "kind", "actor", "account_id", "session_id", "ip", "rev", "reason"];
-const HEADS: [&str; 8] = ["AT", "KIND", "ACTOR", "ACCOUNT", "SESSION", "IP", "REV", "REASON"];
+const COLUMNS: [&str; 9] = ["at", "kind", "actor", "account_id", "session_id", "client_id", "ip", "rev", "reason"];
+const HEADS: [&str; 9] = ["AT", "KIND", "ACTOR", "ACCOUNT", "SESSION", "CLIENT", "IP", "REV", "REASON"];
 
 /// Lists audit records.
 pub fn run(args: &AuditArgs) -> Outcome {

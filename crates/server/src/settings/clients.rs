@@ -142,7 +142,7 @@ fn secret(file: Option<&str>, variable: Option<&str>) -> Result<Option<SecretStr
     let text = text.trim_end_matches(['\r', '\n']);
     if text.len() < MIN_SECRET || text.len() > 1024 || !text.bytes().all(|b| b.is_ascii_graphic()) {
         return Err(format!(
-            "the secret must have {MIN_SECRET} to 1024 visible ASCII characters; `openssl rand -base64 33` makes one"
+            "the secret must have {MIN_SECRET} to 1024 visible ASCII characters; `openssl rand -hex 32` makes one"
         ));
     }
     Ok(Some(SecretString::new(text)))

@@ -304,7 +304,10 @@ fn what_is_wrong_with_clients_is_told_with_its_place() {
             format!("{APP}kind = \"confidential\"\n{web}secret_env = \"NOT_SET_ANYWHERE\"\n"),
             "NOT_SET_ANYWHERE is not set",
         ),
-        (format!("{APP}kind = \"confidential\"\n{web}secret_env = \"HOME\"\n"), "must have 43 to 1024"),
+        (
+            format!("{APP}kind = \"confidential\"\n{web}secret_env = \"HOME\"\n"),
+            "must have 43 to 1024 visible ASCII characters; `openssl rand -hex 32` makes one",
+        ),
         (format!("{APP}kind = \"robot\"\n"), "kind must be verifier, confidential or public"),
         (format!("{APP}kind = \"public\"\n{web}client_uri = 1979-05-27\n"), "holds texts, whole numbers"),
         ("name = \"x\"\nkind = \"verifier\"\n".into(), "here is one that is free: cli_"),

@@ -164,8 +164,8 @@ fn plain(what: &Change) -> Result<Option<Value>, StoreError> {
         | Change::InsertOrigin(_) => upstream::step(what)?,
         Change::SetCookie { session, before, cookie, old } => json!({
             "do": "set_cookie", "id": id(*session), "before": hex(&before.0), "cookie": hex(&cookie.0),
-            "old": old.map(|old| hex(&old.digest.0)), "old_auth_time": old.map(|old| old.auth_time.0),
-            "old_until": old.map(|old| old.until.0),
+            "old": old.as_ref().map(|old| hex(&old.digest.0)), "old_auth_time": old.as_ref().map(|old| old.proof.at.0),
+            "old_amr": old.as_ref().and_then(|old| old.proof.amr.told()), "old_until": old.as_ref().map(|old| old.until.0),
         }),
         Change::SetAuthTime { session, at, amr } => {
             json!({"do": "set_auth_time", "id": id(*session), "at": at.0, "amr": amr.kept()})
@@ -319,7 +319,8 @@ fn grant(row: &Grant) -> Encoded {
         "do": "insert_grant", "id": id(row.id), "session": id(row.session), "client": id(row.client),
         "scope": text(&row.scope), "born": rev(row.born)?, "ended_rev": maybe(row.ended, rev)?,
         "audience": text_if(row.audience.as_ref()), "sender": row.sender.map(|digest| hex(&digest.0)),
-        "agent": text_if(row.agent.as_ref()),
+        "agent": text_if(row.agent.as_ref()), "auth_time": row.proof.as_ref().map(|proof| proof.at.0),
+        "amr": row.proof.as_ref().and_then(|proof| proof.amr.kept()),
     });
     Ok(merged(columns, family(&row.family)?))
 }

@@ -70,6 +70,7 @@ fn grant(session: SessionId, born: Rev) -> Grant {
         audience: None,
         sender: None,
         agent: None,
+        proof: None,
         born,
         family: Family::new([7; 32], KeyId(1), Epoch(1), START),
         ended: None,

@@ -1,14 +1,16 @@
 //! A release is rolled out over nodes that run: the schema moves under the release before, which goes on with its own statements;
 //! a migration that is killed leaves nothing of its step; nodes that start at once migrate once.
 use crate::support::{START, name_of, open, runtime, standing};
+use portcullis_domain::amr::Amr;
 use portcullis_domain::changes::{Change, Changes, Revoke};
 use portcullis_domain::client::Profile;
 use portcullis_domain::mass::Filter;
-use portcullis_domain::model::Grant;
+use portcullis_domain::model::{Grant, OldCookie};
+use portcullis_domain::proof::Proof;
 use portcullis_store::Store as _;
 use portcullis_store_postgres::PostgresStore;
 use portcullis_testkit::Cluster;
-use portcullis_wire::{AccountId, Chain, ClientId, GrantId, Rev, SessionId, Target, Verb};
+use portcullis_wire::{AccountId, Chain, ClientId, Digest, GrantId, Rev, SessionId, Target, Time, Verb};
 use sqlx::Connection as _;
 use sqlx::postgres::PgConnection;
 use std::sync::Arc;
@@ -233,12 +235,47 @@ fn what_the_release_before_writes_has_the_defaults_of_new_columns() {
         assert_eq!((&view.client.profile, view.client.version, &view.consent), (&Profile::default(), 1, &None));
         assert_eq!(view.session.session.client, None);
         let view = store.load_refresh(GrantId::from_bits(4)).await.unwrap().unwrap();
-        let Grant { audience, sender, agent, .. } = view.grant;
-        assert_eq!((audience, sender, agent, view.access_ttl), (None, None, None, None));
+        let Grant { audience, sender, agent, proof, .. } = view.grant;
+        assert_eq!((audience, sender, agent, proof, view.access_ttl), (None, None, None, None, None));
         // A sign-in on a device is the built-in client's, whoever wrote it.
         for (of, matched) in [(ClientId::FIRST_PARTY, 1), (client, 0)] {
             let filter = Filter { accounts: vec![account], clients: vec![of], ..Filter::default() };
             assert_eq!(store.count_matching(&filter, None).await.unwrap().sessions, matched);
         }
+    });
+}
+
+/// How the release before puts another cookie in a browser's place: it says nothing of how its user had proven who they are before.
+const OLD_COOKIE: &str = r#"SELECT commit_group_7('{"by": "000000000000000000000000000000bb", "known": 0, "epoch": 1,
+    "anew": false, "now": 1700000000000, "exclusive": true,
+    "locks": {"accounts": [], "sessions": [], "grants": [], "sessions_of": [], "grants_of": []},
+    "acts": [{"expects": [], "alone": null, "events": [], "last": [], "idempotency": null, "idle_ttl": null, "steps": [
+        {"how": "plain", "do": "set_cookie", "id": "00000000000000000000000000000003",
+            "before": "0101010101010101010101010101010101010101010101010101010101010101",
+            "cookie": "0202020202020202020202020202020202020202020202020202020202020202",
+            "old": "0101010101010101010101010101010101010101010101010101010101010101", "old_auth_time": 5, "old_until": 9}
+        ]}]}'::jsonb)::text"#;
+
+#[test]
+fn what_the_release_before_does_not_say_of_a_proof_is_not_known() {
+    runtime().block_on(async {
+        let url = as_before(0);
+        let store = open(&url).await;
+        old(&url, OLD_WRITES);
+        let session = SessionId::from_bits(3);
+        let [first, second] = [1, 2].map(|byte| Digest([byte; 32]));
+        let cookie = format!("UPDATE portcullis.sessions SET cookie = decode('{}', 'hex')", "01".repeat(32));
+        Cluster::shared().psql(name_of(&url), &cookie);
+        // This release has said it of another cookie, and what that says is not left over.
+        let proof = Proof { at: Time(4), amr: Amr::elsewhere(&["otp".into()]) };
+        let old_cookie = Some(OldCookie { digest: second, proof, until: Time(9) });
+        let step = Change::SetCookie { session, before: first, cookie: first, old: old_cookie.clone() };
+        store.commit(Changes { steps: vec![step], ..Changes::default() }).await.unwrap();
+        assert_eq!(store.load_session(session).await.unwrap().unwrap().session.old_cookie, old_cookie);
+        old(&url, OLD_COOKIE);
+        let found = store.load_session(session).await.unwrap().unwrap().session;
+        let proof = Proof { at: Time(5), amr: Amr::unknown() };
+        assert_eq!(found.old_cookie, Some(OldCookie { digest: first, proof, until: Time(9) }));
+        assert_eq!(found.cookie, Some(second));
     });
 }

@@ -73,6 +73,7 @@ pub fn sign_in(n: u64) -> Changes {
         audience: None,
         sender: None,
         agent: None,
+        proof: None,
         born: session.born,
         family,
         ended: None,

@@ -98,7 +98,7 @@ pub(super) fn apply(act: &mut Act<'_>, step: &Change) -> Result<(), Stop> {
             "UPDATE sessions SET auth_time = ?2, amr = ?3 WHERE id = ?1",
             params![session.blob(), at.0, amr.kept()],
         ),
-        Change::SetCookie { session, before, cookie, old } => set_cookie(act, *session, *before, *cookie, *old),
+        Change::SetCookie { session, before, cookie, old } => set_cookie(act, *session, *before, *cookie, old.as_ref()),
         Change::CrowdOutTickets { session, kind, open, used } => {
             act.pruned += prune::crowded_out(act.db, *session, *kind, *open, *used)?;
             Ok(())
@@ -154,17 +154,18 @@ fn set_cookie(
     session: SessionId,
     before: Digest,
     cookie: Digest,
-    old: Option<OldCookie>,
+    old: Option<&OldCookie>,
 ) -> Result<(), Stop> {
-    const SQL: &str = "UPDATE sessions SET cookie = ?3, old_cookie = ?4, old_auth_time = ?5, old_until = ?6 \
+    const SQL: &str = "UPDATE sessions SET cookie = ?3, old_cookie = ?4, old_auth_time = ?5, old_until = ?6, old_amr = ?7 \
          WHERE id = ?1 AND cookie = ?2";
     let params = params![
         session.blob(),
         before.0,
         cookie.0,
         old.map(|old| old.digest.0),
-        old.map(|old| old.auth_time.0),
+        old.map(|old| old.proof.at.0),
         old.map(|old| old.until.0),
+        old.and_then(|old| old.proof.amr.told()),
     ];
     if run(act, SQL, params)? == 1 {
         return Ok(());

@@ -76,9 +76,9 @@ pub(super) fn account(act: &mut Act<'_>, row: &Account) -> Result<(), Stop> {
 pub(super) fn session(act: &mut Act<'_>, row: &Session) -> Result<(), Stop> {
     const SQL: &str = "INSERT INTO sessions (id, account, kind, device_name, agent, ip, created_at, auth_time, \
          last_seen_at, absolute_expires_at, born, epoch, cookie, ended_rev, ended_reason, ended_at, client, amr, \
-         old_cookie, old_auth_time, old_until) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21)";
-    let ended = row.ended.as_ref();
+         old_cookie, old_auth_time, old_until, old_amr) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22)";
+    let (ended, old) = (row.ended.as_ref(), row.old_cookie.as_ref());
     let params = params![
         row.id.blob(),
         row.account.blob(),
@@ -98,9 +98,10 @@ pub(super) fn session(act: &mut Act<'_>, row: &Session) -> Result<(), Stop> {
         ended.map(|Ended { at, .. }| at.0),
         row.client.map(Id::blob),
         row.amr.kept(),
-        row.old_cookie.map(|old| old.digest.0),
-        row.old_cookie.map(|old| old.auth_time.0),
-        row.old_cookie.map(|old| old.until.0),
+        old.map(|old| old.digest.0),
+        old.map(|old| old.proof.at.0),
+        old.map(|old| old.until.0),
+        old.and_then(|old| old.proof.amr.told()),
     ];
     insert(act, SQL, params, Conflict::Moved)?;
     holds(any(act.db, "SELECT 1 FROM accounts WHERE id = ?1", [row.account.blob()])?, Conflict::Missing)?;
@@ -111,9 +112,9 @@ pub(super) fn session(act: &mut Act<'_>, row: &Session) -> Result<(), Stop> {
 
 pub(super) fn grant(act: &mut Act<'_>, row: &Grant) -> Result<(), Stop> {
     const SQL: &str = "INSERT INTO grants (id, session, client, scope, born, secret, mac_key, epoch, counter, made_at, \
-         handed_at, handouts, predecessor, ended_rev, audience, sender, agent) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)";
-    let family = &row.family;
+         handed_at, handouts, predecessor, ended_rev, audience, sender, agent, auth_time, amr) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)";
+    let (family, proof) = (&row.family, row.proof.as_ref());
     let params = params![
         row.id.blob(),
         row.session.blob(),
@@ -132,6 +133,8 @@ pub(super) fn grant(act: &mut Act<'_>, row: &Grant) -> Result<(), Stop> {
         row.audience,
         row.sender.map(|digest| digest.0),
         row.agent,
+        proof.map(|proof| proof.at.0),
+        proof.and_then(|proof| proof.amr.kept()),
     ];
     insert(act, SQL, params, Conflict::Moved)?;
     let above = any(act.db, SESSION, [row.session.blob()])?

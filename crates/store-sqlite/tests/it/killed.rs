@@ -70,6 +70,7 @@ fn found(store: &SqliteStore) {
             audience: None,
             sender: None,
             agent: None,
+            proof: None,
             born: Rev::ZERO,
             family: Family::new([0; 32], KeyId(1), Epoch(1), START),
             ended: None,

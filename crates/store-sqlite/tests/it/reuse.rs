@@ -56,6 +56,7 @@ fn sign_in(dice: &mut Dice, now: Time) -> Changes {
         audience: None,
         sender: None,
         agent: None,
+        proof: None,
         born: Rev::ZERO,
         family: Family::new([7; 32], KeyId(1), Epoch(1), now),
         ended: None,

@@ -3,7 +3,9 @@ use super::{Backend, START, World, conflict, end, grant, session, wait};
 use portcullis_domain::amr::Amr;
 use portcullis_domain::changes::{Change, Changes, Conflict, Expect};
 use portcullis_domain::client::{GrantType, Profile};
+use portcullis_domain::family::Family;
 use portcullis_domain::model::{Account, Client, ClientKind, Consent, Grant, Session, SessionKind, Status};
+use portcullis_domain::proof::Proof;
 use portcullis_domain::ticket::{self, Ticket, TicketKind, Used};
 use portcullis_wire::{AccountId, ClientId, Digest, Epoch, GrantId, Rev, SessionId, Target, Time};
 
@@ -182,6 +184,7 @@ pub(super) fn what_an_account_has_granted_is_listed(backend: &dyn Backend) {
         audience: Some("https://a.example https://b.example".into()),
         sender: Some(Digest::of(b"key")),
         agent: Some("curl".into()),
+        proof: Some(Proof { at: START.minus(7), amr: Amr::elsewhere(&["hwk".into()]) }),
         client: app.id,
         ..grant(GrantId::from_bits(u128::MAX), a, w.now(), Rev::ZERO)
     };
@@ -337,6 +340,17 @@ pub(super) fn who_proves_again_is_known_to_have(backend: &dyn Backend) {
     for amr in [Amr::elsewhere(&["otp".into(), "mfa".into()]), Amr::unknown(), Amr::default()] {
         w.ok([Change::SetAuthTime { session: ses.id, at: START.plus(9), amr: amr.clone() }]);
         assert_eq!(w.session(ses.id), Session { auth_time: START.plus(9), amr, ..ses.clone() });
+    }
+    // What a grant was given for it keeps, whatever is proven since.
+    for (n, proof) in [None, Some(Amr::unknown()), Some(Amr::default())].into_iter().enumerate() {
+        let proof = proof.map(|amr| Proof { at: START.minus(1), amr });
+        let row = Grant { proof, ..grant(GrantId::from_bits(50 + n as u128), ses.id, w.now(), Rev::ZERO) };
+        w.ok([Change::InsertGrant(row.clone())]);
+        w.ok([Change::SetAuthTime { session: ses.id, at: START.plus(10), amr: Amr::elsewhere(&["otp".into()]) }]);
+        let family = Family { counter: 2, predecessor: Some(1), ..row.family.clone() };
+        let (counter, predecessor) = (1, None);
+        w.ok([Change::SetFamily { grant: row.id, counter, predecessor, family: family.clone() }]);
+        assert_eq!(w.grant(row.id), Grant { family, ..row });
     }
     let back = |session| Change::SetAuthTime { session, at: START, amr: ses.amr.clone() };
     w.ok([back(ses.id)]);

@@ -501,6 +501,7 @@ impl Dice {
             audience: self.one_in(2).then(|| "https://api.example".into()),
             sender: self.one_in(3).then(|| Digest::of(b"key")),
             agent: self.one_in(2).then(|| "agent".into()),
+            proof: self.one_in(2).then(|| self.proof(now)),
             born: self.some_born(head),
             family: Family { counter: 1, predecessor: None, ..self.family(now) },
             ended: None,

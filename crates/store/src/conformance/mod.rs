@@ -379,6 +379,7 @@ pub(crate) fn grant(id: GrantId, session: SessionId, now: Time, born: Rev) -> Gr
         sender: None,
         agent: None,
         born,
+        proof: None,
         family: Family::new([7; 32], KeyId(1), Epoch(1), now),
         ended: None,
     }

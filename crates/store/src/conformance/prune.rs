@@ -1,9 +1,11 @@
 //! What goes when its time has passed, what becomes due, and how many sessions live.
 use super::{Backend, HORIZON, START, World, account, session, wait};
 use crate::EventFilter;
+use portcullis_domain::amr::Amr;
 use portcullis_domain::changes::{Change, Changes, Conflict, Counted, Expect};
 use portcullis_domain::event::EventKind;
 use portcullis_domain::model::{Block, OldCookie, Session, SessionKind, Status};
+use portcullis_domain::proof::Proof;
 use portcullis_domain::retention::Retention;
 use portcullis_domain::ticket::{self, Ticket, TicketKind};
 use portcullis_wire::{AccountId, Digest, Epoch, Rev, SessionId, Target};
@@ -285,11 +287,14 @@ pub(super) fn a_cookie_is_replaced_once(backend: &dyn Backend) {
     let cookie = Some(digest("first"));
     let row = Session { cookie, ..session(SessionId::from_bits(w.bits()), ada.id, w.now(), Rev::ZERO) };
     w.ok([Change::InsertSession(row.clone())]);
-    let old = Some(OldCookie { digest: digest("first"), auth_time: START, until: START.plus(9) });
+    let old = |amr| Some(OldCookie { digest: digest("first"), proof: Proof { at: START, amr }, until: START.plus(9) });
     let set = |session, before, to, old| Change::SetCookie { session, before: digest(before), cookie: digest(to), old };
-    w.ok([set(row.id, "first", "second", old)]);
+    w.ok([set(row.id, "first", "second", old(Amr::default()))]);
     let cookie = Some(digest("second"));
-    assert_eq!(w.session(row.id), Session { cookie, old_cookie: old, ..row.clone() });
+    for amr in [Amr::default(), Amr::unknown(), Amr::elsewhere(&["otp".into(), "mfa".into()])] {
+        w.ok([set(row.id, "second", "second", old(amr.clone()))]);
+        assert_eq!(w.session(row.id), Session { cookie, old_cookie: old(amr), ..row.clone() });
+    }
     assert_eq!(w.conflict([set(row.id, "first", "third", None)]), Conflict::Moved);
     assert_eq!(w.conflict([set(SessionId::from_bits(1), "first", "third", None)]), Conflict::Missing);
     w.ok([set(row.id, "second", "second", None)]);

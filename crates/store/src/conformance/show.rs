@@ -110,7 +110,7 @@ pub fn show(store: &dyn Store, known: &Known) -> String {
 }
 
 fn show_session(view: &SessionView) -> String {
-    let cookie = (view.session.cookie.map(|digest| digest.0), view.session.old_cookie.map(|old| old.digest.0));
+    let cookie = (view.session.cookie.map(|digest| digest.0), view.session.old_cookie.as_ref().map(|old| old.digest.0));
     format!(
         "{:?} {:?} {:?} {:?} {cookie:?} {:?}",
         view.stamp, view.session, view.account, view.refreshed_at, view.standing

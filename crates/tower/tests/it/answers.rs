@@ -67,7 +67,7 @@ async fn accepts_and_refuses_with_the_right_words() {
         [&[][..], &[("authorization", "Basic eDp5")], &[("authorization", "Bearer")], &[("authorization", "Bearer ")]]
     {
         let missing = send(&verifier, "/", headers).await;
-        assert_eq!((missing.status.as_u16(), missing.challenge()), (401, Some("Bearer")));
+        assert_eq!((missing.status.as_u16(), missing.challenge()), (401, Some("Bearer realm=\"portcullis\"")));
         assert_eq!(missing.code(), "token_missing");
     }
     let mut claims = server.claims(1);

@@ -99,6 +99,11 @@ async fn a_bound_token_is_its_holders() {
     // Ids are each key's own.
     let theirs = bound(&server, &thief);
     assert_eq!(with(&verifier, "/me", &theirs, &thief.proof(&Holder::claims(&theirs, "2"))).await.status, 200);
+    // What else is wrong with it is said in the scheme that it was shown by (RFC 9449 §7.1).
+    let dead = with(&verifier, "/me", "garbage", &holder.proof(&Holder::claims("garbage", "9"))).await;
+    let challenge =
+        "DPoP error=\"invalid_token\", error_description=\"token_malformed\", algs=\"ES256 RS256 Ed25519 EdDSA\"";
+    assert_eq!((dead.status, dead.challenges()), (401.try_into().unwrap(), vec![challenge]));
     // As a bearer token it is worth nothing (RFC 9449 §7.2), with a proof or without one.
     for headers in [
         vec![("authorization", format!("Bearer {token}"))],
@@ -118,7 +123,7 @@ async fn a_bound_token_is_its_holders() {
     assert_eq!((shown.status, shown.code.as_str()), (401, "proof_invalid"));
     // Who brings nothing is told both ways.
     let nothing = send(&verifier, Method::GET, "/me", &[]).await;
-    assert_eq!(nothing.challenges(), ["Bearer", "DPoP algs=\"ES256 RS256 Ed25519 EdDSA\""]);
+    assert_eq!(nothing.challenges(), ["Bearer realm=\"portcullis\"", "DPoP algs=\"ES256 RS256 Ed25519 EdDSA\""]);
     assert!(verifier.metrics().contains("portcullis_verifier_refused_total{code=\"proof_invalid\"} 5"));
 }
 

@@ -38,6 +38,34 @@ async fn call(server: &TestServer, path: &str, assertion: &str, pairs: &[(&str, 
     server.client.post(path).form(&encode(&[&proof[..], pairs].concat())).send().await
 }
 
+/// Core §9, RFC 7523 §3: wherever a client proves who it is, that very endpoint is an audience, as the issuer and the token endpoint are;
+/// another one is none.
+#[tokio::test]
+async fn each_endpoint_is_an_audience_of_its_own() {
+    const ALL: [&str; 5] = ["/oauth2/token", "/oauth2/par", "/oauth2/device", "/oauth2/revoke", "/oauth2/introspect"];
+    let server = TestServer::usual().await;
+    let key = Signer::es256();
+    let app = registered(&server, &[&key]).await;
+    for path in ALL {
+        let from = |aud: String| {
+            let mut claims = claims(&server, &app);
+            claims["aud"] = aud.into();
+            signed(&key, &claims)
+        };
+        let at = |path: &str| from(format!("{}{path}", server.issuer));
+        for right in [from(server.issuer.clone()), at("/oauth2/token"), at(path)] {
+            // Whatever else is wrong with an empty call: who calls is known.
+            let answer = call(&server, path, &right, &[]).await;
+            assert_eq!(answer.status, 400, "{path}: {}", answer.text());
+            assert_ne!(answer.json()["error"], "invalid_client", "{path}");
+        }
+        for other in ALL.into_iter().filter(|other| *other != path && *other != "/oauth2/token") {
+            let answer = call(&server, path, &at(other), &[]).await.expect(401);
+            assert_eq!(answer.json()["error"], "invalid_client", "{path} by {other}");
+        }
+    }
+}
+
 /// What a client that is known and has nothing to ask is told.
 async fn known(server: &TestServer, assertion: &str) -> Answer {
     call(server, "/oauth2/token", assertion, &[("grant_type", "refresh_token"), ("refresh_token", "none")]).await

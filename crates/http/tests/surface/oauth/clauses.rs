@@ -190,13 +190,67 @@ async fn challenges_say_what_is_wrong() {
             let call = if let Some(token) = token { call.bearer(token) } else { call };
             let answer = call.send().await.expect(status);
             let challenge = answer.header("www-authenticate");
-            assert!(challenge.starts_with("Bearer"), "{challenge}");
+            // One parameter at least (RFC 6750 §3).
+            assert!(challenge.starts_with("Bearer ") && challenge.contains('='), "{challenge}");
             match error {
                 None => assert!(!challenge.contains("error"), "{challenge}"),
                 Some(error) => assert_eq!(challenge.matches(&format!("error=\"{error}\"")).count(), 1, "{challenge}"),
             }
             assert_eq!(challenge.contains("scope=\"openid\""), status == 403, "{challenge}");
         }
+    }
+}
+
+/// RFC 6750 §3.1: which scope is needed. RFC 9449 §7.1: userinfo takes tokens by two schemes, and offers both.
+#[tokio::test]
+async fn challenges_name_the_scope_and_the_schemes() {
+    let (server, app, cookie) = world(json!({})).await;
+    let tokens = server.granted(&app, &cookie, "openid").await;
+    let access = tokens["access_token"].as_str().unwrap();
+    let ada = server.sign_in(ADA).await;
+    for (path, token, scope) in [
+        ("/v1/me", access, "account"),
+        ("/v1/admin/accounts", access, "account"),
+        ("/v1/admin/accounts", &ada.access, "admin"),
+    ] {
+        let refused = server.client.get(path).bearer(token).send().await.expect_problem("insufficient_scope");
+        let challenge = "Bearer error=\"insufficient_scope\", error_description=\"insufficient_scope\"";
+        assert_eq!(refused.header("www-authenticate"), format!("{challenge}, scope=\"{scope}\""), "{path}");
+    }
+    let nothing = server.client.get("/oauth2/userinfo").send().await.expect_problem("token_missing");
+    let offered: Vec<_> = nothing.headers.get_all("www-authenticate").iter().map(|all| all.to_str().unwrap()).collect();
+    assert_eq!(offered, ["Bearer realm=\"portcullis\"", "DPoP algs=\"ES256 RS256 Ed25519 EdDSA\""]);
+}
+
+/// §4.1.2.1, RFC 9207 §2: what is said twice is told to the client, unless it is who that is or where it waits.
+#[tokio::test]
+async fn a_repeated_parameter_is_told_to_the_client() {
+    let (server, app, cookie) = world(json!({})).await;
+    let right = request(&app, &[("state", "s1")]);
+    let ask = |query: String| {
+        let call = server.client.get(format!("/oauth2/authorize?{query}"));
+        let call = call.header("cookie", format!("__Host-portcullis_session={cookie}"));
+        async move { call.send().await }
+    };
+    for (more, state) in [("foo=1&foo=2", Some("s1")), ("scope=openid", Some("s1")), ("state=s1", None)] {
+        let answer = ask(format!("{right}&{more}")).await.expect(303);
+        let place = answer.header("location");
+        assert!(place.starts_with(&format!("{REDIRECT}?")), "{place}");
+        assert_eq!(parameter(place, "error").as_deref(), Some("invalid_request"), "{more}");
+        assert_eq!(parameter(place, "state").as_deref(), state, "{more}");
+        assert_eq!(parameter(place, "iss").as_deref(), Some(&*server.issuer));
+        assert!(parameter(place, "code").is_none());
+    }
+    let stranger = request(&app, &[("redirect_uri", "https://evil.example/")]);
+    let nobody = right.replace(&app.id, "cli_00000000000000000000000009");
+    for query in [
+        format!("{right}&client_id={}", app.id),
+        format!("{right}&redirect_uri={}", encode(&[("", REDIRECT)]).trim_start_matches('=')),
+        format!("{stranger}&foo=1&foo=2"),
+        format!("{nobody}&foo=1&foo=2"),
+    ] {
+        let page = ask(query.clone()).await.expect(400);
+        assert!(page.text().contains("twice"), "{query}: {}", page.text());
     }
 }
 

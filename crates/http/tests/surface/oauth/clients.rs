@@ -1,6 +1,10 @@
 //! Applications as administrators register and keep them.
+use portcullis_app::oauth::Configured;
+use portcullis_domain::client::Profile;
+use portcullis_domain::model::ClientKind;
 use portcullis_testkit::TestServer;
-use portcullis_testkit::application::REDIRECT;
+use portcullis_testkit::application::{REDIRECT, encode};
+use portcullis_wire::{ClientId, SecretString, b64};
 use serde_json::{Value, json};
 
 #[tokio::test]
@@ -45,6 +49,47 @@ async fn a_registration_is_checked_shown_and_changed() {
     let built_in =
         server.client.patch("/v1/admin/clients/portcullis").bearer(&admin.access).json(&json!({ "name": "x" }));
     built_in.send().await.expect_problem("invalid_value");
+}
+
+/// RFC 6749 §2.3.1 has both halves of HTTP Basic form-encoded, and half of the clients that there are send them as they are. A secret
+/// of somebody's own choice counts either way; what is right in neither way does not.
+#[tokio::test]
+async fn a_secret_counts_as_it_is_and_encoded() {
+    let server = TestServer::usual().await;
+    for (n, secret) in [
+        "SrdoZW+UwubXpPQaxdluq99qzKIhQjuogZ+NKN17jCiX",
+        "a%20b%zz=&c:d/e+f0123456789012345678901234567890",
+        "%41".repeat(15).as_str(),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let id = ClientId::from_bits(900 + n as u128);
+        let profile = Profile { redirect_uris: vec![REDIRECT.into()], ..Profile::default() };
+        let profile = profile.checked(ClientKind::Confidential, 300).unwrap();
+        let digest = Some(SecretString::new(secret).digest());
+        let kind = ClientKind::Confidential;
+        server
+            .app
+            .apply_client(&Configured { id, name: "A shop".into(), kind, profile, secret: digest })
+            .await
+            .unwrap();
+        let by = |sent: &str| {
+            let pair = b64::encode(format!("{id}:{sent}").as_bytes()).replace('-', "+").replace('_', "/");
+            let call = server.client.post("/oauth2/introspect").header("authorization", format!("Basic {pair}"));
+            async move { call.form("token=x").send().await }
+        };
+        let encoded = encode(&[("", secret)]).split_off(1);
+        by(secret).await.expect(200);
+        by(&encoded).await.expect(200);
+        for wrong in [secret.replacen(['+', '%'], " ", 1), format!("{secret}x"), encode(&[("", &encoded)]).split_off(1)]
+        {
+            assert_eq!(by(&wrong).await.expect(401).json()["error"], "invalid_client", "{wrong}");
+        }
+        // In the body a form is a form.
+        let form = |sent: &str| format!("token=x&client_id={id}&client_secret={sent}");
+        server.client.post("/oauth2/introspect").form(&form(&encoded)).send().await.expect(200);
+    }
 }
 
 #[tokio::test]

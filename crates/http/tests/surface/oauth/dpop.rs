@@ -281,21 +281,19 @@ async fn a_bound_token_that_was_found_is_no_weapon() {
             userinfo(server, "DPoP", token, Some(&proof)).await.status == 200
         }
     };
-    for name in ["refresh_token", "access_token"] {
-        let shown = [("token", tokens[name].as_str().unwrap())];
-        // From a log, with nothing or a key of the finder's: refused, and nothing ends.
-        let found = call(&server, &app, "/oauth2/revoke", &shown, &[]).await.expect(400);
-        assert_eq!(found.json()["error"], "invalid_dpop_proof");
-        assert!(!found.header("dpop-nonce").is_empty());
-        let proof = proof_at(&server, &app, &other, "/oauth2/revoke").await;
-        let stolen = call(&server, &app, "/oauth2/revoke", &shown, &[&proof]).await.expect(400);
-        assert_eq!(stolen.json()["error"], "invalid_dpop_proof");
-    }
+    let shown = [("token", tokens["access_token"].as_str().unwrap())];
+    // From a service's log, with nothing or a key of the finder's: refused, and nothing ends.
+    let found = call(&server, &app, "/oauth2/revoke", &shown, &[]).await.expect(400);
+    assert_eq!(found.json()["error"], "invalid_dpop_proof");
+    assert!(!found.header("dpop-nonce").is_empty());
+    let proof = proof_at(&server, &app, &other, "/oauth2/revoke").await;
+    let stolen = call(&server, &app, "/oauth2/revoke", &shown, &[&proof]).await.expect(400);
+    assert_eq!(stolen.json()["error"], "invalid_dpop_proof");
     assert!(lives(tokens["access_token"].clone()).await);
     let pairs = [("grant_type", "refresh_token"), ("refresh_token", tokens["refresh_token"].as_str().unwrap())];
     let next = exchange(&server, &app, &key, &pairs).await.expect(200).json();
     // By its holder it is given up.
-    let shown = [("token", next["refresh_token"].as_str().unwrap())];
+    let shown = [("token", next["access_token"].as_str().unwrap())];
     let proof = proof_at(&server, &app, &key, "/oauth2/revoke").await;
     call(&server, &app, "/oauth2/revoke", &shown, &[&proof]).await.expect(200);
     assert!(!lives(next["access_token"].clone()).await);
@@ -306,6 +304,38 @@ async fn a_bound_token_that_was_found_is_no_weapon() {
     let shown = [("token", tokens["refresh_token"].as_str().unwrap())];
     call(&server, &known, "/oauth2/revoke", &shown, &[]).await.expect(200);
     assert!(!lives(tokens["access_token"].clone()).await);
+}
+
+/// RFC 7009 §2.1 asks a public client for no more than its id, and the libraries of clients send no proof there.
+#[tokio::test]
+async fn a_bound_refresh_token_is_given_up_without_a_proof() {
+    let (server, app, cookie) = world("public", json!({})).await;
+    let (key, other) = (Signer::es256(), server.application("public", json!({})).await);
+    for scope in ["openid read", "openid offline_access"] {
+        let code = server.code(&app, &cookie, scope).await;
+        let tokens = exchange(&server, &app, &key, &redeeming(&code)).await.expect(200).json();
+        let refresh = tokens["refresh_token"].as_str().unwrap();
+        let again = [("grant_type", "refresh_token"), ("refresh_token", refresh)];
+        // By another client it is nothing.
+        call(&server, &other, "/oauth2/revoke", &[("token", refresh)], &[]).await.expect(200);
+        let next = exchange(&server, &app, &key, &again).await.expect(200).json();
+        let shown = [("token", next["refresh_token"].as_str().unwrap()), ("token_type_hint", "refresh_token")];
+        call(&server, &app, "/oauth2/revoke", &shown, &[]).await.expect(200);
+        let again = [("grant_type", "refresh_token"), shown[0]]
+            .map(|(name, value)| if name == "token" { ("refresh_token", value) } else { (name, value) });
+        let dead = exchange(&server, &app, &key, &again).await.expect(400);
+        assert_eq!(dead.json()["error"], "invalid_grant", "{scope}");
+        let access = next["access_token"].as_str().unwrap();
+        let address = format!("{}/oauth2/userinfo", server.issuer);
+        let proof = key.proof("GET", &address, now(&server), None, Some(access));
+        let refused = userinfo(&server, "DPoP", access, Some(&proof)).await.expect_problem("token_revoked");
+        // In the scheme that was used (RFC 9449 §7.1).
+        let challenge = refused.header("www-authenticate");
+        assert!(
+            challenge.starts_with("DPoP error=\"invalid_token\", error_description=\"token_revoked\", algs=\""),
+            "{challenge}"
+        );
+    }
 }
 
 #[tokio::test]

@@ -277,3 +277,19 @@ async fn nobody_is_sent_to_prove_anew_where_that_cannot_be() {
     jar.get(&server, "/upstream/github?again=1").await.expect(404);
     jar.get(&server, "/upstream/github").await.expect(303);
 }
+
+/// Whom a provider brings without address and name can still tell as whom they are signed in.
+#[tokio::test]
+async fn who_has_neither_address_nor_name_is_called_by_their_account() {
+    let (idp, server) = world().await;
+    idp.says("/userinfo", 200, &json!({ "sub": "sub-1" }));
+    let mut jar = Jar::default();
+    sign_in(&idp, &server, &mut jar, json!({ "email": null, "email_verified": null, "name": null })).await.expect(303);
+    let app = server.application("confidential", json!({ "consent": "ask" })).await;
+    let consent = format!("/oauth2/authorize?{}", request(&app, &[]));
+    for page in ["/account/devices", "/account/links", "/account/apps", &consent, "/device", "/oauth2/logout"] {
+        let text = jar.get(&server, page).await.expect(200).text();
+        assert!(text.contains("an account without a name (acc_"), "{page}: {text}");
+        assert!(!text.contains("None"), "{page}: {text}");
+    }
+}

@@ -206,6 +206,58 @@ async fn a_refreshed_id_token_is_about_the_same() {
     assert!(next["iat"].as_i64() > first["iat"].as_i64() && next.get("nonce").is_none(), "{next}");
 }
 
+/// What tokens say of how their user signed in: ID token, access token, introspection.
+async fn proof_of(server: &TestServer, app: &Application, tokens: &Value) -> Value {
+    let form = encode(&[("token", tokens["access_token"].as_str().unwrap())]);
+    let call = server.client.post("/oauth2/introspect").basic((&app.id, &app.secret)).form(&form);
+    let asked = call.send().await.expect(200).json();
+    assert_eq!(asked["active"], true);
+    let told = [claims(&tokens["id_token"]), claims(&tokens["access_token"]), asked];
+    let told = told.map(|from| json!([from["auth_time"], from["amr"]]));
+    assert!(told.iter().all(|one| *one == told[0]), "{told:?}");
+    told[0].clone()
+}
+
+/// OpenID Connect Core §12.2: what was asked for before a proof says nothing of it, with the code and with every refresh, also when
+/// the session's user has proven anew meanwhile; whoever holds it may not be the one who did. What is asked for after it says it.
+#[tokio::test]
+async fn a_later_proof_is_not_told_to_who_asked_before() {
+    let (server, app, mut cookie) = world(json!({})).await;
+    let before = id_token(&server, &app, &cookie, &[]).await;
+    let before = json!([before["auth_time"], before["amr"]]);
+    let held = server.granted(&app, &cookie, "openid").await;
+    let offline = server.granted(&app, &cookie, "openid offline_access").await;
+    server.advance(5_000);
+    let (code, old) = (server.code(&app, &cookie, "openid").await, cookie.clone());
+    let proven = signed_in_again(&server, &app, &mut cookie, &[("prompt", "login")]).await;
+    assert!(proven["auth_time"].as_i64() > before[0].as_i64());
+    // With the cookie before, too.
+    let late = server.code(&app, &old, "openid").await;
+    for tokens in [
+        server.redeem(&app, &code).await.expect(200).json(),
+        server.redeem(&app, &late).await.expect(200).json(),
+        server.refresh_for(&app, held["refresh_token"].as_str().unwrap()).await.expect(200).json(),
+        server.refresh_for(&app, offline["refresh_token"].as_str().unwrap()).await.expect(200).json(),
+    ] {
+        assert_eq!(proof_of(&server, &app, &tokens).await, before);
+        let again = server.refresh_for(&app, tokens["refresh_token"].as_str().unwrap()).await.expect(200).json();
+        assert_eq!(proof_of(&server, &app, &again).await, before);
+        // Who it is has not changed.
+        let told = userinfo(&server, &again).await.expect(200).json();
+        assert_eq!(told["sub"], proven["sub"]);
+    }
+    let after = json!([proven["auth_time"], proven["amr"]]);
+    let silent = server.authorize(&app, &cookie, &[("prompt", "none"), ("max_age", "60")]).await.expect(303);
+    let silent = parameter(silent.header("location"), "code").unwrap();
+    let tokens = server.redeem(&app, &silent).await.expect(200).json();
+    assert_eq!(proof_of(&server, &app, &tokens).await, after);
+    // And keeps it.
+    server.advance(5_000);
+    signed_in_again(&server, &app, &mut cookie, &[("prompt", "login")]).await;
+    let next = server.refresh_for(&app, tokens["refresh_token"].as_str().unwrap()).await.expect(200).json();
+    assert_eq!(proof_of(&server, &app, &next).await, after);
+}
+
 /// `oidcc-discovery-endpoint-verification`; OpenID Connect Discovery §3, §4.2, §4.3.
 #[tokio::test]
 async fn discovery_tells_what_openid_connect_asks_for() {

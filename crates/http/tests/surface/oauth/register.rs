@@ -43,6 +43,31 @@ async fn it_is_off_unless_switched_on() {
     }
 }
 
+/// Fetch §3.2: an application in a browser registers itself from wherever it is, where registration is on.
+#[tokio::test]
+async fn an_application_in_a_browser_registers_itself() {
+    const PAGE: &str = "https://inspector.example";
+    let asks = |server: &TestServer, path: &str, method: &str| {
+        let ask = server.client.call(Method::OPTIONS, path).header("origin", PAGE);
+        let ask = ask.header("access-control-request-method", method);
+        async move { ask.send().await }
+    };
+    let open = server(Registration::Open).await;
+    assert_eq!(asks(&open, "/oauth2/register", "POST").await.expect(204).header("access-control-allow-origin"), "*");
+    let body = json!({ "redirect_uris": [REDIRECT] });
+    let made = open.client.post("/oauth2/register").header("origin", PAGE).json(&body).send().await.expect(201);
+    let shared = |answer: &Answer| {
+        let allowed = |name: &str| answer.header(&format!("access-control-allow-{name}")).to_owned();
+        (allowed("origin"), allowed("credentials")) == ("*".to_owned(), String::new())
+    };
+    assert!(shared(&made));
+    let (place, token) = managed(&open, &made.json());
+    assert!(shared(&asks(&open, &place, "PUT").await.expect(204)));
+    assert!(shared(&open.client.get(&*place).bearer(&token).header("origin", PAGE).send().await.expect(200)));
+    asks(&open, "/oauth2/registers", "POST").await.expect_problem("origin_refused");
+    asks(&server(Registration::Off).await, "/oauth2/register", "POST").await.expect_problem("origin_refused");
+}
+
 #[tokio::test]
 async fn a_client_registers_signs_people_in_and_is_deleted() {
     let server = server(Registration::Open).await;

@@ -243,6 +243,28 @@ async fn an_existing_account_is_linked_by_its_password_only() {
     server.client.get("/v1/me").bearer(&ada.access).send().await.expect(200);
 }
 
+/// Whoever is signed in already, and proves it once more to link, may never get the answer: the cookie that their browser has goes on
+/// as after any proof, until the new one was shown.
+#[tokio::test]
+async fn an_answer_to_a_linking_that_is_lost_signs_nobody_out() {
+    let (idp, server) = world().await;
+    server.sign_up(ADA).await;
+    let mut jar = Jar::of(&server.page_sign_in(ADA).await);
+    let page = sign_in(&idp, &server, &mut jar, json!({})).await.expect(200).text();
+    let ticket = page.split("name=\"ticket\" value=\"").nth(1).unwrap().split('"').next().unwrap().to_owned();
+    let mut lost = jar.clone();
+    let form = [("ticket", &*ticket), ("password", PASSWORD)];
+    lost.post(&server, "/upstream/confirm", &form).await.expect(303);
+    assert_ne!(lost.session(), jar.session(), "a proof brings another cookie");
+    server.advance(3_600_000);
+    assert!(jar.is_in(&server).await, "which nobody has shown");
+    // Once it is shown, the one before has a moment left.
+    assert!(lost.get(&server, "/account/links").await.expect(200).text().contains("data-link"));
+    assert!(jar.is_in(&server).await);
+    server.advance(10_000);
+    assert!(!jar.is_in(&server).await && lost.is_in(&server).await);
+}
+
 #[tokio::test]
 async fn an_unverified_address_opens_nothing() {
     let (idp, server) = world().await;
@@ -611,6 +633,32 @@ async fn told_methods(server: &TestServer, app: &Application, jar: &Jar) -> Valu
     }
     assert!(told.len() == 12 && told.iter().all(|one| *one == told[0]), "{told:?}");
     told.remove(0)
+}
+
+/// What a provider named stays what the tokens that were asked for then, or with the cookie of then, say; a proof by password since is
+/// no method of theirs (OpenID Connect Core §12.2).
+#[tokio::test]
+async fn methods_are_those_of_the_proof_that_was_there() {
+    let (idp, server) = world().await;
+    server.sign_up(ADA).await;
+    let app = server.application("confidential", json!({ "consent": "implied" })).await;
+    let mut jar = Jar::default();
+    let page = sign_in(&idp, &server, &mut jar, json!({})).await.expect(200).text();
+    let ticket = page.split("name=\"ticket\" value=\"").nth(1).unwrap().split('"').next().unwrap().to_owned();
+    jar.post(&server, "/upstream/confirm", &[("ticket", &ticket), ("password", PASSWORD)]).await.expect(303);
+    // Linked: from now on they come by the provider alone.
+    let mut jar = Jar::default();
+    sign_in(&idp, &server, &mut jar, json!({ "amr": ["hwk"], "auth_time": now() - 60 })).await.expect(303);
+    assert_eq!(told_methods(&server, &app, &jar).await, json!(["hwk"]));
+    let held = server.granted(&app, jar.session().unwrap(), "openid").await;
+    let old = jar.clone();
+    server.advance(5_000);
+    jar.post(&server, "/sign-in", &[("identifier", ADA), ("password", PASSWORD)]).await.expect(303);
+    assert_ne!(jar.session(), old.session());
+    assert_eq!(told_methods(&server, &app, &old).await, json!(["hwk"]), "the old cookie's own");
+    assert_eq!(told_methods(&server, &app, &jar).await, json!(["pwd"]));
+    let next = server.refresh_for(&app, held["refresh_token"].as_str().unwrap()).await.expect(200).json();
+    assert_eq!(part(&next["access_token"])["amr"], json!(["hwk"]));
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ use portcullis_domain::changes::{Change, Changes, Expect};
 use portcullis_domain::client::Profile;
 use portcullis_domain::cut::Cut;
 use portcullis_domain::model::{Client, ClientKind, Consent, Grant, OldCookie};
+use portcullis_domain::proof::Proof;
 use portcullis_domain::ticket::{self, Ticket, TicketKind, Used};
 use portcullis_wire::{ClientId, Digest, Epoch, GrantId, Rev, Time};
 
@@ -31,6 +32,9 @@ impl Dice {
     }
     pub(super) fn amr(&mut self) -> Amr {
         [Amr::default(), Amr::unknown(), Amr::elsewhere(&["otp".into()])][self.below(3) as usize].clone()
+    }
+    pub(super) fn proof(&mut self, now: Time) -> Proof {
+        Proof { at: self.time(now), amr: self.amr() }
     }
     fn scope(&mut self) -> String {
         ["", "openid", "openid profile"][self.below(3) as usize].into()
@@ -72,8 +76,7 @@ impl Dice {
             7 if self.one_in(2) => Change::SetAuthTime { session: self.session(), at: self.time(now), amr: self.amr() },
             7 => {
                 let digest = Digest::of(b"cookie");
-                let old =
-                    self.one_in(2).then(|| OldCookie { digest, auth_time: self.time(now), until: self.time(now) });
+                let old = self.one_in(2).then(|| OldCookie { digest, proof: self.proof(now), until: self.time(now) });
                 Change::SetCookie { session: self.session(), before: digest, cookie: digest, old }
             }
             8 => {
