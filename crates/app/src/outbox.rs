@@ -248,6 +248,8 @@ impl App {
                 to.insert(task.id(), client);
             }
             if !idle && under_way.len() < PLACES {
+                // Where nothing has to be waited for, others get their turn all the same.
+                tokio::task::yield_now().await;
                 continue;
             }
             tokio::select! {
@@ -324,7 +326,9 @@ impl App {
         let (id, went) = match sent {
             Ok((id, sent)) => (id, sent),
             Err(error) => {
-                tracing::error!(%error, "a call to a receiver came to no end; its message is sent again");
+                if error.is_panic() {
+                    tracing::error!(%error, "a call to a receiver came to no end; its message is sent again");
+                }
                 (error.id(), Sent { worked: false, took: 0 })
             }
         };

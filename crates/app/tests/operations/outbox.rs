@@ -10,7 +10,7 @@ use portcullis_domain::{Cut, amr::Amr, model::Session, model::SessionKind};
 use portcullis_store::Store;
 use portcullis_wire::{AccountId, ClientId, Epoch, MessageId, Rev, SessionId, Time};
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -85,14 +85,13 @@ async fn state(store: &impl Store, id: MessageId) -> MessageState {
     store.load_message(id).await.unwrap().unwrap().state
 }
 
-/// Waits until a message is settled; how long that took.
-async fn settled(store: &impl Store, id: MessageId, within: Duration) -> Duration {
-    let begun = Instant::now();
+/// Waits until a message is settled.
+async fn settled(store: &impl Store, id: MessageId, within_ms: i64) {
+    let begun = real::mono();
     while state(store, id).await == MessageState::Waiting {
-        assert!(begun.elapsed() < within, "it waits for {within:?}");
+        assert!(real::mono().since(begun) < within_ms, "it waits for {within_ms} ms");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    begun.elapsed()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -111,11 +110,11 @@ async fn thousands_who_registered_themselves_and_answer_nothing_hold_up_nobody()
     let (held, mut tasks) = (Held::new(store), JoinSet::new());
     let app = App::start(held.clone(), settings(), MasterKey::generate(), &mut tasks).await.unwrap();
     // Never called before, and its message is the youngest.
-    settled(&held.store, first.id, Duration::from_secs(30)).await;
+    settled(&held.store, first.id, 30_000).await;
     for _ in 0..5 {
         let next = message(healthy, app.now());
         put(&held.store, vec![Change::InsertMessage(next.clone())]).await;
-        settled(&held.store, next.id, Duration::from_secs(15)).await;
+        settled(&held.store, next.id, 15_000).await;
         assert_eq!(state(&held.store, next.id).await, MessageState::Done);
     }
     let waiting = held.store.count_messages().await.unwrap().waiting;
@@ -131,7 +130,7 @@ async fn a_call_that_panics_gives_its_place_back() {
     // Nobody is there to be told, so each of them is to be given up; which goes wrong.
     let lost: Vec<Message> = (1..=40).map(|n| message(ClientId::from_bits(n), store.now())).collect();
     put(store, lost.iter().cloned().map(Change::InsertMessage).collect()).await;
-    let begun = Instant::now();
+    let begun = real::mono();
     loop {
         let mut tried = 0;
         for one in &lost {
@@ -140,12 +139,12 @@ async fn a_call_that_panics_gives_its_place_back() {
         if tried >= 40 {
             break;
         }
-        assert!(begun.elapsed() < Duration::from_secs(60), "{tried} of them were tried: places are lost");
+        assert!(real::mono().since(begun) < 60_000, "{tried} of them were tried: places are lost");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     world.held.panics_when_settled.store(false, Ordering::SeqCst);
     let after = message(ClientId::from_bits(99), store.now());
     put(store, vec![Change::InsertMessage(after.clone())]).await;
-    settled(store, after.id, Duration::from_secs(30)).await;
+    settled(store, after.id, 30_000).await;
     assert_eq!(state(store, after.id).await, MessageState::Dead);
 }
