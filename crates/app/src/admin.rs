@@ -5,13 +5,13 @@ use crate::oauth::{has_secret, new_secret};
 use crate::{Acted, App, AppError, RepeatKey, Revoked, real};
 use portcullis_domain::account;
 use portcullis_domain::changes::{Change, Changes, Expect, Idempotency};
-use portcullis_domain::client::{AuthMethod, Profile, SubjectType};
+use portcullis_domain::client::{Profile, SubjectType};
 use portcullis_domain::event::{Actor, EventKind, NewEvent};
 use portcullis_domain::kernel::{self, By, Door, Scope};
 use portcullis_domain::model::{ADMIN, Account, Client, ClientKind};
 use portcullis_domain::upstream::Link;
 use portcullis_domain::view::{AccountView, SessionView};
-use portcullis_domain::{Chance, Cut, Decision, Refused, service};
+use portcullis_domain::{Chance, Decision, Refused, service};
 use portcullis_store::{EventFilter, EventRow, LiveCount, Page};
 use portcullis_wire::{AccountId, ClientId, EventId, Rev, SecretString, SessionId, Time};
 use std::net::IpAddr;
@@ -345,23 +345,18 @@ impl App {
         }
         self.vet_sector(&profile, None).await?;
         self.ensure_key_of_names(&profile).await?;
-        let by_secret = kind != ClientKind::Public && profile.token_endpoint_auth_method != AuthMethod::PrivateKeyJwt;
-        let secret = by_secret.then(new_secret);
+        let secret = kind.has_secret(profile.token_endpoint_auth_method).then(new_secret);
         let mut profile = profile;
         let account = service::account_for(&name, &profile, self.store().now(), &mut real::RealChance);
         profile.service_account = account.as_ref().map(|account| account.id);
-        let client = Client {
-            id: ClientId::from_bits(real::RealChance.bits()),
+        let client = Client::new(
+            ClientId::from_bits(real::RealChance.bits()),
             name,
             kind,
-            secret: secret.as_ref().map(SecretString::digest),
-            old_secret: None,
+            secret.as_ref().map(SecretString::digest),
             profile,
-            version: 1,
-            disabled: false,
-            created_at: self.store().now(),
-            cut: Cut::default(),
-        };
+            self.store().now(),
+        );
         let by = admin.by(None);
         let actor = by.actor.text();
         let decide = |(): &(), chance: &mut dyn Chance| {

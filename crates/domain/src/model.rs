@@ -1,6 +1,6 @@
 //! What is kept: accounts, sessions, grants, clients, verifier instances, keys. Plain data; the rules stand elsewhere.
 use crate::amr::Amr;
-use crate::client::Profile;
+use crate::client::{AuthMethod, Profile};
 use crate::cut::Cut;
 use crate::family::Family;
 use crate::proof::Proof;
@@ -255,6 +255,10 @@ impl ClientKind {
             Self::Public => "public",
         }
     }
+    /// Whether one of this kind that proves itself like that has a secret.
+    pub fn has_secret(self, method: AuthMethod) -> bool {
+        self != Self::Public && method != AuthMethod::PrivateKeyJwt
+    }
     /// From that word.
     pub fn parse(text: &str) -> Option<Self> {
         [Self::Verifier, Self::Confidential, Self::Public].into_iter().find(|kind| kind.as_str() == text)
@@ -284,6 +288,27 @@ pub struct Client {
     pub created_at: Time,
     /// What was ended for the whole client.
     pub cut: Cut,
+}
+
+impl Client {
+    /// A client that is new: switched on, with one secret or none.
+    pub fn new(
+        id: ClientId,
+        name: String,
+        kind: ClientKind,
+        secret: Option<Digest>,
+        profile: Profile,
+        created_at: Time,
+    ) -> Self {
+        let (old_secret, version, disabled, cut) = (None, 1, false, Cut::default());
+        Self { id, name, kind, secret, old_secret, profile, version, disabled, created_at, cut }
+    }
+
+    /// The client that always exists: ours.
+    pub fn first_party(created_at: Time) -> Self {
+        let (id, name) = (ClientId::FIRST_PARTY, "Portcullis".into());
+        Self::new(id, name, ClientKind::Public, None, Profile::default(), created_at)
+    }
 }
 
 /// What somebody allowed a client to do: what is asked only once, and can be withdrawn.

@@ -21,7 +21,7 @@ use portcullis_domain::sign_in::{Issued, Proving, prove_again};
 use portcullis_domain::ticket::{self, Ticket, TicketKind};
 use portcullis_domain::view::{AppView, GrantView, RefreshView, SessionView, SignInView, TicketView};
 use portcullis_domain::withdraw::withdraw;
-use portcullis_domain::{Chance as _, Cut, Decision, refresh};
+use portcullis_domain::{Chance as _, Decision, refresh};
 use portcullis_wire::{
     AccountId, ClientId, Digest, EventId, GrantId, Rev, SecretString, SessionId, Time, TokenId, b64,
 };
@@ -128,22 +128,18 @@ impl World {
     pub fn make_applications(&mut self) {
         let now = self.database.now(0);
         for n in 0..2 {
-            let client = Client {
-                id: ClientId::from_bits(self.rng.bits()),
-                name: format!("app {n}"),
-                kind: ClientKind::Confidential,
-                secret: Some(Digest::of(b"secret")),
-                old_secret: None,
-                profile: Profile {
+            let client = Client::new(
+                ClientId::from_bits(self.rng.bits()),
+                format!("app {n}"),
+                ClientKind::Confidential,
+                Some(Digest::of(b"secret")),
+                Profile {
                     grant_types: vec![GrantType::AuthorizationCode, GrantType::RefreshToken, GrantType::DeviceCode],
                     scopes: vec!["read".into(), OFFLINE.into()],
                     ..Profile::default()
                 },
-                version: 1,
-                disabled: false,
-                created_at: now,
-                cut: Cut::default(),
-            };
+                now,
+            );
             self.applications.clients.push(client.id);
             self.disk.set_up(Changes { steps: vec![Change::InsertClient(client)], ..Changes::default() }, now);
         }

@@ -81,18 +81,14 @@ impl World {
             let name = format!("service {n}");
             let Some(account) = service::account_for(&name, &profile, now, &mut self.rng) else { continue };
             let id = ClientId::from_bits(self.rng.bits());
-            let client = Client {
+            let client = Client::new(
                 id,
                 name,
-                kind: ClientKind::Confidential,
-                secret: Some(Digest::of(b"secret")),
-                old_secret: None,
-                profile: Profile { service_account: Some(account.id), ..profile },
-                version: 1,
-                disabled: false,
-                created_at: now,
-                cut: Cut::default(),
-            };
+                ClientKind::Confidential,
+                Some(Digest::of(b"secret")),
+                Profile { service_account: Some(account.id), ..profile },
+                now,
+            );
             self.machines.services.push((id, account.id));
             let steps = vec![Change::InsertAccount(account), Change::InsertClient(client)];
             self.disk.set_up(Changes { steps, ..Changes::default() }, now);

@@ -8,9 +8,8 @@ use crate::rows::Meta;
 use crate::settle;
 use crate::writer;
 use portcullis_domain::Cut;
-use portcullis_domain::client::Profile;
-use portcullis_domain::model::{Client, ClientKind};
-use portcullis_wire::{Chain, ClientId, Epoch, LogId, Rev, Time};
+use portcullis_domain::model::Client;
+use portcullis_wire::{Chain, Epoch, LogId, Rev, Time};
 use rusqlite::{Connection, ErrorCode};
 use std::fmt;
 use std::fs::{File, OpenOptions as FileOptions};
@@ -384,17 +383,6 @@ fn nothing_yet(log: LogId, now: Time) -> (Meta, Client) {
         standing: 0,
         worked_off: Rev::ZERO,
     };
-    let first_party = Client {
-        id: ClientId::FIRST_PARTY,
-        name: "Portcullis".into(),
-        kind: ClientKind::Public,
-        secret: None,
-        old_secret: None,
-        profile: Profile::default(),
-        version: 1,
-        disabled: false,
-        created_at: now,
-        cut: Cut::default(),
-    };
+    let first_party = Client::first_party(now);
     (meta, first_party)
 }

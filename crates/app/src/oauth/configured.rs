@@ -6,7 +6,7 @@ use portcullis_domain::changes::{Change, Changes};
 use portcullis_domain::client::Profile;
 use portcullis_domain::event::{EventKind, NewEvent};
 use portcullis_domain::model::{Account, Client, ClientKind};
-use portcullis_domain::{Chance, Cut, Decision, Refused, service};
+use portcullis_domain::{Chance, Decision, Refused, service};
 use portcullis_wire::{ClientId, Digest, EventId};
 
 /// A client as the configuration has it.
@@ -95,18 +95,9 @@ impl App {
         if let Some(account) = &account {
             profile.service_account = Some(account.id);
         }
-        let base = before.clone().unwrap_or_else(|| Client {
-            id: wanted.id,
-            name: String::new(),
-            kind: wanted.kind,
-            secret: None,
-            old_secret: None,
-            profile: Profile::default(),
-            version: 1,
-            disabled: false,
-            created_at: now,
-            cut: Cut::default(),
-        });
+        let base = before
+            .clone()
+            .unwrap_or_else(|| Client::new(wanted.id, String::new(), wanted.kind, None, Profile::default(), now));
         // Another secret takes the place of the old one at once; who wants an overlap rotates by command, then changes the file.
         let old_secret = if base.secret == wanted.secret { base.old_secret } else { None };
         let client = Client { name: wanted.name.clone(), secret: wanted.secret, old_secret, profile, ..base };

@@ -4,13 +4,12 @@ use super::{keeps_pace, new_secret, refuse};
 use crate::admin::client_off;
 use crate::{Acted, App, AppError, Registration, real};
 use portcullis_domain::changes::{Change, Changes};
-use portcullis_domain::client::AuthMethod;
 use portcullis_domain::event::{Actor, EventKind, NewEvent};
 use portcullis_domain::kernel::By;
-use portcullis_domain::model::{Client, ClientKind};
+use portcullis_domain::model::Client;
 use portcullis_domain::refused::OAuthError;
 use portcullis_domain::registration::{self, Metadata, as_registration_error, is_managed_with};
-use portcullis_domain::{Chance, Cut, Decision, Refused, subject};
+use portcullis_domain::{Chance, Decision, Refused, subject};
 use portcullis_wire::{ClientId, Code, EventId, SecretString, b64};
 use serde_json::{Map, Value};
 use std::net::IpAddr;
@@ -71,22 +70,17 @@ impl App {
         self.vet_sector(&profile, None).await.map_err(in_words)?;
         self.ensure_key_of_names(&profile).await?;
         self.ensure_id_key(&profile).await?;
-        let by_secret = kind != ClientKind::Public && profile.token_endpoint_auth_method != AuthMethod::PrivateKeyJwt;
-        let secret = by_secret.then(new_secret);
+        let secret = kind.has_secret(profile.token_endpoint_auth_method).then(new_secret);
         let token = SecretString::new(format!("pcr_{}", b64::encode(&real::RealChance.secret())));
         profile.registration = Some(b64::encode(&token.digest().0));
-        let client = Client {
-            id: ClientId::from_bits(real::RealChance.bits()),
+        let client = Client::new(
+            ClientId::from_bits(real::RealChance.bits()),
             name,
             kind,
-            secret: secret.as_ref().map(SecretString::digest),
-            old_secret: None,
+            secret.as_ref().map(SecretString::digest),
             profile,
-            version: 1,
-            disabled: false,
-            created_at: self.store().now(),
-            cut: Cut::default(),
-        };
+            self.store().now(),
+        );
         let decide = |(): &(), chance: &mut dyn Chance| {
             let steps = vec![Change::InsertClient(client.clone())];
             let events = vec![own_event(EventKind::ClientCreated, client.id, ip, chance)];

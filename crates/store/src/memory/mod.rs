@@ -20,9 +20,8 @@ pub use store::{Clock, MemoryStore};
 use crate::{AttemptCount, CommitError, EventFilter, EventRow, LiveCount, LogRead, Page, Remembered, StoreError};
 use portcullis_domain::Cut;
 use portcullis_domain::changes::{BoundRow, Changes, Committed};
-use portcullis_domain::client::Profile;
 use portcullis_domain::mass::{self, Job};
-use portcullis_domain::model::{Account, Client, ClientKind, Consent, Grant, Instance, Key, Session};
+use portcullis_domain::model::{Account, Client, Consent, Grant, Instance, Key, Session};
 use portcullis_domain::outbox::{Message, Notice};
 use portcullis_domain::throttle::{Bucket, BucketKey};
 use portcullis_domain::ticket::Ticket;
@@ -105,18 +104,7 @@ impl Memory {
             worked_off: Rev::ZERO,
             noticed: 0,
         };
-        let first_party = Client {
-            id: ClientId::FIRST_PARTY,
-            name: "Portcullis".into(),
-            kind: ClientKind::Public,
-            secret: None,
-            old_secret: None,
-            profile: Profile::default(),
-            version: 1,
-            disabled: false,
-            created_at: now,
-            cut: Cut::default(),
-        };
+        let first_party = Client::first_party(now);
         let mut clients = Table::default();
         clients.put(first_party.id, first_party);
         clients.keep();

@@ -103,6 +103,30 @@ async fn a_device_gets_a_session_of_its_own_once_its_user_said_yes() {
     assert_eq!(refused(server.refresh_for(&app, next["refresh_token"].as_str().unwrap()).await), "invalid_grant");
 }
 
+/// What its user proves after the yes is not the device's to say (OpenID Connect Core §12.2).
+#[tokio::test]
+async fn a_device_says_how_its_user_had_signed_in_when_they_said_yes() {
+    let (server, app, cookie) = world().await;
+    server.advance(60_000);
+    let (code, user_code) = begun(&server, &app).await;
+    answer(&server, &cookie, &user_code, "allow").await.expect(200);
+    server.advance(30_000);
+    let form = [("identifier", ADA), ("password", portcullis_testkit::server::PASSWORD)];
+    let proven = post(&server, &cookie, "/sign-in", &form).await.expect(303);
+    let proven = proven.cookie("__Host-portcullis_session").unwrap();
+    let first = poll(&server, &app, &code).await.expect(200).json();
+    let next = server.refresh_for(&app, first["refresh_token"].as_str().unwrap()).await.expect(200).json();
+    let said =
+        |tokens: &Value| ["id_token", "access_token"].map(|one| claims(&tokens[one])["auth_time"].as_i64().unwrap());
+    let [at, _] = said(&first);
+    assert_eq!((said(&first), said(&next)), ([at; 2], [at; 2]));
+    // Who says yes after the proof says it.
+    let (code, user_code) = begun(&server, &app).await;
+    answer(&server, &proven, &user_code, "allow").await.expect(200);
+    let later = poll(&server, &app, &code).await.expect(200).json();
+    assert!(said(&later)[0] >= at + 90, "{at} {:?}", said(&later));
+}
+
 #[tokio::test]
 async fn who_asks_too_often_must_ask_more_slowly() {
     let (server, app, _) = world().await;
