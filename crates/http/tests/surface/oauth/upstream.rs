@@ -807,7 +807,8 @@ async fn administrators_see_who_may_sign_in_to_an_account() {
     assert_eq!((link["upstream"].as_str(), link["subject"].as_str()), (Some("idp"), Some("sub-1")));
     assert_eq!((link["issuer"].as_str(), links["links"].as_array().unwrap().len()), (Some(&*idp.issuer), 1));
     // Nobody else's business, and nothing of nobody.
-    let other = server.sign_in("ada2@example.test").await;
+    server.sign_up("bob@example.test").await;
+    let other = server.sign_in("bob@example.test").await;
     server.client.get(&*path).bearer(&other.access).send().await.expect_problem("insufficient_scope");
     let nobody = "/v1/admin/accounts/acc_00000000000000000000000001/links";
     server.client.get(nobody).bearer(&admin.access).send().await.expect_problem("not_found");
