@@ -111,6 +111,8 @@ pub struct Stats {
     pub snapshots: AtomicU64,
     /// Reads of the log that failed.
     pub reads_failed: AtomicU64,
+    /// Rows of other nodes that this one took away because they had said nothing for too long.
+    pub nodes_lost: AtomicU64,
 }
 
 impl State {
@@ -277,6 +279,11 @@ impl Hub {
     /// B in milliseconds.
     pub fn bound_ms(&self) -> i64 {
         self.inner.bound_ms.load(Ordering::Acquire)
+    }
+
+    /// After how many milliseconds no lease that is given now lives any more, nor a stream by it: B +1%, and `stream_grace`.
+    pub fn bounded_by_ms(&self) -> i64 {
+        self.state().fleet.bounded_by_ms(real::mono())
     }
 
     /// Changes B; a lower one counts after the old one has passed. Who was told a longer one gets no more leases under it, and

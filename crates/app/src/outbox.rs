@@ -177,12 +177,12 @@ impl App {
         let step = NoticeStep { seq: notice.seq, from: notice.cursor, to: told.next };
         let (mut steps, mut given_up) = (vec![Change::StepNotice(step)], 0);
         for under in &told.found {
-            for client in outbox::clients_told(notice, under, told.all, idle_ttl) {
+            for (client, session) in outbox::clients_told(notice, under, told.all, idle_ttl) {
                 let room = match rooms.get(&client) {
                     Some(room) => *room,
                     None => *rooms.entry(client).or_insert(self.room(client, notice, waiting).await?),
                 };
-                let message = outbox::logout(client, &under.session, now, &mut chance);
+                let message = outbox::logout(client, under.session.account, session, now, &mut chance);
                 match room {
                     None => {}
                     Some(Room::Later) => return Ok(None),

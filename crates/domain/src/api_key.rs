@@ -109,6 +109,7 @@ pub fn create(
         epoch: stamp.epoch,
         cookie: Some(digest(&secret)),
         old_cookie: None,
+        allowed_in: None,
         ended: None,
     };
     let grant = Grant {

@@ -226,6 +226,8 @@ fn make(
         epoch: view.stamp.epoch,
         cookie: None,
         old_cookie: None,
+        // A device is no part of the browser at which its code was typed.
+        allowed_in: (view.ticket.kind == TicketKind::Code).then_some(above.id),
         ended: None,
     });
     let grant = Grant {

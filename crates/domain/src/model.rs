@@ -174,6 +174,9 @@ pub struct Session {
     pub cookie: Option<Digest>,
     /// The cookie before that one, as long as it is still taken (see [`crate::page_cookie`]).
     pub old_cookie: Option<OldCookie>,
+    /// The browser's session in which its user allowed it, for connected apps that were: whoever signs out there signs out of the
+    /// application, while this goes on (OpenID Connect Back-Channel Logout §2.7). It may have ended, or be forgotten.
+    pub allowed_in: Option<SessionId>,
     /// Set once it was ended by itself (not by a cut above it).
     pub ended: Option<Ended>,
 }

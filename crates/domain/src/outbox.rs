@@ -97,6 +97,17 @@ pub struct UnderGrant {
     pub ended: Option<Rev>,
 }
 
+/// The session of an application that was allowed in a session that a notice is about, and goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Allowed {
+    /// Which.
+    pub session: SessionId,
+    /// Whose.
+    pub client: ClientId,
+    /// The stamp of the first step of its making.
+    pub born: Rev,
+}
+
 /// A session that a notice may be about, with what is under it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Under {
@@ -108,6 +119,8 @@ pub struct Under {
     pub account_cut: Cut,
     /// Its grants but those of the built-in client.
     pub grants: Vec<UnderGrant>,
+    /// What was allowed in it and had not ended by itself; asked for of a notice of one session alone.
+    pub allowed: Vec<Allowed>,
 }
 
 /// The next sessions that a notice may be about.
@@ -121,8 +134,10 @@ pub struct Told {
     pub next: Option<SessionId>,
 }
 
-/// Which clients are to be told of this session, each once: those that had something living under it when it ended.
-pub fn clients_told(notice: &Notice, under: &Under, all: Cut, idle_ttl: Millis) -> Vec<ClientId> {
+/// Which clients are to be told, each once of a session: those that had something living under it when it ended; and of theirs those
+/// whose own sessions were allowed in it, for their user has signed out, though their access goes on (OpenID Connect Back-Channel
+/// Logout §2.3, §2.7). The end of an account or of everything ends those too, and is told with each of them.
+pub fn clients_told(notice: &Notice, under: &Under, all: Cut, idle_ttl: Millis) -> Vec<(ClientId, SessionId)> {
     let session = &under.session;
     // Nobody is signed in anywhere by a service's session or a key.
     if !matches!(session.kind, SessionKind::Browser | SessionKind::App | SessionKind::Connected) {
@@ -130,7 +145,8 @@ pub fn clients_told(notice: &Notice, under: &Under, all: Cut, idle_ttl: Millis) 
     }
     let used_at = under.refreshed_at.unwrap_or(session.last_seen_at).max(session.last_seen_at);
     let expired = session.absolute_expires_at <= notice.at || used_at.plus(idle_ttl) <= notice.at;
-    let earlier = |cut: Cut| cut.rev < notice.rev && cut.kills(session.born, session.id);
+    let dead_by = |cut: Cut, born: Rev, id: SessionId| cut.rev < notice.rev && cut.kills(born, id);
+    let earlier = |cut: Cut| dead_by(cut, session.born, session.id);
     let lived = || {
         let ended = session.ended.as_ref().is_some_and(|ended| ended.rev < notice.rev);
         !(ended || earlier(notice.before) || earlier(under.account_cut) || earlier(all))
@@ -155,10 +171,14 @@ pub fn clients_told(notice: &Notice, under: &Under, all: Cut, idle_ttl: Millis) 
                 _ => true,
             }
     };
-    let mut clients: Vec<ClientId> = under.grants.iter().filter(ends).map(|grant| grant.client).collect();
-    clients.sort();
-    clients.dedup();
-    clients
+    let mut told: Vec<_> = under.grants.iter().filter(ends).map(|grant| (grant.client, session.id)).collect();
+    if let Ending::Session(_) = notice.what {
+        let lived = |app: &&Allowed| ![under.account_cut, all].iter().any(|cut| dead_by(*cut, app.born, app.session));
+        told.extend(under.allowed.iter().filter(lived).map(|app| (app.client, app.session)));
+    }
+    told.sort();
+    told.dedup();
+    told
 }
 
 /// What a message is.
@@ -245,9 +265,9 @@ pub struct LogoutBody {
     pub session: SessionId,
 }
 
-/// A logout for a client.
-pub fn logout(client: ClientId, session: &Session, now: Time, chance: &mut dyn Chance) -> Message {
-    let body = LogoutBody { account: session.account, session: session.id };
+/// A logout for a client, by the session that its ID tokens name.
+pub fn logout(client: ClientId, account: AccountId, session: SessionId, now: Time, chance: &mut dyn Chance) -> Message {
+    let body = LogoutBody { account, session };
     Message {
         id: message_id(now, chance),
         kind: MessageKind::Logout,
@@ -383,11 +403,12 @@ mod tests {
             epoch: Epoch(1),
             cookie: None,
             old_cookie: None,
+            allowed_in: None,
             ended: None,
         };
         let grant = |n, client| UnderGrant { id: GrantId::from_bits(n), client, ended: None };
         let grants = vec![grant(1, OTHER), grant(2, APP), grant(3, APP)];
-        Under { session, refreshed_at: None, account_cut: Cut::default(), grants }
+        Under { session, refreshed_at: None, account_cut: Cut::default(), grants, allowed: vec![] }
     }
 
     fn notice(what: Ending) -> Notice {
@@ -397,7 +418,8 @@ mod tests {
     fn told(what: Ending, change: impl FnOnce(&mut Notice, &mut Under)) -> Vec<ClientId> {
         let (mut notice, mut under) = (notice(what), under(5));
         change(&mut notice, &mut under);
-        clients_told(&notice, &under, Cut::default(), 500)
+        let told = clients_told(&notice, &under, Cut::default(), 500);
+        told.into_iter().map(|(client, _)| client).collect()
     }
 
     const ONE: Ending = Ending::Session(SessionId::from_bits(1));
@@ -426,6 +448,29 @@ mod tests {
         let grant = Ending::Grant { session: SessionId::from_bits(1), grant: GrantId::from_bits(1) };
         assert_eq!(told(grant, |_, under| under.grants[0].ended = Some(Rev(10))), [OTHER]);
         assert_eq!(told(Ending::Client(APP), |_, _| {}), [APP]);
+    }
+
+    #[test]
+    fn who_was_allowed_in_it_is_told_by_its_own_session() {
+        let own = SessionId::from_bits(9);
+        let about = |what: Ending, change: &dyn Fn(&mut Under)| {
+            let mut under = under(5);
+            under.grants.truncate(1);
+            under.allowed = vec![Allowed { session: own, client: APP, born: Rev(6) }];
+            change(&mut under);
+            clients_told(&notice(what), &under, Cut::default(), 500)
+        };
+        let under_it = (OTHER, SessionId::from_bits(1));
+        assert_eq!(about(ONE, &|_| {}), [(APP, own), under_it]);
+        // Ended with everything of the account, before or with this: told with its own row.
+        for what in [OF_ACCOUNT, OF_ALL, Ending::Client(OTHER)] {
+            assert_eq!(about(what, &|_| {}), [under_it], "{what:?}");
+        }
+        let spares = |rev| Cut { rev: Rev(rev), except: Some(SessionId::from_bits(1)) };
+        assert_eq!(about(ONE, &|under| under.account_cut = spares(9)), [under_it]);
+        assert_eq!(about(ONE, &|under| under.account_cut = spares(5)), [(APP, own), under_it], "allowed since");
+        assert_eq!(about(ONE, &|under| under.account_cut = spares(11)), [(APP, own), under_it], "lived until then");
+        assert!(about(ONE, &|under| under.session.absolute_expires_at = Time(100)).is_empty());
     }
 
     #[test]
@@ -479,7 +524,7 @@ mod tests {
         let first = spans.next().unwrap();
         assert!((FIRST_WAIT / 2..FIRST_WAIT).contains(&first), "{first}");
         assert!(spans.skip(10).all(|wait| (LONGEST_WAIT / 2..LONGEST_WAIT).contains(&wait)));
-        let fresh = logout(APP, &under(1).session, Time(1_000), &mut chance);
+        let fresh = logout(APP, AccountId::from_bits(2), SessionId::from_bits(1), Time(1_000), &mut chance);
         let claimed = fresh.claimed(Time(2_000));
         assert_eq!((claimed.tries, claimed.next_at), (1, Time(2_000 + CLAIM)));
         let failed = claimed.failed(Time(3_000), &"é".repeat(400), &mut chance);
@@ -498,6 +543,9 @@ mod tests {
             fresh.logout_body(),
             Some(LogoutBody { account: AccountId::from_bits(2), session: SessionId::from_bits(1) })
         );
-        assert!(logout(APP, &under(1).session, Time(1_001), &mut chance).id > fresh.id, "later ones are greater");
+        assert!(
+            logout(APP, AccountId::from_bits(2), SessionId::from_bits(1), Time(1_001), &mut chance).id > fresh.id,
+            "later ones are greater"
+        );
     }
 }

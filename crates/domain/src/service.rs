@@ -183,6 +183,7 @@ fn anew(
         epoch: stamp.epoch,
         cookie: None,
         old_cookie: None,
+        allowed_in: None,
         ended: None,
     };
     let grant = Grant {

@@ -174,6 +174,7 @@ pub(crate) fn started(
         epoch: stamp.epoch,
         cookie: request.cookie,
         old_cookie: None,
+        allowed_in: None,
         ended: None,
     };
     let grant = Grant {

@@ -11,7 +11,7 @@
 //! An instance may be behind at the node that leased it, and have told another one that it has applied what it must (its
 //! acknowledgements go wherever a balancer sends them). So a node names those that are behind, and the others confirm of them
 //! whom they know better.
-use crate::fleet::Enforcement;
+use crate::fleet::{Enforcement, Stands};
 use crate::{Fleet, Mono};
 use alloc::{collections::BTreeSet, vec::Vec};
 use portcullis_wire::time::Millis;
@@ -42,6 +42,41 @@ pub fn is_gone(seen: Mono, now: Mono, bounded_by_ms: Millis) -> bool {
 /// its leases are for questions that arrived before that, and end within the bound of them.
 pub fn is_gone_after_leaving(known: Mono, now: Mono, bounded_by_ms: Millis) -> bool {
     now.since(known) > bounded_by_ms
+}
+
+/// Strikes from `rows`, the instances that have a row in the database, those that a node's list names; what is left after the
+/// lists of all is known to no node. A list of `most` may be cut short: of what comes after its last one it says nothing, so that
+/// is struck, too.
+pub fn strike_listed(rows: &mut BTreeSet<InstanceId>, list: &BTreeSet<InstanceId>, most: usize) {
+    let last = list.last().filter(|_| list.len() >= most);
+    rows.retain(|id| !list.contains(id) && last.is_none_or(|last| id < last));
+}
+
+/// Instances that a silent node may have leased, as far as the others know: those that have a row, and that no node counts which
+/// has spoken about the position.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Missing {
+    /// Those that have told another node that they have applied it.
+    pub acknowledged: u32,
+    /// Those that nobody has heard of.
+    pub unheard: u32,
+}
+
+impl Missing {
+    /// Of these rows, by what the nodes that have spoken about `rev` say of their instances.
+    pub fn of<'a>(rows: &BTreeSet<InstanceId>, said: impl IntoIterator<Item = &'a Stands>, rev: Rev) -> Self {
+        let (mut left, mut confirmed) = (rows.clone(), BTreeSet::new());
+        for one in said {
+            if one.counted {
+                left.remove(&one.id);
+            } else if one.applied >= Some(rev) {
+                confirmed.insert(one.id);
+            }
+        }
+        let acknowledged = left.intersection(&confirmed).count();
+        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        Self { acknowledged: count(acknowledged), unheard: count(left.len() - acknowledged) }
+    }
 }
 
 /// What a node says about a position.
@@ -92,14 +127,21 @@ pub fn named<'a>(reports: impl IntoIterator<Item = &'a Report>, rev: Rev) -> BTr
     about.flat_map(|report| report.behind.iter().copied()).collect()
 }
 
+/// Whether each of these nodes has said something about `rev`.
+pub fn all_spoke(rev: Rev, others: &[Option<&Report>]) -> bool {
+    others.iter().all(|one| one.is_some_and(|report| report.is_about(rev)))
+}
+
 /// How far `rev` is enforced by all nodes together. `own` is this node's report about `rev`, with its arithmetic in `alone`;
-/// `others` are the other nodes in rows that were read after the commit, `None` where one has not said anything. An instance
-/// that went from one node to another within the bound counts at both.
+/// `others` are the other nodes in rows that were read after the commit, `None` where one has not said anything. `missing` are
+/// the instances of those that are silent, and counts only when one is. An instance that went from one node to another within the
+/// bound counts at both.
 pub fn together(
     rev: Rev,
     own: &Report,
     alone: Enforcement,
     others: &[Option<&Report>],
+    missing: Missing,
     committed_at: Mono,
     now: Mono,
 ) -> Enforcement {
@@ -116,6 +158,10 @@ pub fn together(
         sum.until_expiry += report.until_expiry;
     }
     let silent = about.iter().any(Option::is_none);
+    if silent {
+        sum.acknowledged += missing.acknowledged;
+        sum.pending += missing.unheard;
+    }
     if now >= ends {
         // Whoever did not say so by now holds no lease that does not know it.
         sum.lapsed += core::mem::take(&mut sum.pending);

@@ -59,6 +59,26 @@ pub struct Enforcement {
     pub complete_at: Option<Mono>,
 }
 
+impl Enforcement {
+    /// The same of what was complete before. That never goes back: whoever was pending then was not by word or by time, and what
+    /// came since is a longer bound, or a commit that is no longer remembered.
+    #[must_use]
+    pub fn still_complete(self) -> Self {
+        Self { lapsed: self.lapsed + self.pending, pending: 0, complete: true, complete_at: None, ..self }
+    }
+}
+
+/// How an instance stands to an entry at a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stands {
+    /// Its id.
+    pub id: InstanceId,
+    /// Whether [`Fleet::enforcement`] counts it: it held a lease of this node at the commit.
+    pub counted: bool,
+    /// The newest position that it acknowledged here.
+    pub applied: Option<Rev>,
+}
+
 /// An instance as administrators see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listed {
@@ -435,6 +455,13 @@ impl Fleet {
     /// Whether this instance acknowledged `rev` here.
     pub fn has_acknowledged(&self, id: InstanceId, rev: Rev) -> bool {
         self.records.get(&id).is_some_and(|record| record.applied.is_some_and(|applied| applied >= rev))
+    }
+
+    /// How each instance stands to this entry, by id.
+    pub fn stands(&self, rev: Rev, committed_at: Mono, now: Mono) -> Vec<Stands> {
+        let counted = |r: &Record| !matches!(self.standing(r, rev, committed_at, now), Standing::NotLeased);
+        let stands = |r: &Record| Stands { id: r.instance.id, counted: counted(r), applied: r.applied };
+        self.records.values().map(stands).collect()
     }
 
     /// The instances by id: for `/v1/admin/verifiers`.

@@ -132,6 +132,7 @@ fn text(ctx: &Ctx) -> String {
         ("feed_leases_refused", "Leases refused.", read(&stats.leases_refused)),
         ("feed_snapshots", "Snapshots sent.", read(&stats.snapshots)),
         ("feed_streams_dropped", "Streams dropped because they could not follow.", read(&stats.dropped)),
+        ("nodes_lost", "Nodes whose row this one took away because they were silent.", read(&stats.nodes_lost)),
         ("log_reads_failed", "Reads of the revocation log that failed.", read(&stats.reads_failed)),
         ("connections", "Connections accepted.", read(&traffic.accepted)),
         ("connections_stalled", "Connections dropped because they took no bytes for too long.", read(&traffic.stalled)),
@@ -162,6 +163,12 @@ fn text(ctx: &Ctx) -> String {
     out.one("portcullis_messages_waiting", "gauge", "Messages that wait to be sent, as last counted.", waiting);
     out.one("portcullis_log_head", "gauge", "Position of the newest entry.", head);
     out.one("portcullis_feed_streams", "gauge", "Streams open now.", read(&stats.streams));
+    if let Some(others) = app.hub().other_nodes() {
+        let help = "Other nodes that have a row; a dead one's stays until no lease of it can live.";
+        out.one("portcullis_nodes_others", "gauge", help, others.known);
+        let help = "Those of them that have said nothing for seconds: who follows them may be without an answer.";
+        out.one("portcullis_nodes_silent", "gauge", help, others.silent);
+    }
     out.one("portcullis_verifiers", "gauge", "Verifier instances known.", instances.len());
     out.one("portcullis_verifiers_connected", "gauge", "Verifier instances with a stream.", count(|one| one.connected));
     out.one(

@@ -75,7 +75,7 @@ pub(crate) async fn body(ctx: &Ctx, revoked: &Revoked, wait: Wait) -> Value {
     let hub = ctx.app().hub();
     let enforcement = match wait.0 {
         Some(timeout) => hub.wait_enforced(revoked, timeout).await,
-        None => hub.enforcement_now(revoked).await,
+        None => hub.enforcement_at_once(revoked).await,
     };
     json!({ "rev": revoked.rev, "ended": revoked.ended, "enforcement": enforcement_body(revoked, &enforcement) })
 }

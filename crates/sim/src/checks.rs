@@ -58,6 +58,9 @@ impl World {
                     let fact = SessionFact { account: session.account, proof: about.facts, client: session.client };
                     self.truth.sessions.insert(session.id, fact);
                     self.proven(session.id, session.auth_time, &session.amr);
+                    if let Some(browser) = session.allowed_in {
+                        self.told.allowed_in.insert(session.id, browser);
+                    }
                 }
                 Change::SetAuthTime { session, at, amr } => {
                     self.counts.add("proofs made again");

@@ -57,6 +57,7 @@ pub const KINDS: &[&str] = &[
     "device polls: denied",
     "outbox: notices spread",
     "outbox: told",
+    "outbox: an application is told of the browser that allowed it",
     "outbox: a receiver failed",
     "outbox: a sender died",
     "sign-ins by another provider",

@@ -141,6 +141,8 @@ mutants! {
     ClaimedBlindly = "claimed-blindly" breaks "I13";
     /// Of a notice the first sessions are told of, and no more.
     NoticeFirstPage = "notice-first-page" breaks "I9";
+    /// Applications whose own sessions were allowed in one that ends are not told.
+    AppsForgotten = "apps-forgotten" breaks "I9";
     /// Who is told is not asked of what has ended.
     ToldOfTheSpared = "told-of-the-spared" breaks "I11";
     /// Whether somebody has signed out at the provider is not looked at when they come back from there.
@@ -221,6 +223,10 @@ mutants! {
     SilenceIsConsent = "silence-is-consent" breaks "I1";
     /// Only the node that waits is asked.
     OneNodeAlone = "one-node-alone" breaks "I1";
+    /// A node does not remember what was complete, and answers whoever asks without hearing the others.
+    ForgetsComplete = "forgets-complete" breaks "§8";
+    /// The instances of a node that is silent are in no count.
+    LapsedForgetsTheSilent = "lapsed-forgets-the-silent" breaks "§8";
     /// A relay gives leases as if it were fresh itself whenever it is asked.
     RelayRenews = "relay-renews-on-its-own" breaks "I1 I11";
     /// A relay acknowledges what it has applied itself, for all below it.

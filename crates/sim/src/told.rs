@@ -12,7 +12,7 @@ use portcullis_domain::model::SessionKind;
 use portcullis_domain::outbox::{self, Message, MessageState, Notice, NoticeStep};
 use portcullis_store::CommitError;
 use portcullis_store::memory::Memory;
-use portcullis_wire::{ClientId, MessageId, Rev, SessionId, Time};
+use portcullis_wire::{ClientId, GrantId, MessageId, Rev, SessionId, Time};
 use std::collections::BTreeMap;
 
 /// How many nodes send.
@@ -53,6 +53,8 @@ pub struct Told {
     must: Vec<Must>,
     /// When each client was last told of each session.
     sent: BTreeMap<(ClientId, SessionId), At>,
+    /// The session in which an application's own one was allowed.
+    pub allowed_in: BTreeMap<SessionId, SessionId>,
     /// Who holds a message, and until when by the database.
     in_hand: BTreeMap<MessageId, (usize, Time, At)>,
 }
@@ -128,11 +130,17 @@ impl World {
         for under in &told.found {
             let mut clients = outbox::clients_told(&notice, under, told.all, idle_ttl);
             if self.has(Mutant::ToldOfTheSpared) {
-                clients = under.grants.iter().map(|grant| grant.client).collect();
+                clients = under.grants.iter().map(|grant| (grant.client, under.session.id)).collect();
             }
-            for client in clients {
+            if self.has(Mutant::AppsForgotten) {
+                clients.retain(|(_, session)| *session == under.session.id);
+            }
+            for (client, session) in clients {
+                if session != under.session.id {
+                    self.counts.add("outbox: an application is told of the browser that allowed it");
+                }
                 if self.receives(client) {
-                    let message = outbox::logout(client, &under.session, now, &mut self.rng);
+                    let message = outbox::logout(client, under.session.account, session, now, &mut self.rng);
                     steps.push(Change::InsertMessage(message));
                 }
             }
@@ -236,7 +244,13 @@ impl World {
                 })
             })
         });
-        if !ended {
+        // Whoever signs out in a browser signs out of the applications that were allowed there.
+        let browser = self.told.allowed_in.get(&session).zip(account);
+        let signed_out = browser.is_some_and(|(browser, account)| {
+            let own = self.truth.sessions.get(&session).is_some_and(|fact| fact.client == Some(client));
+            own && self.truth.acts.iter().any(|act| act.is_about(account, *browser, GrantId::from_bits(0)))
+        });
+        if !ended && !signed_out {
             let detail = format!("{client} was told of {session}, where nothing of it has ended");
             self.violate("I11", detail);
         }
@@ -269,6 +283,13 @@ impl World {
                 continue;
             }
             let account = view.account.id;
+            if let (Some(browser), Some(client)) = (view.session.allowed_in, view.session.client) {
+                let off = before.load_client(client, at).is_none_or(|view| view.client.disabled);
+                let lives = before.load_session(browser, at).is_some_and(|view| view.dead(idle_ttl).is_none());
+                if matches!(act.scope, Scope::Session { session, .. } if session == browser) && lives && !off {
+                    must.push(Must { client, session: *session, rev: act.rev, at: self.now });
+                }
+            }
             for under in before.list_grants(account, None, 1000, at) {
                 let (grant, client) = (under.grant.id, under.grant.client);
                 let off = before.load_client(client, at).is_none_or(|view| view.client.disabled);

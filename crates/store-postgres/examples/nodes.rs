@@ -125,6 +125,7 @@ async fn people(store: &PostgresStore, grant: GrantId) {
         epoch: Epoch(1),
         cookie: None,
         old_cookie: None,
+        allowed_in: None,
         ended: None,
     };
     let family = Family::new([7; 32], KeyId(1), Epoch(1), NOW);

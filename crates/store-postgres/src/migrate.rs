@@ -28,6 +28,7 @@ pub(crate) const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0015_indexes.sql"),
     include_str!("migrations/0016_sessions.sql"),
     include_str!("migrations/0017_proofs.sql"),
+    include_str!("migrations/0018_allowed_in.sql"),
 ];
 
 /// What stands in the way of a migration.
@@ -159,6 +160,7 @@ mod tests {
         "18c75caa79420e96",
         "659b0906e78d3086",
         "6d57a3f9c7c3585c",
+        "69168fe21450e4d3",
     ];
 
     fn found(sql: &str) -> String {
@@ -200,6 +202,12 @@ mod tests {
                         .fold(words, |words, name| {
                             words.replace(&format!("CREATE OR REPLACE FUNCTION {name}"), "AS BEFORE ")
                         })
+                }
+                // The same for whoever names no browser, and of what was allowed in none.
+                _ if sql.contains("ADD COLUMN allowed_in") => {
+                    ["INSERT_SESSION_4(", "LEAVE_NOTICE_OF_SESSION("].iter().fold(words, |words, name| {
+                        words.replace(&format!("CREATE OR REPLACE FUNCTION {name}"), "AS BEFORE ")
+                    })
                 }
                 _ => words,
             };

@@ -3,10 +3,10 @@ use crate::cells::{Cells, Fault, Id};
 use crate::pool::Reader;
 use crate::reads::refreshed_at;
 use crate::rows::{self, session_columns};
-use portcullis_domain::outbox::{Ending, Message, MessageKind, MessageState, Notice, Told, Under, UnderGrant};
+use portcullis_domain::outbox::{Allowed, Ending, Message, MessageKind, MessageState, Notice, Told, Under, UnderGrant};
 use portcullis_domain::receivers::Queue;
 use portcullis_store::{Due, MessageCount, MessageFilter, Page};
-use portcullis_wire::{ClientId, MessageId};
+use portcullis_wire::{ClientId, MessageId, Rev, SessionId};
 use sqlx::query;
 use std::collections::BTreeSet;
 
@@ -94,9 +94,24 @@ pub(crate) async fn told(db: &Reader, notice: &Notice, look: u32) -> Result<Told
     let rows = db.all(make, |cells| Ok((cells.cut()?, under(cells)?))).await?;
     let all = rows.first().map(|(all, _)| *all).unwrap_or_default();
     let more = rows.len() > look as usize;
-    let found: Vec<Under> = rows.into_iter().take(look as usize).map(|(_, under)| under).collect();
+    let mut found: Vec<Under> = rows.into_iter().take(look as usize).map(|(_, under)| under).collect();
+    if let (Ending::Session(id), [under]) = (notice.what, &mut found[..]) {
+        under.allowed = allowed(db, id, notice.rev).await?;
+    }
     let next = found.last().filter(|_| more).map(|under| under.session.id);
     Ok(Told { found, all, next })
+}
+
+/// A statement of its own: nothing more is allowed in a session that has ended, and what ends meanwhile is told by its own notice.
+async fn allowed(db: &Reader, session: SessionId, rev: Rev) -> Result<Vec<Allowed>, Fault> {
+    const SQL: &str = "SELECT s.id, s.client, s.born FROM sessions b JOIN sessions s ON s.account = b.account \
+            AND s.ended_rev IS NULL AND s.allowed_in = b.id WHERE b.id = $1 AND s.client IS NOT NULL \
+         UNION ALL SELECT s.id, s.client, s.born FROM sessions b JOIN sessions s ON s.account = b.account \
+            AND s.ended_rev > $2 AND s.allowed_in = b.id WHERE b.id = $1 AND s.client IS NOT NULL ORDER BY 1";
+    let read = |cells: &mut Cells<'_>| {
+        Ok(Allowed { session: cells.table("sessions").id()?, client: cells.id()?, born: cells.rev()? })
+    };
+    db.all(|| query(SQL).bind(session.blob()).bind(i64::try_from(rev.0).unwrap_or(i64::MAX)), read).await
 }
 
 fn under(cells: &mut Cells<'_>) -> Result<Under, Fault> {
@@ -108,7 +123,7 @@ fn under(cells: &mut Cells<'_>) -> Result<Under, Fault> {
         let ended = ended.map_err(|_| cells.wrong("a negative rev"))?;
         Ok(UnderGrant { id: Id::from_blob(id), client: Id::from_blob(client), ended })
     });
-    Ok(Under { session, refreshed_at, account_cut, grants: grants.collect::<Result<_, Fault>>()? })
+    Ok(Under { session, refreshed_at, account_cut, grants: grants.collect::<Result<_, Fault>>()?, allowed: vec![] })
 }
 
 macro_rules! message_columns {

@@ -190,6 +190,7 @@ async fn found(store: &SqliteStore) -> Result<(), Fault> {
                 epoch: Epoch(1),
                 cookie: None,
                 old_cookie: None,
+                allowed_in: None,
                 ended: None,
             };
             let grant = Grant {

@@ -66,6 +66,7 @@ fn rows(n: u64, stamp: &Stamp) -> Vec<Change> {
         epoch: stamp.epoch,
         cookie: None,
         old_cookie: None,
+        allowed_in: None,
         ended: None,
     };
     let grant = Grant {

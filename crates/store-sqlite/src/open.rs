@@ -32,6 +32,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0011_queues.sql"),
     include_str!("migrations/0012_sessions.sql"),
     include_str!("migrations/0013_proofs.sql"),
+    include_str!("migrations/0014_allowed_in.sql"),
 ];
 /// `application_id` of our files: "Port".
 const APPLICATION: i32 = 0x506f_7274;

@@ -3,10 +3,11 @@ use crate::cells::{Cells, Fault, Id, all, one};
 use crate::reads::{refreshed_at, snapshot};
 use crate::rows::{self, session_columns};
 use portcullis_domain::Cut;
-use portcullis_domain::outbox::{Ending, Message, MessageKind, MessageState, Notice, Told, Under, UnderGrant};
+use portcullis_domain::model::Session;
+use portcullis_domain::outbox::{Allowed, Ending, Message, MessageKind, MessageState, Notice, Told, Under, UnderGrant};
 use portcullis_domain::receivers::Queue;
 use portcullis_store::{Due, MessageCount, MessageFilter, Page};
-use portcullis_wire::{ClientId, MessageId, SessionId, Time};
+use portcullis_wire::{ClientId, MessageId, Rev, SessionId, Time};
 use rusqlite::{Connection, params};
 use std::collections::BTreeSet;
 
@@ -70,6 +71,11 @@ pub(crate) fn told(db: &Connection, notice: &Notice, look: u32) -> Result<Told, 
         for under in &mut found {
             under.grants = grants(db, under.session.id)?;
         }
+        if let Ending::Session(_) = notice.what {
+            for under in &mut found {
+                under.allowed = allowed(db, &under.session, notice.rev)?;
+            }
+        }
         let next = found.last().filter(|_| more).map(|under| under.session.id);
         Ok(Told { found, all: cut_of_all(db)?, next })
     })
@@ -77,7 +83,7 @@ pub(crate) fn told(db: &Connection, notice: &Notice, look: u32) -> Result<Told, 
 
 fn under(cells: &mut Cells<'_, '_>) -> Result<Under, Fault> {
     let (session, refreshed_at, account_cut) = (rows::session(cells)?, cells.time_if()?, cells.cut()?);
-    Ok(Under { session, refreshed_at, account_cut, grants: vec![] })
+    Ok(Under { session, refreshed_at, account_cut, grants: vec![], allowed: vec![] })
 }
 
 fn grants(db: &Connection, session: SessionId) -> Result<Vec<UnderGrant>, Fault> {
@@ -85,6 +91,18 @@ fn grants(db: &Connection, session: SessionId) -> Result<Vec<UnderGrant>, Fault>
         "SELECT g.id, g.client, g.ended_rev FROM grants g WHERE g.session = ?1 AND g.client <> ?2 ORDER BY g.id";
     all(db, SQL, params![session.blob(), ClientId::FIRST_PARTY.blob()], |cells| {
         Ok(UnderGrant { id: cells.table("grants").id()?, client: cells.id()?, ended: cells.rev_if()? })
+    })
+}
+
+/// Among the account's sessions, by their two indexes.
+fn allowed(db: &Connection, session: &Session, rev: Rev) -> Result<Vec<Allowed>, Fault> {
+    const SQL: &str = "SELECT s.id, s.client, s.born FROM sessions s WHERE s.account = ?1 AND s.ended_rev IS NULL \
+            AND s.allowed_in = ?2 AND s.client IS NOT NULL \
+         UNION ALL SELECT s.id, s.client, s.born FROM sessions s WHERE s.account = ?1 AND s.ended_rev IS NOT NULL \
+            AND s.ended_rev > ?3 AND s.allowed_in = ?2 AND s.client IS NOT NULL ORDER BY 1";
+    let params = params![session.account.blob(), session.id.blob(), crate::cells::rev(rev)];
+    all(db, SQL, params, |cells| {
+        Ok(Allowed { session: cells.table("sessions").id()?, client: cells.id()?, born: cells.rev()? })
     })
 }
 

@@ -104,7 +104,7 @@ macro_rules! session_columns {
     () => {
         "s.id, s.account, s.kind, s.device_name, s.agent, s.ip, s.created_at, s.auth_time, s.last_seen_at, \
          s.absolute_expires_at, s.born, s.epoch, s.cookie, s.ended_rev, s.ended_reason, s.ended_at, s.client, s.amr, \
-         s.old_cookie, s.old_auth_time, s.old_until, s.old_amr"
+         s.old_cookie, s.old_auth_time, s.old_until, s.old_amr, s.allowed_in"
     };
 }
 pub(crate) use session_columns;
@@ -136,6 +136,7 @@ pub(crate) fn session(cells: &mut Cells<'_, '_>) -> Result<Session, Fault> {
             (None, None, None, _) => None,
             _ => return Err(cells.wrong("the old cookie has only some of its columns")),
         },
+        allowed_in: cells.id_if()?,
     })
 }
 

@@ -8,18 +8,24 @@
 //! So a node gives leases only under a beat that is not older than [`cluster::FENCE`]: one that was stopped for a minute and comes back
 //! writes its row first. No clock but the monotonic ones is asked.
 use super::Hub;
+use super::enforcement::Told;
 use crate::high_water::Proof;
 use crate::real;
 use portcullis_feed::cluster::{self, Report};
 use portcullis_feed::{Mono, fleet};
 use portcullis_store::{News, NodeRow, StoreError};
-use portcullis_wire::{ClientId, InstanceId, NodeId, Rev};
+use portcullis_wire::{InstanceId, NodeId, Rev};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
+
+mod lists;
+
+pub(super) use lists::Known;
+pub use lists::{Placed, WholeFleet};
 
 /// How often a row is written although nothing has changed, in milliseconds.
 const BEAT: i64 = 3_000;
@@ -32,12 +38,10 @@ const LOOK_AT_OTHERS: i64 = 1_000;
 const REST: Duration = Duration::from_millis(5);
 /// And for each verifier that is counted then: some times what that takes.
 const REST_FOR_EACH: Duration = Duration::from_micros(1);
-/// How long the list of verifiers waits for the other nodes.
-const LIST_PATIENCE: Duration = Duration::from_secs(2);
+/// Whose beat stands still for longer is late: each writes its row every [`BEAT`].
+const LATE: i64 = BEAT + 2_000;
 /// How long an end waits until the others are told.
 const LEAVE: Duration = Duration::from_secs(1);
-/// The most instances that a node lists.
-const LISTED: usize = 10_000;
 
 /// What a node says. Members may come; a node of an older release does not read them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -52,39 +56,16 @@ struct Body {
     wants_list: bool,
     /// Its instances, while somebody elsewhere wants to see them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    list: Option<Vec<Row>>,
+    list: Option<Vec<lists::Row>>,
+    /// How the newest position that another node waits for was enforced, where this one knows that in whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    told: Option<Told>,
     /// What proves that the database is older than what it has said: it is so for every node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     rolled_back: Option<Proof>,
     /// It is being stopped, and gives no more leases.
     #[serde(default, skip_serializing_if = "core::ops::Not::not")]
     left: bool,
-}
-
-/// An instance as its node lists it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Row {
-    id: InstanceId,
-    name: String,
-    client: ClientId,
-    policy: String,
-    connected: bool,
-    leased: bool,
-    applied: Option<Rev>,
-    heard_ms_ago: Option<i64>,
-}
-
-/// An instance, and the node that lists it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Placed {
-    /// The instance.
-    pub listed: fleet::Listed,
-    /// The node; `None` where there is only one.
-    pub node: Option<NodeId>,
-    /// The release that the node runs.
-    pub version: String,
-    /// For how many milliseconds there has been an entry that it has not acknowledged, as far as this node saw; 0: it has all.
-    pub lag_ms: Option<i64>,
 }
 
 /// Another node.
@@ -101,6 +82,28 @@ impl Other {
     fn has_left(&self) -> bool {
         self.body.as_ref().is_some_and(|body| body.left)
     }
+
+    /// Whether it lives and has not shown it for too long.
+    fn is_late(&self, now: Mono) -> bool {
+        !self.has_left() && now.since(self.seen) > LATE
+    }
+
+    /// Whether no lease that it gave can live any more; `bounded_by_ms` as [`fleet::Fleet::bounded_by_ms`].
+    fn is_gone(&self, now: Mono, bounded_by_ms: i64) -> bool {
+        match self.has_left() {
+            true => cluster::is_gone_after_leaving(self.known, now, bounded_by_ms),
+            false => cluster::is_gone(self.seen, now, bounded_by_ms),
+        }
+    }
+}
+
+/// The other nodes, for metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OtherNodes {
+    /// Those that have a row.
+    pub known: usize,
+    /// Those of them whose row stands still for some seconds.
+    pub silent: usize,
 }
 
 /// The other nodes as of a read.
@@ -153,6 +156,8 @@ pub(super) struct Nodes {
     timeline: AtomicU32,
     /// No more leases are given.
     left: AtomicBool,
+    /// Who had a row by the last read that was made because a node is silent, and when that began.
+    instances: tokio::sync::Mutex<Option<(Mono, Arc<BTreeSet<InstanceId>>)>>,
 }
 
 /// Somebody waits for a position, until this is dropped.
@@ -200,6 +205,7 @@ impl Nodes {
             others_looked: AtomicI64::new(i64::MIN),
             timeline: AtomicU32::new(0),
             left: AtomicBool::new(false),
+            instances: tokio::sync::Mutex::default(),
         }
     }
 
@@ -413,10 +419,8 @@ impl Hub {
             // What this node has not read it knows nothing of.
             (state.publisher.head() >= rev).then(|| Report::of(&state.fleet, rev, committed, now, &asked))
         });
-        let list = bodies().any(|body| body.wants_list).then(|| {
-            let (_, listed) = self.instances();
-            listed.iter().take(LISTED).map(row).collect()
-        });
+        let list = bodies().any(|body| body.wants_list).then(|| self.lists(report.as_ref().map(|report| report.rev)));
+        let told = self.asked().and_then(|rev| self.told(rev));
         let wants_list = nodes.own().lists > 0;
         let rolled_back = self.rolled_back().map(|proof| (*proof).clone());
         Body {
@@ -425,6 +429,7 @@ impl Hub {
             report,
             wants_list,
             list,
+            told,
             rolled_back,
             left: false,
         }
@@ -470,12 +475,11 @@ impl Hub {
         let now = real::mono();
         let bounded_by_ms = self.state().fleet.bounded_by_ms(now);
         let others = nodes.seen.borrow().others.clone();
-        let gone = |other: &Other| match other.has_left() {
-            true => cluster::is_gone_after_leaving(other.known, now, bounded_by_ms),
-            false => cluster::is_gone(other.seen, now, bounded_by_ms),
-        };
-        for (id, other) in others.iter().filter(|(_, other)| gone(other)) {
+        for (id, other) in others.iter().filter(|(_, other)| other.is_gone(now, bounded_by_ms)) {
             if self.inner.store.remove_node(*id, other.beat).await? {
+                if !other.has_left() {
+                    self.inner.stats.nodes_lost.fetch_add(1, Ordering::Relaxed);
+                }
                 tracing::info!(node = %id, "a node is gone: no lease of it can live any more");
             }
         }
@@ -488,14 +492,15 @@ impl Hub {
     }
 
     /// How far `rev` is enforced by all nodes together, as far as their rows were read; `alone` is this node's own arithmetic.
-    /// `after`: a moment at which it was committed already; rows that were read earlier do not tell of every node.
+    /// `after`: a moment at which it was committed already; rows that were read earlier do not tell of every node. `missing`: what
+    /// is known of the instances of those that are silent.
     pub(super) fn with_the_others(
         &self,
         rev: Rev,
         alone: fleet::Enforcement,
         after: Mono,
-        committed: Mono,
-        now: Mono,
+        missing: cluster::Missing,
+        (committed, now): (Mono, Mono),
     ) -> fleet::Enforcement {
         if !self.is_shared() {
             return alone;
@@ -504,7 +509,20 @@ impl Hub {
         let reports = seen.reports(after);
         let asked = cluster::named(reports.iter().flatten().copied(), rev);
         let own = Report::of(&self.state().fleet, rev, committed, now, &asked);
-        cluster::together(rev, &own, alone, &reports, committed, now)
+        cluster::together(rev, &own, alone, &reports, missing, committed, now)
+    }
+
+    /// What another node says in whole about `rev`.
+    pub(super) fn told_by_others(&self, rev: Rev) -> Option<Told> {
+        let others = self.nodes()?.seen.borrow().others.clone();
+        others.values().find_map(|other| other.body.as_ref()?.told.filter(|told| told.rev == rev))
+    }
+
+    /// The other nodes as of the last read; `None` where there can be none.
+    pub fn other_nodes(&self) -> Option<OtherNodes> {
+        let (others, now) = (self.nodes()?.seen.borrow().others.clone(), real::mono());
+        let silent = others.values().filter(|other| other.is_late(now)).count();
+        Some(OtherNodes { known: others.len(), silent })
     }
 
     /// Asks the other nodes about `rev`, as long as the caller holds it; and tells when they may have said something new.
@@ -516,91 +534,4 @@ impl Hub {
         }
         Some(Asking { _waiting: waiting, seen: nodes.seen.subscribe() })
     }
-
-    /// The whole fleet, with the head to measure its lag by: this node's instances, and those that others list within two seconds.
-    pub async fn fleet(&self) -> (Rev, Vec<Placed>) {
-        let (head, own) = self.instances();
-        let version = env!("CARGO_PKG_VERSION").to_owned();
-        let node = self.node_id();
-        let mut all: Vec<Placed> = own.into_iter().map(|listed| self.placed(listed, node, version.clone())).collect();
-        let Some(nodes) = self.nodes() else { return (head, all) };
-        for (id, body) in self.lists_of_others(nodes).await {
-            let rows = body.list.unwrap_or_default().into_iter().filter_map(listed);
-            all.extend(rows.map(|listed| self.placed(listed, Some(id), body.version.clone())));
-        }
-        // One that several nodes know is where it was heard of last.
-        all.sort_by_key(|one| (one.listed.instance.id, one.listed.heard_ms_ago.unwrap_or(i64::MAX)));
-        all.dedup_by_key(|one| one.listed.instance.id);
-        (head, all)
-    }
-
-    /// Instances that have a row and that no node knows, as far as all nodes say so: of one that lists as many as it can, what
-    /// comes after the last one is not known.
-    pub async fn instances_nowhere(&self) -> Result<BTreeSet<InstanceId>, StoreError> {
-        let Some(nodes) = self.nodes() else { return Ok(BTreeSet::new()) };
-        // The rows first: who comes meanwhile is none of them, or is listed.
-        let rows = self.inner.store.list_instances().await?;
-        let mut nowhere: BTreeSet<InstanceId> = rows.into_iter().map(|row| row.id).collect();
-        for (_, body) in self.lists_of_others(nodes).await {
-            let Some(list) = body.list else { return Ok(BTreeSet::new()) };
-            let ids: BTreeSet<InstanceId> = list.iter().map(|row| row.id).collect();
-            let last = ids.last().filter(|_| list.len() >= LISTED);
-            nowhere.retain(|id| !ids.contains(id) && last.is_none_or(|last| id < last));
-        }
-        let silent = nodes.seen.borrow().others.values().any(|other| other.body.is_none());
-        let state = self.state();
-        nowhere.retain(|id| !silent && !state.secrets.contains_key(id));
-        Ok(nowhere)
-    }
-
-    fn placed(&self, listed: fleet::Listed, node: Option<NodeId>, version: String) -> Placed {
-        let (now, state) = (real::mono(), self.state());
-        let behind = |applied: Rev| applied < state.publisher.head();
-        let since = |applied: Rev| applied.next().and_then(|next| state.fleet.committed_at(next));
-        let lag_ms = listed.applied.and_then(|applied| match behind(applied) {
-            true => since(applied).map(|at| now.since(at).max(0)),
-            false => Some(0),
-        });
-        Placed { listed, node, version, lag_ms }
-    }
-
-    async fn lists_of_others(&self, nodes: &Nodes) -> BTreeMap<NodeId, Body> {
-        nodes.own().lists += 1;
-        nodes.changed.notify_one();
-        let mut seen = nodes.seen.subscribe();
-        let listed =
-            |seen: &Seen| seen.others.values().all(|other| other.body.as_ref().is_some_and(|b| b.list.is_some()));
-        let begun = real::mono();
-        let complete = seen.wait_for(|seen| seen.began >= begun && listed(seen));
-        let _ = tokio::time::timeout(LIST_PATIENCE, complete).await;
-        nodes.own().lists -= 1;
-        nodes.changed.notify_one();
-        let others = nodes.seen.borrow().others.clone();
-        others.iter().filter_map(|(id, other)| Some((*id, other.body.clone()?))).collect()
-    }
-}
-
-fn row(listed: &fleet::Listed) -> Row {
-    let fleet::Listed { instance, connected, leased, applied, heard_ms_ago } = listed;
-    Row {
-        id: instance.id,
-        name: instance.name.clone(),
-        client: instance.client,
-        policy: instance.policies.to_string(),
-        connected: *connected,
-        leased: *leased,
-        applied: *applied,
-        heard_ms_ago: *heard_ms_ago,
-    }
-}
-
-fn listed(row: Row) -> Option<fleet::Listed> {
-    let policies = row.policy.parse().ok()?;
-    Some(fleet::Listed {
-        instance: fleet::Instance { id: row.id, name: row.name, client: row.client, policies, bound_ms: None },
-        connected: row.connected,
-        leased: row.leased,
-        applied: row.applied,
-        heard_ms_ago: row.heard_ms_ago,
-    })
 }

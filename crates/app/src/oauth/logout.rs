@@ -4,7 +4,7 @@ use portcullis_domain::event::Actor;
 use portcullis_domain::kernel::{By, Door};
 use portcullis_domain::logout;
 use portcullis_domain::model::Client;
-use portcullis_wire::ClientId;
+use portcullis_wire::{ClientId, SessionId};
 use std::collections::BTreeSet;
 
 /// How many grants of an account are looked at, and how many clients a browser loads something of.
@@ -25,15 +25,28 @@ impl App {
         self.end_session(Door::RpLogout, session, Some(account), &by, &caller.actor().text(), None).await
     }
 
-    /// What the browser loads of the clients that have something under its session, once that has ended
-    /// (OpenID Connect Front-Channel Logout §3). Asked before the end.
+    /// Whether a session is this browser's: its own, or one of an application that was allowed in it.
+    pub async fn is_of_browser(&self, session: SessionId, caller: &Caller) -> Result<bool, AppError> {
+        let own = &caller.view.session;
+        if session == own.id {
+            return Ok(true);
+        }
+        let view = self.store().load_session(session).await.map_err(|e| self.fault(e.into()))?;
+        Ok(view.is_some_and(|view| view.session.account == own.account && view.session.allowed_in == Some(own.id)))
+    }
+
+    /// What the browser loads of the clients that have something under its session, or whose own was allowed in it, once that has
+    /// ended (OpenID Connect Front-Channel Logout §3). Asked before the end.
     pub async fn frames_of(&self, caller: &Caller) -> Result<Vec<String>, AppError> {
         let (session, account) = (caller.view.session.id, caller.view.account.id);
         let grants = self.store().list_grants(account, None, MAX_GRANTS).await.map_err(|e| self.fault(e.into()))?;
-        let under = grants.iter().filter(|view| view.session.id == session).map(|view| view.grant.client);
-        let clients: BTreeSet<ClientId> = under.filter(|client| *client != ClientId::FIRST_PARTY).collect();
+        let here = grants.iter().filter(|view| view.session.id == session || view.session.allowed_in == Some(session));
+        let clients: BTreeSet<(ClientId, SessionId)> = here
+            .map(|view| (view.grant.client, view.session.id))
+            .filter(|(client, _)| *client != ClientId::FIRST_PARTY)
+            .collect();
         let mut frames = Vec::new();
-        for id in clients {
+        for (id, session) in clients {
             let view = self.store().load_client(id).await.map_err(|e| self.fault(e.into()))?;
             let frame = view.and_then(|view| logout::frame(&view.client, &self.settings().rules.issuer, session));
             frames.extend(frame);

@@ -91,7 +91,25 @@ async fn an_acknowledgement_at_one_node_counts_at_the_other() {
     let said = waits.await.unwrap();
     assert!(said.counts.complete && said.counts.pending == 0 && said.took_ms < 5_000, "{said:?}");
     assert_eq!(said.counts.acknowledged, 2, "{said:?}");
-    assert!(cluster.app(1).hub().enforcement_now(&ended).await.counts.complete);
+    // Whoever is asked later says the same, also when the rows have gone cold, and the one that has said so remembers it.
+    let asked = [cluster.app(1), cluster.app(0)];
+    assert_eq!(asked[0].hub().enforcement_now(&ended).await.counts, said.counts);
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    for app in asked {
+        let now = app.hub().enforcement_now(&ended).await;
+        assert_eq!(now.counts, said.counts, "it was {said:?}");
+    }
+    assert_eq!(cluster.app(0).hub().enforcement(&ended), said);
+    // Of one that nobody has asked about yet, many at once: the newest of them is asked about.
+    let next = cluster.app(0).admin_end_everyone(&cluster.admin, None, "test", None).await.unwrap();
+    for (n, verifier) in [&mut one, &mut two].into_iter().enumerate() {
+        verifier.applied = next.rev;
+        while cluster.lease(n, verifier).await != Ok(next.rev) {}
+    }
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    cluster.app(1).hub().ask_about(&[ended.rev, next.rev]).await;
+    let said = cluster.app(1).hub().enforcement(&next);
+    assert!(said.counts.complete && said.counts.acknowledged == 2 && said.counts.lapsed == 0, "{said:?}");
 }
 
 #[tokio::test]
@@ -170,8 +188,8 @@ async fn fifty_copies_under_one_name_are_fifty_instances() {
     }
     let ids: BTreeSet<_> = copies.iter().map(|copy| copy.instance).collect();
     assert_eq!(ids.len(), 50);
-    let (_, fleet) = cluster.app(1).hub().fleet().await;
-    let listed: Vec<_> = fleet.iter().filter(|one| ids.contains(&one.listed.instance.id)).collect();
+    let fleet = cluster.app(1).hub().fleet().await.unwrap();
+    let listed: Vec<_> = fleet.instances.iter().filter(|one| ids.contains(&one.listed.instance.id)).collect();
     assert!(listed.iter().all(|one| one.listed.instance.name == "v" && one.listed.leased), "{listed:?}");
     assert_eq!(listed.len(), 50);
     // Each of them must confirm what is ended: with one that has not, it is not enforced.
@@ -181,8 +199,14 @@ async fn fifty_copies_under_one_name_are_fifty_instances() {
         copy.applied = ended.rev;
         while cluster.lease(n % 2, copy).await.is_err() {}
     }
-    let said = cluster.app(0).hub().wait_enforced(&ended, Duration::from_secs(1)).await;
-    assert!(!said.counts.complete && said.counts.pending == 1, "{said:?}");
+    // Until the other node has spoken all of its count as pending, too.
+    loop {
+        let said = cluster.app(0).hub().wait_enforced(&ended, Duration::from_millis(500)).await;
+        assert!(!said.counts.complete && said.counts.pending >= 1, "{said:?}");
+        if said.counts.pending == 1 {
+            break;
+        }
+    }
     copies[0].applied = ended.rev;
     cluster.lease(0, &copies[0]).await.unwrap();
     let said = cluster.app(1).hub().wait_enforced(&ended, LONG).await;
@@ -251,6 +275,55 @@ async fn a_node_that_died_counts_until_its_leases_have_ended_and_not_longer() {
     assert!(!said.counts.complete, "the dead node's verifier may still accept: {said:?}");
     let said = cluster.app(0).hub().wait_enforced(&ended, LONG).await;
     assert!(said.counts.complete && said.took_ms >= 4_000, "{said:?}");
+    assert_eq!(
+        (said.counts.acknowledged, said.counts.lapsed, said.counts.pending),
+        (0, 1, 0),
+        "true by time: {said:?}"
+    );
+    assert_eq!(cluster.app(0).hub().enforcement_now(&ended).await, said);
+}
+
+/// A node that is silent takes none of its verifiers off the list: their rows say that they are there.
+#[tokio::test]
+async fn the_verifiers_of_a_node_that_is_silent_are_shown_by_their_rows() {
+    let mut cluster = Cluster::of(2).await;
+    let (here, there) = (cluster.verifier(0).await, cluster.verifier(1).await);
+    cluster.lease(0, &here).await.unwrap();
+    cluster.lease(1, &there).await.unwrap();
+    let dead = cluster.app(1).hub().node_id();
+    let listed = async |cluster: &Cluster| cluster.app(0).hub().fleet().await.unwrap();
+    let whole = listed(&cluster).await;
+    assert!(whole.silent.is_empty() && whole.instances.iter().all(|one| one.listed.connected), "{whole:?}");
+    assert!(whole.instances.iter().all(|one| one.listed.instance.bound_ms.is_some()), "{whole:?}");
+    // It has listed them a moment ago; what it lists counts no longer than it shows that it lives.
+    let (_, mut tasks) = cluster.nodes.pop().unwrap();
+    tasks.shutdown().await;
+    let until = async |so: &dyn Fn(&portcullis_app::hub::nodes::WholeFleet) -> bool| {
+        let until = async {
+            loop {
+                let whole = listed(&cluster).await;
+                assert_eq!(whole.instances.len(), 2, "none is ever left out: {whole:?}");
+                if so(&whole) {
+                    return whole;
+                }
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        tokio::time::timeout(LONG, until).await.unwrap()
+    };
+    let whole = until(&|whole| !whole.silent.is_empty()).await;
+    assert_eq!(whole.silent, dead.into_iter().collect::<Vec<_>>());
+    let its = |whole: &portcullis_app::hub::nodes::WholeFleet| {
+        let one = whole.instances.iter().find(|one| one.listed.instance.id == there.instance).unwrap();
+        (one.listed.connected, one.listed.leased, one.listed.applied, one.node, one.listed.instance.bound_ms)
+    };
+    let bound_ms = Some(cluster.app(0).hub().bound_ms());
+    assert_eq!(its(&whole), (false, true, None, dead, bound_ms), "{whole:?}");
+    until(&|_| cluster.app(0).hub().other_nodes().unwrap().silent == 1).await;
+    // When no lease of the dead one can live, its row goes, and who hung on it accepts nothing any more.
+    let whole = until(&|whole| whole.silent.is_empty()).await;
+    assert_eq!(its(&whole), (false, false, None, None, bound_ms), "{whole:?}");
+    assert_eq!(cluster.app(0).hub().stats().nodes_lost.load(Ordering::Relaxed), 1);
 }
 
 #[tokio::test]
@@ -322,11 +395,11 @@ async fn the_whole_fleet_is_shown_by_any_node() {
     cluster.lease(0, &one).await.unwrap();
     cluster.lease(1, &two).await.unwrap();
     for n in [0, 1] {
-        let (_, all) = cluster.app(n).hub().fleet().await;
+        let all = cluster.app(n).hub().fleet().await.unwrap().instances;
         let nodes: Vec<Option<NodeId>> = all.iter().map(|one| one.node).collect();
         assert_eq!(all.len(), 2, "{all:?}");
         assert!(nodes.contains(&cluster.app(0).hub().node_id()) && nodes.contains(&cluster.app(1).hub().node_id()));
-        assert!(all.iter().all(|one| one.listed.leased && one.listed.connected && !one.version.is_empty()));
+        assert!(all.iter().all(|one| one.listed.leased && one.listed.connected && one.version.is_some()));
     }
     // Work that is done once is one node's, and another's when that one is gone.
     let leads = |cluster: &Cluster| cluster.nodes.iter().filter(|(app, _)| app.hub().leads()).count();

@@ -29,10 +29,11 @@ fn due(clients: impl IntoIterator<Item = u128>) -> Vec<Message> {
         epoch: Epoch(1),
         cookie: None,
         old_cookie: None,
+        allowed_in: None,
         ended: None,
     };
     let mut chance = Seeded(1);
-    let of = |(at, n)| outbox::logout(client(n), &session, Time(at as i64), &mut chance);
+    let of = |(at, n)| outbox::logout(client(n), session.account, session.id, Time(at as i64), &mut chance);
     clients.into_iter().enumerate().map(of).collect()
 }
 

@@ -97,6 +97,7 @@ pub fn view(now: Time) -> RefreshView {
         epoch: Epoch(1),
         cookie: None,
         old_cookie: None,
+        allowed_in: None,
         ended: None,
     };
     let grant = Grant {

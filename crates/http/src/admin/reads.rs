@@ -12,16 +12,17 @@ use serde_json::json;
 pub(super) async fn verifiers(ctx: Ctx, _: AsAdmin) -> Result<Response, Problem> {
     let mut params = ctx.params(&["limit", "cursor"])?;
     let (limit, cursor) = (params.limit()?, params.cursor::<InstanceId>()?);
-    let (head, listed) = ctx.app().hub().fleet().await;
+    let fleet = ctx.app().hub().fleet().await.map_err(portcullis_app::AppError::from)?;
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     // They come by id.
     let mut rows: Vec<_> =
-        listed.iter().filter(|one| cursor.is_none_or(|after| one.listed.instance.id > after)).collect();
+        fleet.instances.iter().filter(|one| cursor.is_none_or(|after| one.listed.instance.id > after)).collect();
     let more = rows.len() > limit;
     rows.truncate(limit);
     let next = render::next(&rows, more, |one| one.listed.instance.id.to_string());
-    let rows: Vec<_> = rows.into_iter().map(|one| render::verifier(one, head)).collect();
-    Ok(render::ok(&json!({ "verifiers": rows, "head": head, "next": next })))
+    let rows: Vec<_> = rows.into_iter().map(|one| render::verifier(one, fleet.head)).collect();
+    let body = json!({ "verifiers": rows, "head": fleet.head, "silent_nodes": fleet.silent, "next": next });
+    Ok(render::ok(&body))
 }
 
 /// Audit records, newest first.

@@ -125,13 +125,8 @@ pub(super) async fn create(ctx: Ctx, admin: Ends<Admin>, body: Json<Create>) -> 
 /// any more, when the longest token made before has expired.
 fn bounded_by(ctx: &Ctx, job: &Job) -> Time {
     let app = ctx.app();
-    let ms = if job.now { bound_with_slack_ms(app) } else { app.settings().rules.max_life() };
+    let ms = if job.now { app.hub().bounded_by_ms() } else { app.settings().rules.max_life() };
     job.created_at.plus(ms)
-}
-
-fn bound_with_slack_ms(app: &portcullis_app::App) -> i64 {
-    let revoked = Revoked { rev: Rev::ZERO, ended: None, at: app.now() };
-    app.hub().enforcement(&revoked).counts.bounded_by_ms
 }
 
 /// A job as `GET /v1/admin/revocations/{job}` shows it. `enforcement` is that of the newest entry that it wrote; it is complete
@@ -155,6 +150,8 @@ pub(super) async fn list(ctx: Ctx, AsAdmin(admin): AsAdmin) -> Result<Response, 
     let filter = EventFilter { account: params.parsed("account_id")?, kind: None, revocations: true };
     let page = ctx.app().admin_events(&admin, &filter, cursor, limit).await?;
     let next = render::next(&page.rows, page.more, |row| row.event.id.to_string());
+    let revs: Vec<Rev> = page.rows.iter().filter_map(|row| row.rev).collect();
+    ctx.app().hub().ask_about(&revs).await;
     Ok(render::list("revocations", page.rows.iter().map(|row| with_enforcement(&ctx, row)).collect(), next))
 }
 
@@ -179,8 +176,7 @@ pub(super) async fn get(ctx: Ctx, AsAdmin(admin): AsAdmin, Id(named): Id<Named>)
     match named {
         Named::Rev(rev) => {
             let row = ctx.app().admin_revocation(&admin, rev).await?;
-            let revoked = Revoked { rev, ended: row.ended, at: row.at };
-            ctx.app().hub().enforcement_now(&revoked).await; // what the other nodes say is known from then on
+            ctx.app().hub().ask_about(&[rev]).await;
             Ok(render::ok(&with_enforcement(&ctx, &row)))
         }
         Named::Job(job) => {

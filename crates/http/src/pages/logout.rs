@@ -1,9 +1,9 @@
 //! `/oauth2/logout`: logout by an application (OpenID Connect RP-Initiated Logout 1.0), and the page that tells others by frames
 //! (OpenID Connect Front-Channel Logout 1.0).
 //!
-//! An ID token of the browser's own session is proof enough that the application that its user is at speaks for them. Without one
-//! the user is asked, for any page may send a browser here. Where the browser goes on to is an address that a client has
-//! registered, or it stays here.
+//! An ID token of the browser's own session, or of an application's that was allowed in it, is proof enough that the application that
+//! its user is at speaks for them. Without one the user is asked, for any page may send a browser here. Where the browser goes on to
+//! is an address that a client has registered, or it stays here.
 use super::{allow_frames_from, go, let_forms_lead_on, page};
 use crate::problem::Problem;
 use crate::request::{Ctx, FormBytes, Params};
@@ -48,10 +48,10 @@ pub(super) async fn show(ctx: Ctx) -> Result<Response, Problem> {
         Who::Caller(caller) => caller,
         Who::Nobody { ended } => return signed_out(&ctx, &asked, vec![], ended),
     };
-    if asked.session == Some(caller.view.session.id) {
-        return finish(&ctx, &asked, &caller).await;
+    match asked.session {
+        Some(session) if ctx.app().is_of_browser(session, &caller).await? => finish(&ctx, &asked, &caller).await,
+        _ => ask(&ctx, &asked, &caller),
     }
-    ask(&ctx, &asked, &caller)
 }
 
 /// The same by a form (§2). A foreign page sends it, without our cookies (`SameSite=Lax`): the browser comes again with GET, and

@@ -18,7 +18,7 @@ pub fn run(args: &FeedArgs) -> Outcome {
         let path = format!("/v1/admin/verifiers?{}", query(&args.page));
         let listed = remote.call(Method::GET, &path, None).await?;
         show(args.reach.json, &listed, || table(&listed));
-        let late = items(&listed, "verifiers").any(is_late);
+        let late = items(&listed, "verifiers").any(is_late) || silent(&listed).is_some();
         Ok(if args.check && late { Exit::CheckFailed } else { Exit::Done })
     })
 }
@@ -40,10 +40,19 @@ fn table(listed: &Value) -> String {
     let rows: Vec<_> = items(listed, "verifiers").map(row).collect();
     let heads = ["NAME", "ID", "STATE", "POLICY", "APPLIED", "BEHIND", "HEARD"];
     let head = cell(listed, "head");
+    let told = silent(listed).map_or(String::new(), |nodes| {
+        format!("\nno answer from {nodes}: who hangs there is shown by what the database knows")
+    });
     match rows.is_empty() {
-        true => format!("nobody follows the feed; the log is at rev {head}"),
-        false => format!("{}\nthe log is at rev {head}{}", render(&heads, &rows), more(listed)),
+        true => format!("nobody follows the feed; the log is at rev {head}{told}"),
+        false => format!("{}\nthe log is at rev {head}{}{told}", render(&heads, &rows), more(listed)),
     }
+}
+
+/// The nodes that did not answer, unless all did.
+pub(super) fn silent(listed: &Value) -> Option<String> {
+    let nodes: Vec<_> = items(listed, "silent_nodes").filter_map(Value::as_str).collect();
+    (!nodes.is_empty()).then(|| nodes.join(", "))
 }
 
 /// In one word. `away` still holds a lease: until that ends it must be waited for.
@@ -70,6 +79,15 @@ pub(super) fn is_late(one: &Value) -> bool {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn a_node_that_is_silent_is_named() {
+        let of = |nodes: Value| silent(&json!({ "verifiers": [], "head": 3, "silent_nodes": nodes }));
+        assert_eq!(of(json!(["nod_a", "nod_b"])).as_deref(), Some("nod_a, nod_b"));
+        assert_eq!((of(json!([])), silent(&json!({ "verifiers": [] }))), (None, None));
+        let shown = table(&json!({ "verifiers": [], "head": 3, "silent_nodes": ["nod_a"] }));
+        assert!(shown.contains("no answer from nod_a"), "{shown}");
+    }
 
     #[test]
     fn who_is_late() {

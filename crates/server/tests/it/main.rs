@@ -33,6 +33,7 @@ mod refresh;
 mod relay;
 mod rollback;
 mod serve;
+mod silent;
 mod stopped;
 mod storage;
 mod support;

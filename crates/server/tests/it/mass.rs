@@ -61,6 +61,7 @@ async fn fill(dir: &Dir) {
         epoch: stamp.epoch,
         cookie: None,
         old_cookie: None,
+        allowed_in: None,
         ended: None,
     };
     let all: Vec<_> = (0..SESSIONS).map(|n| Change::InsertSession(session(n, &mut chance))).collect();

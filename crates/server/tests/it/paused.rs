@@ -2,7 +2,7 @@
 //! and nothing is different after a minute.
 use crate::kept::{Kept, Session, insist, mono_us, sign_in, sign_up, turn, verifier};
 use crate::nodes::Node;
-use crate::support::{PATIENCE, Server};
+use crate::support::{ADMIN, PATIENCE, Server, run};
 use portcullis_testkit::Cluster;
 use portcullis_tower::{Rule, Verifier};
 use rustix::process::Signal;
@@ -51,7 +51,18 @@ async fn a_node_that_was_stopped_past_the_fence_says_nothing_of_before_and_count
     let path = format!("/v1/me/sessions/{}?wait=enforced", other.sid);
     let ended = insist(runs.at, "DELETE", &path, Some(&kept.access), None).await.must(200);
     assert_eq!(ended.body["enforcement"]["complete"], true, "the bound says so: {}", ended.body);
+    let counts = |body: &serde_json::Value| {
+        [&body["enforcement"]["acknowledged"], &body["enforcement"]["lapsed"]].map(|n| n.as_u64())
+    };
+    assert_eq!(counts(&ended.body), [Some(1), Some(1)], "the one that hangs there did not say so: {}", ended.body);
     assert!(!accepts(&here, &other).await && !accepts(&there, &other).await);
+    // Who hangs on it is still shown, as one that may hold a lease.
+    let admin = sign_in(runs.at, ADMIN.0).await.access;
+    let listed = insist(runs.at, "GET", "/v1/admin/verifiers", Some(&admin), None).await.must(200).body;
+    let all = listed["verifiers"].as_array().unwrap();
+    let away = all.iter().filter(|one| one["connected"] == false && one["leased"] == true).count();
+    assert_eq!((all.len(), away, listed["silent_nodes"].as_array().unwrap().len()), (2, 1, 1), "{listed}");
+    tokio::task::block_in_place(|| run(&runs.dir.0, &["feed", "--check", "--data-dir", "data"])).must(4, "away");
     until("its verifier refuses everything after the bound", async || !accepts(&there, &kept).await).await;
     assert!(accepts(&here, &kept).await);
     until("the other node takes its row away", async || {

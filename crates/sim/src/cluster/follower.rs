@@ -8,7 +8,7 @@ use portcullis_feed::subscriber::{Action, Config, Frame, Identity, Input, Now, S
 use portcullis_feed::{Mono, Policy};
 use portcullis_verify::{AheadRecord, Authentic, Decision, Expect, Holder, Reason, View, judge_claims};
 use portcullis_wire::frame::{Entries, Hello, VERSION};
-use portcullis_wire::{AccessClaims, Epoch, InstanceId, NodeId, Rev, SecretString};
+use portcullis_wire::{AccessClaims, Epoch, InstanceId, NodeId, Rev, SecretString, Time};
 use std::collections::VecDeque;
 
 pub const PART: usize = 3;
@@ -44,6 +44,11 @@ impl Follower {
         let identity = Identity { instance: InstanceId::from_bits(rng.bits()), secret: SecretString::new("s") };
         let (ahead, inbox, prompted) = (AheadRecord::default(), VecDeque::new(), Rev::ZERO);
         Self { subscriber, shown, ahead, inbox, up: None, identity, prompted, via, relaying }
+    }
+
+    /// Whether it holds a lease.
+    pub fn is_fresh(&self, mono: Mono, wall: Time) -> bool {
+        self.shown.known.fresh(mono, wall)
     }
 
     pub fn stream_ends(&mut self, up: Up) {

@@ -5,7 +5,8 @@
 //! `feed`: `Publisher`, `Fleet`, `Subscriber`, `Relay` and `cluster`, and `verify`; the loop around them is `app::hub`'s, step by step.
 //! Nodes die, stand still for a minute and come back, and are cut off from the database; relays are restarted, stand still and are cut off from the nodes. Checked is that nothing is accepted
 //! that an end has killed which was said to be enforced, or whose bound has passed (I1); that every node tells the same log
-//! (I4); and that what lives is accepted (I11).
+//! (I4); that what lives is accepted (I11); and of what is said about an end (DESIGN §8) that no node takes "complete" back, and
+//! that nobody who held a lease is in no count, also of nodes that died or are silent.
 use crate::mutant::Lag;
 use crate::rng::Rng;
 use crate::{Counts, Outcome, Violation};
@@ -15,11 +16,11 @@ use portcullis_domain::Chance as _;
 use portcullis_feed::Mono;
 use portcullis_wire::claims::Audience;
 use portcullis_wire::{
-    AccessClaims, AccountId, Chain, ClientId, Entry, Epoch, KeyId, LogId, NodeId, Rev, SessionId, Target, Time,
-    TokenId, Verb,
+    AccessClaims, AccountId, Chain, ClientId, Entry, Epoch, InstanceId, KeyId, LogId, NodeId, Rev, SessionId, Target,
+    Time, TokenId, Verb,
 };
 use relay::Relayed;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 mod follower;
 mod node;
@@ -42,6 +43,8 @@ struct Db {
     /// Whether readers see each: always, but for the bug that numbers entries by a sequence.
     visible: Vec<i64>,
     rows: BTreeMap<NodeId, Row>,
+    /// Who has ever followed a node; their rows stay.
+    instances: BTreeSet<InstanceId>,
 }
 
 /// What a reader sees.
@@ -73,6 +76,9 @@ struct End {
     rev: Rev,
     committed: i64,
     enforced: Option<i64>,
+    /// Who held a lease of a node then, and which nodes had rows.
+    held: BTreeSet<InstanceId>,
+    rows: Vec<NodeId>,
 }
 
 /// A token that left a node.
@@ -89,6 +95,8 @@ struct Wait {
     end: usize,
     /// When the wait began, by the node's clock.
     after: Mono,
+    /// It only asks, and is answered by then.
+    until: Option<i64>,
 }
 
 pub struct World {
@@ -132,7 +140,8 @@ impl World {
     fn new(seed: u64, lag: Option<Lag>, story: bool) -> Self {
         let mut rng = Rng::new(seed ^ 0x00c1_05fe);
         let log = LogId::from_bits(rng.bits());
-        let db = Db { log, entries: Vec::new(), links: Vec::new(), visible: Vec::new(), rows: BTreeMap::new() };
+        let (rows, instances) = (BTreeMap::new(), BTreeSet::new());
+        let db = Db { log, entries: Vec::new(), links: Vec::new(), visible: Vec::new(), rows, instances };
         let mut world = Self {
             now: 0,
             rng,
@@ -220,6 +229,7 @@ impl World {
             170..=174 if self.restless => self.a_node_stands_still(),
             175..=177 if self.sticky => self.a_node_cannot_write(),
             167..=169 => self.a_relay_is_cut_off(),
+            178..=197 => self.somebody_asks(),
             _ => {}
         }
         self.look_at_waits();
@@ -279,7 +289,11 @@ impl World {
         self.db.visible.push(self.now + late);
         self.counts.add("cluster: ends");
         tell!(self, "{session:?} is ended at {rev} by {node:?}");
-        let end = End { session, rev, committed: self.now + late, enforced: None };
+        let (mono, wall) = (Mono(self.now), self.time());
+        let leased = self.followers.iter().filter(|one| one.via.is_none() && one.is_fresh(mono, wall));
+        let held = leased.map(|one| one.identity.instance).collect();
+        let rows = self.db.rows.keys().copied().collect();
+        let end = End { session, rev, committed: self.now + late, enforced: None, held, rows };
         self.ends.push(end);
         if late == 0 {
             self.wait_at(node, self.ends.len() - 1);

@@ -3,17 +3,19 @@ use super::follower::Up;
 use super::{BOUND, End, KEY, Lag, Wait, World, tell};
 use portcullis_domain::Chance as _;
 use portcullis_feed::cluster::{self, Report};
-use portcullis_feed::fleet::{Enforcement, Fleet, Instance};
+use portcullis_feed::fleet::{Enforcement, Fleet, Instance, Stands};
 use portcullis_feed::publisher::{Limits, LogState, Publisher};
 use portcullis_feed::subscriber::{Ask, Input};
 use portcullis_feed::{Mono, Policies};
 use portcullis_wire::frame::AckAnswer;
 use portcullis_wire::jws::Jwk;
 use portcullis_wire::{ClientId, Epoch, InstanceId, NodeId, Rev, Time};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 const MAX_TAIL: usize = 6;
 const BEAT: i64 = 3_000;
+/// How long a question is held until the other nodes have spoken.
+const PATIENCE: i64 = 250;
 
 /// What a node says in the database.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -21,6 +23,10 @@ pub struct Row {
     pub beat: u64,
     asks: Option<Rev>,
     report: Option<Report>,
+    /// How its instances stand to what the report is about.
+    stands: Vec<Stands>,
+    /// What it knows in whole of what another node waits for.
+    told: Option<(Rev, Enforcement)>,
     /// It was stopped in order, and gives no more leases.
     left: bool,
 }
@@ -61,6 +67,10 @@ pub struct Node {
     others: BTreeMap<NodeId, Other>,
     others_began: Mono,
     questions: Vec<Question>,
+    /// What was seen to be complete, and whether everybody is in the counts.
+    remembered: BTreeMap<Rev, (Enforcement, bool)>,
+    /// What it has said to be complete.
+    said_complete: BTreeSet<Rev>,
     pub prompt: Rev,
     /// Which verifiers follow it, and where they are.
     pub streams: BTreeMap<usize, Rev>,
@@ -78,6 +88,17 @@ impl Node {
 
     fn asked(&self) -> Option<Rev> {
         self.others.values().filter_map(|other| other.row.asks).max()
+    }
+
+    /// The others as far as their rows tell of every node that there was at `after`.
+    fn heard(&self, after: Mono) -> Vec<Option<&Report>> {
+        self.reports().chain((self.others_began < after).then_some(None)).collect()
+    }
+
+    /// The rows of those that have said something about `rev`.
+    fn who_spoke(&self, rev: Rev) -> impl Iterator<Item = &Row> {
+        let spoke = move |row: &&Row| cluster::all_spoke(rev, &[row.report.as_ref()]);
+        self.others.values().map(|other| &other.row).filter(spoke)
     }
 
     fn reports(&self) -> impl Iterator<Item = Option<&Report>> {
@@ -110,6 +131,8 @@ impl World {
             others: BTreeMap::new(),
             others_began: Mono(i64::MIN),
             questions: Vec::new(),
+            remembered: BTreeMap::new(),
+            said_complete: BTreeSet::new(),
             prompt: Rev::ZERO,
             streams: BTreeMap::new(),
         };
@@ -265,7 +288,14 @@ impl World {
             Report::of(&node.fleet, rev, node.committed_at(rev, now), now, &asked)
         });
         node.prompt = node.prompt.max(rev.unwrap_or_default());
-        let says = Row { beat: node.row.beat, asks: waits, report, left: false };
+        let stands =
+            report.as_ref().map(|report| node.fleet.stands(report.rev, node.committed_at(report.rev, now), now));
+        let told = node.asked().and_then(|rev| {
+            let (seen, _) = node.remembered.get(&rev).filter(|(_, whole)| *whole)?;
+            Some((rev, *seen))
+        });
+        let stands = stands.unwrap_or_default();
+        let says = Row { beat: node.row.beat, asks: waits, report, stands, told, left: false };
         let due = first || says != node.row || now.since(node.beat_began) >= BEAT;
         if due && self.now >= node.mute_until {
             node.row = Row { beat: node.row.beat + 1, ..says };
@@ -304,6 +334,7 @@ impl World {
         let (now, instance) = (self.now, ask.identity.instance);
         let Some(node) = self.nodes.get_mut(&id) else { return };
         let arrived = node.mono(now);
+        self.db.instances.insert(instance);
         meet(&mut node.fleet, instance, arrived);
         let _ = node.fleet.lease_granted(instance, arrived, arrived);
         let reads_at = now + read_in;
@@ -372,16 +403,31 @@ impl World {
     // ---- enforcement ----
 
     pub fn wait_at(&mut self, id: NodeId, end: usize) {
+        self.asks_at(id, end, None);
+    }
+
+    /// Somebody wants to know at some node how far an end is, which may be an old one.
+    pub fn somebody_asks(&mut self) {
+        let Some(node) = self.some_node().filter(|id| self.reaches_database(*id)) else { return };
+        let back = self.rng.index(self.ends.len().min(6));
+        let Some(end) = self.ends.len().checked_sub(1 + back) else { return };
+        if self.ends[end].committed <= self.now {
+            let patience = if self.has(Lag::ForgetsComplete) { 0 } else { PATIENCE };
+            self.counts.add("cluster: questions about an end");
+            self.asks_at(node, end, Some(self.now + patience));
+        }
+    }
+
+    fn asks_at(&mut self, id: NodeId, end: usize, until: Option<i64>) {
         let now = self.now;
         let Some(node) = self.nodes.get_mut(&id) else { return };
         let after = node.mono(now);
         (node.row_due, node.read_due) = (now, now);
-        self.waits.push(Wait { node: id, end, after });
+        self.waits.push(Wait { node: id, end, after, until });
     }
 
-    /// Who waits is told when it is true everywhere.
+    /// Who waits is told when it is true everywhere; who only asks, what is known after a moment.
     pub fn look_at_waits(&mut self) {
-        let mut done = Vec::new();
         let waits = std::mem::take(&mut self.waits);
         for wait in waits {
             let Some(node) = self.nodes.get(&wait.node) else { continue }; // it died, and nobody is told
@@ -389,30 +435,64 @@ impl World {
                 self.waits.push(wait);
                 continue;
             }
-            let End { rev, committed, .. } = self.ends[wait.end];
-            if self.said(node, rev, wait.after).complete {
-                let early = self.now < committed + BOUND;
-                done.push((wait.end, rev, early));
-            } else {
-                self.waits.push(wait);
+            let (seen, whole) = self.look(wait);
+            let over = wait.until.is_some_and(|until| self.now >= until);
+            match wait.until {
+                None if seen.complete => self.is_true_everywhere(wait.end),
+                Some(_) if over || whole => self.is_told(wait, seen),
+                _ => self.waits.push(wait),
             }
-        }
-        for (end, rev, early) in done {
-            tell!(self, "{rev} is said to be true everywhere");
-            self.counts.add(if early { "cluster: enforced, acknowledged" } else { "cluster: enforced, by arithmetic" });
-            let now = self.now;
-            self.ends[end].enforced.get_or_insert(now);
         }
     }
 
-    fn said(&self, node: &Node, rev: Rev, after: Mono) -> Enforcement {
+    fn is_true_everywhere(&mut self, end: usize) {
+        let End { rev, committed, .. } = self.ends[end];
+        tell!(self, "{rev} is said to be true everywhere");
+        let early = self.now < committed + BOUND;
+        self.counts.add(if early { "cluster: enforced, acknowledged" } else { "cluster: enforced, by arithmetic" });
+        let now = self.now;
+        self.ends[end].enforced.get_or_insert(now);
+    }
+
+    /// The answer to a question. What a node has said to be complete it never takes back.
+    fn is_told(&mut self, wait: Wait, seen: Enforcement) {
+        let (rev, id) = (self.ends[wait.end].rev, wait.node);
+        if seen.complete {
+            self.counts.add("cluster: questions answered with complete");
+            let now = self.now;
+            self.ends[wait.end].enforced.get_or_insert(now);
+        } else if self.nodes.get(&id).is_some_and(|node| node.said_complete.contains(&rev)) {
+            self.violate("§8", format!("{id:?} has said that {rev} is enforced, and says now that it is not"));
+        }
+    }
+
+    /// What a node says of an end, and whether that is in whole; it remembers what was complete.
+    fn look(&mut self, wait: Wait) -> (Enforcement, bool) {
+        let (rev, forgets) = (self.ends[wait.end].rev, self.has(Lag::ForgetsComplete));
+        let Some(node) = self.nodes.get(&wait.node) else { return Default::default() };
+        let told = node.others.values().filter_map(|other| other.row.told).find(|(of, _)| *of == rev);
+        let before = node.remembered.get(&rev).copied().or(told.map(|(_, seen)| (seen, true))).filter(|_| !forgets);
+        if let Some(before) = before.filter(|(_, whole)| *whole) {
+            return before;
+        }
+        let (said, spoke) = self.said(node, rev, wait.after);
+        self.all_are_counted(wait, said);
+        let Some(node) = self.nodes.get_mut(&wait.node) else { return Default::default() };
+        if !said.complete && before.is_none() {
+            return (said, false);
+        }
+        // Within the bound the silent ones were looked for.
+        let seen = (said.still_complete(), spoke || said.complete);
+        node.remembered.insert(rev, seen);
+        node.said_complete.insert(rev);
+        seen
+    }
+
+    fn said(&self, node: &Node, rev: Rev, after: Mono) -> (Enforcement, bool) {
         let now = node.mono(self.now);
         let committed = node.committed_at(rev, now);
         let alone = node.fleet.enforcement(rev, committed, now);
-        let mut reports: Vec<Option<&Report>> = node.reports().collect();
-        if node.others_began < after.min(committed) {
-            reports.push(None);
-        }
+        let mut reports = node.heard(after.min(committed));
         match self.lag {
             Some(Lag::SilenceIsConsent) => reports.retain(Option::is_some),
             Some(Lag::OneNodeAlone) => reports.clear(),
@@ -420,7 +500,45 @@ impl World {
         }
         let asked = cluster::named(reports.iter().flatten().copied(), rev);
         let own = Report::of(&node.fleet, rev, committed, now, &asked);
-        cluster::together(rev, &own, alone, &reports, committed, now)
+        let own_stands = node.fleet.stands(rev, committed, now);
+        let stands = node.who_spoke(rev).flat_map(|row| &row.stands).chain(&own_stands);
+        let missing = match self.has(Lag::LapsedForgetsTheSilent) {
+            true => cluster::Missing::default(),
+            false => cluster::Missing::of(&self.db.instances, stands, rev),
+        };
+        let said = cluster::together(rev, &own, alone, &reports, missing, committed, now);
+        (said, cluster::all_spoke(rev, &reports))
+    }
+
+    /// Whoever held a lease at the commit is in the counts: as one that a node which has spoken knows, or else as one of the silent.
+    fn all_are_counted(&mut self, wait: Wait, said: Enforcement) {
+        // A bug that loses a node loses its verifiers, too; what must notice that one is I1.
+        if self.lag.is_some_and(|lag| lag.breaks() != "§8") {
+            return;
+        }
+        let End { rev, committed, held, rows, .. } = &self.ends[wait.end];
+        let Some(node) = self.nodes.get(&wait.node) else { return };
+        let there = |id: &NodeId| *id == wait.node || node.others.contains_key(id);
+        if self.now > committed + BOUND || !rows.iter().all(there) {
+            return; // the row of a node goes when no lease of it can live
+        }
+        let listed = node.who_spoke(*rev).flat_map(|row| row.stands.iter().map(|one| one.id));
+        let known: BTreeSet<InstanceId> = node.fleet.ids().chain(listed).collect();
+        let unknown = held.difference(&known).count();
+        let now = node.mono(self.now);
+        let own = node.fleet.enforcement(*rev, node.committed_at(*rev, now), now);
+        let reports = node.who_spoke(*rev).filter_map(|row| row.report.as_ref());
+        let told = reports.map(|report| report.acknowledged + report.lapsed + report.pending).sum::<u32>();
+        let told = u64::from(told + own.acknowledged + own.lapsed + own.pending);
+        let counted = u64::from(said.acknowledged + said.lapsed + said.pending);
+        if unknown > 0 {
+            let what =
+                format!("{rev}: {counted} are counted, {told} by nodes that spoke; {unknown} hung on silent ones");
+            self.counts.add("cluster: silent nodes' verifiers counted");
+            if counted < told + unknown as u64 {
+                self.violate("§8", what);
+            }
+        }
     }
 }
 

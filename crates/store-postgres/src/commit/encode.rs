@@ -310,7 +310,7 @@ fn session(row: &Session) -> Encoded {
         "absolute_expires_at": row.absolute_expires_at.0, "born": rev(row.born)?, "epoch": row.epoch.0,
         "cookie": row.cookie.map(|digest| hex(&digest.0)), "ended_rev": maybe(ended.map(|ended| ended.rev), rev)?,
         "ended_reason": text_if(ended.map(|ended| &ended.reason)), "ended_at": ended.map(|ended| ended.at.0),
-        "client": id_if(row.client), "amr": row.amr.kept(),
+        "client": id_if(row.client), "amr": row.amr.kept(), "allowed_in": id_if(row.allowed_in),
     }))
 }
 

@@ -57,6 +57,7 @@ fn session(account: AccountId, born: Rev) -> Session {
         epoch: Epoch(1),
         cookie: None,
         old_cookie: None,
+        allowed_in: None,
         ended: None,
     }
 }

@@ -59,6 +59,7 @@ pub fn sign_in(n: u64) -> Changes {
         epoch: Epoch(1),
         cookie: None,
         old_cookie: None,
+        allowed_in: None,
         ended: None,
     };
     let mut family = Family::new([7; 32], KeyId(2), Epoch(1), NOW);

@@ -76,8 +76,9 @@ pub(super) fn account(act: &mut Act<'_>, row: &Account) -> Result<(), Stop> {
 pub(super) fn session(act: &mut Act<'_>, row: &Session) -> Result<(), Stop> {
     const SQL: &str = "INSERT INTO sessions (id, account, kind, device_name, agent, ip, created_at, auth_time, \
          last_seen_at, absolute_expires_at, born, epoch, cookie, ended_rev, ended_reason, ended_at, client, amr, \
-         old_cookie, old_auth_time, old_until, old_amr) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22)";
+         old_cookie, old_auth_time, old_until, old_amr, allowed_in) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, \
+         ?23)";
     let (ended, old) = (row.ended.as_ref(), row.old_cookie.as_ref());
     let params = params![
         row.id.blob(),
@@ -102,6 +103,7 @@ pub(super) fn session(act: &mut Act<'_>, row: &Session) -> Result<(), Stop> {
         old.map(|old| old.proof.at.0),
         old.map(|old| old.until.0),
         old.and_then(|old| old.proof.amr.told()),
+        row.allowed_in.map(Id::blob),
     ];
     insert(act, SQL, params, Conflict::Moved)?;
     holds(any(act.db, "SELECT 1 FROM accounts WHERE id = ?1", [row.account.blob()])?, Conflict::Missing)?;

@@ -58,6 +58,7 @@ fn found(store: &SqliteStore) {
         epoch: Epoch(1),
         cookie: None,
         old_cookie: None,
+        allowed_in: None,
         ended: None,
     };
     let mut steps = vec![Change::InsertAccount(account), Change::InsertSession(session.clone())];

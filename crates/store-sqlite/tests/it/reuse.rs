@@ -46,6 +46,7 @@ fn sign_in(dice: &mut Dice, now: Time) -> Changes {
         epoch: Epoch(1),
         cookie: None,
         old_cookie: None,
+        allowed_in: None,
         ended: None,
     };
     let grant = Grant {

@@ -488,6 +488,7 @@ impl Dice {
             epoch: Epoch(u32::from(!self.one_in(20))),
             cookie: self.one_in(2).then(|| Digest::of(b"cookie")),
             old_cookie: None,
+            allowed_in: self.one_in(3).then(|| self.session()),
             ended: None,
         }
     }

@@ -174,6 +174,7 @@ cases! {
         an_end_leaves_a_notice
         a_job_leaves_notices
         who_is_told_is_read_in_pages
+        who_was_allowed_in_a_session_is_read_with_it
         a_message_is_claimed_once
         what_is_on_its_way_outlives_a_process
         messages_are_due_listed_counted_and_pruned;
@@ -365,6 +366,7 @@ pub(crate) fn session(id: SessionId, account: AccountId, now: Time, born: Rev) -
         epoch: Epoch(1),
         cookie: None,
         old_cookie: None,
+        allowed_in: None,
         ended: None,
     }
 }

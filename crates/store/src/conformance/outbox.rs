@@ -5,8 +5,10 @@ use portcullis_domain::Cut;
 use portcullis_domain::changes::{Change, Changes, Conflict, Revoke};
 use portcullis_domain::kernel::Door;
 use portcullis_domain::mass::{Filter, Job, JobStep, Standing};
-use portcullis_domain::model::{ClientKind, Grant, Session};
-use portcullis_domain::outbox::{Ending, Message, MessageKind, MessageState, Notice, NoticeStep, Told, UnderGrant};
+use portcullis_domain::model::{Account, ClientKind, Grant, Session, SessionKind};
+use portcullis_domain::outbox::{
+    Allowed, Ending, Message, MessageKind, MessageState, Notice, NoticeStep, Told, Under, UnderGrant,
+};
 use portcullis_domain::receivers::Queue;
 use portcullis_wire::{ClientId, GrantId, JobId, MessageId, Rev, SessionId, Target, TokenId, Verb};
 
@@ -163,6 +165,53 @@ pub(super) fn who_is_told_is_read_in_pages(backend: &dyn Backend) {
     assert_eq!((now.found.len(), now.all), (4, Cut { rev: all, except: Some(theirs.id) }));
     assert!(now.found.iter().all(|under| under.account_cut == Cut { rev: cut, except: None }));
     assert_eq!(told(&w, Ending::Session(session.id), None, 1).found.len(), 1);
+}
+
+/// Applications' own sessions remember the one in which they were allowed: its end leaves a notice, and is read with them.
+pub(super) fn who_was_allowed_in_a_session_is_read_with_it(backend: &dyn Backend) {
+    let (w, account, browser, _) = World::peopled(backend);
+    let (other, app) = (w.new_account("bob@example.org"), w.new_client(ClientKind::Confidential).id);
+    let connected = |account: &Account, allowed_in: Option<SessionId>| {
+        let born = wait(w.store.stamp()).unwrap().head;
+        let row = super::session(SessionId::from_bits(w.bits()), account.id, w.now(), born);
+        let row = Session { kind: SessionKind::Connected, client: Some(app), allowed_in, ..row };
+        w.ok([Change::InsertSession(row.clone())]);
+        assert_eq!(w.session(row.id), row);
+        Allowed { session: row.id, client: app, born }
+    };
+    let here = Some(browser.id);
+    let (ended, goes_on) = (connected(&account, here), connected(&account, here));
+    // Of others, and of another account, whatever stands there.
+    let elsewhere = connected(&account, None);
+    connected(&other, here);
+    let before = w.end(Target::Session(ended.session)).rev.unwrap();
+    w.end(Target::Session(elsewhere.session));
+    assert_eq!(taken(&w), []);
+    // Nobody else has a grant under it.
+    let rev = w.end(Target::Session(browser.id)).rev.unwrap();
+    assert_eq!(taken(&w), [(Ending::Session(browser.id), rev, Cut::default())]);
+    let read = |what, rev| {
+        let notice = Notice { seq: 1, what, rev, before: Cut::default(), at: w.now(), cursor: None };
+        wait(w.store.read_told(&notice, 10)).unwrap().found
+    };
+    let of = |found: Vec<Under>| found.into_iter().flat_map(|under| under.allowed).collect::<Vec<_>>();
+    assert_eq!(of(read(Ending::Session(browser.id), rev)), [goes_on]);
+    // What has ended since lived then.
+    let mut both = [ended, goes_on];
+    both.sort_by_key(|app| app.session);
+    assert_eq!(of(read(Ending::Session(browser.id), Rev(before.0 - 1))), both);
+    assert_eq!(of(read(Ending::Session(browser.id), before)), [goes_on]);
+    for what in
+        [Ending::Account { account: account.id, except: None }, Ending::All { except: None }, Ending::Client(app)]
+    {
+        assert_eq!(of(read(what, rev)), [], "{what:?}");
+    }
+    // Once all of them have ended there is nobody to tell.
+    let (browser, _) = w.new_session(&account);
+    let last = connected(&account, Some(browser.id));
+    w.end(Target::Session(last.session));
+    w.end(Target::Session(browser.id));
+    assert_eq!(taken(&w), []);
 }
 
 fn message(w: &World<'_>, client: Option<ClientId>) -> Message {

@@ -3,7 +3,7 @@ use super::Memory;
 use super::apply::require;
 use crate::{CommitError, Due, MessageCount, MessageFilter, Page};
 use portcullis_domain::changes::{Conflict, Revoke};
-use portcullis_domain::outbox::{Ending, Message, MessageState, Notice, NoticeStep, Told, Under, UnderGrant};
+use portcullis_domain::outbox::{Allowed, Ending, Message, MessageState, Notice, NoticeStep, Told, Under, UnderGrant};
 use portcullis_domain::receivers::Queue;
 use portcullis_domain::{Cut, outbox};
 use portcullis_wire::{ClientId, MessageId, Rev, SessionId, Target, Time};
@@ -28,7 +28,10 @@ impl Memory {
             Ending::Client(_) | Ending::All { .. } => true,
         };
         let mut ids = self.sessions.range(after).map(|(id, _)| *id).filter(|id| asked(id));
-        let found: Vec<Under> = ids.by_ref().take(look as usize).filter_map(|id| self.under(id)).collect();
+        let mut found: Vec<Under> = ids.by_ref().take(look as usize).filter_map(|id| self.under(id)).collect();
+        if let Ending::Session(id) = notice.what {
+            found.iter_mut().for_each(|under| under.allowed = self.allowed_in(id, notice.rev));
+        }
         let next = ids.next().and(found.last()).map(|under| under.session.id);
         Told { found, all: self.meta.all, next }
     }
@@ -40,7 +43,15 @@ impl Memory {
         let grants = grants.map(|row| UnderGrant { id: row.id, client: row.client, ended: row.ended }).collect();
         let session = self.sessions.get(&session)?.clone();
         let account_cut = self.accounts.get(&session.account).map(|row| row.cut).unwrap_or_default();
-        Some(Under { refreshed_at: self.refreshed_at(session.id), session, account_cut, grants })
+        Some(Under { refreshed_at: self.refreshed_at(session.id), session, account_cut, grants, allowed: vec![] })
+    }
+
+    /// The sessions of applications that were allowed in this one and had not ended by themselves at `rev`, by id.
+    fn allowed_in(&self, id: SessionId, rev: Rev) -> Vec<Allowed> {
+        let Some(account) = self.sessions.get(&id).map(|row| row.account) else { return vec![] };
+        let here = self.sessions_of(account).filter(|row| row.allowed_in == Some(id));
+        let here = here.filter(|row| row.ended.as_ref().is_none_or(|ended| ended.rev > rev));
+        here.filter_map(|row| Some(Allowed { session: row.id, client: row.client?, born: row.born })).collect()
     }
 
     /// As [`Store::due_messages`](crate::Store::due_messages).
@@ -122,11 +133,11 @@ impl Memory {
         self.put_notice(what, before, rev, now);
     }
 
-    /// The same of one session: when another client than the built-in one has a grant under it.
+    /// The same of one session: when another client than the built-in one has a grant under it, or was allowed in it.
     pub(super) fn leave_notice_of_session(&mut self, id: SessionId, rev: Rev, now: Time) {
         let grants = self.grants_of(id);
         let mut grants = grants.iter().filter_map(|id| self.grants.get(id));
-        if grants.any(|grant| grant.client != ClientId::FIRST_PARTY) {
+        if grants.any(|grant| grant.client != ClientId::FIRST_PARTY) || !self.allowed_in(id, Rev(u64::MAX)).is_empty() {
             self.put_notice(Ending::Session(id), Cut::default(), rev, now);
         }
     }

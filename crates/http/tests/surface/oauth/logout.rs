@@ -1,6 +1,7 @@
 //! `/oauth2/logout`: OpenID Connect RP-Initiated Logout 1.0 and Front-Channel Logout 1.0.
 use portcullis_testkit::application::encode;
 use portcullis_testkit::{Answer, Application, TestServer, parameter};
+use portcullis_wire::b64;
 use serde_json::{Value, json};
 
 const ADA: &str = "ada@example.test";
@@ -189,6 +190,36 @@ async fn frames_tell_the_other_applications() {
     let page = call.header("cookie", format!("__Host-portcullis_session={cookie}")).send().await.expect(200);
     assert!(page.text().contains("front.example.test") && !page.text().contains("http-equiv"));
     assert_eq!(page.cookie("__Host-portcullis_session").as_deref(), Some(""));
+}
+
+/// Front-Channel §3, RP-Initiated §2: an application that keeps its access has a session of its own, and was allowed in this browser.
+#[tokio::test]
+async fn who_was_allowed_in_this_browser_is_signed_out_with_it() {
+    let (server, _, cookie, _) = world(json!({})).await;
+    let front = json!({
+        "frontchannel_logout_uri": "https://keeps.example.test/out", "frontchannel_logout_session_required": true,
+        "post_logout_redirect_uris": [BYE],
+    });
+    let keeps = server.application("confidential", front).await;
+    let tokens = server.granted(&keeps, &cookie, "openid offline_access").await;
+    let id = tokens["id_token"].as_str().unwrap();
+    let claims: Value = serde_json::from_slice(&b64::decode(id.split('.').nth(1).unwrap()).unwrap()).unwrap();
+    let pairs = [("id_token_hint", id), ("post_logout_redirect_uri", BYE)];
+    // Another browser of theirs, and somebody else's: its user is asked.
+    server.sign_up("eve@example.test").await;
+    for other in [server.page_sign_in(ADA).await, server.page_sign_in("eve@example.test").await] {
+        assert!(logout(&server, &other, &pairs).await.expect(200).text().contains("Sign out?"));
+        assert!(is_signed_in(&server, &other).await);
+    }
+    let page = logout(&server, &cookie, &pairs).await.expect(200);
+    assert!(page.header("content-security-policy").contains("frame-src https://keeps.example.test"));
+    let html = page.text().replace("&amp;", "&").replace("&#x2f;", "/");
+    let sid = claims["sid"].as_str().unwrap();
+    assert!(html.contains(&format!("&sid={sid}\"")) && html.contains(&format!("url={BYE}")), "{html}");
+    assert!(!is_signed_in(&server, &cookie).await);
+    // What it was allowed goes on (Back-Channel §2.7).
+    let again = [("grant_type", "refresh_token"), ("refresh_token", tokens["refresh_token"].as_str().unwrap())];
+    server.token(&keeps, &again).await.expect(200);
 }
 
 #[tokio::test]

@@ -388,6 +388,45 @@ async fn until(app: &portcullis_app::App, id: MessageId, state: MessageState) ->
     panic!("it did not become {state:?}");
 }
 
+/// Back-Channel §2.3, §2.7: an application that keeps its access is told of the end of the browser's session in which it was allowed, by
+/// the `sid` of its own ID tokens, and its access goes on. Of the end of everything it is told once.
+#[tokio::test]
+async fn an_application_that_keeps_its_access_hears_of_the_sign_out() {
+    let world = World::new(Options::default()).await;
+    let person = world.person_with("openid offline_access").await;
+    world.page(&person, "/sign-out", "").await;
+    world.told(&person, "signed out", 0).await;
+    let again = [("grant_type", "refresh_token"), ("refresh_token", person.tokens["refresh_token"].as_str().unwrap())];
+    world.server.token(&world.app, &again).await.expect(200);
+    // Another browser of theirs is none that it was allowed in.
+    let other = world.server.page_sign_in(&person.email).await;
+    let other = Person {
+        cookie: other,
+        email: person.email.clone(),
+        account: person.account.clone(),
+        sid: String::new(),
+        tokens: Value::Null,
+    };
+    world.page(&other, "/sign-out", "").await;
+    let own = world.server.sign_in(&person.email).await;
+    world.server.client.delete("/v1/me/sessions").bearer(&own.access).send().await.expect(200);
+    world.told(&person, "everything", 1).await;
+    let person = world.person_with("openid offline_access").await;
+    let own = world.server.sign_in(&person.email).await;
+    world.server.client.delete("/v1/me/sessions").bearer(&own.access).send().await.expect(200);
+    world.told(&person, "everything at once", 2).await;
+    // It has given up its own session before: it knows.
+    let person = world.person_with("openid offline_access").await;
+    let token = encode(&[("token", person.tokens["refresh_token"].as_str().unwrap())]);
+    let call = world.server.client.post("/oauth2/revoke").basic((&world.app.id, &world.app.secret)).form(&token);
+    call.send().await.expect(200);
+    world.told(&person, "given up", 3).await;
+    world.page(&person, "/sign-out", "").await;
+    let last = world.person().await;
+    world.page(&last, "/sign-out", "").await;
+    world.told(&last, "after all that", 4).await;
+}
+
 /// A node that died between claim and answer: nobody else sends it until the claim lapses, and then somebody does.
 #[tokio::test]
 async fn a_dead_nodes_claim_lapses() {
@@ -398,7 +437,8 @@ async fn a_dead_nodes_claim_lapses() {
     let view = world.server.app.store().load_session(session).await.unwrap().unwrap();
     let client = world.app.id.parse().unwrap();
     let now = world.server.app.now();
-    let fresh = portcullis_domain::outbox::logout(client, &view.session, now, &mut portcullis_app::real::RealChance);
+    let (account, chance) = (view.session.account, &mut portcullis_app::real::RealChance);
+    let fresh = portcullis_domain::outbox::logout(client, account, session, now, chance);
     let claimed = portcullis_domain::outbox::Message { version: 1, ..fresh.claimed(now) };
     let changes = portcullis_domain::Changes {
         steps: vec![portcullis_domain::Change::InsertMessage(claimed)],

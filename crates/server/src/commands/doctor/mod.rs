@@ -4,7 +4,7 @@
 //! server from working or from being safe; `warning` is what an operator should know of.
 mod outside;
 
-use super::feed::is_late;
+use super::feed::{is_late, silent};
 use super::remote::block_on;
 use crate::cli::exit::{Exit, Failure, Outcome};
 use crate::cli::look::DoctorArgs;
@@ -334,6 +334,9 @@ fn feed_state(listed: &Value) -> (State, String) {
     let leased = all.iter().filter(|one| one["leased"] == true).count();
     let late: Vec<_> = all.iter().filter(|one| is_late(one)).filter_map(|one| one["name"].as_str()).collect();
     let head = &listed["head"];
+    if let Some(nodes) = silent(listed) {
+        return (Warning, format!("no answer from {nodes}, and from who hangs there; `portcullis feed` says more"));
+    }
     match late.as_slice() {
         [] => (Good, format!("{leased} verifiers hold a lease, and all know rev {head}")),
         late => (
