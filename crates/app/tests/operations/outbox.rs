@@ -2,13 +2,13 @@
 use crate::world::{Held, World, memory, settings};
 use portcullis_app::keys::MasterKey;
 use portcullis_app::{App, real};
+use portcullis_domain::Cut;
 use portcullis_domain::changes::{Change, Changes};
 use portcullis_domain::client::Profile;
 use portcullis_domain::model::{Client, ClientKind};
 use portcullis_domain::outbox::{self, Message, MessageState};
-use portcullis_domain::{Cut, amr::Amr, model::Session, model::SessionKind};
 use portcullis_store::Store;
-use portcullis_wire::{AccountId, ClientId, Epoch, MessageId, Rev, SessionId, Time};
+use portcullis_wire::{AccountId, ClientId, MessageId, SessionId, Time};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -19,26 +19,7 @@ use tokio::task::JoinSet;
 const DEAD: u128 = 700;
 
 fn message(client: ClientId, at: Time) -> Message {
-    let session = Session {
-        id: SessionId::from_bits(1),
-        account: AccountId::from_bits(2),
-        kind: SessionKind::Browser,
-        client: None,
-        device_name: String::new(),
-        agent: String::new(),
-        ip: None,
-        created_at: at,
-        auth_time: at,
-        amr: Amr::default(),
-        last_seen_at: at,
-        absolute_expires_at: at,
-        born: Rev(1),
-        epoch: Epoch(1),
-        cookie: None,
-        old_cookie: None,
-        ended: None,
-    };
-    outbox::logout(client, &session, at, &mut real::RealChance)
+    outbox::logout(client, AccountId::from_bits(2), SessionId::from_bits(1), at, &mut real::RealChance)
 }
 
 fn application(id: ClientId, receiver: String, stranger: bool) -> Client {
