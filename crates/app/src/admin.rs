@@ -9,6 +9,7 @@ use portcullis_domain::client::{Profile, SubjectType};
 use portcullis_domain::event::{Actor, EventKind, NewEvent};
 use portcullis_domain::kernel::{self, By, Door, Scope};
 use portcullis_domain::model::{ADMIN, Account, Client, ClientKind};
+use portcullis_domain::upstream::Link;
 use portcullis_domain::view::{AccountView, SessionView};
 use portcullis_domain::{Chance, Decision, Refused, service};
 use portcullis_store::{EventFilter, EventRow, LiveCount, Page};
@@ -202,6 +203,14 @@ impl App {
         let sessions = self.live_sessions(id).await?;
         self.still_admin(admin).await?;
         Ok(sessions)
+    }
+
+    /// Who of other providers may sign in to an account.
+    pub async fn admin_links(&self, admin: &Admin, id: AccountId) -> Result<Vec<Link>, AppError> {
+        self.account_view(id).await?;
+        let links = self.links_of(id).await?;
+        self.still_admin(admin).await?;
+        Ok(links)
     }
 
     /// Ends one session of anybody.

@@ -201,7 +201,7 @@ impl App {
         self.still_admin(admin).await?;
         let Some(ChainRead { chain, rows }) = read else { return Ok(None) };
         let key = self.audit_key(&chain).map_err(|error| self.fault(error))?;
-        let last = rows.len() < audit::PAGE as usize;
+        let last = audit::is_last(&chain, &rows, audit::PAGE as usize);
         let page = Page { log: self.inner.log, chain: &chain, from, known, rows: &rows, last };
         Ok(Some(CheckedPage { checked: audit::check(&key, &page), head: chain.head, last }))
     }

@@ -14,23 +14,28 @@ use portcullis_domain::{Decision, Refused, logout};
 use portcullis_outgoing::Outgoing;
 use portcullis_store::{CommitError, MessageFilter, Page, StoreError};
 use portcullis_wire::{ClientId, EventId, MessageId, Millis};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
-use tokio::task::JoinSet;
+use tokio::task::{Id, JoinError, JoinSet};
 
 /// How many sessions one step over a notice looks at.
 const LOOK: u32 = 100;
 /// How many notices are worked on in turn, so that a large one holds up none of the others.
 const NOTICES: u32 = 50;
-/// How many clients are looked at for whose turn it is.
+/// How many clients are looked at in one read for whose turn it is, and how many reads there are in one look.
 const CLIENTS: u32 = 500;
+const READS: usize = 8;
+/// How many clients that were never called are looked up in one look, for who they are.
+const MET: usize = 100;
 /// How many messages whose time is over are settled in one commit.
 const SETTLED: u32 = 100;
 /// How often there is a look without anything having been heard of.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
+/// Where a look did not come to its end.
+const GO_ON: Duration = Duration::from_millis(20);
 /// After a fault, and where another node leads.
 const REST: Duration = Duration::from_secs(1);
 /// What the tasks share with the rest.
@@ -59,7 +64,6 @@ impl Outbox {
 
 /// What came of a message.
 struct Sent {
-    client: Option<ClientId>,
     worked: bool,
     took: Millis,
 }
@@ -220,17 +224,17 @@ impl App {
 
     /// Sends what is due, for ever.
     pub(crate) async fn send_messages(self) {
-        let mut under_way: JoinSet<Sent> = JoinSet::new();
+        let (mut under_way, mut to) = (JoinSet::new(), BTreeMap::new());
         loop {
-            while let Some(sent) = under_way.try_join_next() {
-                self.arrived(sent.ok());
+            while let Some(sent) = under_way.try_join_next_with_id() {
+                self.arrived(sent, &mut to);
             }
             if !self.sends() {
                 tokio::time::sleep(REST).await;
                 continue;
             }
-            let begun = match self.claim_some().await {
-                Ok(claimed) => claimed,
+            let (begun, more) = match self.claim_some().await {
+                Ok(looked) => looked,
                 Err(error) => {
                     tracing::warn!(%error, "messages could not be looked at; tried again");
                     tokio::time::sleep(REST).await;
@@ -239,35 +243,63 @@ impl App {
             };
             let idle = begun.is_empty();
             for message in begun {
-                let app = self.clone();
-                under_way.spawn(async move { app.send(message).await });
+                let (app, client) = (self.clone(), message.client);
+                let task = under_way.spawn(async move { app.send(message).await });
+                to.insert(task.id(), client);
             }
             if !idle && under_way.len() < PLACES {
+                // Where nothing has to be waited for, others get their turn all the same.
+                tokio::task::yield_now().await;
                 continue;
             }
             tokio::select! {
-                Some(sent) = under_way.join_next() => self.arrived(sent.ok()),
+                Some(sent) = under_way.join_next_with_id() => self.arrived(sent, &mut to),
                 () = self.inner.outbox.messages.notified(), if under_way.len() < PLACES => {}
-                () = tokio::time::sleep(LOOK_AGAIN) => {}
+                () = tokio::time::sleep(if more { GO_ON } else { LOOK_AGAIN }) => {}
             }
         }
     }
 
-    /// Claims what is due, one message of each client whose turn it is. What somebody else has claimed meanwhile is left to them.
-    async fn claim_some(&self) -> Result<Vec<Message>, StoreError> {
+    /// Claims what is due, one message of each client whose turn it is, and whether there was more to look at. What somebody else has
+    /// claimed meanwhile is left to them.
+    async fn claim_some(&self) -> Result<(Vec<Message>, bool), StoreError> {
         let (now, mut claimed) = (self.now(), Vec::new());
         let busy = {
             let receivers = self.inner.outbox.receivers();
             if receivers.free() == 0 {
-                return Ok(claimed);
+                return Ok((claimed, false));
             }
             receivers.busy(now)
         };
-        let due = self.store().due_messages(&busy, CLIENTS).await?;
-        let in_turn = self.inner.outbox.receivers().in_turn(due);
+        // Around all of them if they are few, else a part of the way.
+        let (mut due, mut round) = (Vec::new(), self.inner.outbox.receivers().looks_on());
+        for _ in 0..READS {
+            let found = self.store().due_messages(&busy, round.after(), CLIENTS).await?;
+            due.extend(found.messages);
+            if round.went_to(found.next) {
+                break;
+            }
+        }
+        self.inner.outbox.receivers().looked(round);
+        let mut seen = BTreeSet::new();
+        due.retain(|message| seen.insert(message.id));
+        let (in_turn, mut to_meet) = (self.inner.outbox.receivers().in_turn(due), MET);
         for message in in_turn {
             if !self.inner.outbox.receivers().may_be_called(message.client, now) {
                 continue;
+            }
+            if let Some(client) = message.client.filter(|_| !self.inner.outbox.receivers().knows(message.client)) {
+                if to_meet == 0 {
+                    continue;
+                }
+                to_meet -= 1;
+                let row = self.store().load_client(client).await?;
+                let stranger = row.is_some_and(|view| view.client.profile.is_stranger());
+                let mut receivers = self.inner.outbox.receivers();
+                receivers.meets(client, stranger);
+                if !receivers.may_be_called(message.client, now) {
+                    continue;
+                }
             }
             let claim = message.claimed(now);
             match self.store().commit(change(claim.clone())).await {
@@ -285,13 +317,23 @@ impl App {
                 }
             }
         }
-        Ok(claimed)
+        Ok((claimed, to_meet == 0))
     }
 
-    /// Notes how a call went, and how long its client is left alone.
-    fn arrived(&self, sent: Option<Sent>) {
-        let Some(Sent { client, worked, took }) = sent else { return };
-        self.inner.outbox.receivers().arrived(client, worked, took, self.now(), &mut real::RealChance);
+    /// Notes how a call went, and how long its client is left alone. A call that panicked counts as one in vain: its place is free
+    /// again, and its claim lapses.
+    fn arrived(&self, sent: Result<(Id, Sent), JoinError>, to: &mut BTreeMap<Id, Option<ClientId>>) {
+        let (id, went) = match sent {
+            Ok((id, sent)) => (id, sent),
+            Err(error) => {
+                if error.is_panic() {
+                    tracing::error!(%error, "a call to a receiver came to no end; its message is sent again");
+                }
+                (error.id(), Sent { worked: false, took: 0 })
+            }
+        };
+        let client = to.remove(&id).flatten();
+        self.inner.outbox.receivers().arrived(client, went.worked, went.took, self.now(), &mut real::RealChance);
     }
 
     /// Sends a claimed message, and writes down what came of it.
@@ -318,7 +360,7 @@ impl App {
         if let Err(error) = self.store().commit(change(next)).await {
             tracing::warn!(message = %message.id, %error, "what came of a message could not be written; it is sent again");
         }
-        Sent { client: message.client, worked, took }
+        Sent { worked, took }
     }
 
     /// A logout token to its client (OpenID Connect Back-Channel Logout §2.5). Taken is what is answered with success (§2.8).

@@ -407,6 +407,13 @@ pub struct Page<'a> {
     pub last: bool,
 }
 
+/// Whether nothing is left to look at after these rows, of which so many were asked for: what claims a place beyond the end only
+/// has more of its kind after it.
+pub fn is_last(chain: &ChainRow, rows: &[Record], most: usize) -> bool {
+    let beyond = |row: &Record| row.seal.is_some_and(|seal| seal.place.n > chain.head.n);
+    rows.len() < most || rows.last().is_some_and(beyond)
+}
+
 /// What a page came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Checked {

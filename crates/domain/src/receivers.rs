@@ -6,7 +6,8 @@
 //! fewest calls are under way, and then to who waits the longest for a turn, however old anybody's messages are.
 use crate::outbox::{Message, wait_after};
 use crate::{Chance, outbox};
-use alloc::{collections::BTreeMap, vec::Vec};
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::vec::Vec;
 use portcullis_wire::{ClientId, Millis, Time};
 
 /// How many calls are under way at once.
@@ -17,6 +18,9 @@ pub const EACH: usize = 4;
 pub const FOR_SLOW: usize = 4;
 /// How many to all those together who were never called; each of them gets one.
 pub const FOR_NEW: usize = 4;
+/// How many of those for slow and for new ones to all together that registered themselves and that nobody vouches for: of such
+/// there may be as many as somebody likes, and none of them needs to answer.
+pub const FOR_STRANGERS: usize = 2;
 /// A call that takes longer is a slow one, in milliseconds.
 pub const SLOW: Millis = 2_000;
 /// Who was slow is quick again after so many quick calls, one after another.
@@ -41,6 +45,8 @@ struct Receiver {
     rests_until: Time,
     /// When it had its last turn, in turns.
     turn: u64,
+    /// Nobody vouches for it.
+    stranger: bool,
 }
 
 /// What a client gets a place as.
@@ -64,18 +70,72 @@ impl Receiver {
     }
 }
 
+/// Which places are taken.
+#[derive(Debug, Clone, Copy, Default)]
+struct Taken {
+    all: usize,
+    /// By slow ones, and by strangers among them.
+    slow: (usize, usize),
+    /// By new ones, and by strangers among them.
+    new: (usize, usize),
+}
+
+impl Taken {
+    fn has_place_for(&self, one: Receiver, now: Time) -> bool {
+        let fits = |(all, strangers), most| all < most && (!one.stranger || strangers < FOR_STRANGERS);
+        self.all < PLACES
+            && one.in_flight < one.most()
+            && one.rests_until <= now
+            && match one.kind() {
+                Kind::Quick => true,
+                Kind::Slow => fits(self.slow, FOR_SLOW),
+                Kind::New => fits(self.new, FOR_NEW),
+            }
+    }
+}
+
+/// A look around all clients for which something waits, some at a time. Were it always at those that wait the longest, as many that
+/// take nothing would hide all others.
+#[derive(Debug, Clone, Copy)]
+pub struct Round {
+    begun_after: Option<ClientId>,
+    after: Option<ClientId>,
+    turned: bool,
+}
+
+impl Round {
+    /// After which client to look on.
+    pub fn after(&self) -> Option<ClientId> {
+        self.after
+    }
+    /// It was looked as far as this (`None`: to the last one); whether that was all the way around.
+    pub fn went_to(&mut self, next: Option<ClientId>) -> bool {
+        self.after = next;
+        let at_the_end = next.is_none();
+        if at_the_end && (self.turned || self.begun_after.is_none()) || self.turned && next >= self.begun_after {
+            return true;
+        }
+        self.turned |= at_the_end;
+        false
+    }
+}
+
 /// The clients that were called lately.
 #[derive(Debug, Clone, Default)]
 pub struct Receivers {
     known: BTreeMap<ClientId, Receiver>,
     turns: u64,
     in_flight: usize,
+    /// Whom a call is under way to: of all that are known a few.
+    called: BTreeSet<ClientId>,
+    /// The client after which the next look begins.
+    from: Option<ClientId>,
 }
 
 impl Receivers {
     /// Nobody was called yet.
     pub const fn new() -> Self {
-        Self { known: BTreeMap::new(), turns: 0, in_flight: 0 }
+        Self { known: BTreeMap::new(), turns: 0, in_flight: 0, called: BTreeSet::new(), from: None }
     }
 
     /// How many places are free.
@@ -90,34 +150,58 @@ impl Receivers {
 
     /// Who gets no call now.
     pub fn busy(&self, now: Time) -> Vec<ClientId> {
-        self.known.keys().filter(|client| !self.may_be_called(Some(**client), now)).copied().collect()
+        let taken = self.taken();
+        self.known.iter().filter(|(_, one)| !taken.has_place_for(**one, now)).map(|(client, _)| *client).collect()
     }
 
     /// Whether there is a place for a call to it. What is for no client at all counts as one that is quick.
     pub fn may_be_called(&self, client: Option<ClientId>, now: Time) -> bool {
         let one = client.map(|client| self.known.get(&client).copied().unwrap_or_default());
-        let room_of = |kind, most| {
-            self.known.values().filter(|one| one.kind() == kind).map(|one| one.in_flight).sum::<usize>() < most
-        };
-        self.free() > 0
-            && one.is_none_or(|one| {
-                one.in_flight < one.most()
-                    && one.rests_until <= now
-                    && match one.kind() {
-                        Kind::Quick => true,
-                        Kind::Slow => room_of(Kind::Slow, FOR_SLOW),
-                        Kind::New => room_of(Kind::New, FOR_NEW),
-                    }
-            })
+        let taken = self.taken();
+        one.map_or(taken.all < PLACES, |one| taken.has_place_for(one, now))
     }
 
-    /// Puts what is due, one message of each client, in the order of turns.
+    fn taken(&self) -> Taken {
+        let mut taken = Taken { all: self.in_flight, ..Taken::default() };
+        for one in self.called.iter().filter_map(|client| self.known.get(client)) {
+            let of = match one.kind() {
+                Kind::Quick => continue,
+                Kind::Slow => &mut taken.slow,
+                Kind::New => &mut taken.new,
+            };
+            of.0 += one.in_flight;
+            of.1 += if one.stranger { one.in_flight } else { 0 };
+        }
+        taken
+    }
+
+    /// A look that begins where the last one stopped.
+    pub fn looks_on(&self) -> Round {
+        Round { begun_after: self.from, after: self.from, turned: false }
+    }
+    /// A look has stopped there.
+    pub fn looked(&mut self, round: Round) {
+        self.from = round.after;
+    }
+
+    /// Whether it is known who it is, so that there is nothing to [`meet`](Self::meets).
+    pub fn knows(&self, client: Option<ClientId>) -> bool {
+        client.is_none_or(|client| self.known.contains_key(&client))
+    }
+    /// Who a client is that was never called.
+    pub fn meets(&mut self, client: ClientId, stranger: bool) {
+        self.make_room_for(client);
+        self.known.entry(client).or_default().stranger = stranger;
+    }
+
+    /// Puts what is due, one message of each client, in the order of turns. Of two that had none the one comes first of which nothing
+    /// was tried in vain, as far as the database knows.
     pub fn in_turn(&self, mut due: Vec<Message>) -> Vec<Message> {
         let standing =
             |message: &Message| message.client.and_then(|client| self.known.get(&client)).copied().unwrap_or_default();
         due.sort_by_key(|message| {
             let one = standing(message);
-            (one.in_flight, one.turn, message.next_at, message.id)
+            (one.in_flight, one.turn, message.tries > 0, message.next_at, message.id)
         });
         due
     }
@@ -127,15 +211,20 @@ impl Receivers {
         self.in_flight += 1;
         self.turns += 1;
         let Some(client) = client else { return };
+        self.make_room_for(client);
+        let one = self.known.entry(client).or_default();
+        one.in_flight += 1;
+        one.turn = self.turns;
+        self.called.insert(client);
+    }
+
+    fn make_room_for(&mut self, client: ClientId) {
         if self.known.len() >= MOST_KNOWN && !self.known.contains_key(&client) {
             let idle = self.known.iter().filter(|(_, one)| one.in_flight == 0);
             if let Some(longest) = idle.min_by_key(|(_, one)| one.turn).map(|(client, _)| *client) {
                 self.known.remove(&longest);
             }
         }
-        let one = self.known.entry(client).or_default();
-        one.in_flight += 1;
-        one.turn = self.turns;
     }
 
     /// A call has come to an end after so many milliseconds; `worked`: it was answered.
@@ -148,8 +237,13 @@ impl Receivers {
         chance: &mut dyn Chance,
     ) {
         self.in_flight = self.in_flight.saturating_sub(1);
-        let Some(one) = client.and_then(|client| self.known.get_mut(&client)) else { return };
+        let Some((client, one)) = client.and_then(|client| Some((client, self.known.get_mut(&client)?))) else {
+            return;
+        };
         one.in_flight = one.in_flight.saturating_sub(1);
+        if one.in_flight == 0 {
+            self.called.remove(&client);
+        }
         one.owes = match one.owes {
             _ if took > SLOW => Some(QUICK_AGAIN),
             owes if !worked => Some(owes.unwrap_or(0)),

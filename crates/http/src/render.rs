@@ -8,6 +8,7 @@ use portcullis_app::hub::nodes::Placed;
 use portcullis_domain::keys::{self, State};
 use portcullis_domain::mass::Job;
 use portcullis_domain::model::{Account, Client, ClientKind, Key, KeyPurpose, Session, Status};
+use portcullis_domain::upstream::Link;
 use portcullis_domain::view::SessionView;
 use portcullis_wire::{AccountId, ClientId, Code, Rev, SessionId, Time};
 use serde::Serialize;
@@ -223,4 +224,15 @@ pub(crate) fn key(key: &Key, floor: Time) -> Value {
         "kid": key.id, "use": usage, "alg": alg, "state": state.as_str(), "created_at": key.created_at,
         "active_from": key.active_from, "active": state == State::Active, "retired_at": key.retired_at, "dead": key.dead,
     })
+}
+
+/// Who of other providers may sign in to an account.
+pub(crate) fn links(links: &[Link]) -> Response {
+    let shown = links.iter().map(|link| {
+        json!({
+            "id": link.id, "upstream": link.upstream, "issuer": link.issuer, "subject": link.subject, "label": link.label,
+            "created_at": link.created_at, "used_at": link.used_at,
+        })
+    });
+    list("links", shown.collect(), None)
 }

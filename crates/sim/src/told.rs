@@ -164,7 +164,7 @@ impl World {
 
     fn claims(&mut self, sender: usize) {
         let now = self.database.now(self.now);
-        let due = self.disk.visible.due_messages(&[], 4, now);
+        let due = self.disk.visible.due_messages(&[], None, 100, now).messages;
         if due.is_empty() {
             return;
         }

@@ -57,7 +57,7 @@ use portcullis_domain::view::{
     AccountView, AppView, ClientView, GrantView, RefreshView, SessionView, SignInView, Stamp, TicketView,
 };
 use portcullis_store::{
-    AttemptCount, ChainRead, CommitError, EventFilter, EventRow, FaultKind, Fut, LiveCount, LogRead, MessageCount,
+    AttemptCount, ChainRead, CommitError, Due, EventFilter, EventRow, FaultKind, Fut, LiveCount, LogRead, MessageCount,
     MessageFilter, News, NodeRow, Page, Prunable, Remembered, RowCount, Store, StoreError,
 };
 use portcullis_wire::{
@@ -335,8 +335,13 @@ impl Store for PostgresStore {
     fn read_told<'a>(&'a self, notice: &'a Notice, look: u32) -> Fut<'a, Result<ToldBy, StoreError>> {
         self.read(outbox::told(&self.reader, notice, look))
     }
-    fn due_messages<'a>(&'a self, resting: &'a [ClientId], limit: u32) -> Fut<'a, Result<Vec<Message>, StoreError>> {
-        self.read(outbox::due(&self.reader, resting, limit))
+    fn due_messages<'a>(
+        &'a self,
+        resting: &'a [ClientId],
+        after: Option<ClientId>,
+        look: u32,
+    ) -> Fut<'a, Result<Due, StoreError>> {
+        self.read(outbox::due(&self.reader, resting, after, look))
     }
     fn expired_messages(&self, limit: u32) -> Fut<'_, Result<Vec<Message>, StoreError>> {
         self.read(outbox::expired(&self.reader, limit))

@@ -5,9 +5,10 @@ use crate::reads::refreshed_at;
 use crate::rows::{self, session_columns};
 use portcullis_domain::outbox::{Allowed, Ending, Message, MessageKind, MessageState, Notice, Told, Under, UnderGrant};
 use portcullis_domain::receivers::Queue;
-use portcullis_store::{MessageCount, MessageFilter, Page};
+use portcullis_store::{Due, MessageCount, MessageFilter, Page};
 use portcullis_wire::{ClientId, MessageId, Rev, SessionId};
 use sqlx::query;
+use std::collections::BTreeSet;
 
 pub(crate) async fn notices(db: &Reader, limit: u32) -> Result<Vec<Notice>, Fault> {
     const SQL: &str = "SELECT n.seq, n.scope, n.target, n.session, n.except_id, n.rev, n.before_rev, n.before_except, n.at, \
@@ -156,27 +157,38 @@ macro_rules! at {
     };
 }
 
-pub(crate) async fn due(db: &Reader, resting: &[ClientId], limit: u32) -> Result<Vec<Message>, Fault> {
-    // From one client to the next by the index, however many messages each of them has.
-    const SQL: &str = concat!(
-        "WITH RECURSIVE c(client) AS ( \
-            (SELECT w.client FROM messages w WHERE w.state = 'waiting' AND w.client IS NOT NULL ORDER BY w.client LIMIT 1) \
-            UNION ALL SELECT n.client FROM c, LATERAL (SELECT w.client FROM messages w \
-                WHERE w.state = 'waiting' AND w.client > c.client ORDER BY w.client LIMIT 1) n) \
-         SELECT ",
+pub(crate) async fn due(db: &Reader, resting: &[ClientId], after: Option<ClientId>, look: u32) -> Result<Due, Fault> {
+    // From one client to the next by the index, however many messages each of them has; one more than is looked at.
+    const CLIENTS: &str = "WITH RECURSIVE c(client, n) AS ( \
+            (SELECT w.client, 1 FROM messages w WHERE w.state = 'waiting' AND w.client > $1 ORDER BY w.client LIMIT 1) \
+            UNION ALL SELECT x.client, c.n + 1 FROM c, LATERAL (SELECT w.client FROM messages w \
+                WHERE w.state = 'waiting' AND w.client > c.client ORDER BY w.client LIMIT 1) x WHERE c.n <= $2) \
+         SELECT c.client FROM c ORDER BY c.client";
+    const DUE: &str = concat!(
+        "SELECT ",
         message_columns!(),
         " FROM ( \
-            SELECT d.* FROM c, LATERAL (SELECT * FROM messages w WHERE w.state = 'waiting' AND w.client = c.client \
-                AND w.next_at <= ",
+            SELECT d.* FROM unnest($2::bytea[]) c(client), LATERAL (SELECT * FROM messages w WHERE w.state = 'waiting' \
+                AND w.client = c.client AND w.next_at <= ",
         at!(),
-        " ORDER BY w.next_at, w.id LIMIT 1) d WHERE c.client <> ALL ($2) \
-            UNION ALL (SELECT w.* FROM messages w WHERE w.state = 'waiting' AND w.client IS NULL AND w.next_at <= ",
+        " ORDER BY w.next_at, w.id LIMIT 1) d \
+            UNION ALL (SELECT w.* FROM messages w WHERE $3 AND w.state = 'waiting' AND w.client IS NULL AND w.next_at <= ",
         at!(),
-        " ORDER BY w.next_at, w.id LIMIT 1)) m ORDER BY m.next_at, m.id LIMIT $3"
+        " ORDER BY w.next_at, w.id LIMIT 1)) m ORDER BY m.next_at, m.id"
     );
-    let resting: Vec<Vec<u8>> = resting.iter().map(|id| id.blob().to_vec()).collect();
+    let from = after.map(|client| client.blob().to_vec()).unwrap_or_default();
+    let most = i32::try_from(look).unwrap_or(i32::MAX - 1);
+    let mut clients: Vec<ClientId> =
+        db.all(|| query(CLIENTS).bind(from.clone()).bind(most), |cells| cells.id()).await?;
+    let more = clients.len() > look as usize;
+    clients.truncate(look as usize);
+    let next = clients.last().copied().filter(|_| more);
+    let resting: BTreeSet<&ClientId> = resting.iter().collect();
+    let awake = clients.iter().filter(|client| !resting.contains(client)).map(|id| id.blob().to_vec());
+    let (awake, first) = (awake.collect::<Vec<_>>(), after.is_none());
     let given = db.given().map(|now| now.0);
-    db.all(|| query(SQL).bind(given).bind(resting.clone()).bind(i64::from(limit)), read_message).await
+    let messages = db.all(|| query(DUE).bind(given).bind(awake.clone()).bind(first), read_message).await?;
+    Ok(Due { messages, next })
 }
 
 pub(crate) async fn expired(db: &Reader, limit: u32) -> Result<Vec<Message>, Fault> {

@@ -51,7 +51,7 @@ use portcullis_domain::view::{
     AccountView, AppView, ClientView, GrantView, RefreshView, SessionView, SignInView, Stamp, TicketView,
 };
 use portcullis_store::{
-    AttemptCount, ChainRead, CommitError, EventFilter, EventRow, FaultKind, Fut, LiveCount, LogRead, MessageCount,
+    AttemptCount, ChainRead, CommitError, Due, EventFilter, EventRow, FaultKind, Fut, LiveCount, LogRead, MessageCount,
     MessageFilter, Page, Prunable, Remembered, RowCount, Store, StoreError,
 };
 use portcullis_wire::{
@@ -340,9 +340,14 @@ impl Store for SqliteStore {
         let notice = notice.clone();
         self.long(move |db, _| outbox::told(db, &notice, look))
     }
-    fn due_messages<'a>(&'a self, resting: &'a [ClientId], limit: u32) -> Fut<'a, Result<Vec<Message>, StoreError>> {
+    fn due_messages<'a>(
+        &'a self,
+        resting: &'a [ClientId],
+        after: Option<ClientId>,
+        look: u32,
+    ) -> Fut<'a, Result<Due, StoreError>> {
         let resting = resting.to_vec();
-        self.long(move |db, now| outbox::due(db, &resting, limit, now))
+        self.long(move |db, now| outbox::due(db, &resting, after, look, now))
     }
     fn expired_messages(&self, limit: u32) -> Fut<'_, Result<Vec<Message>, StoreError>> {
         self.long(move |db, now| outbox::expired(db, limit, now))

@@ -6,9 +6,10 @@ use portcullis_domain::Cut;
 use portcullis_domain::model::Session;
 use portcullis_domain::outbox::{Allowed, Ending, Message, MessageKind, MessageState, Notice, Told, Under, UnderGrant};
 use portcullis_domain::receivers::Queue;
-use portcullis_store::{MessageCount, MessageFilter, Page};
+use portcullis_store::{Due, MessageCount, MessageFilter, Page};
 use portcullis_wire::{ClientId, MessageId, Rev, SessionId, Time};
 use rusqlite::{Connection, params};
+use std::collections::BTreeSet;
 
 pub(crate) fn notices(db: &Connection, limit: u32) -> Result<Vec<Notice>, Fault> {
     const SQL: &str = "SELECT n.seq, n.scope, n.target, n.session, n.except_id, n.rev, n.before_rev, n.before_except, n.at, \
@@ -134,27 +135,35 @@ fn read_message(cells: &mut Cells<'_, '_>) -> Result<Message, Fault> {
     })
 }
 
-pub(crate) fn due(db: &Connection, resting: &[ClientId], limit: u32, now: Time) -> Result<Vec<Message>, Fault> {
-    // From one client to the next by the index, however many messages each of them has.
-    const SQL: &str = concat!(
-        "WITH RECURSIVE c(client) AS ( \
-            SELECT NULL WHERE EXISTS (SELECT 1 FROM messages WHERE state = 'waiting' AND client IS NULL) \
-            UNION ALL SELECT * FROM (SELECT client FROM messages WHERE state = 'waiting' AND client IS NOT NULL \
-                ORDER BY client LIMIT 1) \
-            UNION ALL SELECT (SELECT m.client FROM messages m WHERE m.state = 'waiting' AND m.client > c.client \
-                ORDER BY m.client LIMIT 1) FROM c WHERE c.client IS NOT NULL \
-                AND EXISTS (SELECT 1 FROM messages m WHERE m.state = 'waiting' AND m.client > c.client)) \
-         SELECT ",
+pub(crate) fn due(
+    db: &Connection,
+    resting: &[ClientId],
+    after: Option<ClientId>,
+    look: u32,
+    now: Time,
+) -> Result<Due, Fault> {
+    // From one client to the next by the index, however many messages each of them has; one more than is looked at.
+    const CLIENTS: &str = "WITH RECURSIVE c(client, n) AS ( \
+            SELECT (SELECT w.client FROM messages w WHERE w.state = 'waiting' AND w.client > ?1 ORDER BY w.client LIMIT 1), 1 \
+            UNION ALL SELECT (SELECT w.client FROM messages w WHERE w.state = 'waiting' AND w.client > c.client \
+                ORDER BY w.client LIMIT 1), c.n + 1 FROM c WHERE c.client IS NOT NULL AND c.n <= ?2) \
+         SELECT c.client FROM c WHERE c.client IS NOT NULL";
+    const DUE: &str = concat!(
+        "WITH c(client) AS (SELECT unhex(value) FROM json_each(?2) UNION ALL SELECT NULL WHERE ?3) SELECT ",
         message_columns!(),
-        " FROM c CROSS JOIN messages m WHERE (c.client IS NULL \
-            OR lower(hex(c.client)) NOT IN (SELECT value FROM json_each(?2))) \
-          AND m.id = (SELECT d.id FROM messages d WHERE d.state = 'waiting' AND d.client IS c.client AND d.next_at <= ?1 \
-            ORDER BY d.next_at, d.id LIMIT 1) \
-          ORDER BY m.next_at, m.id LIMIT ?3"
+        " FROM c CROSS JOIN messages m WHERE m.id = (SELECT d.id FROM messages d WHERE d.state = 'waiting' \
+            AND d.client IS c.client AND d.next_at <= ?1 ORDER BY d.next_at, d.id LIMIT 1) ORDER BY m.next_at, m.id"
     );
+    let from = after.map(|client| client.blob().to_vec()).unwrap_or_default();
+    let mut clients: Vec<ClientId> = all(db, CLIENTS, params![from, look], |cells| cells.id())?;
+    let more = clients.len() > look as usize;
+    clients.truncate(look as usize);
+    let next = clients.last().copied().filter(|_| more);
+    let resting: BTreeSet<&ClientId> = resting.iter().collect();
     let hex = |id: &ClientId| -> String { id.blob().iter().map(|byte| format!("{byte:02x}")).collect() };
-    let resting = serde_json::Value::from(resting.iter().map(hex).collect::<Vec<_>>()).to_string();
-    all(db, SQL, params![now.0, resting, limit], read_message)
+    let awake: Vec<String> = clients.iter().filter(|client| !resting.contains(client)).map(hex).collect();
+    let awake = serde_json::Value::from(awake).to_string();
+    Ok(Due { messages: all(db, DUE, params![now.0, awake, after.is_none()], read_message)?, next })
 }
 
 pub(crate) fn expired(db: &Connection, limit: u32, now: Time) -> Result<Vec<Message>, Fault> {

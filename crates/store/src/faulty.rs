@@ -3,8 +3,8 @@
 //! Operations are counted in the order in which they begin (loads, lists and commits alike; `now` is none). The n-th fails, once;
 //! or all from the n-th on, for an outage.
 use crate::{
-    AttemptCount, ChainRead, CommitError, EventFilter, EventRow, Fut, LiveCount, LogRead, MessageCount, MessageFilter,
-    News, NodeRow, Page, Prunable, Remembered, RowCount, Store, StoreError,
+    AttemptCount, ChainRead, CommitError, Due, EventFilter, EventRow, Fut, LiveCount, LogRead, MessageCount,
+    MessageFilter, News, NodeRow, Page, Prunable, Remembered, RowCount, Store, StoreError,
 };
 use portcullis_domain::audit::Unsealed;
 use portcullis_domain::changes::{BoundRow, Changes, Committed};
@@ -273,8 +273,13 @@ impl<S: Store> Store for Faulty<S> {
     fn read_told<'a>(&'a self, notice: &'a Notice, look: u32) -> Fut<'a, Result<Told, StoreError>> {
         self.load(move |s| s.read_told(notice, look))
     }
-    fn due_messages<'a>(&'a self, resting: &'a [ClientId], limit: u32) -> Fut<'a, Result<Vec<Message>, StoreError>> {
-        self.load(move |s| s.due_messages(resting, limit))
+    fn due_messages<'a>(
+        &'a self,
+        resting: &'a [ClientId],
+        after: Option<ClientId>,
+        look: u32,
+    ) -> Fut<'a, Result<Due, StoreError>> {
+        self.load(move |s| s.due_messages(resting, after, look))
     }
     fn expired_messages(&self, limit: u32) -> Fut<'_, Result<Vec<Message>, StoreError>> {
         self.load(move |s| s.expired_messages(limit))

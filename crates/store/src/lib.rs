@@ -35,8 +35,8 @@ use std::pin::Pin;
 
 pub use fault::{FaultKind, Flood};
 pub use rows::{
-    AttemptCount, ChainRead, EventFilter, EventRow, LiveCount, LogRead, MessageCount, MessageFilter, NodeRow, Page,
-    Prunable, Remembered, RowCount,
+    AttemptCount, ChainRead, Due, EventFilter, EventRow, LiveCount, LogRead, MessageCount, MessageFilter, NodeRow,
+    Page, Prunable, Remembered, RowCount,
 };
 
 /// What a store's calls return.
@@ -203,9 +203,14 @@ pub trait Store: Send + Sync + 'static {
     /// The next sessions after its cursor that a notice may be about, by id, at most `look`, with what
     /// [`portcullis_domain::outbox::clients_told`] asks of them.
     fn read_told<'a>(&'a self, notice: &'a Notice, look: u32) -> Fut<'a, Result<Told, StoreError>>;
-    /// Of each client but these the message that waits and is due the longest; those first that are due the longest, at most
-    /// `limit`. Messages for no client count as one client's.
-    fn due_messages<'a>(&'a self, resting: &'a [ClientId], limit: u32) -> Fut<'a, Result<Vec<Message>, StoreError>>;
+    /// Of each client but `resting` the message that waits and is due the longest, those first that are due the longest; of the next
+    /// `look` clients for which any wait, by id, after this one. Messages for no client count as one client's, which comes before all.
+    fn due_messages<'a>(
+        &'a self,
+        resting: &'a [ClientId],
+        after: Option<ClientId>,
+        look: u32,
+    ) -> Fut<'a, Result<Due, StoreError>>;
     /// Messages that wait, are due, and whose time is over, at most `limit`.
     fn expired_messages(&self, limit: u32) -> Fut<'_, Result<Vec<Message>, StoreError>>;
     /// What waits for a client.

@@ -66,6 +66,15 @@ pub struct RowCount {
     pub consents: u64,
 }
 
+/// What is to be sent, of some clients.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Due {
+    /// One message of each at most.
+    pub messages: Vec<portcullis_domain::outbox::Message>,
+    /// The last client looked at; `None` when there are no more after it.
+    pub next: Option<ClientId>,
+}
+
 /// How much is on its way out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct MessageCount {

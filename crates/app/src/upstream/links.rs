@@ -8,7 +8,7 @@ use portcullis_domain::upstream::{self, CameFrom, Identity, LIFE, Link, MAX_LINK
 use portcullis_domain::view::AccountView;
 use portcullis_domain::{Chance, Changes, Decision, Refused};
 use portcullis_store::CommitError;
-use portcullis_wire::{Digest, LinkId, SecretString, SessionId};
+use portcullis_wire::{AccountId, Digest, LinkId, SecretString, SessionId};
 use std::net::IpAddr;
 
 fn waiting_id(secret: &SecretString) -> Digest {
@@ -85,7 +85,7 @@ impl App {
                     return Err(Refused::Conflict { detail }.into());
                 }
             }
-            Ok((there, self.account_view(caller.view.account.id).await?, self.links_of(caller).await?))
+            Ok((there, self.account_view(caller.view.account.id).await?, self.links_of(caller.view.account.id).await?))
         };
         let session = caller.view.session.id;
         let decide = |(there, own, links): &(upstream::LinkView, AccountView, Vec<Link>), chance: &mut dyn Chance| {
@@ -102,14 +102,14 @@ impl App {
         }
     }
 
-    async fn links_of(&self, caller: &Caller) -> Result<Vec<Link>, AppError> {
+    pub(crate) async fn links_of(&self, account: AccountId) -> Result<Vec<Link>, AppError> {
         let most = u32::try_from(MAX_LINKS + 1).unwrap_or(u32::MAX);
-        self.store().list_links(caller.view.account.id, most).await.map_err(|e| self.fault(e.into()))
+        self.store().list_links(account, most).await.map_err(|e| self.fault(e.into()))
     }
 
     /// Who of other providers may sign in to the caller's account.
     pub async fn my_links(&self, caller: &Caller) -> Result<Vec<Link>, AppError> {
-        self.links_of(caller).await
+        self.links_of(caller.view.account.id).await
     }
 
     /// Takes one of them away, and ends the sessions that came by it, but the one that calls. What stops on the way goes on when it is
@@ -124,7 +124,7 @@ impl App {
 
     /// Takes all of them away, from who has just proved who they are. Repeated, it goes on.
     pub(crate) async fn remove_links(&self, caller: &Caller) -> Result<(), AppError> {
-        for link in self.links_of(caller).await? {
+        for link in self.links_of(caller.view.account.id).await? {
             match self.remove_link(caller, link.id).await {
                 Ok(()) | Err(AppError::Refused(Refused::NotFound)) => {}
                 Err(error) => return Err(error),
@@ -134,7 +134,9 @@ impl App {
     }
 
     async fn remove_link(&self, caller: &Caller, id: LinkId) -> Result<(), AppError> {
-        let load = || async { Ok((self.account_view(caller.view.account.id).await?, self.links_of(caller).await?)) };
+        let load = || async {
+            Ok((self.account_view(caller.view.account.id).await?, self.links_of(caller.view.account.id).await?))
+        };
         let decide = |(view, links): &(AccountView, Vec<Link>), chance: &mut dyn Chance| -> Decision<Link> {
             upstream::close(view, caller.view.session.id, links, id, caller.ip, chance)
         };

@@ -14,6 +14,7 @@ mod housekeeping;
 mod keys;
 mod master;
 mod nodes;
+mod outbox;
 mod races;
 mod repeats;
 mod world;

@@ -57,6 +57,8 @@ pub struct Held<S> {
     pub hold_read: AtomicBool,
     pub hold_keys: AtomicBool,
     pub fail_rows: AtomicBool,
+    /// Whether the commit of a settled message panics.
+    pub panics_when_settled: AtomicBool,
     /// Whether another node writes an entry whenever this one has looked where the log is.
     pub writes_meanwhile: AtomicBool,
     /// Whether the others' counts cannot be looked at.
@@ -74,6 +76,7 @@ impl<S> Held<S> {
             hold: AtomicBool::new(false),
             hold_read: AtomicBool::new(false),
             hold_keys: AtomicBool::new(false),
+            panics_when_settled: AtomicBool::new(false),
             fail_rows: AtomicBool::new(false),
             writes_meanwhile: AtomicBool::new(false),
             fail_looks: AtomicBool::new(false),
@@ -130,7 +133,7 @@ impl<S: Store> Store for Held<S> {
         list_instances() -> Result<Vec<Instance>, StoreError>;
         list_notices(limit: u32) -> Result<Vec<outbox::Notice>, StoreError>;
         read_told(notice: &'a outbox::Notice, look: u32) -> Result<outbox::Told, StoreError>;
-        due_messages(resting: &'a [ClientId], limit: u32) -> Result<Vec<outbox::Message>, StoreError>;
+        due_messages(resting: &'a [ClientId], after: Option<ClientId>, look: u32) -> Result<Due, StoreError>;
         expired_messages(limit: u32) -> Result<Vec<outbox::Message>, StoreError>;
         read_queue(client: ClientId) -> Result<portcullis_domain::receivers::Queue, StoreError>;
         load_message(id: MessageId) -> Result<Option<outbox::Message>, StoreError>;
@@ -216,6 +219,10 @@ impl<S: Store> Store for Held<S> {
                     InsertSession(_) | InsertAccount(_) | InsertTicket(_) | InsertGrant(_) | UseTicket { .. }
                 ) || matches!(step, SetClientDisabled { .. } | SetFamily { .. } | WithdrawConsent { .. })
             };
+            let settled = |step: &_| matches!(step, Change::UpdateMessage(row) if row.settled_at.is_some());
+            if self.panics_when_settled.load(Ordering::SeqCst) {
+                assert!(!changes.steps.iter().any(settled), "as the test wants");
+            }
             if changes.steps.iter().any(held) && self.hold.swap(false, Ordering::SeqCst) {
                 self.reached.notify_one();
                 self.release.notified().await;

@@ -92,9 +92,7 @@ impl Kept {
         loop {
             let after = |row: &&Record| from.is_none_or(|from| row.seal.unwrap().place.n > from.n);
             let page: Vec<Record> = rows.iter().filter(after).take(size).cloned().collect();
-            // What claims a place beyond the end only has more of its kind after it.
-            let beyond = |row: &Record| row.seal.unwrap().place.n > self.row.head.n;
-            let last = page.len() < size || page.iter().any(beyond);
+            let last = audit::is_last(&self.row, &page, size);
             let page = Page { log: LOG, chain: &self.row, from, known, rows: &page, last };
             let out = audit::check(&key(), &page);
             findings.extend(out.findings);

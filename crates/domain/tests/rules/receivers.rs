@@ -155,3 +155,137 @@ fn a_client_that_takes_nothing_holds_up_nobody() {
     assert_eq!(room(Queue::default(), 1_000_000, true, all), Room::Free);
     assert_eq!(room(queue(1, 99_000), 1_000, true, all), Room::None);
 }
+
+/// How long the messages of `one`, a new one each second, waited until they were sent, while 5,000 others have something due that
+/// are dead: each call to them takes as long as a connection may, in vain. Looks as `app::outbox` does.
+fn waits(receivers: &mut Receivers, one: ClientId, is_stranger: impl Fn(ClientId) -> bool, tried: bool) -> Vec<i64> {
+    let mut chance = Seeded(11);
+    let (dead, mine) = (due((0..5_000).map(|n| n * 7 + 3)), due([17_501]));
+    let dead = dead.into_iter().map(|row| Message { tries: u32::from(tried), ..row });
+    let mine = mine.into_iter().map(|row| Message { next_at: Time(1_000_000), ..row });
+    let rows: BTreeMap<ClientId, Message> = dead.chain(mine).map(|row| (row.client.unwrap(), row)).collect();
+    let (mut under_way, mut since, mut waited): (Vec<(i64, ClientId)>, i64, Vec<i64>) = (vec![], 0, vec![]);
+    let mut now = 0;
+    while now < 8_000 {
+        let (busy, mut found, mut round) = (receivers.busy(Time(now)), vec![], receivers.looks_on());
+        let rests = |client: &ClientId| busy.binary_search(client).is_ok() || (*client == one && since > now);
+        for _ in 0..8 {
+            let from = round.after().map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
+            let window: Vec<&ClientId> =
+                rows.range((from, std::ops::Bound::Unbounded)).map(|(id, _)| id).take(501).collect();
+            found.extend(window.iter().take(500).filter(|id| !rests(id)).map(|id| rows[*id].clone()));
+            if round.went_to((window.len() > 500).then(|| *window[499])) {
+                break;
+            }
+        }
+        receivers.looked(round);
+        let mut to_meet = 100;
+        for message in receivers.in_turn(found) {
+            let id = message.client.unwrap();
+            if !receivers.may_be_called(Some(id), Time(now)) {
+                continue;
+            }
+            if !receivers.knows(Some(id)) {
+                if to_meet == 0 {
+                    continue;
+                }
+                to_meet -= 1;
+                receivers.meets(id, is_stranger(id));
+                if !receivers.may_be_called(Some(id), Time(now)) {
+                    continue;
+                }
+            }
+            receivers.left(Some(id));
+            under_way.push((now + if id == one { 50 } else { 3_000 }, id));
+            if id == one {
+                waited.push(now - since);
+                since += 1_000;
+            }
+        }
+        now += if to_meet == 0 { 20 } else { 250 };
+        for (at, id) in under_way.extract_if(.., |(at, _)| *at <= now) {
+            receivers.arrived(Some(id), id == one, if id == one { 50 } else { 3_000 }, Time(at), &mut chance);
+        }
+    }
+    waited
+}
+
+#[test]
+fn five_thousand_dead_receivers_hide_nobody() {
+    let one = client(17_501);
+    let all_sent = |waits: &[i64]| {
+        assert!(waits.len() >= 7 && waits.iter().all(|wait| *wait <= 2_500), "{waits:?}");
+    };
+    // Who was quick before.
+    let (mut receivers, mut chance) = (Receivers::new(), Seeded(5));
+    receivers.left(Some(one));
+    receivers.arrived(Some(one), true, 50, Time(0), &mut chance);
+    all_sent(&waits(&mut receivers, one, |_| false, false));
+    // Who was never called by this node, beside those that were tried in vain by another.
+    all_sent(&waits(&mut Receivers::new(), one, |_| false, true));
+    // Who was never called at all, beside those that registered themselves.
+    all_sent(&waits(&mut Receivers::new(), one, |id| id != one, false));
+}
+
+/// However many there are, some at a time, and wherever a look begins: each is looked at, and once around is enough.
+#[test]
+fn looks_go_around() {
+    let (mut receivers, all) = (Receivers::new(), 1..=23_u128);
+    for step in 1..30 {
+        let mut seen: BTreeMap<u128, usize> = all.clone().map(|n| (n, 0)).collect();
+        for _ in 0..30 {
+            let (mut round, mut reads) = (receivers.looks_on(), 0);
+            loop {
+                let ids = all.clone().filter(|n| round.after().is_none_or(|after| client(*n) > after));
+                let window: Vec<u128> = ids.take(step + 1).collect();
+                for n in window.iter().take(step) {
+                    *seen.get_mut(n).unwrap() += 1;
+                }
+                reads += 1;
+                if round.went_to((window.len() > step).then(|| client(window[step - 1]))) || reads == 4 {
+                    break;
+                }
+            }
+            assert!((reads - 1) * step <= 23 + step, "{step}: {reads}");
+            receivers.looked(round);
+        }
+        let (least, most) = (seen.values().min().unwrap(), seen.values().max().unwrap());
+        assert!(*least > 0 && *least * 3 >= *most, "{step}: {seen:?}");
+    }
+}
+
+#[test]
+fn strangers_leave_places_for_slow_and_new_ones_that_somebody_vouches_for() {
+    let (mut receivers, mut chance) = (Receivers::new(), Seeded(3));
+    for n in 0..40 {
+        receivers.meets(client(n), true);
+    }
+    assert!(receivers.knows(Some(client(7))) && receivers.knows(None) && !receivers.knows(Some(client(50))));
+    let mut called = vec![];
+    for n in 0..40 {
+        if receivers.may_be_called(Some(client(n)), Time(0)) {
+            receivers.left(Some(client(n)));
+            called.push(n);
+        }
+    }
+    assert_eq!(called.len(), FOR_STRANGERS);
+    for n in 50..60 {
+        let fits = receivers.may_be_called(Some(client(n)), Time(0));
+        assert_eq!(fits, n < 50 + (FOR_NEW - FOR_STRANGERS) as u128, "{n}");
+        if fits {
+            receivers.left(Some(client(n)));
+        }
+    }
+    // The same for those that are slow.
+    for n in called.into_iter().chain(50..52) {
+        receivers.arrived(Some(client(n)), true, SLOW + 1, Time(0), &mut chance);
+    }
+    receivers.meets(client(2), true);
+    receivers.left(Some(client(2)));
+    receivers.arrived(Some(client(2)), true, SLOW + 1, Time(0), &mut chance);
+    for n in 0..2 {
+        receivers.left(Some(client(n)));
+    }
+    assert!(!receivers.may_be_called(Some(client(2)), Time(0)));
+    assert!(receivers.may_be_called(Some(client(50)), Time(0)));
+}

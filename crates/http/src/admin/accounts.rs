@@ -133,6 +133,11 @@ pub(super) async fn sessions(ctx: Ctx, AsAdmin(admin): AsAdmin, Id(id): Id<Accou
     Ok(render::sessions(views, cursor.as_ref(), limit, admin.session()))
 }
 
+pub(super) async fn links(ctx: Ctx, AsAdmin(admin): AsAdmin, Id(id): Id<AccountId>) -> Result<Response, Problem> {
+    ctx.params(&[])?;
+    Ok(render::links(&ctx.app().admin_links(&admin, id).await?))
+}
+
 pub(super) async fn end_sessions(ctx: Ctx, admin: Ends<Admin>, Id(id): Id<AccountId>) -> Result<Response, Problem> {
     let wait = Wait::only(&ctx)?;
     let repeat = ctx.repeat(b"")?;

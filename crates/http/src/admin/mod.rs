@@ -36,6 +36,7 @@ pub(crate) fn routes(table: Table) -> Table {
         .delete("/v1/admin/accounts/{id}", accounts::delete)
         .post("/v1/admin/accounts/{id}/block", accounts::block)
         .post("/v1/admin/accounts/{id}/unblock", accounts::unblock)
+        .get("/v1/admin/accounts/{id}/links", accounts::links)
         .get("/v1/admin/accounts/{id}/sessions", accounts::sessions)
         .delete("/v1/admin/accounts/{id}/sessions", accounts::end_sessions)
         .delete("/v1/admin/sessions/{sid}", revocations::end_session)

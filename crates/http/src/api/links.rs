@@ -5,18 +5,11 @@ use crate::request::{AsCaller, Ctx, Id};
 use axum::response::{IntoResponse as _, Response};
 use http::StatusCode;
 use portcullis_wire::LinkId;
-use serde_json::json;
 
 pub(super) async fn list(ctx: Ctx, AsCaller(caller): AsCaller) -> Result<Response, Problem> {
     ctx.params(&[])?;
     let links = ctx.app().my_links(&caller).await?;
-    let shown = links.iter().map(|link| {
-        json!({
-            "id": link.id, "upstream": link.upstream, "issuer": link.issuer, "subject": link.subject, "label": link.label,
-            "created_at": link.created_at, "used_at": link.used_at,
-        })
-    });
-    Ok(render::list("links", shown.collect(), None))
+    Ok(render::links(&links))
 }
 
 pub(super) async fn remove(ctx: Ctx, AsCaller(caller): AsCaller, Id(link): Id<LinkId>) -> Result<Response, Problem> {

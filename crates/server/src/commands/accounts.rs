@@ -46,8 +46,10 @@ async fn act(args: &AccountsArgs) -> Outcome {
         }
         AccountsAct::Show { account } => {
             let account = find(&mut remote, account).await?;
-            let account = remote.call(Method::GET, &path(account, ""), None).await?;
-            show(json, &account, || account_table(&account));
+            let mut shown = remote.call(Method::GET, &path(account, ""), None).await?;
+            let links = remote.call(Method::GET, &path(account, "/links"), None).await?;
+            shown["links"] = links.get("links").cloned().unwrap_or_default();
+            show(json, &shown, || account_table(&shown));
         }
         AccountsAct::Block { account, reason, until, wait } => {
             let mut body = json!({ "reason": reason });
@@ -112,6 +114,9 @@ fn account_table(account: &Value) -> String {
         {
             lines.push(vec![head.into(), cell(block, member)]);
         }
+    }
+    for link in items(account, "links") {
+        lines.push(vec!["LINK".into(), format!("{} {}", cell(link, "upstream"), cell(link, "subject"))]);
     }
     lines.retain(|line| !line[1].is_empty());
     render(&["", ""], &lines).trim_start_matches('\n').to_owned()

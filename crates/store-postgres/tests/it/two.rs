@@ -9,8 +9,8 @@ use portcullis_domain::view::{
     AccountView, AppView, ClientView, GrantView, RefreshView, SessionView, SignInView, Stamp, TicketView,
 };
 use portcullis_store::{
-    AttemptCount, ChainRead, CommitError, EventFilter, EventRow, Fut, LiveCount, LogRead, MessageCount, MessageFilter,
-    NodeRow, Page, Prunable, Remembered, RowCount, Store, StoreError,
+    AttemptCount, ChainRead, CommitError, Due, EventFilter, EventRow, Fut, LiveCount, LogRead, MessageCount,
+    MessageFilter, NodeRow, Page, Prunable, Remembered, RowCount, Store, StoreError,
 };
 use portcullis_store_postgres::PostgresStore;
 use portcullis_wire::{
@@ -92,7 +92,7 @@ in_turn! {
     list_accounts(prefix: Option<&'a str>, cursor: Option<AccountId>, limit: u32) -> Result<Page<Account>, StoreError>;
     list_events(filter: &'a EventFilter, cursor: Option<EventId>, limit: u32) -> Result<Page<EventRow>, StoreError>;
     read_told(notice: &'a Notice, look: u32) -> Result<Told, StoreError>;
-    due_messages(resting: &'a [ClientId], limit: u32) -> Result<Vec<Message>, StoreError>;
+    due_messages(resting: &'a [ClientId], after: Option<ClientId>, look: u32) -> Result<Due, StoreError>;
     list_messages(filter: &'a MessageFilter, cursor: Option<MessageId>, limit: u32) -> Result<Page<Message>, StoreError>;
     count_matching(filter: &'a Filter, except: Option<SessionId>) -> Result<LiveCount, StoreError>;
     read_job_batch(job: &'a Job, look: u32, most: u32) -> Result<Batch, StoreError>;

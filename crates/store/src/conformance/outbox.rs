@@ -298,13 +298,25 @@ pub(super) fn messages_are_due_listed_counted_and_pruned(backend: &dyn Backend) 
         rows.push(Message { next_at: START.minus(n as i64), ..message(&w, client) });
         w.ok([Change::InsertMessage(rows[n].clone())]);
     }
-    let due = |resting: &[ClientId], limit| {
-        let found = wait(w.store.due_messages(resting, limit)).unwrap();
-        found.into_iter().map(|row| rows.iter().position(|other| *other == row).unwrap()).collect::<Vec<_>>()
+    let look = |resting: &[ClientId], after, look| {
+        let found = wait(w.store.due_messages(resting, after, look)).unwrap();
+        let place = |row: &Message| rows.iter().position(|other| other == row).unwrap();
+        (found.messages.iter().map(place).collect::<Vec<_>>(), found.next)
+    };
+    let due = |resting: &[ClientId], most| {
+        let (found, next) = look(resting, None, most);
+        assert_eq!(next, None);
+        found
     };
     // Of each client the one that waits the longest.
     assert_eq!(due(&[], 100), [5, 4, 3]);
-    assert_eq!(due(&[], 2), [5, 4]);
+    assert_eq!(due(&[], 2), [5, 4, 3]);
+    // Some clients after another, those that rest too; what is for no client comes with the first ones.
+    assert_eq!(look(&[], None, 1), (vec![5, 4], Some(clients[0])));
+    assert_eq!(look(&[], Some(clients[0]), 1), (vec![3], None));
+    assert_eq!(look(&clients[..1], None, 1), (vec![5], Some(clients[0])));
+    assert_eq!(look(&[], Some(clients[1]), 1), (vec![], None));
+    assert_eq!(look(&[], Some(ClientId::from_bits(0)), 1), (vec![4], Some(clients[0])));
     assert_eq!(due(&clients[..1], 100), [5, 3]);
     assert_eq!(due(&clients[1..], 100), [5, 4]);
     assert_eq!(due(&clients, 100), [5]);
@@ -354,7 +366,7 @@ pub(super) fn messages_are_due_listed_counted_and_pruned(backend: &dyn Backend) 
         found.into_iter().map(|row| row.id).collect::<Vec<_>>()
     };
     assert_eq!(ids(MessageState::Dead), [rows[3].id, rows[2].id]);
-    assert_eq!(wait(w.store.due_messages(&[], 100)).unwrap().len(), 2);
+    assert_eq!(wait(w.store.due_messages(&[], None, 100)).unwrap().messages.len(), 2);
     let prune = |done, dead, most| {
         let what = Change::PruneMessages { done: START.plus(done), dead: START.plus(dead), most };
         w.commit(Changes { steps: vec![what], ..Changes::default() }).unwrap().pruned

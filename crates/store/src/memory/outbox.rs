@@ -1,12 +1,13 @@
 //! Notices of what has ended, and messages on their way out.
 use super::Memory;
 use super::apply::require;
-use crate::{CommitError, MessageCount, MessageFilter, Page};
+use crate::{CommitError, Due, MessageCount, MessageFilter, Page};
 use portcullis_domain::changes::{Conflict, Revoke};
 use portcullis_domain::outbox::{Allowed, Ending, Message, MessageState, Notice, NoticeStep, Told, Under, UnderGrant};
 use portcullis_domain::receivers::Queue;
 use portcullis_domain::{Cut, outbox};
 use portcullis_wire::{ClientId, MessageId, Rev, SessionId, Target, Time};
+use std::collections::BTreeSet;
 use std::ops::Bound::{Excluded, Unbounded};
 
 impl Memory {
@@ -54,17 +55,22 @@ impl Memory {
     }
 
     /// As [`Store::due_messages`](crate::Store::due_messages).
-    pub fn due_messages(&self, resting: &[ClientId], limit: u32, now: Time) -> Vec<Message> {
-        let is_due = |row: &&Message| {
-            let rests = row.client.is_some_and(|client| resting.contains(&client));
-            row.state == MessageState::Waiting && row.next_at <= now && !rests
+    pub fn due_messages(&self, resting: &[ClientId], after: Option<ClientId>, look: u32, now: Time) -> Due {
+        let waiting = || self.messages.rows().map(|(_, row)| row).filter(|row| row.state == MessageState::Waiting);
+        let later = |client: &ClientId| after.is_none_or(|after| *client > after);
+        let clients: BTreeSet<ClientId> = waiting().filter_map(|row| row.client).filter(later).collect();
+        let more = clients.len() > look as usize;
+        let clients: BTreeSet<ClientId> = clients.into_iter().take(look as usize).collect();
+        let resting: BTreeSet<&ClientId> = resting.iter().collect();
+        let looked_at = |row: &&Message| match &row.client {
+            None => after.is_none(),
+            Some(client) => clients.contains(client) && !resting.contains(client),
         };
-        let mut due: Vec<Message> = self.messages.rows().map(|(_, row)| row).filter(is_due).cloned().collect();
+        let mut due: Vec<Message> = waiting().filter(|row| row.next_at <= now).filter(looked_at).cloned().collect();
         due.sort_by_key(|row| (row.next_at, row.id));
-        let mut seen = std::collections::BTreeSet::new();
+        let mut seen = BTreeSet::new();
         due.retain(|row| seen.insert(row.client));
-        due.truncate(limit as usize);
-        due
+        Due { messages: due, next: clients.last().copied().filter(|_| more) }
     }
 
     /// As [`Store::expired_messages`](crate::Store::expired_messages).

@@ -1,8 +1,8 @@
 //! [`Memory`] behind the [`Store`] trait.
 use super::Memory;
 use crate::{
-    AttemptCount, ChainRead, CommitError, EventFilter, EventRow, Fut, LiveCount, LogRead, MessageCount, MessageFilter,
-    NodeRow, Page, Prunable, Remembered, RowCount, Store, StoreError,
+    AttemptCount, ChainRead, CommitError, Due, EventFilter, EventRow, Fut, LiveCount, LogRead, MessageCount,
+    MessageFilter, NodeRow, Page, Prunable, Remembered, RowCount, Store, StoreError,
 };
 use portcullis_domain::audit::Unsealed;
 use portcullis_domain::changes::{BoundRow, Changes, Committed};
@@ -223,8 +223,13 @@ impl Store for MemoryStore {
     fn read_told<'a>(&'a self, notice: &'a Notice, look: u32) -> Fut<'a, Result<Told, StoreError>> {
         self.read(|m, _| m.read_told(notice, look))
     }
-    fn due_messages<'a>(&'a self, resting: &'a [ClientId], limit: u32) -> Fut<'a, Result<Vec<Message>, StoreError>> {
-        self.read(|m, now| m.due_messages(resting, limit, now))
+    fn due_messages<'a>(
+        &'a self,
+        resting: &'a [ClientId],
+        after: Option<ClientId>,
+        look: u32,
+    ) -> Fut<'a, Result<Due, StoreError>> {
+        self.read(|m, now| m.due_messages(resting, after, look, now))
     }
     fn expired_messages(&self, limit: u32) -> Fut<'_, Result<Vec<Message>, StoreError>> {
         self.read(|m, now| m.expired_messages(limit, now))

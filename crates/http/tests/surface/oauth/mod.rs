@@ -25,4 +25,5 @@ mod service;
 mod ssrf;
 mod tokens;
 mod upstream;
+mod upstream_links;
 mod upstream_logout;
