@@ -55,14 +55,6 @@ impl DatabaseClock {
         }
     }
 
-    /// Milliseconds of the monotonic clock; of the given one where there is such.
-    pub(crate) fn mono_ms(&self) -> i64 {
-        match &self.source {
-            TimeSource::Given(clock) => clock().0,
-            TimeSource::Database(mono) => mono(),
-        }
-    }
-
     pub(crate) fn now(&self) -> Time {
         match &self.source {
             TimeSource::Given(clock) => clock(),

@@ -1,24 +1,25 @@
 //! How groups fill. Whatever is in a group, it costs the database some tenths of a millisecond: a statement, a flush, a change of
 //! process. So a group that is not full waits for those who are about to come, and never for long: the rule is [`until`].
-use crate::clock::DatabaseClock;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::yield_now;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 
 /// In a group of so many an act costs next to nothing more than in a larger one.
 const FULL: usize = 16;
 /// Whom the last commit has answered is waited for as long as that commit took, and no longer than this.
-const BACK_MS: i64 = 3;
+const BACK: Duration = Duration::from_millis(3);
+/// No shorter than this: with a quick disk a commit takes less time than an answer and the next question.
+const BACK_AT_LEAST: Duration = Duration::from_micros(500);
 /// A commit that takes longer than this is not waited for.
-const LONG_MS: i64 = 10;
+const LONG: Duration = Duration::from_millis(10);
 
-/// The commit that is under way, or the last one; times in milliseconds of the monotonic clock.
+/// The commit that is under way, or the last one.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Beat {
     pub(crate) acts: usize,
-    pub(crate) begun: i64,
-    pub(crate) ended: Option<i64>,
+    pub(crate) begun: Instant,
+    pub(crate) ended: Option<Instant>,
 }
 
 /// Until when a group of `waiting` waits for more at most; `None`: it goes now. `before`: so many waited already when the last
@@ -27,14 +28,14 @@ pub(crate) struct Beat {
 /// What is looked up while a commit is under way cannot be committed before that one has ended; so it loses next to nothing by
 /// waiting for it. Afterwards those whom it has answered may come back, and are one group with those who waited. Who is alone
 /// waits for nobody. Nobody waits beyond `latest`, whatever else is committed meanwhile.
-fn until(waiting: usize, before: usize, beat: Beat, latest: i64) -> Option<i64> {
+fn until(waiting: usize, before: usize, beat: Beat, latest: Instant) -> Option<Instant> {
     if waiting >= FULL || beat.acts < 2 {
         return None;
     }
     let end = match beat.ended {
-        None => Some(beat.begun + LONG_MS),
+        None => Some(beat.begun + LONG),
         Some(_) if waiting >= before + beat.acts => None,
-        Some(ended) => Some(ended + (ended - beat.begun).clamp(0, BACK_MS)),
+        Some(ended) => Some(ended + (ended - beat.begun).clamp(BACK_AT_LEAST, BACK)),
     };
     end.map(|end| end.min(latest))
 }
@@ -74,25 +75,24 @@ pub(crate) async fn gather<T>(
     into: &mut Vec<T>,
     most: usize,
     beat: &mut watch::Receiver<Option<Beat>>,
-    clock: &DatabaseClock,
 ) -> usize {
     if ready(waiting, into, most).await == 0 {
         return 0;
     }
     // By the first of them: commits that follow one upon the other do not put it off.
-    let (mut before, latest) = (0, clock.mono_ms() + LONG_MS + BACK_MS);
+    let (mut before, latest) = (0, Instant::now() + LONG + BACK);
     while into.len() < most {
         let Some(seen) = *beat.borrow_and_update() else { break };
         if seen.ended.is_none() {
             before = into.len();
         }
-        let left = until(into.len(), before, seen, latest).and_then(|end| u64::try_from(end - clock.mono_ms()).ok());
-        let Some(left) = left.filter(|left| *left > 0) else { break };
+        let end = until(into.len(), before, seen, latest).filter(|end| *end > Instant::now());
+        let Some(end) = end else { break };
         let room = most - into.len();
         tokio::select! {
             came = waiting.recv_many(into, room) => if came == 0 { break },
             changed = beat.changed() => if changed.is_err() { break },
-            () = sleep(Duration::from_millis(left)) => break,
+            () = sleep_until(end) => break,
         }
     }
     into.len()
@@ -102,34 +102,36 @@ pub(crate) async fn gather<T>(
 mod tests {
     use super::*;
 
-    use crate::TimeSource;
-    use portcullis_wire::Time;
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
-
-    const LATE: i64 = i64::MAX;
+    fn ms(n: u64) -> Duration {
+        Duration::from_millis(n)
+    }
 
     #[test]
     fn who_is_alone_or_many_waits_for_nobody() {
-        let begun = 100;
-        for ended in [None, Some(begun + 1)] {
-            assert_eq!(until(1, 0, Beat { acts: 1, begun, ended }, LATE), None);
-            assert_eq!(until(FULL, 0, Beat { acts: 9, begun, ended }, LATE), None);
-            assert!(until(1, 0, Beat { acts: 2, begun, ended }, LATE).is_some());
+        let begun = Instant::now();
+        let late = begun + ms(1_000);
+        for ended in [None, Some(begun + ms(1))] {
+            assert_eq!(until(1, 0, Beat { acts: 1, begun, ended }, late), None);
+            assert_eq!(until(FULL, 0, Beat { acts: 9, begun, ended }, late), None);
+            assert!(until(1, 0, Beat { acts: 2, begun, ended }, late).is_some());
         }
     }
 
     #[test]
     fn a_commit_is_waited_for_and_then_those_whom_it_answered() {
-        let begun = 100;
+        let begun = Instant::now();
+        let late = begun + ms(1_000);
         let under_way = Beat { acts: 5, begun, ended: None };
-        assert_eq!(until(3, 0, under_way, LATE), Some(begun + LONG_MS));
+        assert_eq!(until(3, 0, under_way, late), Some(begun + LONG));
         let after = |took| Beat { ended: Some(begun + took), ..under_way };
-        assert_eq!(until(3, 3, after(1), LATE), Some(begun + 2));
-        assert_eq!(until(7, 3, after(1), LATE), Some(begun + 2));
-        assert_eq!(until(8, 3, after(1), LATE), None);
-        assert_eq!(until(5, 0, after(1), LATE), None);
-        assert_eq!(until(3, 3, after(100), LATE), Some(begun + 100 + BACK_MS));
+        assert_eq!(until(3, 3, after(ms(1)), late), Some(begun + ms(2)));
+        assert_eq!(until(7, 3, after(ms(1)), late), Some(begun + ms(2)));
+        assert_eq!(until(8, 3, after(ms(1)), late), None);
+        assert_eq!(until(5, 0, after(ms(1)), late), None);
+        assert_eq!(until(3, 3, after(ms(100)), late), Some(begun + ms(100) + BACK));
+        // A quick one leaves time enough for an answer and a question.
+        let quick = Duration::from_micros(80);
+        assert_eq!(until(3, 3, after(quick), late), Some(begun + quick + BACK_AT_LEAST));
     }
 
     #[tokio::test]
@@ -139,9 +141,8 @@ mod tests {
             let ask = ask.clone();
             tokio::spawn(async move { ask.send(n).await });
         }
-        let clock = DatabaseClock::new(TimeSource::Given(Arc::new(|| Time(0))));
         let (mut some, (_beat, mut beats)) = (Vec::new(), watch::channel(None));
-        assert_eq!(gather(&mut waiting, &mut some, 7, &mut beats, &clock).await, 7);
+        assert_eq!(gather(&mut waiting, &mut some, 7, &mut beats).await, 7);
         assert_eq!(ready(&mut waiting, &mut some, 100).await, 40);
         drop(ask);
         assert_eq!(ready(&mut waiting, &mut some, 100).await, 0);
@@ -149,14 +150,15 @@ mod tests {
 
     #[test]
     fn a_beat_that_never_rests_puts_nobody_off() {
-        let (came, acts) = (1_000, 5);
-        let latest = came + LONG_MS + BACK_MS;
-        for now in came..came + 100 {
+        let (came, acts) = (Instant::now(), 5);
+        let latest = came + LONG + BACK;
+        for now in 0..100 {
             // Another commit begins, or has ended, at every moment.
+            let now = came + ms(now);
             for ended in [None, Some(now)] {
                 for before in [0, 3] {
                     let end = until(3, before, Beat { acts, begun: now, ended }, latest).unwrap();
-                    assert!(end <= latest, "{now} {ended:?}: {end}");
+                    assert!(end <= latest, "{now:?} {ended:?}: {end:?}");
                 }
             }
         }
@@ -164,26 +166,18 @@ mod tests {
 
     #[tokio::test]
     async fn a_waiting_group_goes_while_other_commits_follow_one_upon_the_other() {
-        let now = Arc::new(AtomicI64::new(1_000));
-        let clock = DatabaseClock::new(TimeSource::Given({
-            let now = now.clone();
-            Arc::new(move || Time(now.load(Relaxed)))
-        }));
-        let (beat, mut beats) = watch::channel(Some(Beat { acts: 5, begun: 1_000, ended: None }));
+        let under_way = || Some(Beat { acts: 5, begun: Instant::now(), ended: None });
+        let (beat, mut beats) = watch::channel(under_way());
         let (ask, mut waiting) = mpsc::channel(9);
         ask.send(()).await.unwrap();
-        let others = tokio::spawn({
-            let now = now.clone();
-            async move {
-                loop {
-                    let begun = now.fetch_add(1, Relaxed);
-                    beat.send_replace(Some(Beat { acts: 5, begun, ended: None }));
-                    yield_now().await;
-                }
+        let others = tokio::spawn(async move {
+            loop {
+                beat.send_replace(under_way());
+                yield_now().await;
             }
         });
         let mut some = Vec::new();
-        let gathered = gather(&mut waiting, &mut some, 9, &mut beats, &clock);
+        let gathered = gather(&mut waiting, &mut some, 9, &mut beats);
         assert_eq!(timeout(Duration::from_secs(20), gathered).await, Ok(1), "it waits as long as others commit");
         others.abort();
     }

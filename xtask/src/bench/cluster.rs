@@ -71,8 +71,9 @@ pub fn command(words: &[&str]) -> Result<(), Failure> {
         }
     };
     let workspace = workspace::load()?;
-    let build = ["build", "--release", "--locked", "-p", "portcullis-server", "-p", "portcullis-load"];
-    process::run(process::cargo().args(build).args(["-p", "portcullis-followers"]).current_dir(&workspace.root))?;
+    // The whole workspace, as the tests build it: with fewer crates they have other features, and all is built again.
+    let build = ["build", "--release", "--locked", "--workspace", "--bins"];
+    process::run(process::cargo().args(build).current_dir(&workspace.root))?;
     let bench = Bench::new(&workspace)?;
     let outcome = Cluster::start(&bench, &workspace.root).and_then(|cluster| cluster.run(&extent));
     std::fs::remove_dir_all(&bench.folder)?;
@@ -98,6 +99,8 @@ struct Round {
     load_us: f64,
     /// Bytes of the database's log for each.
     wal: f64,
+    /// How many share a commit.
+    shared: f64,
 }
 
 impl<'a> Cluster<'a> {
@@ -190,11 +193,12 @@ impl<'a> Cluster<'a> {
 
     fn refreshes(&self, extent: &Extent) -> Result<(), Failure> {
         let (few, many) = (self.tokens("caller", CALLERS)?, self.tokens("more", MANY)?);
-        let mut rounds = [const { Vec::new() }; 4];
+        let mut rounds = [const { Vec::new() }; 5];
         // The first round of each warms caches and is not counted.
         for round in 0..=extent.rounds {
             let one = |nodes, tokens| self.refresh_round(nodes, extent.round_s, tokens);
-            let all = [self.bare_round(extent.round_s)?, one(1, &few)?, one(NODES, &few)?, one(NODES, &many)?];
+            let (alone, together) = ([one(1, &few)?, one(1, &many)?], [one(NODES, &few)?, one(NODES, &many)?]);
+            let all = [[self.bare_round(extent.round_s)?].as_slice(), &alone, &together].concat();
             if round > 0 {
                 rounds.iter_mut().zip(all).for_each(|(rounds, one)| rounds.push(one));
             }
@@ -203,35 +207,39 @@ impl<'a> Cluster<'a> {
             "\nrefresh    {CALLERS} callers, and {MANY}; {} alternating rounds of {} s, medians; processor time and WAL for each",
             extent.rounds, extent.round_s
         );
-        println!("             per second    p50 ms    p99 ms    nodes us  database us   load us   WAL bytes");
-        for (name, rounds) in ["pgbench", "1 node", "3 nodes", "3, for 96"].iter().zip(&rounds) {
+        println!(
+            "             per second    p50 ms    p99 ms    nodes us  database us   load us   WAL bytes  a commit"
+        );
+        for (name, rounds) in ["pgbench", "1 node", "1, for 96", "3 nodes", "3, for 96"].iter().zip(&rounds) {
             let of = |value: fn(&Round) -> f64| median(rounds.iter().map(value).collect());
             println!(
-                "  {name:<9} {:>11.0} {:>9.2} {:>9.2} {:>11.0} {:>12.0} {:>9.0} {:>11.0}",
+                "  {name:<9} {:>11.0} {:>9.2} {:>9.2} {:>11.0} {:>12.0} {:>9.0} {:>11.0} {:>9.1}",
                 of(|r| r.per_s),
                 of(|r| r.p50_ms),
                 of(|r| r.p99_ms),
                 of(|r| r.nodes_us),
                 of(|r| r.postgres_us),
                 of(|r| r.load_us),
-                of(|r| r.wal)
+                of(|r| r.wal),
+                of(|r| r.shared)
             );
         }
-        let [bare, one, three, full] = &rounds;
-        let ratio = |a: &[Round], b: &[Round], of: fn(&Round) -> f64| {
-            median(a.iter().zip(b).map(|(a, b)| of(a) / of(b)).collect())
+        let [bare, one, one_full, three, full] = &rounds;
+        let ratio = |what: &str, a: &[Round], b: &[Round], of: fn(&Round) -> f64| {
+            let each = a.iter().zip(b).map(|(a, b)| of(a) / of(b)).collect();
+            println!("  {what:<54} {:>5.2}", median(each));
         };
-        println!(
-            "  1 node / pgbench    {:>5.2}  (of rates; medians of the rounds' ratios)",
-            ratio(one, bare, |r| r.per_s)
-        );
-        println!("  3 nodes / 1 node    {:>5.2}  of rates", ratio(three, one, |r| r.per_s));
-        println!("  3 nodes / 1 node    {:>5.2}  of the nodes' processor time", ratio(three, one, |r| r.nodes_us));
-        println!("  3 nodes / 1 node    {:>5.2}  of the database's", ratio(three, one, |r| r.postgres_us));
-        println!("  3, for {MANY} / 1 node  {:>5.2}  of rates", ratio(full, one, |r| r.per_s));
-        println!("  3, for {MANY} / 1 node  {:>5.2}  of the nodes' processor time", ratio(full, one, |r| r.nodes_us));
-        println!("  3, for {MANY} / 1 node  {:>5.2}  of the database's", ratio(full, one, |r| r.postgres_us));
-        println!("  1 node / pgbench    {:>5.2}  of the database's", ratio(one, bare, |r| r.postgres_us));
+        println!("  ratios, medians of the rounds'");
+        ratio("rate, 1 node / pgbench", one, bare, |r| r.per_s);
+        ratio("database's processor time, the same", one, bare, |r| r.postgres_us);
+        for (callers, three, one) in [(CALLERS, three, one), (MANY, full, one_full)] {
+            ratio(&format!("rate, {callers} callers, 3 nodes / 1 node"), three, one, |r| r.per_s);
+            ratio("nodes' processor time, the same", three, one, |r| r.nodes_us);
+            ratio("database's processor time, the same", three, one, |r| r.postgres_us);
+        }
+        ratio(&format!("rate, 3 nodes with {MANY} / 1 node with {CALLERS}"), full, one, |r| r.per_s);
+        ratio("nodes' processor time, the same", full, one, |r| r.nodes_us);
+        ratio("database's processor time, the same", full, one, |r| r.postgres_us);
         Ok(())
     }
 
@@ -245,6 +253,7 @@ impl<'a> Cluster<'a> {
 
     fn bare_round(&self, seconds: u64) -> Result<Round, Failure> {
         let (cpu, load, wal) = (self.postgres.cpu_ms()?, ends::children_cpu_ms()?, self.postgres.wal_bytes()?);
+        let commits = self.postgres.transactions()?;
         let bare = self.postgres.bare(CALLERS, seconds, &self.bench.folder)?;
         let each = |total: f64| total / bare.transactions.max(1.0);
         Ok(Round {
@@ -255,6 +264,7 @@ impl<'a> Cluster<'a> {
             postgres_us: each((self.postgres.cpu_ms()? - cpu) * 1000.0),
             load_us: each((ends::children_cpu_ms()? - load) * 1000.0),
             wal: each(self.postgres.wal_bytes()? - wal),
+            shared: each(self.postgres.transactions()? - commits).recip(),
         })
     }
 
@@ -263,6 +273,7 @@ impl<'a> Cluster<'a> {
         command.args([&self.addresses(nodes).join(","), REFRESH, &path(tokens), &seconds.to_string(), "1000000"]);
         let (nodes_cpu, cpu) = (self.nodes_cpu_ms()?, self.postgres.cpu_ms()?);
         let (load, wal) = (ends::children_cpu_ms()?, self.postgres.wal_bytes()?);
+        let commits = self.postgres.transactions()?;
         let text = process::output(&mut command)?;
         let said: Value =
             serde_json::from_str(&text).map_err(|error| Failure::Missing(format!("portcullis-load: {error}")))?;
@@ -279,6 +290,7 @@ impl<'a> Cluster<'a> {
             postgres_us: each((self.postgres.cpu_ms()? - cpu) * 1000.0),
             load_us: each((ends::children_cpu_ms()? - load) * 1000.0),
             wal: each(self.postgres.wal_bytes()? - wal),
+            shared: each(self.postgres.transactions()? - commits).recip(),
         })
     }
 }

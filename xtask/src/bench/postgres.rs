@@ -65,6 +65,12 @@ impl Postgres {
         text.parse().map_err(|_| Failure::Missing(format!("the position in the WAL is no number: {text}")))
     }
 
+    /// Transactions that wrote something, so far.
+    pub fn transactions(&self) -> Result<f64, Failure> {
+        let text = self.psql("bench", "SELECT pg_snapshot_xmax(pg_current_snapshot())")?;
+        text.parse().map_err(|_| Failure::Missing(format!("the next transaction is no number: {text}")))
+    }
+
     /// What `SHOW server_version` says.
     pub fn version(&self) -> Result<String, Failure> {
         self.psql("bench", "SHOW server_version")
