@@ -14,7 +14,7 @@ pub type Clock = Arc<dyn Fn() -> Time + Send + Sync>;
 /// Where time comes from.
 #[derive(Clone)]
 pub enum TimeSource {
-    /// From the database; between looks this monotonic clock (milliseconds, counting suspension) carries it.
+    /// From the database; between looks this monotonic clock (microseconds, counting suspension) carries it.
     Database(Arc<dyn Fn() -> i64 + Send + Sync>),
     /// From this clock alone: for tests, which move time.
     Given(Clock),
@@ -55,11 +55,19 @@ impl DatabaseClock {
         }
     }
 
+    /// Microseconds of the monotonic clock; of the given one where there is such.
+    pub(crate) fn mono_us(&self) -> i64 {
+        match &self.source {
+            TimeSource::Given(clock) => clock().0.saturating_mul(1000),
+            TimeSource::Database(mono) => mono(),
+        }
+    }
+
     pub(crate) fn now(&self) -> Time {
         match &self.source {
             TimeSource::Given(clock) => clock(),
             TimeSource::Database(mono) => {
-                let now = mono().saturating_add(self.offset.load(Relaxed));
+                let now = (mono() / 1000).saturating_add(self.offset.load(Relaxed));
                 Time(now.max(self.told.fetch_max(now, Relaxed)))
             }
         }
@@ -70,9 +78,9 @@ impl DatabaseClock {
         let TimeSource::Database(mono) = &self.source else { return Ok(()) };
         let mut best = None;
         for _ in 0..LOOKS {
-            let before = mono();
+            let before = mono() / 1000;
             let theirs: i64 = sqlx::query_scalar(NOW).fetch_one(&mut *db).await?;
-            let took = mono().saturating_sub(before);
+            let took = (mono() / 1000).saturating_sub(before);
             if best.is_none_or(|(shortest, _)| took < shortest) {
                 best = Some((took, theirs - before - took / 2));
             }
@@ -92,7 +100,7 @@ mod tests {
     fn never_back_by_itself() {
         let mono = Arc::new(AtomicI64::new(1_000));
         let read = mono.clone();
-        let clock = DatabaseClock::new(TimeSource::Database(Arc::new(move || read.load(Relaxed))));
+        let clock = DatabaseClock::new(TimeSource::Database(Arc::new(move || 1000 * read.load(Relaxed))));
         clock.offset.store(5_000, Relaxed);
         assert_eq!(clock.now(), Time(6_000));
         clock.offset.store(4_000, Relaxed);

@@ -1,25 +1,26 @@
 //! How groups fill. Whatever is in a group, it costs the database some tenths of a millisecond: a statement, a flush, a change of
 //! process. So a group that is not full waits for those who are about to come, and never for long: the rule is [`until`].
+use crate::clock::DatabaseClock;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::yield_now;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{sleep, timeout};
 
 /// In a group of so many an act costs next to nothing more than in a larger one.
 const FULL: usize = 16;
 /// Whom the last commit has answered is waited for as long as that commit took, and no longer than this.
-const BACK: Duration = Duration::from_millis(3);
+const BACK: i64 = 3_000;
 /// No shorter than this: with a quick disk a commit takes less time than an answer and the next question.
-const BACK_AT_LEAST: Duration = Duration::from_micros(500);
+const BACK_AT_LEAST: i64 = 500;
 /// A commit that takes longer than this is not waited for.
-const LONG: Duration = Duration::from_millis(10);
+const LONG: i64 = 10_000;
 
-/// The commit that is under way, or the last one.
+/// The commit that is under way, or the last one; times in microseconds of the monotonic clock.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Beat {
     pub(crate) acts: usize,
-    pub(crate) begun: Instant,
-    pub(crate) ended: Option<Instant>,
+    pub(crate) begun: i64,
+    pub(crate) ended: Option<i64>,
 }
 
 /// Until when a group of `waiting` waits for more at most; `None`: it goes now. `before`: so many waited already when the last
@@ -28,7 +29,7 @@ pub(crate) struct Beat {
 /// What is looked up while a commit is under way cannot be committed before that one has ended; so it loses next to nothing by
 /// waiting for it. Afterwards those whom it has answered may come back, and are one group with those who waited. Who is alone
 /// waits for nobody. Nobody waits beyond `latest`, whatever else is committed meanwhile.
-fn until(waiting: usize, before: usize, beat: Beat, latest: Instant) -> Option<Instant> {
+fn until(waiting: usize, before: usize, beat: Beat, latest: i64) -> Option<i64> {
     if waiting >= FULL || beat.acts < 2 {
         return None;
     }
@@ -75,24 +76,25 @@ pub(crate) async fn gather<T>(
     into: &mut Vec<T>,
     most: usize,
     beat: &mut watch::Receiver<Option<Beat>>,
+    clock: &DatabaseClock,
 ) -> usize {
     if ready(waiting, into, most).await == 0 {
         return 0;
     }
     // By the first of them: commits that follow one upon the other do not put it off.
-    let (mut before, latest) = (0, Instant::now() + LONG + BACK);
+    let (mut before, latest) = (0, clock.mono_us() + LONG + BACK);
     while into.len() < most {
         let Some(seen) = *beat.borrow_and_update() else { break };
         if seen.ended.is_none() {
             before = into.len();
         }
-        let end = until(into.len(), before, seen, latest).filter(|end| *end > Instant::now());
-        let Some(end) = end else { break };
+        let left = until(into.len(), before, seen, latest).and_then(|end| u64::try_from(end - clock.mono_us()).ok());
+        let Some(left) = left.filter(|left| *left > 0) else { break };
         let room = most - into.len();
         tokio::select! {
             came = waiting.recv_many(into, room) => if came == 0 { break },
             changed = beat.changed() => if changed.is_err() { break },
-            () = sleep_until(end) => break,
+            () = sleep(Duration::from_micros(left)) => break,
         }
     }
     into.len()
@@ -102,36 +104,36 @@ pub(crate) async fn gather<T>(
 mod tests {
     use super::*;
 
-    fn ms(n: u64) -> Duration {
-        Duration::from_millis(n)
-    }
+    use crate::TimeSource;
+    use portcullis_wire::Time;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
+
+    const LATE: i64 = i64::MAX;
 
     #[test]
     fn who_is_alone_or_many_waits_for_nobody() {
-        let begun = Instant::now();
-        let late = begun + ms(1_000);
-        for ended in [None, Some(begun + ms(1))] {
-            assert_eq!(until(1, 0, Beat { acts: 1, begun, ended }, late), None);
-            assert_eq!(until(FULL, 0, Beat { acts: 9, begun, ended }, late), None);
-            assert!(until(1, 0, Beat { acts: 2, begun, ended }, late).is_some());
+        let begun = 100;
+        for ended in [None, Some(begun + 1)] {
+            assert_eq!(until(1, 0, Beat { acts: 1, begun, ended }, LATE), None);
+            assert_eq!(until(FULL, 0, Beat { acts: 9, begun, ended }, LATE), None);
+            assert!(until(1, 0, Beat { acts: 2, begun, ended }, LATE).is_some());
         }
     }
 
     #[test]
     fn a_commit_is_waited_for_and_then_those_whom_it_answered() {
-        let begun = Instant::now();
-        let late = begun + ms(1_000);
+        let begun = 100_000;
         let under_way = Beat { acts: 5, begun, ended: None };
-        assert_eq!(until(3, 0, under_way, late), Some(begun + LONG));
+        assert_eq!(until(3, 0, under_way, LATE), Some(begun + LONG));
         let after = |took| Beat { ended: Some(begun + took), ..under_way };
-        assert_eq!(until(3, 3, after(ms(1)), late), Some(begun + ms(2)));
-        assert_eq!(until(7, 3, after(ms(1)), late), Some(begun + ms(2)));
-        assert_eq!(until(8, 3, after(ms(1)), late), None);
-        assert_eq!(until(5, 0, after(ms(1)), late), None);
-        assert_eq!(until(3, 3, after(ms(100)), late), Some(begun + ms(100) + BACK));
+        assert_eq!(until(3, 3, after(1_000), LATE), Some(begun + 2_000));
+        assert_eq!(until(7, 3, after(1_000), LATE), Some(begun + 2_000));
+        assert_eq!(until(8, 3, after(1_000), LATE), None);
+        assert_eq!(until(5, 0, after(1_000), LATE), None);
+        assert_eq!(until(3, 3, after(100_000), LATE), Some(begun + 100_000 + BACK));
         // A quick one leaves time enough for an answer and a question.
-        let quick = Duration::from_micros(80);
-        assert_eq!(until(3, 3, after(quick), late), Some(begun + quick + BACK_AT_LEAST));
+        assert_eq!(until(3, 3, after(80), LATE), Some(begun + 80 + BACK_AT_LEAST));
     }
 
     #[tokio::test]
@@ -141,8 +143,9 @@ mod tests {
             let ask = ask.clone();
             tokio::spawn(async move { ask.send(n).await });
         }
+        let clock = DatabaseClock::new(TimeSource::Given(Arc::new(|| Time(0))));
         let (mut some, (_beat, mut beats)) = (Vec::new(), watch::channel(None));
-        assert_eq!(gather(&mut waiting, &mut some, 7, &mut beats).await, 7);
+        assert_eq!(gather(&mut waiting, &mut some, 7, &mut beats, &clock).await, 7);
         assert_eq!(ready(&mut waiting, &mut some, 100).await, 40);
         drop(ask);
         assert_eq!(ready(&mut waiting, &mut some, 100).await, 0);
@@ -150,15 +153,14 @@ mod tests {
 
     #[test]
     fn a_beat_that_never_rests_puts_nobody_off() {
-        let (came, acts) = (Instant::now(), 5);
+        let (came, acts) = (1_000_000, 5);
         let latest = came + LONG + BACK;
-        for now in 0..100 {
+        for now in (came..came + 100_000).step_by(500) {
             // Another commit begins, or has ended, at every moment.
-            let now = came + ms(now);
             for ended in [None, Some(now)] {
                 for before in [0, 3] {
                     let end = until(3, before, Beat { acts, begun: now, ended }, latest).unwrap();
-                    assert!(end <= latest, "{now:?} {ended:?}: {end:?}");
+                    assert!(end <= latest, "{now} {ended:?}: {end}");
                 }
             }
         }
@@ -166,18 +168,26 @@ mod tests {
 
     #[tokio::test]
     async fn a_waiting_group_goes_while_other_commits_follow_one_upon_the_other() {
-        let under_way = || Some(Beat { acts: 5, begun: Instant::now(), ended: None });
-        let (beat, mut beats) = watch::channel(under_way());
+        let now = Arc::new(AtomicI64::new(1_000));
+        let clock = DatabaseClock::new(TimeSource::Given({
+            let now = now.clone();
+            Arc::new(move || Time(now.load(Relaxed)))
+        }));
+        let (beat, mut beats) = watch::channel(Some(Beat { acts: 5, begun: 1_000, ended: None }));
         let (ask, mut waiting) = mpsc::channel(9);
         ask.send(()).await.unwrap();
-        let others = tokio::spawn(async move {
-            loop {
-                beat.send_replace(under_way());
-                yield_now().await;
+        let others = tokio::spawn({
+            let now = now.clone();
+            async move {
+                loop {
+                    let begun = now.fetch_add(1, Relaxed);
+                    beat.send_replace(Some(Beat { acts: 5, begun, ended: None }));
+                    yield_now().await;
+                }
             }
         });
         let mut some = Vec::new();
-        let gathered = gather(&mut waiting, &mut some, 9, &mut beats);
+        let gathered = gather(&mut waiting, &mut some, 9, &mut beats, &clock);
         assert_eq!(timeout(Duration::from_secs(20), gathered).await, Ok(1), "it waits as long as others commit");
         others.abort();
     }

@@ -71,6 +71,10 @@ impl Reader {
         Self { pool, options, lose_data, connections, clock, told, left_behind }
     }
 
+    pub(crate) fn clock(&self) -> &Arc<DatabaseClock> {
+        &self.clock
+    }
+
     /// The given time, where time does not come from the database.
     pub(crate) fn given(&self) -> Option<Time> {
         self.clock.given()

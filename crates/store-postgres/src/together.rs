@@ -4,6 +4,7 @@
 //! Whom a group waits for, and how long at most, is the rule in `gather`. A lookup is always begun after it was asked for. While a statement is
 //! quick the next waits for it, so that groups stay large; past one that is slow, or whose connection leads nowhere, others go.
 use crate::cells::Fault;
+use crate::clock::DatabaseClock;
 use crate::gather::{Beat, gather};
 use crate::pool::Reader;
 use crate::reads;
@@ -51,20 +52,20 @@ pub(crate) struct Lookups(mpsc::Sender<Lookup>);
 impl Lookups {
     /// With the task that answers; `queue` may wait at most, more are refused at once. `beat`: what is committed meanwhile.
     pub(crate) fn new(reader: Arc<Reader>, queue: usize, beat: watch::Receiver<Option<Beat>>) -> Self {
-        Self::by(queue, beat, move |grants: Vec<GrantId>| {
+        Self::by(queue, beat, reader.clock().clone(), move |grants: Vec<GrantId>| {
             let reader = reader.clone();
             async move { reads::refreshes(&reader, &grants).await }
         })
     }
 
     /// The same by any statement.
-    fn by<L, F>(queue: usize, beat: watch::Receiver<Option<Beat>>, look: L) -> Self
+    fn by<L, F>(queue: usize, beat: watch::Receiver<Option<Beat>>, clock: Arc<DatabaseClock>, look: L) -> Self
     where
         L: Fn(Vec<GrantId>) -> F + Send + Sync + 'static,
         F: Future<Output = Result<Several, Fault>> + Send + 'static,
     {
         let (ask, waiting) = mpsc::channel(queue.max(1));
-        tokio::spawn(run(Arc::new(look), waiting, beat));
+        tokio::spawn(run(Arc::new(look), waiting, beat, clock));
         Self(ask)
     }
 
@@ -88,8 +89,12 @@ fn overloaded(why: &str) -> StoreError {
 }
 
 /// Each batch is a task of its own: what goes wrong in one is nobody else's.
-async fn run<L, F>(look: Arc<L>, mut waiting: mpsc::Receiver<Lookup>, mut beat: watch::Receiver<Option<Beat>>)
-where
+async fn run<L, F>(
+    look: Arc<L>,
+    mut waiting: mpsc::Receiver<Lookup>,
+    mut beat: watch::Receiver<Option<Beat>>,
+    clock: Arc<DatabaseClock>,
+) where
     L: Fn(Vec<GrantId>) -> F + Send + Sync + 'static,
     F: Future<Output = Result<Several, Fault>> + Send + 'static,
 {
@@ -98,7 +103,7 @@ where
         while under_way.len() >= UNDER_WAY {
             under_way.join_next().await;
         }
-        if gather(&mut waiting, &mut some, AT_ONCE, &mut beat).await == 0 {
+        if gather(&mut waiting, &mut some, AT_ONCE, &mut beat, &clock).await == 0 {
             return; // whoever could wait for an answer is gone, too
         }
         let mut batch: BTreeMap<_, Askers> = BTreeMap::new();

@@ -29,7 +29,7 @@ pub(super) async fn open(settings: &Settings) -> Result<Opened, Failure> {
             let Some(master) = settings.master_key.clone() else {
                 return Err(Failure::config("master_key must be set with PostgreSQL"));
             };
-            let time = TimeSource::Database(Arc::new(|| real::mono().0));
+            let time = TimeSource::Database(Arc::new(real::mono_us));
             let mut options = portcullis_store_postgres::OpenOptions::new(log, time);
             let mark: Option<high_water::Mark> =
                 high_water::read(&settings.high_water_path()).map_err(Failure::config)?;

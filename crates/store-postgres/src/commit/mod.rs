@@ -35,7 +35,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 /// How long a group waits for a connection.
 const CONNECT: Duration = Duration::from_secs(2);
@@ -193,10 +193,10 @@ impl Committer {
                 None => self.quiet = true,
                 Some(0) => break,
                 Some(acts) => {
-                    let begun = Instant::now();
+                    let begun = self.clock.mono_us();
                     self.beat.send_replace(Some(Beat { acts, begun, ended: None }));
                     self.commit(std::mem::take(&mut jobs)).await;
-                    self.beat.send_replace(Some(Beat { acts, begun, ended: Some(Instant::now()) }));
+                    self.beat.send_replace(Some(Beat { acts, begun, ended: Some(self.clock.mono_us()) }));
                     self.quiet = false;
                 }
             }

@@ -62,7 +62,8 @@ impl Fake {
     fn new() -> Self {
         let (statements, let_go) = (Arc::<Mutex<Vec<_>>>::default(), Arc::new(Notify::new()));
         let (said, gate) = (statements.clone(), let_go.clone());
-        let lookups = Lookups::by(1000, watch::channel(None).1, move |grants: Vec<GrantId>| {
+        let clock = Arc::new(DatabaseClock::new(crate::TimeSource::Given(Arc::new(|| portcullis_wire::Time(0)))));
+        let lookups = Lookups::by(1000, watch::channel(None).1, clock, move |grants: Vec<GrantId>| {
             let grants: Vec<u128> = grants.into_iter().map(GrantId::bits).collect();
             said.lock().unwrap_or_else(PoisonError::into_inner).push(grants.clone());
             let gate = gate.clone();

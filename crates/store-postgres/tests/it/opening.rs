@@ -112,7 +112,7 @@ fn nodes_that_start_at_once_found_one_log() {
 fn time_is_the_databases() {
     let mono = Arc::new(AtomicI64::new(0));
     let read = mono.clone();
-    let time = TimeSource::Database(Arc::new(move || read.load(SeqCst)));
+    let time = TimeSource::Database(Arc::new(move || 1000 * read.load(SeqCst)));
     let mut options = OpenOptions::new(LOG, time);
     options.danger_lose_data_on_crash = true;
     runtime().block_on(async {
