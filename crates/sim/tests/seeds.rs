@@ -2,7 +2,7 @@
 use portcullis_sim::{Counts, Lag, Lapse, Mutant, Seam, run, run_audit, run_cluster, run_rollback};
 
 /// A debug build is some twenty times slower.
-const SEEDS: u64 = if cfg!(debug_assertions) { 250 } else { 1000 };
+const SEEDS: u64 = if cfg!(debug_assertions) { 150 } else { 1000 };
 
 /// Within how many seeds each planted bug must be caught.
 const CAUGHT_WITHIN: u64 = 3000;
