@@ -72,7 +72,7 @@ impl Counts {
             "Used",
             "failed",
         ];
-        words.iter().all(|word| self.results.get(*word).is_some_and(|n| *n >= 10))
+        words.iter().all(|word| self.results.get(*word).is_some_and(|n| *n >= 5))
             && self.revs > 100
             && self.ended > 50
             && self.attempts.len() == 4
