@@ -70,11 +70,11 @@ fn what_is_written_past_the_server_is_found() {
         // What cannot be a seal at all hides nothing else.
         (
             "UPDATE events SET link = NULL WHERE place = 8",
-            vec![Finding::Changed { n: 8, event: id(8) }, Finding::Head { n: 8 }],
+            vec![Finding::Head { n: 8 }, Finding::Changed { n: 8, event: id(8) }],
         ),
         (
             "UPDATE events SET ip_seal = x'00' WHERE place = 8",
-            vec![Finding::Changed { n: 8, event: id(8) }, Finding::Part { n: 8, event: id(8), part: Part::Address }],
+            vec![Finding::Part { n: 8, event: id(8), part: Part::Address }, Finding::Changed { n: 8, event: id(8) }],
         ),
         (
             "UPDATE events SET reason_salt = x'00' WHERE place = 2",
