@@ -343,7 +343,7 @@ impl App {
         if profile.sector_identifier_uri.is_some() || profile.subject_type != SubjectType::Public {
             self.still_admin(admin).await?; // before anything is called or made in their name
         }
-        self.vet_sector(&profile, None).await?;
+        self.vet_sector(&profile, None, false).await?;
         self.ensure_key_of_names(&profile).await?;
         let secret = kind.has_secret(profile.token_endpoint_auth_method).then(new_secret);
         let mut profile = profile;

@@ -1,16 +1,18 @@
 //! The one sealer, which chains audit records after their commits; what the chain is checked by, and what it shows.
 //!
 //! It works on the one node that leads. Who leads may be in doubt for a while: two that both believe it make one chain all the
-//! same, since a seal goes in only where the chain still ends where it was read. Nothing is kept in memory that decides: what has
-//! no seal is read anew each time, whatever its number, so a record whose transaction came late is sealed late, and a node that
-//! dies at any moment leaves a whole chain behind it.
+//! same, since a seal goes in only where the chain still ends where it was read. What has no
+//! seal is read anew each time, whatever its number, so a record whose transaction came late is sealed late, and a node that dies
+//! at any moment leaves a whole chain behind it. In memory is only where the chain was seen to end: a chain that does not go on from
+//! there is not sealed on.
 use crate::admin::Admin;
 use crate::{App, AppError, real, rotation};
-use portcullis_domain::audit::{self, AuditKey, ChainRow, Checked, Page, Place, Pruning, Unsealed};
+use portcullis_domain::audit::{self, AuditKey, ChainRow, Checked, Finding, Page, Place, Pruning, Unsealed};
 use portcullis_domain::changes::{Change, Changes};
 use portcullis_store::{ChainRead, CommitError};
-use portcullis_wire::Time;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use portcullis_wire::{Epoch, Time};
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// Between two looks: with the time that a commit takes, much less than a second.
@@ -25,9 +27,27 @@ const WARN_EVERY: i64 = 60_000;
 /// What the sealer has seen.
 #[derive(Debug, Default)]
 pub(crate) struct Sealer {
-    /// The furthest place that this node has read or written.
-    seen: AtomicU64,
+    /// The furthest place that this process has read or written, and in which epoch: who founds the log anew may have an older
+    /// database by right.
+    seen: Mutex<Option<(Epoch, Place)>>,
+    /// When it was last counted what waits.
+    counted: AtomicI64,
     warned: AtomicI64,
+    warned_of_misfit: AtomicI64,
+}
+
+impl Sealer {
+    fn seen(&self, epoch: Epoch) -> Option<Place> {
+        let seen = *self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.filter(|(then, _)| *then == epoch).map(|(_, place)| place)
+    }
+    /// It is never lowered.
+    fn saw(&self, epoch: Epoch, place: Place) {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if seen.is_none_or(|(then, seen)| (then, seen.n) < (epoch, place.n)) {
+            *seen = Some((epoch, place));
+        }
+    }
 }
 
 /// What one step of the sealer came to.
@@ -100,16 +120,16 @@ impl App {
         if rows.is_empty() {
             return Ok(Sealed::Nothing);
         }
-        let chain = match self.chain_row().await? {
+        let epoch = self.hub().at().0;
+        let chain = match self.chain_followed().await? {
             Some(chain) => chain,
             None => self.begin_chain().await?,
         };
-        self.look_back(chain.head);
         let what = audit::seal(&self.audit_key(&chain)?, self.inner.log, chain.head, &rows, &mut real::RealChance);
         let to = what.to;
         match self.store().commit(Changes { steps: vec![Change::Seal(what)], ..Changes::default() }).await {
             Ok(_) => {
-                self.inner.sealer.seen.fetch_max(to.n, Ordering::Relaxed);
+                self.inner.sealer.saw(epoch, to);
                 self.counts().events_sealed.fetch_add(rows.len() as u64, Ordering::Relaxed);
                 Ok(Sealed::Some(rows.len()))
             }
@@ -118,16 +138,46 @@ impl App {
         }
     }
 
-    /// A chain that is shorter than this node has seen it lost its end, or its database was replaced.
-    fn look_back(&self, head: Place) {
-        let seen = self.inner.sealer.seen.swap(head.n, Ordering::Relaxed);
-        if seen > head.n {
-            tracing::error!(
-                seen,
-                head = head.n,
-                "the chain of audit records is shorter than it was: its end was cut off"
-            );
+    /// The chain's row, if the chain still has the place where this process saw it end; else nothing may be sealed or pruned: links
+    /// under the key over what somebody else made of it would make it look whole.
+    async fn chain_followed(&self) -> Result<Option<ChainRow>, AppError> {
+        self.followed().await?.map_err(|finding| self.misfit(finding))
+    }
+
+    async fn followed(&self) -> Result<Result<Option<ChainRow>, Finding>, AppError> {
+        // In this order: what is seen after the read may be further than it.
+        let epoch = self.hub().at().0;
+        let Some(seen) = self.inner.sealer.seen(epoch) else {
+            let row = self.chain_row().await?;
+            row.iter().for_each(|row| self.inner.sealer.saw(epoch, row.head));
+            return Ok(Ok(row));
+        };
+        let Some(ChainRead { chain, rows }) = self.store().read_chain(Some(seen.n.saturating_sub(1)), 1).await? else {
+            return Ok(Err(Finding::Truncated { head: 0, known: seen.n }));
+        };
+        if let Some(finding) = audit::follows(seen, &chain, rows.first()) {
+            return Ok(Err(finding));
         }
+        self.inner.sealer.saw(epoch, chain.head);
+        Ok(Ok(Some(chain)))
+    }
+
+    /// Counted, and told once a minute.
+    fn misfit(&self, finding: Finding) -> AppError {
+        self.counts().audit_misfits.fetch_add(1, Ordering::Relaxed);
+        if self.once_a_minute(&self.inner.sealer.warned_of_misfit) {
+            tracing::error!(%finding, "the chain of audit records was tampered with, or its database replaced");
+        }
+        AppError::Fault(format!("the chain of audit records is not what it was: {finding}").into())
+    }
+
+    fn once_a_minute(&self, last: &AtomicI64) -> bool {
+        let now = self.now().0;
+        let due = now.saturating_sub(last.load(Ordering::Relaxed)) >= WARN_EVERY;
+        if due {
+            last.store(now, Ordering::Relaxed);
+        }
+        due
     }
 
     async fn chain_row(&self) -> Result<Option<ChainRow>, AppError> {
@@ -159,22 +209,43 @@ impl App {
 
     /// What may go of the chain's beginning, of the first `most` records.
     pub(crate) async fn chain_to_prune(&self, before: Time, most: u32) -> Result<Option<Pruning>, AppError> {
+        self.chain_followed().await?;
         let Some(ChainRead { chain, rows }) = self.store().read_chain(None, most).await? else { return Ok(None) };
-        Ok(audit::prune(&self.audit_key(&chain)?, self.inner.log, &chain.start, &rows, before))
+        let what = audit::prune(&self.audit_key(&chain)?, self.inner.log, &chain, &rows, before);
+        what.map_err(|finding| self.misfit(finding))
     }
 
-    /// Counts what waits for its seal, and warns when it has waited for long: on every node, for the one that leads may be the one
-    /// that is stuck.
+    /// Looks whether the chain goes on from where this node saw it, and counts what waits for its seal, and warns when it has waited
+    /// for long: on every node, for the one that leads may be the one that is stuck.
     pub(crate) async fn watch_unsealed(&self) {
-        let Ok(unsealed) = self.store().count_unsealed().await else { return };
-        let (now, counts) = (self.now(), self.counts());
-        counts.events_unsealed.store(unsealed.count, Ordering::Relaxed);
-        counts.events_unsealed_age_ms.store(u64::try_from(unsealed.age(now)).unwrap_or(0), Ordering::Relaxed);
-        let warned = &self.inner.sealer.warned;
-        if let Some(why) = unsealed.alarm(now)
-            && now.0.saturating_sub(warned.load(Ordering::Relaxed)) >= WARN_EVERY
+        if self.hub().rolled_back().is_none()
+            && let Err(error) = self.chain_followed().await
         {
-            warned.store(now.0, Ordering::Relaxed);
+            tracing::debug!(%error, "where the chain ends");
+        }
+        let counted = self.store().count_unsealed().await;
+        let (now, counts, sealer) = (self.now(), self.counts(), &self.inner.sealer);
+        let why = match counted {
+            Ok(unsealed) => {
+                sealer.counted.store(now.0, Ordering::Relaxed);
+                counts.events_unsealed.store(unsealed.count, Ordering::Relaxed);
+                counts.events_unsealed_age_ms.store(u64::try_from(unsealed.age(now)).unwrap_or(0), Ordering::Relaxed);
+                unsealed.alarm(now)
+            }
+            // Nobody knows what waits: for as long as that, it may have waited.
+            Err(error) => {
+                let since = match sealer.counted.compare_exchange(0, now.0, Ordering::Relaxed, Ordering::Relaxed) {
+                    Ok(_) => now.0,
+                    Err(last) => last,
+                };
+                let age = u64::try_from(now.0.saturating_sub(since)).unwrap_or(0);
+                counts.events_unsealed_age_ms.fetch_max(age, Ordering::Relaxed);
+                Some(format!("audit records that wait to be sealed cannot be counted: {error}"))
+            }
+        };
+        if let Some(why) = why
+            && self.once_a_minute(&sealer.warned)
+        {
             tracing::warn!("{why}");
         }
     }
@@ -203,6 +274,14 @@ impl App {
         let key = self.audit_key(&chain).map_err(|error| self.fault(error))?;
         let last = audit::is_last(&chain, &rows, audit::PAGE as usize);
         let page = Page { log: self.inner.log, chain: &chain, from, known, rows: &rows, last };
-        Ok(Some(CheckedPage { checked: audit::check(&key, &page), head: chain.head, last }))
+        let mut checked = audit::check(&key, &page);
+        // What this process has seen is one more known place.
+        if from.is_none()
+            && let Err(finding) = self.followed().await.map_err(|error| self.fault(error))?
+            && !checked.findings.contains(&finding)
+        {
+            checked.findings.push(finding);
+        }
+        Ok(Some(CheckedPage { checked, head: chain.head, last }))
     }
 }

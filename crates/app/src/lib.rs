@@ -133,6 +133,8 @@ pub struct Counts {
     pub grants_pruned: AtomicU64,
     /// Audit records that were sealed.
     pub events_sealed: AtomicU64,
+    /// How often this server found its chain of audit records to be another than it was.
+    pub audit_misfits: AtomicU64,
     /// Audit records that wait to be sealed, as last counted.
     pub events_unsealed: AtomicU64,
     /// For how long the oldest of them has waited, in milliseconds.

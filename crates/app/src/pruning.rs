@@ -27,12 +27,32 @@ const REST_EVERY: u32 = 100;
 const DUE_AT_ONCE: u32 = 100;
 
 /// What one step came to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 struct Step {
     /// Where the next one looks on; `None`: all sessions were seen.
     next: Option<SessionId>,
-    /// Whether there is more to do of the rest.
+    /// What came of the rest.
+    rest: Rest,
+}
+
+/// What came of the parts of the rest: none stops another.
+#[derive(Debug, Default)]
+struct Rest {
+    /// Whether there is more to do.
     more: bool,
+    /// The first that failed.
+    failed: Option<AppError>,
+}
+
+impl Rest {
+    fn part(&mut self, came: Result<bool, AppError>) {
+        match came {
+            Ok(more) => self.more |= more,
+            Err(error) => {
+                self.failed.get_or_insert(error);
+            }
+        }
+    }
 }
 
 impl App {
@@ -48,8 +68,11 @@ impl App {
             }
             let rest = more_of_the_rest || steps.is_multiple_of(REST_EVERY);
             let pause = match self.prune_step(cursor, rest).await {
-                Ok(Step { next, more }) => {
+                Ok(Step { next, rest: Rest { more, failed } }) => {
                     (cursor, more_of_the_rest) = (next, more);
+                    if let Some(error) = failed {
+                        tracing::warn!(%error, "some of what is old could not be deleted; it is tried again");
+                    }
                     if next.is_some() || more { BETWEEN_STEPS } else { BETWEEN_ROUNDS }
                 }
                 Err(error) => {
@@ -70,9 +93,12 @@ impl App {
         self.seal_all().await?;
         let mut cursor = None;
         loop {
-            let Step { next, more } = self.prune_step(cursor, false).await?;
+            let Step { next, rest } = self.prune_step(cursor, false).await?;
             cursor = next;
-            if next.is_none() && !more {
+            if let Some(error) = rest.failed {
+                return Err(error);
+            }
+            if next.is_none() && !rest.more {
                 return Ok(());
             }
         }
@@ -93,31 +119,36 @@ impl App {
             counts.addresses_forgotten.fetch_add(gone, Ordering::Relaxed);
         }
         // The rest has indexes of its own.
-        let rest = rest || found.next.is_none();
-        let more = rest
-            && self.prune_events(&keep).await?
-                | self.prune_tickets().await?
-                | (!behind && self.prune_grants().await?)
-                | self.prune_messages().await?
-                | self.see_to_due_accounts().await?;
-        Ok(Step { next: found.next, more })
+        let mut out = Rest::default();
+        if rest || found.next.is_none() {
+            out.part(self.prune_events(&keep).await);
+            out.part(self.forget_event_addresses(&keep).await);
+            out.part(self.prune_tickets().await);
+            if !behind {
+                out.part(self.prune_grants().await);
+            }
+            out.part(self.prune_messages().await);
+            out.part(self.see_to_due_accounts().await);
+        }
+        Ok(Step { next: found.next, rest: out })
     }
 
     /// Whether there may be more.
     async fn prune_events(&self, keep: &Retention) -> Result<bool, AppError> {
-        let (now, most, counts) = (self.now(), AT_ONCE as u64, self.counts());
-        let mut full = false;
-        if let Some(events) = keep.events {
-            let old = self.chain_to_prune(now.minus(events), AT_ONCE as u32).await?;
-            if let Some(pruning) = old {
-                let gone = self.delete(Change::PruneChain(pruning)).await?;
-                counts.events_pruned.fetch_add(gone, Ordering::Relaxed);
-                full |= gone == most;
-            }
-        }
-        let gone = self.delete(Change::ForgetEventAddresses { before: now.minus(keep.addresses), most }).await?;
-        counts.addresses_forgotten.fetch_add(gone, Ordering::Relaxed);
-        Ok(full | (gone == most))
+        let Some(events) = keep.events else { return Ok(false) };
+        let old = self.chain_to_prune(self.now().minus(events), AT_ONCE as u32).await?;
+        let Some(pruning) = old else { return Ok(false) };
+        let gone = self.delete(Change::PruneChain(pruning)).await?;
+        self.counts().events_pruned.fetch_add(gone, Ordering::Relaxed);
+        Ok(gone == AT_ONCE as u64)
+    }
+
+    /// Whether there may be more.
+    async fn forget_event_addresses(&self, keep: &Retention) -> Result<bool, AppError> {
+        let (before, most) = (self.now().minus(keep.addresses), AT_ONCE as u64);
+        let gone = self.delete(Change::ForgetEventAddresses { before, most }).await?;
+        self.counts().addresses_forgotten.fetch_add(gone, Ordering::Relaxed);
+        Ok(gone == most)
     }
 
     /// Whether there may be more.

@@ -3,9 +3,10 @@
 //! A record is written in its act's own transaction and chained a moment later, by the one sealer ([`seal`]), in the order in which
 //! the sealer found it: its *place* is a number without gaps and a link. A link is a MAC over place, link before and record, under
 //! a key that the database has only sealed under the master key: who can write to the database alone can make none. Records do
-//! not stay for ever: the oldest are pruned, and the chain then begins at a [`Start`], which is under that key too. So an end that
-//! was cut off, and a database that was replaced by an older one, are all that the database cannot show by itself; a place that
-//! somebody wrote down elsewhere shows them ([`Page::known`]).
+//! not stay for ever: the oldest are pruned, and the chain then begins at a [`Start`], which is under that key too. What the database
+//! cannot show by itself: an end that was cut off, an older copy in its place, and records whose seals were taken away, so that the
+//! sealer chains them again as they are now. A place that somebody wrote down elsewhere shows them ([`Page::known`]), and to a
+//! process that runs on, the place that it has seen ([`follows`]).
 //!
 //! What can be about a person (the address, the words of the reason) enters a link as a commitment with a salt of its own, drawn at
 //! random: when it is erased, value and salt go, the commitment stays, and neither the four thousand million addresses of IPv4 nor any
@@ -28,6 +29,8 @@ pub const PAGE: u32 = 1000;
 pub const MAX_FINDINGS: usize = 100;
 /// A record that has waited for so long to be sealed is told of, in milliseconds.
 pub const LATE: Millis = 10_000;
+/// So many records that wait to be sealed are counted, and no more.
+pub const COUNTED: u32 = 10_000;
 
 /// What links are made with. In the database it is sealed under the master key.
 #[derive(Debug, Clone)]
@@ -231,11 +234,44 @@ pub struct Pruning {
     pub to: Start,
 }
 
-/// What may go of the beginning: the first of `rows` (which follow `start`) that are from before this time.
-pub fn prune(key: &AuditKey, log: LogId, start: &Start, rows: &[Record], before: Time) -> Option<Pruning> {
-    let old = rows.iter().take_while(|row| row.at < before);
-    let last = old.filter_map(|row| row.seal).last()?;
-    Some(Pruning { from: start.place, to: key.start(log, last.place) })
+/// What may go of the beginning: the first of `rows` (the chain's first) that are from before this time. They are checked first:
+/// whoever sets the time of a record back must not get a start under the key for it.
+///
+/// # Errors
+/// The first of what is wrong with them. Nothing may go then: it is what shows that something was done.
+pub fn prune(
+    key: &AuditKey,
+    log: LogId,
+    chain: &ChainRow,
+    rows: &[Record],
+    before: Time,
+) -> Result<Option<Pruning>, Finding> {
+    let old = rows.iter().take_while(|row| row.at < before).count();
+    let (rows, from) = (rows.get(..old).unwrap_or_default(), chain.start.place);
+    if rows.is_empty() {
+        return Ok(None);
+    }
+    let Checked { findings, to, .. } = check(key, &Page { log, chain, from: None, known: None, rows, last: false });
+    match findings.first() {
+        Some(finding) => Err(*finding),
+        None => Ok((to != from).then(|| Pruning { from, to: key.start(log, to) })),
+    }
+}
+
+/// What a process that has seen the chain end at `seen` finds wrong with it now. `there`: what stands at that place, where the chain
+/// goes beyond it. A place that was pruned since tells nothing.
+pub fn follows(seen: Place, chain: &ChainRow, there: Option<&Record>) -> Option<Finding> {
+    let place = match seen.n {
+        n if n > chain.head.n => return Some(Finding::Truncated { head: chain.head.n, known: n }),
+        n if n == chain.head.n => chain.head,
+        n if n < chain.start.place.n => return None,
+        n if n == chain.start.place.n => chain.start.place,
+        n => match there.and_then(|record| record.seal).filter(|seal| seal.place.n == n) {
+            Some(seal) => seal.place,
+            None => return Some(Finding::Missing { from: n, to: n }),
+        },
+    };
+    (place != seen).then_some(Finding::Replaced { known: seen.n })
 }
 
 /// A part of a record that does not fit its commitment.
@@ -549,9 +585,9 @@ fn fits(part: Part, value: Option<&str>, hidden: Option<Hidden>) -> Fit {
 /// How much waits to be sealed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Unsealed {
-    /// How many records.
+    /// How many records: at most [`COUNTED`].
     pub count: u64,
-    /// Since when the oldest does.
+    /// Since when the oldest of those does.
     pub since: Option<Time>,
 }
 

@@ -123,6 +123,11 @@ fn text(ctx: &Ctx) -> String {
         ),
         ("grants_pruned", "Grants deleted that had ended under sessions that go on.", read(&counts.grants_pruned)),
         ("events_sealed", "Audit records sealed into their chain.", read(&counts.events_sealed)),
+        (
+            "audit_misfits",
+            "Times that the chain of audit records was not what it was, and nothing was sealed or pruned.",
+            read(&counts.audit_misfits),
+        ),
         ("events_pruned", "Audit records deleted because of their age.", read(&counts.events_pruned)),
         ("addresses_forgotten", "Addresses deleted because of their age.", read(&counts.addresses_forgotten)),
         ("accounts_due", "Blocks that lifted themselves, and deletions that became final.", read(&counts.accounts_due)),

@@ -281,7 +281,11 @@ impl World {
     fn prune(&mut self) {
         let (chain, rows) = self.chain();
         let shown = &rows[..rows.len().min(5)];
-        let Some(mut what) = audit::prune(&key(), LOG, &chain.start, shown, Time(self.now - KEEP)) else { return };
+        let mut what = match audit::prune(&key(), LOG, &chain, shown, Time(self.now - KEEP)) {
+            Ok(Some(what)) => what,
+            Ok(None) => return,
+            Err(finding) => return self.violate(format!("nothing is pruned: {finding}")),
+        };
         if self.has(Seam::UnsignedStart) {
             what.to = Start { mac: chain.start.mac, ..what.to };
         }

@@ -6,7 +6,7 @@ use crate::cells::{Fault, Id as _};
 use crate::commit::hex;
 use crate::pool::Reader;
 use crate::rows::{self, event_columns};
-use portcullis_domain::audit::{ChainRow, Hidden, Hides, Pruning, Seal, Sealing, Unsealed};
+use portcullis_domain::audit::{COUNTED, ChainRow, Hidden, Hides, Pruning, Seal, Sealing, Unsealed};
 use portcullis_domain::changes::{Change, Conflict};
 use portcullis_store::{ChainRead, CommitError, EventRow};
 use serde_json::{Value, json};
@@ -42,9 +42,14 @@ pub(crate) async fn unsealed(db: &Reader, limit: u32) -> Result<Vec<EventRow>, F
 }
 
 pub(crate) async fn count(db: &Reader) -> Result<Unsealed, Fault> {
-    const SQL: &str = "SELECT count(*), min(e.at) FROM events e WHERE e.place IS NULL";
-    let counted =
-        db.one(|| query(SQL), |cells| Ok(Unsealed { count: cells.number()?, since: cells.time_if()? })).await?;
+    const SQL: &str =
+        "SELECT count(*), min(e.at) FROM (SELECT r.at FROM events r WHERE r.place IS NULL ORDER BY r.seq LIMIT $1) e";
+    let counted = db
+        .one(
+            || query(SQL).bind(i64::from(COUNTED)),
+            |cells| Ok(Unsealed { count: cells.number()?, since: cells.time_if()? }),
+        )
+        .await?;
     Ok(counted.unwrap_or_default())
 }
 

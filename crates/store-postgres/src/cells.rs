@@ -162,6 +162,14 @@ impl<'r> Cells<'r> {
         }
         self.bytes().map(Some)
     }
+    /// Of any length.
+    pub(crate) fn raw_if(&mut self) -> Result<Option<Vec<u8>>, Fault> {
+        if self.is_null() {
+            self.next += 1;
+            return Ok(None);
+        }
+        self.get().map(Some)
+    }
     pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N], Fault> {
         self.bytes()
     }

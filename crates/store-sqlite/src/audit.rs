@@ -2,7 +2,7 @@
 use crate::cells::{Fault, all, one};
 use crate::reads::snapshot;
 use crate::rows::{self, event_columns};
-use portcullis_domain::audit::Unsealed;
+use portcullis_domain::audit::{COUNTED, Unsealed};
 use portcullis_store::{ChainRead, EventRow};
 use rusqlite::{Connection, params};
 
@@ -34,7 +34,8 @@ pub(crate) fn unsealed(db: &Connection, limit: u32) -> Result<Vec<EventRow>, Fau
 }
 
 pub(crate) fn count(db: &Connection) -> Result<Unsealed, Fault> {
-    const SQL: &str = "SELECT count(*), min(e.at) FROM events e WHERE e.place IS NULL";
-    let counted = one(db, SQL, [], |cells| Ok(Unsealed { count: cells.u64()?, since: cells.time_if()? }))?;
+    const SQL: &str =
+        "SELECT count(*), min(e.at) FROM (SELECT r.at FROM events r WHERE r.place IS NULL ORDER BY r.seq LIMIT ?1) e";
+    let counted = one(db, SQL, [COUNTED], |cells| Ok(Unsealed { count: cells.u64()?, since: cells.time_if()? }))?;
     Ok(counted.unwrap_or_default())
 }

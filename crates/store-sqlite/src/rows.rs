@@ -14,7 +14,7 @@ use portcullis_domain::proof::Proof;
 use portcullis_domain::ticket::{Ticket, TicketKind, Used};
 use portcullis_domain::view::Stamp;
 use portcullis_store::{EventRow, Remembered};
-use portcullis_wire::{Chain, Entry, Epoch, KeyId, LogId, Rev, Target, Time, Verb};
+use portcullis_wire::{Chain, Digest, Entry, Epoch, KeyId, LogId, Rev, Target, Time, Verb};
 
 /// The counter's row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -310,19 +310,23 @@ pub(crate) fn event(cells: &mut Cells<'_, '_>) -> Result<EventRow, Fault> {
     })
 }
 
+/// What stands in a record's seal and cannot be one is read as one that fits nothing: it is a finding at its place, and hides no other.
 fn seal(cells: &mut Cells<'_, '_>) -> Result<Option<Seal>, Fault> {
-    let (n, link) = (cells.u64_if()?, cells.digest_if()?);
+    let (n, link) = (cells.get::<Option<i64>>()?, cells.get::<Option<Vec<u8>>>()?);
     let hides = Hides { address: hidden(cells)?, reason: hidden(cells)? };
-    match (n, link) {
-        (Some(n), Some(link)) => Ok(Some(Seal { place: Place { n, link }, hides })),
-        (None, _) => Ok(None),
-        (Some(_), None) => Err(cells.wrong("a place in the chain without a link")),
-    }
+    let place = n.map(|n| Place { n: u64::try_from(n).unwrap_or(0), link: Digest(fixed(link.as_deref())) });
+    Ok(place.map(|place| Seal { place, hides }))
 }
 
 fn hidden(cells: &mut Cells<'_, '_>) -> Result<Option<Hidden>, Fault> {
-    let (commitment, salt) = (cells.digest_if()?, cells.get()?);
-    Ok(commitment.map(|commitment| Hidden { commitment, salt }))
+    let (commitment, salt) = (cells.get::<Option<Vec<u8>>>()?, cells.get::<Option<Vec<u8>>>()?);
+    let salt = salt.map(|salt| fixed(Some(&salt)));
+    Ok(commitment.map(|commitment| Hidden { commitment: Digest(fixed(Some(&commitment))), salt }))
+}
+
+/// Zeros for what is not of this length: no link and no commitment is that.
+fn fixed<const N: usize>(bytes: Option<&[u8]>) -> [u8; N] {
+    bytes.and_then(|bytes| bytes.try_into().ok()).unwrap_or([0; N])
 }
 
 pub(crate) fn chain(cells: &mut Cells<'_, '_>) -> Result<ChainRow, Fault> {

@@ -167,7 +167,7 @@ pub trait Store: Send + Sync + 'static {
     fn read_chain(&self, after: Option<u64>, limit: u32) -> Fut<'_, Result<Option<ChainRead>, StoreError>>;
     /// Audit records without a seal, oldest first, at most `limit`: whatever can be seen, whenever it was written.
     fn list_unsealed(&self, limit: u32) -> Fut<'_, Result<Vec<EventRow>, StoreError>>;
-    /// How many there are of them.
+    /// How many there are of them, of the oldest [`COUNTED`](portcullis_domain::audit::COUNTED): a bounded read.
     fn count_unsealed(&self) -> Fut<'_, Result<Unsealed, StoreError>>;
     /// How many live sessions there are by the rows alone (not ended, not cut, not past their absolute end), and how many
     /// accounts have one.

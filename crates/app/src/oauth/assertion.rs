@@ -65,7 +65,7 @@ impl App {
         };
         match &profile.jwks_uri {
             None => Ok(signed(&profile.keys())),
-            Some(uri) => self.is_signed_by_keys_at(client.id, uri, signed).await,
+            Some(uri) => self.is_signed_by_keys_at(client, uri, signed).await,
         }
     }
 

@@ -2,19 +2,22 @@
 //! in memory, by each node for itself.
 //!
 //! One call at a time goes to an address, and whoever needs its answer waits for that one; who holds keys that count meanwhile waits
-//! for nobody. There are at most [`MAX_KEPT`] addresses here, [`AT_ONCE`] calls, and [`MAX_WAITING`] who wait for one.
+//! for nobody. There are at most [`MAX_KEPT`] addresses here, [`AT_ONCE`] calls, and [`MAX_WAITING`] who wait for one. Clients that
+//! registered themselves have places of their own, and are forgotten first: they keep nobody else waiting.
 use crate::{App, AppError, real};
 use portcullis_domain::client_keys::{self, Line, Spans, Standing, Step};
+use portcullis_domain::model::Client;
 use portcullis_wire::jwk::PublicKey;
 use portcullis_wire::{ClientId, Code};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// How many clients' keys are kept; of more, those that were used least lately are forgotten.
 const MAX_KEPT: usize = 1024;
-/// How many addresses are called at once, sector identifiers included.
-const AT_ONCE: usize = 64;
+/// How many addresses are called at once, sector identifiers included; and besides them those of strangers.
+const AT_ONCE: usize = 48;
+const FOR_STRANGERS: usize = 16;
 /// How many may wait for one address; more are told to come again.
 const MAX_WAITING: usize = 32;
 
@@ -23,12 +26,14 @@ const MAX_WAITING: usize = 32;
 pub(crate) struct ClientKeys {
     kept: Mutex<BTreeMap<ClientId, Kept>>,
     /// Places among those who call.
-    pub(super) calls: Semaphore,
+    calls: Semaphore,
+    calls_for_strangers: Semaphore,
 }
 
 #[derive(Debug)]
 struct Kept {
     address: Arc<Address>,
+    stranger: bool,
     used: i64,
 }
 
@@ -49,7 +54,11 @@ struct Known {
 
 impl Default for ClientKeys {
     fn default() -> Self {
-        Self { kept: Mutex::default(), calls: Semaphore::new(AT_ONCE) }
+        Self {
+            kept: Mutex::default(),
+            calls: Semaphore::new(AT_ONCE),
+            calls_for_strangers: Semaphore::new(FOR_STRANGERS),
+        }
     }
 }
 
@@ -59,14 +68,23 @@ fn locked<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl ClientKeys {
-    fn of(&self, client: ClientId, uri: &str) -> Arc<Address> {
+    /// A place among those who call an address, for a client that nobody vouches for or for any other.
+    ///
+    /// # Errors
+    /// Overloaded: others have all of them.
+    pub(super) fn place(&self, stranger: bool) -> Result<SemaphorePermit<'_>, AppError> {
+        let places = if stranger { &self.calls_for_strangers } else { &self.calls };
+        places.try_acquire().map_err(|_| AppError::Overloaded)
+    }
+
+    fn of(&self, client: ClientId, uri: &str, stranger: bool) -> Arc<Address> {
         let (mut kept, now) = (locked(&self.kept), real::mono().0);
         if let Some(known) = kept.get_mut(&client).filter(|known| known.address.uri == uri) {
-            known.used = now;
+            (known.used, known.stranger) = (now, stranger);
             return known.address.clone();
         }
         if kept.len() >= MAX_KEPT && !kept.contains_key(&client) {
-            let oldest = kept.iter().min_by_key(|(_, known)| known.used).map(|(id, _)| *id);
+            let oldest = kept.iter().min_by_key(|(_, known)| (!known.stranger, known.used)).map(|(id, _)| *id);
             oldest.and_then(|id| kept.remove(&id));
         }
         let address = Arc::new(Address {
@@ -75,7 +93,7 @@ impl ClientKeys {
             turn: Arc::default(),
             waiting: Semaphore::new(MAX_WAITING),
         });
-        kept.insert(client, Kept { address: address.clone(), used: now });
+        kept.insert(client, Kept { address: address.clone(), stranger, used: now });
         address
     }
 }
@@ -94,11 +112,12 @@ impl App {
     /// 503 while the address fails and nothing that was there counts any more; overloaded.
     pub(super) async fn is_signed_by_keys_at(
         &self,
-        client: ClientId,
+        client: &Client,
         uri: &str,
         signed: impl Fn(&[PublicKey]) -> bool,
     ) -> Result<bool, AppError> {
-        let (address, spans) = (self.inner.client_keys.of(client, uri), &self.settings().clients.keys);
+        let (id, stranger) = (client.id, client.profile.is_stranger());
+        let (address, spans) = (self.inner.client_keys.of(id, uri, stranger), &self.settings().clients.keys);
         let line = if address.turn.try_lock().is_err() { Line::Busy } else { Line::Free };
         if address.step(spans, &signed, line) == Step::Use {
             return Ok(true);
@@ -112,7 +131,7 @@ impl App {
                 // To its end, also when who asked has gone: else a garbage call that hangs up would count as a failure.
                 let work = async move {
                     let _turn = turn;
-                    app.fetch_keys(client, &fetched).await
+                    app.fetch_keys(id, stranger, &fetched).await
                 };
                 match self.to_its_end(work).await {
                     // Others hold all the places: what was there last goes on, as when the address fails.
@@ -135,8 +154,8 @@ impl App {
         }
     }
 
-    async fn fetch_keys(&self, client: ClientId, address: &Address) -> Result<(), AppError> {
-        let _place = self.inner.client_keys.calls.try_acquire().map_err(|_| AppError::Overloaded)?;
+    async fn fetch_keys(&self, client: ClientId, stranger: bool, address: &Address) -> Result<(), AppError> {
+        let _place = self.inner.client_keys.place(stranger)?;
         {
             let mut known = locked(&address.known);
             known.standing = known.standing.trying(real::mono().0);
@@ -163,15 +182,33 @@ mod tests {
     #[test]
     fn as_many_addresses_are_kept_as_may_be() {
         let keys = ClientKeys::default();
-        let first = keys.of(ClientId::from_bits(0), "https://a.example/");
+        let first = keys.of(ClientId::from_bits(0), "https://a.example/", false);
         for n in 1..3 * MAX_KEPT as u128 {
-            keys.of(ClientId::from_bits(n), "https://a.example/");
+            keys.of(ClientId::from_bits(n), "https://a.example/", false);
             // Who is in use stays.
             locked(&keys.kept).get_mut(&ClientId::from_bits(0)).unwrap().used = i64::MAX;
         }
         assert_eq!(locked(&keys.kept).len(), MAX_KEPT);
-        assert!(Arc::ptr_eq(&first, &keys.of(ClientId::from_bits(0), "https://a.example/")));
-        assert!(!Arc::ptr_eq(&first, &keys.of(ClientId::from_bits(0), "https://b.example/")), "another address");
+        assert!(Arc::ptr_eq(&first, &keys.of(ClientId::from_bits(0), "https://a.example/", false)));
+        assert!(!Arc::ptr_eq(&first, &keys.of(ClientId::from_bits(0), "https://b.example/", false)), "another address");
         assert_eq!(locked(&keys.kept).len(), MAX_KEPT);
+    }
+
+    #[test]
+    fn strangers_are_forgotten_first_and_keep_nobody_waiting() {
+        let keys = ClientKeys::default();
+        let first = keys.of(ClientId::from_bits(0), "https://a.example/", false);
+        locked(&keys.kept).get_mut(&ClientId::from_bits(0)).unwrap().used = i64::MIN;
+        for n in 1..3 * MAX_KEPT as u128 {
+            keys.of(ClientId::from_bits(n), "https://s.example/", true);
+        }
+        assert!(Arc::ptr_eq(&first, &keys.of(ClientId::from_bits(0), "https://a.example/", false)));
+        let held: Vec<_> = std::iter::from_fn(|| keys.place(true).ok()).collect();
+        assert_eq!(held.len(), FOR_STRANGERS);
+        let others: Vec<_> = std::iter::from_fn(|| keys.place(false).ok()).collect();
+        assert_eq!(others.len(), AT_ONCE);
+        assert!(keys.place(false).is_err());
+        drop(held);
+        assert!(keys.place(true).is_ok() && keys.place(false).is_err());
     }
 }

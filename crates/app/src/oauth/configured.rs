@@ -85,7 +85,7 @@ impl App {
         }
         let mut profile = self.checked_profile(wanted.kind, wanted.profile.clone(), before.as_ref())?;
         // Not again at each start: the other's address may be down.
-        self.vet_sector(&profile, before.as_ref().map(|before| &before.profile)).await?;
+        self.vet_sector(&profile, before.as_ref().map(|before| &before.profile), false).await?;
         self.ensure_key_of_names(&profile).await?;
         if let Some(before) = &before {
             profile.service_account = before.profile.service_account;

@@ -67,7 +67,7 @@ impl App {
         let trusted = self.may_register(token, ip)?;
         let Metadata { name, kind, profile } = registration::read(members, trusted)?;
         let mut profile = self.checked_profile(kind, profile, None).map_err(in_words)?;
-        self.vet_sector(&profile, None).await.map_err(in_words)?;
+        self.vet_sector(&profile, None, !trusted).await.map_err(in_words)?;
         self.ensure_key_of_names(&profile).await?;
         self.ensure_id_key(&profile).await?;
         let secret = kind.has_secret(profile.token_endpoint_auth_method).then(new_secret);
@@ -148,7 +148,7 @@ impl App {
         if subject::must_vet(Some(&before.profile), &next.profile) {
             self.take_registration(ip)?;
         }
-        self.vet_sector(&next.profile, Some(&before.profile)).await.map_err(in_words)
+        self.vet_sector(&next.profile, Some(&before.profile), before.profile.is_stranger()).await.map_err(in_words)
     }
 
     /// Deletes it (RFC 7592 §2.3): everything that it had ends, as when it is switched off, and it is in no list any more.

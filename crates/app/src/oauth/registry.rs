@@ -47,7 +47,7 @@ impl App {
         let vetted = match (&patch.profile, self.client_by_text(&id.to_string()).await?) {
             (Some(members), Some(before)) if id != ClientId::FIRST_PARTY => {
                 self.still_admin(admin).await?;
-                Some(self.vet_sector(&next_of(&before, members)?, Some(&before.profile)).await?)
+                Some(self.vet_sector(&next_of(&before, members)?, Some(&before.profile), false).await?)
             }
             _ => None,
         };

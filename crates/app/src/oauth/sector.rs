@@ -34,18 +34,24 @@ impl App {
         Ok(profile)
     }
 
-    /// Looks at the document of a checked profile's sector, when it must be.
+    /// Looks at the document of a checked profile's sector, when it must be; in the name of somebody that nobody vouches for
+    /// (`stranger`) or of any other.
     ///
     /// # Errors
     /// [`Refused::InvalidValue`] for `sector_identifier_uri`; overloaded. Why it could not be fetched stands in the log: whoever
     /// registers must not learn what this server can reach.
-    pub(crate) async fn vet_sector(&self, profile: &Profile, before: Option<&Profile>) -> Result<Vetted, AppError> {
+    pub(crate) async fn vet_sector(
+        &self,
+        profile: &Profile,
+        before: Option<&Profile>,
+        stranger: bool,
+    ) -> Result<Vetted, AppError> {
         let vetted =
             Vetted { sector: profile.sector_identifier_uri.clone(), redirect_uris: profile.redirect_uris.clone() };
         let Some(uri) = profile.sector_identifier_uri.as_deref().filter(|_| subject::must_vet(before, profile)) else {
             return Ok(vetted);
         };
-        let _place = self.inner.client_keys.calls.try_acquire().map_err(|_| AppError::Overloaded)?;
+        let _place = self.inner.client_keys.place(stranger)?;
         let why = match self.outgoing().get_json(uri, subject::MAX_DOCUMENT).await {
             Ok(answer) if answer.status == 200 => {
                 subject::vet(&answer.body, profile)?;

@@ -215,3 +215,71 @@ async fn an_older_database_and_a_tampered_one_show() {
     content.tamper().remove(1);
     assert_eq!(checked(&over(content, &master).await, None).await.0, [Finding::Missing { from: 2, to: 2 }]);
 }
+
+/// A database that is older than what the server has seen of it is not sealed on, by none of its nodes.
+#[tokio::test]
+async fn nothing_is_sealed_over_another_chain() {
+    let (store, master) = (Arc::new(memory()), MasterKey::generate());
+    let (app, mut tasks) = start(store.clone(), &master).await;
+    tasks.abort_all();
+    let ada = app.sign_up("ada@example.org", SecretString::new(PASSWORD), None, None).await.unwrap();
+    sign_in(&app, &ada, false).await.unwrap();
+    app.seal_all().await.unwrap();
+    let (older, start_of_it) = (store.content().unwrap(), head(&app).await);
+    for _ in 0..3 {
+        sign_in(&app, &ada, false).await.unwrap();
+    }
+    app.seal_all().await.unwrap();
+    let (newer, seen) = (store.content().unwrap(), head(&app).await);
+    let misfits = || app.counts().audit_misfits.load(SeqCst);
+    // Shorter.
+    store.tamper(|memory| *memory = older.clone()).unwrap();
+    sign_in(&app, &ada, false).await.unwrap();
+    assert!(app.seal_all().await.is_err());
+    assert_eq!((head(&app).await, misfits()), (start_of_it, 1));
+    assert_eq!(checked(&app, None).await.0, [Finding::Truncated { head: start_of_it.n, known: seen.n }]);
+    // Sealed elsewhere by somebody with the key, and longer than what was seen.
+    let (other, mut tasks) = start(store.clone(), &master).await;
+    tasks.abort_all();
+    for _ in 0..5 {
+        sign_in(&other, &ada, false).await.unwrap();
+    }
+    other.seal_all().await.unwrap();
+    assert!(head(&app).await.n > seen.n);
+    sign_in(&app, &ada, false).await.unwrap();
+    assert!(app.seal_all().await.is_err());
+    assert_eq!(misfits(), 2);
+    assert_eq!(checked(&app, None).await.0, [Finding::Replaced { known: seen.n }]);
+    // The right one again.
+    store.tamper(|memory| *memory = newer).unwrap();
+    sign_in(&app, &ada, false).await.unwrap();
+    app.seal_all().await.unwrap();
+    assert_eq!((checked(&app, Some(seen)).await.0, misfits()), (vec![], 2));
+}
+
+/// Whoever sets times back gets no start under the key for it; and the rest of what is old goes on going.
+#[tokio::test]
+async fn backdated_records_are_not_pruned() {
+    let clock = Arc::new(AtomicI64::new(1_800_000_000_000));
+    let time = clock.clone();
+    let store = Arc::new(MemoryStore::new(LogId::from_bits(7), Arc::new(move || Time(time.load(SeqCst)))));
+    let mut settings = settings();
+    settings.policy.event_retention = Some(10 * DAY);
+    settings.policy.deletion_grace = DAY;
+    let mut tasks = JoinSet::new();
+    let app = App::start(store.clone(), settings, MasterKey::generate(), &mut tasks).await.unwrap();
+    tasks.abort_all();
+    let ada = app.sign_up("ada@example.org", SecretString::new(PASSWORD), None, None).await.unwrap();
+    let eve = app.sign_up("eve@example.org", SecretString::new(PASSWORD), None, None).await.unwrap();
+    sign_in(&app, &ada, false).await.unwrap();
+    app.admin_delete(&Admin::operator(), eve.id, None).await.unwrap();
+    app.seal_all().await.unwrap();
+    let before = head(&app).await;
+    store.tamper(|memory| memory.tamper()[..2].iter_mut().for_each(|row| row.at = Time(0))).unwrap();
+    clock.fetch_add(2 * DAY, SeqCst);
+    assert!(app.prune_all().await.is_err());
+    assert_eq!(app.counts().audit_misfits.load(SeqCst), 1);
+    assert_eq!(app.counts().accounts_due.load(SeqCst), 1, "the deletion that is due");
+    let (findings, ..) = checked(&app, Some(before)).await;
+    assert!(matches!(findings[..], [Finding::Changed { n: 1, .. }, Finding::Changed { n: 2, .. }]), "{findings:?}");
+}

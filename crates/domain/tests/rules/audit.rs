@@ -64,7 +64,7 @@ impl Kept {
     }
     fn prune(&mut self, most: usize) {
         let shown = &self.rows[..most.min(self.rows.len())];
-        let Some(done) = audit::prune(&key(), LOG, &self.row.start, shown, Time(i64::MAX)) else { return };
+        let Some(done) = audit::prune(&key(), LOG, &self.row, shown, Time(i64::MAX)).unwrap() else { return };
         assert_eq!(done.from, self.row.start.place);
         self.row.start = done.to;
         self.rows.retain(|row| row.seal.unwrap().place.n > done.to.place.n);
@@ -319,6 +319,80 @@ fn tampering_is_always_found() {
         }
     }
     assert!(kinds.len() >= 20 && kinds.values().all(|n| *n >= 10), "{kinds:?}");
+}
+
+/// The pruner signs nothing for who sets times back: neither after any tampering, nor for times alone.
+#[test]
+fn what_was_tampered_with_is_not_pruned_away() {
+    let (mut refused, mut pruned) = (0, 0);
+    for seed in 0..CASES {
+        let mut dice = Seeded(seed);
+        let count = 1 + below(&mut dice, 6) as i64;
+        let mut kept = Kept::new(&mut dice, count);
+        let most = below(&mut dice, count as u64);
+        if dice.bits() & 1 > 0 {
+            kept.prune(most);
+        }
+        if dice.bits() & 1 > 0 {
+            let _ = tamper(&mut kept, &mut dice);
+        }
+        // Those up to here come due by their times; some of those before them may be taken away.
+        let rows = kept.rows.len();
+        let upto = below(&mut dice, 1 + rows as u64);
+        kept.rows[..upto].iter_mut().for_each(|row| row.at = Time(-1));
+        if upto > 0 && dice.bits() & 1 > 0 {
+            kept.rows.drain(..below(&mut dice, upto as u64));
+        }
+        let before = kept.check(None);
+        match audit::prune(&key(), LOG, &kept.row, &kept.by_place(), Time(0)) {
+            Err(finding) => {
+                refused += 1;
+                assert!(!before.is_empty(), "seed {seed}: {finding}");
+            }
+            // All of these are from after that time: what is backdated is never whole.
+            Ok(what) => assert_eq!(what, None, "seed {seed}"),
+        }
+        // What is due by its own time goes, and takes no finding along.
+        if let Ok(Some(what)) = audit::prune(&key(), LOG, &kept.row, &kept.by_place(), Time(3)) {
+            pruned += 1;
+            let to = what.to.place.n;
+            kept.row.start = what.to;
+            kept.rows.retain(|row| row.seal.unwrap().place.n > to);
+            assert_eq!(kept.check(None), before, "seed {seed}");
+        }
+    }
+    assert!(refused > CASES / 4 && pruned > CASES / 20, "{refused} {pruned}");
+}
+
+#[test]
+fn a_process_knows_where_it_saw_the_chain_end() {
+    let mut dice = Seeded(3);
+    let mut kept = Kept::new(&mut dice, 4);
+    let seen = kept.row.head;
+    let follows = |kept: &Kept| {
+        let rows = kept.by_place();
+        let there = rows.iter().find(|row| row.seal.unwrap().place.n >= seen.n);
+        audit::follows(seen, &kept.row, there)
+    };
+    assert_eq!(follows(&kept), None);
+    let mut shorter = kept.clone();
+    shorter.rows.truncate(2);
+    shorter.row.head = shorter.rows[1].seal.unwrap().place;
+    assert_eq!(follows(&shorter), Some(Finding::Truncated { head: 2, known: 4 }));
+    // Sealed anew up to there, and then beyond.
+    shorter.add(&mut dice, 2);
+    assert_eq!(follows(&shorter), Some(Finding::Replaced { known: 4 }));
+    shorter.add(&mut dice, 2);
+    assert_eq!(follows(&shorter), Some(Finding::Replaced { known: 4 }));
+    shorter.rows.remove(3);
+    assert_eq!(follows(&shorter), Some(Finding::Missing { from: 4, to: 4 }));
+    // It went on, and was pruned up to there, and beyond.
+    kept.add(&mut dice, 3);
+    assert_eq!(follows(&kept), None);
+    kept.prune(4);
+    assert_eq!(follows(&kept), None);
+    kept.prune(2);
+    assert_eq!(follows(&kept), None);
 }
 
 #[test]

@@ -131,7 +131,7 @@ pub enum AuditAct {
         /// What `audit head` printed at some time: it must be in the chain.
         #[arg(long, value_name = "NUMBER:LINK")]
         head: Option<String>,
-        /// Only what follows this place, which was checked before.
+        /// Only what follows this place, which was checked before; not beyond the head.
         #[arg(long, value_name = "NUMBER:LINK")]
         from: Option<String>,
     },

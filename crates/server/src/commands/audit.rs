@@ -117,7 +117,9 @@ async fn verify(reach: &Reach, head: Option<&str>, from: Option<&str>) -> Outcom
         }
         after = to;
     };
-    let whole = findings.is_empty();
+    // Asked from beyond the head, nothing was said of it.
+    let unmet = head.is_some() && !known && findings.is_empty();
+    let whole = findings.is_empty() && !unmet;
     let result = json!({
         "whole": whole, "checked": checked, "erased": erased, "to": last, "known": known, "findings": findings,
     });
@@ -125,7 +127,11 @@ async fn verify(reach: &Reach, head: Option<&str>, from: Option<&str>) -> Outcom
         let mut text: String = findings.iter().map(|finding| out::harmless(&cell(finding, "detail")) + "\n").collect();
         let erased =
             if erased > 0 { format!(" (of {erased} an address or a reason was erased)") } else { String::new() };
-        let verdict = if whole { "the chain is whole" } else { "THE CHAIN IS BROKEN" };
+        let verdict = match (unmet, whole) {
+            (true, _) => "nothing was found, AND THE GIVEN HEAD WAS NOT MET: --from lies beyond it",
+            (_, true) => "the chain is whole",
+            _ => "THE CHAIN IS BROKEN",
+        };
         let kept = if known { "; the given head is in it" } else { "" };
         text += &format!("{checked} records{erased}: {verdict}{kept}\n{last}\n");
         text

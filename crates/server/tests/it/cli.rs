@@ -288,6 +288,8 @@ async fn the_audit_trail() {
     on(&dir, &["audit", "verify", "--head", &beyond]).must(4, "its end was cut off");
     let out = on(&dir, &["audit", "verify", "--head", &format!("1:{link}"), "--json"]).must(4, "").json();
     assert_eq!((&out["whole"], &out["findings"][0]["kind"]), (&false.into(), &"replaced".into()));
+    let unmet = ["audit", "verify", "--head", &format!("1:{link}"), "--from", &head];
+    on(&dir, &unmet).must(4, "THE GIVEN HEAD WAS NOT MET");
     on(&dir, &["audit", "verify", "--head", "nonsense"]).must(1, "NUMBER:LINK");
     // All of it, one a line.
     let lines = on(&dir, &["audit", "export"]).must(0, "").out;

@@ -54,7 +54,7 @@ fn found(directory: &Directory) -> Vec<Finding> {
 #[test]
 fn what_is_written_past_the_server_is_found() {
     let id = EventId::from_bits;
-    let cases: [(&str, Vec<Finding>); 7] = [
+    let cases: [(&str, Vec<Finding>); 11] = [
         ("SELECT 1", vec![]),
         ("UPDATE events SET kind = 'session.started' WHERE place = 3", vec![Finding::Changed { n: 3, event: id(3) }]),
         (
@@ -67,6 +67,23 @@ fn what_is_written_past_the_server_is_found() {
         ),
         ("DELETE FROM events WHERE place BETWEEN 2 AND 3", vec![Finding::Missing { from: 2, to: 3 }]),
         ("UPDATE events SET place = NULL WHERE place = 5", vec![Finding::Missing { from: 5, to: 5 }]),
+        // What cannot be a seal at all hides nothing else.
+        (
+            "UPDATE events SET link = NULL WHERE place = 8",
+            vec![Finding::Head { n: 8 }, Finding::Changed { n: 8, event: id(8) }],
+        ),
+        (
+            "UPDATE events SET ip_seal = x'00' WHERE place = 8",
+            vec![Finding::Part { n: 8, event: id(8), part: Part::Address }, Finding::Changed { n: 8, event: id(8) }],
+        ),
+        (
+            "UPDATE events SET reason_salt = x'00' WHERE place = 2",
+            vec![Finding::Part { n: 2, event: id(2), part: Part::Reason }],
+        ),
+        (
+            "UPDATE events SET place = -1 WHERE place = 2",
+            vec![Finding::Inserted { n: 0, event: id(2) }, Finding::Missing { from: 2, to: 2 }],
+        ),
         ("DELETE FROM events WHERE place > 6; UPDATE audit_chain SET head = 6", vec![Finding::Head { n: 6 }]),
     ];
     for (sql, expected) in cases {

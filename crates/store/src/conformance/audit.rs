@@ -58,7 +58,7 @@ fn seal(w: &World<'_>, most: u32) -> Sealing {
 /// What goes of those from before this time, looking at `most`.
 pub(super) fn pruning(store: &dyn Store, before: Time, most: u32) -> Option<Change> {
     let ChainRead { chain, rows } = wait(store.read_chain(None, most)).unwrap()?;
-    audit::prune(&key(), LOG, &chain.start, &rows, before).map(Change::PruneChain)
+    audit::prune(&key(), LOG, &chain, &rows, before).unwrap().map(Change::PruneChain)
 }
 
 fn record(w: &World<'_>, event: NewEvent) -> EventId {

@@ -4,7 +4,7 @@ use super::apply::require;
 use super::prune::OfEvents;
 use crate::rows::ChainRead;
 use crate::{CommitError, EventRow};
-use portcullis_domain::audit::{ChainRow, Pruning, Sealing, Unsealed};
+use portcullis_domain::audit::{COUNTED, ChainRow, Pruning, Sealing, Unsealed};
 use portcullis_domain::changes::Conflict;
 use portcullis_wire::SecretBytes;
 
@@ -35,7 +35,8 @@ impl Memory {
 
     /// As [`Store::count_unsealed`](crate::Store::count_unsealed).
     pub fn count_unsealed(&self) -> Unsealed {
-        Unsealed { count: self.unsealed().count() as u64, since: self.unsealed().map(|row| row.at).min() }
+        let first = || self.unsealed().take(COUNTED as usize);
+        Unsealed { count: first().count() as u64, since: first().map(|row| row.at).min() }
     }
 
     /// The audit records as they are kept, to be tampered with: what somebody can do who has the database and not the key.

@@ -75,6 +75,14 @@ impl MemoryStore {
         self.lock().map(|memory| memory.clone())
     }
 
+    /// Changes what it holds past the server.
+    ///
+    /// # Errors
+    /// As [`Self::content`].
+    pub fn tamper(&self, how: impl FnOnce(&mut Memory)) -> Result<(), StoreError> {
+        self.lock().map(|mut memory| how(&mut memory))
+    }
+
     fn lock(&self) -> Result<MutexGuard<'_, Memory>, StoreError> {
         self.memory.lock().map_err(|_| StoreError::new("a thread panicked inside a commit"))
     }
