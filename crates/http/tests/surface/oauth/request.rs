@@ -35,16 +35,20 @@ async fn no_open_redirect() {
     let chosen =
         server.authorize(&app, &cookie, &[("redirect_uri", "http://127.0.0.1:50123/cb"), ("prompt", "none")]).await;
     assert!(chosen.expect(303).header("location").starts_with("http://127.0.0.1:50123/cb?error=consent_required"));
-    // Unknown clients, repeated parameters: a page, and nothing else.
+    // Unknown clients, and what says where to go more than once: a page, and nothing else.
     for query in [
         "",
         "client_id=cli_nothing",
-        &format!("{}&state=b", request(&app, &[])),
         &format!("{}&client_id=x", request(&app, &[])),
+        &format!("{}&redirect_uri=https%3A%2F%2Fevil.example%2Fcb", request(&app, &[])),
     ] {
         let answer = server.client.get(format!("/oauth2/authorize?{query}")).send().await.expect(400);
         assert!(answer.header("location").is_empty(), "{query}");
     }
+    // What else comes twice is the application's to hear of, at its own address.
+    let query = format!("{}&state=b", request(&app, &[]));
+    let answer = server.client.get(format!("/oauth2/authorize?{query}")).send().await.expect(303);
+    assert!(answer.header("location").starts_with(&format!("{REDIRECT}?error=invalid_request")), "{query}");
     let verifier = server.new_client("verifier").await;
     let answer =
         server.client.get(format!("/oauth2/authorize?client_id={}&response_type=code", verifier.0)).send().await;
