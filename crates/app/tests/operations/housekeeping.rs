@@ -178,7 +178,8 @@ async fn an_account_that_fails_stops_no_other() {
     let said = async |account| {
         let filter = EventFilter { account: Some(account), ..EventFilter::default() };
         let rows = app.store().list_events(&filter, None, 100).await.unwrap().rows;
-        let gone = matches!(app.store().load_account(account).await.unwrap().unwrap().status, Status::Deleted { .. });
+        let gone =
+            matches!(app.store().load_account(account).await.unwrap().unwrap().account.status, Status::Deleted { .. });
         (gone, rows.iter().any(|row| row.event.reason.as_deref() == Some("has a name in it")))
     };
     app.prune_all().await.unwrap();
