@@ -2,9 +2,10 @@
 //! by the server (Back-Channel Logout 1.0), and what the browser loads of them (Front-Channel Logout 1.0).
 use crate::model::Client;
 use alloc::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     format,
     string::{String, ToString as _},
+    vec::Vec,
 };
 use portcullis_wire::{ClientId, SessionId, Time, TokenId};
 use serde::{Deserialize, Serialize};
@@ -75,6 +76,15 @@ pub fn frame(client: &Client, issuer: &str, session: SessionId) -> Option<String
     })
 }
 
+/// What a browser loads, `most` at most: of each client one frame first, then a second of each, and so on, so that no client's many
+/// sessions leave out others. An address that comes again is loaded once. `of_clients`: each client's frames, in its order.
+pub fn frames(of_clients: &[Vec<String>], most: usize) -> Vec<String> {
+    let longest = of_clients.iter().map(Vec::len).max().unwrap_or_default();
+    let mut seen = BTreeSet::new();
+    let in_turn = (0..longest).flat_map(|n| of_clients.iter().filter_map(move |frames| frames.get(n)));
+    in_turn.filter(|frame| seen.insert(*frame)).take(most).cloned().collect()
+}
+
 /// An address with more parameters in its query.
 fn with_pairs(uri: &str, pairs: &[(&str, &str)]) -> String {
     let mut out = String::from(uri);
@@ -118,6 +128,18 @@ mod tests {
             created_at: Time(0),
             cut: Cut::default(),
         }
+    }
+
+    #[test]
+    fn no_client_leaves_out_others() {
+        let many = |name: &str| (0..33).map(|n| format!("{name}{n}")).collect::<Vec<_>>();
+        let same = vec![String::from("same"); 33];
+        let all = [many("a"), many("b"), same.clone(), vec!["c0".into()], same, Vec::new()];
+        let shown = frames(&all, 50);
+        assert_eq!(shown[..5], ["a0", "b0", "same", "c0", "a1"]);
+        assert_eq!((shown.len(), shown.iter().filter(|frame| *frame == "same").count()), (50, 1));
+        assert_eq!(frames(&all, 3).len(), 3);
+        assert!(frames(&[], 50).is_empty());
     }
 
     #[test]

@@ -5,7 +5,7 @@ use portcullis_domain::kernel::{By, Door};
 use portcullis_domain::logout;
 use portcullis_domain::model::Client;
 use portcullis_wire::{ClientId, SessionId};
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 /// How many grants of an account are looked at, and how many clients a browser loads something of.
 const MAX_GRANTS: u32 = 1000;
@@ -41,19 +41,19 @@ impl App {
         let (session, account) = (caller.view.session.id, caller.view.account.id);
         let grants = self.store().list_grants(account, None, MAX_GRANTS).await.map_err(|e| self.fault(e.into()))?;
         let here = grants.iter().filter(|view| view.session.id == session || view.session.allowed_in == Some(session));
-        let clients: BTreeSet<(ClientId, SessionId)> = here
-            .map(|view| (view.grant.client, view.session.id))
-            .filter(|(client, _)| *client != ClientId::FIRST_PARTY)
-            .collect();
-        let mut frames = Vec::new();
-        for (id, session) in clients {
-            let view = self.store().load_client(id).await.map_err(|e| self.fault(e.into()))?;
-            let frame = view.and_then(|view| logout::frame(&view.client, &self.settings().rules.issuer, session));
-            frames.extend(frame);
-            if frames.len() == MAX_FRAMES {
-                break;
-            }
+        let mut clients: BTreeMap<ClientId, Vec<SessionId>> = BTreeMap::new();
+        for view in here.filter(|view| view.grant.client != ClientId::FIRST_PARTY) {
+            clients.entry(view.grant.client).or_default().push(view.session.id);
         }
-        Ok(frames)
+        let mut frames = Vec::new();
+        for (id, mut sessions) in clients {
+            let Some(view) = self.store().load_client(id).await.map_err(|e| self.fault(e.into()))? else { continue };
+            // The browser's own first; then the newest.
+            sessions.sort_by_key(|one| *one != session);
+            sessions.dedup();
+            let frame = |one: &SessionId| logout::frame(&view.client, &self.settings().rules.issuer, *one);
+            frames.push(sessions.iter().filter_map(frame).collect());
+        }
+        Ok(logout::frames(&frames, MAX_FRAMES))
     }
 }

@@ -47,7 +47,7 @@ pub struct FeedArgs {
     pub reach: Reach,
     #[command(flatten)]
     pub page: Page,
-    /// Exit code 4 unless everyone who holds a lease is connected and has applied all that is committed.
+    /// Exit code 4 unless everyone who holds a lease is connected and has applied all that is committed, whichever page is shown.
     #[arg(long)]
     pub check: bool,
 }

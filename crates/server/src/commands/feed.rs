@@ -2,11 +2,15 @@
 use super::accounts::{items, more, query, show};
 use super::relay;
 use super::remote::{Remote, block_on, cell};
-use crate::cli::exit::{Exit, Outcome};
+use crate::cli::Page;
+use crate::cli::exit::{Exit, Failure, Outcome};
 use crate::cli::look::{FeedAct, FeedArgs};
 use crate::cli::table::render;
 use http::Method;
 use serde_json::Value;
+
+/// The most that the server shows at once.
+const MOST_OF_A_PAGE: u32 = 200;
 
 /// Lists the running copies of verifiers.
 pub fn run(args: &FeedArgs) -> Outcome {
@@ -18,9 +22,29 @@ pub fn run(args: &FeedArgs) -> Outcome {
         let path = format!("/v1/admin/verifiers?{}", query(&args.page));
         let listed = remote.call(Method::GET, &path, None).await?;
         show(args.reach.json, &listed, || table(&listed));
-        let late = items(&listed, "verifiers").any(is_late) || silent(&listed).is_some();
-        Ok(if args.check && late { Exit::CheckFailed } else { Exit::Done })
+        let late = args.check && is_anybody_late(&mut remote, args, listed).await?;
+        Ok(if late { Exit::CheckFailed } else { Exit::Done })
     })
+}
+
+/// Whether somebody on any page is late, or a node silent, whichever part of the list is shown.
+async fn is_anybody_late(remote: &mut Remote, args: &FeedArgs, shown: Value) -> Result<bool, Failure> {
+    let mut page = match args.page.cursor {
+        None => shown,
+        Some(_) => remote.call(Method::GET, &page_after(None), None).await?,
+    };
+    loop {
+        if items(&page, "verifiers").any(is_late) || silent(&page).is_some() {
+            return Ok(true);
+        }
+        let Some(next) = page.get("next").and_then(Value::as_str) else { return Ok(false) };
+        page = remote.call(Method::GET, &page_after(Some(next.to_owned())), None).await?;
+    }
+}
+
+/// The largest page there is, after this.
+fn page_after(cursor: Option<String>) -> String {
+    format!("/v1/admin/verifiers?{}", query(&Page { limit: MOST_OF_A_PAGE, cursor }))
 }
 
 fn table(listed: &Value) -> String {

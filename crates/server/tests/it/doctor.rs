@@ -69,6 +69,12 @@ async fn who_follows_the_feed() {
     on(&dir, &["sessions", "end-all", ADMIN.0]).must(0, "rev 1");
     let listed = on(&dir, &["feed", "--check", "--json"]).must(4, "").json();
     assert_eq!((listed["head"].as_u64(), listed["verifiers"][0]["behind"].as_u64()), (Some(1), Some(1)));
+    // Whichever page is shown: the other one here accepts nothing yet, and is not late.
+    let mut other = open(server.address, "GET", "/v1/feed?name=other&policy=closed", auth(), None).await;
+    read_until(&mut other, "data: {").await;
+    on(&dir, &["feed", "--check", "--limit", "1"]).must(4, "");
+    let next = on(&dir, &["feed", "--limit", "1", "--json"]).must(0, "").json()["next"].as_str().unwrap().to_owned();
+    on(&dir, &["feed", "--check", "--limit", "1", "--cursor", &next]).must(4, "");
     let report = on(&dir, &["doctor", "--json"]).must(0, "").json();
     assert_eq!(states(&report, "feed"), ["warning"]);
 }

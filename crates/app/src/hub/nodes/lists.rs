@@ -62,6 +62,13 @@ pub struct WholeFleet {
     pub silent: Vec<NodeId>,
 }
 
+impl Row {
+    /// Whether it says the same of the same instance. When that was heard is passed over: it changes with every moment.
+    pub(super) fn is_but_for_age(&self, other: &Self) -> bool {
+        Self { heard_ms_ago: other.heard_ms_ago, ..self.clone() } == *other
+    }
+}
+
 /// What the nodes that have spoken say of the instances that have a row.
 #[derive(Debug)]
 pub(in crate::hub) struct Known {
@@ -73,6 +80,24 @@ impl Known {
     /// The instances of the nodes that are silent about `rev`. `own`: how this node's stand to it.
     pub(in crate::hub) fn missing(&self, own: &[Stands], rev: Rev) -> cluster::Missing {
         cluster::Missing::of(&self.rows, self.listed.iter().chain(own), rev)
+    }
+}
+
+/// Somebody wants to see the fleet, until this is dropped: who asked may hang up at any moment.
+struct Listing<'a>(&'a Nodes);
+
+impl<'a> Listing<'a> {
+    fn begin(nodes: &'a Nodes) -> Self {
+        nodes.own().lists += 1;
+        nodes.changed.notify_one();
+        Self(nodes)
+    }
+}
+
+impl Drop for Listing<'_> {
+    fn drop(&mut self) {
+        self.0.own().lists -= 1;
+        self.0.changed.notify_one();
     }
 }
 
@@ -97,7 +122,7 @@ impl Hub {
         };
         // The rows first: who comes meanwhile is none of them, or is listed.
         let rows = self.inner.store.list_instances().await?;
-        let others = self.lists_of_others(nodes, LIST_PATIENCE, |other, now| !other.is_late(now)).await;
+        let others = nodes.lists_of_others(LIST_PATIENCE, |other, now| !other.is_late(now)).await;
         let (head, own) = self.instances();
         let now = real::mono();
         let mut unlisted: BTreeSet<InstanceId> = rows.iter().map(|row| row.id).collect();
@@ -110,7 +135,12 @@ impl Hub {
                 continue;
             };
             cluster::strike_listed(&mut unlisted, &list.iter().map(|row| row.id).collect(), LISTED);
-            let rows = list.iter().cloned().filter_map(listed);
+            // A row is not written anew because time goes by.
+            let age = now.since(other.seen).max(0);
+            let rows = list.iter().cloned().filter_map(listed).map(|row| {
+                let heard_ms_ago = row.heard_ms_ago.map(|ms| ms.saturating_add(age));
+                fleet::Listed { heard_ms_ago, ..row }
+            });
             all.extend(rows.map(|listed| self.placed(listed, Some(*id), Some(body.version.clone()))));
         }
         // One that several nodes know is where it was heard of last.
@@ -141,7 +171,7 @@ impl Hub {
         // The rows first: who comes meanwhile is none of them, or is listed.
         let rows = self.inner.store.list_instances().await?;
         let mut nowhere: BTreeSet<InstanceId> = rows.into_iter().map(|row| row.id).collect();
-        let others = self.lists_of_others(nodes, LIST_PATIENCE, |_, _| true).await;
+        let others = nodes.lists_of_others(LIST_PATIENCE, |_, _| true).await;
         let now = real::mono();
         for other in others.values() {
             let Some(list) = other.list(now) else { return Ok(BTreeSet::new()) };
@@ -168,7 +198,7 @@ impl Hub {
             let report = other.body.as_ref().and_then(|body| body.report.as_ref());
             cluster::all_spoke(rev, &[report])
         };
-        let others = self.lists_of_others(nodes, LIST_PATIENCE, |other, now| spoke(other) && !other.is_late(now)).await;
+        let others = nodes.lists_of_others(LIST_PATIENCE, |other, now| spoke(other) && !other.is_late(now)).await;
         let (mut listed, now) = (Vec::new(), real::mono());
         for other in others.values().filter(|other| spoke(other)) {
             let list = match other.list(now) {
@@ -226,17 +256,17 @@ impl Hub {
         });
         Placed { listed, node, version, lag_ms }
     }
+}
 
+impl Nodes {
     /// The other nodes, once each that `counts` and goes on has listed its instances, or when the patience is over.
     async fn lists_of_others(
         &self,
-        nodes: &Nodes,
         patience: Duration,
         counts: impl Fn(&Other, Mono) -> bool,
     ) -> Arc<BTreeMap<NodeId, Other>> {
-        nodes.own().lists += 1;
-        nodes.changed.notify_one();
-        let mut seen = nodes.seen.subscribe();
+        let _listing = Listing::begin(self);
+        let mut seen = self.seen.subscribe();
         let begun = real::mono();
         let listed = |seen: &Seen| {
             let now = real::mono();
@@ -244,9 +274,7 @@ impl Hub {
         };
         let complete = seen.wait_for(|seen| seen.began >= begun && listed(seen));
         let _ = tokio::time::timeout(patience, complete).await;
-        nodes.own().lists -= 1;
-        nodes.changed.notify_one();
-        nodes.seen.borrow().others.clone()
+        self.seen.borrow().others.clone()
     }
 }
 
@@ -284,6 +312,7 @@ fn listed(row: Row) -> Option<fleet::Listed> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Body;
     use super::*;
 
     /// What the release before lists is read, and what this one lists is what that one reads.
@@ -303,5 +332,62 @@ mod tests {
         // A member that is not known, as `bound_ms` is to the release before, is passed over.
         let later = before.replace("\"applied\"", "\"comes_later\":1,\"applied\"");
         assert_eq!(serde_json::from_str::<Row>(&later).unwrap(), read);
+    }
+    /// Who asks may hang up: then nobody wants the list any more, and no other node goes on writing it.
+    #[tokio::test]
+    async fn who_hangs_up_wants_no_list() {
+        let nodes = Nodes::new(NodeId::from_bits(1), real::mono());
+        let now = real::mono();
+        let silent = Other { beat: 1, seen: now, known: now, body: None };
+        let others = Arc::new(BTreeMap::from([(NodeId::from_bits(2), silent)]));
+        nodes.seen.send_replace(Seen { began: now.plus(60_000), others });
+        let asked = nodes.lists_of_others(LIST_PATIENCE, |_, _| true);
+        let wants = async {
+            while nodes.own().lists == 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            _ = asked => panic!("a node that lists nothing is waited for"),
+            () = wants => {}
+        }
+        assert_eq!(nodes.own().lists, 0, "somebody who has gone is waited with");
+    }
+
+    /// Nobody writes a list anew because time goes by; for whatever else it says, at once.
+    #[test]
+    fn a_list_is_written_for_news_only() {
+        let row = Row {
+            id: InstanceId::from_bits(7),
+            name: "v".into(),
+            client: ClientId::from_bits(8),
+            policy: "closed".into(),
+            connected: true,
+            leased: true,
+            applied: Some(Rev(3)),
+            heard_ms_ago: Some(5),
+            bound_ms: None,
+            counted: None,
+        };
+        let body = |list: Option<Vec<Row>>| Body {
+            version: version(),
+            asks: None,
+            report: None,
+            wants_list: false,
+            list,
+            told: None,
+            rolled_back: None,
+            left: false,
+        };
+        let written = body(Some(vec![row.clone()]));
+        let later = Row { heard_ms_ago: Some(9), ..row.clone() };
+        assert!(body(Some(vec![later.clone()])).says_nothing_new_after(&written));
+        for news in [Row { applied: Some(Rev(4)), ..later.clone() }, Row { connected: false, ..later.clone() }] {
+            assert!(!body(Some(vec![news])).says_nothing_new_after(&written));
+        }
+        for news in [body(None), body(Some(Vec::new())), body(Some(vec![row.clone(), later.clone()]))] {
+            assert!(!news.says_nothing_new_after(&written) && news.says_nothing_new_after(&news));
+        }
+        assert!(!Body { wants_list: true, ..body(Some(vec![later])) }.says_nothing_new_after(&written));
     }
 }

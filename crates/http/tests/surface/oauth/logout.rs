@@ -222,6 +222,35 @@ async fn who_was_allowed_in_this_browser_is_signed_out_with_it() {
     server.token(&keeps, &again).await.expect(200);
 }
 
+/// Many connected applications of one client leave out no other; an address is loaded once.
+#[tokio::test]
+async fn nobody_crowds_the_frames() {
+    let (server, _, cookie, _) = world(json!({})).await;
+    let front = |name: &str, required: bool| {
+        json!({
+            "frontchannel_logout_uri": format!("https://{name}.example.test/out"),
+            "frontchannel_logout_session_required": required,
+        })
+    };
+    for (name, required, times) in
+        [("many", true, 33), ("more", true, 33), ("a", false, 3), ("b", false, 1), ("c", true, 1)]
+    {
+        let app = server.application("confidential", front(name, required)).await;
+        for _ in 0..times {
+            server.granted(&app, &cookie, "openid offline_access").await;
+        }
+        // The browser's own session is told in any case.
+        server.granted(&app, &cookie, "openid").await;
+    }
+    let call = server.client.post("/sign-out").header("origin", &server.issuer);
+    let page = call.header("cookie", format!("__Host-portcullis_session={cookie}")).send().await.expect(200);
+    let html = page.text().replace("&#x2f;", "/");
+    let times = |what: &str| html.matches(&format!("src=\"https://{what}.example.test/out")).count();
+    assert_eq!(["a", "b", "c"].map(times), [1, 1, 2], "{html}");
+    assert_eq!(html.matches("<iframe").count(), 50, "{html}");
+    assert_eq!((times("many"), times("more")), (23, 23));
+}
+
 #[tokio::test]
 async fn the_metadata_says_what_is_true() {
     let server = TestServer::usual().await;
