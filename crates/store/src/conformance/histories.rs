@@ -425,7 +425,6 @@ impl Dice {
         let keep = KEPT[self.below(2) as usize];
         let (before, most) = (self.time(now).minus(2_000), self.below(6));
         match self.below(8) {
-            3 => Change::EraseRecords { most },
             7 => Change::PruneGrants { most },
             6 => Change::CrowdOutTickets { session: self.session(), kind: TicketKind::Code, open: 1, used: 1 },
             5 => Change::PruneTickets { before: before.plus(2_000), most },
