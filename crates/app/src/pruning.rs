@@ -128,6 +128,7 @@ impl App {
                 out.part(self.prune_grants().await);
             }
             out.part(self.prune_messages().await);
+            out.part(self.erase_records().await);
             out.part(self.see_to_due_accounts().await);
         }
         Ok(Step { next: found.next, rest: out })
@@ -182,16 +183,31 @@ impl App {
         Ok(gone == most)
     }
 
+    /// Those about tombstones. Whether there may be more.
+    async fn erase_records(&self) -> Result<bool, AppError> {
+        Ok(self.delete(Change::EraseRecords { most: AT_ONCE as u64 }).await? > 0)
+    }
+
+    /// One that cannot be seen to stops no other, and is looked at again in the next round. Whether there may be more.
     async fn see_to_due_accounts(&self) -> Result<bool, AppError> {
         let due = self.store().list_due_accounts(DUE_AT_ONCE).await?;
+        let mut seen_to = false;
         for id in &due {
             let load = || async {
                 self.store().load_account(*id).await?.ok_or(AppError::from(portcullis_domain::Refused::NotFound))
             };
-            self.act("", None, load, account::due).await?;
-            self.counts().accounts_due.fetch_add(1, Ordering::Relaxed);
+            match self.act("", None, load, account::due).await {
+                Ok(_) => {
+                    seen_to = true;
+                    self.counts().accounts_due.fetch_add(1, Ordering::Relaxed);
+                }
+                Err(error) => {
+                    tracing::warn!(%error, account = %id, "an account is due and could not be seen to; tried again")
+                }
+            }
         }
-        Ok(due.len() == DUE_AT_ONCE as usize)
+        // A tombstone leaves records to be erased.
+        Ok(seen_to)
     }
 
     /// One small commit; how many rows it deleted.

@@ -467,6 +467,13 @@ pub enum Change {
         /// How many at most.
         most: u64,
     },
+    /// Erases what can be erased (address, reason, their salts) of audit records about one tombstone: of those that were there
+    /// before it became one, the next `most`, oldest first. The tombstone with the smallest id of those of which any are left.
+    /// Counts the records that it looked at, and one more when it came to their end: 0 when nothing is left of any.
+    EraseRecords {
+        /// How many at most.
+        most: u64,
+    },
     /// Forgets revocations by filter that were done before this.
     ForgetJobs(Time),
     /// Forget remembered results older than this.

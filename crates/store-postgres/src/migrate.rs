@@ -1,4 +1,5 @@
-//! The schema: numbered migrations, forward only, each in a transaction of its own, under a lock that all nodes know.
+//! The schema: numbered migrations, forward only, each in a transaction of its own, under a lock that all nodes know. Indexes
+//! on tables that grow are built beside those that write, which no transaction can (`CONCURRENTLY`), each in a step of its own.
 //!
 //! They only add, so that nodes of the release before go on working on a database that this one has migrated. A node that is
 //! killed in between leaves whole steps behind it, and the next start goes on from there.
@@ -8,6 +9,7 @@ use portcullis_domain::model::ClientKind;
 use portcullis_wire::{Chain, ClientId, LogId, Time};
 use sqlx::postgres::PgConnection;
 use sqlx::{Acquire as _, query, query_scalar, raw_sql};
+use std::time::Duration;
 
 /// `schema_version` counts those that were done.
 pub(crate) const MIGRATIONS: &[&str] = &[
@@ -30,7 +32,17 @@ pub(crate) const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0017_proofs.sql"),
     include_str!("migrations/0018_allowed_in.sql"),
     include_str!("migrations/0019_audit_chain.sql"),
+    include_str!("migrations/0020_erasures.sql"),
+    include_str!("migrations/0021_events_by_place.sql"),
+    include_str!("migrations/0022_events_unsealed.sql"),
+    include_str!("migrations/0023_sessions_allowed_in.sql"),
 ];
+
+/// Between two looks whether another node migrates.
+const TURN: Duration = Duration::from_millis(50);
+
+/// After the building of an index and a node's start stood in each other's way.
+const DEADLOCK: Duration = Duration::from_secs(1);
 
 /// What stands in the way of a migration.
 #[derive(Debug)]
@@ -58,7 +70,7 @@ pub(crate) async fn migrate(
 ) -> Result<(), Stopped> {
     // Another node may be at it; a large table may take its time.
     raw_sql("SET lock_timeout = '60s'; SET statement_timeout = 0").execute(&mut *db).await?;
-    query("SELECT pg_advisory_lock(1349481076, 2)").execute(&mut *db).await?;
+    turn(db).await?;
     let done = locked(db, migrations).await;
     let done = match done {
         Ok(()) => found_log(db, log, given).await,
@@ -69,6 +81,15 @@ pub(crate) async fn migrate(
     done
 }
 
+/// Takes the lock that all nodes know. Asked for again and again: who waits inside a statement has a snapshot, which the building
+/// of an index waits for in turn.
+async fn turn(db: &mut PgConnection) -> Result<(), Stopped> {
+    while !query_scalar::<_, bool>("SELECT pg_try_advisory_lock(1349481076, 2)").fetch_one(&mut *db).await? {
+        tokio::time::sleep(TURN).await;
+    }
+    Ok(())
+}
+
 async fn locked(db: &mut PgConnection, migrations: &[&'static str]) -> Result<(), Stopped> {
     let found = version(db).await?;
     let known = migrations.len() as i64;
@@ -77,7 +98,10 @@ async fn locked(db: &mut PgConnection, migrations: &[&'static str]) -> Result<()
     }
     let done = usize::try_from(found).unwrap_or_default();
     for (at, sql) in migrations.iter().enumerate().skip(done) {
-        step(db, at, sql).await?;
+        match beside(sql) {
+            Some(index) => build(db, at, index, sql).await?,
+            None => step(db, at, sql).await?,
+        }
     }
     Ok(())
 }
@@ -112,6 +136,32 @@ async fn step(db: &mut PgConnection, at: usize, sql: &'static str) -> Result<(),
     let done = at as i64 + 1;
     query("INSERT INTO portcullis.schema_version (done) VALUES ($1)").bind(done).execute(&mut *transaction).await?;
     Ok(transaction.commit().await?)
+}
+
+/// The index that a step builds beside those that write.
+fn beside(sql: &'static str) -> Option<&'static str> {
+    sql.split_once("INDEX CONCURRENTLY ")?.1.split_whitespace().next()
+}
+
+/// Builds an index. What a start that was killed in between has left of it goes first.
+async fn build(db: &mut PgConnection, at: usize, index: &str, sql: &'static str) -> Result<(), Stopped> {
+    const WRITE: &str = "INSERT INTO portcullis.schema_version (done) VALUES ($1)";
+    // It waits for all transactions that are open, a long dump among them, and nobody waits for it.
+    raw_sql("SET lock_timeout = 0").execute(&mut *db).await?;
+    let left = format!("DROP INDEX CONCURRENTLY IF EXISTS portcullis.{index}");
+    loop {
+        raw_sql(sqlx::AssertSqlSafe(left.clone())).execute(&mut *db).await?;
+        match raw_sql(sql).execute(&mut *db).await {
+            // A node of the release before waits for the turn inside a statement.
+            Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some("40P01") => {
+                tokio::time::sleep(DEADLOCK).await;
+            }
+            done => break done.map(drop)?,
+        }
+    }
+    raw_sql("SET lock_timeout = '60s'").execute(&mut *db).await?;
+    query(WRITE).bind(at as i64 + 1).execute(&mut *db).await?;
+    Ok(())
 }
 
 /// The counter's row, and the client that always exists; one that is there stays.
@@ -161,8 +211,12 @@ mod tests {
         "18c75caa79420e96",
         "659b0906e78d3086",
         "6d57a3f9c7c3585c",
-        "69168fe21450e4d3",
-        "5000d407714a9d0e",
+        "4e06e7a4fc58a4a0",
+        "e72dfebc468af33d",
+        "e3e263f00546cef5",
+        "c76e477cf230a83a",
+        "167fc9c10908b29f",
+        "f85867322bbb55ad",
     ];
 
     fn found(sql: &str) -> String {

@@ -135,12 +135,37 @@ pub(crate) fn addresses_of(db: &Connection, account: AccountId) -> Result<(), Fa
     Ok(())
 }
 
-/// What can be erased of the audit records about a tombstone.
-pub(crate) fn records_of(db: &Connection, account: AccountId) -> Result<(), Fault> {
-    const SQL: &str = "UPDATE events SET ip = NULL, ip_salt = NULL, reason = NULL, reason_salt = NULL \
-         WHERE account = ?1 AND (ip IS NOT NULL OR reason IS NOT NULL)";
+/// What can be erased of the audit records about a tombstone is erased later, a few at a time.
+pub(crate) fn leave_erasure(db: &Connection, account: AccountId) -> Result<(), Fault> {
+    const SQL: &str = "INSERT INTO erasures (account, after, last) \
+         SELECT ?1, 0, coalesce(max(e.seq), 0) FROM events e WHERE true ON CONFLICT DO NOTHING";
     db.prepare_cached(SQL)?.execute([account.blob()])?;
     Ok(())
+}
+
+/// The next records about the first tombstone of which some are left; how many, and one more when these were the last.
+pub(crate) fn erase_records(db: &Connection, most: u64) -> Result<u64, Fault> {
+    const FIRST: &str = "SELECT r.account, r.after, r.last FROM erasures r ORDER BY r.account LIMIT 1";
+    const ROWS: &str =
+        "SELECT e.seq FROM events e WHERE e.account = ?1 AND e.seq > ?2 AND e.seq <= ?3 ORDER BY e.seq LIMIT ?4";
+    const ERASE: &str = "UPDATE events SET ip = NULL, ip_salt = NULL, reason = NULL, reason_salt = NULL \
+         WHERE seq = ?1 AND (ip IS NOT NULL OR reason IS NOT NULL)";
+    let first = one(db, FIRST, [], |cells| Ok((cells.id::<AccountId>()?, cells.u64()?, cells.u64()?)))?;
+    let Some((account, after, last)) = first else { return Ok(0) };
+    let most = most.min(i64::MAX.unsigned_abs());
+    let rows = all(db, ROWS, params![account.blob(), Int(after), Int(last), Int(most)], |cells| cells.u64())?;
+    for seq in &rows {
+        db.prepare_cached(ERASE)?.execute([Int(*seq)])?;
+    }
+    let count = rows.len() as u64;
+    if count < most {
+        db.prepare_cached("DELETE FROM erasures WHERE account = ?1")?.execute([account.blob()])?;
+        return Ok(count + 1);
+    }
+    let after = rows.last().copied().unwrap_or(after);
+    db.prepare_cached("UPDATE erasures SET after = ?2 WHERE account = ?1")?
+        .execute(params![account.blob(), Int(after)])?;
+    Ok(count)
 }
 
 /// What a tombstone allowed and began.

@@ -3,9 +3,11 @@ use crate::application::Application;
 use crate::world::{Held, PASSWORD, bearer, settings, sign_in};
 use portcullis_app::keys::MasterKey;
 use portcullis_app::{Admin, App, AppError};
+use portcullis_domain::model::Status;
 use portcullis_domain::refused::OAuthError;
 use portcullis_domain::ticket::{self, Ticket, TicketKind};
 use portcullis_domain::{Change, Changes, Refused};
+use portcullis_store::EventFilter;
 use portcullis_store::faulty::{Faulty, Mode};
 use portcullis_store::memory::MemoryStore;
 use portcullis_wire::{Epoch, LogId, Rev, SecretString, Time};
@@ -149,6 +151,46 @@ async fn a_chore_that_meets_a_fault_does_the_rest_later() {
             assert_eq!(left.sessions, 1, "{mode:?} at {fails}: {first:?}");
             app.refresh(&alive.refresh_token, bearer()).await.unwrap();
         }
+    }
+}
+
+/// One account that cannot be seen to stops no other, and the records about tombstones are erased.
+#[tokio::test]
+async fn an_account_that_fails_stops_no_other() {
+    let mut settings = settings();
+    settings.policy.deletion_grace = DAY / 2;
+    let clock = Arc::new(AtomicI64::new(1_800_000_000_000));
+    let mut tasks = JoinSet::new();
+    let store = Held::new(memory(&clock));
+    let app = App::start(store.clone(), settings, MasterKey::generate(), &mut tasks).await.unwrap();
+    tasks.abort_all(); // only the test's own calls are looked at
+    while tasks.join_next().await.is_some() {}
+    let mut all = Vec::new();
+    for name in ["ada", "eve", "bob"] {
+        let row = app.sign_up(&format!("{name}@example.org"), SecretString::new(PASSWORD), None, None).await.unwrap();
+        app.admin_block(&Admin::operator(), row.id, "has a name in it", None, None).await.unwrap();
+        app.admin_delete(&Admin::operator(), row.id, None).await.unwrap();
+        all.push(row.id);
+        clock.fetch_add(1, SeqCst);
+    }
+    a_day_passes(&app, &clock).await;
+    *store.fail_status.lock().unwrap() = Some(all[0]);
+    let said = async |account| {
+        let filter = EventFilter { account: Some(account), ..EventFilter::default() };
+        let rows = app.store().list_events(&filter, None, 100).await.unwrap().rows;
+        let gone =
+            matches!(app.store().load_account(account).await.unwrap().unwrap().account.status, Status::Deleted { .. });
+        (gone, rows.iter().any(|row| row.event.reason.as_deref() == Some("has a name in it")))
+    };
+    app.prune_all().await.unwrap();
+    assert_eq!(
+        (said(all[0]).await, said(all[1]).await, said(all[2]).await),
+        ((false, true), (true, false), (true, false))
+    );
+    *store.fail_status.lock().unwrap() = None;
+    app.prune_all().await.unwrap();
+    for account in all {
+        assert_eq!(said(account).await, (true, false));
     }
 }
 

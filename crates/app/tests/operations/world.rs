@@ -57,6 +57,8 @@ pub struct Held<S> {
     pub hold_read: AtomicBool,
     pub hold_keys: AtomicBool,
     pub fail_rows: AtomicBool,
+    /// Whose status cannot be changed.
+    pub fail_status: std::sync::Mutex<Option<AccountId>>,
     /// Whether the commit of a settled message panics.
     pub panics_when_settled: AtomicBool,
     /// Whether another node writes an entry whenever this one has looked where the log is.
@@ -78,6 +80,7 @@ impl<S> Held<S> {
             hold_keys: AtomicBool::new(false),
             panics_when_settled: AtomicBool::new(false),
             fail_rows: AtomicBool::new(false),
+            fail_status: std::sync::Mutex::default(),
             writes_meanwhile: AtomicBool::new(false),
             fail_looks: AtomicBool::new(false),
             timeline: AtomicU32::new(0),
@@ -219,6 +222,11 @@ impl<S: Store> Store for Held<S> {
                     InsertSession(_) | InsertAccount(_) | InsertTicket(_) | InsertGrant(_) | UseTicket { .. }
                 ) || matches!(step, SetClientDisabled { .. } | SetFamily { .. } | WithdrawConsent { .. })
             };
+            let stuck = *self.fail_status.lock().unwrap();
+            let fails = |step: &_| matches!(step, Change::SetStatus { account, .. } if Some(*account) == stuck);
+            if changes.steps.iter().any(fails) {
+                return Err(CommitError::Failed(StoreError::new("as the test wants")));
+            }
             let settled = |step: &_| matches!(step, Change::UpdateMessage(row) if row.settled_at.is_some());
             if self.panics_when_settled.load(Ordering::SeqCst) {
                 assert!(!changes.steps.iter().any(settled), "as the test wants");

@@ -235,6 +235,7 @@ pub(super) fn last(what: &Change) -> Option<Value> {
         Change::ForgetEventAddresses { before, most } => {
             Some(json!({"do": "forget_event_addresses", "before": before.0, "most": limit(*most)}))
         }
+        Change::EraseRecords { most } => Some(json!({"do": "erase_records", "most": limit(*most)})),
         _ => crate::audit::last(what),
     }
 }

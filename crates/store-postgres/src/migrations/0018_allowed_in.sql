@@ -1,5 +1,5 @@
 -- The browser's session in which a connected app was allowed: whoever signs out there signs out of the application. Nodes of the
--- release before send no such member, and leave it null. No index: it is looked for among the sessions of one account.
+-- release before send no such member, and leave it null. Its index is a step of its own.
 ALTER TABLE sessions ADD COLUMN allowed_in bytea;
 
 CREATE OR REPLACE FUNCTION insert_session_4(x jsonb) RETURNS void LANGUAGE plpgsql AS $$
@@ -31,12 +31,13 @@ BEGIN
     END IF;
 END $$;
 
--- A notice of one session that ends with this entry: when another client than the built-in one has a grant under it, or was allowed
--- in it.
+-- A notice of one session that ends with this entry: when another client than the built-in one has a grant under it, or, where
+-- somebody signed in to it, was allowed in it.
 CREATE OR REPLACE FUNCTION leave_notice_of_session(p_session bytea, p_rev bigint, p_at bigint) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     INSERT INTO notices (scope, target, rev, before_rev, at) SELECT 'session', p_session, p_rev, 0, p_at
         WHERE EXISTS (SELECT 1 FROM grants g WHERE g.session = p_session AND g.client <> decode(repeat('00', 16), 'hex'))
             OR EXISTS (SELECT 1 FROM sessions b JOIN sessions s ON s.account = b.account AND s.ended_rev IS NULL
-                AND s.allowed_in = b.id AND s.client IS NOT NULL WHERE b.id = p_session);
+                AND s.allowed_in = b.id AND s.client IS NOT NULL
+                WHERE b.id = p_session AND b.kind IN ('browser', 'app'));
 END $$;

@@ -1,13 +1,7 @@
 -- The chain over audit records (domain::audit): a record's place and link, and the commitments to what may be erased of it, whose
 -- salts go with the values.
-ALTER TABLE events ADD COLUMN place bigint;
-ALTER TABLE events ADD COLUMN link bytea;
-ALTER TABLE events ADD COLUMN ip_seal bytea;
-ALTER TABLE events ADD COLUMN ip_salt bytea;
-ALTER TABLE events ADD COLUMN reason_seal bytea;
-ALTER TABLE events ADD COLUMN reason_salt bytea;
-CREATE UNIQUE INDEX events_by_place ON events (place) WHERE place IS NOT NULL;
-CREATE INDEX events_unsealed ON events (seq) WHERE place IS NULL;
+ALTER TABLE events ADD COLUMN place bigint, ADD COLUMN link bytea, ADD COLUMN ip_seal bytea, ADD COLUMN ip_salt bytea,
+    ADD COLUMN reason_seal bytea, ADD COLUMN reason_salt bytea;
 
 -- Where it begins and ends, and its key, sealed under the master key. No row before it was begun.
 CREATE TABLE audit_chain (
@@ -20,8 +14,8 @@ CREATE TABLE audit_chain (
     head_link  bytea  NOT NULL
 );
 
--- Records are sealed in a transaction of their own, beside the committers: no act waits for it. The chain's row is locked first,
--- by every sealer; then records in the order in which they are erased, too.
+-- Records are sealed in a transaction of their own, beside the committers: no act waits for it. The chain's row is locked first;
+-- a record that somebody is at is not waited for, since acts lock records first and then that row.
 CREATE FUNCTION seal_records(x jsonb) RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE
     n bigint;
@@ -31,7 +25,11 @@ BEGIN
     IF NOT FOUND THEN
         PERFORM stop('moved');
     END IF;
-    PERFORM 1 FROM events e WHERE e.id = ANY (ids(x -> 'ids')) ORDER BY e.seq FOR UPDATE;
+    PERFORM 1 FROM events e WHERE e.id = ANY (ids(x -> 'ids')) FOR UPDATE SKIP LOCKED;
+    GET DIAGNOSTICS n = ROW_COUNT;
+    IF n <> jsonb_array_length(x -> 'ids') THEN
+        PERFORM stop('moved');
+    END IF;
     -- What was erased since it was read gets no salt.
     UPDATE events e SET place = s.place, link = decode(s.link, 'hex'), ip_seal = decode(s.ip_seal, 'hex'),
         ip_salt = CASE WHEN e.ip IS NOT NULL THEN decode(s.ip_salt, 'hex') END,
@@ -89,21 +87,13 @@ BEGIN
             AND at < v_before;
     WHEN 'forget_event_addresses' THEN
         UPDATE events SET ip = NULL, ip_salt = NULL WHERE seq IN (SELECT e.seq FROM events e
-            WHERE e.ip IS NOT NULL AND e.at < v_before ORDER BY e.at, e.seq LIMIT v_most FOR UPDATE);
+            WHERE e.ip IS NOT NULL AND e.at < v_before ORDER BY e.at, e.seq LIMIT v_most
+            FOR UPDATE SKIP LOCKED);
+    WHEN 'erase_records' THEN
+        RETURN erase_records(x);
     ELSE
         RETURN set_chain(x);
     END CASE;
     GET DIAGNOSTICS n = ROW_COUNT;
     RETURN n;
 END $$;
-
--- What can be erased of the audit records about a tombstone, also where a node of an earlier release makes one.
-CREATE FUNCTION records_lose() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-    UPDATE events e SET ip = NULL, ip_salt = NULL, reason = NULL, reason_salt = NULL
-        WHERE e.seq IN (SELECT t.seq FROM events t WHERE t.account = NEW.id AND (t.ip IS NOT NULL OR t.reason IS NOT NULL)
-            ORDER BY t.seq FOR UPDATE);
-    RETURN NULL;
-END $$;
-CREATE TRIGGER records_lose_with_accounts AFTER UPDATE OF status ON accounts FOR EACH ROW
-    WHEN (NEW.status = 'deleted') EXECUTE FUNCTION records_lose();

@@ -169,6 +169,57 @@ fn a_migration_that_is_killed_in_the_midst_of_a_step_leaves_nothing_of_it() {
     });
 }
 
+/// As long as somebody's snapshot is open, an index cannot be done: who writes goes on, and a start that is killed meanwhile leaves
+/// an index that counts for nothing, which the next one builds anew.
+#[test]
+fn indexes_are_built_beside_those_that_write() {
+    const INSERT: &str = "INSERT INTO events (id, kind, actor, at) \
+         SELECT decode(md5(random()::text), 'hex'), 'account.blocked', 'system', 1 FROM generate_series(1, 100)";
+    const BUILDS: &str = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' \
+         AND query LIKE 'CREATE UNIQUE INDEX CONCURRENTLY%'";
+    const VALID: &str = "SELECT count(*) FILTER (WHERE indisvalid), count(*) FROM pg_index WHERE indexrelid IN \
+         (to_regclass('portcullis.events_by_place'), to_regclass('portcullis.events_unsealed'), \
+          to_regclass('portcullis.sessions_allowed_in'))";
+    let (url, cluster) = (as_before(2), Cluster::shared());
+    runtime().block_on(async {
+        let mut dump = PgConnection::connect(&url).await.unwrap();
+        let mut killer = PgConnection::connect(&url).await.unwrap();
+        sqlx::raw_sql("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1").execute(&mut dump).await.unwrap();
+        let opening = || {
+            let url = url.clone();
+            tokio::spawn(async move { PostgresStore::open(&url, standing()).await.map(drop) })
+        };
+        let mut builder = async || {
+            let look = async {
+                loop {
+                    let found = sqlx::query_scalar::<_, i32>(BUILDS).fetch_optional(&mut killer).await.unwrap();
+                    if let Some(pid) = found {
+                        return pid;
+                    }
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            };
+            tokio::time::timeout(Duration::from_secs(30), look).await.unwrap()
+        };
+        let first = opening();
+        let pid = builder().await;
+        old(&url, INSERT);
+        old(&url, OLD_COMMIT);
+        cluster.psql(name_of(&url), &format!("SELECT pg_terminate_backend({pid})"));
+        assert!(first.await.unwrap().is_err());
+        assert_eq!(cluster.psql(name_of(&url), VALID), "0|1");
+        let both = [opening(), opening()];
+        builder().await;
+        old(&url, INSERT);
+        sqlx::raw_sql("ROLLBACK").execute(&mut dump).await.unwrap();
+        for opened in both {
+            opened.await.unwrap().unwrap();
+        }
+        assert_eq!(cluster.psql(name_of(&url), VALID), "3|3");
+        assert_eq!(cluster.psql(name_of(&url), "SELECT count(*) FROM portcullis.events"), "200");
+    });
+}
+
 #[test]
 fn nodes_that_start_at_once_migrate_once() {
     let url = as_before(2);

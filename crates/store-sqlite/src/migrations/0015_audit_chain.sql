@@ -19,3 +19,11 @@ CREATE TABLE audit_chain (
     head       INTEGER NOT NULL,
     head_link  BLOB    NOT NULL
 ) STRICT;
+
+-- Tombstones whose audit records from before they became one still have what can be erased of them: which were looked at, and
+-- which is the last one.
+CREATE TABLE erasures (
+    account BLOB    PRIMARY KEY,
+    after   INTEGER NOT NULL,
+    last    INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;

@@ -127,7 +127,7 @@ pub(super) fn apply(act: &mut Act<'_>, step: &Change) -> Result<(), Stop> {
         Change::Seal(what) => audit::seal(act, what),
         Change::PruneChain(what) => audit::prune(act, what),
         Change::SetChainKey { before, sealed } => audit::set_key(act, before, sealed),
-        Change::ForgetEventAddresses { .. } => Ok(()), // see `prune_events`
+        Change::ForgetEventAddresses { .. } | Change::EraseRecords { .. } => Ok(()), // see `prune_events`
     }
 }
 
@@ -136,6 +136,7 @@ pub(super) fn prune_events(act: &mut Act<'_>, steps: &[Change]) -> Result<(), St
     for step in steps {
         act.pruned += match step {
             Change::ForgetEventAddresses { before, most } => prune::event_addresses(act.db, *before, *most)?,
+            Change::EraseRecords { most } => prune::erase_records(act.db, *most)?,
             _ => 0,
         };
     }
@@ -243,7 +244,7 @@ fn set_status(act: &mut Act<'_>, account: AccountId, status: &Status) -> Result<
             act.deleted.push((account, None));
             must_change(act, DELETED, params![id, at.0, rev(*end)])?;
             prune::addresses_of(act.db, account)?;
-            prune::records_of(act.db, account)?;
+            prune::leave_erasure(act.db, account)?;
             Ok(prune::apps_of(act.db, account)?)
         }
     }

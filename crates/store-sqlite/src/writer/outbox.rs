@@ -36,12 +36,14 @@ pub(super) fn leave_notice(act: &Act<'_>, what: &Revoke, end: Rev) -> Result<(),
     Ok(())
 }
 
-/// The same of one session: when another client than the built-in one has a grant under it, or was allowed in it.
+/// The same of one session: when another client than the built-in one has a grant under it, or, where
+/// somebody signed in to it, was allowed in it.
 pub(super) fn leave_notice_of_session(act: &Act<'_>, session: SessionId, end: Rev) -> Result<(), Stop> {
     const SQL: &str = "INSERT INTO notices (scope, target, rev, before_rev, at) SELECT 'session', ?1, ?2, 0, ?3 \
          WHERE EXISTS (SELECT 1 FROM grants g WHERE g.session = ?1 AND g.client <> ?4) \
-            OR EXISTS (SELECT 1 FROM sessions b CROSS JOIN sessions s ON s.account = b.account AND s.ended_rev IS NULL \
-                AND s.allowed_in = b.id AND s.client IS NOT NULL WHERE b.id = ?1)";
+            OR EXISTS (SELECT 1 FROM sessions b CROSS JOIN sessions s INDEXED BY sessions_allowed_in \
+                ON s.allowed_in = b.id AND s.account = b.account AND s.ended_rev IS NULL AND s.client IS NOT NULL \
+                WHERE b.id = ?1 AND b.kind IN ('browser', 'app'))";
     run(act, SQL, params![session.blob(), rev(end), act.now.0, ClientId::FIRST_PARTY.blob()])?;
     Ok(())
 }

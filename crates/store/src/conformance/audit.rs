@@ -152,6 +152,8 @@ pub(super) fn what_is_erased_leaves_its_commitment(backend: &dyn Backend) {
         record(&w, event.reason("has a name in it"))
     };
     let (old, hers, late) = (about(eve, 0), about(ada, 10), about(eve, 11));
+    let erase = |most| w.ok([Change::EraseRecords { most }]).pruned;
+    assert_eq!(erase(9), 0, "nobody is a tombstone");
     // Read, and erased before the seal is written.
     let what = sealing(&*w.store, 100, 7).unwrap();
     let forget = |before: i64| w.ok([Change::ForgetEventAddresses { before: START.plus(before), most: 9 }]).pruned;
@@ -160,11 +162,13 @@ pub(super) fn what_is_erased_leaves_its_commitment(backend: &dyn Backend) {
     let hides = |id| listed(&w, id).seal.unwrap().hides;
     assert!(hides(old).address.unwrap().salt.is_none() && hides(old).reason.unwrap().salt.is_some());
     assert_eq!(is_whole(&w).erased, 1);
-    // A tombstone's records lose both; those of others, and what is written with it, do not.
+    // A tombstone's records lose both, some at a time; those of others, and what is written with it, do not.
     let before = hides(hers);
     let event = w.event(EventKind::AccountDeleted).account(ada).reason("asked for");
     let steps = vec![Change::SetStatus { account: ada, status: Status::Deleted { at: START, rev: Rev(1) } }];
     w.commit(Changes { steps, events: vec![event.clone()], ..Changes::default() }).unwrap();
+    assert!(listed(&w, hers).event.reason.is_some(), "not in the commit of the tombstone");
+    assert_eq!((erase(0), erase(1), erase(1), erase(1)), (0, 1, 1, 0));
     let row = listed(&w, hers);
     assert_eq!((row.event.ip, row.event.reason), (None, None));
     let after = row.seal.unwrap().hides;
@@ -177,6 +181,51 @@ pub(super) fn what_is_erased_leaves_its_commitment(backend: &dyn Backend) {
     assert_eq!((out.erased, out.records), (2, 4));
     // The rest goes by its age.
     assert_eq!((forget(100), is_whole(&w).erased), (1, 3));
+}
+
+pub(super) fn records_of_tombstones_are_erased_in_steps(backend: &dyn Backend) {
+    let w = World::new(backend);
+    w.ok([begun()]);
+    let all: Vec<AccountId> = (1..=3).map(AccountId::from_bits).collect();
+    for (n, id) in all.iter().enumerate() {
+        w.ok([Change::InsertAccount(account(*id, &format!("{n}@example.org")))]);
+    }
+    let write = || {
+        for n in 0..12 {
+            w.set(START.plus(n));
+            let event = w.event(EventKind::AccountBlocked).account(all[n as usize % 3]);
+            record(&w, event.ip("192.0.2.1".parse().ok()).reason("has a name in it"));
+        }
+    };
+    write();
+    seal(&w, 5);
+    let gone = |account| {
+        w.commit(Changes {
+            steps: vec![Change::SetStatus { account, status: Status::Deleted { at: START, rev: Rev(1) } }],
+            events: vec![w.event(EventKind::AccountDeleted).account(account).reason("asked for")],
+            ..Changes::default()
+        })
+        .unwrap();
+    };
+    gone(all[2]);
+    gone(all[0]);
+    // What comes later stays, and so does what was written with it.
+    write();
+    let kept = |account| {
+        let filter = EventFilter { account: Some(account), ..EventFilter::default() };
+        let rows = wait(w.store.list_events(&filter, None, 100)).unwrap().rows;
+        rows.iter().filter(|row| row.event.reason.is_some()).count()
+    };
+    let left = || all.iter().map(|account| kept(*account)).collect::<Vec<_>>();
+    assert_eq!(left(), [9, 8, 9]);
+    let erase = |most| w.ok([Change::EraseRecords { most }]).pruned;
+    for (most, counted, then) in
+        [(3, 3, [6, 8, 9]), (3, 2, [5, 8, 9]), (4, 4, [5, 8, 5]), (4, 1, [5, 8, 5]), (4, 0, [5, 8, 5])]
+    {
+        assert_eq!((erase(most), left()), (counted, then.to_vec()));
+    }
+    seal(&w, 100);
+    assert_eq!((is_whole(&w).records, is_whole(&w).erased), (26, 3));
 }
 
 pub(super) fn the_beginning_goes(backend: &dyn Backend) {

@@ -199,6 +199,7 @@ cases! {
     audit:
         records_are_chained
         what_is_erased_leaves_its_commitment
+        records_of_tombstones_are_erased_in_steps
         the_beginning_goes
         many_sealers_make_one_chain;
     parallel:

@@ -64,7 +64,7 @@ pub(super) fn commit(db: &mut Memory, changes: Changes, now: Time) -> Result<Com
         return Err(CommitError::Failed(StoreError::new(format!("the event {} exists", event.id))));
     }
     for id in erased {
-        prune::events(db, OfEvents::Erase(id));
+        prune::leave_erasure(db, id);
     }
     for event in changes.events {
         db.event_at.insert(event.id, db.events.len());
@@ -231,6 +231,7 @@ fn apply(db: &mut Memory, step: Change, so_far: &mut Progress) -> Result<(), Com
         Change::ForgetEventAddresses { before, most } => {
             so_far.of_events.push(OfEvents::ForgetAddresses { before, most });
         }
+        Change::EraseRecords { most } => so_far.of_events.push(OfEvents::Erase { most }),
         Change::PutConsent(row) => apps::put_consent(db, row)?,
         Change::WithdrawConsent { account, client, generation } => {
             apps::withdraw_consent(db, account, client, generation, so_far.now)?;

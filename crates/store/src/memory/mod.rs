@@ -86,6 +86,8 @@ pub struct Memory {
     networks: Table<(BucketKey, BucketKey), Time>,
     /// At most one.
     chain: Table<(), ChainRow>,
+    /// The records about tombstones that are still to be erased, oldest first.
+    erasures: Table<AccountId, Vec<EventId>>,
     /// Oldest first.
     events: Vec<EventRow>,
     event_at: BTreeMap<EventId, usize>,
@@ -130,6 +132,7 @@ impl Memory {
             consents: Table::default(),
             tickets: Table::default(),
             notices: Table::default(),
+            erasures: Table::default(),
             messages: Table::default(),
             links: Table::default(),
             origins: Table::default(),
@@ -156,7 +159,7 @@ impl Memory {
             ($($table:ident)*) => {$( if kept { self.$table.keep() } else { self.$table.take_back() } )*};
         }
         settle!(log accounts emails sessions sessions_of grants grants_of clients instances keys remembered buckets networks jobs);
-        settle!(owners consents tickets notices messages links origins chain);
+        settle!(owners consents tickets notices messages links origins chain erasures);
         result
     }
 

@@ -3,6 +3,7 @@ use super::Memory;
 use super::apply::require;
 use crate::{CommitError, Due, MessageCount, MessageFilter, Page};
 use portcullis_domain::changes::{Conflict, Revoke};
+use portcullis_domain::model::{Session, SessionKind};
 use portcullis_domain::outbox::{Allowed, Ending, Message, MessageState, Notice, NoticeStep, Told, Under, UnderGrant};
 use portcullis_domain::receivers::Queue;
 use portcullis_domain::{Cut, outbox};
@@ -137,7 +138,9 @@ impl Memory {
     pub(super) fn leave_notice_of_session(&mut self, id: SessionId, rev: Rev, now: Time) {
         let grants = self.grants_of(id);
         let mut grants = grants.iter().filter_map(|id| self.grants.get(id));
-        if grants.any(|grant| grant.client != ClientId::FIRST_PARTY) || !self.allowed_in(id, Rev(u64::MAX)).is_empty() {
+        let told =
+            |row: &Session| SessionKind::SIGN_INS.contains(&row.kind) && !self.allowed_in(id, Rev(u64::MAX)).is_empty();
+        if grants.any(|grant| grant.client != ClientId::FIRST_PARTY) || self.sessions.get(&id).is_some_and(told) {
             self.put_notice(Ending::Session(id), Cut::default(), rev, now);
         }
     }

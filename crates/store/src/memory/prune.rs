@@ -11,7 +11,7 @@ use std::ops::Bound::{Excluded, Unbounded};
 #[derive(Debug, Clone)]
 pub(super) enum OfEvents {
     Seal(Vec<(EventId, Seal)>),
-    Erase(AccountId),
+    Erase { most: u64 },
     Delete { up_to: u64 },
     ForgetAddresses { before: Time, most: u64 },
 }
@@ -141,13 +141,7 @@ pub(super) fn events(db: &mut Memory, what: OfEvents) -> u64 {
             }
             0
         }
-        OfEvents::Erase(account) => {
-            for row in db.events.iter_mut().filter(|row| row.event.account == Some(account)) {
-                (row.event.ip, row.event.reason) = (None, None);
-                without_lost_salts(row);
-            }
-            0
-        }
+        OfEvents::Erase { most } => erase_records(db, limit(most)),
         OfEvents::Delete { up_to } => {
             let all = db.events.len();
             db.events.retain(|row| row.seal.is_none_or(|seal| seal.place.n > up_to));
@@ -168,6 +162,32 @@ pub(super) fn events(db: &mut Memory, what: OfEvents) -> u64 {
             with.len() as u64
         }
     }
+}
+
+/// What can be erased of the records about a tombstone is erased later, a few at a time.
+pub(super) fn leave_erasure(db: &mut Memory, account: AccountId) {
+    if !db.erasures.has(&account) {
+        let about = db.events.iter().filter(|row| row.event.account == Some(account));
+        let about = about.map(|row| row.event.id).collect();
+        db.erasures.put(account, about);
+    }
+}
+
+fn erase_records(db: &mut Memory, most: usize) -> u64 {
+    let Some((account, mut left)) = db.erasures.rows().next().map(|(id, left)| (*id, left.clone())) else { return 0 };
+    left.retain(|id| db.event_at.contains_key(id));
+    let rest = left.split_off(most.min(left.len()));
+    for id in &left {
+        let Some(row) = db.event_at.get(id).and_then(|at| db.events.get_mut(*at)) else { continue };
+        (row.event.ip, row.event.reason) = (None, None);
+        without_lost_salts(row);
+    }
+    let done = left.len() < most;
+    match done {
+        true => db.erasures.remove(&account),
+        false => db.erasures.put(account, rest),
+    }
+    left.len() as u64 + u64::from(done)
 }
 
 /// A salt goes with its value.

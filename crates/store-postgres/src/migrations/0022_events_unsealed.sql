@@ -1,0 +1,1 @@
+CREATE INDEX CONCURRENTLY events_unsealed ON events (seq) WHERE place IS NULL;
