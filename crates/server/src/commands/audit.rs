@@ -1,6 +1,6 @@
 //! `portcullis audit`: who did what, newest first; and whether the records are what they were.
 use super::accounts::{find, items, more, query, show};
-use super::export::into_file;
+use super::export::{every_page, into_file};
 use super::remote::{Remote, block_on, cell, escaped};
 use crate::cli::exit::{Exit, Failure, Outcome};
 use crate::cli::look::{AuditAct, AuditArgs, AuditFilter, AuditList};
@@ -66,22 +66,7 @@ async fn filter(remote: &mut Remote, of: &AuditFilter) -> Result<String, Failure
 async fn export(reach: &Reach, of: &AuditFilter, out: &mut dyn Write) -> Result<u64, Failure> {
     let mut remote = Remote::of(reach)?;
     let asked = filter(&mut remote, of).await?;
-    let (mut cursor, mut n) = (String::new(), 0);
-    loop {
-        let page = remote.call(Method::GET, &format!("/v1/admin/events?limit=200{asked}{cursor}"), None).await?;
-        let broken = |error: std::io::Error| Failure::refused(format!("the export cannot be written: {error}"));
-        for event in items(&page, "events") {
-            writeln!(out, "{event}").map_err(broken)?;
-            n += 1;
-        }
-        match page.get("next").and_then(Value::as_str) {
-            Some(next) => cursor = format!("&cursor={}", escaped(next)),
-            None => {
-                out.flush().map_err(broken)?;
-                return Ok(n);
-            }
-        }
-    }
+    every_page(&mut remote, &format!("/v1/admin/events?limit=200{asked}"), "events", out).await
 }
 
 async fn head(reach: &Reach) -> Outcome {

@@ -59,12 +59,22 @@ fn unwritable(path: &Path, error: &std::io::Error) -> Failure {
 async fn write(args: &ExportArgs, out: &mut dyn Write) -> Result<u64, Failure> {
     let mut remote = Remote::of(&args.reach)?;
     let hashes = if args.with_password_hashes { "&password_hashes=true" } else { "" };
+    every_page(&mut remote, &format!("/v1/admin/export?limit=200{hashes}"), "accounts", out).await
+}
+
+/// Writes what stands in `member` of all pages, one a line; how many. `path` is the first page's, with a query.
+pub(super) async fn every_page(
+    remote: &mut Remote,
+    path: &str,
+    member: &str,
+    out: &mut dyn Write,
+) -> Result<u64, Failure> {
     let (mut cursor, mut n) = (String::new(), 0);
     loop {
-        let page = remote.call(Method::GET, &format!("/v1/admin/export?limit=200{hashes}{cursor}"), None).await?;
+        let page = remote.call(Method::GET, &format!("{path}{cursor}"), None).await?;
         let broken = |error: std::io::Error| Failure::refused(format!("the export cannot be written: {error}"));
-        for account in items(&page, "accounts") {
-            writeln!(out, "{account}").map_err(broken)?;
+        for one in items(&page, member) {
+            writeln!(out, "{one}").map_err(broken)?;
             n += 1;
         }
         match page.get("next").and_then(Value::as_str) {
