@@ -264,7 +264,7 @@ pub fn owed_before(verdict: Verdict, rows: [Option<Bucket>; 2], now: Time) -> [u
     let [account, _, prefix] = verdict.charges();
     let owed = |row: Option<Bucket>, budget: Budget, own: bool| {
         let debt = row.map_or(0, |row| row.at(now).debt) - if own { budget.every } else { 0 };
-        u32::try_from(debt.max(0).div_ceil(budget.every)).unwrap_or(u32::MAX)
+        u32::try_from((debt.max(0) + budget.every - 1).div_euclid(budget.every)).unwrap_or(u32::MAX)
     };
     [owed(rows[0], ACCOUNT, account), owed(rows[1], PREFIX, prefix)]
 }
