@@ -3,8 +3,8 @@ use crate::cut::Cut;
 use crate::mass;
 use crate::model::Consent;
 use crate::model::{Account, Client, Grant, Session, SessionKind};
-use crate::ticket::Ticket;
 use crate::throttle::Bucket;
+use crate::ticket::Ticket;
 use alloc::{string::String, vec::Vec};
 use portcullis_wire::{Chain, Epoch, LogId, Millis, Rev, Time};
 

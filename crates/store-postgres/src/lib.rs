@@ -330,11 +330,7 @@ impl Store for PostgresStore {
     fn count_attempts(&self) -> Fut<'_, Result<AttemptCount, StoreError>> {
         self.read(reads::attempts(&self.reader))
     }
-    fn load_risk<'a>(
-        &'a self,
-        account: AccountId,
-        buckets: &'a [BucketKey],
-    ) -> Fut<'a, Result<RiskView, StoreError>> {
+    fn load_risk<'a>(&'a self, account: AccountId, buckets: &'a [BucketKey]) -> Fut<'a, Result<RiskView, StoreError>> {
         self.read(reads::risk(&self.reader, account, buckets))
     }
     fn list_notices(&self, limit: u32) -> Fut<'_, Result<Vec<Notice>, StoreError>> {

@@ -334,11 +334,7 @@ impl Store for SqliteStore {
     fn count_attempts(&self) -> Fut<'_, Result<AttemptCount, StoreError>> {
         self.long(|db, _| attempts::count(db))
     }
-    fn load_risk<'a>(
-        &'a self,
-        account: AccountId,
-        buckets: &'a [BucketKey],
-    ) -> Fut<'a, Result<RiskView, StoreError>> {
+    fn load_risk<'a>(&'a self, account: AccountId, buckets: &'a [BucketKey]) -> Fut<'a, Result<RiskView, StoreError>> {
         self.point(move |db, _| attempts::risk(db, account, buckets))
     }
     fn list_notices(&self, limit: u32) -> Fut<'_, Result<Vec<Notice>, StoreError>> {

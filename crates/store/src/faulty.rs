@@ -268,11 +268,7 @@ impl<S: Store> Store for Faulty<S> {
     fn count_attempts(&self) -> Fut<'_, Result<AttemptCount, StoreError>> {
         self.load(|s| s.count_attempts())
     }
-    fn load_risk<'a>(
-        &'a self,
-        account: AccountId,
-        buckets: &'a [BucketKey],
-    ) -> Fut<'a, Result<RiskView, StoreError>> {
+    fn load_risk<'a>(&'a self, account: AccountId, buckets: &'a [BucketKey]) -> Fut<'a, Result<RiskView, StoreError>> {
         self.load(move |s| s.load_risk(account, buckets))
     }
     fn list_notices(&self, limit: u32) -> Fut<'_, Result<Vec<Notice>, StoreError>> {

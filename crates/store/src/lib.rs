@@ -200,11 +200,7 @@ pub trait Store: Send + Sync + 'static {
     /// How many rows budgets for guesses take.
     fn count_attempts(&self) -> Fut<'_, Result<AttemptCount, StoreError>>;
     /// What is remembered of an account for the rules of risk, and these buckets, of one snapshot; nothing of an account that is not there.
-    fn load_risk<'a>(
-        &'a self,
-        account: AccountId,
-        buckets: &'a [BucketKey],
-    ) -> Fut<'a, Result<RiskView, StoreError>>;
+    fn load_risk<'a>(&'a self, account: AccountId, buckets: &'a [BucketKey]) -> Fut<'a, Result<RiskView, StoreError>>;
     /// Notices of what has ended that are not worked off, oldest first, at most `limit`.
     fn list_notices(&self, limit: u32) -> Fut<'_, Result<Vec<Notice>, StoreError>>;
     /// The next sessions after its cursor that a notice may be about, by id, at most `look`, with what

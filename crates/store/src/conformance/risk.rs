@@ -90,6 +90,9 @@ pub(super) fn a_bucket_is_drawn_from_until_it_is_empty(backend: &dyn Backend) {
     // A clock that was set back gives nothing.
     w.set(START);
     assert_eq!(w.conflict([draw()]), Conflict::Moved);
-    assert_eq!(w.risk(AccountId::from_bits(9), &[bucket]).buckets, [Some(Bucket { debt: 3_000, seen_at: START.plus(1_000) })]);
+    assert_eq!(
+        w.risk(AccountId::from_bits(9), &[bucket]).buckets,
+        [Some(Bucket { debt: 3_000, seen_at: START.plus(1_000) })]
+    );
     assert_eq!(w.risk(ada.id, &[]).memory.as_deref(), Some("with it"));
 }

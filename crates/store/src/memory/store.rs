@@ -226,11 +226,7 @@ impl Store for MemoryStore {
     fn count_attempts(&self) -> Fut<'_, Result<AttemptCount, StoreError>> {
         self.read(|m, _| m.count_attempts())
     }
-    fn load_risk<'a>(
-        &'a self,
-        account: AccountId,
-        buckets: &'a [BucketKey],
-    ) -> Fut<'a, Result<RiskView, StoreError>> {
+    fn load_risk<'a>(&'a self, account: AccountId, buckets: &'a [BucketKey]) -> Fut<'a, Result<RiskView, StoreError>> {
         self.read(|m, _| m.load_risk(account, buckets))
     }
     fn list_notices(&self, limit: u32) -> Fut<'_, Result<Vec<Notice>, StoreError>> {
