@@ -26,6 +26,7 @@ pub mod password;
 mod pruning;
 pub mod real;
 pub mod refounding;
+pub mod risk;
 pub mod roles;
 pub mod rotation;
 pub mod sessions;
@@ -98,6 +99,7 @@ struct Inner {
     reloaded: AtomicI64,
     paces: oauth::Paces,
     client_keys: oauth::ClientKeys,
+    risk: risk::Risk,
 }
 
 /// What happened, for metrics.
@@ -382,7 +384,7 @@ impl App {
             return outcome.map(Some).map_err(AppError::from);
         }
         changes.idle_ttl = Some(self.inner.settings.rules.idle_ttl);
-        match self.inner.store.commit(changes).await {
+        match self.commit_and_tell(changes).await {
             Ok(committed) => {
                 self.committed(&committed);
                 outcome.map(Some).map_err(AppError::from)

@@ -1,12 +1,15 @@
 //! What people do with their own account besides its sessions: another name or password, its deletion, its audit records.
 use crate::callers::Caller;
-use crate::guessing::Taken;
+use crate::guessing::{Counted, Taken};
+use crate::risk::{Look, Verdicts};
 use crate::sessions::pool_error;
 use crate::{Acted, App, AppError, RepeatKey, Revoked};
 use portcullis_domain::account::{self, Email, MAX_PASSWORD, Roles};
 use portcullis_domain::changes::Expect;
 use portcullis_domain::kernel::By;
 use portcullis_domain::model::{Account, Status};
+use portcullis_domain::risk::enforce::At;
+use portcullis_domain::risk::{Act, What};
 use portcullis_domain::view::AccountView;
 use portcullis_domain::{Decision, Refused};
 use portcullis_store::{EventFilter, EventRow, Page};
@@ -113,12 +116,23 @@ impl App {
             let view = self.own_view(caller).await?;
             // What was right of one that has been changed since is right no longer.
             let same = view.account.password_version == proven;
-            if same { Ok(view) } else { Err(Refused::InvalidCredentials.into()) }
+            if !same {
+                return Err(Refused::InvalidCredentials.into());
+            }
+            Ok((self.look_at(caller, None).await?, view))
         };
-        let decide = |view: &AccountView, chance: &mut dyn portcullis_domain::Chance| {
-            account::change_password(view, hash.clone(), session, &by, chance)
+        let verdicts = Verdicts::default();
+        let decide = |(look, view): &(Option<Look>, AccountView), chance: &mut dyn portcullis_domain::Chance| {
+            let base = account::change_password(view, hash.clone(), session, &by, chance);
+            let Some(look) = look else { return base };
+            let (at, act) = (At::Session(session, None), Act::Change(What::Password));
+            look.judge(self, base, &view.stamp, &view.account, at, act, &verdicts, chance)
         };
-        match self.act(&by.actor.text(), repeat.as_ref(), load, decide).await? {
+        let acted = self.act(&by.actor.text(), repeat.as_ref(), load, decide).await;
+        if matches!(acted, Ok(_) | Err(AppError::Refused(_))) {
+            self.judged(&verdicts);
+        }
+        match acted? {
             Acted::Done((), committed) => Revoked::of(committed),
             Acted::Answered(()) => Err(AppError::Fault("a new password without changes".into())),
             Acted::Before(before) => Revoked::remembered(&before),
@@ -139,12 +153,32 @@ impl App {
                 self.untake(ours.attempt, ours.verdict).await;
                 Ok(account.password_version)
             }
-            Ok(_) => Err(Refused::InvalidCredentials.into()),
+            Ok(_) => {
+                self.proof_was_wrong(caller, &ours).await?;
+                Err(Refused::InvalidCredentials.into())
+            }
             Err(error) => {
                 self.untake(ours.attempt, ours.verdict).await;
                 Err(pool_error(error))
             }
         }
+    }
+
+    /// Whoever uses this session does not know its user's password.
+    async fn proof_was_wrong(&self, caller: &Caller, counted: &Counted) -> Result<(), AppError> {
+        let load = || async { Ok((self.look_at(caller, Some(counted)).await?, self.own_view(caller).await?)) };
+        let verdicts = Verdicts::default();
+        let session = caller.view.session.id;
+        let decide = |(look, view): &(Option<Look>, AccountView), chance: &mut dyn portcullis_domain::Chance| {
+            let (base, at) = (Decision::answer(()), At::Session(session, None));
+            let Some(look) = look else { return base };
+            look.judge(self, base, &view.stamp, &view.account, at, Act::Prove { ok: false }, &verdicts, chance)
+        };
+        let acted = self.act("", None, load, decide).await;
+        if matches!(acted, Ok(_) | Err(AppError::Refused(_))) {
+            self.judged(&verdicts);
+        }
+        acted.map(drop)
     }
 
     /// Audit records about the caller's account, newest first.

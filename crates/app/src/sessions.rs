@@ -3,6 +3,7 @@ use crate::callers::{Caller, cookie_text};
 use crate::guessing::Taken;
 use crate::oauth::{Less, narrow_audience, narrowed};
 use crate::password::PoolError;
+use crate::risk::{self, Verdicts, Who};
 use crate::{Acted, App, AppError, RepeatKey, real};
 use portcullis_domain::account::{self, Email, NewAccount};
 use portcullis_domain::changes::{Change, Changes, Committed, Expect};
@@ -11,6 +12,8 @@ use portcullis_domain::family::Presented;
 use portcullis_domain::kernel::{self, By, Door, Scope};
 use portcullis_domain::model::{ADMIN, Account, Session};
 use portcullis_domain::refresh::{How, refresh};
+use portcullis_domain::risk::Act;
+use portcullis_domain::risk::enforce::At;
 use portcullis_domain::sign_in::{Issued, Proving, SignIn, prove_again, sign_in};
 use portcullis_domain::view::{Dead, SessionView, SignInView};
 use portcullis_domain::{Chance as _, Decision, Refused, device, page_cookie, session_limit, stored_hash, time_rules};
@@ -318,6 +321,22 @@ impl App {
                 Some(present) => self.proving(present.session, &present.secret, request.ip).await?,
                 None => None,
             };
+            let look = match &view.account {
+                Some(account) if matches => {
+                    let who = Who {
+                        account: account.id,
+                        identifier: &identifier,
+                        ip: request.ip,
+                        own: true,
+                        user_agent: request.user_agent.as_deref(),
+                        made: proving.as_ref().map(|(proving, _)| risk::made(&proving.session)),
+                        counted: Some(&ours),
+                    };
+                    self.look(&who).await?
+                }
+                _ => None,
+            };
+            let verdicts = Verdicts::default();
             let decide = |view: &SignInView, chance: &mut dyn portcullis_domain::Chance| {
                 let mut decision = match &proving {
                     Some((proving, _)) => {
@@ -338,13 +357,31 @@ impl App {
                         }
                     }
                 };
+                let seen = match &decision.outcome {
+                    Ok(Signed::In(issued)) => {
+                        let act = Act::SignIn { known_device: ours.device.is_some(), breached: false };
+                        Some((At::SignIn(issued.session.id), act))
+                    }
+                    Ok(Signed::Again(session)) => Some((At::Session(session.id, None), Act::Prove { ok: true })),
+                    Err(_) => None,
+                };
+                if let (Some(look), Some(account), Some((at, act))) = (&look, &view.account, seen) {
+                    decision = look.judge(self, decision, &view.stamp, account, at, act, &verdicts, chance);
+                    if let Ok(Signed::In(issued)) = &mut decision.outcome {
+                        risk::without_proof(issued, &decision.changes);
+                    }
+                }
                 if decision.outcome.is_ok() {
                     decision.changes.steps.extend(ours.succeeded());
                 }
                 decision
             };
             // One try per view: when rows have moved, another view must be loaded.
-            if let Some(signed) = self.act_once(|| async { Ok(view.clone()) }, decide).await? {
+            let acted = self.act_once(|| async { Ok(view.clone()) }, decide).await;
+            if matches!(acted, Ok(Some(_)) | Err(AppError::Refused(_))) {
+                self.judged(&verdicts);
+            }
+            if let Some(signed) = acted? {
                 let worse = |account: &Account| {
                     let stored = account.password_hash.as_deref().and_then(|text| stored_hash::parse(text).ok());
                     stored.is_some_and(|stored| stored.is_worse_than(hashing.memory_kib, hashing.passes))
@@ -436,11 +473,30 @@ impl App {
             in_time()?; // the load may have waited
             // The MAC is ours and the row is not there: its session ended long ago and was forgotten. It may also be that the
             // database is older than the token, so this clears no cookie.
-            view.ok_or_else(|| Refused::RefreshForgotten.into())
+            let view = view.ok_or(Refused::RefreshForgotten)?;
+            let look = match self.tells(&view, &presented, &how, key) {
+                None => None,
+                Some(seen) => {
+                    let who = Who {
+                        account: view.account.id,
+                        identifier: view.account.email.as_deref().unwrap_or_default(),
+                        ip: how.ip,
+                        own: !how.proven,
+                        user_agent: how.user_agent.as_deref(),
+                        made: Some(risk::made(&view.session)),
+                        counted: None,
+                    };
+                    let look = self.look(&who).await?;
+                    in_time()?;
+                    look.map(|look| (look, seen))
+                }
+            };
+            Ok((view, look))
         };
+        let verdicts = Verdicts::default();
         let rules = &self.settings().rules;
         let acted = self
-            .act("", None, load, |view, chance| {
+            .act("", None, load, |(view, look), chance| {
                 let narrowed = match narrowed(&view.grant.scope, asked.scope) {
                     Ok(narrowed) => narrowed,
                     Err(refused) => return Decision::refuse(refused),
@@ -454,9 +510,20 @@ impl App {
                     // A grant that is bound to no key still gives tokens that are, to who shows one (RFC 9449 §5).
                     issued.claims.cnf = issued.claims.cnf.take().or(how.sender.map(Confirmation::of));
                 }
+                if let Some((look, seen)) = look {
+                    let at = At::Session(view.session.id, Some(view.grant.id));
+                    let act = Act::Refresh(*seen);
+                    decision = look.judge(self, decision, &view.stamp, &view.account, at, act, &verdicts, chance);
+                    if let Ok(issued) = &mut decision.outcome {
+                        risk::without_proof(issued, &decision.changes);
+                    }
+                }
                 decision
             })
             .await;
+        if matches!(acted, Ok(_) | Err(AppError::Refused(_))) {
+            self.judged(&verdicts);
+        }
         if let Err(AppError::Refused(Refused::Unavailable { detail })) = &acted {
             tracing::error!(%detail, grant = %presented.grant(), "refresh refused for now");
             self.refresh_ahead(&presented).await?;

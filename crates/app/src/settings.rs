@@ -127,6 +127,8 @@ pub struct PolicySettings {
     pub event_retention: Option<Millis>,
     /// How long addresses are kept.
     pub address_retention: Millis,
+    /// How many accounts the rules of risk may block a minute.
+    pub max_blocks_per_minute: u32,
 }
 
 impl Default for PolicySettings {
@@ -140,6 +142,7 @@ impl Default for PolicySettings {
             ended_retention: 30 * DAY,
             event_retention: Some(365 * DAY),
             address_retention: 90 * DAY,
+            max_blocks_per_minute: 30,
         }
     }
 }

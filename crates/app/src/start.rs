@@ -83,6 +83,7 @@ impl App {
             reloaded: AtomicI64::new(i64::MIN),
             paces: crate::oauth::Paces::default(),
             client_keys: crate::oauth::ClientKeys::default(),
+            risk: crate::risk::Risk::default(),
         };
         let app = Self { inner: Arc::new(inner) };
         app.publish_at_start().await?;

@@ -105,6 +105,16 @@ kinds! {
     KeyRevoked = "key.revoked";
     /// All stored keys were sealed anew, under another master key.
     MasterKeyRotated = "master_key.rotated";
+    /// A rule of risk ended sessions, blocked, throttled, or asks for a fresh proof; the reason names the rule and the policy.
+    RiskDecided = "risk.decided";
+    /// A rule of risk would have the user told.
+    RiskNoticed = "risk.noticed";
+    /// A rule that only watches would have done something.
+    RiskShadow = "risk.shadow";
+    /// Rules would block more accounts than they may.
+    RiskAlarm = "risk.alarm";
+    /// Something about an account was told from outside; the reason says what.
+    RiskSignal = "risk.signal";
 }
 
 /// Who acts.

@@ -62,6 +62,8 @@ pub enum Door {
     LinkRemoved,
     /// A signing key is dead: whoever holds it signs nothing that is accepted any more.
     KeyRevoked,
+    /// A rule of risk ends a session, or all of an account (see [`crate::risk`]).
+    RiskRule,
 }
 
 impl Door {
@@ -90,6 +92,7 @@ impl Door {
         Self::UpstreamLogout,
         Self::LinkRemoved,
         Self::KeyRevoked,
+        Self::RiskRule,
     ];
 
     /// The word that `session_ended {reason}` and the audit record carry.
@@ -118,6 +121,7 @@ impl Door {
             Self::UpstreamLogout => "signed_out_upstream",
             Self::LinkRemoved => "link_removed",
             Self::KeyRevoked => "key_revoked",
+            Self::RiskRule => "risk_rule",
         }
     }
 
@@ -136,7 +140,7 @@ impl Door {
             Self::CodeReplay => EventKind::GrantEnded,
             Self::TokenRevoked => EventKind::TokenRevoked,
             Self::ConsentWithdrawn => EventKind::ConsentWithdrawn,
-            Self::RpLogout | Self::UpstreamLogout | Self::LinkRemoved => EventKind::SessionEnded,
+            Self::RpLogout | Self::UpstreamLogout | Self::LinkRemoved | Self::RiskRule => EventKind::SessionEnded,
             Self::KeyRevoked => EventKind::KeyRevoked,
         }
     }

@@ -82,6 +82,41 @@ pub fn outcome(
     if same_agent { Outcome::Skip } else { Outcome::OtherDevice }
 }
 
+/// What a presented token is to this view, before anything is decided about it.
+///
+/// # Errors
+/// It is not of this family, not this client's, or nothing lives there any more.
+pub fn seen(
+    view: &RefreshView,
+    presented: &Presented,
+    how: &How,
+    rules: &Rules,
+    key: &MacKey,
+) -> Result<Outcome, Refused> {
+    let (grant, session, stamp) = (&view.grant, &view.session, &view.stamp);
+    let family = &grant.family;
+    if !presented.is_derived(key, &family.secret) {
+        return Err(Refused::RefreshInvalid);
+    }
+    if presented.epoch() != stamp.epoch || family.epoch != stamp.epoch {
+        return Err(Refused::RefreshExpired);
+    }
+    // Another client, or one without the key: refused, and nothing ends, or a leaked log would be a weapon (DESIGN §4.6).
+    if grant.client != how.client || grant.sender.is_some_and(|key| how.sender != Some(key)) {
+        return Err(Refused::RefreshInvalid);
+    }
+    if let Some(refused) = why_dead(view, rules) {
+        return Err(refused);
+    }
+    let agent = grant.agent.as_deref().unwrap_or(&session.agent);
+    let bound = grant.sender.is_some();
+    let same_agent = how.proven || bound || device::family(how.user_agent.as_deref()) == agent;
+    // Nobody but the holder of the key comes late: the idle end is the limit.
+    let patient = bound.then(|| Rules { late_retry: Millis::MAX, ..rules.clone() });
+    let rules = patient.as_ref().unwrap_or(rules);
+    Ok(outcome(family, presented.counter(), how.cookie, same_agent, stamp.now, rules))
+}
+
 /// Decides a refresh. `view` is of the grant that the token names, `key` the MAC key that it names and `current_key` the one
 /// that new tokens are made with.
 pub fn refresh(
@@ -95,27 +130,12 @@ pub fn refresh(
 ) -> Decision<Issued> {
     let (grant, session, stamp) = (&view.grant, &view.session, &view.stamp);
     let family = &grant.family;
-    if !presented.is_derived(key, &family.secret) {
-        return Decision::refuse(Refused::RefreshInvalid);
-    }
-    if presented.epoch() != stamp.epoch || family.epoch != stamp.epoch {
-        return Decision::refuse(Refused::RefreshExpired);
-    }
-    // Another client, or one without the key: refused, and nothing ends, or a leaked log would be a weapon (DESIGN §4.6).
-    if grant.client != how.client || grant.sender.is_some_and(|key| how.sender != Some(key)) {
-        return Decision::refuse(Refused::RefreshInvalid);
-    }
-    if let Some(refused) = why_dead(view, rules) {
-        return Decision::refuse(refused);
-    }
+    let outcome = match seen(view, presented, how, rules, key) {
+        Ok(outcome) => outcome,
+        Err(refused) => return Decision::refuse(refused),
+    };
     let now = stamp.now;
-    let agent = grant.agent.as_deref().unwrap_or(&session.agent);
-    let bound = grant.sender.is_some();
-    let same_agent = how.proven || bound || device::family(how.user_agent.as_deref()) == agent;
-    // Nobody but the holder of the key comes late: the idle end is the limit.
-    let patient = Rules { late_retry: if bound { Millis::MAX } else { rules.late_retry }, ..rules.clone() };
     let expects = Expect::Family { grant: grant.id, counter: family.counter, predecessor: family.predecessor };
-    let outcome = outcome(family, presented.counter(), how.cookie, same_agent, now, &patient);
     let next = match outcome {
         Outcome::Rotate => Family {
             counter: family.counter + 1,

@@ -1,6 +1,6 @@
 //! Why a rule says no. Closed: every refusal is one of these, and each has one code.
 use alloc::string::String;
-use portcullis_wire::Code;
+use portcullis_wire::{Code, Time};
 
 macro_rules! oauth_errors {
     ($($(#[$doc:meta])* $name:ident = $text:literal;)*) => {
@@ -76,6 +76,8 @@ pub enum Refused {
     AccountBlocked {
         /// Why, in words.
         reason: String,
+        /// Until when; `None`: until somebody lifts it.
+        until: Option<Time>,
     },
     /// Not a refresh token of ours, or presented by somebody else's kind of device.
     RefreshInvalid,

@@ -11,6 +11,7 @@
 //! A refresh in the network of the one before is not observed, so that it costs nothing. What is said here does not rely on having
 //! seen it: how long a session was where it is, is not asked; only where it went. So a refresh that is observed of a session of which
 //! nothing is remembered counts as a move.
+pub mod enforce;
 mod memory;
 mod observe;
 mod place;

@@ -61,12 +61,12 @@ fn opened(view: &SignInView, password_matches: bool) -> Result<&Account, Refused
 /// Whether whoever proved to be this account's owner may sign in.
 pub(crate) fn entitled(account: &Account, now: Time) -> Result<(), Refused> {
     if let Some(block) = account.block_at(now) {
-        return Err(Refused::AccountBlocked { reason: block.reason.clone() });
+        return Err(Refused::AccountBlocked { reason: block.reason.clone(), until: block.until });
     }
     if let Status::Deleting { until, .. } = account.status {
         let reason =
             format!("it is being deleted, and will be gone at {until}; until then an administrator can restore it");
-        return Err(Refused::AccountBlocked { reason });
+        return Err(Refused::AccountBlocked { reason, until: None });
     }
     if account.usable_at(now) { Ok(()) } else { Err(Refused::InvalidCredentials) }
 }

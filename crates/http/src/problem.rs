@@ -165,7 +165,10 @@ impl From<AppError> for Problem {
         }
         match error {
             AppError::Refused(Refused::StepUpRequired { max_age_s }) => problem.with("max_age_s", max_age_s),
-            AppError::Refused(Refused::AccountBlocked { reason } | Refused::SessionEnded { reason }) => {
+            AppError::Refused(Refused::AccountBlocked { reason, until: Some(until) }) => {
+                problem.with("reason", reason).with("until", until.to_string())
+            }
+            AppError::Refused(Refused::AccountBlocked { reason, .. } | Refused::SessionEnded { reason }) => {
                 problem.with("reason", reason)
             }
             AppError::Refused(Refused::InvalidValue { field, .. }) => problem.with("field", field),
@@ -239,7 +242,7 @@ mod tests {
 
     #[test]
     fn a_problem_has_its_members() {
-        let problem = Problem::from(AppError::Refused(Refused::AccountBlocked { reason: "spam".into() }));
+        let problem = Problem::from(AppError::Refused(Refused::AccountBlocked { reason: "spam".into(), until: None }));
         let (kind, body) = problem.body("r1");
         assert_eq!(kind, "application/problem+json");
         let body: Value = serde_json::from_str(&body).unwrap();

@@ -6,10 +6,12 @@ use crate::application::Application;
 use crate::world::{PASSWORD, World, settings};
 use portcullis_app::mass::Filtered;
 use portcullis_app::oauth::{OAuthTokens, Subject};
+use portcullis_app::risk::Told;
 use portcullis_app::{Revoked, Tokens};
 use portcullis_domain::changes::{Change, Changes};
 use portcullis_domain::kernel::{self, By, Door, Scope};
 use portcullis_domain::mass::Filter;
+use portcullis_domain::risk::{ExternalKind, Outcome};
 use portcullis_domain::session_limit::{AtLimit, SessionLimit};
 use portcullis_domain::upstream::{Link, Origin};
 use portcullis_wire::{Code, LinkId, Rev, SecretString};
@@ -83,6 +85,8 @@ fn expected(door: Door) -> Row {
         // `whoever_calls_keeps_what_is_under_their_own_session`.
         Door::EndOthers | Door::PasswordChange => Row { other_session: Lives, ..account },
         Door::EndAll | Door::AdminEndAccount | Door::Block | Door::Delete | Door::GlobalRevocation => account,
+        // What is said of an account ends all of it; of one session see `operations::risk`.
+        Door::RiskRule => account,
         Door::Everyone | Door::Refound => all_of(Ends),
         // By a rule and a job, waited for. The sign-in that is under way is decided anew, above the rule: it was not there yet.
         Door::Filter => Row { sign_in_in_progress: Lives, ..account },
@@ -195,6 +199,13 @@ async fn go_through(door: Door, world: &World, mine: &Tokens, other: &Tokens, gr
         Door::GlobalRevocation => {
             let tool = crate::application::governance(app).await;
             app.revoke_globally(&tool, &Subject::Opaque { id: world.ada.id.to_string() }, None).await
+        }
+        Door::RiskRule => {
+            app.set_judge(Some(crate::risk::on("external", vec![Outcome::EndAll])));
+            let told = Told { account: world.ada.id, kind: ExternalKind::Fraud, detail: None };
+            assert!(app.admin_signal(admin, &told).await.unwrap());
+            app.set_judge(None);
+            return None;
         }
         Door::Everyone => app.admin_end_everyone(admin, None, "test", None).await,
         Door::KeyRevoked => app.admin_revoke_key(admin, app.keys().signs_with(), "test", None).await,

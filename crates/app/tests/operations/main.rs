@@ -17,4 +17,5 @@ mod nodes;
 mod outbox;
 mod races;
 mod repeats;
+mod risk;
 mod world;

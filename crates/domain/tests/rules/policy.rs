@@ -170,7 +170,7 @@ fn a_deletion_with_a_grace_period_ends_all_and_can_be_taken_back() {
         let view = SignInView { stamp: stamp(now), account: Some(row), client_cut: Cut::default() };
         let request = SignIn { kind: SessionKind::App, device_name: None, user_agent: None, ip: None, cookie: None };
         let decide = |right| sign_in(&view, right, &request, &rules(), &key(), &mut Seeded(1)).outcome.map(|_| ());
-        let Err(Refused::AccountBlocked { reason }) = decide(true) else { panic!("let in") };
+        let Err(Refused::AccountBlocked { reason, .. }) = decide(true) else { panic!("let in") };
         assert!(reason.contains(&until.to_string()), "{reason}");
         assert_eq!(decide(false), Err(Refused::InvalidCredentials));
     }

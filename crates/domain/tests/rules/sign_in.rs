@@ -28,12 +28,10 @@ fn blocked_is_said_only_after_the_right_password() {
         (decision.outcome.map(|_| ()), decision.changes.is_empty())
     };
     let invalid = (Err(Refused::InvalidCredentials), true);
-    assert_eq!(decide(&view(blocked(None)), true), (Err(Refused::AccountBlocked { reason: "spam".into() }), true));
+    let refused = |until| Err(Refused::AccountBlocked { reason: "spam".into(), until });
+    assert_eq!(decide(&view(blocked(None)), true), (refused(None), true));
     assert_eq!(decide(&view(blocked(None)), false), invalid);
-    assert_eq!(
-        decide(&view(blocked(Some(START.plus(1)))), true).0,
-        Err(Refused::AccountBlocked { reason: "spam".into() })
-    );
+    assert_eq!(decide(&view(blocked(Some(START.plus(1)))), true).0, refused(Some(START.plus(1))));
     // A block whose end has passed is none.
     assert_eq!(decide(&view(blocked(Some(START))), true).0, Ok(()));
     assert_eq!(decide(&view(Status::Active), false), invalid);

@@ -8,6 +8,7 @@ mod messages;
 mod reads;
 mod revocations;
 mod roles;
+mod rules;
 mod transfer;
 
 mod upkeep;
@@ -54,6 +55,8 @@ pub(crate) fn routes(table: Table) -> Table {
         .get("/v1/admin/audit/check", audit::check)
         .get("/v1/admin/messages", messages::list)
         .post("/v1/admin/messages/{id}/retry", messages::retry)
+        .get("/v1/admin/rules", rules::state)
+        .post("/v1/admin/signals", rules::signal)
         .get("/v1/admin/keys", keys::list)
         .post("/v1/admin/keys/rotate", keys::rotate)
         .post("/v1/admin/keys/rotate-master", keys::rotate_master)

@@ -25,7 +25,7 @@ use portcullis_wire::{Code, Digest, b64};
 use std::path::Path;
 use std::sync::Arc;
 
-const TEMPLATES: [(&str, &str); 14] = [
+const TEMPLATES: [(&str, &str); 15] = [
     ("layout.html", include_str!("../../templates/layout.html")),
     ("sign_in.html", include_str!("../../templates/sign_in.html")),
     ("devices.html", include_str!("../../templates/devices.html")),
@@ -39,6 +39,7 @@ const TEMPLATES: [(&str, &str); 14] = [
     ("upstream_prove.html", include_str!("../../templates/upstream_prove.html")),
     ("upstream_leave.html", include_str!("../../templates/upstream_leave.html")),
     ("go_on.html", include_str!("../../templates/go_on.html")),
+    ("blocked.html", include_str!("../../templates/blocked.html")),
     ("problem.html", include_str!("../../templates/problem.html")),
 ];
 const CSS: (&str, &str) = ("app.css", include_str!("../../assets/app.css"));
@@ -76,7 +77,7 @@ impl Pages {
 
     /// With files of this directory in place of those of the same name: `layout.html`, `sign_in.html`, `devices.html`,
     /// `apps.html`, `consent.html`, `device.html`, `device_ask.html`, `logout.html`, `signed_out.html`, `links.html`,
-    /// `upstream_prove.html`, `upstream_leave.html`, `go_on.html`, `problem.html`, `app.css`, `icon.svg`. Read once, now.
+    /// `upstream_prove.html`, `upstream_leave.html`, `go_on.html`, `blocked.html`, `problem.html`, `app.css`, `icon.svg`. Read once, now.
     ///
     /// # Errors
     /// Which file cannot be read or is no template, in words.

@@ -129,8 +129,14 @@ pub(super) async fn submit(ctx: Ctx, body: FormBytes) -> Result<Response, Proble
         AppError::Refused(Refused::InvalidCredentials) => {
             "Address or password is not right. Please check both and try again.".to_owned()
         }
-        // Said only after the right password.
-        AppError::Refused(Refused::AccountBlocked { reason }) => format!("This account is blocked: {reason}"),
+        AppError::Refused(Refused::SessionEnded { .. }) => {
+            "This sign-in looked like somebody else's, so it was refused. Please try again from a device or a network that you have used before.".to_owned()
+        }
+        // Said only after the right password. It leads nowhere: whoever comes back to sign in would be here again.
+        AppError::Refused(Refused::AccountBlocked { reason, until }) => {
+            let until = until.map(|until| until.to_string());
+            return page(&ctx, status, "blocked.html", context! { reason, until });
+        }
         AppError::Overloaded => "There is a lot to do at the moment. Please try again in a few seconds.".to_owned(),
         _ => return Err(error.into()),
     };

@@ -16,4 +16,5 @@ mod ops;
 mod pages;
 mod policy;
 mod problems;
+mod risk;
 mod sessions;

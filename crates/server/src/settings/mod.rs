@@ -300,6 +300,10 @@ impl Settings {
                 ended_retention: r.span("ended_retention"),
                 event_retention: Some(r.span("event_retention")).filter(|span| *span > 0),
                 address_retention: r.span("address_retention"),
+                max_blocks_per_minute: r
+                    .count("risk_max_blocks_per_minute")
+                    .and_then(|n| u32::try_from(n).ok())
+                    .unwrap_or(30),
             },
             log_json: r.word("log_format") == "json",
             log_level: r.get("log_level", values::log_level).unwrap_or_default(),

@@ -230,6 +230,12 @@ pub const SETTINGS: &[Setting] = &[
         "",
         "error, warn, info, debug or trace; or directives such as info,portcullis_app=debug",
     ),
+    of(
+        "risk_max_blocks_per_minute",
+        Kind::Count(1, 60_000),
+        "30",
+        "how many accounts rules may block a minute, all nodes together; beyond that there is an alarm instead",
+    ),
 ];
 
 /// Names that DESIGN fixes for later releases. Said apart from typing errors, so that nobody believes them to be in force.

@@ -39,6 +39,7 @@ fn ways(door: Door) -> &'static [Way] {
         Door::UpstreamLogout => &[Way::UpstreamLogout],
         Door::LinkRemoved => &[Way::LinkRemoved],
         Door::KeyRevoked => &[Way::KeyRevoked],
+        Door::RiskRule => &[Way::Signal],
     }
 }
 
@@ -68,6 +69,7 @@ fn expected(way: Way) -> Row {
         // The link went with the account: whoever comes back from the provider is somebody new, with an account of their own.
         Way::AdminDelete | Way::DeleteOneself => Row { upstream_sign_in: Lives, ..account },
         Way::GlobalRevocation => account,
+        Way::Signal => account,
         Way::Filter => account,
         // A machine has its secret, and begins anew.
         Way::Everyone | Way::Refound => Row { service: Renews, ..Row::all(Ends) },

@@ -1,5 +1,6 @@
 //! How each door is entered: the calls that users, operators, applications and other providers make.
 use super::holdings::{ADA, BYE, SESSIONS, World, clock, text};
+use portcullis_domain::risk::{Hit, Judge, Outcome, Signals, Verdict};
 use portcullis_testkit::application::encode;
 use portcullis_testkit::server::PASSWORD;
 use portcullis_testkit::{Answer, Application};
@@ -65,6 +66,8 @@ pub enum Way {
     UpstreamLogout,
     LinkRemoved,
     KeyRevoked,
+    /// A signal from outside, and a rule that ends everything for it.
+    Signal,
     /// The application's secret; the old one counts no more.
     SecretRotated,
 }
@@ -116,6 +119,7 @@ impl Way {
             | Self::ServiceDisabled
             | Self::Filter
             | Self::KeyRevoked
+            | Self::Signal
             | Self::SecretRotated => self.by_admin(world).await,
             Self::Refound => refound(world).await,
             Self::Replay
@@ -215,6 +219,14 @@ impl Way {
                 let call = client.patch(format!("/v1/admin/clients/{}?wait=enforced", app.id)).bearer(&admin.access);
                 call.json(&json!({ "disabled": true })).send().await.expect(200)
             }
+            Self::Signal => {
+                world.server.app.set_judge(Some(Box::new(EndsAll)));
+                let body = json!({ "account_id": world.ada, "kind": "fraud" });
+                let told = post("/v1/admin/signals".into(), body).await.expect(200).json();
+                assert_eq!(told, json!({ "acted": true }));
+                world.server.app.set_judge(None);
+                return Entered::now();
+            }
             Self::KeyRevoked => {
                 let head = b64::decode(world.grant.access.split('.').next().unwrap()).unwrap();
                 let kid = text(&serde_json::from_slice::<Value>(&head).unwrap()["kid"]);
@@ -288,4 +300,22 @@ async fn refound(world: &mut World) -> Entered {
     let read = tokio::time::timeout(Duration::from_secs(20), stream.read_to_string(&mut answer)).await;
     assert!(read.is_ok() && answer.starts_with("HTTP/1.1 200"), "{answer}");
     Entered::now()
+}
+
+/// Ends everything of an account of which somebody tells something.
+struct EndsAll;
+
+impl Judge for EndsAll {
+    fn judge(&self, signals: &Signals) -> Verdict {
+        let hit = || Hit {
+            rule: "told".into(),
+            outcomes: vec![Outcome::EndAll],
+            reason: "somebody told of fraud".into(),
+            shadow: false,
+        };
+        Verdict { version: "a test".into(), hits: (signals.act == "external").then(hit).into_iter().collect() }
+    }
+    fn version(&self) -> &str {
+        "a test"
+    }
 }

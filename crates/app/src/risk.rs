@@ -1,0 +1,399 @@
+//! What happens on accounts is looked at, and the rules of risk are asked what to do about it. What is seen and what a verdict does are
+//! pure (`domain::risk`); here are the rules in force, the database of places, and what happened since the start.
+//!
+//! Most refreshes are looked at by one comparison: the family's current token, from the network that the grant was used from before,
+//! says nothing. Everything else costs one read, and one more row in the commit that the act has anyway.
+use crate::callers::Caller;
+use crate::guessing::Counted;
+use crate::{Acted, Admin, App, AppError};
+use arc_swap::ArcSwapOption;
+use portcullis_domain::amr::Amr;
+use portcullis_domain::changes::{Change, Changes};
+use portcullis_domain::event::{EventKind, NewEvent};
+use portcullis_domain::family::{MacKey, Presented};
+use portcullis_domain::model::{Account, Session, Status, UNPROVEN};
+use portcullis_domain::refresh::{self, How};
+use portcullis_domain::risk::enforce::{At, Cap, Judged, Kept, Plan, enforce, word};
+use portcullis_domain::risk::{
+    Act, ExternalKind, Guesses, Judge, Made, Memory, Origin, Place, RefreshSeen, Seen, Verdict, observe,
+};
+use portcullis_domain::sign_in::Issued;
+use portcullis_domain::throttle::{self, Attempt, BucketKey};
+use portcullis_domain::view::{RefreshView, RiskView, Stamp};
+use portcullis_domain::{Chance, Decision, Refused, device};
+use portcullis_wire::{AccountId, EventId, SessionId, Time};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// So much is remembered of what need not be told again within an hour.
+const MAX_TOLD: usize = 10_000;
+const HOUR_MS: i64 = 3_600_000;
+
+/// Where addresses are, as far as a database of places says.
+pub trait Places: Send + Sync {
+    /// Where this one is.
+    fn of(&self, ip: IpAddr) -> Place;
+}
+
+/// How often a rule has said something since the start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RuleHits {
+    /// Its name.
+    pub rule: String,
+    /// Whether it only watches.
+    pub shadow: bool,
+    /// How often.
+    pub hits: u64,
+    /// When last.
+    pub last_at: Time,
+}
+
+/// What the rules have done since the start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RulesState {
+    /// Of the policy in force; `None`: there is none.
+    pub version: Option<String>,
+    /// Acts that were looked at.
+    pub observed: u64,
+    /// Blocks that the cap has held back.
+    pub capped: u64,
+    /// The rules that have said something.
+    pub rules: Vec<RuleHits>,
+}
+
+/// Something about an account that was told from outside.
+#[derive(Debug, Clone)]
+pub struct Told {
+    /// Whose.
+    pub account: AccountId,
+    /// What.
+    pub kind: ExternalKind,
+    /// More, in words.
+    pub detail: Option<String>,
+}
+
+/// The rules in force, and what they did.
+#[derive(Default)]
+pub(crate) struct Risk {
+    judge: ArcSwapOption<Box<dyn Judge>>,
+    places: ArcSwapOption<Box<dyn Places>>,
+    hits: Mutex<BTreeMap<(String, bool), (u64, Time)>>,
+    told: Mutex<(i64, BTreeSet<(AccountId, String)>)>,
+    observed: AtomicU64,
+    capped: AtomicU64,
+}
+
+/// An act that is to be judged: who asks, and all that was loaded for it.
+pub(crate) struct Look {
+    judge: Arc<Box<dyn Judge>>,
+    view: RiskView,
+    memory: Memory,
+    cap: Cap,
+    guesses: Guesses,
+    attempt: Attempt,
+    origin: Option<Origin>,
+    agent: String,
+    made: Option<Made>,
+    ip: Option<IpAddr>,
+}
+
+/// What came of it, to be counted and told once it is committed.
+#[derive(Debug, Default)]
+pub(crate) struct Verdicts(Mutex<Option<(AccountId, Verdict, Plan)>>);
+
+/// Who does something, in words that a look needs.
+pub(crate) struct Who<'a> {
+    pub(crate) account: AccountId,
+    /// Under which name guesses at it are counted.
+    pub(crate) identifier: &'a str,
+    pub(crate) ip: Option<IpAddr>,
+    /// Whether the address is the user's own, and not an application's server.
+    pub(crate) own: bool,
+    pub(crate) user_agent: Option<&'a str>,
+    /// What the row says of the session that it is done in.
+    pub(crate) made: Option<Made>,
+    /// The attempt that was taken for it, if one was.
+    pub(crate) counted: Option<&'a Counted>,
+}
+
+impl App {
+    /// Has these rules asked from now on; `None`: none.
+    pub fn set_judge(&self, judge: Option<Box<dyn Judge>>) {
+        self.inner.risk.judge.store(judge.map(Arc::new));
+    }
+
+    /// Has this database of places asked from now on; `None`: none.
+    pub fn set_places(&self, places: Option<Box<dyn Places>>) {
+        self.inner.risk.places.store(places.map(Arc::new));
+    }
+
+    /// What the rules have done since the start.
+    pub async fn admin_rules(&self, admin: &Admin) -> Result<RulesState, AppError> {
+        let state = self.rules_state();
+        self.still_admin(admin).await?;
+        Ok(state)
+    }
+
+    fn rules_state(&self) -> RulesState {
+        let risk = &self.inner.risk;
+        let hits = risk.hits.lock().unwrap_or_else(PoisonError::into_inner);
+        let rules = hits.iter().map(|((rule, shadow), (hits, last_at))| RuleHits {
+            rule: rule.clone(),
+            shadow: *shadow,
+            hits: *hits,
+            last_at: *last_at,
+        });
+        RulesState {
+            version: risk.judge.load().as_ref().map(|judge| judge.version().to_owned()),
+            observed: risk.observed.load(Ordering::Relaxed),
+            capped: risk.capped.load(Ordering::Relaxed),
+            rules: rules.collect(),
+        }
+    }
+
+    /// Takes what somebody outside says of an account, and does at once what the rules say. Whether they did something.
+    ///
+    /// # Errors
+    /// There is no such account; faults.
+    pub async fn admin_signal(&self, admin: &Admin, told: &Told) -> Result<bool, AppError> {
+        let by = admin.by(told.detail.as_deref());
+        let load = || async {
+            let view = self.account_view(told.account).await?;
+            let identifier = view.account.email.clone().unwrap_or_default();
+            let who = Who {
+                account: told.account,
+                identifier: &identifier,
+                ip: None,
+                own: false,
+                user_agent: None,
+                made: None,
+                counted: None,
+            };
+            Ok((self.look(&who).await?, view))
+        };
+        let verdicts = Verdicts::default();
+        let acted = self
+            .act("", None, load, |(look, view), chance| {
+                if matches!(view.account.status, Status::Deleted { .. }) {
+                    return Decision::refuse(Refused::NotFound);
+                }
+                let event = NewEvent::new(EventId::from_bits(chance.bits()), EventKind::RiskSignal, &by.actor);
+                let words = match &told.detail {
+                    Some(detail) => format!("{}: {detail}", kind_word(told.kind)),
+                    None => kind_word(told.kind).into(),
+                };
+                let event = event.account(told.account).ip(by.ip).reason(words);
+                let changes =
+                    Changes { expects: by.expects().into_iter().collect(), events: vec![event], ..Changes::default() };
+                let base = Decision { outcome: Ok(()), changes };
+                let Some(look) = look else { return base };
+                let act = Act::External(told.kind);
+                look.judge(self, base, &view.stamp, &view.account, At::Account, act, &verdicts, chance)
+            })
+            .await?;
+        let done = self.judged(&verdicts);
+        match acted {
+            Acted::Done((), _) | Acted::Answered(()) => Ok(done),
+            Acted::Before(_) => Err(AppError::Fault("a signal has no repeat key".into())),
+        }
+    }
+
+    /// What there is to know before an act is judged; `None` where nobody judges.
+    pub(crate) async fn look(&self, who: &Who<'_>) -> Result<Option<Look>, AppError> {
+        let Some(judge) = self.inner.risk.judge.load_full() else { return Ok(None) };
+        let keys = self.keys();
+        let attempt = match who.counted {
+            Some(counted) => counted.attempt,
+            None => Attempt::of(keys.mac(), &throttle::counted_as(who.identifier), who.ip, None),
+        };
+        let bucket = BucketKey(keys.mac().tag(b"blocks by rules", &[]));
+        let asked = [bucket, attempt.account, attempt.prefix];
+        let view = self.store().load_risk(who.account, &asked).await.map_err(|e| self.fault(e.into()))?;
+        let row = |n: usize| view.buckets.get(n).copied().flatten();
+        let verdict = who.counted.map_or(throttle::Verdict::Throttled, |counted| counted.verdict);
+        let [account, prefix] = throttle::owed_before(verdict, [row(1), row(2)], self.now());
+        let cap = Cap { bucket, budget: Cap::budget(self.settings().policy.max_blocks_per_minute), row: row(0) };
+        let ip = who.ip.filter(|_| who.own);
+        Ok(Some(Look {
+            judge,
+            memory: view.memory.as_deref().map(Memory::read).unwrap_or_default(),
+            view,
+            cap,
+            guesses: Guesses { account, prefix },
+            attempt,
+            origin: ip.map(|ip| {
+                let network = Origin::network_of(keys.mac(), who.account, ip);
+                Origin { network, place: self.place_of(ip) }
+            }),
+            agent: if who.own { device::family(who.user_agent) } else { String::new() },
+            made: who.made.clone(),
+            ip: who.ip,
+        }))
+    }
+
+    /// Whether a refresh says something that the rules may want to know, and what. `None`: no.
+    pub(crate) fn tells(
+        &self,
+        view: &RefreshView,
+        presented: &Presented,
+        how: &How,
+        key: &MacKey,
+    ) -> Option<RefreshSeen> {
+        self.inner.risk.judge.load().as_ref()?;
+        // Where an application's server stands says nothing of its user.
+        let own = how.ip.filter(|_| !how.proven);
+        let network = own.map(|ip| Origin::network_of(self.keys().mac(), view.account.id, ip));
+        let same = network.is_none_or(|network| view.grant.network == Some(network));
+        if same && presented.counter() == view.grant.family.counter {
+            return None;
+        }
+        match refresh::seen(view, presented, how, &self.settings().rules, key).ok()? {
+            refresh::Outcome::Rotate | refresh::Outcome::Again if same => None,
+            refresh::Outcome::Rotate => Some(RefreshSeen::Rotated),
+            refresh::Outcome::Again => Some(RefreshSeen::Again),
+            refresh::Outcome::Skip => Some(RefreshSeen::Skipped),
+            refresh::Outcome::OtherDevice => Some(RefreshSeen::OtherDevice),
+            refresh::Outcome::Theft => Some(RefreshSeen::Theft),
+            refresh::Outcome::Ahead => None,
+        }
+    }
+
+    fn place_of(&self, ip: IpAddr) -> Place {
+        self.inner.risk.places.load().as_ref().map_or_else(Place::default, |places| places.of(ip))
+    }
+
+    /// Counts and tells what came of a look, once it is committed. Whether something was done.
+    pub(crate) fn judged(&self, verdicts: &Verdicts) -> bool {
+        let Some((account, verdict, plan)) = verdicts.0.lock().unwrap_or_else(PoisonError::into_inner).take() else {
+            return false;
+        };
+        let (risk, now) = (&self.inner.risk, self.now());
+        risk.observed.fetch_add(1, Ordering::Relaxed);
+        if !verdict.hits.is_empty() {
+            let mut hits = risk.hits.lock().unwrap_or_else(PoisonError::into_inner);
+            for hit in &verdict.hits {
+                let (count, last) = hits.entry((hit.rule.clone(), hit.shadow)).or_insert((0, now));
+                (*count, *last) = (*count + 1, now);
+            }
+        }
+        if plan.capped {
+            risk.capped.fetch_add(1, Ordering::Relaxed);
+            tracing::error!(%account, "rules of risk would block more accounts a minute than they may: nobody is blocked");
+        }
+        match &plan.does {
+            None => false,
+            Some((hit, outcome)) => {
+                tracing::info!(%account, rule = hit.rule, does = word(*outcome), "a rule of risk");
+                true
+            }
+        }
+    }
+
+    /// Whether this has not been recorded of this account within the hour. Each node asks for itself.
+    fn tells_now(&self, account: AccountId, what: &str) -> bool {
+        let hour = self.now().0.div_euclid(HOUR_MS);
+        let mut told = self.inner.risk.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.0 != hour || told.1.len() >= MAX_TOLD {
+            *told = (hour, BTreeSet::new());
+        }
+        told.1.insert((account, what.to_owned()))
+    }
+
+    /// A look at what a caller does in their session.
+    pub(crate) async fn look_at(&self, caller: &Caller, counted: Option<&Counted>) -> Result<Option<Look>, AppError> {
+        let account = &caller.view.account;
+        let identifier = account.email.clone().unwrap_or_default();
+        let who = Who {
+            account: account.id,
+            identifier: &identifier,
+            ip: caller.ip,
+            own: true,
+            user_agent: None,
+            made: Some(made(&caller.view.session)),
+            counted,
+        };
+        Ok(self.look(&who).await?.map(|look| Look { agent: caller.view.session.agent.clone(), ..look }))
+    }
+}
+
+impl Look {
+    /// The decision with what the rules say of it.
+    #[allow(clippy::too_many_arguments, reason = "an act, where it stands, and what is written down of it")]
+    pub(crate) fn judge<T>(
+        &self,
+        app: &App,
+        base: Decision<T>,
+        stamp: &Stamp,
+        account: &Account,
+        at: At,
+        act: Act,
+        verdicts: &Verdicts,
+        chance: &mut dyn Chance,
+    ) -> Decision<T> {
+        let session: Option<SessionId> = match at {
+            At::SignIn(session) | At::Session(session, _) => Some(session),
+            At::Account => None,
+        };
+        let seen = Seen {
+            at: stamp.now,
+            act,
+            session,
+            made: self.made.clone(),
+            from: self.origin,
+            agent: self.agent.clone(),
+            guesses: self.guesses,
+        };
+        let (signals, memory) = observe(&self.memory, &seen);
+        let verdict = self.judge.judge(&signals);
+        let kept =
+            Kept { version: self.view.version, plain: memory.write(), doubted: memory.doubted(&self.memory).write() };
+        let tells = |what: &str| app.tells_now(account.id, what);
+        let judged = Judged {
+            stamp,
+            account,
+            at,
+            ip: self.ip,
+            network: self.origin.as_ref().map(|origin| origin.network),
+            attempt: Some(&self.attempt),
+            verdict: &verdict,
+            kept,
+            cap: self.cap,
+            tells: &tells,
+        };
+        let (decision, plan) = enforce(base, &judged, chance);
+        *verdicts.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((account.id, verdict, plan));
+        decision
+    }
+}
+
+/// What a session's row says of how it was made.
+pub(crate) fn made(session: &Session) -> Made {
+    Made { at: session.created_at, agent: session.agent.clone() }
+}
+
+/// What was told, in a word.
+pub fn kind_word(kind: ExternalKind) -> &'static str {
+    match kind {
+        ExternalKind::CredentialLeaked => "credential_leaked",
+        ExternalKind::DeviceLost => "device_lost",
+        ExternalKind::Fraud => "fraud",
+    }
+}
+
+/// From that word.
+pub fn parse_kind(text: &str) -> Option<ExternalKind> {
+    let all = [ExternalKind::CredentialLeaked, ExternalKind::DeviceLost, ExternalKind::Fraud];
+    all.into_iter().find(|kind| kind_word(*kind) == text)
+}
+
+/// Where a rule asks for a fresh proof, what is issued with it says that there is none.
+pub(crate) fn without_proof(issued: &mut Issued, changes: &Changes) {
+    let asked = |step: &Change| matches!(step, Change::SetAuthTime { at: UNPROVEN, .. });
+    if changes.steps.iter().any(asked) {
+        let unknown = Amr::unknown();
+        (issued.claims.auth_time, issued.claims.amr) = (UNPROVEN.secs(), unknown.methods());
+        (issued.session.auth_time, issued.session.amr) = (UNPROVEN, unknown);
+    }
+}

@@ -1,0 +1,306 @@
+//! What rules of risk do to sign-ins, refreshes and the rest: in the same commit, and no more than they say.
+use crate::world::{PASSWORD, World, bearer, settings};
+use portcullis_app::risk::Told;
+use portcullis_app::sessions::Credentials;
+use portcullis_app::{AppError, Tokens};
+use portcullis_domain::Refused;
+use portcullis_domain::event::EventKind;
+use portcullis_domain::model::{Account, SessionKind, UNPROVEN};
+use portcullis_domain::refresh::How;
+use portcullis_domain::risk::{ExternalKind, Hit, Judge, Outcome, Signals, Verdict};
+use portcullis_domain::sign_in::SignIn;
+use portcullis_store::{EventFilter, Store as _};
+use portcullis_wire::{Code, SecretString};
+use std::net::IpAddr;
+use std::sync::atomic::Ordering;
+
+/// Rules that say the same of each act of a kind.
+struct Always {
+    act: &'static str,
+    outcomes: Vec<Outcome>,
+    shadow: bool,
+}
+
+impl Judge for Always {
+    fn judge(&self, signals: &Signals) -> Verdict {
+        let hit = Hit {
+            rule: "a-rule".into(),
+            outcomes: self.outcomes.clone(),
+            reason: "it looked strange".into(),
+            shadow: self.shadow,
+        };
+        Verdict { version: "test 1".into(), hits: if signals.act == self.act { vec![hit] } else { vec![] } }
+    }
+    fn version(&self) -> &str {
+        "test 1"
+    }
+}
+
+/// Rules that say this of each act of that kind.
+pub fn on(act: &'static str, outcomes: Vec<Outcome>) -> Box<dyn Judge> {
+    Box::new(Always { act, outcomes, shadow: false })
+}
+
+fn ip(last: u8) -> Option<IpAddr> {
+    Some([198, 51, last, 1].into())
+}
+
+fn how(last: u8) -> How {
+    How { ip: ip(last), ..bearer() }
+}
+
+async fn sign_in_from(world: &World, account: &Account, last: u8) -> Result<Tokens, AppError> {
+    let identifier = account.email.clone().unwrap();
+    let credentials = Credentials { identifier, password: SecretString::new(PASSWORD), device: None };
+    let request = SignIn { kind: SessionKind::App, device_name: None, user_agent: None, ip: ip(last), cookie: None };
+    world.app.sign_in(credentials, request, false).await
+}
+
+/// The records of this kind about an account, by their reasons.
+async fn reasons(world: &World, account: &Account, kind: EventKind) -> Vec<String> {
+    let filter = EventFilter { account: Some(account.id), kind: Some(kind.as_str().into()), ..EventFilter::default() };
+    let page = world.held.list_events(&filter, None, 100).await.unwrap();
+    page.rows.into_iter().filter_map(|row| row.event.reason).collect()
+}
+
+async fn lives(world: &World, tokens: &Tokens) -> bool {
+    let head = world.app.store().stamp().await.unwrap().head;
+    for _ in 0..200 {
+        if world.app.hub().judges_by() >= head {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    let claims = world.app.hub().authenticate(tokens.access_token.expose()).unwrap();
+    let (at_server, at_services) = (world.caller(tokens).await.is_ok(), world.app.hub().judge(&claims).is_ok());
+    assert_eq!(at_server, at_services, "the server and the services agree");
+    at_server
+}
+
+#[tokio::test]
+async fn a_block_at_a_sign_in_is_one_commit() {
+    let world = World::start().await;
+    let before = sign_in_from(&world, &world.ada, 1).await.unwrap();
+    world.app.set_judge(Some(on("sign_in", vec![Outcome::Notify, Outcome::Block { for_ms: Some(60_000) }])));
+    let head = world.held.stamp().await.unwrap().head;
+    let error = sign_in_from(&world, &world.ada, 2).await.unwrap_err();
+    let AppError::Refused(Refused::AccountBlocked { reason, until }) = error else { panic!("{error:?}") };
+    assert_eq!((reason.as_str(), until.is_some()), ("it looked strange", true));
+    assert_eq!(world.held.stamp().await.unwrap().head.0, head.0 + 1, "one entry");
+    assert!(!lives(&world, &before).await);
+    let sessions = world.held.list_sessions(world.ada.id, 10).await.unwrap();
+    assert!(sessions.is_empty(), "none was made: {sessions:?}");
+    assert_eq!(reasons(&world, &world.ada, EventKind::AccountBlocked).await, ["it looked strange"]);
+    let decided = reasons(&world, &world.ada, EventKind::RiskDecided).await;
+    assert_eq!(decided, ["a-rule (block, policy test 1): it looked strange"]);
+    // Whoever is let in again is, and nothing that ended comes back.
+    world.app.set_judge(None);
+    world.app.admin_unblock(&world.admin, world.ada.id, Some("it was her")).await.unwrap();
+    assert!(sign_in_from(&world, &world.ada, 2).await.is_ok());
+    assert!(!lives(&world, &before).await);
+}
+
+#[tokio::test]
+async fn a_sign_in_that_a_rule_ends_leaves_nothing() {
+    let world = World::start().await;
+    let before = sign_in_from(&world, &world.ada, 1).await.unwrap();
+    world.app.set_judge(Some(on("sign_in", vec![Outcome::EndSession])));
+    let error = sign_in_from(&world, &world.ada, 2).await.unwrap_err();
+    let ended = AppError::Refused(Refused::SessionEnded { reason: "risk_rule".into() });
+    assert_eq!(error.to_string(), ended.to_string());
+    assert_eq!(world.held.list_sessions(world.ada.id, 10).await.unwrap().len(), 1, "what was there before");
+    assert!(lives(&world, &before).await);
+    // Place and device stay new to the account: it is judged as before.
+    assert!(sign_in_from(&world, &world.ada, 2).await.is_err());
+    // A wrong password is no act: nothing is said of it.
+    let credentials = Credentials {
+        identifier: world.ada.email.clone().unwrap(),
+        password: SecretString::new("a wrong password"),
+        device: None,
+    };
+    let request = SignIn { kind: SessionKind::App, device_name: None, user_agent: None, ip: ip(2), cookie: None };
+    let error = world.app.sign_in(credentials, request, false).await.unwrap_err();
+    assert_eq!(error.code(), Code::InvalidCredentials);
+}
+
+#[tokio::test]
+async fn all_that_was_before_ends_and_the_new_session_lives() {
+    let world = World::start().await;
+    let (one, two) =
+        (sign_in_from(&world, &world.ada, 1).await.unwrap(), sign_in_from(&world, &world.ada, 1).await.unwrap());
+    let eve = sign_in_from(&world, &world.eve, 1).await.unwrap();
+    world.app.set_judge(Some(on("sign_in", vec![Outcome::EndAll])));
+    let new = sign_in_from(&world, &world.ada, 2).await.unwrap();
+    world.app.set_judge(None);
+    assert!(!lives(&world, &one).await && !lives(&world, &two).await);
+    assert!(lives(&world, &new).await && lives(&world, &eve).await);
+    let renewed = world.app.refresh(&new.refresh_token, how(2)).await.unwrap();
+    assert!(lives(&world, &renewed).await);
+    assert_eq!(world.app.refresh(&one.refresh_token, how(1)).await.unwrap_err().code(), Code::SessionEnded);
+    // And the user ends it like any other.
+    world.app.end_all_mine(&world.caller(&renewed).await.unwrap(), false, None).await.unwrap();
+    assert!(!lives(&world, &renewed).await);
+}
+
+#[tokio::test]
+async fn a_refresh_is_ended_in_its_own_commit_and_the_usual_one_is_not_looked_at() {
+    let world = World::start().await;
+    world.app.set_judge(Some(on("refresh", vec![Outcome::EndSession])));
+    let mine = sign_in_from(&world, &world.ada, 1).await.unwrap();
+    let other = sign_in_from(&world, &world.ada, 1).await.unwrap();
+    let seen = async || world.held.load_risk(world.ada.id, &[]).await.unwrap().version;
+    let before = seen().await;
+    assert_eq!(before, 2, "both sign-ins are remembered");
+    // From the network of the sign-in: nothing is asked.
+    let mine = world.app.refresh(&mine.refresh_token, how(1)).await.unwrap();
+    assert_eq!(seen().await, before);
+    // From another one: asked, and ended.
+    let error = world.app.refresh(&mine.refresh_token, how(9)).await.unwrap_err();
+    assert_eq!(error.code(), Code::SessionEnded);
+    assert_eq!(seen().await, before + 1);
+    assert!(!lives(&world, &mine).await && lives(&world, &other).await);
+    assert_eq!(world.app.refresh(&mine.refresh_token, how(1)).await.unwrap_err().code(), Code::SessionEnded);
+    // Where an application's server stands says nothing of its user: nobody asks.
+    let by_server = How { proven: true, ..how(9) };
+    assert!(world.app.refresh(&other.refresh_token, by_server).await.is_ok());
+    assert_eq!(seen().await, before + 1);
+}
+
+#[tokio::test]
+async fn a_grant_remembers_its_last_network() {
+    let world = World::start().await;
+    world.app.set_judge(Some(on("nothing", vec![])));
+    let mine = sign_in_from(&world, &world.ada, 1).await.unwrap();
+    let seen = async || world.held.load_risk(world.ada.id, &[]).await.unwrap().version;
+    let mut token = mine.refresh_token;
+    for (network, versions) in [(1, 1), (2, 2), (2, 2), (1, 3), (1, 3)] {
+        token = world.app.refresh(&token, how(network)).await.unwrap().refresh_token;
+        assert_eq!(seen().await, versions, "{network}");
+    }
+}
+
+#[tokio::test]
+async fn a_theft_ends_the_session_once_whatever_the_rules_say() {
+    for outcomes in [vec![Outcome::EndSession], vec![Outcome::EndAll], vec![Outcome::Block { for_ms: None }], vec![]] {
+        let world = World::start().await;
+        world.app.set_judge(Some(on("refresh", outcomes.clone())));
+        let first = sign_in_from(&world, &world.ada, 1).await.unwrap();
+        let other = sign_in_from(&world, &world.ada, 1).await.unwrap();
+        let second = world.app.refresh(&first.refresh_token, how(1)).await.unwrap();
+        world.app.refresh(&second.refresh_token, how(1)).await.unwrap();
+        let error = world.app.refresh(&first.refresh_token, how(1)).await.unwrap_err();
+        assert_eq!(error.code(), Code::RefreshReused, "{outcomes:?}");
+        assert!(!lives(&world, &second).await);
+        let more = outcomes.iter().any(|outcome| matches!(outcome, Outcome::EndAll | Outcome::Block { .. }));
+        assert_eq!(lives(&world, &other).await, !more, "{outcomes:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_fresh_proof_is_asked_for_and_given() {
+    let world = World::start().await;
+    let mine = sign_in_from(&world, &world.ada, 1).await.unwrap();
+    world.app.set_judge(Some(on("refresh", vec![Outcome::StepUp])));
+    let mine = world.app.refresh(&mine.refresh_token, how(2)).await.unwrap();
+    assert_eq!(mine.session.auth_time, UNPROVEN);
+    let caller = world.caller(&mine).await.unwrap();
+    assert_eq!(caller.view.session.auth_time, UNPROVEN);
+    let error = world.app.delete_me(&caller, None, None).await.unwrap_err();
+    assert_eq!(error.code(), Code::StepUpRequired);
+    assert!(lives(&world, &mine).await, "nothing else is taken");
+}
+
+#[tokio::test]
+async fn no_more_are_blocked_than_may_be() {
+    let mut settings = settings();
+    settings.policy.max_blocks_per_minute = 1;
+    let world = World::with(settings).await;
+    let theirs = sign_in_from(&world, &world.eve, 1).await.unwrap();
+    world.app.set_judge(Some(on("sign_in", vec![Outcome::Block { for_ms: None }, Outcome::EndAll])));
+    assert_eq!(sign_in_from(&world, &world.ada, 2).await.unwrap_err().code(), Code::AccountBlocked);
+    // The next one is not, and the sessions end all the same, as the rule says besides.
+    assert!(sign_in_from(&world, &world.eve, 2).await.is_ok());
+    assert!(!lives(&world, &theirs).await);
+    assert_eq!(reasons(&world, &world.eve, EventKind::AccountBlocked).await.len(), 0);
+    assert_eq!(reasons(&world, &world.eve, EventKind::RiskAlarm).await.len(), 1);
+    let state = world.app.admin_rules(&world.admin).await.unwrap();
+    assert_eq!((state.capped, state.version.as_deref()), (1, Some("test 1")));
+    // Nobody is let in by that who may not: a rule that says nothing but a block is an alarm then.
+    world.app.set_judge(Some(on("sign_in", vec![Outcome::Block { for_ms: None }])));
+    assert!(sign_in_from(&world, &world.eve, 2).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_shadow_does_nothing_and_is_told_once_an_hour() {
+    let world = World::start().await;
+    let shadow = Always { act: "sign_in", outcomes: vec![Outcome::Block { for_ms: None }], shadow: true };
+    world.app.set_judge(Some(Box::new(shadow)));
+    for _ in 0..3 {
+        assert!(sign_in_from(&world, &world.ada, 1).await.is_ok());
+    }
+    let told = reasons(&world, &world.ada, EventKind::RiskShadow).await;
+    assert!((1..=2).contains(&told.len()), "an hour may have begun in between: {told:?}");
+    assert_eq!(told[0], "a-rule (policy test 1): it looked strange");
+    assert!(reasons(&world, &world.ada, EventKind::RiskDecided).await.is_empty());
+    let state = world.app.admin_rules(&world.admin).await.unwrap();
+    assert_eq!((state.rules[0].hits, state.rules[0].shadow), (3, true));
+}
+
+#[tokio::test]
+async fn a_wrong_proof_in_a_session_and_a_change_are_judged() {
+    let world = World::start().await;
+    let mine = sign_in_from(&world, &world.ada, 1).await.unwrap();
+    let change = async |tokens: &Tokens, old: &str| {
+        let caller = world.caller(tokens).await.unwrap();
+        let (old, new) = (SecretString::new(old), SecretString::new("another good password"));
+        world.app.change_my_password(&caller, old, new, false, None).await
+    };
+    world.app.set_judge(Some(on("change", vec![Outcome::EndAll])));
+    let error = change(&mine, PASSWORD).await.unwrap_err();
+    assert_eq!(error.code(), Code::SessionEnded);
+    assert!(!lives(&world, &mine).await);
+    world.app.set_judge(Some(on("prove", vec![Outcome::EndSession])));
+    // It was not changed.
+    let again = sign_in_from(&world, &world.ada, 1).await.unwrap();
+    let error = change(&again, "a wrong password").await.unwrap_err();
+    assert_eq!(error.code(), Code::SessionEnded);
+    assert!(!lives(&world, &again).await);
+}
+
+#[tokio::test]
+async fn a_memory_that_does_not_read_begins_anew() {
+    let world = World::start().await;
+    let put = portcullis_domain::Change::PutMemory { account: world.ada.id, version: 0, memory: "{\"v\": 99".into() };
+    let changes = portcullis_domain::Changes { steps: vec![put], ..portcullis_domain::Changes::default() };
+    world.held.commit(changes).await.unwrap();
+    world.app.set_judge(Some(on("nothing", vec![])));
+    sign_in_from(&world, &world.ada, 1).await.unwrap();
+    let view = world.held.load_risk(world.ada.id, &[]).await.unwrap();
+    assert_eq!(view.version, 2);
+    assert!(view.memory.unwrap().starts_with("{\"v\":1"));
+}
+
+/// Two sign-ins at once, each of which would write what is remembered: one of them decides anew.
+#[tokio::test]
+async fn nothing_that_was_seen_at_once_is_lost() {
+    let world = World::start().await;
+    world.app.set_judge(Some(on("nothing", vec![])));
+    let (one, two) = tokio::join!(sign_in_from(&world, &world.ada, 1), sign_in_from(&world, &world.ada, 2));
+    assert!(one.is_ok() && two.is_ok());
+    assert_eq!(world.held.load_risk(world.ada.id, &[]).await.unwrap().version, 2);
+    assert!(world.app.counts().conflicts.load(Ordering::Relaxed) < 10);
+}
+
+#[tokio::test]
+async fn what_is_told_of_nobody_is_not_taken() {
+    let world = World::start().await;
+    let told = |account| Told { account, kind: ExternalKind::DeviceLost, detail: Some("the train".into()) };
+    let error =
+        world.app.admin_signal(&world.admin, &told(portcullis_wire::AccountId::from_bits(1))).await.unwrap_err();
+    assert_eq!(error.code(), Code::NotFound);
+    // Without rules it is recorded all the same.
+    assert!(!world.app.admin_signal(&world.admin, &told(world.ada.id)).await.unwrap());
+    assert_eq!(reasons(&world, &world.ada, EventKind::RiskSignal).await, ["device_lost: the train"]);
+    world.app.admin_delete(&world.admin, world.eve.id, None).await.unwrap();
+    assert_eq!(world.app.admin_signal(&world.admin, &told(world.eve.id)).await.unwrap_err().code(), Code::NotFound);
+}

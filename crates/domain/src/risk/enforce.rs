@@ -1,0 +1,274 @@
+//! What a verdict does: from the hits of the rules to what is committed with the act that they were asked about.
+//!
+//! One commit has all of it: the act or its refusal, the end of sessions or the block (by the kernel, through a door like any other),
+//! the audit record, and what is remembered. There are three kinds of acts: a sign-in, whose session does not exist yet; something
+//! done in a session; and something that was said about an account.
+use super::{Hit, Outcome, Verdict, strongest};
+use crate::account;
+use crate::amr::Amr;
+use crate::changes::{Change, Changes, Expect};
+use crate::event::{Actor, EventKind, NewEvent};
+use crate::kernel::{self, By, Door, Scope};
+use crate::model::{Account, UNPROVEN};
+use crate::throttle::{self, Attempt, Bucket, BucketKey, Budget};
+use crate::view::{AccountView, Stamp};
+use crate::{Chance, Decision, Refused};
+use alloc::{format, string::String, vec, vec::Vec};
+use core::net::IpAddr;
+use portcullis_wire::{EventId, GrantId, SessionId, Time};
+
+/// In which act something was seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum At {
+    /// A sign-in that makes this session.
+    SignIn(SessionId),
+    /// Something in this session; a refresh with this grant.
+    Session(SessionId, Option<GrantId>),
+    /// Something that was said about the account.
+    Account,
+}
+
+/// What is to be remembered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kept {
+    /// How often it was written before.
+    pub version: u32,
+    /// When the act stands.
+    pub plain: String,
+    /// When a rule has ended it: then place and device stay new to the account.
+    pub doubted: String,
+}
+
+/// How many accounts rules may block by themselves, the whole server together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cap {
+    /// The bucket that counts them.
+    pub bucket: BucketKey,
+    /// So many at once and a minute.
+    pub budget: Budget,
+    /// As it was loaded.
+    pub row: Option<Bucket>,
+}
+
+impl Cap {
+    /// So many a minute, at least one.
+    pub const fn budget(per_minute: u32) -> Budget {
+        let most = if per_minute == 0 { 1 } else { per_minute as i64 };
+        Budget { burst: most, every: 60_000 / most }
+    }
+    fn allows(&self, now: Time) -> bool {
+        throttle::draw(self.budget, self.row, now).is_some()
+    }
+}
+
+/// An act that was judged.
+#[allow(missing_debug_implementations, reason = "it holds a question to the caller")]
+pub struct Judged<'a> {
+    /// Of which snapshot.
+    pub stamp: &'a Stamp,
+    /// Whose account.
+    pub account: &'a Account,
+    /// In which act.
+    pub at: At,
+    /// From where.
+    pub ip: Option<IpAddr>,
+    /// From which network, when it is the user's own.
+    pub network: Option<[u8; 8]>,
+    /// The buckets that a throttled act is charged to.
+    pub attempt: Option<&'a Attempt>,
+    /// What the rules said.
+    pub verdict: &'a Verdict,
+    /// What is remembered from now on.
+    pub kept: Kept,
+    /// How many may be blocked.
+    pub cap: Cap,
+    /// Whether something by this name is to be recorded, which need not be told each time.
+    pub tells: &'a dyn Fn(&str) -> bool,
+}
+
+/// What is done of a verdict.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// The rule, and what it does.
+    pub does: Option<(Hit, Outcome)>,
+    /// More accounts would have been blocked than may be.
+    pub capped: bool,
+}
+
+/// What is done of a verdict: the strongest outcome, and beyond the cap the strongest that is no block.
+pub fn plan(verdict: &Verdict, cap: &Cap, now: Time) -> Plan {
+    let chosen = |verdict: &Verdict| strongest(verdict).map(|(hit, outcome)| (hit.clone(), outcome));
+    match chosen(verdict) {
+        Some((_, Outcome::Block { .. })) if !cap.allows(now) => {
+            let mut rest = verdict.clone();
+            for hit in &mut rest.hits {
+                hit.outcomes.retain(|outcome| !matches!(outcome, Outcome::Block { .. }));
+            }
+            Plan { does: chosen(&rest), capped: true }
+        }
+        does => Plan { does, capped: false },
+    }
+}
+
+/// The act as it was decided, with what the verdict does to it. What it refuses is not done: its changes are left out, unless it was
+/// refused before, for then they are what that refusal takes away.
+pub fn enforce<T>(base: Decision<T>, judged: &Judged<'_>, chance: &mut dyn Chance) -> (Decision<T>, Plan) {
+    let plan = plan(judged.verdict, &judged.cap, judged.stamp.now);
+    let (refused, mut own) = carried_out(&base.changes, &plan, judged, chance);
+    let stops = plan.does.as_ref().is_some_and(|(_, outcome)| outcome.ends());
+    let Kept { version, plain, doubted } = judged.kept.clone();
+    let memory = if stops { doubted } else { plain };
+    own.steps.push(Change::PutMemory { account: judged.account.id, version, memory });
+    own.events.extend(records(&plan, judged, chance));
+    match (refused, base.outcome) {
+        (Some(refused), Ok(_)) => (Decision { outcome: Err(refused), changes: own }, plan),
+        (_, outcome) => {
+            let mut changes = base.changes;
+            remember_network(&mut changes, outcome.is_ok(), judged);
+            changes.expects.append(&mut own.expects);
+            changes.steps.append(&mut own.steps);
+            changes.events.append(&mut own.events);
+            (Decision { outcome, changes }, plan)
+        }
+    }
+}
+
+/// Why the act is refused, if it is, and what happens besides.
+fn carried_out(
+    base: &Changes,
+    plan: &Plan,
+    judged: &Judged<'_>,
+    chance: &mut dyn Chance,
+) -> (Option<Refused>, Changes) {
+    let Some((hit, outcome)) = &plan.does else { return (None, Changes::default()) };
+    let account = judged.account.id;
+    let words = words(&hit.reason);
+    let by = By { ip: judged.ip, reason: Some(&words), ..By::SYSTEM };
+    let ended = |door: Door| Some(Refused::SessionEnded { reason: door.as_str().into() });
+    match (outcome, judged.at) {
+        (Outcome::Allow | Outcome::Notify, _) | (Outcome::StepUp, At::Account) => (None, Changes::default()),
+        // Whoever proves anew is not asked again for it: they would never get past the question.
+        (Outcome::StepUp, _) if base.steps.iter().any(|step| matches!(step, Change::SetAuthTime { .. })) => {
+            (None, Changes::default())
+        }
+        (Outcome::StepUp, At::SignIn(session) | At::Session(session, _)) => {
+            let step = Change::SetAuthTime { session, at: UNPROVEN, amr: Amr::unknown() };
+            (None, Changes { steps: vec![step], ..Changes::default() })
+        }
+        (Outcome::Throttle, _) => {
+            let charged = judged.attempt.map(|attempt| Change::TakeAttempt(*attempt));
+            (None, Changes { steps: charged.into_iter().collect(), ..Changes::default() })
+        }
+        // There is no session yet, and there will be none.
+        (Outcome::EndSession, At::SignIn(_)) => (ended(Door::RiskRule), Changes::default()),
+        (Outcome::EndSession, At::Session(session, _)) => {
+            // A theft that the rules for refresh tokens have seen has ended it already.
+            let over = base.steps.iter().any(
+                |step| matches!(step, Change::Revoke(what) if what.target == portcullis_wire::Target::Session(session)),
+            );
+            let scope = Scope::Session { account, session };
+            let changes = if over { Changes::default() } else { end(scope, None, &by, chance) };
+            (ended(Door::RiskRule), changes)
+        }
+        // All that was before ends, and this one is made: the cut spares it.
+        (Outcome::EndAll, At::SignIn(session)) => (None, end(Scope::Account(account), Some(session), &by, chance)),
+        (Outcome::EndAll, At::Session(..)) => (ended(Door::RiskRule), end(Scope::Account(account), None, &by, chance)),
+        (Outcome::EndAll | Outcome::EndSession, At::Account) => (None, end(Scope::Account(account), None, &by, chance)),
+        (Outcome::Block { for_ms }, at) => {
+            let until = for_ms.map(|span| judged.stamp.now.plus(span.max(1)));
+            let view = AccountView { stamp: *judged.stamp, account: judged.account.clone() };
+            let mut blocked = account::block(&view, &words, until, &by, chance);
+            if blocked.outcome.is_err() {
+                return (None, Changes::default()); // it is being deleted, and nothing is left of it that could be used
+            }
+            blocked.changes.steps.push(Change::Draw { bucket: judged.cap.bucket, budget: judged.cap.budget });
+            let refused = match at {
+                At::SignIn(_) => Some(Refused::AccountBlocked { reason: words.clone(), until }),
+                At::Session(..) => ended(Door::Block),
+                At::Account => None,
+            };
+            (refused, blocked.changes)
+        }
+    }
+}
+
+/// An end through the door of the rules.
+fn end(scope: Scope, spared: Option<SessionId>, by: &By<'_>, chance: &mut dyn Chance) -> Changes {
+    let mut changes = kernel::end(Door::RiskRule, scope, spared, by, chance);
+    if matches!(scope, Scope::Account(_)) {
+        changes.events.iter_mut().for_each(|event| event.kind = EventKind::SessionsEnded);
+        // The session that is spared is made in the same commit, and was not there before.
+        changes.expects.retain(|expect| !matches!(expect, Expect::Alive { .. }));
+    }
+    changes
+}
+
+/// What is recorded besides: what was decided, by which rule of which policy; whom to tell; what would have been; and that the cap was
+/// reached.
+fn records(plan: &Plan, judged: &Judged<'_>, chance: &mut dyn Chance) -> Vec<NewEvent> {
+    let mut out = vec![];
+    let refused = matches!(plan.does, Some((_, Outcome::EndSession | Outcome::Block { .. })));
+    let session = match judged.at {
+        At::Session(session, _) => Some(session),
+        // One that is refused is nowhere.
+        At::SignIn(session) if !refused => Some(session),
+        At::SignIn(_) | At::Account => None,
+    };
+    let mut record = |kind: EventKind, words: String| {
+        let event = NewEvent::new(EventId::from_bits(chance.bits()), kind, &Actor::System);
+        out.push(NewEvent { session, ..event.account(judged.account.id).ip(judged.ip).reason(words) });
+    };
+    let version = &judged.verdict.version;
+    if let Some((hit, outcome)) = &plan.does
+        && *outcome != Outcome::Notify
+    {
+        record(EventKind::RiskDecided, format!("{} ({}, policy {version}): {}", hit.rule, word(*outcome), hit.reason));
+    }
+    if let Some(hit) = judged.verdict.notifies() {
+        record(EventKind::RiskNoticed, format!("{} (policy {version}): {}", hit.rule, hit.reason));
+    }
+    for hit in judged.verdict.hits.iter().filter(|hit| hit.shadow && (judged.tells)(&hit.rule)) {
+        record(EventKind::RiskShadow, format!("{} (policy {version}): {}", hit.rule, hit.reason));
+    }
+    if plan.capped && (judged.tells)(EventKind::RiskAlarm.as_str()) {
+        let most = judged.cap.budget.burst;
+        record(
+            EventKind::RiskAlarm,
+            format!("rules would block more than {most} accounts a minute: nobody was blocked"),
+        );
+    }
+    out
+}
+
+/// A rule's reason as an account's block may have it.
+fn words(reason: &str) -> String {
+    let plain: String = reason.chars().filter(|c| !c.is_control()).take(account::MAX_TEXT).collect();
+    let plain = plain.trim();
+    if plain.is_empty() { "by a rule about suspicious activity".into() } else { plain.into() }
+}
+
+/// What is done, in a word.
+pub const fn word(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Allow => "allow",
+        Outcome::Notify => "notify",
+        Outcome::StepUp => "step_up",
+        Outcome::Throttle => "throttle",
+        Outcome::EndSession => "end_session",
+        Outcome::EndAll => "end_all",
+        Outcome::Block { .. } => "block",
+    }
+}
+
+/// A grant remembers where it is used: one that is made, and one that was refreshed from another network.
+fn remember_network(changes: &mut Changes, done: bool, judged: &Judged<'_>) {
+    let Some(network) = judged.network.filter(|_| done) else { return };
+    for step in &mut changes.steps {
+        if let Change::InsertGrant(grant) = step {
+            grant.network = Some(network);
+        }
+    }
+    if let At::Session(_, Some(grant)) = judged.at {
+        changes.steps.push(Change::SetNetwork { grant, network });
+    }
+}

@@ -1,0 +1,189 @@
+//! What rules about suspicious activity do, as programs and people see it.
+use portcullis_domain::risk::{Hit, Judge, Outcome, Signals, Verdict};
+use portcullis_testkit::application::{REDIRECT, encode};
+use portcullis_testkit::client::Call;
+use portcullis_testkit::server::PASSWORD;
+use portcullis_testkit::{Answer, Options, SignedIn, TestServer, parameter};
+use serde_json::{Value, json};
+
+const ADA: &str = "ada@example.test";
+
+/// One rule.
+struct Rule {
+    when: fn(&Signals) -> bool,
+    then: Vec<Outcome>,
+}
+
+impl Judge for Rule {
+    fn judge(&self, signals: &Signals) -> Verdict {
+        let hit = || Hit {
+            rule: "a-rule".into(),
+            outcomes: self.then.clone(),
+            reason: "it did not look like you".into(),
+            shadow: false,
+        };
+        Verdict { version: self.version().into(), hits: (self.when)(signals).then(hit).into_iter().collect() }
+    }
+    fn version(&self) -> &str {
+        "test 7"
+    }
+}
+
+fn rule(server: &TestServer, when: fn(&Signals) -> bool, then: Outcome) {
+    server.app.set_judge(Some(Box::new(Rule { when, then: vec![then] })));
+}
+
+const fn block(hours: i64) -> Outcome {
+    Outcome::Block { for_ms: Some(hours * 3_600_000) }
+}
+
+/// A server behind a proxy, so that networks can be told apart.
+async fn world() -> TestServer {
+    let server = TestServer::behind_a_proxy(Options::default()).await;
+    server.sign_up(ADA).await;
+    server
+}
+
+async fn asked(server: &TestServer, from: &str, password: &str) -> Answer {
+    let body = json!({ "identifier": ADA, "password": password });
+    server.client.from(from).post("/v1/sessions").json(&body).send().await
+}
+
+async fn refresh(server: &TestServer, from: &str, token: &str) -> Answer {
+    let body = json!({ "refresh_token": token });
+    server.client.from(from).post("/v1/sessions/refresh").json(&body).send().await
+}
+
+async fn admin_post(server: &TestServer, admin: &SignedIn, path: &str, body: Value) -> Answer {
+    server.client.post(path).bearer(&admin.access).json(&body).send().await
+}
+
+async fn kinds(server: &TestServer, admin: &SignedIn, account: &str) -> Vec<String> {
+    let path = format!("/v1/admin/events?account_id={account}");
+    let page = server.client.get(path).bearer(&admin.access).send().await.expect(200).json();
+    page["events"].as_array().unwrap().iter().map(|row| row["kind"].as_str().unwrap().to_owned()).collect()
+}
+
+#[tokio::test]
+async fn many_guesses_and_then_the_right_password() {
+    let server = world().await;
+    let (admin, before) = (server.admin().await, server.sign_in(ADA).await);
+    rule(&server, |s| s.act == "sign_in" && s.guesses_account >= 5 && s.new_network, block(24));
+    for n in 0..6 {
+        asked(&server, &format!("198.51.{n}.9"), "a wrong password").await.expect(401);
+    }
+    // The owner, at home: nothing of it is theirs.
+    let home = asked(&server, "203.0.113.77", PASSWORD).await.expect(201).json();
+    // Who guessed it, elsewhere.
+    let refused = asked(&server, "198.51.7.9", PASSWORD).await.expect(403).json();
+    assert_eq!((&refused["code"], &refused["reason"]), (&json!("account_blocked"), &json!("it did not look like you")));
+    assert!(refused["until"].as_str().unwrap().ends_with('Z'));
+    for token in [&before.access, home["access_token"].as_str().unwrap()] {
+        let told = server.client.get("/v1/me").bearer(token).send().await.expect(401).json();
+        assert_eq!(told["code"], "token_revoked");
+    }
+    // With a wrong one nobody learns that it is blocked.
+    asked(&server, "198.51.7.9", "a wrong password").await.expect(401);
+    let kinds = kinds(&server, &admin, &before.account).await;
+    assert!(kinds.contains(&"risk.decided".into()) && kinds.contains(&"account.blocked".into()), "{kinds:?}");
+    admin_post(
+        &server,
+        &admin,
+        &format!("/v1/admin/accounts/{}/unblock", before.account),
+        json!({ "reason": "it was her" }),
+    )
+    .await
+    .expect(200);
+    asked(&server, "203.0.113.77", PASSWORD).await.expect(201);
+}
+
+#[tokio::test]
+async fn a_session_that_is_used_from_elsewhere_ends_at_the_refresh() {
+    let server = world().await;
+    let (mine, other) = (server.sign_in(ADA).await, server.sign_in(ADA).await);
+    rule(&server, |s| s.act == "refresh" && s.moved && s.new_network, Outcome::EndSession);
+    let home = refresh(&server, "203.0.113.80", &mine.refresh).await.expect(200).json();
+    let stolen = home["refresh_token"].as_str().unwrap();
+    let refused = refresh(&server, "198.51.100.1", stolen).await.expect(401).json();
+    assert_eq!((&refused["code"], &refused["reason"]), (&json!("session_ended"), &json!("risk_rule")));
+    server.client.get("/v1/me").bearer(home["access_token"].as_str().unwrap()).send().await.expect(401);
+    server.client.get("/v1/me").bearer(&other.access).send().await.expect(200);
+    assert_eq!(refresh(&server, "203.0.113.80", stolen).await.expect(401).json()["code"], "session_ended");
+}
+
+fn page(server: &TestServer, path: &str, pairs: &[(&str, &str)]) -> Call {
+    server.client.post(path).header("origin", &server.issuer).form(&encode(pairs))
+}
+
+#[tokio::test]
+async fn whoever_is_blocked_is_shown_a_page_and_led_nowhere() {
+    let server = world().await;
+    let admin = server.admin().await;
+    let app = server.application("confidential", json!({})).await;
+    let cookie = server.page_sign_in(ADA).await;
+    let account = server.sign_in(ADA).await.account;
+    rule(&server, |s| s.act == "sign_in" && s.new_network, block(2));
+    asked(&server, "198.51.100.1", PASSWORD).await.expect(403);
+    // The browser's session has ended: a quiet request is told so, a usual one leads to the sign-in, and that is where it stops.
+    let quiet = server.authorize(&app, &cookie, &[("prompt", "none")]).await.expect(303);
+    let place = quiet.header("location").to_owned();
+    assert!(place.starts_with(REDIRECT));
+    assert_eq!(parameter(&place, "error").as_deref(), Some("login_required"));
+    let usual = server.authorize(&app, &cookie, &[]).await.expect(303).header("location").to_owned();
+    assert!(usual.starts_with("/sign-in?"), "{usual}");
+    let back = parameter(&usual, "return_to").unwrap();
+    let form = [("identifier", ADA), ("password", PASSWORD), ("return_to", &*back)];
+    let shown = page(&server, "/sign-in", &form).send().await.expect(403);
+    assert!(shown.set_cookies().is_empty() && shown.headers.get("location").is_none());
+    let html = shown.text();
+    for part in ["This account is blocked", "it did not look like you", "ends by itself", "<a href=\"/sign-in\">"] {
+        assert!(html.contains(part), "{part}: {html}");
+    }
+    assert!(!html.contains("http-equiv") && !html.contains("<form"));
+    // With a wrong password it is the usual form.
+    let wrong = [("identifier", ADA), ("password", "a wrong password"), ("return_to", &*back)];
+    let html = page(&server, "/sign-in", &wrong).send().await.expect(401).text();
+    assert!(html.contains("is not right") && !html.contains("blocked"));
+    // Without an end it says who lifts it.
+    let because = json!({ "reason": "a <b>reason</b>" });
+    admin_post(&server, &admin, &format!("/v1/admin/accounts/{account}/block"), because).await.expect(200);
+    let html = page(&server, "/sign-in", &form).send().await.expect(403).text();
+    assert!(html.contains("until an administrator") && html.contains("a &lt;b&gt;reason"), "{html}");
+    admin_post(&server, &admin, &format!("/v1/admin/accounts/{account}/unblock"), json!({})).await.expect(200);
+    server.app.set_judge(None);
+    let answer = page(&server, "/sign-in", &form).send().await.expect(303);
+    assert!(answer.header("location").starts_with("/oauth2/authorize?"));
+}
+
+#[tokio::test]
+async fn signals_are_taken_from_administrators_alone() {
+    let server = world().await;
+    let (admin, ada) = (server.admin().await, server.sign_in(ADA).await);
+    rule(&server, |s| s.act == "external" && s.fraud, Outcome::Block { for_ms: None });
+    let told = json!({ "account_id": ada.account, "kind": "fraud", "detail": "the bank called" });
+    let anonymous = server.client.post("/v1/admin/signals").json(&told).send().await;
+    assert_eq!(anonymous.expect(401).json()["code"], "token_missing");
+    let forged = server.client.post("/v1/admin/signals").bearer(&ada.access).json(&told).send().await;
+    assert_eq!(forged.expect(403).json()["code"], "insufficient_scope");
+    server.client.get("/v1/admin/rules").bearer(&ada.access).send().await.expect(403);
+    for (wrong, field) in [
+        (json!({ "account_id": ada.account, "kind": "gossip" }), "kind"),
+        (json!({ "account_id": "acc_nobody", "kind": "fraud" }), "account_id"),
+        (json!({ "account_id": ada.account, "kind": "fraud", "detail": "\u{7}" }), "detail"),
+    ] {
+        let answer = admin_post(&server, &admin, "/v1/admin/signals", wrong).await.expect(422).json();
+        assert_eq!(answer["field"], field);
+    }
+    let member = json!({ "account_id": ada.account, "kind": "fraud", "until": "now" });
+    admin_post(&server, &admin, "/v1/admin/signals", member).await.expect(400);
+    server.client.get("/v1/me").bearer(&ada.access).send().await.expect(200);
+    let taken = admin_post(&server, &admin, "/v1/admin/signals", told).await.expect(200).json();
+    assert_eq!(taken, json!({ "acted": true }));
+    server.client.get("/v1/me").bearer(&ada.access).send().await.expect(401);
+    asked(&server, "203.0.113.77", PASSWORD).await.expect(403);
+    let rules = server.client.get("/v1/admin/rules").bearer(&admin.access).send().await.expect(200).json();
+    assert_eq!((&rules["version"], &rules["observed"]), (&json!("test 7"), &json!(1)));
+    assert_eq!(rules["rules"][0]["name"], "a-rule");
+    let kinds = kinds(&server, &admin, &ada.account).await;
+    assert!(kinds.contains(&"risk.signal".into()) && kinds.contains(&"risk.decided".into()), "{kinds:?}");
+}
