@@ -118,11 +118,11 @@ fn page(server: &TestServer, path: &str, pairs: &[(&str, &str)]) -> Call {
 #[tokio::test]
 async fn whoever_is_blocked_is_shown_a_page_and_led_nowhere() {
     let server = world().await;
+    rule(&server, |s| s.act == "sign_in" && s.new_network, block(2));
     let admin = server.admin().await;
     let app = server.application("confidential", json!({})).await;
     let cookie = server.page_sign_in(ADA).await;
     let account = server.sign_in(ADA).await.account;
-    rule(&server, |s| s.act == "sign_in" && s.new_network, block(2));
     asked(&server, "198.51.100.1", PASSWORD).await.expect(403);
     // The browser's session has ended: a quiet request is told so, a usual one leads to the sign-in, and that is where it stops.
     let quiet = server.authorize(&app, &cookie, &[("prompt", "none")]).await.expect(303);
