@@ -96,6 +96,7 @@ pub fn made(account: AccountId, session: SessionId, agent: &str, now: Time) -> R
         born: Rev(10),
         proof: None,
         family: Family::new([7; 32], KeyId(3), Epoch(1), now),
+        network: None,
         ended: None,
     };
     let account = Account {
