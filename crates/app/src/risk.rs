@@ -11,7 +11,7 @@ use portcullis_domain::amr::Amr;
 use portcullis_domain::changes::{Change, Changes};
 use portcullis_domain::event::{EventKind, NewEvent};
 use portcullis_domain::family::{MacKey, Presented};
-use portcullis_domain::model::{Account, Session, Status, UNPROVEN};
+use portcullis_domain::model::{Account, Grant, Session, Status, UNPROVEN};
 use portcullis_domain::refresh::{self, How};
 use portcullis_domain::risk::enforce::{At, Cap, Judged, Kept, Plan, enforce, word};
 use portcullis_domain::risk::{
@@ -311,7 +311,7 @@ impl App {
             ip: caller.ip,
             own: true,
             user_agent: None,
-            made: Some(made(&caller.view.session)),
+            made: Some(made(&caller.view.session, None)),
             counted,
         };
         Ok(self.look(&who).await?.map(|look| Look { agent: caller.view.session.agent.clone(), ..look }))
@@ -368,9 +368,10 @@ impl Look {
     }
 }
 
-/// What a session's row says of how it was made.
-pub(crate) fn made(session: &Session) -> Made {
-    Made { at: session.created_at, agent: session.agent.clone() }
+/// What the rows say of how a session was made, or got the grant that has a browser and system of its own.
+pub(crate) fn made(session: &Session, grant: Option<&Grant>) -> Made {
+    let agent = grant.and_then(|grant| grant.agent.as_ref()).unwrap_or(&session.agent);
+    Made { at: session.created_at, agent: agent.clone() }
 }
 
 /// What was told, in a word.

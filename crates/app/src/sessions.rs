@@ -329,7 +329,7 @@ impl App {
                         ip: request.ip,
                         own: true,
                         user_agent: request.user_agent.as_deref(),
-                        made: proving.as_ref().map(|(proving, _)| risk::made(&proving.session)),
+                        made: proving.as_ref().map(|(proving, _)| risk::made(&proving.session, None)),
                         counted: Some(&ours),
                     };
                     self.look(&who).await?
@@ -483,7 +483,7 @@ impl App {
                         ip: how.ip,
                         own: !how.proven,
                         user_agent: how.user_agent.as_deref(),
-                        made: Some(risk::made(&view.session)),
+                        made: Some(risk::made(&view.session, Some(&view.grant))),
                         counted: None,
                     };
                     let look = self.look(&who).await?;

@@ -8,6 +8,7 @@ mod client;
 mod commands;
 mod files;
 mod master;
+mod risk;
 mod settings;
 mod telemetry;
 mod tls;

@@ -1,5 +1,6 @@
 //! What rules about suspicious activity do, as programs and people see it.
 use portcullis_domain::risk::{Hit, Judge, Outcome, Signals, Verdict};
+use portcullis_rules::Policy;
 use portcullis_testkit::application::{REDIRECT, encode};
 use portcullis_testkit::client::Call;
 use portcullis_testkit::server::PASSWORD;
@@ -186,4 +187,48 @@ async fn signals_are_taken_from_administrators_alone() {
     assert_eq!(rules["rules"][0]["name"], "a-rule");
     let kinds = kinds(&server, &admin, &ada.account).await;
     assert!(kinds.contains(&"risk.signal".into()) && kinds.contains(&"risk.decided".into()), "{kinds:?}");
+}
+
+fn built_in(server: &TestServer) {
+    server.app.set_judge(Some(Box::new(Policy::built_in())));
+}
+
+async fn refresh_with(server: &TestServer, from: &str, agent: &str, token: &str) -> Answer {
+    let call = server.client.from(from).post("/v1/sessions/refresh").header("user-agent", agent);
+    call.json(&json!({ "refresh_token": token })).send().await
+}
+
+/// With the rules that are on by default, people who do nothing strange notice nothing of them.
+#[tokio::test]
+async fn with_the_built_in_rules_a_usual_day_is_a_usual_day() {
+    let server = world().await;
+    built_in(&server);
+    let mut mine = server.sign_in(ADA).await;
+    for from in ["203.0.113.77", "203.0.113.77", "198.51.100.4", "198.51.100.4", "203.0.113.77"] {
+        server.advance(600_000);
+        let next = refresh(&server, from, &mine.refresh).await.expect(200).json();
+        mine.refresh = next["refresh_token"].as_str().unwrap().to_owned();
+    }
+    asked(&server, "198.51.100.4", PASSWORD).await.expect(201);
+    refresh(&server, "203.0.113.77", &mine.refresh).await.expect(200);
+}
+
+/// The thief has the newest token, and its owner never shows an older one: no rule for refresh tokens sees it.
+#[tokio::test]
+async fn a_stolen_token_that_was_never_used_twice_is_ended_by_the_built_in_rules() {
+    const FIREFOX: &str = "Mozilla/5.0 (X11; Linux x86_64; rv:130.0) Gecko/20100101 Firefox/130.0";
+    let server = world().await;
+    built_in(&server);
+    let body = json!({ "identifier": ADA, "password": PASSWORD });
+    let call = server.client.post("/v1/sessions").header("user-agent", FIREFOX).json(&body);
+    let first = call.send().await.expect(201).json();
+    let (admin, account) = (server.admin().await, first["session"]["account_id"].as_str().unwrap().to_owned());
+    let token = |answer: &Value| answer["refresh_token"].as_str().unwrap().to_owned();
+    let second = refresh_with(&server, "203.0.113.77", FIREFOX, &token(&first)).await.expect(200).json();
+    server.advance(7_200_000);
+    let stolen = refresh_with(&server, "198.51.100.1", "curl/8.9.1", &token(&second)).await.expect(401).json();
+    assert_eq!((&stolen["code"], &stolen["reason"]), (&json!("session_ended"), &json!("risk_rule")));
+    refresh_with(&server, "203.0.113.77", FIREFOX, &token(&second)).await.expect(401);
+    let kinds = kinds(&server, &admin, &account).await;
+    assert!(kinds.contains(&"risk.decided".into()) && kinds.contains(&"risk.noticed".into()), "{kinds:?}");
 }

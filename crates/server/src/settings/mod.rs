@@ -77,6 +77,8 @@ pub struct Settings {
     pub outgoing: Allowed,
     /// Private authorities that are trusted there.
     pub outgoing_ca: Authorities,
+    /// The rules of risk and what they ask.
+    pub risk: crate::risk::Files,
     /// Other providers that people may sign in with.
     pub upstreams: Vec<UpstreamSettings>,
     /// Where operations are served alone.
@@ -276,6 +278,10 @@ impl Settings {
             trusted_proxies: r.list("trusted_proxies", values::network),
             upstreams: gathered.upstreams,
             outgoing_ca: r.get("outgoing_ca", values::authorities).unwrap_or_default(),
+            risk: crate::risk::Files {
+                rules: r.get("risk_rules", values::risk_rules).unwrap_or_default(),
+                places: r.get("geo_file", values::file),
+            },
             outgoing: Allowed::networks(r.list("outgoing_private", values::networks).into_iter().flatten()),
             ops_listen: r.get("ops_listen", values::address),
             tls,

@@ -230,6 +230,18 @@ pub const SETTINGS: &[Setting] = &[
         "",
         "error, warn, info, debug or trace; or directives such as info,portcullis_app=debug",
     ),
+    text(
+        "risk_rules",
+        Some("built-in"),
+        "",
+        "rules about suspicious activity: a policy file, built-in, or off; read again when it changes and on SIGHUP",
+    ),
+    text(
+        "geo_file",
+        None,
+        "no places are known",
+        "database of places in MaxMind's format (country, city or ASN); read again when it changes and on SIGHUP",
+    ),
     of(
         "risk_max_blocks_per_minute",
         Kind::Count(1, 60_000),

@@ -102,6 +102,13 @@ pub fn masked_url(text: &str) -> String {
     }
 }
 
+/// The rules of risk, checked.
+pub(super) fn risk_rules(text: &str) -> Result<crate::risk::Rules, String> {
+    let rules = crate::risk::Rules::of(text);
+    rules.load()?;
+    Ok(rules)
+}
+
 /// A file that is read when it is needed.
 pub(super) fn file(text: &str) -> Result<PathBuf, String> {
     if text.is_empty() { Err("must name a file".into()) } else { Ok(PathBuf::from(text)) }
