@@ -7,6 +7,7 @@ mod clauses;
 mod client_keys;
 mod clients;
 mod code;
+mod defaults;
 mod device;
 mod dpop;
 mod exchange;
