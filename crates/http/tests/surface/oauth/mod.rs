@@ -28,3 +28,4 @@ mod tokens;
 mod upstream;
 mod upstream_links;
 mod upstream_logout;
+mod upstream_new;
