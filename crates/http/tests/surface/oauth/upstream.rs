@@ -3,7 +3,7 @@ use portcullis_app::{UpstreamKind, UpstreamSettings};
 use portcullis_testkit::application::{encode, request};
 use portcullis_testkit::idp::Idp;
 use portcullis_testkit::{Answer, Application, Options, TestServer, parameter};
-use portcullis_wire::{Digest, SecretString, b64};
+use portcullis_wire::{SecretString, b64};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -151,36 +151,6 @@ pub async fn came_back(idp: &Idp, server: &TestServer, jar: &mut Jar, changes: V
 pub fn is_refused(answer: &Answer, notice: &str) -> bool {
     let place = answer.header("location");
     answer.status == 303 && place.starts_with("/sign-in?") && parameter(place, "notice").as_deref() == Some(notice)
-}
-
-#[tokio::test]
-async fn somebody_new_gets_an_account_and_comes_back_to_it() {
-    let (idp, server) = world().await;
-    let page = server.client.get("/sign-in?return_to=%2Faccount%2Fapps").send().await.expect(200).text();
-    assert!(page.contains("Continue with Provider idp"), "{page}");
-    let mut jar = Jar::default();
-    let away = leave(&server, &mut jar, "/upstream/idp?return_to=%2Faccount%2Fapps").await;
-    idp.gives(&idp.sign(&header(), &claims(&idp, &away)));
-    let answer = back(&server, &mut jar, &idp, &away).await;
-    let answer = agreed(&server, &mut jar, answer).await.expect(303);
-    assert_eq!(answer.header("location"), "/account/apps");
-    assert!(jar.is_in(&server).await);
-    // The code was exchanged by the verifier of the challenge, by a client that proved who it is.
-    let calls = idp.calls();
-    let (_, authorization, body) = calls.iter().find(|(path, ..)| path == "/token").unwrap();
-    let verifier = parameter(&format!("?{body}"), "code_verifier").unwrap();
-    assert_eq!(b64::encode(&Digest::of(verifier.as_bytes()).0), away.challenge);
-    assert!(authorization.starts_with("Basic ") && !body.contains("client_secret"));
-    // Again: the same account, and one more session.
-    let mut other = Jar::default();
-    sign_in(&idp, &server, &mut other, json!({ "email": "moved@example.test" })).await.expect(303);
-    let page = other.get(&server, "/account/devices").await.expect(200).text();
-    assert!(page.contains("Ada") && page.matches("class=\"device\"").count() >= 2, "{page}");
-    let links = other.get(&server, "/account/links").await.expect(200).text();
-    assert!(links.contains("Provider idp") && links.contains(ADA));
-    // Nobody else's address was taken, and it has no password.
-    let body = json!({ "identifier": ADA, "password": PASSWORD });
-    server.client.post("/v1/sessions").json(&body).send().await.expect(401);
 }
 
 #[tokio::test]

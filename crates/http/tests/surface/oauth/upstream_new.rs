@@ -1,11 +1,44 @@
 //! Somebody new whom another provider sends: they are asked whether they want an account, and only their yes makes one.
-use super::upstream::{Jar, NEW, agreed, back, came_back, claims, header, hidden, is_refused, leave, now, world};
+use super::upstream::{
+    Jar, NEW, agreed, back, came_back, claims, header, hidden, is_refused, leave, now, sign_in, world,
+};
 use portcullis_testkit::application::{encode, request};
 use portcullis_testkit::{TestServer, parameter};
+use portcullis_wire::{Digest, b64};
 use serde_json::json;
 
 const ADA: &str = "ada@example.test";
 const PASSWORD: &str = portcullis_testkit::server::PASSWORD;
+
+#[tokio::test]
+async fn somebody_new_gets_an_account_and_comes_back_to_it() {
+    let (idp, server) = world().await;
+    let page = server.client.get("/sign-in?return_to=%2Faccount%2Fapps").send().await.expect(200).text();
+    assert!(page.contains("Continue with Provider idp"), "{page}");
+    let mut jar = Jar::default();
+    let away = leave(&server, &mut jar, "/upstream/idp?return_to=%2Faccount%2Fapps").await;
+    idp.gives(&idp.sign(&header(), &claims(&idp, &away)));
+    let answer = back(&server, &mut jar, &idp, &away).await;
+    let answer = agreed(&server, &mut jar, answer).await.expect(303);
+    assert_eq!(answer.header("location"), "/account/apps");
+    assert!(jar.is_in(&server).await);
+    // The code was exchanged by the verifier of the challenge, by a client that proved who it is.
+    let calls = idp.calls();
+    let (_, authorization, body) = calls.iter().find(|(path, ..)| path == "/token").unwrap();
+    let verifier = parameter(&format!("?{body}"), "code_verifier").unwrap();
+    assert_eq!(b64::encode(&Digest::of(verifier.as_bytes()).0), away.challenge);
+    assert!(authorization.starts_with("Basic ") && !body.contains("client_secret"));
+    // Again: the same account, and one more session.
+    let mut other = Jar::default();
+    sign_in(&idp, &server, &mut other, json!({ "email": "moved@example.test" })).await.expect(303);
+    let page = other.get(&server, "/account/devices").await.expect(200).text();
+    assert!(page.contains("Ada") && page.matches("class=\"device\"").count() >= 2, "{page}");
+    let links = other.get(&server, "/account/links").await.expect(200).text();
+    assert!(links.contains("Provider idp") && links.contains(ADA));
+    // Nobody else's address was taken, and it has no password.
+    let body = json!({ "identifier": ADA, "password": PASSWORD });
+    server.client.post("/v1/sessions").json(&body).send().await.expect(401);
+}
 
 /// The ids of all accounts, and how many sessions the account of this address has.
 async fn standing(server: &TestServer) -> (usize, Option<usize>) {
