@@ -36,9 +36,10 @@ pub(crate) const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0021_events_by_place.sql"),
     include_str!("migrations/0022_events_unsealed.sql"),
     include_str!("migrations/0023_sessions_allowed_in.sql"),
-    include_str!("migrations/0024_unused_clients.sql"),
-    include_str!("migrations/0025_grants_by_client.sql"),
-    include_str!("migrations/0026_sessions_by_client.sql"),
+    include_str!("migrations/0024_risk.sql"),
+    include_str!("migrations/0025_unused_clients.sql"),
+    include_str!("migrations/0026_grants_by_client.sql"),
+    include_str!("migrations/0027_sessions_by_client.sql"),
 ];
 
 /// Between two looks whether another node migrates.
@@ -220,6 +221,7 @@ mod tests {
         "c76e477cf230a83a",
         "167fc9c10908b29f",
         "f85867322bbb55ad",
+        "1098f0d56bc31f0a",
         "bb2f2cb794b97bc0",
         "f476df71967b5ea4",
         "37cf100106db82e9",
@@ -268,6 +270,12 @@ mod tests {
                         .fold(words, |words, name| {
                             words.replace(&format!("CREATE OR REPLACE FUNCTION {name}"), "AS BEFORE ")
                         })
+                }
+                // The same for whoever names no network, and sends none of the new steps.
+                _ if sql.contains("ADD COLUMN network") => {
+                    ["INSERT_GRANT_4(", "PLAIN_STEP_6("].iter().fold(words, |words, name| {
+                        words.replace(&format!("CREATE OR REPLACE FUNCTION {name}"), "AS BEFORE ")
+                    })
                 }
                 // The same for whoever names no browser, and of what was allowed in none.
                 _ if sql.contains("ADD COLUMN allowed_in") => {
