@@ -310,6 +310,7 @@ impl Settings {
                     .count("risk_max_blocks_per_minute")
                     .and_then(|n| u32::try_from(n).ok())
                     .unwrap_or(30),
+                registration_retention: Some(r.span("registration_retention")).filter(|span| *span > 0),
             },
             log_json: r.word("log_format") == "json",
             log_level: r.get("log_level", values::log_level).unwrap_or_default(),
