@@ -19,3 +19,4 @@ pub mod revoke;
 pub mod serve;
 pub mod sessions;
 pub mod upkeep;
+pub mod webhooks;

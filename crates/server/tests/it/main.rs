@@ -40,3 +40,4 @@ mod support;
 mod tls;
 mod transfer;
 mod unwilling;
+mod webhooks;
