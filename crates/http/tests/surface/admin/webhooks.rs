@@ -47,6 +47,8 @@ impl World {
     }
 
     async fn hook_at(&self, url: &str, events: &[&str]) -> Hook {
+        // What was before has its place already, and is told to nobody who comes later.
+        self.server.app.seal_all().await.unwrap();
         let made = self.call(Method::POST, PATH, Some(&json!({ "url": url, "events": events }))).await.expect(201);
         let (body, place) = (made.json(), made.header("location").to_owned());
         let text = |name: &str| body[name].as_str().unwrap().to_owned();
