@@ -164,7 +164,11 @@ impl App {
         let one = Follower { name: name.to_owned(), place: *place };
         let reading = look.trail.reading(one.place);
         if reading.missed > 0 {
-            tracing::warn!(follower = name, missed = reading.missed, "audit records were pruned before somebody was told of them");
+            tracing::warn!(
+                follower = name,
+                missed = reading.missed,
+                "audit records were pruned before somebody was told of them"
+            );
         }
         let most = most.min(follow::AT_ONCE);
         let read = self.store().read_chain(Some(reading.after), most).await?;

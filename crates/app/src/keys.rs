@@ -15,7 +15,9 @@ use portcullis_domain::keys::{self, Make, State};
 use portcullis_domain::logout::{self, LogoutClaims};
 use portcullis_domain::model::{Key, KeyPurpose};
 use portcullis_wire::jws::{self, ACCESS_TOKEN_TYP, Algorithm, Jwk};
-use portcullis_wire::{AccessClaims, ClientId, Digest, KeyId, LogId, SecretBytes, SecretString, SessionId, Time, WebhookId, b64};
+use portcullis_wire::{
+    AccessClaims, ClientId, Digest, KeyId, LogId, SecretBytes, SecretString, SessionId, Time, WebhookId, b64,
+};
 use std::collections::BTreeSet;
 use std::fmt;
 
@@ -104,7 +106,12 @@ impl MasterKey {
         self.open_bytes(aad(key.id, key.purpose, log), &key.sealed, KeyError::Damaged(key.id))
     }
 
-    pub(crate) fn open_bytes(&self, aad: Vec<u8>, sealed: &SecretBytes, damaged: KeyError) -> Result<SecretBytes, KeyError> {
+    pub(crate) fn open_bytes(
+        &self,
+        aad: Vec<u8>,
+        sealed: &SecretBytes,
+        damaged: KeyError,
+    ) -> Result<SecretBytes, KeyError> {
         let (nonce, body) = sealed.expose().split_at_checked(NONCE_LEN).ok_or(damaged)?;
         let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| damaged)?;
         let mut body = body.to_vec();

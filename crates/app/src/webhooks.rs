@@ -251,7 +251,10 @@ impl App {
                 _ if same => return Decision::answer(()),
                 _ => EventKind::WebhookChanged,
             };
-            Decision { outcome: Ok(()), changes: changes(kind, id, None, vec![Change::UpdateWebhook(next)], &by, chance) }
+            Decision {
+                outcome: Ok(()),
+                changes: changes(kind, id, None, vec![Change::UpdateWebhook(next)], &by, chance),
+            }
         };
         self.act("", None, || self.webhook(id), decide).await?;
         self.admin_webhook(admin, id).await
@@ -298,7 +301,10 @@ impl App {
             }
             let old_secret = (overlap > 0).then(|| (row.secret.clone(), now.plus(overlap)));
             let steps = vec![Change::UpdateWebhook(Webhook { secret: sealed.clone(), old_secret, ..row.clone() })];
-            Decision { outcome: Ok(()), changes: changes(EventKind::WebhookSecretRotated, id, None, steps, &by, chance) }
+            Decision {
+                outcome: Ok(()),
+                changes: changes(EventKind::WebhookSecretRotated, id, None, steps, &by, chance),
+            }
         };
         self.act("", None, || self.webhook(id), decide).await?;
         Ok(WithSecret { told: self.admin_webhook(admin, id).await?, secret: Some(webhook::shown(&secret)) })
@@ -443,8 +449,7 @@ impl App {
             .collect::<Result<Vec<_>, _>>();
         let signature = webhook::signatures(&opened.map_err(|error| failed(&error))?, &id, now, &text);
         let seconds = now.secs().to_string();
-        let headers =
-            [("webhook-id", id.as_str()), ("webhook-timestamp", &seconds), ("webhook-signature", &signature)];
+        let headers = [("webhook-id", id.as_str()), ("webhook-timestamp", &seconds), ("webhook-signature", &signature)];
         let answer = self.outgoing().post_json(&row.url, text, &headers).await.map_err(|error| failed(&error))?;
         match webhook::judge(answer.status, answer.retry_after) {
             Answered::Taken => Ok(()),
@@ -481,7 +486,9 @@ impl App {
         match self.store().commit(changes).await {
             Ok(_) => tracing::warn!(webhook = %id, "a webhook was switched off, since {why}"),
             Err(CommitError::Conflict(_)) => {}
-            Err(error) => tracing::warn!(webhook = %id, %error, "a webhook that wants no more could not be switched off"),
+            Err(error) => {
+                tracing::warn!(webhook = %id, %error, "a webhook that wants no more could not be switched off")
+            }
         }
     }
 }

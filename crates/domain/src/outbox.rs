@@ -285,13 +285,7 @@ fn message_id(now: Time, chance: &mut dyn Chance) -> MessageId {
 
 impl Message {
     /// A new one, which is due at once.
-    pub fn new(
-        kind: MessageKind,
-        client: Option<ClientId>,
-        body: String,
-        now: Time,
-        chance: &mut dyn Chance,
-    ) -> Self {
+    pub fn new(kind: MessageKind, client: Option<ClientId>, body: String, now: Time, chance: &mut dyn Chance) -> Self {
         Self {
             id: message_id(now, chance),
             kind,

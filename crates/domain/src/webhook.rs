@@ -126,12 +126,7 @@ pub struct WebhookBody {
 }
 
 /// A message to a webhook about a record, or to try it.
-pub fn message(
-    webhook: WebhookId,
-    record: Option<(EventId, u64)>,
-    now: Time,
-    chance: &mut dyn Chance,
-) -> Message {
+pub fn message(webhook: WebhookId, record: Option<(EventId, u64)>, now: Time, chance: &mut dyn Chance) -> Message {
     let body = WebhookBody { webhook, record };
     // Ids and a number always have a JSON form.
     let body = serde_json::to_string(&body).unwrap_or_default();
@@ -266,9 +261,13 @@ mod tests {
     #[test]
     fn patterns_name_kinds() {
         let started = EventKind::SessionStarted;
-        for (pattern, taken) in
-            [("*", true), ("session.*", true), ("session.started", true), ("sessions.*", false), ("session.ended", false)]
-        {
+        for (pattern, taken) in [
+            ("*", true),
+            ("session.*", true),
+            ("session.started", true),
+            ("sessions.*", false),
+            ("session.ended", false),
+        ] {
             assert_eq!(hook(&[pattern]).takes(started), taken, "{pattern}");
         }
         assert!(hook(&["account.*", "session.started"]).takes(started));
@@ -286,7 +285,14 @@ mod tests {
         for right in ["https://a.example/hook?x=1", "http://127.0.0.1:9/", "http://localhost/"] {
             assert!(check_url(right).is_ok(), "{right}");
         }
-        for wrong in ["", "http://a.example/", "https://user@a.example/", "ftp://a.example/", "https://a.example/#x", "a.example"] {
+        for wrong in [
+            "",
+            "http://a.example/",
+            "https://user@a.example/",
+            "ftp://a.example/",
+            "https://a.example/#x",
+            "a.example",
+        ] {
             assert!(matches!(check_url(wrong), Err(Refused::InvalidValue { field: "url", .. })), "{wrong}");
         }
     }
@@ -312,7 +318,10 @@ mod tests {
 
     #[test]
     fn answers_are_judged() {
-        assert_eq!([200, 204, 299].map(|status| judge(status, None)), [Answered::Taken, Answered::Taken, Answered::Taken]);
+        assert_eq!(
+            [200, 204, 299].map(|status| judge(status, None)),
+            [Answered::Taken, Answered::Taken, Answered::Taken]
+        );
         assert_eq!(judge(410, None), Answered::Gone);
         let wait = |status, after| match judge(status, after) {
             Answered::Failed { wait, why } => (wait, why.contains("redirects")),

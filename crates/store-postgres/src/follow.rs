@@ -7,8 +7,7 @@ use portcullis_wire::{SecretBytes, WebhookId};
 use sqlx::query;
 
 pub(crate) async fn followers(db: &Reader) -> Result<Vec<Follower>, Fault> {
-    let read =
-        |cells: &mut Cells<'_>| Ok(Follower { name: cells.table("followers").text()?, place: cells.number()? });
+    let read = |cells: &mut Cells<'_>| Ok(Follower { name: cells.table("followers").text()?, place: cells.number()? });
     db.all(|| query("SELECT f.name, f.place FROM followers f ORDER BY f.name COLLATE \"C\""), read).await
 }
 

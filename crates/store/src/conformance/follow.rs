@@ -2,12 +2,12 @@
 use super::audit::{begun, sealing};
 use super::{Backend, START, World, conflict, wait};
 use crate::CommitError;
+use portcullis_domain::Chance;
 use portcullis_domain::changes::{Change, Changes, Conflict};
 use portcullis_domain::event::EventKind;
 use portcullis_domain::follow::{Follower, FollowerStep, Trail};
 use portcullis_domain::outbox::Message;
 use portcullis_domain::webhook::{self, Webhook};
-use portcullis_domain::Chance;
 use portcullis_wire::{EventId, MessageId, SecretBytes, WebhookId};
 use std::collections::BTreeSet;
 use std::thread;

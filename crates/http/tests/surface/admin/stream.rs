@@ -83,7 +83,8 @@ async fn it_ends_with_its_token() {
     // The role is taken away: no record that comes after is shown.
     let first = server.admin().await;
     let body = json!({ "email": "second@example.test", "password": "another long password", "roles": ["admin"] });
-    let made = server.client.post("/v1/admin/accounts").bearer(&first.access).json(&body).send().await.expect(201).json();
+    let made =
+        server.client.post("/v1/admin/accounts").bearer(&first.access).json(&body).send().await.expect(201).json();
     let second = server.sign_in_as("second@example.test", "another long password", json!({})).await;
     let mut events = open(&server, &second, "?kind=account.changed").await;
     let path = format!("/v1/admin/accounts/{}", made["id"].as_str().unwrap());
@@ -143,7 +144,13 @@ async fn what_is_asked_for_must_be_right() {
         let problem = server.client.get(format!("{PATH}{query}")).bearer(&admin.access).send().await;
         assert_eq!(problem.expect_problem("invalid_value").json()["field"], field);
     }
-    server.client.get(format!("{PATH}?from=2026-01-01T00:00:00Z")).bearer(&admin.access).send().await.expect_problem("malformed");
+    server
+        .client
+        .get(format!("{PATH}?from=2026-01-01T00:00:00Z"))
+        .bearer(&admin.access)
+        .send()
+        .await
+        .expect_problem("malformed");
     let call = server.client.get(PATH).bearer(&admin.access).header("last-event-id", "evt_1");
     assert_eq!(call.send().await.expect_problem("invalid_value").json()["field"], "Last-Event-ID");
 }

@@ -146,7 +146,8 @@ async fn records_are_told_and_signed() {
     let all = world.get(PATH).await;
     assert!(all["webhooks"].as_array().unwrap().len() == 1 && !all.to_string().contains("whsec_"), "{all}");
     let body = json!({ "url": "https://a.example/", "events": ["*"], "enabled": false });
-    let again = || world.server.client.post(PATH).bearer(&world.admin.access).header("idempotency-key", "k").json(&body);
+    let again =
+        || world.server.client.post(PATH).bearer(&world.admin.access).header("idempotency-key", "k").json(&body);
     let (one, two) = (again().send().await.expect(201).json(), again().send().await.expect(201).json());
     assert!(one["id"] == two["id"] && one["secret"].is_string() && two.get("secret").is_none(), "{two}");
 }
@@ -251,7 +252,12 @@ async fn what_is_no_success_is_tried_again() {
     let world = World::usual().await;
     let elsewhere = Receiver::start().await;
     let busy = Reply::With(429, "Retry-After: 1800");
-    world.receiver.reply([Reply::Status(500), Reply::Redirect(format!("{}/", elsewhere.base)), busy, Reply::Status(204)]);
+    world.receiver.reply([
+        Reply::Status(500),
+        Reply::Redirect(format!("{}/", elsewhere.base)),
+        busy,
+        Reply::Status(204),
+    ]);
     let hook = world.hook(&["account.created"]).await;
     world.server.sign_up("ada@example.test").await;
     for (tries, error) in [(1, "answered 500"), (2, "answered 307; redirects are not followed")] {
@@ -267,7 +273,8 @@ async fn what_is_no_success_is_tried_again() {
     world.told(4, &hook.secret).await;
     let calls = world.receiver.requests();
     let ids: std::collections::BTreeSet<_> = calls.iter().map(|one| one.header("webhook-id").to_owned()).collect();
-    let times: std::collections::BTreeSet<_> = calls.iter().map(|one| one.header("webhook-timestamp").to_owned()).collect();
+    let times: std::collections::BTreeSet<_> =
+        calls.iter().map(|one| one.header("webhook-timestamp").to_owned()).collect();
     assert_eq!((ids.len(), times.len(), elsewhere.requests().len()), (1, 4, 0));
 }
 
@@ -280,7 +287,10 @@ async fn one_that_wants_no_more_is_switched_off() {
     let dead = world.message(&hook, |one| one["state"] == "dead").await;
     assert!(dead["last_error"].as_str().unwrap().contains("410"), "{dead}");
     let shown = world.get(&hook.path("")).await;
-    assert_eq!((&shown["enabled"], &shown["disabled_why"]), (&json!(false), &json!("it answered 410: it wants no more")));
+    assert_eq!(
+        (&shown["enabled"], &shown["disabled_why"]),
+        (&json!(false), &json!("it answered 410: it wants no more"))
+    );
     let record = world.get("/v1/admin/events?kind=webhook.disabled").await["events"][0].clone();
     assert!(record["actor"] == "system" && record["reason"].as_str().unwrap().starts_with(&hook.id), "{record}");
     // It is seen among the dead, and tried again once somebody has switched it on and says so.
