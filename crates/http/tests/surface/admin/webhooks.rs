@@ -347,11 +347,13 @@ async fn it_is_told_again() {
         }
         world.server.sign_up(&format!("p{n}@example.test")).await;
     }
-    let told = world.told(4, &hook.secret).await;
+    // Calls may come in another order than the records have.
+    let mut told = world.told(4, &hook.secret).await;
+    told.sort_by_key(|one| one["data"]["place"].as_u64());
+    let first: Vec<String> = told.iter().map(|one| one["data"]["id"].as_str().unwrap().to_owned()).collect();
     let ids = |from: usize| -> Vec<String> {
         world.receiver.requests()[from..].iter().map(|one| one.header("webhook-id").to_owned()).collect()
     };
-    let first = ids(0);
     let replay = |after: Value| {
         let (world, path) = (&world, hook.path("/replay"));
         async move { world.call(Method::POST, &path, Some(&json!({ "after": after }))).await.expect(202).json() }
@@ -366,7 +368,7 @@ async fn it_is_told_again() {
     assert_eq!(sorted(ids(4)), sorted(first[1..].to_vec()));
     replay(json!(at.to_string())).await;
     world.told(9, &hook.secret).await;
-    assert_eq!(sorted(ids(7)), sorted(first[2..].to_vec()));
+    assert_eq!(sorted(ids(7)), sorted(first[2..].to_vec()), "from that time on");
     // Beyond the end is the end.
     let end = replay(json!(1_000_000)).await;
     assert_eq!(end["behind"], 0);
