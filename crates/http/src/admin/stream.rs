@@ -11,21 +11,19 @@ use crate::request::{AsAdmin, Ctx};
 use axum::response::Response;
 use bytes::Bytes;
 use futures_util::stream;
-use portcullis_app::EventFilter;
 use portcullis_app::follow::Tail;
+use portcullis_app::{EventFilter, real};
 use serde_json::{Value, json};
-use std::time::Duration;
-use tokio::time::Instant;
 
-/// After so long without a record a comment is sent, so that proxies keep the connection and a dead one is seen.
-const KEEP_ALIVE: Duration = Duration::from_secs(10);
+/// After so many microseconds without a record a comment is sent, so that proxies keep the connection and a dead one is seen.
+const KEEP_ALIVE_US: i64 = 10_000_000;
 
 struct Open {
     ctx: Ctx,
     filter: EventFilter,
     tail: Tail,
     /// What was written last, and up to which place that said.
-    wrote: Instant,
+    wrote: i64,
     said: u64,
     first: Option<Value>,
 }
@@ -42,7 +40,7 @@ pub(super) async fn open(ctx: Ctx, AsAdmin(admin): AsAdmin) -> Result<Response, 
     };
     let (tail, missed) = ctx.app().tail(&admin, shown.or(after)).await?;
     let first = Some(json!({ "place": tail.place(), "missed": missed }));
-    let open = Open { said: tail.place(), ctx, filter, tail, wrote: Instant::now(), first };
+    let open = Open { said: tail.place(), ctx, filter, tail, wrote: real::mono_us(), first };
     Ok(feed::events(stream::unfold(Some(open), next)))
 }
 
@@ -73,13 +71,13 @@ async fn next(open: Option<Open>) -> Option<(Bytes, Option<Open>)> {
             text.extend_from_slice(&event("record", row.seal.map(|seal| seal.place.n), &render::event(row)));
         }
         if text.is_empty() {
-            if open.wrote.elapsed() < KEEP_ALIVE {
+            if real::mono_us() - open.wrote < KEEP_ALIVE_US {
                 continue;
             }
             // An id without data is no event, and what a reader comes back with.
             text = if place == open.said { ":\n\n".into() } else { format!(":\nid: {place}\n\n").into() };
         }
-        (open.wrote, open.said) = (Instant::now(), place);
+        (open.wrote, open.said) = (real::mono_us(), place);
         return Some((text.into(), Some(open)));
     }
 }
