@@ -529,6 +529,13 @@ pub enum Change {
         /// Its size and pace.
         budget: Budget,
     },
+    /// Deletes of these clients those that may go by [`crate::retention::client_may_go`]; counted.
+    PruneClients {
+        /// Which are looked at.
+        clients: Vec<ClientId>,
+        /// For how long they must have been there, in milliseconds.
+        unused: portcullis_wire::Millis,
+    },
     /// A follower's cursor moves, begins or goes; a Conflict (`Moved`) when it is not where the step was read. See [`crate::follow`].
     StepFollower(FollowerStep),
     /// A new webhook; a Conflict (`Moved`) when its id exists.
