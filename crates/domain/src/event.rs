@@ -115,6 +115,20 @@ kinds! {
     RiskAlarm = "risk.alarm";
     /// Something about an account was told from outside; the reason says what.
     RiskSignal = "risk.signal";
+    /// A webhook was made; the reason of these names it.
+    WebhookCreated = "webhook.created";
+    /// A webhook was changed.
+    WebhookChanged = "webhook.changed";
+    /// A webhook was switched off: by somebody, or because it said that it wants no more.
+    WebhookDisabled = "webhook.disabled";
+    /// A webhook was switched on.
+    WebhookEnabled = "webhook.enabled";
+    /// A webhook got another secret.
+    WebhookSecretRotated = "webhook.secret_rotated";
+    /// A webhook is told again from a place on.
+    WebhookReplayed = "webhook.replayed";
+    /// A webhook was deleted.
+    WebhookDeleted = "webhook.deleted";
 }
 
 /// Who acts.

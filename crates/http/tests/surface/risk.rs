@@ -222,13 +222,14 @@ async fn a_stolen_token_that_was_never_used_twice_is_ended_by_the_built_in_rules
     let body = json!({ "identifier": ADA, "password": PASSWORD });
     let call = server.client.post("/v1/sessions").header("user-agent", FIREFOX).json(&body);
     let first = call.send().await.expect(201).json();
-    let (admin, account) = (server.admin().await, first["session"]["account_id"].as_str().unwrap().to_owned());
+    let account = first["session"]["account_id"].as_str().unwrap().to_owned();
     let token = |answer: &Value| answer["refresh_token"].as_str().unwrap().to_owned();
     let second = refresh_with(&server, "203.0.113.77", FIREFOX, &token(&first)).await.expect(200).json();
     server.advance(7_200_000);
     let stolen = refresh_with(&server, "198.51.100.1", "curl/8.9.1", &token(&second)).await.expect(401).json();
     assert_eq!((&stolen["code"], &stolen["reason"]), (&json!("session_ended"), &json!("risk_rule")));
     refresh_with(&server, "203.0.113.77", FIREFOX, &token(&second)).await.expect(401);
+    let admin = server.admin().await;
     let kinds = kinds(&server, &admin, &account).await;
     assert!(kinds.contains(&"risk.decided".into()) && kinds.contains(&"risk.noticed".into()), "{kinds:?}");
 }
