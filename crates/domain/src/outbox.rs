@@ -6,6 +6,7 @@
 //! somebody is told twice, which logout tokens allow for.
 use crate::cut::Cut;
 use crate::kernel::Door;
+use crate::mail::MailBody;
 use crate::model::{Session, SessionKind};
 use crate::{Chance, changes::Revoke};
 use alloc::{borrow::ToOwned, format, string::String, vec, vec::Vec};
@@ -186,6 +187,8 @@ pub fn clients_told(notice: &Notice, under: &Under, all: Cut, idle_ttl: Millis) 
 pub enum MessageKind {
     /// A logout token to a client (OpenID Connect Back-Channel Logout §2.5).
     Logout,
+    /// A mail to the owner of an account (see [`crate::mail`]).
+    Mail,
 }
 
 impl MessageKind {
@@ -193,11 +196,12 @@ impl MessageKind {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Logout => "logout",
+            Self::Mail => "mail",
         }
     }
     /// From that word.
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Logout].into_iter().find(|kind| kind.as_str() == text)
+        [Self::Logout, Self::Mail].into_iter().find(|kind| kind.as_str() == text)
     }
 }
 
@@ -286,12 +290,17 @@ pub fn logout(client: ClientId, account: AccountId, session: SessionId, now: Tim
 }
 
 /// The time in front, so that lists by id are lists by age.
-fn message_id(now: Time, chance: &mut dyn Chance) -> MessageId {
+pub(crate) fn message_id(now: Time, chance: &mut dyn Chance) -> MessageId {
     let ms = u128::try_from(now.0).unwrap_or(0);
     MessageId::from_bits((ms << 80) | (chance.bits() >> 48))
 }
 
 impl Message {
+    /// What is kept of a mail; `None` when it is none.
+    pub fn mail_body(&self) -> Option<MailBody> {
+        (self.kind == MessageKind::Mail).then(|| serde_json::from_str(&self.body).ok())?
+    }
+
     /// What was read of the body; `None` when it has another shape.
     pub fn logout_body(&self) -> Option<LogoutBody> {
         serde_json::from_str(&self.body).ok()

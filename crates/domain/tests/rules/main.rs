@@ -14,6 +14,7 @@ mod pace;
 mod policy;
 mod proofs;
 mod receivers;
+mod recovery;
 mod refresh;
 mod sign_in;
 mod throttle;
