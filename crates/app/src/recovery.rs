@@ -54,7 +54,8 @@ impl App {
     /// [`Code::Forbidden`] where no mail is sent; faults.
     pub async fn recover(&self, identifier: &str, ip: Option<IpAddr>) -> Result<(), AppError> {
         if !self.recovers() {
-            let words = "This server sends no mail, so nobody can be sent a link: ask whoever runs it for a new password.";
+            let words =
+                "This server sends no mail, so nobody can be sent a link: ask whoever runs it for a new password.";
             return Err(AppError::Bad(Code::Forbidden, words.into()));
         }
         let began = real::mono();

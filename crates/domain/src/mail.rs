@@ -192,9 +192,9 @@ pub const fn answered(code: u16) -> Answer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use portcullis_wire::SecretBytes;
     use alloc::borrow::ToOwned;
     use alloc::collections::BTreeSet;
+    use portcullis_wire::SecretBytes;
 
     #[test]
     fn a_link_is_of_one_message_one_purpose_and_one_key() {
@@ -208,7 +208,9 @@ mod tests {
                 }
             }
         }
-        for wrong in ["", "pcl_", "pcr_AAAAAAAAAAAAAAAAAAAAAA", "pcl_AAAAAAAAAAAAAAAAAAAAA", "pcl_AAAAAAAAAAAAAAAAAAAAAAA"] {
+        for wrong in
+            ["", "pcl_", "pcr_AAAAAAAAAAAAAAAAAAAAAA", "pcl_AAAAAAAAAAAAAAAAAAAAA", "pcl_AAAAAAAAAAAAAAAAAAAAAAA"]
+        {
             assert!(!is_link(wrong), "{wrong}");
         }
     }

@@ -26,7 +26,8 @@ pub fn ask(view: &SignInView, may: bool, key: &MacKey, chance: &mut dyn Chance) 
         Some(account) => mail::write(Template::ResetPassword, account.id, None, &view.stamp, key, chance),
         None => {
             let nobodys = SecretString::new(b64::encode(&chance.secret()));
-            let ticket = mail::link_ticket(TicketKind::ResetPassword, &nobodys, None, &LinkBody::default(), &view.stamp);
+            let ticket =
+                mail::link_ticket(TicketKind::ResetPassword, &nobodys, None, &LinkBody::default(), &view.stamp);
             alloc::vec![Change::InsertTicket(ticket)]
         }
     };

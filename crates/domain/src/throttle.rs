@@ -118,7 +118,8 @@ impl Attempt {
     }
     /// The buckets of a mail of this kind to an account.
     pub fn of_mail(key: &MacKey, template: crate::mail::Template, account: portcullis_wire::AccountId) -> Self {
-        let name = |label: &[u8]| BucketKey(key.tag(label, &[template.as_str().as_bytes(), &account.bits().to_be_bytes()]));
+        let name =
+            |label: &[u8]| BucketKey(key.tag(label, &[template.as_str().as_bytes(), &account.bits().to_be_bytes()]));
         let (network, prefix) = (name(b"mails to account, too"), name(b"mails to account, as well"));
         Self { account: name(b"mails to account"), network, prefix, device: None, mail: true }
     }

@@ -32,8 +32,16 @@ pub enum TicketKind {
 
 impl TicketKind {
     /// All of them.
-    pub const ALL: &'static [Self] =
-        &[Self::Code, Self::Pushed, Self::Device, Self::UserCode, Self::Proof, Self::Upstream, Self::ResetPassword, Self::NotMe];
+    pub const ALL: &'static [Self] = &[
+        Self::Code,
+        Self::Pushed,
+        Self::Device,
+        Self::UserCode,
+        Self::Proof,
+        Self::Upstream,
+        Self::ResetPassword,
+        Self::NotMe,
+    ];
 
     /// The word in the database.
     pub const fn as_str(self) -> &'static str {

@@ -362,8 +362,10 @@ mod tests {
     #[tokio::test]
     async fn what_is_sent_is_caught_and_read_as_it_was_written() {
         let (catcher, url) = catcher().await;
-        let mut values: BTreeMap<&str, String> = VALUES.iter().map(|(name, text)| (*name, (*text).to_owned())).collect();
-        values.insert("device", "Ädas Telefon, with a very long name that goes on and on and on beyond one line".into());
+        let mut values: BTreeMap<&str, String> =
+            VALUES.iter().map(|(name, text)| (*name, (*text).to_owned())).collect();
+        values
+            .insert("device", "Ädas Telefon, with a very long name that goes on and on and on beyond one line".into());
         for (n, language) in crate::LANGUAGES.iter().enumerate() {
             let mailer = mailer(&url, language);
             let at_ms = 1_700_000_000_000;
@@ -389,7 +391,10 @@ mod tests {
         for code in [451, 550] {
             catcher.answers_next(&format!("{code} not <ada@example.org>"));
             let failed = mailer.send(&mail).await.unwrap_err();
-            assert!(matches!(&failed, Failed::Answered(told, words) if *told == code && !words.contains("ada@")), "{failed:?}");
+            assert!(
+                matches!(&failed, Failed::Answered(told, words) if *told == code && !words.contains("ada@")),
+                "{failed:?}"
+            );
         }
         assert_eq!(catcher.count(), 0);
         let wrong = mailer.send(&Mail { to: "ada", ..mail }).await;

@@ -90,7 +90,8 @@ impl Templates {
         let embedded = |name: &str| TEXTS.iter().find(|(known, _)| *known == name).map(|(_, text)| (*text).to_owned());
         let mut spoken = LANGUAGES.contains(&language);
         let languages = if language == "en" { vec!["en"] } else { vec![language, "en"] };
-        for name in NAMES.iter().flat_map(|name| languages.iter().map(move |language| format!("{name}.{language}.txt"))) {
+        for name in NAMES.iter().flat_map(|name| languages.iter().map(move |language| format!("{name}.{language}.txt")))
+        {
             let own = own(folder, &name)?;
             spoken |= own.is_some() && name.ends_with(&format!(".{language}.txt"));
             if let Some(text) = own.or_else(|| embedded(&name)) {
@@ -98,7 +99,9 @@ impl Templates {
             }
         }
         if !spoken {
-            return Err(format!("there is no mail in the language {language:?}: put its files into mail_templates, or use en or de"));
+            return Err(format!(
+                "there is no mail in the language {language:?}: put its files into mail_templates, or use en or de"
+            ));
         }
         let layout = own(folder, LAYOUT.0)?.unwrap_or_else(|| LAYOUT.1.to_owned());
         add(&mut environment, folder, LAYOUT.0, layout)?;
@@ -175,7 +178,8 @@ struct Wrong {
 
 impl Wrong {
     fn of(file: &str, error: &minijinja::Error) -> Self {
-        let what = error.detail().map_or_else(|| error.kind().to_string(), |detail| format!("{}: {detail}", error.kind()));
+        let what =
+            error.detail().map_or_else(|| error.kind().to_string(), |detail| format!("{}: {detail}", error.kind()));
         // An error of the layout's names the layout.
         let file = error.name().unwrap_or(file);
         Self::at(file, error.line().unwrap_or(1), &what)
@@ -241,7 +245,11 @@ mod tests {
                 let written = templates.write(name, &values()).unwrap();
                 assert!(!written.subject.contains('\n') && written.text.ends_with('\n'), "{written:?}");
                 let link = &values()["link"];
-                assert_eq!(written.text.contains(link.as_str()), written.html.contains("<a href="), "{name} {language}");
+                assert_eq!(
+                    written.text.contains(link.as_str()),
+                    written.html.contains("<a href="),
+                    "{name} {language}"
+                );
             }
         }
         let (en, de) = (Templates::read(None, "en").unwrap(), Templates::read(None, "de").unwrap());

@@ -82,13 +82,13 @@ impl Mailer {
         let place = Place::parse(options.url).map_err(of("mail_url"))?;
         let builder = AsyncSmtpTransport::<Tokio1Executor>::from_url(options.url);
         // What a URL is called in an error may be the URL.
-        let mut builder = builder.map_err(|_| ("mail_url", "cannot be read as an address of a mail server".to_owned()))?;
+        let mut builder =
+            builder.map_err(|_| ("mail_url", "cannot be read as an address of a mail server".to_owned()))?;
         if place.tls != Secured::No {
             let mut parameters = TlsParameters::builder(place.host.to_owned());
             for der in options.authorities {
                 let certificate = Certificate::from_der(der.clone());
-                parameters =
-                    parameters.add_root_certificate(certificate.map_err(|e| ("outgoing_ca", e.to_string()))?);
+                parameters = parameters.add_root_certificate(certificate.map_err(|e| ("outgoing_ca", e.to_string()))?);
             }
             let parameters = parameters.build_rustls().map_err(|error| ("mail_url", error.to_string()))?;
             builder = builder.tls(match place.tls {
@@ -96,10 +96,9 @@ impl Mailer {
                 _ => Tls::Required(parameters),
             });
         }
-        let from: Mailbox = options
-            .from
-            .parse()
-            .map_err(|_| ("mail_from", "must be an address, or a name with one: Portcullis <id@example.org>".to_owned()))?;
+        let from: Mailbox = options.from.parse().map_err(|_| {
+            ("mail_from", "must be an address, or a name with one: Portcullis <id@example.org>".to_owned())
+        })?;
         let templates = Templates::read(options.templates, options.language);
         let templates = templates.map_err(|why| match why.contains("language") {
             true => ("mail_language", why),

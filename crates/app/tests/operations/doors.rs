@@ -272,7 +272,8 @@ async fn go_through(door: Door, world: &World, mine: &Tokens, other: &Tokens, gr
         Door::NotMe => {
             let stamp = app.store().stamp().await.unwrap();
             let (of, about, keys) = (world.ada.id, Some(mine.session.id), app.keys());
-            let steps = mail::write(Template::NewDevice, of, about, &stamp, keys.mac(), &mut portcullis_app::real::RealChance);
+            let steps =
+                mail::write(Template::NewDevice, of, about, &stamp, keys.mac(), &mut portcullis_app::real::RealChance);
             app.store().commit(Changes { steps, ..Changes::default() }).await.unwrap();
             app.deny_session(&link(world, TicketKind::NotMe).await, false, None).await.unwrap();
             return None;

@@ -51,21 +51,36 @@ fn a_link_opens_only_what_it_is_for_and_only_while_nothing_cut_it_off() {
                         for later in [0, RESET_LIFE - 1, RESET_LIFE, NOT_ME_LIFE - 1, NOT_ME_LIFE] {
                             for own in [true, false] {
                                 for status in [Status::Active, blocked(), Status::Deleted { at: START, rev: Rev(1) }] {
-                                    let template = if *kind == TicketKind::NotMe { Template::NewDevice } else { Template::ResetPassword };
+                                    let template = if *kind == TicketKind::NotMe {
+                                        Template::NewDevice
+                                    } else {
+                                        Template::ResetPassword
+                                    };
                                     let base = link(template, None);
                                     let owner = if own { base.account } else { None };
                                     let ticket = Ticket { kind: *kind, used, account: owner, ..base };
-                                    let row = Account { status: status.clone(), cut: Cut { rev: cut, except: None }, ..account() };
+                                    let row = Account {
+                                        status: status.clone(),
+                                        cut: Cut { rev: cut, except: None },
+                                        ..account()
+                                    };
                                     let whole = Cut { rev: all, except: None };
                                     let stamp = Stamp { epoch, all: whole, ..stamp(START.plus(later)) };
-                                    let good = used.is_none() && epoch == Epoch(1) && own && match kind {
-                                        TicketKind::ResetPassword => cut <= Rev(10) && all <= Rev(10) && later < RESET_LIFE,
-                                        TicketKind::NotMe => later < NOT_ME_LIFE,
-                                        _ => false,
-                                    };
+                                    let good = used.is_none()
+                                        && epoch == Epoch(1)
+                                        && own
+                                        && match kind {
+                                            TicketKind::ResetPassword => {
+                                                cut <= Rev(10) && all <= Rev(10) && later < RESET_LIFE
+                                            }
+                                            TicketKind::NotMe => later < NOT_ME_LIFE,
+                                            _ => false,
+                                        };
                                     let expected = match (&status, good) {
                                         (Status::Active, true) => Ok(*kind == TicketKind::ResetPassword),
-                                        (Status::Blocked(_), true) => Err(Refused::AccountBlocked { reason: "spam".into() }),
+                                        (Status::Blocked(_), true) => {
+                                            Err(Refused::AccountBlocked { reason: "spam".into() })
+                                        }
                                         _ => Err(Refused::NotFound),
                                     };
                                     opened += usize::from(expected.is_ok());
@@ -89,12 +104,14 @@ fn a_new_password_ends_everything_uses_its_link_and_expects_what_it_saw() {
         let decision = reset(&view, &ticket, "a new hash", &By::SYSTEM, notice.as_ref(), &mut Seeded(2));
         let changes = decision.changes;
         assert!(decision.outcome.is_ok() && ends(&changes) == [Target::Account(view.account.id)]);
-        let unborn = |expect: &Expect| matches!(expect, Expect::Unborn { born, under: None, .. } if *born == ticket.born);
+        let unborn =
+            |expect: &Expect| matches!(expect, Expect::Unborn { born, under: None, .. } if *born == ticket.born);
         assert!(changes.expects.iter().any(unborn));
         let version = Expect::PasswordVersion { account: view.account.id, version: 1 };
         assert!(changes.expects.contains(&version));
         let used = |step: &Change| matches!(step, Change::UseTicket { ticket: used, .. } if *used == ticket.id);
-        let set = |step: &Change| matches!(step, Change::SetPassword { hash, rehash: false, .. } if hash == "a new hash");
+        let set =
+            |step: &Change| matches!(step, Change::SetPassword { hash, rehash: false, .. } if hash == "a new hash");
         assert!(changes.steps.iter().any(used) && changes.steps.iter().any(set));
         let mails = changes.steps.iter().filter(|step| matches!(step, Change::InsertMessage(_))).count();
         assert_eq!((mails, changes.events.len()), (usize::from(notice.is_some()), 1));
@@ -152,9 +169,13 @@ fn not_me_ends_what_its_mail_was_about_and_only_then_leads_to_a_password() {
 #[test]
 fn asking_writes_a_ticket_whoever_asks_and_a_mail_only_where_there_is_somebody() {
     let deleting = Status::Deleting { at: START, until: START.plus(1), rev: Rev(1) };
-    for (status, may, mails) in
-        [(Some(Status::Active), true, 1), (Some(Status::Active), false, 0), (Some(blocked()), true, 1), (Some(deleting), true, 0), (None, true, 0)]
-    {
+    for (status, may, mails) in [
+        (Some(Status::Active), true, 1),
+        (Some(Status::Active), false, 0),
+        (Some(blocked()), true, 1),
+        (Some(deleting), true, 0),
+        (None, true, 0),
+    ] {
         let account = status.map(|status| Account { status, ..account() });
         let of = account.as_ref().filter(|_| mails == 1).map(|account| account.id);
         let asked = SignInView { stamp: stamp(START), account, client_cut: Cut::default() };

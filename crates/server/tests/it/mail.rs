@@ -98,10 +98,7 @@ fn a_mistake_in_a_template_is_told_with_its_file_and_line() {
     std::fs::write(dir.path("mails/new_device.en.txt"), "Subject: x\n\nHello {{ emial }}\n").unwrap();
     run(&dir.0, &["config", "check"]).must(2, "new_device.en.txt:3: ");
     std::fs::remove_file(dir.path("mails/new_device.en.txt")).unwrap();
-    for (more, words) in [
-        ("mail_language = \"fr\"\n", "mail_language"),
-        ("mail_language = \"de\"\n", ""),
-    ] {
+    for (more, words) in [("mail_language = \"fr\"\n", "mail_language"), ("mail_language = \"de\"\n", "")] {
         dir.write("portcullis.toml", &format!("{toml}{more}"));
         run(&dir.0, &["config", "check"]).must(if words.is_empty() { 0 } else { 2 }, words);
     }

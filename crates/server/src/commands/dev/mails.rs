@@ -36,7 +36,8 @@ impl Mails {
     /// The page beside the server's port (any free one beside 0), the mail server on a free one.
     pub async fn start(port: u16) -> Result<Self, Failure> {
         let port = if port == 0 { 0 } else { port.checked_add(FROM_SERVER).unwrap_or(0) };
-        let failed = |what: &str, error: std::io::Error| Failure::config(format!("{what} cannot listen there: {error}"));
+        let failed =
+            |what: &str, error: std::io::Error| Failure::config(format!("{what} cannot listen there: {error}"));
         let smtp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(|e| failed("the mail catcher", e))?;
         let catcher = Arc::new(Catcher::start(smtp).map_err(|e| failed("the mail catcher", e))?);
         let place = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
@@ -80,7 +81,8 @@ async fn messages(State(catcher): Caughts) -> Response {
 async fn list(State(catcher): Caughts) -> Response {
     let mails = catcher.mails();
     let row = |mail: &Caught| {
-        let (to, subject, date) = (escaped(&mail.to.join(", ")), escaped(&mail.header("Subject")), escaped(&mail.header("Date")));
+        let (to, subject, date) =
+            (escaped(&mail.to.join(", ")), escaped(&mail.header("Subject")), escaped(&mail.header("Date")));
         format!("<li><a href=\"/messages/{}\">{subject}</a><br>to {to}, {date}</li>", mail.n)
     };
     let rows: String = mails.iter().rev().map(row).collect();
@@ -91,7 +93,11 @@ async fn list(State(catcher): Caughts) -> Response {
 async fn show(State(catcher): Caughts, Path(n): Path<String>) -> Response {
     let n: Option<u64> = n.parse().ok();
     let Some(mail) = catcher.mails().into_iter().find(|mail| Some(mail.n) == n) else {
-        return page(StatusCode::NOT_FOUND, "Not there", "<p>Only the newest are kept. <a href=\"/\">All mails</a></p>");
+        return page(
+            StatusCode::NOT_FOUND,
+            "Not there",
+            "<p>Only the newest are kept. <a href=\"/\">All mails</a></p>",
+        );
     };
     let heads: String = ["From", "Date", "Message-ID"]
         .iter()
@@ -124,7 +130,10 @@ fn page(status: StatusCode, title: &str, body: &str) -> Response {
 fn guarded(mut response: Response) -> Response {
     let headers = response.headers_mut();
     for (name, value) in [
-        (header::CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"),
+        (
+            header::CONTENT_SECURITY_POLICY,
+            "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+        ),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::REFERRER_POLICY, "no-referrer"),
         (header::CACHE_CONTROL, "no-store"),

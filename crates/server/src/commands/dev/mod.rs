@@ -120,7 +120,9 @@ fn settings(args: &DevArgs, data: &Path, smtp: SocketAddr) -> Result<Settings, F
     flags.given.insert("data_dir", SecretString::new(data.to_string_lossy()));
     let mut gathered = Gathered::from(&flags, &Environment::of_process(), data);
     gathered.found.retain(|name, found| !OURS.contains(name) || matches!(found.source, Source::Flag(_)));
-    for (name, text) in [("mail_url", format!("smtp://{smtp}")), ("mail_from", "Portcullis <dev@portcullis.example>".into())] {
+    for (name, text) in
+        [("mail_url", format!("smtp://{smtp}")), ("mail_from", "Portcullis <dev@portcullis.example>".into())]
+    {
         let source = Source::Flag(name.replace('_', "-"));
         gathered.found.insert(name, Found { text: SecretString::new(text), source });
     }
@@ -179,12 +181,7 @@ async fn play(args: &DevArgs, data: &Path) -> Outcome {
 }
 
 /// Accounts, a verifier client, and the demo API; returns when the demo API is fresh.
-async fn start_demo(
-    args: &DevArgs,
-    settings: &Settings,
-    node: &Node,
-    mails: &Mails,
-) -> Result<(Place, Demo), Failure> {
+async fn start_demo(args: &DevArgs, settings: &Settings, node: &Node, mails: &Mails) -> Result<(Place, Demo), Failure> {
     let account = person(&node.app, "demo@portcullis.example", "demo-password", vec![]).await?;
     let bystander = person(&node.app, "bystander@portcullis.example", "bystander-password", vec![]).await?;
     let admin = person(&node.app, "admin@portcullis.example", "admin-password", vec![ADMIN.into()]).await?;
