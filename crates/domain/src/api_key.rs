@@ -122,6 +122,7 @@ pub fn create(
         agent: None,
         born: stamp.head,
         proof: None,
+        network: None,
         family: Family::new(chance.secret(), key.id, stamp.epoch, stamp.now),
         ended: None,
     };

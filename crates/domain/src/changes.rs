@@ -10,7 +10,7 @@ use crate::mass::{Job, JobStep};
 use crate::model::{Account, Client, Consent, Grant, Instance, Key, OldCookie, Session, SessionKind, Status};
 use crate::outbox::{Message, NoticeStep};
 use crate::retention::Retention;
-use crate::throttle::{Attempt, BucketKey, Verdict};
+use crate::throttle::{Attempt, BucketKey, Budget, Verdict};
 use crate::ticket::{Ticket, TicketKind};
 use crate::upstream::{Link, Origin};
 use alloc::{string::String, vec::Vec};
@@ -502,6 +502,30 @@ pub enum Change {
         keep: u64,
         /// How many are looked at.
         most: u64,
+    },
+    /// What is remembered of an account for the rules of risk, from now on. A Conflict (`Moved`) when it was not written just so
+    /// often, `Missing` when there is no such account, or it is a tombstone: with an account goes what is remembered of it.
+    PutMemory {
+        /// The account.
+        account: AccountId,
+        /// How often it was written; 0: never.
+        version: u32,
+        /// The new text.
+        memory: String,
+    },
+    /// From which network a grant was refreshed; `Missing` when there is no such grant.
+    SetNetwork {
+        /// The grant.
+        grant: GrantId,
+        /// The network.
+        network: [u8; 8],
+    },
+    /// Takes one from a bucket by [`crate::throttle::draw`]; a Conflict (`Moved`) when it is empty: load it, and decide again.
+    Draw {
+        /// The bucket.
+        bucket: BucketKey,
+        /// Its size and pace.
+        budget: Budget,
     },
 }
 

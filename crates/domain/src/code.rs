@@ -240,6 +240,7 @@ fn make(
         agent: Some(agent),
         born: view.ticket.born,
         proof: Some(proof),
+        network: None,
         family: Family::new(chance.secret(), key.id, view.stamp.epoch, now),
         ended: None,
     };

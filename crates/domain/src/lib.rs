@@ -52,6 +52,7 @@ pub mod refused;
 pub mod registration;
 pub mod replay;
 pub mod retention;
+pub mod risk;
 pub mod rollback;
 pub mod service;
 pub mod session_limit;

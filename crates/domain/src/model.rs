@@ -232,6 +232,9 @@ pub struct Grant {
     pub born: Rev,
     /// The proof that it was given for; `None`: that of its session, which was made with it (see [`crate::proof`]).
     pub proof: Option<Proof>,
+    /// From which network it was made, or last refreshed, by a MAC of what counts of an address; `None`: not known, or nobody's own
+    /// (an application's server refreshes from where it stands).
+    pub network: Option<[u8; 8]>,
     /// The refresh tokens.
     pub family: Family,
     /// Set once it was ended by itself.

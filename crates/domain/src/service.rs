@@ -196,6 +196,7 @@ fn anew(
         agent: Some(agent),
         born: stamp.head,
         proof: None,
+        network: None,
         family: Family::new(chance.secret(), key.id, stamp.epoch, stamp.now),
         ended: None,
     };

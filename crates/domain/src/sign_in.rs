@@ -187,6 +187,7 @@ pub(crate) fn started(
         agent: None,
         born,
         proof: None,
+        network: None,
         family: Family::new(chance.secret(), key.id, stamp.epoch, now),
         ended: None,
     };

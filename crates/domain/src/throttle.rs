@@ -280,6 +280,24 @@ pub fn give_back(attempt: &Attempt, verdict: Verdict, rows: [Option<Bucket>; 3],
     out
 }
 
+/// Takes one from a bucket that stands by itself; `None` when it is empty.
+pub fn draw(budget: Budget, row: Option<Bucket>, now: Time) -> Option<Bucket> {
+    let mut bucket = row.unwrap_or(Bucket { debt: 0, seen_at: now }).at(now);
+    bucket.debt = bucket.debt.saturating_add(budget.every);
+    (bucket.debt <= budget.size()).then_some(bucket)
+}
+
+/// How many wrong passwords are still owed for, at the account and from the prefix, before this attempt. `rows` are the buckets of
+/// both after it was taken.
+pub fn owed_before(verdict: Verdict, rows: [Option<Bucket>; 2], now: Time) -> [u32; 2] {
+    let [account, _, prefix] = verdict.charges();
+    let owed = |row: Option<Bucket>, budget: Budget, own: bool| {
+        let debt = row.map_or(0, |row| row.at(now).debt) - if own { budget.every } else { 0 };
+        u32::try_from((debt.max(0) + budget.every - 1).div_euclid(budget.every)).unwrap_or(u32::MAX)
+    };
+    [owed(rows[0], ACCOUNT, account), owed(rows[1], PREFIX, prefix)]
+}
+
 /// Whether a network that an account last signed in from at `at` is still known at `now`.
 pub fn is_remembered(at: Time, now: Time) -> bool {
     now.since(at) < NETWORK_LIFE

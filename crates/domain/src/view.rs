@@ -3,8 +3,9 @@ use crate::cut::Cut;
 use crate::mass;
 use crate::model::Consent;
 use crate::model::{Account, Client, Grant, Session, SessionKind};
+use crate::throttle::Bucket;
 use crate::ticket::Ticket;
-use alloc::string::String;
+use alloc::{string::String, vec::Vec};
 use portcullis_wire::{Chain, Epoch, LogId, Millis, Rev, Time};
 
 /// What every view carries: where in the log its snapshot stands, and what time the database has.
@@ -101,6 +102,17 @@ pub struct AccountView {
     pub stamp: Stamp,
     /// The account.
     pub account: Account,
+}
+
+/// What is remembered of an account for the rules of risk, and buckets that they ask about.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RiskView {
+    /// What is remembered of it, as it was written.
+    pub memory: Option<String>,
+    /// How often that was written; 0: never.
+    pub version: u32,
+    /// The buckets, in the order in which they were asked for.
+    pub buckets: Vec<Option<Bucket>>,
 }
 
 /// A client by itself.

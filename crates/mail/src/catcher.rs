@@ -332,7 +332,7 @@ fn decoded_words(value: &str) -> String {
                 _ => None,
             }
         });
-        if !out.is_empty() && !(after_word && decoded.is_some()) {
+        if !(out.is_empty() || after_word && decoded.is_some()) {
             out.push(' ');
         }
         after_word = decoded.is_some();

@@ -241,7 +241,9 @@ mutants! {
     OneNodeAlone = "one-node-alone" breaks "I1";
     /// A node does not remember what was complete, and answers whoever asks without hearing the others.
     ForgetsComplete = "forgets-complete" breaks "§8";
-    /// The instances of a node that is silent are in no count.
+    /// While the bound runs, the instances of a node that is silent are in no count.
+    PendingForgetsTheSilent = "pending-forgets-the-silent" breaks "§8";
+    /// Once the bound is over, the instances of a node that is silent are in no count.
     LapsedForgetsTheSilent = "lapsed-forgets-the-silent" breaks "§8";
     /// A relay gives leases as if it were fresh itself whenever it is asked.
     RelayRenews = "relay-renews-on-its-own" breaks "I1 I11";

@@ -139,6 +139,7 @@ async fn people(store: &PostgresStore, grant: GrantId) {
         agent: None,
         proof: None,
         born: Rev::ZERO,
+        network: None,
         family,
         ended: None,
     };

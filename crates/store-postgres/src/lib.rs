@@ -52,9 +52,10 @@ use portcullis_domain::model::{Account, Client, Consent, Instance, Key};
 use portcullis_domain::outbox::{Message, Notice, Told as ToldBy};
 use portcullis_domain::receivers::Queue;
 use portcullis_domain::retention::Retention;
+use portcullis_domain::throttle::BucketKey;
 use portcullis_domain::upstream::{CameFrom, Link, LinkView};
 use portcullis_domain::view::{
-    AccountView, AppView, ClientView, GrantView, RefreshView, SessionView, SignInView, Stamp, TicketView,
+    AccountView, AppView, ClientView, GrantView, RefreshView, RiskView, SessionView, SignInView, Stamp, TicketView,
 };
 use portcullis_store::{
     AttemptCount, ChainRead, CommitError, Due, EventFilter, EventRow, FaultKind, Fut, LiveCount, LogRead, MessageCount,
@@ -328,6 +329,9 @@ impl Store for PostgresStore {
     }
     fn count_attempts(&self) -> Fut<'_, Result<AttemptCount, StoreError>> {
         self.read(reads::attempts(&self.reader))
+    }
+    fn load_risk<'a>(&'a self, account: AccountId, buckets: &'a [BucketKey]) -> Fut<'a, Result<RiskView, StoreError>> {
+        self.read(reads::risk(&self.reader, account, buckets))
     }
     fn list_notices(&self, limit: u32) -> Fut<'_, Result<Vec<Notice>, StoreError>> {
         self.read(outbox::notices(&self.reader, limit))

@@ -36,6 +36,7 @@ pub(crate) const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0021_events_by_place.sql"),
     include_str!("migrations/0022_events_unsealed.sql"),
     include_str!("migrations/0023_sessions_allowed_in.sql"),
+    include_str!("migrations/0024_risk.sql"),
 ];
 
 /// Between two looks whether another node migrates.
@@ -217,6 +218,7 @@ mod tests {
         "c76e477cf230a83a",
         "167fc9c10908b29f",
         "f85867322bbb55ad",
+        "1098f0d56bc31f0a",
     ];
 
     fn found(sql: &str) -> String {
@@ -262,6 +264,12 @@ mod tests {
                         .fold(words, |words, name| {
                             words.replace(&format!("CREATE OR REPLACE FUNCTION {name}"), "AS BEFORE ")
                         })
+                }
+                // The same for whoever names no network, and sends none of the new steps.
+                _ if sql.contains("ADD COLUMN network") => {
+                    ["INSERT_GRANT_4(", "PLAIN_STEP_6("].iter().fold(words, |words, name| {
+                        words.replace(&format!("CREATE OR REPLACE FUNCTION {name}"), "AS BEFORE ")
+                    })
                 }
                 // The same for whoever names no browser, and of what was allowed in none.
                 _ if sql.contains("ADD COLUMN allowed_in") => {

@@ -12,7 +12,8 @@ use portcullis_domain::Cut;
 use portcullis_domain::changes::BoundRow;
 use portcullis_domain::ledger::Ledger;
 use portcullis_domain::model::{Account, Client, Instance, Key};
-use portcullis_domain::view::{AccountView, ClientView, RefreshView, SessionView, SignInView, Stamp};
+use portcullis_domain::throttle::{Bucket, BucketKey};
+use portcullis_domain::view::{AccountView, ClientView, RefreshView, RiskView, SessionView, SignInView, Stamp};
 use portcullis_store::{
     AttemptCount, EventFilter, EventRow, LiveCount, LogRead, Page, Remembered, RowCount, StoreError,
 };
@@ -420,11 +421,33 @@ pub(crate) async fn attempts(db: &Reader) -> Result<AttemptCount, Fault> {
     Ok(db.one(|| query(SQL), read).await?.unwrap_or_default())
 }
 
+/// What is remembered of an account for the rules of risk, and these buckets. One row for each bucket, or one for none.
+pub(crate) async fn risk(db: &Reader, account: AccountId, buckets: &[BucketKey]) -> Result<RiskView, Fault> {
+    const SQL: &str = "SELECT r.memory, r.version, b.debt, b.seen_at FROM (VALUES (1)) one \
+         LEFT JOIN risk_memories r ON r.account = $1 LEFT JOIN each_id($2) WITH ORDINALITY i (id, n) ON true \
+         LEFT JOIN budgets b ON b.key = i.id ORDER BY i.n";
+    let keys: Vec<_> = buckets.iter().map(|key| key.0).collect();
+    let mut view = RiskView::default();
+    let read = |cells: &mut Cells<'_>| {
+        view.memory = cells.table("risk_memories").text_if()?;
+        view.version = cells.number_if()?.unwrap_or(0);
+        let bucket = match (cells.get::<Option<i64>>()?, cells.time_if()?) {
+            (Some(debt), Some(seen_at)) => Some(Bucket { debt, seen_at }),
+            _ => None,
+        };
+        Ok(bucket)
+    };
+    let mut rows = db.all(|| query(SQL).bind(account.blob()).bind(keys.clone()), read).await?;
+    rows.truncate(buckets.len());
+    rows.resize(buckets.len(), None);
+    Ok(RiskView { buckets: rows, ..view })
+}
+
 pub(crate) async fn row_count(db: &Reader) -> Result<RowCount, Fault> {
     const SQL: &str = "SELECT (SELECT count(*) FROM accounts), (SELECT count(*) FROM sessions), \
          (SELECT count(*) FROM grants), (SELECT count(*) FROM events), (SELECT count(*) FROM log), \
          (SELECT count(*) FROM remembered), (SELECT count(*) FROM instances), \
-         (SELECT count(*) FROM tickets), (SELECT count(*) FROM consents)";
+         (SELECT count(*) FROM tickets), (SELECT count(*) FROM consents), (SELECT count(*) FROM risk_memories)";
     let read = |cells: &mut Cells<'_>| {
         Ok(RowCount {
             accounts: cells.number()?,
@@ -436,6 +459,7 @@ pub(crate) async fn row_count(db: &Reader) -> Result<RowCount, Fault> {
             instances: cells.number()?,
             tickets: cells.number()?,
             consents: cells.number()?,
+            memories: cells.number()?,
         })
     };
     Ok(db.one(|| query(SQL), read).await?.unwrap_or_default())

@@ -145,7 +145,7 @@ pub(crate) fn session(cells: &mut Cells<'_>) -> Result<Session, Fault> {
 macro_rules! grant_columns {
     () => {
         "g.id, g.session, g.client, g.scope, g.born, g.secret, g.mac_key, g.epoch, g.counter, g.made_at, g.handed_at, \
-         g.handouts, g.predecessor, g.ended_rev, g.audience, g.sender, g.agent, g.auth_time, g.amr"
+         g.handouts, g.predecessor, g.ended_rev, g.audience, g.sender, g.agent, g.auth_time, g.amr, g.network"
     };
 }
 pub(crate) use grant_columns;
@@ -175,6 +175,7 @@ pub(crate) fn grant(cells: &mut Cells<'_>) -> Result<Grant, Fault> {
             let (at, amr) = (cells.time_if()?, Amr::read(cells.text_if()?));
             at.map(|at| Proof { at, amr })
         },
+        network: cells.bytes_if()?,
     })
 }
 

@@ -203,6 +203,7 @@ async fn found(store: &SqliteStore) -> Result<(), Fault> {
                 agent: None,
                 proof: None,
                 born: Rev::ZERO,
+                network: None,
                 family: Family::new([1; 32], KeyId(1), Epoch(1), NOW),
                 ended: None,
             };

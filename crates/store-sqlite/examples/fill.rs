@@ -79,6 +79,7 @@ fn rows(n: u64, stamp: &Stamp) -> Vec<Change> {
         agent: None,
         proof: None,
         born: stamp.head,
+        network: None,
         family: Family::new([7; 32], KeyId(3), stamp.epoch, now),
         ended: None,
     };

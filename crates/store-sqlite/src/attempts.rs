@@ -1,20 +1,43 @@
 //! Budgets for guesses, and the networks that accounts signed in from. What is decided about them stands in `domain::throttle`.
-use crate::cells::{Fault, Int, all, one};
-use portcullis_domain::throttle::{self, Attempt, Bucket, BucketKey, Verdict};
+use crate::cells::{Fault, Id as _, Int, all, one};
+use crate::reads::snapshot;
+use portcullis_domain::throttle::{self, Attempt, Bucket, BucketKey, Budget, Verdict};
+use portcullis_domain::view::RiskView;
 use portcullis_store::AttemptCount;
-use portcullis_wire::Time;
+use portcullis_wire::{AccountId, Time};
 use rusqlite::{Connection, params};
 
-fn rows(db: &Connection, attempt: &Attempt) -> Result<[Option<Bucket>; 3], Fault> {
+fn row(db: &Connection, key: BucketKey) -> Result<Option<Bucket>, Fault> {
     const SQL: &str = "SELECT b.key, b.debt, b.seen_at FROM budgets b WHERE b.key = ?1";
-    let mut out = [None; 3];
-    for (row, key) in out.iter_mut().zip(attempt.keys()) {
-        *row = one(db, SQL, [key.0], |cells| {
-            cells.table("budgets").get::<[u8; 16]>()?;
-            Ok(Bucket { debt: cells.get()?, seen_at: cells.time()? })
+    one(db, SQL, [key.0], |cells| {
+        cells.table("budgets").get::<[u8; 16]>()?;
+        Ok(Bucket { debt: cells.get()?, seen_at: cells.time()? })
+    })
+}
+
+fn rows(db: &Connection, attempt: &Attempt) -> Result<[Option<Bucket>; 3], Fault> {
+    let [account, second, prefix] = attempt.keys();
+    Ok([row(db, account)?, row(db, second)?, row(db, prefix)?])
+}
+
+/// What is remembered of an account for the rules of risk, and these buckets.
+pub(crate) fn risk(db: &Connection, account: AccountId, buckets: &[BucketKey]) -> Result<RiskView, Fault> {
+    const SQL: &str = "SELECT r.account, r.memory, r.version FROM risk_memories r WHERE r.account = ?1";
+    snapshot(db, |db| {
+        let kept = one(db, SQL, [account.blob()], |cells| {
+            cells.table("risk_memories").id::<AccountId>()?;
+            Ok((cells.get()?, cells.get()?))
         })?;
-    }
-    Ok(out)
+        let (memory, version) = kept.unzip();
+        let buckets = buckets.iter().map(|key| row(db, *key)).collect::<Result<_, _>>()?;
+        Ok(RiskView { memory, version: version.unwrap_or(0), buckets })
+    })
+}
+
+/// Whether there was one to be taken.
+pub(crate) fn draw(db: &Connection, bucket: BucketKey, budget: Budget, now: Time) -> Result<bool, Fault> {
+    let drawn = throttle::draw(budget, row(db, bucket)?, now);
+    drawn.map(|row| write(db, bucket, &row)).transpose().map(|drawn| drawn.is_some())
 }
 
 fn write(db: &Connection, key: BucketKey, row: &Bucket) -> Result<(), Fault> {

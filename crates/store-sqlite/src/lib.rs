@@ -46,9 +46,10 @@ use portcullis_domain::model::{Account, Client, Consent, Instance, Key};
 use portcullis_domain::outbox::{Message, Notice, Told};
 use portcullis_domain::receivers::Queue;
 use portcullis_domain::retention::Retention;
+use portcullis_domain::throttle::BucketKey;
 use portcullis_domain::upstream::{CameFrom, Link, LinkView};
 use portcullis_domain::view::{
-    AccountView, AppView, ClientView, GrantView, RefreshView, SessionView, SignInView, Stamp, TicketView,
+    AccountView, AppView, ClientView, GrantView, RefreshView, RiskView, SessionView, SignInView, Stamp, TicketView,
 };
 use portcullis_store::{
     AttemptCount, ChainRead, CommitError, Due, EventFilter, EventRow, FaultKind, Fut, LiveCount, LogRead, MessageCount,
@@ -332,6 +333,9 @@ impl Store for SqliteStore {
     }
     fn count_attempts(&self) -> Fut<'_, Result<AttemptCount, StoreError>> {
         self.long(|db, _| attempts::count(db))
+    }
+    fn load_risk<'a>(&'a self, account: AccountId, buckets: &'a [BucketKey]) -> Fut<'a, Result<RiskView, StoreError>> {
+        self.point(move |db, _| attempts::risk(db, account, buckets))
     }
     fn list_notices(&self, limit: u32) -> Fut<'_, Result<Vec<Notice>, StoreError>> {
         self.point(move |db, _| outbox::notices(db, limit))

@@ -34,6 +34,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0013_proofs.sql"),
     include_str!("migrations/0014_allowed_in.sql"),
     include_str!("migrations/0015_audit_chain.sql"),
+    include_str!("migrations/0016_risk.sql"),
 ];
 /// `application_id` of our files: "Port".
 const APPLICATION: i32 = 0x506f_7274;

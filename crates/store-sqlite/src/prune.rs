@@ -170,7 +170,12 @@ pub(crate) fn erase_records(db: &Connection, most: u64) -> Result<u64, Fault> {
 
 /// What a tombstone allowed and began.
 pub(crate) fn apps_of(db: &Connection, account: AccountId) -> Result<(), Fault> {
-    for sql in ["DELETE FROM consents WHERE account = ?1", "DELETE FROM tickets WHERE account = ?1"] {
+    const OF_ACCOUNT: [&str; 3] = [
+        "DELETE FROM consents WHERE account = ?1",
+        "DELETE FROM tickets WHERE account = ?1",
+        "DELETE FROM risk_memories WHERE account = ?1",
+    ];
+    for sql in OF_ACCOUNT {
         db.prepare_cached(sql)?.execute([account.blob()])?;
     }
     Ok(())
@@ -200,7 +205,7 @@ pub(crate) fn count(db: &Connection) -> Result<RowCount, Fault> {
     const SQL: &str = "SELECT (SELECT count(*) FROM accounts), (SELECT count(*) FROM sessions), \
          (SELECT count(*) FROM grants), (SELECT count(*) FROM events), (SELECT count(*) FROM log), \
          (SELECT count(*) FROM remembered), (SELECT count(*) FROM instances), \
-         (SELECT count(*) FROM tickets), (SELECT count(*) FROM consents)";
+         (SELECT count(*) FROM tickets), (SELECT count(*) FROM consents), (SELECT count(*) FROM risk_memories)";
     let count = one(db, SQL, [], |cells| {
         Ok(RowCount {
             accounts: cells.u64()?,
@@ -212,6 +217,7 @@ pub(crate) fn count(db: &Connection) -> Result<RowCount, Fault> {
             instances: cells.u64()?,
             tickets: cells.u64()?,
             consents: cells.u64()?,
+            memories: cells.u64()?,
         })
     })?;
     Ok(count.unwrap_or_default())

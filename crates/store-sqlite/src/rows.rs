@@ -144,7 +144,7 @@ pub(crate) fn session(cells: &mut Cells<'_, '_>) -> Result<Session, Fault> {
 macro_rules! grant_columns {
     () => {
         "g.id, g.session, g.client, g.scope, g.born, g.secret, g.mac_key, g.epoch, g.counter, g.made_at, g.handed_at, \
-         g.handouts, g.predecessor, g.ended_rev, g.audience, g.sender, g.agent, g.auth_time, g.amr"
+         g.handouts, g.predecessor, g.ended_rev, g.audience, g.sender, g.agent, g.auth_time, g.amr, g.network"
     };
 }
 pub(crate) use grant_columns;
@@ -174,6 +174,7 @@ pub(crate) fn grant(cells: &mut Cells<'_, '_>) -> Result<Grant, Fault> {
             let (at, amr) = (cells.time_if()?, Amr::read(cells.get()?));
             at.map(|at| Proof { at, amr })
         },
+        network: cells.get()?,
     })
 }
 

@@ -14,9 +14,10 @@ use portcullis_domain::model::{Account, Client, Consent, Instance, Key};
 use portcullis_domain::outbox::{Message, Notice, Told};
 use portcullis_domain::receivers::Queue;
 use portcullis_domain::retention::Retention;
+use portcullis_domain::throttle::BucketKey;
 use portcullis_domain::upstream::{CameFrom, Link, LinkView};
 use portcullis_domain::view::{
-    AccountView, AppView, ClientView, GrantView, RefreshView, SessionView, SignInView, Stamp, TicketView,
+    AccountView, AppView, ClientView, GrantView, RefreshView, RiskView, SessionView, SignInView, Stamp, TicketView,
 };
 use portcullis_wire::{
     AccountId, ClientId, Digest, Entry, EventId, GrantId, InstanceId, JobId, MessageId, NodeId, Rev, RunId, SessionId,
@@ -266,6 +267,9 @@ impl<S: Store> Store for Faulty<S> {
     }
     fn count_attempts(&self) -> Fut<'_, Result<AttemptCount, StoreError>> {
         self.load(|s| s.count_attempts())
+    }
+    fn load_risk<'a>(&'a self, account: AccountId, buckets: &'a [BucketKey]) -> Fut<'a, Result<RiskView, StoreError>> {
+        self.load(move |s| s.load_risk(account, buckets))
     }
     fn list_notices(&self, limit: u32) -> Fut<'_, Result<Vec<Notice>, StoreError>> {
         self.load(move |s| s.list_notices(limit))

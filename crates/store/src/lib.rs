@@ -21,9 +21,10 @@ use portcullis_domain::model::{Account, Client, Consent, Instance, Key};
 use portcullis_domain::outbox::{Message, Notice, Told};
 use portcullis_domain::receivers::Queue;
 use portcullis_domain::retention::Retention;
+use portcullis_domain::throttle::BucketKey;
 use portcullis_domain::upstream::{CameFrom, Link, LinkView};
 use portcullis_domain::view::{
-    AccountView, AppView, ClientView, GrantView, RefreshView, SessionView, SignInView, Stamp, TicketView,
+    AccountView, AppView, ClientView, GrantView, RefreshView, RiskView, SessionView, SignInView, Stamp, TicketView,
 };
 use portcullis_wire::{
     AccountId, ClientId, Digest, Entry, EventId, GrantId, InstanceId, JobId, MessageId, NodeId, Rev, RunId, SessionId,
@@ -198,6 +199,8 @@ pub trait Store: Send + Sync + 'static {
     fn load_remembered<'a>(&'a self, actor: &'a str, key: &'a str) -> Fut<'a, Result<Option<Remembered>, StoreError>>;
     /// How many rows budgets for guesses take.
     fn count_attempts(&self) -> Fut<'_, Result<AttemptCount, StoreError>>;
+    /// What is remembered of an account for the rules of risk, and these buckets, of one snapshot; nothing of an account that is not there.
+    fn load_risk<'a>(&'a self, account: AccountId, buckets: &'a [BucketKey]) -> Fut<'a, Result<RiskView, StoreError>>;
     /// Notices of what has ended that are not worked off, oldest first, at most `limit`.
     fn list_notices(&self, limit: u32) -> Fut<'_, Result<Vec<Notice>, StoreError>>;
     /// The next sessions after its cursor that a notice may be about, by id, at most `look`, with what

@@ -64,6 +64,8 @@ pub struct RowCount {
     pub tickets: u64,
     /// Consents.
     pub consents: u64,
+    /// Accounts of which something is remembered for the rules of risk.
+    pub memories: u64,
 }
 
 /// What is to be sent, of some clients.

@@ -158,7 +158,8 @@ impl Hub {
                 asking.mark();
             }
             let left = deadline.since(real::mono());
-            if self.look(newest, Some(after), None).whole || left <= 0 {
+            // Once all have spoken nobody knows more, complete or not.
+            if self.look(newest, Some(after), None).whole || self.all_spoke(newest, after) || left <= 0 {
                 break;
             }
             let pause = Duration::from_millis(u64::try_from(left).unwrap_or(1));
@@ -197,7 +198,7 @@ impl Hub {
                 None => {
                     let seen = self.look(revoked.rev, Some(after), None);
                     if seen.whole || seen.found.counts.complete || now >= deadline {
-                        return self.settled(revoked.rev, after, seen).await;
+                        return self.settled(revoked.rev, after, seen, deadline).await;
                     }
                     seen.found.counts.complete_at.unwrap_or(now.plus(50))
                 }
@@ -212,14 +213,17 @@ impl Hub {
         }
     }
 
-    /// What was seen of `rev`, with the instances of nodes that are silent looked for, so that everybody is counted.
-    async fn settled(&self, rev: Rev, after: Mono, seen: Remembered) -> Enforcement {
+    /// What was seen of `rev`, with the instances of nodes that are silent looked for, so that everybody is counted: until the
+    /// caller's deadline, or for [`PATIENCE`] when that is over.
+    async fn settled(&self, rev: Rev, after: Mono, seen: Remembered, deadline: Mono) -> Enforcement {
         if seen.whole || self.all_spoke(rev, after) {
             return seen.found;
         }
-        match self.known_of_all(rev).await {
-            Some(known) => self.look(rev, Some(after), Some(&known)).found,
-            None => seen.found,
+        let left = u64::try_from(deadline.since(real::mono())).unwrap_or(0);
+        let patience = Duration::from_millis(left).max(PATIENCE);
+        match tokio::time::timeout(patience, self.known_of_all(rev)).await {
+            Ok(Some(known)) => self.look(rev, Some(after), Some(&known)).found,
+            Ok(None) | Err(_) => seen.found,
         }
     }
 

@@ -9,6 +9,7 @@ use portcullis_domain::model::{Account, Client, Consent, Instance, Key, SessionK
 use portcullis_domain::refresh::How;
 use portcullis_domain::retention::Retention;
 use portcullis_domain::sign_in::SignIn;
+use portcullis_domain::throttle::BucketKey;
 use portcullis_domain::upstream::{CameFrom, Link, LinkView};
 use portcullis_domain::view::*;
 use portcullis_domain::{Rules, changes::BoundRow, outbox};
@@ -128,6 +129,7 @@ impl<S: Store> Store for Held<S> {
         list_prunable(keep: Retention, cursor: Option<SessionId>, look_at: u32) -> Result<Prunable, StoreError>;
         list_due_accounts(limit: u32) -> Result<Vec<AccountId>, StoreError>;
         count_rows() -> Result<RowCount, StoreError>;
+        load_risk(account: AccountId, buckets: &'a [BucketKey]) -> Result<RiskView, StoreError>;
         load_client(client: ClientId) -> Result<Option<ClientView>, StoreError>;
         list_clients(cursor: Option<ClientId>, limit: u32) -> Result<Page<Client>, StoreError>;
         load_app(session: SessionId, client: ClientId) -> Result<Option<AppView>, StoreError>;

@@ -110,6 +110,7 @@ pub fn view(now: Time) -> RefreshView {
         agent: None,
         born: Rev(10),
         proof: None,
+        network: None,
         family: Family::new([7; 32], KeyId(3), Epoch(1), START),
         ended: None,
     };

@@ -38,7 +38,10 @@ async fn a_mail_server_that_is_down_loses_nothing_and_holds_up_nobody() {
     server.sign_up(ADA).await;
     ask(&server, ADA).await;
     let waiting = message(&server, |row| row.last_error.is_some()).await;
-    assert_eq!((waiting.state, waiting.mail_body().unwrap().template.as_str()), (MessageState::Waiting, "reset_password"));
+    assert_eq!(
+        (waiting.state, waiting.mail_body().unwrap().template.as_str()),
+        (MessageState::Waiting, "reset_password")
+    );
     // Somebody else's logout goes out meanwhile.
     let receiver = Receiver::start().await;
     let uri = json!({ "backchannel_logout_uri": format!("{}/logout", receiver.base) });

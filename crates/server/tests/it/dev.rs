@@ -38,7 +38,8 @@ async fn mails_are_caught_and_shown_as_text() {
     let mut dev = Running::start(portcullis(&dir.0, &["dev", "--port", "0", "--json"]));
     let out = dev.out.clone();
     let place: Value = serde_json::from_str(&dev.line(&out, &["{"]).await).unwrap();
-    let (server, page) = (Client::new(place["server"].as_str().unwrap()), Client::new(place["mails"].as_str().unwrap()));
+    let (server, page) =
+        (Client::new(place["server"].as_str().unwrap()), Client::new(place["mails"].as_str().unwrap()));
     assert!(page.get("/").send().await.expect(200).text().contains("Nothing was sent yet"));
     let body = json!({ "identifier": place["account"]["email"] });
     server.post("/v1/recovery").json(&body).send().await.expect(202);
@@ -67,7 +68,9 @@ async fn mails_are_caught_and_shown_as_text() {
     stream.write_all(mails.as_bytes()).await.unwrap();
     let mut said = String::new();
     stream.read_to_string(&mut said).await.unwrap();
-    for (path, words) in [("/", "&lt;script&gt;1"), ("/messages/2", "&lt;script&gt;1"), ("/messages/3", "&lt;script&gt;3")] {
+    for (path, words) in
+        [("/", "&lt;script&gt;1"), ("/messages/2", "&lt;script&gt;1"), ("/messages/3", "&lt;script&gt;3")]
+    {
         let html = page.get(path).send().await.expect(200).text();
         assert!(!html.contains("<script>") && html.contains(words), "{path}: {html}");
     }

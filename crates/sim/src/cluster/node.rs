@@ -502,7 +502,9 @@ impl World {
         let own = Report::of(&node.fleet, rev, committed, now, &asked);
         let own_stands = node.fleet.stands(rev, committed, now);
         let stands = node.who_spoke(rev).flat_map(|row| &row.stands).chain(&own_stands);
-        let missing = match self.has(Lag::LapsedForgetsTheSilent) {
+        let over = now >= committed.plus(alone.bounded_by_ms);
+        let forgotten = if over { Lag::LapsedForgetsTheSilent } else { Lag::PendingForgetsTheSilent };
+        let missing = match self.has(forgotten) {
             true => cluster::Missing::default(),
             false => cluster::Missing::of(&self.db.instances, stands, rev),
         };
@@ -516,10 +518,10 @@ impl World {
         if self.lag.is_some_and(|lag| lag.breaks() != "§8") {
             return;
         }
-        let End { rev, committed, held, rows, .. } = &self.ends[wait.end];
+        let End { rev, held, rows, .. } = &self.ends[wait.end];
         let Some(node) = self.nodes.get(&wait.node) else { return };
         let there = |id: &NodeId| *id == wait.node || node.others.contains_key(id);
-        if self.now > committed + BOUND || !rows.iter().all(there) {
+        if !rows.iter().all(there) {
             return; // the row of a node goes when no lease of it can live
         }
         let listed = node.who_spoke(*rev).flat_map(|row| row.stands.iter().map(|one| one.id));

@@ -170,6 +170,15 @@ fn plain(what: &Change) -> Result<Option<Value>, StoreError> {
         Change::SetAuthTime { session, at, amr } => {
             json!({"do": "set_auth_time", "id": id(*session), "at": at.0, "amr": amr.kept()})
         }
+        Change::PutMemory { account, version, memory } => {
+            json!({"do": "put_memory", "id": id(*account), "version": version, "memory": text(memory)})
+        }
+        Change::SetNetwork { grant, network } => {
+            json!({"do": "set_network", "id": id(*grant), "network": hex(network)})
+        }
+        Change::Draw { bucket, budget: Budget { burst, every } } => {
+            json!({"do": "draw", "id": hex(&bucket.0), "every": every, "size": burst * every})
+        }
         Change::InsertInstance(row) => merged(json!({"do": "insert_instance"}), instance(row)?),
         Change::UpdateInstance(row) => merged(json!({"do": "update_instance"}), instance(row)?),
         Change::InsertKey(row) => key(row)?,
@@ -319,6 +328,7 @@ fn grant(row: &Grant) -> Encoded {
         "audience": text_if(row.audience.as_ref()), "sender": row.sender.map(|digest| hex(&digest.0)),
         "agent": text_if(row.agent.as_ref()), "auth_time": row.proof.as_ref().map(|proof| proof.at.0),
         "amr": row.proof.as_ref().and_then(|proof| proof.amr.kept()),
+        "network": row.network.map(|network| hex(&network)),
     });
     Ok(merged(columns, family(&row.family)?))
 }

@@ -99,7 +99,9 @@ impl Locks {
             Change::InsertTicket(row) => drop(self.new_tickets.insert(hex(&row.id.0))),
             Change::UpdateTicket(row) => drop(self.tickets.insert(hex(&row.id.0))),
             Change::UseTicket { ticket, .. } => drop(self.tickets.insert(hex(&ticket.0))),
-            Change::SetFamily { grant, .. } | Change::HandOut { grant, .. } => self.grant(*grant),
+            Change::SetFamily { grant, .. } | Change::HandOut { grant, .. } | Change::SetNetwork { grant, .. } => {
+                self.grant(*grant)
+            }
             Change::Revoke(what) => match (&what.verb, &what.target) {
                 (Verb::End, Target::Session(session)) => self.session(*session),
                 (Verb::End, Target::Grant(grant)) => self.grant(*grant),

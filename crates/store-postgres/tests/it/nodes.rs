@@ -73,6 +73,7 @@ fn grant(session: SessionId, born: Rev) -> Grant {
         agent: None,
         proof: None,
         born,
+        network: None,
         family: Family::new([7; 32], KeyId(1), Epoch(1), START),
         ended: None,
     }

@@ -4,9 +4,10 @@ use portcullis_domain::mass::{Batch, Filter, Job};
 use portcullis_domain::model::{Account, Client, Consent, Instance, Key};
 use portcullis_domain::outbox::{Message, Notice, Told};
 use portcullis_domain::retention::Retention;
+use portcullis_domain::throttle::BucketKey;
 use portcullis_domain::upstream::{CameFrom, Link, LinkView};
 use portcullis_domain::view::{
-    AccountView, AppView, ClientView, GrantView, RefreshView, SessionView, SignInView, Stamp, TicketView,
+    AccountView, AppView, ClientView, GrantView, RefreshView, RiskView, SessionView, SignInView, Stamp, TicketView,
 };
 use portcullis_store::{
     AttemptCount, ChainRead, CommitError, Due, EventFilter, EventRow, Fut, LiveCount, LogRead, MessageCount,
@@ -98,5 +99,6 @@ in_turn! {
     read_job_batch(job: &'a Job, look: u32, most: u32) -> Result<Batch, StoreError>;
     load_link(issuer: &'a str, subject: &'a str) -> Result<LinkView, StoreError>;
     list_sessions_from(from: &'a CameFrom, after: Option<SessionId>, limit: u32) -> Result<Vec<(AccountId, SessionId)>, StoreError>;
+    load_risk(account: AccountId, buckets: &'a [BucketKey]) -> Result<RiskView, StoreError>;
     load_remembered(actor: &'a str, key: &'a str) -> Result<Option<Remembered>, StoreError>;
 }

@@ -76,6 +76,7 @@ pub fn sign_in(n: u64) -> Changes {
         agent: None,
         proof: None,
         born: session.born,
+        network: None,
         family,
         ended: None,
     };

@@ -99,6 +99,11 @@ pub(super) fn apply(act: &mut Act<'_>, step: &Change) -> Result<(), Stop> {
             params![session.blob(), at.0, amr.kept()],
         ),
         Change::SetCookie { session, before, cookie, old } => set_cookie(act, *session, *before, *cookie, old.as_ref()),
+        Change::PutMemory { account, version, memory } => put_memory(act, *account, *version, memory),
+        Change::SetNetwork { grant, network } => {
+            must_change(act, "UPDATE grants SET network = ?2 WHERE id = ?1", params![grant.blob(), network])
+        }
+        Change::Draw { bucket, budget } => holds(attempts::draw(act.db, *bucket, *budget, act.now)?, Conflict::Moved),
         Change::CrowdOutTickets { session, kind, open, used } => {
             act.pruned += prune::crowded_out(act.db, *session, *kind, *open, *used)?;
             Ok(())
@@ -176,6 +181,19 @@ fn set_cookie(
     }
     let there = any(act.db, super::check::SESSION, [session.blob()])?;
     Err(Stop::Conflict(if there { Conflict::Moved } else { Conflict::Missing }))
+}
+
+fn put_memory(act: &Act<'_>, account: AccountId, version: u32, memory: &str) -> Result<(), Stop> {
+    const THERE: &str = "SELECT 1 FROM accounts WHERE id = ?1 AND status <> 'deleted'";
+    const NEW: &str = "INSERT INTO risk_memories (account, memory, version) VALUES (?1, ?2, 1) ON CONFLICT DO NOTHING";
+    const NEXT: &str =
+        "UPDATE risk_memories SET memory = ?2, version = version + 1 WHERE account = ?1 AND version = ?3";
+    holds(any(act.db, THERE, [account.blob()])?, Conflict::Missing)?;
+    let changed = match version {
+        0 => run(act, NEW, params![account.blob(), memory])?,
+        _ => run(act, NEXT, params![account.blob(), memory, version])?,
+    };
+    holds(changed == 1, Conflict::Moved)
 }
 
 /// The hot path: one statement, which is also its own check.

@@ -114,8 +114,8 @@ pub(super) fn session(act: &mut Act<'_>, row: &Session) -> Result<(), Stop> {
 
 pub(super) fn grant(act: &mut Act<'_>, row: &Grant) -> Result<(), Stop> {
     const SQL: &str = "INSERT INTO grants (id, session, client, scope, born, secret, mac_key, epoch, counter, made_at, \
-         handed_at, handouts, predecessor, ended_rev, audience, sender, agent, auth_time, amr) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)";
+         handed_at, handouts, predecessor, ended_rev, audience, sender, agent, auth_time, amr, network) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)";
     let (family, proof) = (&row.family, row.proof.as_ref());
     let params = params![
         row.id.blob(),
@@ -137,6 +137,7 @@ pub(super) fn grant(act: &mut Act<'_>, row: &Grant) -> Result<(), Stop> {
         row.agent,
         proof.map(|proof| proof.at.0),
         proof.and_then(|proof| proof.amr.kept()),
+        row.network,
     ];
     insert(act, SQL, params, Conflict::Moved)?;
     let above = any(act.db, SESSION, [row.session.blob()])?

@@ -73,6 +73,7 @@ fn found(store: &SqliteStore) {
             agent: None,
             proof: None,
             born: Rev::ZERO,
+            network: None,
             family: Family::new([0; 32], KeyId(1), Epoch(1), START),
             ended: None,
         }));

@@ -60,6 +60,7 @@ fn sign_in(dice: &mut Dice, now: Time) -> Changes {
         agent: None,
         proof: None,
         born: Rev::ZERO,
+        network: None,
         family: Family::new([7; 32], KeyId(1), Epoch(1), now),
         ended: None,
     };

@@ -185,6 +185,7 @@ pub(super) fn what_an_account_has_granted_is_listed(backend: &dyn Backend) {
         sender: Some(Digest::of(b"key")),
         agent: Some("curl".into()),
         proof: Some(Proof { at: START.minus(7), amr: Amr::elsewhere(&["hwk".into()]) }),
+        network: Some([0, 1, 2, 3, 4, 5, 6, 255]),
         client: app.id,
         ..grant(GrantId::from_bits(u128::MAX), a, w.now(), Rev::ZERO)
     };

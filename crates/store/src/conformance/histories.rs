@@ -15,7 +15,7 @@ use portcullis_domain::event::{EventKind, NewEvent};
 use portcullis_domain::family::Family;
 use portcullis_domain::mass::{Filter, Job, JobStep, Standing};
 use portcullis_domain::model::{Account, Block, Grant, Instance, Key, KeyPurpose, Session, SessionKind, Status};
-use portcullis_domain::throttle::{Attempt, BucketKey, Verdict};
+use portcullis_domain::throttle::{Attempt, BucketKey, Budget, Verdict};
 use portcullis_domain::ticket::TicketKind;
 use portcullis_domain::{Actor, Cut};
 use portcullis_wire::{
@@ -231,6 +231,9 @@ impl Dice {
         if self.one_in(16) {
             return self.mass(now);
         }
+        if self.one_in(12) {
+            return Changes { steps: (0..=self.below(2)).map(|_| self.risk()).collect(), ..Changes::default() };
+        }
         if self.one_in(5) {
             return self.app(now, head);
         }
@@ -423,7 +426,20 @@ impl Dice {
             }
             1 => Change::KnowNetwork { account: attempt.account, network: attempt.network },
             2 if self.one_in(6) => Change::PruneAttempts { keep: self.below(60), most: self.below(9) },
+            3 | 4 => Change::Draw { bucket: attempt.account, budget: Budget { burst: 3, every: 600_000 } },
             _ => Change::TakeAttempt(attempt),
+        }
+    }
+
+    /// What is remembered for the rules of risk; now and then by somebody who is late.
+    fn risk(&mut self) -> Change {
+        match self.one_in(3) {
+            true => Change::SetNetwork { grant: self.grant(), network: [self.below(3) as u8; 8] },
+            false => Change::PutMemory {
+                account: self.account(),
+                version: self.below(4) as u32,
+                memory: format!("{{\"n\": {}}}", self.below(99)),
+            },
         }
     }
 
@@ -531,6 +547,7 @@ impl Dice {
             agent: self.one_in(2).then(|| "agent".into()),
             proof: self.one_in(2).then(|| self.proof(now)),
             born: self.some_born(head),
+            network: self.one_in(2).then(|| [self.below(3) as u8; 8]),
             family: Family { counter: 1, predecessor: None, ..self.family(now) },
             ended: None,
         }

@@ -22,6 +22,7 @@ mod prune;
 mod refound;
 mod rest;
 mod revocation;
+mod risk;
 mod sessions;
 mod show;
 mod upstream;
@@ -196,6 +197,11 @@ cases! {
         who_proves_again_is_known_to_have
         what_is_under_a_spared_session_is_spared
         a_refused_redemption_leaves_the_ticket;
+    risk:
+        what_is_remembered_is_written_from_where_it_was_seen
+        of_a_tombstone_nothing_is_remembered
+        a_grant_remembers_its_network
+        a_bucket_is_drawn_from_until_it_is_empty;
     audit:
         records_are_chained
         what_is_erased_leaves_its_commitment
@@ -389,6 +395,7 @@ pub(crate) fn grant(id: GrantId, session: SessionId, now: Time, born: Rev) -> Gr
         agent: None,
         born,
         proof: None,
+        network: None,
         family: Family::new([7; 32], KeyId(1), Epoch(1), now),
         ended: None,
     }

@@ -62,6 +62,7 @@ pub fn show(store: &dyn Store, known: &Known) -> String {
         let view = wait(store.load_account(*id)).unwrap();
         line!("{:?}", view.map(|view| (view.stamp, view.account)));
         line!("{:?}", wait(store.list_consents(*id)).unwrap());
+        line!("{:?}", wait(store.load_risk(*id, &[])).unwrap());
         for view in wait(store.list_grants(*id, None, 1000)).unwrap() {
             line!("granted {} {:?}", show_grant(&view.grant), view.session);
         }

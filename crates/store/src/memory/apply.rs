@@ -263,6 +263,17 @@ fn apply(db: &mut Memory, step: Change, so_far: &mut Progress) -> Result<(), Com
             (row.cookie, row.old_cookie) = (Some(cookie), old);
             db.sessions.put(session, row);
         }
+        Change::PutMemory { account: id, version, memory } => {
+            let row = account(db, id)?;
+            require(!matches!(row.status, Status::Deleted { .. }), Conflict::Missing)?;
+            require(db.memories.get(&id).map_or(0, |(_, version)| *version) == version, Conflict::Moved)?;
+            db.memories.put(id, (memory, version + 1));
+        }
+        Change::SetNetwork { grant: id, network } => {
+            let row = grant(db, id)?;
+            db.grants.put(id, Grant { network: Some(network), ..row });
+        }
+        Change::Draw { bucket, budget } => attempts::draw(db, bucket, budget, so_far.now)?,
         Change::CrowdOutTickets { session, kind, open, used } => {
             so_far.pruned += apps::crowd_out_tickets(db, session, kind, open, used);
         }
@@ -349,6 +360,7 @@ fn set_status(db: &mut Memory, id: AccountId, status: Status, so_far: &mut Progr
         so_far.erased.push(id);
         prune::addresses_of(db, id);
         apps::forget_account(db, id);
+        db.memories.remove(&id);
         upstream::forget_account(db, id);
     }
     row.status = status;

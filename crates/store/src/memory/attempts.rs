@@ -1,6 +1,8 @@
 //! Budgets for guesses, and the networks that accounts signed in from.
 use super::Memory;
-use portcullis_domain::throttle::{self, Attempt, Bucket, BucketKey, Verdict};
+use crate::CommitError;
+use portcullis_domain::changes::Conflict;
+use portcullis_domain::throttle::{self, Attempt, Bucket, BucketKey, Budget, Verdict};
 use portcullis_wire::Time;
 
 fn rows(db: &Memory, attempt: &Attempt) -> [Option<Bucket>; 3] {
@@ -22,6 +24,12 @@ pub(super) fn give_back(db: &mut Memory, attempt: &Attempt, verdict: Verdict, no
             db.buckets.put(key, row);
         }
     }
+}
+
+pub(super) fn draw(db: &mut Memory, bucket: BucketKey, budget: Budget, now: Time) -> Result<(), CommitError> {
+    let drawn = throttle::draw(budget, db.buckets.get(&bucket).copied(), now);
+    db.buckets.put(bucket, drawn.ok_or(CommitError::Conflict(Conflict::Moved))?);
+    Ok(())
 }
 
 pub(super) fn know(db: &mut Memory, account: BucketKey, network: BucketKey, now: Time) {

@@ -28,7 +28,7 @@ use portcullis_domain::outbox::{Message, Notice};
 use portcullis_domain::throttle::{Bucket, BucketKey};
 use portcullis_domain::ticket::Ticket;
 use portcullis_domain::upstream::{Link, Origin};
-use portcullis_domain::view::{AccountView, ClientView, RefreshView, SessionView, SignInView, Stamp};
+use portcullis_domain::view::{AccountView, ClientView, RefreshView, RiskView, SessionView, SignInView, Stamp};
 use portcullis_wire::{
     AccountId, Chain, ClientId, Entry, Epoch, EventId, GrantId, InstanceId, JobId, KeyId, LinkId, LogId, MessageId,
     Millis, Rev, RunId, SessionId, Time,
@@ -84,6 +84,8 @@ pub struct Memory {
     origins: Table<SessionId, Origin>,
     buckets: Table<BucketKey, Bucket>,
     networks: Table<(BucketKey, BucketKey), Time>,
+    /// With how often each was written.
+    memories: Table<AccountId, (String, u32)>,
     /// At most one.
     chain: Table<(), ChainRow>,
     /// The records about tombstones that are still to be erased, oldest first.
@@ -138,6 +140,7 @@ impl Memory {
             origins: Table::default(),
             buckets: Table::default(),
             networks: Table::default(),
+            memories: Table::default(),
             chain: Table::default(),
             events: Vec::new(),
             event_at: BTreeMap::new(),
@@ -159,7 +162,7 @@ impl Memory {
             ($($table:ident)*) => {$( if kept { self.$table.keep() } else { self.$table.take_back() } )*};
         }
         settle!(log accounts emails sessions sessions_of grants grants_of clients instances keys remembered buckets networks jobs);
-        settle!(owners consents tickets notices messages links origins chain erasures);
+        settle!(owners consents tickets notices messages links origins chain erasures memories);
         result
     }
 
@@ -329,6 +332,13 @@ impl Memory {
     /// As [`Store::count_attempts`](crate::Store::count_attempts).
     pub fn count_attempts(&self) -> AttemptCount {
         AttemptCount { buckets: self.buckets.len() as u64, networks: self.networks.len() as u64 }
+    }
+
+    /// As [`Store::load_risk`](crate::Store::load_risk).
+    pub fn load_risk(&self, account: AccountId, buckets: &[BucketKey]) -> RiskView {
+        let (memory, version) = self.memories.get(&account).cloned().unzip();
+        let buckets = buckets.iter().map(|key| self.buckets.get(key).copied()).collect();
+        RiskView { memory, version: version.unwrap_or(0), buckets }
     }
 
     /// Whether a session lives by the rows alone, its account's status aside.

@@ -76,6 +76,7 @@ impl Memory {
             instances: self.instances.len() as u64,
             tickets: self.tickets.len() as u64,
             consents: self.consents.len() as u64,
+            memories: self.memories.len() as u64,
         }
     }
 }

@@ -11,9 +11,10 @@ use portcullis_domain::model::{Account, Client, Consent, Instance, Key};
 use portcullis_domain::outbox::{Message, Notice, Told};
 use portcullis_domain::receivers::Queue;
 use portcullis_domain::retention::Retention;
+use portcullis_domain::throttle::BucketKey;
 use portcullis_domain::upstream::{CameFrom, Link, LinkView};
 use portcullis_domain::view::{
-    AccountView, AppView, ClientView, GrantView, RefreshView, SessionView, SignInView, Stamp, TicketView,
+    AccountView, AppView, ClientView, GrantView, RefreshView, RiskView, SessionView, SignInView, Stamp, TicketView,
 };
 use portcullis_wire::{
     AccountId, ClientId, Digest, Entry, EventId, GrantId, InstanceId, JobId, LogId, MessageId, NodeId, Rev, RunId,
@@ -224,6 +225,9 @@ impl Store for MemoryStore {
     }
     fn count_attempts(&self) -> Fut<'_, Result<AttemptCount, StoreError>> {
         self.read(|m, _| m.count_attempts())
+    }
+    fn load_risk<'a>(&'a self, account: AccountId, buckets: &'a [BucketKey]) -> Fut<'a, Result<RiskView, StoreError>> {
+        self.read(|m, _| m.load_risk(account, buckets))
     }
     fn list_notices(&self, limit: u32) -> Fut<'_, Result<Vec<Notice>, StoreError>> {
         self.read(|m, _| m.list_notices(limit))

@@ -1,0 +1,277 @@
+//! What is remembered of one account. It is bounded, whatever happens: each list has a length, and what is oldest goes.
+//!
+//! It is kept as text with a version. What does not read, or is of a newer version, begins anew: an account of which nothing is
+//! remembered is one to which nothing is new, and so nobody is disturbed by it.
+use super::Origin;
+use alloc::{string::String, vec::Vec};
+use portcullis_wire::{Millis, SessionId, Time, b64};
+use serde::{Deserialize, Serialize};
+
+/// The longest text of a memory, in bytes. A test fills one up.
+pub const MAX_BYTES: usize = 4096;
+
+const VERSION: u32 = 1;
+/// Of so many networks it is remembered that the account was there, the latest.
+pub(super) const MAX_NETWORKS: usize = 10;
+/// And of so many kinds of devices.
+pub(super) const MAX_AGENTS: usize = 4;
+/// And of so many sessions.
+pub(super) const MAX_SESSIONS: usize = 5;
+/// The most moments of one kind at the account.
+pub(super) const MAX_MOMENTS: usize = 6;
+/// The most moves of a session.
+pub(super) const MAX_MOVES: usize = 4;
+/// The most repetitions from elsewhere.
+pub(super) const MAX_ECHOES: usize = 3;
+/// The most late repetitions, and as many refusals.
+pub(super) const MAX_LATE: usize = 2;
+/// The most wrong proofs.
+pub(super) const MAX_WRONG: usize = 5;
+/// The longest name of a kind of device that is kept.
+pub(super) const MAX_AGENT: usize = 32;
+/// Networks, kinds of devices and sessions are forgotten when they were not seen for so long.
+const LIFE: Millis = 120 * 86_400_000;
+
+/// What is remembered of one account.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Memory {
+    pub(super) kept: Kept,
+}
+
+/// As it is written. Names are short: there is one for each account.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Kept {
+    /// The version.
+    pub v: u32,
+    /// Where the account was, the latest last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub n: Vec<Net>,
+    /// With what, the latest last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub d: Vec<Agent>,
+    /// Its sessions, the one seen last at the end.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub s: Vec<Sess>,
+    /// Sign-ins.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub i: Vec<i64>,
+    /// Changes of credentials.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub c: Vec<i64>,
+    /// Recoveries asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ra: Vec<i64>,
+    /// Recoveries done.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rd: Vec<i64>,
+    /// Of the last one: from a new network, from a new country.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rf: Option<(bool, bool)>,
+    /// Told from outside: leaked, lost, fraud.
+    #[serde(default, skip_serializing_if = "is_nothing")]
+    pub x: [Option<i64>; 3],
+    /// Where the account was last, and when.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub w: Option<(Where, i64)>,
+}
+
+fn is_nothing(told: &[Option<i64>; 3]) -> bool {
+    *told == [None; 3]
+}
+
+/// A spot as it is kept: degrees by a thousand (a hundred metres), and the radius in kilometres.
+pub(super) type Where = (i32, i32, u16);
+
+/// A network: name, country, provider, first seen, last seen (seconds).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Net(pub NetName, pub Option<Country>, pub u32, pub i64, pub i64);
+
+/// A kind of device, and when it was last seen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Agent(pub String, pub i64);
+
+/// A session.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Sess {
+    /// Which: the last 8 bytes of its id, which tell the sessions of one account apart.
+    pub i: NetName,
+    /// When it was first seen.
+    pub b: i64,
+    /// When last.
+    pub l: i64,
+    /// With which kind of device it was made.
+    pub a: String,
+    /// By bits, how it was made: see [`Sess::DEVICE`] and those below it.
+    pub f: u8,
+    /// The network that it was made in.
+    pub h: NetName,
+    /// Where it is now, as far as it was noticed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub w: Option<(Where, i64)>,
+    /// Its networks, the latest last, each with the moment that it went there, and whether it was new to the account.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub m: Vec<Move>,
+    /// Repetitions from another network.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub e: Vec<i64>,
+    /// Late repetitions, with their networks.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub k: Vec<(i64, NetName)>,
+    /// Refusals of another kind of device.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub o: Vec<i64>,
+    /// Wrong proofs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub p: Vec<i64>,
+    /// When its device signed in anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub r: Option<i64>,
+}
+
+/// A move of a session: to which network, when, of which provider (0: not known), and whether that was new to the account.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Move(pub NetName, pub i64, pub u32, pub bool);
+
+impl Sess {
+    /// Made by a sign-in without a mark.
+    pub const DEVICE: u8 = 1;
+    /// Made in a new network.
+    pub const NETWORK: u8 = 2;
+    /// Made in a new country.
+    pub const COUNTRY: u8 = 4;
+    /// Made with a stolen password.
+    pub const BREACHED: u8 = 8;
+    /// Seen when it was made; of others nothing is known of how.
+    pub const MADE: u8 = 16;
+
+    /// Where it was last.
+    pub fn network(&self) -> NetName {
+        self.m.last().map_or(self.h, |step| step.0)
+    }
+}
+
+/// Eight bytes, written in base64url.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct NetName(pub [u8; 8]);
+
+impl NetName {
+    pub fn of(session: SessionId) -> Self {
+        let bits = session.bits().to_be_bytes();
+        let mut out = [0; 8];
+        out.copy_from_slice(&bits[8..]);
+        Self(out)
+    }
+}
+
+impl Serialize for NetName {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_str(&b64::encode(&self.0))
+    }
+}
+
+impl<'de> Deserialize<'de> for NetName {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let text = <alloc::borrow::Cow<'de, str>>::deserialize(d)?;
+        b64::decode_array(&text).map(Self).ok_or_else(|| serde::de::Error::custom("not eight bytes in base64url"))
+    }
+}
+
+/// A country, written as its two letters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Country(pub [u8; 2]);
+
+impl Serialize for Country {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_str(core::str::from_utf8(&self.0).unwrap_or("??"))
+    }
+}
+
+impl<'de> Deserialize<'de> for Country {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let text = <alloc::borrow::Cow<'de, str>>::deserialize(d)?;
+        let letters: Result<[u8; 2], _> = text.as_bytes().try_into();
+        letters.map(Self).map_err(|_| serde::de::Error::custom("not two letters"))
+    }
+}
+
+impl Memory {
+    /// From what was written; empty when it does not read.
+    pub fn read(text: &str) -> Self {
+        let kept: Result<Kept, _> = serde_json::from_str(text);
+        Self { kept: kept.ok().filter(|kept| kept.v == VERSION).unwrap_or_default() }
+    }
+
+    /// As text, of at most [`MAX_BYTES`].
+    pub fn write(&self) -> String {
+        // Lists, numbers and texts cannot fail to be written.
+        serde_json::to_string(&self.kept).unwrap_or_default()
+    }
+
+    /// Whether nothing is remembered.
+    pub fn is_empty(&self) -> bool {
+        self.kept.n.is_empty() && self.kept.d.is_empty()
+    }
+
+    /// What is remembered when a rule has ended what was seen, `before` being what was remembered then: that it happened, but not the
+    /// place and the device, which so stay new to the account.
+    pub fn doubted(self, before: &Self) -> Self {
+        let (n, d, w) = (before.kept.n.clone(), before.kept.d.clone(), before.kept.w);
+        Self { kept: Kept { n, d, w, ..self.kept } }
+    }
+
+    /// Nothing lies in the future: when the clock was set back, it is as if no time had passed. What is old goes.
+    pub(super) fn settled(&self, now: i64) -> Kept {
+        let mut kept = Kept { v: VERSION, ..self.kept.clone() };
+        let past = |at: &mut i64| *at = (*at).min(now);
+        for net in &mut kept.n {
+            past(&mut net.3);
+            past(&mut net.4);
+        }
+        kept.d.iter_mut().for_each(|agent| past(&mut agent.1));
+        for list in [&mut kept.i, &mut kept.c, &mut kept.ra, &mut kept.rd] {
+            list.iter_mut().for_each(past);
+        }
+        kept.x.iter_mut().flatten().for_each(past);
+        if let Some((_, at)) = &mut kept.w {
+            past(at);
+        }
+        for session in &mut kept.s {
+            past(&mut session.b);
+            past(&mut session.l);
+            session.m.iter_mut().for_each(|step| past(&mut step.1));
+            session.k.iter_mut().for_each(|late| past(&mut late.0));
+            for list in [&mut session.e, &mut session.o, &mut session.p] {
+                list.iter_mut().for_each(past);
+            }
+            session.r.iter_mut().for_each(past);
+            if let Some((_, at)) = &mut session.w {
+                past(at);
+            }
+        }
+        let young = |at: i64| now - at < LIFE / 1000;
+        kept.n.retain(|net| young(net.4));
+        kept.d.retain(|agent| young(agent.1));
+        kept.s.retain(|session| young(session.l));
+        kept
+    }
+}
+
+/// Seconds, as they are kept.
+pub(super) fn secs(at: Time) -> i64 {
+    at.secs().clamp(0, 99_999_999_999)
+}
+
+/// The place's spot, as it is kept.
+pub(super) fn where_of(from: &Origin) -> Option<Where> {
+    from.place.spot.map(|spot| (spot.lat_udeg / 1000, spot.lon_udeg / 1000, spot.radius_km))
+}
+
+/// Adds to a list the oldest of which goes.
+pub(super) fn push<T>(list: &mut Vec<T>, one: T, most: usize) {
+    list.push(one);
+    while list.len() > most {
+        list.remove(0);
+    }
+}

@@ -1,0 +1,309 @@
+//! From a memory and something that was seen to signals and the memory from then on.
+use super::memory::{
+    Agent, Country, Kept, MAX_AGENT, MAX_AGENTS, MAX_ECHOES, MAX_LATE, MAX_MOMENTS, MAX_MOVES, MAX_NETWORKS,
+    MAX_SESSIONS, MAX_WRONG, Memory, Move, Net, NetName, Sess, Where, push, secs, where_of,
+};
+use super::{Act, ExternalKind, Origin, RefreshSeen, Seen, Signals, Spot, Step, What, km_between};
+use alloc::{borrow::Cow, string::String, vec::Vec};
+
+const MINUTE: i64 = 60;
+const HOUR: i64 = 60 * MINUTE;
+const DAY: i64 = 24 * HOUR;
+/// A network, provider or country is new to an account for so long. Otherwise whoever got in once would be at home a second later.
+const NEW_FOR: i64 = HOUR;
+/// Faster than an airliner, in km/h.
+const TOO_FAST: i64 = 1000;
+/// And farther than databases of places err.
+const FAR: i64 = 500;
+
+/// What this act says, and what is remembered from now on. Clock steps are harmless: what lies in the future is as if it were now.
+///
+/// What comes back teaches places and devices, since most acts are their owner's. Where the act was refused or ended, commit
+/// [`Memory::doubted`] instead.
+pub fn observe(memory: &Memory, seen: &Seen) -> (Signals, Memory) {
+    let now = secs(seen.at);
+    let mut kept = memory.settled(now);
+    let as_it_was = kept.clone();
+    let mut say =
+        Signals { agent: agent_of(seen).into(), ok: true, reset_age_s: -1, session_age_s: -1, ..Signals::default() };
+    (say.act, say.what) = names(seen.act);
+    say.first = kept.n.is_empty() && kept.d.is_empty();
+    say.guesses_account = i64::from(seen.guesses.account);
+    say.guesses_prefix = i64::from(seen.guesses.prefix);
+    place(&kept, seen, now, &mut say);
+    if let Some(id) = seen.session {
+        session(&mut kept, NetName::of(id), seen, now, &mut say);
+    } else {
+        travel(&kept.w, seen, now, &mut say);
+    }
+    account(&mut kept, seen, now, &mut say);
+    let stays = matches!(seen.act, Act::Refresh(RefreshSeen::Rotated | RefreshSeen::Again)) && !say.moved;
+    if stays {
+        return (say, Memory { kept: as_it_was });
+    }
+    if teaches(seen.act) {
+        learn(&mut kept, seen, now);
+    }
+    (say, Memory { kept })
+}
+
+fn names(act: Act) -> (Cow<'static, str>, Cow<'static, str>) {
+    let (kind, what) = match act {
+        Act::SignUp => ("sign_up", ""),
+        Act::SignIn { .. } => ("sign_in", ""),
+        Act::Refresh(RefreshSeen::Rotated) => ("refresh", "rotated"),
+        Act::Refresh(RefreshSeen::Again) => ("refresh", "again"),
+        Act::Refresh(RefreshSeen::Skipped) => ("refresh", "skipped"),
+        Act::Refresh(RefreshSeen::OtherDevice) => ("refresh", "other_device"),
+        Act::Refresh(RefreshSeen::Theft) => ("refresh", "theft"),
+        Act::Prove { .. } => ("prove", ""),
+        Act::Change(What::Password) => ("change", "password"),
+        Act::Change(What::Email) => ("change", "email"),
+        Act::Change(What::Factor) => ("change", "factor"),
+        Act::Change(What::App) => ("change", "app"),
+        Act::Recover(Step::Asked) => ("recover", "asked"),
+        Act::Recover(Step::Done) => ("recover", "done"),
+        Act::Sighting => ("sighting", ""),
+        Act::External(ExternalKind::CredentialLeaked) => ("external", "credential_leaked"),
+        Act::External(ExternalKind::DeviceLost) => ("external", "device_lost"),
+        Act::External(ExternalKind::Fraud) => ("external", "fraud"),
+    };
+    (kind.into(), what.into())
+}
+
+/// The agent, as long as it is kept.
+fn agent_of(seen: &Seen) -> String {
+    short(&seen.agent)
+}
+
+fn short(agent: &str) -> String {
+    agent.chars().filter(|c| c.is_ascii_graphic() && *c != '"' && *c != '\\' || *c == ' ').take(MAX_AGENT).collect()
+}
+
+/// Whether an act shows where the account's owner is: not what was refused, nor what anybody may do.
+fn teaches(act: Act) -> bool {
+    match act {
+        Act::SignUp | Act::SignIn { .. } | Act::Sighting | Act::Change(_) => true,
+        Act::Refresh(how) => !matches!(how, RefreshSeen::OtherDevice | RefreshSeen::Theft),
+        Act::Prove { ok } => ok,
+        Act::Recover(_) | Act::External(_) => false,
+    }
+}
+
+/// What is new about where it comes from, and with what.
+fn place(kept: &Kept, seen: &Seen, now: i64, say: &mut Signals) {
+    say.known_device = matches!(seen.act, Act::SignIn { known_device: true, .. });
+    say.new_device = matches!(seen.act, Act::SignIn { known_device: false, .. }) && !say.first;
+    say.new_agent = !say.first && !seen.agent.is_empty() && kept.d.iter().all(|one| one.0 != say.agent);
+    let Some(from) = &seen.from else { return };
+    let country = from.place.country.map(Country);
+    say.country = country.map_or(Cow::Borrowed(""), |c| c.0.iter().map(|b| char::from(*b)).collect::<String>().into());
+    say.asn = i64::from(from.place.asn.unwrap_or(0));
+    // What is known since long ago, or was the account's first.
+    let oldest = kept.n.iter().map(|net| net.3).min().unwrap_or(now);
+    let first = say.first;
+    let old = |net: &Net| now - net.3 >= NEW_FOR || net.3 == oldest;
+    let known = |is: &dyn Fn(&Net) -> bool| first || kept.n.iter().any(|net| old(net) && is(net));
+    say.new_network = !known(&|net| net.0.0 == from.network);
+    say.new_provider = from.place.asn.is_some_and(|asn| !known(&|net| net.2 == asn));
+    say.new_country = country.is_some_and(|country| {
+        let told = first || kept.n.iter().any(|net| net.1.is_some());
+        told && !known(&|net| net.1 == Some(country))
+    });
+}
+
+/// How far and how fast it came from where it was.
+fn travel(last: &Option<(Where, i64)>, seen: &Seen, now: i64, say: &mut Signals) {
+    let Some(((lat, lon, radius), at)) = last else { return };
+    let Some(here) = seen.from.as_ref().and_then(|from| from.place.spot) else { return };
+    let there = Spot { lat_udeg: lat.saturating_mul(1000), lon_udeg: lon.saturating_mul(1000), radius_km: *radius };
+    let km = i64::from(km_between(there, here));
+    // Less than a minute is a minute: clocks and answers are not that exact.
+    let took = (now - at).max(MINUTE);
+    say.km = km;
+    say.kmh = km * HOUR / took;
+    say.impossible_travel = say.new_network && km > FAR && say.kmh > TOO_FAST;
+}
+
+/// What it says about the session.
+fn session(kept: &mut Kept, id: NetName, seen: &Seen, now: i64, say: &mut Signals) {
+    let makes = matches!(seen.act, Act::SignUp | Act::SignIn { .. });
+    let network = seen.from.as_ref().map(|from| NetName(from.network));
+    let at = kept.s.iter().position(|one| one.i == id);
+    let mut one = match at {
+        Some(at) => kept.s.remove(at),
+        None => unknown(id, seen, now, makes, say),
+    };
+    if let Some(made) = &seen.made {
+        one.b = secs(made.at).min(now);
+        one.a = short(&made.agent);
+    }
+    travel(if makes { &kept.w } else { &one.w }, seen, now, say);
+    let age = |list: &[i64], span: i64| list.iter().filter(|at| now - **at < span).count() as i64;
+    say.session_age_s = if one.f & Sess::MADE == 0 && seen.made.is_none() { -1 } else { now - one.b };
+    say.session_new_device = one.f & Sess::DEVICE != 0;
+    say.session_new_network = one.f & Sess::NETWORK != 0;
+    say.session_new_country = one.f & Sess::COUNTRY != 0;
+    say.session_breached = one.f & Sess::BREACHED != 0;
+    say.other_browser = !say.agent.is_empty() && !one.a.is_empty() && one.a != say.agent;
+    say.other_program = say.other_browser && program(&one.a) != program(&say.agent);
+    // A token that was refused shows no move: the session is where it was.
+    let moves = !matches!(seen.act, Act::Refresh(RefreshSeen::OtherDevice | RefreshSeen::Theft));
+    let before = one.network();
+    say.moved = network.is_some_and(|network| network != before);
+    if let (true, true, Some(network)) = (say.moved, moves, network) {
+        let asn = seen.from.as_ref().and_then(|from| from.place.asn).unwrap_or(0);
+        push(&mut one.m, Move(network, now, asn, say.new_network), MAX_MOVES);
+    }
+    (say.hops, say.turns) = (hops(&one.m, now), turns(&one, now));
+    match seen.act {
+        Act::Refresh(RefreshSeen::Again) if say.moved => push(&mut one.e, now, MAX_ECHOES),
+        Act::Refresh(RefreshSeen::Skipped) => push(&mut one.k, (now, network.unwrap_or_default()), MAX_LATE),
+        Act::Refresh(RefreshSeen::OtherDevice) => push(&mut one.o, now, MAX_LATE),
+        Act::Prove { ok: false } => push(&mut one.p, now, MAX_WRONG),
+        _ => {}
+    }
+    if let Act::Prove { ok } = seen.act {
+        say.ok = ok;
+    }
+    say.echoes = age(&one.e, HOUR);
+    say.other_device_tries = age(&one.o, DAY);
+    say.wrong_proofs = age(&one.p, HOUR);
+    let mut late: Vec<NetName> = one.k.iter().filter(|(at, _)| now - at < DAY).map(|(_, network)| *network).collect();
+    say.late_retries = late.len() as i64;
+    late.sort_by_key(|name| name.0);
+    late.dedup();
+    say.late_networks = late.len() as i64;
+    say.replaced = one.r.is_some();
+    say.lost_before = kept.x[1].is_some_and(|told| now - told < 30 * DAY && told >= one.b && !makes);
+    one.l = now;
+    if let (true, Some(spot)) = (moves && (say.moved || one.w.is_none()), seen.from.as_ref().and_then(where_of)) {
+        one.w = Some((spot, now));
+    }
+    if let (Act::SignIn { known_device: true, .. }, Some(network)) = (seen.act, network) {
+        for other in kept.s.iter_mut().filter(|other| other.h == network && other.a == say.agent) {
+            other.r = Some(now);
+        }
+    }
+    push(&mut kept.s, one, MAX_SESSIONS);
+}
+
+/// A session that nothing is remembered of.
+fn unknown(id: NetName, seen: &Seen, now: i64, makes: bool, say: &Signals) -> Sess {
+    let breached = matches!(seen.act, Act::SignIn { breached: true, .. });
+    let bits = [
+        (makes, Sess::MADE),
+        (say.new_device, Sess::DEVICE),
+        (makes && say.new_network, Sess::NETWORK),
+        (makes && say.new_country, Sess::COUNTRY),
+        (breached, Sess::BREACHED),
+    ];
+    let f = bits.iter().filter(|(yes, _)| *yes).fold(0, |all, (_, bit)| all | bit);
+    // One that is seen by a refresh has moved, from where nobody knows: otherwise nobody had looked.
+    let here = seen.from.as_ref().filter(|_| !matches!(seen.act, Act::Refresh(_)));
+    let h = here.map_or(NetName::default(), |from| NetName(from.network));
+    Sess {
+        i: id,
+        b: now,
+        l: now,
+        a: say.agent.clone().into_owned(),
+        f,
+        h,
+        w: None,
+        m: Vec::new(),
+        e: Vec::new(),
+        k: Vec::new(),
+        o: Vec::new(),
+        p: Vec::new(),
+        r: None,
+    }
+}
+
+/// Of `firefox/linux` the first.
+fn program(agent: &str) -> &str {
+    agent.split('/').next().unwrap_or("")
+}
+
+/// Networks that were new to the account, of providers that are each counted once.
+fn hops(moves: &[Move], now: i64) -> i64 {
+    let fresh: Vec<&Move> = moves.iter().filter(|step| step.3 && now - step.1 < 30 * MINUTE).collect();
+    let first = |n: usize| {
+        let same = |a: &Move, b: &Move| a.0 == b.0 || (a.2 != 0 && a.2 == b.2);
+        !fresh[..n].iter().any(|before| same(before, fresh[n]))
+    };
+    (0..fresh.len()).filter(|n| first(*n)).count() as i64
+}
+
+/// Moves to where the session had been before the last move.
+fn turns(one: &Sess, now: i64) -> i64 {
+    let path: Vec<(NetName, i64)> =
+        [(one.h, one.b)].into_iter().chain(one.m.iter().map(|step| (step.0, step.1))).collect();
+    path.windows(3).filter(|three| three[0].0 == three[2].0 && now - three[2].1 < 10 * MINUTE).count() as i64
+}
+
+/// What it says about the account.
+fn account(kept: &mut Kept, seen: &Seen, now: i64, say: &mut Signals) {
+    let age = |list: &[i64], span: i64| list.iter().filter(|at| now - **at < span).count() as i64;
+    match seen.act {
+        Act::SignUp => push(&mut kept.i, now, MAX_MOMENTS),
+        Act::SignIn { breached, .. } => {
+            push(&mut kept.i, now, MAX_MOMENTS);
+            say.breached = breached;
+        }
+        Act::Change(what) => {
+            push(&mut kept.c, now, MAX_MOMENTS);
+            if what == What::Password {
+                kept.x[0] = None;
+            }
+        }
+        Act::Recover(Step::Asked) => push(&mut kept.ra, now, MAX_MOMENTS),
+        Act::Recover(Step::Done) => {
+            push(&mut kept.rd, now, MAX_MOMENTS);
+            kept.rf = Some((say.new_network, say.new_country));
+            kept.x[0] = None;
+        }
+        Act::External(kind) => kept.x[told(kind)] = Some(now),
+        Act::Refresh(_) | Act::Prove { .. } | Act::Sighting => {}
+    }
+    say.sign_ins = age(&kept.i, 10 * MINUTE);
+    say.changes = age(&kept.c, HOUR);
+    say.resets_asked = age(&kept.ra, HOUR);
+    say.resets_done = age(&kept.rd, DAY);
+    if let (Some(at), Some((network, country))) = (kept.rd.last(), kept.rf) {
+        (say.reset_age_s, say.reset_new_network, say.reset_new_country) = (now - at, network, country);
+    }
+    let within = |kind: ExternalKind, span: i64| kept.x[told(kind)].is_some_and(|at| now - at < span);
+    say.leaked = within(ExternalKind::CredentialLeaked, 90 * DAY);
+    say.lost = within(ExternalKind::DeviceLost, 30 * DAY);
+    say.fraud = within(ExternalKind::Fraud, 7 * DAY);
+}
+
+fn told(kind: ExternalKind) -> usize {
+    match kind {
+        ExternalKind::CredentialLeaked => 0,
+        ExternalKind::DeviceLost => 1,
+        ExternalKind::Fraud => 2,
+    }
+}
+
+/// Remembers where and with what.
+fn learn(kept: &mut Kept, seen: &Seen, now: i64) {
+    if let Some(from) = &seen.from {
+        learn_network(kept, from, now);
+        if let Some(spot) = where_of(from) {
+            kept.w = Some((spot, now));
+        }
+    }
+    let agent = agent_of(seen);
+    if !agent.is_empty() {
+        kept.d.retain(|one| one.0 != agent);
+        push(&mut kept.d, Agent(agent, now), MAX_AGENTS);
+    }
+}
+
+fn learn_network(kept: &mut Kept, from: &Origin, now: i64) {
+    let name = NetName(from.network);
+    let first = kept.n.iter().position(|net| net.0 == name).map_or(now, |at| kept.n.remove(at).3);
+    let place = &from.place;
+    push(&mut kept.n, Net(name, place.country.map(Country), place.asn.unwrap_or(0), first, now), MAX_NETWORKS);
+}
