@@ -38,6 +38,7 @@ cargo xtask COMMAND
   bench mass [--sessions N]
                          revocation among 2,000,000 sessions: everyone by one entry, by filter as a job; time until enforced,
                          and how refreshes fare meanwhile
+  bench rules            what an event costs: a memory, signals, the built-in rules about suspicious activity
   bench smoke            refreshes per second of the server beside its floor program, in the same run; memory, start, size
   soak [--seeds N] [--from M]
                          the simulator over many more seeds (default: 20000 from 1000000)
@@ -80,10 +81,11 @@ fn main() -> ExitCode {
         ["test", rings @ ..] => rings::command(rings),
         ["interop", names @ ..] => interop::command(names),
         ["bench", "smoke"] => bench::command(),
+        ["bench", "rules"] => bench::rules(),
         ["bench", "mass", rest @ ..] => bench::mass::command(rest),
         ["bench", "cluster", rest @ ..] => bench::cluster::command(rest),
         ["bench", ..] => Err(Failure::Usage(
-            "`bench` has three forms: bench smoke, bench cluster [--quick | --refreshes | --verifiers], bench mass [--sessions N]"
+            "`bench` has four forms: bench smoke, bench rules, bench cluster [--quick | --refreshes | --verifiers], bench mass [--sessions N]"
                 .into(),
         )),
         ["soak", rest @ ..] => soak::command(rest),

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 /// The rings and their packages, in the order in which they run.
 const RINGS: &[(&str, &[&str])] = &[
-    ("rules", &["wire", "feed", "verify", "domain"]),
+    ("rules", &["wire", "feed", "verify", "domain", "rules"]),
     ("stores", &["store", "store-sqlite", "store-postgres"]),
     ("surface", &["app", "http", "outgoing", "mail", "relay", "server", "tower", "testkit"]),
     ("world", &["sim", "oracle"]),

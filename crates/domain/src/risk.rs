@@ -161,7 +161,7 @@ pub struct Guesses {
     pub prefix: u32,
 }
 
-/// What the session's row says of how it was made.
+/// What the rows say of how a session was made; of a grant that has a browser and system of its own, that one's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Made {
     /// When.

@@ -22,7 +22,7 @@ pub(super) const MAX_MOMENTS: usize = 6;
 /// The most moves of a session.
 pub(super) const MAX_MOVES: usize = 4;
 /// The most repetitions from elsewhere.
-pub(super) const MAX_ECHOES: usize = 3;
+pub(super) const MAX_ECHOES: usize = 5;
 /// The most late repetitions, and as many refusals.
 pub(super) const MAX_LATE: usize = 2;
 /// The most wrong proofs.
@@ -113,9 +113,11 @@ pub(super) struct Sess {
     /// Its networks, the latest last, each with the moment that it went there, and whether it was new to the account.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub m: Vec<Move>,
-    /// Repetitions from another network.
+    /// Repetitions from another network, in a row, and from which to which.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub e: Vec<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ep: Option<(NetName, NetName)>,
     /// Late repetitions, with their networks.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub k: Vec<(i64, NetName)>,

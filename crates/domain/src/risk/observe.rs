@@ -157,7 +157,7 @@ fn session(kept: &mut Kept, id: NetName, seen: &Seen, now: i64, say: &mut Signal
     }
     (say.hops, say.turns) = (hops(&one.m, now), turns(&one, now));
     match seen.act {
-        Act::Refresh(RefreshSeen::Again) if say.moved => push(&mut one.e, now, MAX_ECHOES),
+        Act::Refresh(RefreshSeen::Again) if say.moved => echo(&mut one, before, network.unwrap_or_default(), now, say),
         Act::Refresh(RefreshSeen::Skipped) => push(&mut one.k, (now, network.unwrap_or_default()), MAX_LATE),
         Act::Refresh(RefreshSeen::OtherDevice) => push(&mut one.o, now, MAX_LATE),
         Act::Prove { ok: false } => push(&mut one.p, now, MAX_WRONG),
@@ -212,10 +212,24 @@ fn unknown(id: NetName, seen: &Seen, now: i64, makes: bool, say: &Signals) -> Se
         w: None,
         m: Vec::new(),
         e: Vec::new(),
+        ep: None,
         k: Vec::new(),
         o: Vec::new(),
         p: Vec::new(),
         r: None,
+    }
+}
+
+/// A repetition from another network. It counts as long as it is always the same two, in the same order, and the second is new to the
+/// account: a client that goes back and forth repeats here what it lost there, and there what it lost here.
+fn echo(one: &mut Sess, before: NetName, here: NetName, now: i64, say: &Signals) {
+    let pair = Some((before, here));
+    if one.ep != pair || !say.new_network {
+        one.e.clear();
+    }
+    one.ep = pair;
+    if say.new_network {
+        push(&mut one.e, now, MAX_ECHOES);
     }
 }
 

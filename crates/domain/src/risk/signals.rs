@@ -95,7 +95,7 @@ table! {
     other_program Bool "signal.other_program" "The browser, or the program, is not the one that the session was made with, whatever the system."
     hops Int "signal.hops" "Networks that were new to the account and to which the session moved within the last 30 minutes; where providers are known, one of each counts."
     turns Int "signal.turns" "How often within 10 minutes the session went back to the network that it had been in before."
-    echoes Int "signal.echoes" "How often within an hour a refresh was repeated, within seconds, from another network than that of the one before."
+    echoes Int "signal.echoes" "How often in a row, within an hour, a refresh was repeated within seconds from a network that is new to the account: always the same two networks, in the same order."
     late_retries Int "signal.late_retries" "Late repetitions of a refresh in this session within a day."
     late_networks Int "signal.late_networks" "From how many networks those came."
     other_device_tries Int "signal.other_device_tries" "How often within a day a token of this session was refused since another kind of device showed it."

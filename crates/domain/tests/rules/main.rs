@@ -4,7 +4,6 @@
 mod audit;
 mod authorize;
 mod cookie;
-mod corpus;
 mod hashes;
 mod import;
 mod issue;

@@ -63,6 +63,8 @@ enum Command {
     Doctor(Box<look::DoctorArgs>),
     /// Look at the configuration.
     Config(ConfigArgs),
+    /// Look at rules about suspicious activity.
+    Rules(RulesArgs),
 }
 
 #[derive(Debug, Args)]
@@ -291,6 +293,24 @@ pub enum ConfigAct {
     },
 }
 
+#[derive(Debug, Args)]
+pub struct RulesArgs {
+    #[command(subcommand)]
+    pub act: RulesAct,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum RulesAct {
+    /// Read a policy file, and say what is wrong with it and where; exit code 2 when something is.
+    Check {
+        /// The file.
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+    /// Print the policy that is on when no other is given.
+    Default,
+}
+
 /// Reads the command line, does it, and says how it went.
 pub fn run() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -320,6 +340,8 @@ pub fn run() -> ExitCode {
         Command::Import(args) => commands::import::run(&args),
         Command::Export(args) => commands::export::run(&args),
         Command::Config(ConfigArgs { act: ConfigAct::Check { flags, json } }) => commands::config::check(&flags, json),
+        Command::Rules(RulesArgs { act: RulesAct::Check { file } }) => commands::rules::check(&file),
+        Command::Rules(RulesArgs { act: RulesAct::Default }) => commands::rules::default(),
     };
     match result {
         Ok(exit) => exit.into(),

@@ -16,6 +16,7 @@ pub mod node;
 pub mod relay;
 pub mod remote;
 pub mod revoke;
+pub mod rules;
 pub mod serve;
 pub mod sessions;
 pub mod upkeep;

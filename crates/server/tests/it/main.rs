@@ -33,6 +33,7 @@ mod postgres;
 mod refresh;
 mod relay;
 mod rollback;
+mod rules;
 mod serve;
 mod silent;
 mod stopped;

@@ -1,0 +1,214 @@
+//! What the default policy makes of the corpus: figures per rule and kind, and what must be so.
+use crate::replay::{Given, Run, run};
+use crate::trace::{Act, Kind, Trace, Verdict, read};
+use portcullis_domain::risk::Outcome;
+use portcullis_rules::Policy;
+use std::collections::{BTreeMap, BTreeSet};
+
+const ALL: [Given; 4] = [
+    Given { places: true, sightings: true },
+    Given { places: true, sightings: false },
+    Given { places: false, sightings: true },
+    Given { places: false, sightings: false },
+];
+
+/// Names of traces, each with what it is about.
+type Said = Vec<String>;
+
+#[derive(Default)]
+struct Figures {
+    /// Hostile traces of which somebody could tell, and their sessions that should die: of each kind how many there are, how many died.
+    stolen: BTreeMap<Kind, (usize, usize)>,
+    /// The same of those that nobody could tell.
+    untellable: (usize, usize),
+    /// Stolen sessions that live, of those whose tokens were stolen.
+    missed_thefts: Said,
+    missed_others: Said,
+    /// Benign traces in which something was ended or blocked.
+    false_ends: Said,
+    /// Sessions of robbed people that were ended too and were not stolen.
+    beside: Said,
+    /// Quiet traces in which somebody was asked something.
+    disturbed: Said,
+    /// Events of which the owner should have been told, and was not; of how many.
+    untold: Said,
+    notices: usize,
+    /// Notices in benign traces that nobody asked for.
+    needless: Said,
+    /// Attempts in benign traces that the throttle refused.
+    throttled: usize,
+    /// Of each rule: hits, hits in the right trace after the thief came, and hostile traces in which it hit.
+    rules: BTreeMap<String, (usize, usize, BTreeSet<String>)>,
+    hostile: usize,
+    bytes: usize,
+}
+
+fn figures(traces: &[Trace], policy: &Policy, given: Given) -> Figures {
+    let mut all = Figures::default();
+    for (name, _, _) in policy.rules() {
+        all.rules.insert(name.into(), Default::default());
+    }
+    for trace in traces {
+        let came = run(trace, Some(policy), given);
+        all.bytes = all.bytes.max(came.bytes);
+        all.count(trace, &came);
+    }
+    all
+}
+
+impl Figures {
+    fn count(&mut self, trace: &Trace, came: &Run) {
+        let label = &trace.label;
+        let hostile = label.verdict == Verdict::Hostile;
+        self.hostile += usize::from(hostile && !label.untellable);
+        for (n, event) in came.events.iter().enumerate() {
+            for (rule, _) in &event.hits {
+                let entry = self.rules.get_mut(rule).unwrap();
+                entry.0 += 1;
+                // A notice is right where one is wanted, and what is said of outside where it is true.
+                let told = matches!(trace.events[n].act, Act::Signal { .. });
+                if hostile && (Some(n) >= label.begins || told) || label.notice.contains(&n) {
+                    entry.1 += 1;
+                }
+                if hostile && Some(n) >= label.begins && !label.untellable {
+                    entry.2.insert(trace.name.clone());
+                }
+            }
+            let wanted = label.notice.contains(&n);
+            self.notices += usize::from(wanted);
+            if wanted && !event.told {
+                self.untold.push(format!("{} {n}{}", trace.name, if event.refused { " (refused)" } else { "" }));
+            }
+            if !hostile && !wanted && event.told {
+                self.needless.push(format!("{} {n} {:?}", trace.name, event.hits));
+            }
+            if label.quiet && event.done.is_some_and(|done| done != Outcome::Throttle) {
+                self.disturbed.push(format!("{} {n} {:?}", trace.name, event.hits));
+            }
+        }
+        for (session, at) in &came.ended {
+            let by = &came.events[*at].hits;
+            if !hostile {
+                self.false_ends.push(format!("{} session {session} at {at} {by:?}", trace.name));
+            } else if !label.stolen.contains(session) {
+                self.beside.push(format!("{} session {session} at {at} {by:?}", trace.name));
+            }
+        }
+        if !hostile {
+            self.throttled += came.throttled.iter().filter(|n| !label.throttled.contains(n)).count();
+            self.false_ends.extend(came.blocked.iter().map(|who| format!("{} blocks {who}", trace.name)));
+            return;
+        }
+        let dead = label.stolen.iter().filter(|session| came.dead.contains(session)).count();
+        if label.untellable {
+            self.untellable.0 += label.stolen.len();
+            self.untellable.1 += dead;
+            return;
+        }
+        let entry = self.stolen.entry(label.kind).or_default();
+        entry.0 += label.stolen.len();
+        entry.1 += dead;
+        for session in label.stolen.iter().filter(|session| !came.dead.contains(session)) {
+            let said = format!("{} session {session}", trace.name);
+            if label.kind == Kind::TokenTheft { self.missed_thefts.push(said) } else { self.missed_others.push(said) }
+        }
+    }
+
+    fn print(&self, what: &str, names: bool) {
+        println!("== {what}");
+        for (kind, (of, dead)) in &self.stolen {
+            println!("   {kind:?}: {dead} of {of} stolen sessions dead at the end");
+        }
+        println!("   nobody could tell: {} of {}", self.untellable.1, self.untellable.0);
+        for (about, list) in [
+            ("stolen tokens missed", &self.missed_thefts),
+            ("others missed", &self.missed_others),
+            ("ended falsely", &self.false_ends),
+            ("ended beside the stolen ones", &self.beside),
+            ("quiet, and asked", &self.disturbed),
+            ("not told", &self.untold),
+            ("told needlessly", &self.needless),
+        ] {
+            println!(
+                "   {about}: {}{}",
+                list.len(),
+                if names && !list.is_empty() { format!("\n      {}", list.join("\n      ")) } else { String::new() }
+            );
+        }
+        println!(
+            "   of {} notices; {} attempts of honest people throttled; longest memory {} bytes",
+            self.notices, self.throttled, self.bytes
+        );
+        for (rule, (hits, right, traces)) in &self.rules {
+            let percent = |a: usize, b: usize| (100 * a).checked_div(b).map_or("   -".into(), |n| format!("{n:3}%"));
+            println!(
+                "   {rule:36} hits {hits:4}  precision {}  recall {} ({} of {} traces)",
+                percent(*right, *hits),
+                percent(traces.len(), self.hostile),
+                traces.len(),
+                self.hostile
+            );
+        }
+    }
+}
+
+/// Stolen tokens of the known traces that live on, as docs/risk.md says.
+fn missed(given: Given) -> Vec<&'static str> {
+    // Only what happened at other accounts at the same time tells.
+    let family = "family-computer-three-jars session 0";
+    match (given.places, given.sightings) {
+        (true, true) => vec![family],
+        (true, false) => vec!["extension-sends-access-tokens session 0", family],
+        (false, _) => {
+            vec!["extension-sends-access-tokens session 0", family, "phishing-kit-hands-over-the-jar session 5"]
+        }
+    }
+}
+
+#[test]
+fn the_default_policy_over_the_known_traces() {
+    let (traces, policy) = (read("known"), Policy::built_in());
+    for given in ALL {
+        let figures = figures(&traces, &policy, given);
+        figures.print(&format!("known, {given:?}"), true);
+        assert!(figures.false_ends.is_empty(), "ended falsely: {:?}", figures.false_ends);
+        assert!(figures.disturbed.is_empty(), "quiet, and asked: {:?}", figures.disturbed);
+        assert_eq!(figures.missed_thefts, missed(given));
+        assert!(figures.bytes <= portcullis_domain::risk::MAX_BYTES);
+    }
+}
+
+/// The final figures. Nothing of a trace is printed, so that no rule is written after one: counts alone.
+#[test]
+fn the_default_policy_over_the_held_out_traces() {
+    let (traces, policy) = (read("held-out"), Policy::built_in());
+    for given in ALL {
+        let figures = figures(&traces, &policy, given);
+        figures.print(&format!("held out, {given:?}"), false);
+        // Not as it should be, and no worse than docs/risk.md says.
+        let (thefts, ends) = (figures.missed_thefts.len(), figures.false_ends.len());
+        assert!(thefts <= 2 && ends <= 1, "{thefts} stolen tokens missed, {ends} sessions ended falsely");
+    }
+}
+
+/// The rules for refresh tokens alone end nobody's session that is not stolen (I6), and what they end of the stolen ones is counted.
+#[test]
+fn the_rules_for_refresh_tokens_end_no_session_falsely() {
+    let (mut stolen, mut caught) = (0, 0);
+    for trace in read("known").iter().chain(&read("held-out")) {
+        let ended = run(trace, None, ALL[0]).ended;
+        for (session, at) in &ended {
+            assert!(
+                trace.label.stolen.contains(session),
+                "{}: session {session} was ended at event {at}, and is not stolen",
+                trace.name
+            );
+        }
+        if trace.label.kind == Kind::TokenTheft {
+            stolen += trace.label.stolen.len();
+            caught += trace.label.stolen.iter().filter(|session| ended.contains_key(session)).count();
+        }
+    }
+    println!("of {stolen} sessions with stolen tokens the rules for refresh tokens alone end {caught}");
+    assert!(caught > 0);
+}

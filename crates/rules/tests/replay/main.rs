@@ -1,0 +1,17 @@
+//! The default policy over the corpus, what a policy file may be, and what conditions mean.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test that cannot go on stops, and figures are printed"
+)]
+
+mod conditions;
+mod figures;
+mod files;
+mod memory;
+mod outcomes;
+mod replay;
+mod rows;
+mod trace;

@@ -1,0 +1,163 @@
+//! A memory is bounded whatever happens, harmless when clocks step, and the documentation has every signal.
+use crate::rows::Seeded;
+use portcullis_domain::risk::*;
+use portcullis_wire::{SessionId, Time};
+
+/// Anything at all.
+fn anything(chance: &mut Seeded, at: Time) -> Seen {
+    let n = |chance: &mut Seeded, most: u64| chance.below(most);
+    let act = match n(chance, 16) {
+        0 => Act::SignUp,
+        1 | 2 => Act::SignIn { known_device: n(chance, 2) == 0, breached: n(chance, 2) == 0 },
+        3..=5 => Act::Refresh(RefreshSeen::Rotated),
+        6 | 7 => Act::Refresh(RefreshSeen::Again),
+        8 => Act::Refresh(RefreshSeen::Skipped),
+        9 => Act::Refresh(RefreshSeen::OtherDevice),
+        10 => Act::Refresh(RefreshSeen::Theft),
+        11 => Act::Prove { ok: n(chance, 3) == 0 },
+        12 => Act::Change([What::Password, What::Email, What::Factor, What::App][n(chance, 4) as usize]),
+        13 => Act::Recover(if n(chance, 2) == 0 { Step::Asked } else { Step::Done }),
+        14 => Act::Sighting,
+        _ => Act::External(
+            [ExternalKind::CredentialLeaked, ExternalKind::DeviceLost, ExternalKind::Fraud][n(chance, 3) as usize],
+        ),
+    };
+    let outside = matches!(act, Act::External(_) | Act::Recover(_));
+    let spot = Spot {
+        lat_udeg: -89_999_999 + n(chance, 9) as i32,
+        lon_udeg: -179_999_999 + n(chance, 9) as i32,
+        radius_km: u16::MAX,
+    };
+    let place = Place { country: Some(*b"DE"), asn: Some(u32::MAX - n(chance, 40) as u32), spot: Some(spot) };
+    let network = (u64::MAX - n(chance, 40)).to_be_bytes();
+    let agent = if n(chance, 2) == 0 { "a".repeat(30) } else { "\u{1F600}\"\\\n".repeat(9) };
+    Seen {
+        at,
+        act,
+        session: (!outside).then(|| SessionId::from_bits(u128::MAX - u128::from(n(chance, 12)))),
+        made: None,
+        from: Some(Origin { network, place }),
+        agent: format!("{agent}/{}", n(chance, 12)),
+        guesses: Guesses { account: u32::MAX, prefix: u32::MAX },
+    }
+}
+
+#[test]
+fn a_memory_is_bounded_whatever_happens() {
+    let mut longest = (0, String::new());
+    for seed in 0..40 {
+        let mut chance = Seeded(seed);
+        let (mut memory, mut at) = (Memory::default(), Time(9_999_999_999_000));
+        for _ in 0..500 {
+            at = at.plus(chance.below(400_000) as i64);
+            let (signals, after) = observe(&memory, &anything(&mut chance, at));
+            assert!(signals.sign_ins <= 6 && signals.hops <= 4);
+            let text = after.write();
+            assert_eq!(Memory::read(&text), after, "what is written reads as it was: {text}");
+            if text.len() > longest.0 {
+                longest = (text.len(), text);
+            }
+            memory = after;
+        }
+    }
+    println!("longest memory of an account: {} bytes of {MAX_BYTES}; {} signals", longest.0, FIELDS.len());
+    assert!(longest.0 > 2000, "the test fills it: {}", longest.1);
+    assert!(longest.0 <= MAX_BYTES, "{}", longest.1);
+}
+
+#[test]
+fn what_does_not_read_begins_anew() {
+    let mut chance = Seeded(1);
+    let (_, full) =
+        observe(&Memory::default(), &Seen { act: Act::SignUp, ..anything(&mut chance, Time(1_800_000_000_000)) });
+    let text = full.write();
+    assert!(!Memory::read(&text).is_empty());
+    for broken in [
+        "",
+        "{",
+        "null",
+        "[]",
+        "7",
+        &text[1..],
+        &text.replace("\"v\":1", "\"v\":2"),
+        &text.replace("\"v\":1", "\"v\":1,\"new\":3"),
+    ] {
+        assert!(Memory::read(broken).is_empty(), "{broken}");
+    }
+}
+
+fn at_home(at: Time, act: Act, session: u128) -> Seen {
+    Seen {
+        at,
+        act,
+        session: Some(SessionId::from_bits(session)),
+        made: None,
+        from: Some(Origin::somewhere([1; 8])),
+        agent: "firefox/linux".into(),
+        guesses: Guesses::default(),
+    }
+}
+
+#[test]
+fn clock_steps_are_harmless() {
+    let now = Time(1_800_000_000_000);
+    let year = 365 * 86_400_000;
+    let sign_in = |at| at_home(at, Act::SignIn { known_device: true, breached: false }, 1);
+    for first in [now.plus(year), now.minus(year), now, Time(i64::MIN), Time(i64::MAX)] {
+        let (_, memory) = observe(&Memory::default(), &sign_in(first));
+        // Another network right after the step: it is new, and no speed comes of it.
+        let mut seen = at_home(now, Act::Refresh(RefreshSeen::Rotated), 1);
+        seen.from = Some(Origin::somewhere([2; 8]));
+        let (signals, memory) = observe(&memory, &seen);
+        assert!(signals.moved && !signals.impossible_travel && signals.session_age_s >= -1);
+        // And what was remembered before the clock was set back ages from then on.
+        let (signals, _) = observe(&memory, &sign_in(now.plus(3_600_000)));
+        assert_eq!(signals.sign_ins, 1);
+    }
+}
+
+#[test]
+fn whoever_was_refused_is_not_at_home_the_next_time() {
+    let now = Time(1_800_000_000_000);
+    let known = Act::SignIn { known_device: true, breached: false };
+    let (_, memory) = observe(&Memory::default(), &at_home(now, known, 1));
+    let thief = |at| Seen {
+        from: Some(Origin::somewhere([9; 8])),
+        agent: "python/?".into(),
+        ..at_home(at, Act::SignIn { known_device: false, breached: false }, 2)
+    };
+    let (first, after) = observe(&memory, &thief(now.plus(1000)));
+    assert!(first.new_device && first.new_network && first.new_agent);
+    let (again, _) = observe(&after.clone().doubted(&memory), &thief(now.plus(2 * 3_600_000)));
+    assert!(again.new_network && again.new_agent, "what was refused teaches nothing");
+    let (again, _) = observe(&after, &thief(now.plus(2 * 3_600_000)));
+    assert!(!again.new_network && !again.new_agent, "and what was not, does");
+    // Not at once, though: an hour is no home.
+    let (soon, _) = observe(&after, &thief(now.plus(600_000)));
+    assert!(soon.new_network);
+}
+
+/// What is not seen may not matter: refreshes that stay where they are are not observed.
+#[test]
+fn refreshes_that_stay_say_nothing_whether_they_are_seen_or_not() {
+    let now = Time(1_800_000_000_000);
+    let rotated = Act::Refresh(RefreshSeen::Rotated);
+    let (_, start) = observe(&Memory::default(), &at_home(now, Act::SignIn { known_device: true, breached: false }, 1));
+    let mut seen_all = start.clone();
+    for n in 1..50 {
+        seen_all = observe(&seen_all, &at_home(now.plus(n * 280_000), rotated, 1)).1;
+    }
+    let mut elsewhere = at_home(now.plus(51 * 280_000), rotated, 1);
+    elsewhere.from = Some(Origin::somewhere([2; 8]));
+    let (with, without) = (observe(&seen_all, &elsewhere).0, observe(&start, &elsewhere).0);
+    assert_eq!(with, without);
+}
+
+#[test]
+fn the_documentation_has_every_signal() {
+    let page = include_str!("../../../../docs/risk.md");
+    for field in FIELDS {
+        let row = format!("| `{}` | {} |", field.name, field.doc.replace('|', "\\|"));
+        assert!(page.contains(&row), "docs/risk.md has no row: {row}");
+    }
+}
