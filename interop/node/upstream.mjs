@@ -57,7 +57,7 @@ server.on('request', (request, response) => {
 await new Promise((done) => server.listen(port, '127.0.0.1', done));
 
 /** What its user presses: the button of the provider, never "Sign in", and whatever follows. */
-const CONTINUING = /^(continue with elsewhere|sign in and link|allow)$/i;
+const CONTINUING = /^(continue with elsewhere|make a new account|sign in and link|allow)$/i;
 const coming = (answers = {}) => new Browser({ press: CONTINUING, answers: { identifier: undefined, ...answers } });
 
 /** A sign-in at an application of ours by way of there. */
@@ -97,6 +97,13 @@ await check('somebody new continues with it, from an application and back to it'
   somebody = await cameIn({ sub: 'new', email: 'new@portcullis.example' });
   assert.deepEqual(await isLive(somebody), [true, 200]);
   assert.notEqual(somebody.id.sub, place.account.id);
+});
+await check('somebody new who does not say that they want an account has none', async () => {
+  const hesitant = new Browser({ press: /^(continue with elsewhere|allow)$/i });
+  for (let tries = 0; tries < 2; tries += 1) {
+    const { url, text } = await hesitant.go(await asking({ sub: 'unsure', email: 'unsure@portcullis.example' }), { until: CALLBACK });
+    assert.match(words(text), /Make a new account\?.*unsure@portcullis\.example/, `the browser stands at ${url}`);
+  }
 });
 await check('they are known by their subject there, whatever their address is', async () => {
   const again = await cameIn({ sub: 'new', email: 'moved@portcullis.example' });

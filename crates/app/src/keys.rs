@@ -10,7 +10,7 @@ use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKe
 use pair::Pair;
 use portcullis_domain::audit::{AuditKey, ChainRow};
 use portcullis_domain::family::MacKey;
-use portcullis_domain::id_token::{self, IdClaims};
+use portcullis_domain::id_token::{self, IdClaims, UserInfo};
 use portcullis_domain::keys::{self, Make, State};
 use portcullis_domain::logout::{self, LogoutClaims};
 use portcullis_domain::model::{Key, KeyPurpose};
@@ -377,6 +377,19 @@ impl KeyRing {
         &self,
         purpose: Option<KeyPurpose>,
         finish: impl FnOnce(Algorithm) -> IdClaims,
+    ) -> Result<SecretString, KeyError> {
+        self.sign_by(purpose, finish)
+    }
+
+    /// Signs what userinfo tells (OpenID Connect Core §5.3.2), with the usual key, or with that of a purpose.
+    pub fn sign_userinfo(&self, purpose: Option<KeyPurpose>, told: &UserInfo) -> Result<SecretString, KeyError> {
+        self.sign_by(purpose, |_| told)
+    }
+
+    fn sign_by<C: serde::Serialize>(
+        &self,
+        purpose: Option<KeyPurpose>,
+        finish: impl FnOnce(Algorithm) -> C,
     ) -> Result<SecretString, KeyError> {
         let Some(purpose) = purpose else { return self.sign_as(id_token::TYP, &finish(self.id_algorithm())) };
         let IdSigner { id, pair, .. } = self.id_by(purpose).ok_or(KeyError::Library)?;

@@ -134,6 +134,8 @@ pub struct Counts {
     pub tickets_pruned: AtomicU64,
     /// Grants deleted that had ended under sessions that go on.
     pub grants_pruned: AtomicU64,
+    /// Clients deleted that registered themselves and that nobody used.
+    pub clients_pruned: AtomicU64,
     /// Audit records that were sealed.
     pub events_sealed: AtomicU64,
     /// How often this server found its chain of audit records to be another than it was.

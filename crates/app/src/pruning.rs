@@ -6,9 +6,10 @@
 use crate::outbox::Spread;
 use crate::{App, AppError};
 use portcullis_domain::changes::{Change, Changes};
+use portcullis_domain::model::Client;
 use portcullis_domain::retention::{self, Retention};
 use portcullis_domain::{account, outbox};
-use portcullis_wire::SessionId;
+use portcullis_wire::{ClientId, SessionId};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -23,6 +24,8 @@ const BETWEEN_STEPS: Duration = Duration::from_millis(200);
 const BETWEEN_ROUNDS: Duration = Duration::from_secs(20);
 /// After how many steps the rest is looked at, when there are so many sessions that a round takes long.
 const REST_EVERY: u32 = 100;
+/// How many clients are looked at in one step: few of them are to go.
+const CLIENTS_AT_ONCE: u32 = 100;
 /// How many accounts are looked after in one step.
 const DUE_AT_ONCE: u32 = 100;
 
@@ -59,6 +62,7 @@ impl App {
     /// For ever.
     pub(crate) async fn prune(self) {
         let (mut cursor, mut more_of_the_rest, mut steps) = (None, false, 0_u32);
+        let mut clients = None;
         loop {
             steps = steps.wrapping_add(1);
             if !self.hub().leads() {
@@ -67,7 +71,7 @@ impl App {
                 continue;
             }
             let rest = more_of_the_rest || steps.is_multiple_of(REST_EVERY);
-            let pause = match self.prune_step(cursor, rest).await {
+            let pause = match self.prune_step(cursor, rest, &mut clients).await {
                 Ok(Step { next, rest: Rest { more, failed } }) => {
                     (cursor, more_of_the_rest) = (next, more);
                     if let Some(error) = failed {
@@ -91,21 +95,26 @@ impl App {
     pub async fn prune_all(&self) -> Result<(), AppError> {
         while self.spread_some().await? == Spread::Worked {}
         self.seal_all().await?;
-        let mut cursor = None;
+        let (mut cursor, mut clients) = (None, None);
         loop {
-            let Step { next, rest } = self.prune_step(cursor, false).await?;
+            let Step { next, rest } = self.prune_step(cursor, false, &mut clients).await?;
             cursor = next;
             if let Some(error) = rest.failed {
                 return Err(error);
             }
-            if next.is_none() && !rest.more {
+            if next.is_none() && !rest.more && clients.is_none() {
                 return Ok(());
             }
         }
     }
 
-    /// Looks at some sessions; and, when they are the last ones or `rest` says so, at everything else.
-    async fn prune_step(&self, cursor: Option<SessionId>, rest: bool) -> Result<Step, AppError> {
+    /// Looks at some sessions; and, when they are the last ones or `rest` says so, at everything else, and at the clients after `clients`.
+    async fn prune_step(
+        &self,
+        cursor: Option<SessionId>,
+        rest: bool,
+        clients: &mut Option<ClientId>,
+    ) -> Result<Step, AppError> {
         let keep = self.settings().retention();
         let found = self.store().list_prunable(keep, cursor, LOOK_AT).await?;
         let behind = retention::must_wait(self.store().list_notices(1).await?.first(), self.now());
@@ -130,6 +139,7 @@ impl App {
             out.part(self.prune_messages().await);
             out.part(self.erase_records().await);
             out.part(self.see_to_due_accounts().await);
+            out.part(self.prune_clients(clients).await);
         }
         Ok(Step { next: found.next, rest: out })
     }
@@ -181,6 +191,22 @@ impl App {
         let gone = self.delete(Change::PruneGrants { most }).await?;
         self.counts().grants_pruned.fetch_add(gone, Ordering::Relaxed);
         Ok(gone == most)
+    }
+
+    /// Those that registered themselves and that nobody used, some at a time: the next ones are looked at in the next round.
+    async fn prune_clients(&self, after: &mut Option<ClientId>) -> Result<bool, AppError> {
+        let Some(unused) = self.settings().policy.registration_retention else { return Ok(false) };
+        let page = self.store().list_clients(*after, CLIENTS_AT_ONCE).await?;
+        *after = page.rows.last().filter(|_| page.more).map(|client| client.id);
+        // What else it takes is asked under the lock.
+        let may_go = |client: &&Client| retention::client_may_go(client, false, self.now(), unused);
+        let clients: Vec<ClientId> = page.rows.iter().filter(may_go).map(|client| client.id).collect();
+        if !clients.is_empty() {
+            let gone = self.delete(Change::PruneClients { clients: clients.clone(), unused }).await?;
+            clients.into_iter().for_each(|id| self.hub().forget_client(id));
+            self.counts().clients_pruned.fetch_add(gone, Ordering::Relaxed);
+        }
+        Ok(false)
     }
 
     /// Those about tombstones. Whether there may be more.

@@ -376,20 +376,27 @@ impl App {
     /// Overloaded, until a key that was made for its algorithm has been listed for long enough: 503, and the client repeats.
     pub(crate) async fn ensure_may_sign_ids(&self, profile: &Profile) -> Result<(), AppError> {
         self.ensure_may_name(profile).await?;
-        let keys = self.keys();
-        let Some(purpose) = profile.id_keys(keys.id_algorithm()) else { return Ok(()) };
-        if self.may_sign_ids(&keys, purpose) {
-            return Ok(());
-        }
-        self.ensure_id_key(profile).await?;
+        self.ensure_may_sign_by(profile.id_keys(self.keys().id_algorithm())).await
+    }
+
+    /// The same of a key for ID tokens, or for answers of userinfo; `None`: the one that signs access tokens.
+    pub(crate) async fn ensure_may_sign_by(&self, purpose: Option<KeyPurpose>) -> Result<(), AppError> {
+        let Some(purpose) = purpose.filter(|purpose| !self.may_sign_ids(&self.keys(), *purpose)) else { return Ok(()) };
+        self.ensure_key_of(purpose).await?;
         Err(AppError::Overloaded)
     }
 
-    /// Makes the first key for the ID tokens of a client, if it needs one that is not there. One for RS256 takes up to seconds, on a thread of its own.
+    /// Makes the first keys for the ID tokens and the userinfo of a client, if it needs some that are not there. One for RS256 takes up to seconds, on a thread of its own.
     pub(crate) async fn ensure_id_key(&self, profile: &Profile) -> Result<(), AppError> {
-        let keys = self.keys();
-        let Some(purpose) = profile.id_keys(keys.id_algorithm()) else { return Ok(()) };
-        if keys.id_signer(purpose).is_some() {
+        let usual = self.keys().id_algorithm();
+        for purpose in [profile.id_keys(usual), profile.userinfo_keys(usual)].into_iter().flatten() {
+            self.ensure_key_of(purpose).await?;
+        }
+        Ok(())
+    }
+
+    async fn ensure_key_of(&self, purpose: KeyPurpose) -> Result<(), AppError> {
+        if self.keys().id_signer(purpose).is_some() {
             return Ok(());
         }
         self.make_first(move |rows, stamp| keys::first_for_id_tokens(rows, stamp, purpose)).await

@@ -130,6 +130,8 @@ pub struct PolicySettings {
     pub event_retention: Option<Millis>,
     /// How long addresses are kept.
     pub address_retention: Millis,
+    /// How long clients are kept that registered themselves and that nobody uses; `None`: for ever.
+    pub registration_retention: Option<Millis>,
 }
 
 impl Default for PolicySettings {
@@ -143,6 +145,7 @@ impl Default for PolicySettings {
             ended_retention: 30 * DAY,
             event_retention: Some(365 * DAY),
             address_retention: 90 * DAY,
+            registration_retention: Some(30 * DAY),
         }
     }
 }

@@ -208,7 +208,7 @@ pub fn check(request: &Request, client: &Client, pushed: bool) -> Result<Asked, 
         nonce: request.nonce.clone(),
         challenge,
         prompt: prompt(request.prompt.as_deref()).map_err(invalid)?,
-        max_age: max_age(request.max_age.as_deref()).map_err(invalid)?,
+        max_age: max_age(request.max_age.as_deref(), profile.default_max_age).map_err(invalid)?,
         login_hint: request.login_hint.clone(),
         id_token_hint: request.id_token_hint.clone(),
         audience,
@@ -260,11 +260,11 @@ fn prompt(text: Option<&str>) -> Result<Prompt, &'static str> {
     Ok(out)
 }
 
-fn max_age(text: Option<&str>) -> Result<Option<Millis>, &'static str> {
+/// What the request says, or else what its client registered (OpenID Connect Dynamic Client Registration §2 `default_max_age`).
+fn max_age(text: Option<&str>, usual: Option<u32>) -> Result<Option<Millis>, &'static str> {
     const MOST_S: i64 = 10 * 366 * 86_400;
-    let Some(text) = text else { return Ok(None) };
-    let seconds = text.parse::<u32>().map_err(|_| "max_age must be a number of seconds")?;
-    Ok(Some(i64::from(seconds).min(MOST_S) * 1000))
+    let said = text.map(|text| text.parse::<u32>().map_err(|_| "max_age must be a number of seconds")).transpose()?;
+    Ok(said.or(usual).map(|seconds| i64::from(seconds).min(MOST_S) * 1000))
 }
 
 /// The resources that tokens are for, as the grant keeps them.
@@ -319,7 +319,8 @@ pub fn next(asked: &Asked, view: Option<&AppView>, first_seen: Option<Time>, hin
         Hinted::Nobody | Hinted::ThisOne | Hinted::Unknown => {}
     }
     let too_old = asked.max_age.is_some_and(|most| now.since(session.auth_time) > most);
-    if (asked.prompt.login || too_old) && !since {
+    let undated = view.client.profile.lacks_auth_time(session);
+    if (asked.prompt.login || too_old || undated) && !since {
         return sign_in;
     }
     match (asked.prompt.consent || must_ask(view, asked), quiet) {

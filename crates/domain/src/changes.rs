@@ -527,6 +527,13 @@ pub enum Change {
         /// Its size and pace.
         budget: Budget,
     },
+    /// Deletes of these clients those that may go by [`crate::retention::client_may_go`]; counted.
+    PruneClients {
+        /// Which are looked at.
+        clients: Vec<ClientId>,
+        /// For how long they must have been there, in milliseconds.
+        unused: portcullis_wire::Millis,
+    },
 }
 
 /// The bound B as the database keeps it: a lower one counts only after the old one has passed.

@@ -2,7 +2,7 @@
 //!
 //! Redirect URIs are compared as text (RFC 9700 §4.1.3); the one exception is the port of a loopback address, which a native
 //! application cannot know beforehand (RFC 8252 §7.3).
-use crate::model::{ClientKind, KeyPurpose};
+use crate::model::{ClientKind, KeyPurpose, Session, UNPROVEN};
 use crate::refused::OAuthError;
 use crate::{Refused, account, subject};
 use alloc::{
@@ -24,6 +24,8 @@ pub const MAX_URIS: usize = 32;
 pub const MAX_CONTACTS: usize = 16;
 /// The longest address.
 pub const MAX_URI: usize = 1024;
+/// The most context classes that a client may name.
+pub const MAX_ACR_VALUES: usize = 8;
 /// The most scopes, and the most resources, of a client.
 pub const MAX_SCOPES: usize = 64;
 /// The longest life of access tokens that a client may have, in seconds (DESIGN §6).
@@ -153,6 +155,9 @@ pub struct Profile {
     /// What its ID tokens are signed with; `None`: what access tokens are.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id_token_signed_response_alg: Option<String>,
+    /// What answers of userinfo are signed with; `None`: they are plain JSON (OpenID Connect Core §5.3.2).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub userinfo_signed_response_alg: Option<String>,
     /// How its ID tokens name a user.
     pub subject_type: SubjectType,
     /// Whose host says which clients share pairwise names ([`crate::subject`]); what is there lists their redirect URIs.
@@ -167,6 +172,19 @@ pub struct Profile {
     pub require_pushed_authorization_requests: bool,
     /// Whether its tokens are always bound to a key (RFC 9449 §5.2).
     pub dpop_bound_access_tokens: bool,
+    /// How old a sign-in may be, in seconds, where a request does not say (`max_age`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub default_max_age: Option<u32>,
+    /// Whether its ID tokens must say when their user proved who they are (`auth_time`).
+    #[serde(skip_serializing_if = "core::ops::Not::not")]
+    pub require_auth_time: bool,
+    /// Which context classes it would like, where a request does not say (`acr_values`). There is one class here ([`crate::issue::ACR`]), and
+    /// tokens say that one whatever is asked for (OpenID Connect Core §5.5.1.1), so they are kept and returned.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub default_acr_values: Vec<String>,
+    /// Where a browser is sent that is to begin a sign-in at the application (OpenID Connect Core §4).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub initiate_login_uri: Option<String>,
     /// Where it is told that a session has ended (OpenID Connect Back-Channel Logout §2.2).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backchannel_logout_uri: Option<String>,
@@ -219,12 +237,17 @@ impl Profile {
         "jwks",
         "jwks_uri",
         "id_token_signed_response_alg",
+        "userinfo_signed_response_alg",
         "subject_type",
         "sector_identifier_uri",
         "consent",
         "access_ttl_s",
         "require_pushed_authorization_requests",
         "dpop_bound_access_tokens",
+        "default_max_age",
+        "require_auth_time",
+        "default_acr_values",
+        "initiate_login_uri",
         "backchannel_logout_uri",
         "backchannel_logout_session_required",
         "frontchannel_logout_uri",
@@ -278,8 +301,24 @@ impl Profile {
 
     /// The keys that its ID tokens are signed with, when those of access tokens, which sign with `usual`, will not do.
     pub fn id_keys(&self, usual: Algorithm) -> Option<KeyPurpose> {
-        let name = self.id_token_signed_response_alg.as_deref().filter(|name| *name != usual.name())?;
-        KeyPurpose::id_only(name)
+        other_keys(self.id_token_signed_response_alg.as_deref(), usual)
+    }
+
+    /// The same of answers of userinfo.
+    pub fn userinfo_keys(&self, usual: Algorithm) -> Option<KeyPurpose> {
+        other_keys(self.userinfo_signed_response_alg.as_deref(), usual)
+    }
+
+    /// Whether its ID tokens would not say when the user of this session proved who they are, and must: then they prove it first.
+    pub fn lacks_auth_time(&self, session: &Session) -> bool {
+        self.require_auth_time && session.auth_time == UNPROVEN
+    }
+
+    /// What an application's own page for beginning a sign-in is called with (OpenID Connect Core §4); of a stranger there is none.
+    pub fn begins_at(&self, issuer: &str) -> Option<String> {
+        let uri = self.initiate_login_uri.as_deref().filter(|_| !self.is_stranger())?;
+        let join = if uri.contains('?') { '&' } else { '?' };
+        Some(format!("{uri}{join}iss={}", query_value(issuer)))
     }
 
     /// The public keys that it registered. What is none was refused then.
@@ -362,6 +401,7 @@ impl Profile {
             ("frontchannel_logout_uri", &self.frontchannel_logout_uri),
             ("jwks_uri", &self.jwks_uri),
             ("sector_identifier_uri", &self.sector_identifier_uri),
+            ("initiate_login_uri", &self.initiate_login_uri),
             ("client_uri", &self.client_uri),
             ("policy_uri", &self.policy_uri),
             ("tos_uri", &self.tos_uri),
@@ -427,13 +467,34 @@ impl Profile {
             return Err(wrong("global_token_revocation", "is for confidential clients with a secret"));
         }
         subject::check(self)?;
-        if let Some(name) = &self.id_token_signed_response_alg
-            && KeyPurpose::id_only(name).is_none()
-        {
-            return Err(wrong("id_token_signed_response_alg", "must be ES256, RS256, Ed25519 or EdDSA"));
+        if self.default_acr_values.len() > MAX_ACR_VALUES || !self.default_acr_values.iter().all(|one| is_scope(one)) {
+            let detail = format!("must be at most {MAX_ACR_VALUES} names in visible ASCII without spaces");
+            return Err(wrong("default_acr_values", &detail));
+        }
+        for (field, name) in [
+            ("id_token_signed_response_alg", &self.id_token_signed_response_alg),
+            ("userinfo_signed_response_alg", &self.userinfo_signed_response_alg),
+        ] {
+            if name.as_deref().is_some_and(|name| KeyPurpose::id_only(name).is_none()) {
+                return Err(wrong(field, "must be ES256, RS256, Ed25519 or EdDSA"));
+            }
         }
         Ok(())
     }
+}
+
+/// The keys of an algorithm by name, when those that sign with `usual` will not do.
+fn other_keys(name: Option<&str>, usual: Algorithm) -> Option<KeyPurpose> {
+    KeyPurpose::id_only(name.filter(|name| *name != usual.name())?)
+}
+
+/// A text as the value of a parameter in a query (RFC 3986 §2.1).
+fn query_value(text: &str) -> String {
+    let byte = |b: u8| match b {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => char::from(b).to_string(),
+        b => format!("%{b:02X}"),
+    };
+    text.bytes().map(byte).collect()
 }
 
 /// The keys of a JWK Set (RFC 7517 §5): public ones, for signatures, and no others.
@@ -656,6 +717,20 @@ mod tests {
         assert_eq!(field(machine.clone(), ClientKind::Public), "grant_types");
         assert!(machine.checked(ClientKind::Confidential, 300).is_ok());
         assert_eq!(field(ok(), ClientKind::Verifier), "kind");
+    }
+
+    #[test]
+    fn where_a_sign_in_begins_is_told_who_sends() {
+        let with = |uri: &str| Profile { initiate_login_uri: Some(uri.into()), ..Profile::default() };
+        let begins = |profile: Profile| profile.begins_at("https://id.example/a b");
+        assert_eq!(begins(Profile::default()), None);
+        let plain = Some("https://a.example/in?iss=https%3A%2F%2Fid.example%2Fa%20b".to_owned());
+        assert_eq!(begins(with("https://a.example/in")), plain);
+        let query = Some("https://a.example/in?x=1&iss=https%3A%2F%2Fid.example%2Fa%20b".to_owned());
+        assert_eq!(begins(with("https://a.example/in?x=1")), query);
+        let own = Profile { registration: Some("x".into()), ..with("https://a.example/in") };
+        assert_eq!(begins(own.clone()), None, "nobody knows who it is");
+        assert_eq!(begins(Profile { vouched: true, ..own }), plain);
     }
 
     #[test]

@@ -228,7 +228,8 @@ pub fn answer(
     let (Some(scope), Some(mut body)) = (waiting.scope(stamp), device.read::<DeviceBody>()) else { return gone() };
     let cuts = [app.session.account.cut, stamp.all, app.client.cut];
     let dead = cuts.iter().any(|cut| cut.kills_unborn(device.born)) || app.session.dead(rules.idle_ttl).is_some();
-    if dead || app.client.disabled || device.client != Some(app.client.id) {
+    let undated = allow && app.client.profile.lacks_auth_time(&app.session.session);
+    if dead || undated || app.client.disabled || device.client != Some(app.client.id) {
         return gone();
     }
     let (session, account, client) = (&app.session.session, app.session.account.id, app.client.id);

@@ -69,6 +69,23 @@ pub fn about(account: &Account, scope: &str) -> About {
     }
 }
 
+/// What userinfo tells (OpenID Connect Core §5.3.2). Signed, it names issuer and client, and neither times nor a nonce, so that nobody
+/// takes it for an ID token.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct UserInfo {
+    /// Issuer, when it is signed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub iss: Option<String>,
+    /// The client, when it is signed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub aud: Option<String>,
+    /// Who, as this client knows them.
+    pub sub: String,
+    /// What the token's scopes open.
+    #[serde(flatten)]
+    pub about: About,
+}
+
 /// The ID token that goes with an access token.
 pub fn claims(access: &AccessClaims, account: &Account, nonce: Option<String>) -> IdClaims {
     IdClaims {

@@ -20,7 +20,7 @@ use portcullis_wire::Digest;
 use serde_json::{Map, Value};
 
 /// Members that mean the same here and there.
-const SAME: [&str; 17] = [
+const SAME: [&str; 22] = [
     "redirect_uris",
     "post_logout_redirect_uris",
     "grant_types",
@@ -28,10 +28,15 @@ const SAME: [&str; 17] = [
     "jwks",
     "jwks_uri",
     "id_token_signed_response_alg",
+    "userinfo_signed_response_alg",
     "subject_type",
     "sector_identifier_uri",
     "require_pushed_authorization_requests",
     "dpop_bound_access_tokens",
+    "default_max_age",
+    "require_auth_time",
+    "default_acr_values",
+    "initiate_login_uri",
     "backchannel_logout_uri",
     "backchannel_logout_session_required",
     "client_uri",
@@ -206,7 +211,7 @@ pub fn write(client: &Client) -> Map<String, Value> {
     out
 }
 
-/// What is left of a client that was deleted: its id, which is never used again, and its name, for what it did.
+/// What is left of a client that was deleted: its id and its name, for what it did, until [`crate::retention::client_may_go`].
 pub fn tombstone(client: &Client) -> Client {
     let profile = Profile { deleted: true, consent: Asking::Ask, ..Profile::default() };
     Client { secret: None, old_secret: None, profile, cut: Cut::default(), ..client.clone() }

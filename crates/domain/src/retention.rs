@@ -4,7 +4,7 @@
 //! with its refresh token and is told why it is signed out, by the rule that counts how many ends of an account stand in the log.
 //! It may go when none of them can come any more: when its tokens have expired everywhere (F has passed its end), when the log
 //! has forgotten every entry about it, and when the time has passed for which answers were promised.
-use crate::model::Session;
+use crate::model::{Client, Session};
 use crate::outbox::Notice;
 use portcullis_wire::{Millis, Rev, Time};
 
@@ -62,6 +62,20 @@ pub fn may_go(session: &Session, used_at: Time, grant_end: Option<Rev>, at: &Sta
 /// that it came of is forgotten sooner ([`TICKETS`]).
 pub fn grant_may_go(ended: Rev, at: &Standing) -> bool {
     ended <= at.forgotten
+}
+
+/// Whether the row of a client may be deleted: it registered itself, nobody vouches for it (or it was deleted by itself), and it has been
+/// there for `unused` without ever being used. `held`: whether a consent, a grant, a session of its own or a ticket of it is there.
+///
+/// No entry goes into the log, for there is nothing that one could match (I16). Whoever nobody vouches for gets a token only after somebody
+/// said yes, and a consent stays as long as its account does, withdrawn ones too. An account that goes takes the consent with it and ends
+/// what it gave; what was given then has the row of its grant until the log has forgotten that end, which it does when the last token of it
+/// has expired everywhere. So without any of these rows no token of it lives, and what is on its way to become one is a ticket.
+/// What an administrator gave an account of its own ([`crate::service`]) may act without any of this, and stays.
+pub fn client_may_go(client: &Client, held: bool, now: Time, unused: Millis) -> bool {
+    let profile = &client.profile;
+    let nobodys = (profile.is_stranger() || profile.deleted) && profile.service_account.is_none();
+    nobodys && !held && client.created_at.plus(unused) <= now
 }
 
 /// Whether nothing of sessions may be deleted now. Who is told of an end is read of its session, so none goes while that has not been

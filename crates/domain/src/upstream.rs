@@ -2,7 +2,7 @@
 //!
 //! Who of another provider is which account stands in a *link*: by issuer and subject, the only two claims that stay (OpenID
 //! Connect Core §5.7), never by an address. Without a link there are three ways. Whoever is signed in adds one to their own
-//! account. Somebody new gets a new account. And where an account has the address that the provider has verified, whoever comes
+//! account. Somebody new gets a new account, once they have said that they want one. And where an account has the address that the provider has verified, whoever comes
 //! must prove once, by that account's password, that it is theirs: an account whose address nobody verified here may have been
 //! made by somebody else to wait for them (pre-hijacking), and a provider that does not verify addresses lets anybody claim one.
 //!
@@ -30,8 +30,10 @@ pub const MAX_ISSUER: usize = 512;
 pub const CLOSED: Time = Time(253_402_300_799_999);
 /// The longest subject (OpenID Connect Core §2), and session at the provider, in bytes.
 pub const MAX_SUBJECT: usize = 255;
-/// For how long somebody may be away at the provider, in milliseconds.
+/// For how long somebody may be away at the provider, and as long once more for a question that they are asked then, in milliseconds.
 pub const LIFE: Millis = 600_000;
+/// For how long after its beginning a sign-in may come through, in milliseconds.
+pub const LONGEST: Millis = 2 * LIFE;
 
 /// Who of another provider is which account.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -427,6 +429,52 @@ impl Waiting {
             name: None,
             auth_time: None,
             amr: Amr::unknown(),
+        }
+    }
+}
+
+/// Somebody new, who is asked whether an account is to be made for them: whom the provider sent, as [`Identity`] has it, and the sign-in
+/// that they came by. When that began stands in the ticket (`born`, `epoch`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Newcomer {
+    /// The provider's id in the configuration.
+    pub upstream: String,
+    /// The provider.
+    pub issuer: String,
+    /// Who, there.
+    pub subject: String,
+    /// Which session, there.
+    pub sid: Option<String>,
+    /// Their address, if it is verified.
+    pub email: Option<String>,
+    /// What they call themselves.
+    pub name: Option<String>,
+    /// When they proved who they are, there, in milliseconds.
+    pub auth_time: Option<i64>,
+    /// By which methods, there.
+    pub amr: Amr,
+    /// Digest of the browser's secret, in hexadecimal.
+    pub browser: String,
+    /// Where to go afterwards.
+    pub return_to: String,
+    /// When the sign-in began.
+    pub at: i64,
+    /// Whether the provider was asked to have its user prove who they are anew.
+    pub fresh: bool,
+}
+
+impl Newcomer {
+    /// Whom the provider sent.
+    pub fn identity(&self) -> Identity {
+        Identity {
+            upstream: self.upstream.clone(),
+            issuer: self.issuer.clone(),
+            subject: self.subject.clone(),
+            sid: self.sid.clone(),
+            email: self.email.clone(),
+            name: self.name.clone(),
+            auth_time: self.auth_time.map(Time),
+            amr: self.amr.clone(),
         }
     }
 }

@@ -122,6 +122,11 @@ fn text(ctx: &Ctx) -> String {
             read(&counts.tickets_pruned),
         ),
         ("grants_pruned", "Grants deleted that had ended under sessions that go on.", read(&counts.grants_pruned)),
+        (
+            "clients_pruned",
+            "Clients deleted that registered themselves and that nobody used.",
+            read(&counts.clients_pruned),
+        ),
         ("events_sealed", "Audit records sealed into their chain.", read(&counts.events_sealed)),
         (
             "audit_misfits",

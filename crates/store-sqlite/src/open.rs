@@ -35,6 +35,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0014_allowed_in.sql"),
     include_str!("migrations/0015_audit_chain.sql"),
     include_str!("migrations/0016_risk.sql"),
+    include_str!("migrations/0017_unused_clients.sql"),
 ];
 /// `application_id` of our files: "Port".
 const APPLICATION: i32 = 0x506f_7274;

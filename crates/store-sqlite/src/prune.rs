@@ -1,10 +1,10 @@
 //! What goes when its time has passed. Whether it may stands in `domain::retention`.
 use crate::cells::{Fault, Id, Int, all, one, rev};
-use crate::rows::{self, Meta, session_columns};
+use crate::rows::{self, Meta, client_columns, session_columns};
 use portcullis_domain::retention::{self, Retention, Standing};
 use portcullis_domain::ticket::TicketKind;
 use portcullis_store::{Prunable, RowCount};
-use portcullis_wire::{AccountId, Rev, SessionId, Time};
+use portcullis_wire::{AccountId, ClientId, Millis, Rev, SessionId, Time};
 use rusqlite::{Connection, params};
 
 /// A session, the latest use of a refresh token under it, and the newest end of a grant of it.
@@ -82,6 +82,26 @@ pub(crate) fn sessions(
             db.prepare_cached("DELETE FROM grants WHERE session = ?1")?.execute([id.blob()])?;
             db.prepare_cached("DELETE FROM sessions WHERE id = ?1")?.execute([id.blob()])?;
             gone += 1;
+        }
+    }
+    Ok(gone)
+}
+
+/// Clients that nobody used ([`retention::client_may_go`]). Each question has its index, which names the built-in client as it is here.
+pub(crate) fn clients(db: &Connection, ids: &[ClientId], unused: Millis, now: Time) -> Result<u64, Fault> {
+    const ROW: &str = concat!(
+        "SELECT ",
+        client_columns!(),
+        ", EXISTS (SELECT 1 FROM consents k WHERE k.client = c.id) \
+           OR EXISTS (SELECT 1 FROM grants g WHERE g.client = c.id AND g.client <> x'00000000000000000000000000000000') \
+           OR EXISTS (SELECT 1 FROM sessions s WHERE s.client = c.id) \
+           OR EXISTS (SELECT 1 FROM tickets t WHERE t.client = c.id) FROM clients c WHERE c.id = ?1"
+    );
+    let mut gone = 0;
+    for id in ids {
+        let row = one(db, ROW, [id.blob()], |cells| Ok((rows::client(cells)?, cells.get::<bool>()?)))?;
+        if row.is_some_and(|(client, held)| retention::client_may_go(&client, held, now, unused)) {
+            gone += db.prepare_cached("DELETE FROM clients WHERE id = ?1")?.execute([id.blob()])? as u64;
         }
     }
     Ok(gone)

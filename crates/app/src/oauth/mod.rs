@@ -29,7 +29,7 @@ pub use grants::ConnectedApp;
 pub use register::SelfRegistered;
 pub(crate) use registry::new_secret;
 pub use registry::{ClientPatch, MAX_OVERLAP};
-pub use tokens::{Bearer, Less, OAuthTokens};
+pub use tokens::{Bearer, Less, OAuthTokens, ToldUser};
 pub(crate) use tokens::{narrow_audience, narrowed};
 
 use crate::{AppError, real};

@@ -3,7 +3,7 @@ use super::{Known, as_grant_error, refuse};
 use crate::{Acted, App, AppError};
 use portcullis_domain::code::{Granted, Redeem, redeem};
 use portcullis_domain::family::Presented;
-use portcullis_domain::id_token::{self, About, IdClaims};
+use portcullis_domain::id_token::{self, IdClaims, UserInfo};
 use portcullis_domain::kernel::{self, By, Door, Scope};
 use portcullis_domain::refresh::How;
 use portcullis_domain::refused::OAuthError;
@@ -30,6 +30,15 @@ pub struct OAuthTokens {
     pub refresh_token: Option<SecretString>,
     /// The ID token, when the scope `openid` is there.
     pub id_token: Option<SecretString>,
+}
+
+/// What userinfo tells, as the client wants it.
+#[derive(Debug)]
+pub enum ToldUser {
+    /// In JSON.
+    Plain(UserInfo),
+    /// As a JWT.
+    Signed(SecretString),
 }
 
 /// An access token that lives, with the rows behind it.
@@ -187,8 +196,8 @@ impl App {
     /// another one alone is refused, or whoever runs that one could ask here with it (RFC 9068 §4, RFC 9700 §4.10.2).
     ///
     /// # Errors
-    /// [`AppError::Unauthenticated`]; 403 without the scope `openid`; faults.
-    pub async fn userinfo(&self, token: Option<&str>, holder: &Holder) -> Result<(String, About), AppError> {
+    /// [`AppError::Unauthenticated`]; 403 without the scope `openid`; overloaded, until the key of the client's algorithm may sign; faults.
+    pub async fn userinfo(&self, token: Option<&str>, holder: &Holder) -> Result<ToldUser, AppError> {
         let bearer = self.bearer(token, holder).await?;
         if !bearer.claims.aud.contains(&self.settings().rules.audience) {
             return Err(AppError::Unauthenticated(Code::TokenMalformed));
@@ -200,7 +209,19 @@ impl App {
         let account = &bearer.view.account;
         let client = self.store().load_client(bearer.claims.client_id).await.map_err(|e| self.fault(e.into()))?;
         let client = client.ok_or(AppError::Unauthenticated(Code::TokenRevoked))?.client;
-        Ok((self.name_at(&client, account.id)?, id_token::about(account, &bearer.claims.scope)))
+        let (sub, about) = (self.name_at(&client, account.id)?, id_token::about(account, &bearer.claims.scope));
+        if client.profile.userinfo_signed_response_alg.is_none() {
+            return Ok(ToldUser::Plain(UserInfo { iss: None, aud: None, sub, about }));
+        }
+        let (iss, aud) = (Some(self.settings().rules.issuer.clone()), Some(client.id.to_string()));
+        self.ensure_may_sign_by(client.profile.userinfo_keys(self.keys().id_algorithm())).await?;
+        let keys = self.keys();
+        if !self.may_sign(&keys) {
+            return Err(AppError::Overloaded); // as for tokens
+        }
+        let purpose = client.profile.userinfo_keys(keys.id_algorithm());
+        let signed = keys.sign_userinfo(purpose, &UserInfo { iss, aud, sub, about });
+        signed.map(ToldUser::Signed).map_err(|error| self.fault(AppError::Fault(error.to_string().into())))
     }
 
     /// Revokes a token for the client that holds it (RFC 7009): a refresh token ends its grant, and the session when that is

@@ -6,7 +6,7 @@ use portcullis_domain::Refused;
 use portcullis_domain::changes::{Change, Changes};
 use portcullis_domain::kernel::{By, Door};
 use portcullis_domain::ticket::{self, Ticket, TicketKind};
-use portcullis_domain::upstream::{Begun, CameFrom, Identity, LIFE, SignedOut};
+use portcullis_domain::upstream::{Begun, CameFrom, Identity, LONGEST, SignedOut};
 use portcullis_store::CommitError;
 use portcullis_wire::{Code, Digest, SessionId, Time};
 use std::net::IpAddr;
@@ -95,7 +95,7 @@ impl App {
                 client: None,
                 born: stamp.head,
                 epoch: stamp.epoch,
-                expires_at: stamp.now.plus(LIFE),
+                expires_at: stamp.now.plus(LONGEST),
                 body: Ticket::write(&SignedOut { at: before.max(now.0) }),
                 version: 1,
                 used: None,

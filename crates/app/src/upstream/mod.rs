@@ -7,6 +7,7 @@
 mod jwt;
 mod links;
 mod logout;
+mod newcomer;
 mod provider;
 
 use crate::callers::cookie_text;
@@ -89,6 +90,19 @@ pub enum Arrival {
         /// What people know the provider by.
         name: String,
     },
+    /// Somebody new: they are asked whether an account is to be made for them, and answer with this.
+    Ask {
+        /// Names what waits.
+        ticket: SecretString,
+        /// Their address, if the provider has verified it.
+        email: Option<String>,
+        /// What they call themselves there.
+        person: Option<String>,
+        /// What people know the provider by.
+        name: String,
+    },
+    /// They want no account.
+    Declined,
     /// Nobody has an account, and none is made.
     NoAccount,
     /// The provider's user said no, or the provider did.
@@ -106,6 +120,18 @@ pub struct Arrived {
     pub what: Arrival,
     /// A path of ours.
     pub return_to: Option<String>,
+}
+
+/// Somebody whom a provider has sent, and the sign-in that they come by.
+struct Coming<'a> {
+    provider: &'a Provider,
+    identity: &'a Identity,
+    begun: Begun,
+    fresh: bool,
+    return_to: &'a str,
+    browser: &'a SecretString,
+    /// Whether they said that they want an account, should they have none.
+    agreed: bool,
 }
 
 /// A sign-in under way, found by its state and its browser.
@@ -239,7 +265,9 @@ impl App {
     ) -> Result<Arrived, AppError> {
         let provider = self.inner.upstreams.by_id(id).ok_or(Refused::NotFound)?;
         let found = self.take_up(&provider, browser, given.state.as_deref()).await?;
-        let Some(found) = found else { return Ok(Arrived { what: Arrival::Stale, return_to: None }) };
+        let Some((found, browser)) = found.zip(browser) else {
+            return Ok(Arrived { what: Arrival::Stale, return_to: None });
+        };
         let _place = provider.place().ok_or(AppError::Overloaded)?;
         let return_to = Some(found.under.return_to.clone());
         let identity = match self.identified(&provider, &found, &given).await {
@@ -261,7 +289,18 @@ impl App {
                 self.link(caller, &identity, None, request.ip).await?;
                 Arrival::GoesOn
             }
-            None => self.let_in(&provider, &identity, &found, request, present, browser).await?,
+            None => {
+                let coming = Coming {
+                    provider: &provider,
+                    identity: &identity,
+                    begun: found.begun,
+                    fresh: found.under.fresh,
+                    return_to: &found.under.return_to,
+                    browser,
+                    agreed: false,
+                };
+                self.let_in(&coming, request, present).await?
+            }
         };
         Ok(Arrived { what, return_to })
     }
@@ -373,48 +412,46 @@ impl App {
     /// Signs in by a link; without one, as `domain::upstream` says.
     async fn let_in(
         &self,
-        provider: &Provider,
-        identity: &Identity,
-        found: &Found,
+        coming: &Coming<'_>,
         mut request: SignIn,
         present: Option<&Caller>,
-        browser: Option<&SecretString>,
     ) -> Result<Arrival, AppError> {
+        let Coming { identity, begun, .. } = *coming;
         let secret = real::RealChance.secret();
         request.cookie = Some(Digest::of(&secret));
         self.ensure_horizon().await?;
-        if self.signed_out_since(identity, found.begun).await? {
+        if self.signed_out_since(identity, begun).await? {
             return Err(signed_out_meanwhile());
         }
         for _ in 0..crate::MAX_TRIES {
             let load = self.store().load_link(&identity.issuer, &identity.subject).await;
             let view = load.map_err(|e| self.fault(e.into()))?;
             let Some((link, account)) = &view.found else {
-                match self.newcomer(provider, identity, found, &request, browser).await? {
+                match self.newcomer(coming, &request).await? {
                     Some(arrival) => return Ok(arrival),
                     None => continue, // it has an account now
                 }
             };
             let own = present.filter(|caller| caller.view.account.id == account.id);
             if let Some((caller, secret)) = own.and_then(|caller| Some((caller, caller.page.as_ref()?))) {
-                if !found.under.fresh {
+                if !coming.fresh {
                     return Ok(Arrival::GoesOn);
                 }
                 let proving = self.proving(caller.view.session.id, secret, request.ip).await?;
                 let (proving, cookie) = proving.ok_or(AppError::Unauthenticated(Code::TokenRevoked))?;
                 let rules = &self.settings().rules;
                 let decide = |_: &(), chance: &mut dyn Chance| {
-                    upstream::prove_again(&view.stamp, link, &proving, identity, found.begun, rules, chance)
+                    upstream::prove_again(&view.stamp, link, &proving, identity, begun, rules, chance)
                 };
                 if self.act_once(|| async { Ok(()) }, decide).await?.is_some() {
                     return Ok(Arrival::In(cookie, Box::new(proving.session)));
                 }
                 continue;
             }
-            if let Some(session) = self.by_link(&view.stamp, link, account, identity, found.begun, &request).await? {
+            if let Some(session) = self.by_link(&view.stamp, link, account, identity, begun, &request).await? {
                 // Whoever is told of a logout writes that first and looks for sessions then; here it is the other way round. So one of
                 // both sees the other, whatever the order. The cookie has not left yet.
-                if self.signed_out_since(identity, found.begun).await? {
+                if self.signed_out_since(identity, begun).await? {
                     let by = By { ip: request.ip, ..By::SYSTEM };
                     self.end_session(Door::UpstreamLogout, session.id, Some(account.id), &by, "", None).await?;
                     return Err(signed_out_meanwhile());
@@ -455,15 +492,9 @@ impl App {
     }
 
     /// Somebody without a link: what to answer, or `None` when they have an account now.
-    async fn newcomer(
-        &self,
-        provider: &Provider,
-        identity: &Identity,
-        found: &Found,
-        request: &SignIn,
-        browser: Option<&SecretString>,
-    ) -> Result<Option<Arrival>, AppError> {
-        if let (Some(email), Some(browser)) = (&identity.email, browser) {
+    async fn newcomer(&self, coming: &Coming<'_>, request: &SignIn) -> Result<Option<Arrival>, AppError> {
+        let Coming { provider, identity, begun, browser, .. } = *coming;
+        if let Some(email) = &identity.email {
             let there =
                 self.store().load_sign_in(email, ClientId::FIRST_PARTY).await.map_err(|e| self.fault(e.into()))?;
             if there.account.is_some() {
@@ -473,7 +504,7 @@ impl App {
                     subject: identity.subject.clone(),
                     email: email.clone(),
                     browser: digest_text(browser),
-                    return_to: found.under.return_to.clone(),
+                    return_to: coming.return_to.into(),
                 };
                 let (ticket, name) = (self.wait_for_proof(&waiting).await?, provider.settings.name.clone());
                 return Ok(Some(Arrival::Prove { ticket, email: email.clone(), name }));
@@ -482,10 +513,13 @@ impl App {
         if !self.settings().sign_up {
             return Ok(Some(Arrival::NoAccount));
         }
+        if !coming.agreed {
+            return self.ask_newcomer(coming).await.map(Some);
+        }
         let load = || async { self.store().stamp().await.map_err(|e| self.fault(e.into())) };
         let made = self
             .act_once(load, |stamp, chance| {
-                if stamp.epoch != found.begun.epoch {
+                if stamp.epoch != begun.epoch {
                     let detail = "the log was founded anew while this sign-in was under way; sign in again".into();
                     return Decision::refuse(Refused::Conflict { detail });
                 }

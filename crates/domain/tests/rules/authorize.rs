@@ -139,6 +139,18 @@ fn what_else_is_wrong_is_told_to_the_client() {
     assert_eq!((asked.scope, asked.audience.as_deref()), (vec!["openid".to_owned()], Some("https://api.example")));
 }
 
+/// OpenID Connect Dynamic Client Registration §2 `default_max_age`.
+#[test]
+fn what_a_request_does_not_say_its_client_has_registered() {
+    let age = |said: Option<&str>, usual| {
+        let mut client = client();
+        client.profile.default_max_age = usual;
+        check(&Request { max_age: said.map(str::to_owned), ..request() }, &client, false).unwrap().max_age
+    };
+    assert_eq!((age(None, None), age(None, Some(60)), age(None, Some(0))), (None, Some(60_000), Some(0)));
+    assert_eq!((age(Some("120"), Some(60)), age(Some("0"), Some(60))), (Some(120_000), Some(0)));
+}
+
 #[test]
 fn what_must_happen_first() {
     let now = START.plus(600_000);
@@ -166,6 +178,15 @@ fn what_must_happen_first() {
     assert_eq!(next(&again, Some(&known), None, Hinted::Nobody), Step::SignIn);
     assert_eq!(next(&again, Some(&known), Some(START.plus(1)), Hinted::Nobody), Step::SignIn, "the sign-in was before");
     assert_eq!(next(&again, Some(&known), Some(START), Hinted::Nobody), Step::Grant, "it came after");
+    // It must be known when that was, and is not.
+    let mut undated = known.clone();
+    undated.session.session.auth_time = UNPROVEN;
+    assert_eq!(next(&asked(), Some(&undated), None, Hinted::Nobody), Step::Grant);
+    undated.client.profile.require_auth_time = true;
+    assert_eq!(next(&asked(), Some(&undated), Some(START), Hinted::Nobody), Step::SignIn);
+    assert_eq!(next(&quiet, Some(&undated), None, Hinted::Nobody), refuse(OAuthError::LoginRequired));
+    undated.session.session.auth_time = START;
+    assert_eq!(next(&asked(), Some(&undated), None, Hinted::Nobody), Step::Grant);
     // Somebody else is meant.
     assert_eq!(next(&asked(), Some(&known), None, Hinted::Another), Step::SignIn);
     assert_eq!(next(&quiet, Some(&known), None, Hinted::Another), refuse(OAuthError::LoginRequired));

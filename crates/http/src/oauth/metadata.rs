@@ -74,6 +74,8 @@ pub(super) async fn metadata(ctx: Ctx) -> Response {
         "portcullis_feed_endpoint": at("/v1/feed"),
         "portcullis_bound_ms": ctx.app().hub().bound_ms(),
     });
+    // By the same keys.
+    told["userinfo_signing_alg_values_supported"] = told["id_token_signing_alg_values_supported"].clone();
     if ctx.app().registers_clients() {
         told["registration_endpoint"] = at("/oauth2/register").into();
     }

@@ -4,11 +4,15 @@ use crate::problem::Problem;
 use crate::render;
 use crate::request::{Ctx, FormBytes};
 use axum::response::{IntoResponse as _, Response};
-use http::StatusCode;
+use http::{HeaderValue, StatusCode, header};
 use portcullis_app::AppError;
+use portcullis_app::oauth::ToldUser;
 use portcullis_domain::refused::OAuthError;
 use portcullis_wire::{AccessClaims, Code, SecretString};
 use serde_json::Value;
+
+/// RFC 7519 §10.3.1.
+const JWT: HeaderValue = HeaderValue::from_static("application/jwt");
 
 /// Whether a token lives, by the database (RFC 7662). Of a token that does not, nothing is told but that. Only who proved who
 /// it is may ask (§2.1): anybody else could try tokens out.
@@ -51,10 +55,11 @@ pub(super) async fn revoke(ctx: Ctx, form: FormBytes) -> Result<Response, Proble
     }
 }
 
-/// Claims about whoever the token is about (OpenID Connect Core §5.3).
+/// Claims about whoever the token is about (OpenID Connect Core §5.3): in JSON, or as a JWT for a client that registered an algorithm for
+/// it (§5.3.2).
 pub(super) async fn userinfo(ctx: Ctx) -> Result<Response, Problem> {
     let shown = dpop::shown(&ctx, "/oauth2/userinfo")?;
-    let (sub, about) = match ctx.app().userinfo(shown.token, &shown.holder).await {
+    let told = match ctx.app().userinfo(shown.token, &shown.holder).await {
         Ok(told) => told,
         Err(AppError::Unauthenticated(Code::ProofInvalid)) => return Err(dpop::not_its_holder(shown.proven.is_some())),
         Err(error) => return Err(dpop::challenging(error, shown.proven.is_some())),
@@ -63,7 +68,8 @@ pub(super) async fn userinfo(ctx: Ctx) -> Result<Response, Problem> {
     if let Some(proven) = shown.proven {
         ctx.app().use_up_proof(proven).await.map_err(dpop::used_before)?;
     }
-    let mut out = serde_json::to_value(&about).map_err(|_| Problem::new(Code::Unavailable))?;
-    out["sub"] = sub.into();
-    Ok(render::ok(&out))
+    Ok(match told {
+        ToldUser::Plain(told) => render::ok(&told),
+        ToldUser::Signed(token) => ([(header::CONTENT_TYPE, JWT)], token.expose().to_owned()).into_response(),
+    })
 }

@@ -23,14 +23,16 @@ pub(super) async fn show(ctx: Ctx) -> Result<Response, Problem> {
         Params::oauth(ctx.uri.query().unwrap_or("").as_bytes()).map_err(|_| Problem::new(Code::Malformed))?;
     let notice = params.take("done").map(|_| "It is disconnected: what it had has ended, everywhere.");
     let now = caller.view.stamp.now;
-    let apps: Vec<_> = ctx.app().my_apps(&caller).await?.iter().map(|app| shown(app, now)).collect();
+    let issuer = &ctx.shared.config().issuer;
+    let apps: Vec<_> = ctx.app().my_apps(&caller).await?.iter().map(|app| shown(app, issuer, now)).collect();
     let account = &caller.view.account;
     let who = super::who(account);
     page(&ctx, StatusCode::OK, "apps.html", context! { who, apps, notice })
 }
 
-fn shown(app: &ConnectedApp, now: Time) -> minijinja::Value {
+fn shown(app: &ConnectedApp, issuer: &str, now: Time) -> minijinja::Value {
     context! {
+        begins_at => app.client.profile.begins_at(issuer),
         id => app.client.id.to_string(), name => app.client.name, uri => app.client.profile.client_uri,
         scopes => app.scope.split(' ').collect::<Vec<_>>(), offline => app.offline, grants => app.grants,
         since => ago(app.granted_at, now), since_at => app.granted_at.to_string(),

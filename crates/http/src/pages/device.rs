@@ -4,7 +4,7 @@
 //! asks and for what, and is told not to say yes to what they did not begin (RFC 8628 §5.4).
 use super::authorize::{about, words};
 use super::words::encoded;
-use super::{devices, page};
+use super::{devices, go, page, sign_in};
 use crate::origin;
 use crate::problem::Problem;
 use crate::request::{Ctx, FormBytes, Params};
@@ -80,6 +80,10 @@ async fn read(ctx: &Ctx, body: FormBytes) -> Result<Result<(Caller, Params), Res
 
 fn ask(ctx: &Ctx, caller: &Caller, asked: &DeviceQuestion) -> Result<Response, Problem> {
     let (client, account) = (&asked.view.client, &caller.view.account);
+    if client.profile.lacks_auth_time(&asked.view.session.session) {
+        let back = format!("{PATH}?user_code={}", encoded(&asked.code));
+        return Ok(go(&sign_in::first(&back, None, true), vec![]));
+    }
     let asks: Vec<_> = asked.scope.iter().map(|name| context! { name, words => words(name) }).collect();
     let (first, second) = asked.code.split_at(asked.code.len() / 2);
     let values = context! {
@@ -112,7 +116,8 @@ pub(super) async fn decide(ctx: Ctx, body: FormBytes) -> Result<Response, Proble
         Err(AppError::Refused(Refused::NotFound)) => return gone(),
         Err(error) => return Err(error.into()),
     };
-    if params.take("shown").unwrap_or_default() != shown_to(&caller, &asked) {
+    let undated = asked.view.client.profile.lacks_auth_time(&asked.view.session.session);
+    if params.take("shown").unwrap_or_default() != shown_to(&caller, &asked) || (allow && undated) {
         return ask(&ctx, &caller, &asked);
     }
     match ctx.app().answer_device(&caller, &asked, allow).await {

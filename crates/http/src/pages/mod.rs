@@ -26,7 +26,7 @@ use portcullis_wire::{Code, Digest, b64};
 use std::path::Path;
 use std::sync::Arc;
 
-const TEMPLATES: [(&str, &str); 20] = [
+const TEMPLATES: [(&str, &str); 21] = [
     ("layout.html", include_str!("../../templates/layout.html")),
     ("sign_in.html", include_str!("../../templates/sign_in.html")),
     ("devices.html", include_str!("../../templates/devices.html")),
@@ -38,6 +38,7 @@ const TEMPLATES: [(&str, &str); 20] = [
     ("signed_out.html", include_str!("../../templates/signed_out.html")),
     ("links.html", include_str!("../../templates/links.html")),
     ("upstream_prove.html", include_str!("../../templates/upstream_prove.html")),
+    ("upstream_new.html", include_str!("../../templates/upstream_new.html")),
     ("upstream_leave.html", include_str!("../../templates/upstream_leave.html")),
     ("go_on.html", include_str!("../../templates/go_on.html")),
     ("problem.html", include_str!("../../templates/problem.html")),
@@ -83,7 +84,7 @@ impl Pages {
 
     /// With files of this directory in place of those of the same name: `layout.html`, `sign_in.html`, `devices.html`,
     /// `apps.html`, `consent.html`, `device.html`, `device_ask.html`, `logout.html`, `signed_out.html`, `links.html`,
-    /// `upstream_prove.html`, `upstream_leave.html`, `go_on.html`, `problem.html`, `recover.html`, `recover_new.html`, `recover_done.html`,
+    /// `upstream_prove.html`, `upstream_new.html`, `upstream_leave.html`, `go_on.html`, `problem.html`, `recover.html`, `recover_new.html`, `recover_done.html`,
     /// `link_gone.html`, `link_blocked.html`, `not_me.html`, `app.css`, `icon.svg`. Read once, now.
     ///
     /// # Errors
@@ -144,6 +145,7 @@ pub(crate) fn routes(table: Table) -> Table {
         .get("/upstream/{id}", upstream::begin)
         .get("/upstream/{id}/callback", upstream::callback)
         .post("/upstream/confirm", upstream::confirm)
+        .post("/upstream/confirm/new", upstream::decide)
         .get(authorize::PATH, authorize::show)
         .post(authorize::PATH, authorize::by_form)
         .post("/oauth2/consent", authorize::decide)

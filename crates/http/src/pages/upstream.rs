@@ -1,6 +1,6 @@
 //! "Continue with": to another provider and back, the proof that an account is one's own, and `/account/links`.
 use super::words::{ago, safe_path};
-use super::{devices, go, page, sign_in};
+use super::{devices, go, let_forms_lead_on, page, sign_in};
 use crate::problem::Problem;
 use crate::request::{Ctx, FormBytes, Params};
 use crate::{cookies, origin};
@@ -9,7 +9,7 @@ use axum::response::Response;
 use http::{HeaderValue, StatusCode, header};
 use minijinja::context;
 use portcullis_app::sessions::Credentials;
-use portcullis_app::upstream::{Arrival, Return};
+use portcullis_app::upstream::{Arrival, Arrived, Return};
 use portcullis_app::{AppError, Caller};
 use portcullis_domain::Refused;
 use portcullis_domain::model::SessionKind;
@@ -73,6 +73,11 @@ pub(super) async fn callback(ctx: Ctx, Path(id): Path<String>) -> Result<Respons
     };
     let (browser, present) = (browser(&ctx), present(&ctx).await);
     let arrived = ctx.app().arrive_from(&id, browser.as_ref(), given, request(&ctx), present.as_ref()).await?;
+    answer(&ctx, arrived)
+}
+
+/// What came of an arrival, as the browser is told.
+fn answer(ctx: &Ctx, arrived: Arrived) -> Result<Response, Problem> {
     let back = arrived.return_to.as_deref().unwrap_or(devices::PATH);
     let sorry = |notice| Ok(go(&sign_in::address(Some(notice), arrived.return_to.as_deref()), vec![]));
     match arrived.what {
@@ -81,7 +86,15 @@ pub(super) async fn callback(ctx: Ctx, Path(id): Path<String>) -> Result<Respons
             Ok(go(back, vec![session, cookies::clear(cookies::UPSTREAM)]))
         }
         Arrival::GoesOn => Ok(go(back, vec![cookies::clear(cookies::UPSTREAM)])),
-        Arrival::Prove { ticket, email, name } => prove(&ctx, StatusCode::OK, &ticket, &email, &name, None),
+        Arrival::Prove { ticket, email, name } => {
+            let values = context! { ticket => ticket.expose(), email, name, error => None::<String> };
+            question(ctx, StatusCode::OK, "upstream_prove.html", values, back)
+        }
+        Arrival::Ask { ticket, email, person, name } => {
+            let values = context! { ticket => ticket.expose(), email, person, name };
+            question(ctx, StatusCode::OK, "upstream_new.html", values, back)
+        }
+        Arrival::Declined => sorry("upstream-declined"),
         Arrival::NoAccount => sorry("upstream-nobody"),
         Arrival::Denied => sorry("upstream-denied"),
         Arrival::Failed => sorry("upstream-failed"),
@@ -89,18 +102,42 @@ pub(super) async fn callback(ctx: Ctx, Path(id): Path<String>) -> Result<Respons
     }
 }
 
-fn prove(
+/// A page that asks somebody something before they go on to `back`, which may be an application's request.
+fn question(
     ctx: &Ctx,
     status: StatusCode,
-    ticket: &SecretString,
-    email: &str,
-    name: &str,
-    error: Option<String>,
+    template: &str,
+    values: minijinja::Value,
+    back: &str,
 ) -> Result<Response, Problem> {
-    let ticket = ticket.expose();
-    let mut response = page(ctx, status, "upstream_prove.html", context! { ticket, email, name, error })?;
+    let mut response = page(ctx, status, template, values)?;
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    Ok(response)
+    Ok(leading_to(back, response))
+}
+
+/// What leads on to `back` by a form.
+fn leading_to(back: &str, mut response: Response) -> Response {
+    if back.starts_with("/oauth2/") {
+        let_forms_lead_on(response.headers_mut());
+    }
+    response
+}
+
+/// What somebody new says to the question whether an account is to be made for them.
+pub(super) async fn decide(ctx: Ctx, body: FormBytes) -> Result<Response, Problem> {
+    origin::must_be_our_page(&ctx.shared, &ctx.headers)?;
+    let body = body.0.ok_or_else(|| Problem::new(Code::UnsupportedMediaType))?;
+    let mut params = params(&body)?;
+    let ticket = SecretString::new(params.take("ticket").unwrap_or_default());
+    let yes = match params.take("decision").as_deref() {
+        Some("yes") => true,
+        Some("no") => false,
+        _ => return Err(Problem::malformed("the answer must be yes or no")),
+    };
+    let (browser, present) = (browser(&ctx), present(&ctx).await);
+    let said = ctx.app().answer_newcomer(&ticket, browser.as_ref(), yes, request(&ctx), present.as_ref()).await?;
+    let back = said.return_to.clone().unwrap_or_default();
+    Ok(leading_to(&back, answer(&ctx, said)?))
 }
 
 /// Whoever came from a provider proves that the account of their address is theirs: once, by its password.
@@ -121,7 +158,9 @@ pub(super) async fn confirm(ctx: Ctx, body: FormBytes) -> Result<Response, Probl
             let known = ctx.app().upstreams(false);
             let name = known.iter().find(|(id, _)| *id == waiting.upstream).map_or("", |(_, name)| *name);
             let error = Some("This password is not right. Please check it and try again.".to_owned());
-            return prove(&ctx, StatusCode::UNAUTHORIZED, &ticket, &waiting.email, name, error);
+            let values = context! { ticket => ticket.expose(), email => waiting.email, name, error };
+            let status = StatusCode::UNAUTHORIZED;
+            return question(&ctx, status, "upstream_prove.html", values, &waiting.return_to);
         }
         Err(error) => return Err(error.into()),
     };
@@ -134,7 +173,10 @@ pub(super) async fn confirm(ctx: Ctx, body: FormBytes) -> Result<Response, Probl
         Err(problem) => Err(problem),
     };
     match linked {
-        Ok(()) => Ok(go(safe_path(&waiting.return_to).unwrap_or(devices::PATH), set)),
+        Ok(()) => {
+            let back = safe_path(&waiting.return_to).unwrap_or(devices::PATH);
+            Ok(leading_to(back, go(back, set)))
+        }
         Err(problem) => Err(problem.cookies(set)),
     }
 }

@@ -99,6 +99,9 @@ pub struct ProfileArgs {
     /// What its ID tokens are signed with.
     #[arg(long, value_name = "ALGORITHM")]
     pub id_token_signed_response_alg: Option<String>,
+    /// What answers of userinfo are signed with; unless given, they are plain JSON.
+    #[arg(long, value_name = "ALGORITHM")]
+    pub userinfo_signed_response_alg: Option<String>,
     /// How its ID tokens name a user: public or pairwise.
     #[arg(long, value_name = "TYPE")]
     pub subject_type: Option<String>,
@@ -117,6 +120,18 @@ pub struct ProfileArgs {
     /// Whether its tokens are always bound to a key.
     #[arg(long, value_name = "true|false")]
     pub dpop_bound_access_tokens: Option<bool>,
+    /// How old a sign-in may be, in seconds, where a request does not say.
+    #[arg(long, value_name = "SECONDS")]
+    pub default_max_age: Option<u32>,
+    /// Whether its ID tokens must say when their user proved who they are.
+    #[arg(long, value_name = "true|false")]
+    pub require_auth_time: Option<bool>,
+    /// Which context class it would like, where a request does not say; may be given several times.
+    #[arg(long = "default-acr-value", value_name = "CLASS")]
+    pub default_acr_values: Vec<String>,
+    /// Where a browser is sent that is to begin a sign-in at the application.
+    #[arg(long, value_name = "URI")]
+    pub initiate_login_uri: Option<String>,
     /// Where it is told that a session has ended.
     #[arg(long, value_name = "URI")]
     pub backchannel_logout_uri: Option<String>,

@@ -85,12 +85,15 @@ fn members(args: &ProfileArgs) -> Result<Map<String, Value>, Failure> {
         ("scopes", &args.scopes),
         ("resources", &args.resources),
         ("contacts", &args.contacts),
+        ("default_acr_values", &args.default_acr_values),
     ];
     out.extend(lists.into_iter().filter(|(_, list)| !list.is_empty()).map(|(name, list)| (name.into(), json!(list))));
     let texts = [
         ("token_endpoint_auth_method", &args.token_endpoint_auth_method),
         ("jwks_uri", &args.jwks_uri),
         ("id_token_signed_response_alg", &args.id_token_signed_response_alg),
+        ("userinfo_signed_response_alg", &args.userinfo_signed_response_alg),
+        ("initiate_login_uri", &args.initiate_login_uri),
         ("subject_type", &args.subject_type),
         ("sector_identifier_uri", &args.sector_identifier_uri),
         ("consent", &args.consent),
@@ -104,11 +107,13 @@ fn members(args: &ProfileArgs) -> Result<Map<String, Value>, Failure> {
     let switches = [
         ("require_pushed_authorization_requests", args.require_pushed_authorization_requests),
         ("dpop_bound_access_tokens", args.dpop_bound_access_tokens),
+        ("require_auth_time", args.require_auth_time),
         ("backchannel_logout_session_required", args.backchannel_logout_session_required),
         ("frontchannel_logout_session_required", args.frontchannel_logout_session_required),
     ];
     out.extend(switches.into_iter().filter_map(|(name, on)| Some((name.into(), on?.into()))));
-    out.extend(args.access_ttl_s.map(|seconds| ("access_ttl_s".to_owned(), seconds.into())));
+    let numbers = [("access_ttl_s", args.access_ttl_s), ("default_max_age", args.default_max_age)];
+    out.extend(numbers.into_iter().filter_map(|(name, number)| Some((name.into(), number?.into()))));
     if let Some(file) = &args.jwks {
         out.insert("jwks".into(), jwks(file)?);
     }

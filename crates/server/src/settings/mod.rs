@@ -304,6 +304,7 @@ impl Settings {
                 ended_retention: r.span("ended_retention"),
                 event_retention: Some(r.span("event_retention")).filter(|span| *span > 0),
                 address_retention: r.span("address_retention"),
+                registration_retention: Some(r.span("registration_retention")).filter(|span| *span > 0),
             },
             log_json: r.word("log_format") == "json",
             log_level: r.get("log_level", values::log_level).unwrap_or_default(),

@@ -170,6 +170,12 @@ pub const SETTINGS: &[Setting] = &[
     of("ended_retention", Kind::Span(0, 3660 * DAY), "30d", "how long sessions are kept after their end"),
     of("event_retention", Kind::Span(0, 36_600 * DAY), "365d", "how long audit records are kept; 0s is for ever"),
     of("address_retention", Kind::Span(0, 3660 * DAY), "90d", "how long sessions and audit records keep addresses"),
+    of(
+        "registration_retention",
+        Kind::Span(0, 3660 * DAY),
+        "30d",
+        "how long clients are kept that registered themselves and that nobody uses; 0s is for ever",
+    ),
     list("allowed_origins", "origins, besides the issuer's, whose pages may call with cookies (also CORS)"),
     list("trusted_proxies", "addresses or networks whose forwarding headers are believed"),
     list(

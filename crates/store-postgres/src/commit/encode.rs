@@ -230,6 +230,9 @@ fn free(what: &Change) -> Encoded {
             "do": "crowd_out_tickets", "session": id(*session), "kind": kind.as_str(), "open": open, "used": used,
         }),
         Change::PruneGrants { most } => json!({"do": "prune_grants", "most": limit(*most)}),
+        Change::PruneClients { clients, unused } => {
+            json!({"do": "prune_clients", "clients": ids(clients), "unused": unused})
+        }
         Change::PruneTickets { before, most } => {
             json!({"do": "prune_tickets", "before": before.0, "most": limit(*most)})
         }

@@ -108,6 +108,10 @@ pub(super) fn apply(act: &mut Act<'_>, step: &Change) -> Result<(), Stop> {
             act.pruned += prune::crowded_out(act.db, *session, *kind, *open, *used)?;
             Ok(())
         }
+        Change::PruneClients { clients, unused } => {
+            act.pruned += prune::clients(act.db, clients, *unused, act.now)?;
+            Ok(())
+        }
         Change::PruneGrants { most } => {
             act.pruned += prune::grants(act.db, &act.meta, *most)?;
             Ok(())

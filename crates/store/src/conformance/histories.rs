@@ -447,7 +447,8 @@ impl Dice {
         let keep = KEPT[self.below(2) as usize];
         let (before, most) = (self.time(now).minus(2_000), self.below(6));
         match self.below(8) {
-            7 => Change::PruneGrants { most },
+            7 if self.one_in(2) => Change::PruneGrants { most },
+            7 => Change::PruneClients { clients: (0..3).map(|_| self.client()).collect(), unused: 1_000 },
             6 => Change::CrowdOutTickets { session: self.session(), kind: TicketKind::Code, open: 1, used: 1 },
             5 => Change::PruneTickets { before: before.plus(2_000), most },
             0 | 1 => Change::PruneSessions { sessions: (0..5).map(|_| self.session()).collect(), keep },

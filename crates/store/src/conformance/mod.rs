@@ -169,6 +169,7 @@ cases! {
         live_sessions_are_counted_under_the_lock
         sessions_are_counted_by_kind
         grants_that_ended_go_under_a_session_that_goes_on
+        clients_that_nobody_used_go
         a_session_idles_by_its_own_clients_use
         tickets_of_a_session_are_crowded_out_oldest_first
         a_cookie_is_replaced_once;

@@ -3,12 +3,13 @@ use super::{Backend, HORIZON, START, World, account, audit, session, wait};
 use crate::EventFilter;
 use portcullis_domain::amr::Amr;
 use portcullis_domain::changes::{Change, Changes, Conflict, Counted, Expect};
+use portcullis_domain::client::Profile;
 use portcullis_domain::event::EventKind;
-use portcullis_domain::model::{Block, OldCookie, Session, SessionKind, Status};
+use portcullis_domain::model::{Block, Client, ClientKind, Consent, OldCookie, Session, SessionKind, Status};
 use portcullis_domain::proof::Proof;
 use portcullis_domain::retention::Retention;
 use portcullis_domain::ticket::{self, Ticket, TicketKind};
-use portcullis_wire::{AccountId, Digest, Epoch, Rev, SessionId, Target};
+use portcullis_wire::{AccountId, ClientId, Digest, Epoch, Rev, SessionId, Target};
 
 const KEEP: Retention = Retention { ended: 1_000, addresses: 500, events: None, idle_ttl: 50_000 };
 
@@ -213,6 +214,86 @@ pub(super) fn grants_that_ended_go_under_a_session_that_goes_on(backend: &dyn Ba
     let there = |id| wait(w.store.load_refresh(id)).unwrap().is_some();
     assert_eq!((there(own.id), there(grants[3]), grants[..3].iter().any(|id| there(*id))), (true, true, false));
     assert_eq!(wait(w.store.count_rows()).unwrap().grants, 2);
+}
+
+/// Of clients that registered themselves those go that nobody vouches for, and that nobody used; and no others.
+pub(super) fn clients_that_nobody_used_go(backend: &dyn Backend) {
+    const UNUSED: i64 = 10_000;
+    let (w, ada, ses, _) = World::peopled(backend);
+    let with = |change: &dyn Fn(&mut Client)| {
+        let mut row = Client { id: ClientId::from_bits(w.bits()), ..w.new_client(ClientKind::Confidential) };
+        row.profile.registration = Some("token".into());
+        change(&mut row);
+        w.ok([Change::InsertClient(row.clone())]);
+        row.id
+    };
+    let there = |id| wait(w.store.load_client(id)).unwrap().is_some();
+    let prune = |ids: &[ClientId]| w.ok([Change::PruneClients { clients: ids.to_vec(), unused: UNUSED }]).pruned;
+    let (alone, twin, off, deleted) = (
+        with(&|_| {}),
+        with(&|_| {}),
+        with(&|row| row.disabled = true),
+        with(&|row| {
+            row.profile = Profile { deleted: true, ..Profile::default() };
+            row.disabled = true;
+        }),
+    );
+    let young = with(&|row| row.created_at = START.plus(1));
+    // Each of them is known to somebody.
+    let kept = [
+        with(&|row| row.profile.vouched = true),
+        with(&|row| row.profile.registration = None),
+        with(&|row| row.profile.service_account = Some(ada.id)),
+        ClientId::FIRST_PARTY,
+    ];
+    let [allowed, withdrawn, granted, owner, pushed] = [(); 5].map(|()| with(&|_| {}));
+    let consent =
+        |client| Consent { account: ada.id, client, scope: "openid".into(), granted_at: START, generation: 0 };
+    w.ok([Change::PutConsent(consent(allowed)), Change::PutConsent(consent(withdrawn))]);
+    w.ok([Change::WithdrawConsent { account: ada.id, client: withdrawn, generation: 0 }]);
+    let grant = w.new_grant_of(ses.id, granted);
+    let own = Session {
+        kind: SessionKind::Connected,
+        client: Some(owner),
+        ..session(SessionId::from_bits(w.bits()), ada.id, START, Rev::ZERO)
+    };
+    w.ok([Change::InsertSession(own)]);
+    w.ok([Change::InsertTicket(Ticket {
+        id: ticket::id(TicketKind::Pushed, "pushed"),
+        kind: TicketKind::Pushed,
+        account: None,
+        session: None,
+        client: Some(pushed),
+        born: Rev::ZERO,
+        epoch: Epoch(1),
+        expires_at: START.plus(60),
+        body: String::new(),
+        version: 1,
+        used: None,
+    })]);
+    let used = [allowed, withdrawn, granted, owner, pushed];
+    let all: Vec<ClientId> =
+        [&[alone, twin, off, deleted, young][..], &kept, &used, &[ClientId::from_bits(1)]].concat();
+    w.set(START.plus(UNUSED - 1));
+    assert_eq!(prune(&all), 0, "not yet");
+    w.set(START.plus(UNUSED));
+    assert_eq!(prune(&[alone, alone]), 1);
+    assert_eq!((there(alone), there(twin)), (false, true), "those that are named");
+    assert_eq!(prune(&all), 3);
+    assert_eq!([twin, off, deleted, young].map(there), [false, false, false, true]);
+    assert!(kept.into_iter().chain(used).all(there));
+    // A grant that ended counts until its row goes, and a ticket as long.
+    w.end(Target::Grant(grant));
+    assert_eq!(prune(&used), 0);
+    w.ok([Change::PruneTickets { before: START.plus(61), most: 9 }]);
+    assert_eq!((prune(&used), there(pushed)), (1, false));
+    w.set(HORIZON.plus(60_000));
+    w.ok([Change::RaiseFloor(HORIZON.plus(1)), Change::PruneGrants { most: 9 }]);
+    assert_eq!((prune(&all), there(granted), there(young)), (2, false, false));
+    assert!([allowed, withdrawn, owner].into_iter().chain(kept).all(there));
+    // Nothing is made for who is gone.
+    let gone = Expect::ClientVersion { client: alone, version: 1 };
+    assert!(w.expects(gone, None).is_err());
 }
 
 /// A session idles by what its own client does: what an application does under a browser's session is no use of that.

@@ -277,6 +277,7 @@ fn apply(db: &mut Memory, step: Change, so_far: &mut Progress) -> Result<(), Com
         Change::CrowdOutTickets { session, kind, open, used } => {
             so_far.pruned += apps::crowd_out_tickets(db, session, kind, open, used);
         }
+        Change::PruneClients { clients, unused } => so_far.pruned += prune::clients(db, &clients, unused, so_far.now),
         Change::PruneGrants { most } => so_far.pruned += prune::grants(db, most, so_far.now),
         Change::PruneTickets { before, most } => so_far.pruned += apps::prune_tickets(db, before, most),
         other => apply_rare(db, other)?,

@@ -4,7 +4,7 @@ use crate::{EventRow, Prunable, RowCount};
 use portcullis_domain::audit::Seal;
 use portcullis_domain::model::{Session, Status};
 use portcullis_domain::retention::{self, Retention, Standing};
-use portcullis_wire::{AccountId, EventId, GrantId, Rev, SessionId, Time};
+use portcullis_wire::{AccountId, ClientId, EventId, GrantId, Millis, Rev, SessionId, Time};
 use std::ops::Bound::{Excluded, Unbounded};
 
 /// What happens to audit records at the end of a commit, when nothing can fail any more.
@@ -93,6 +93,22 @@ pub(super) fn grants(db: &mut Memory, most: u64, now: Time) -> u64 {
         db.grants_of.remove(&(*session, *id));
     }
     gone.len() as u64
+}
+
+/// Clients that nobody used.
+pub(super) fn clients(db: &mut Memory, clients: &[ClientId], unused: Millis, now: Time) -> u64 {
+    let mut gone = 0;
+    for id in clients {
+        let held = db.consents.rows().any(|((_, client), _)| client == id)
+            || db.grants.rows().any(|(_, row)| row.client == *id)
+            || db.sessions.rows().any(|(_, row)| row.client == Some(*id))
+            || db.tickets.rows().any(|(_, row)| row.client == Some(*id));
+        if db.clients.get(id).is_some_and(|row| retention::client_may_go(row, held, now, unused)) {
+            db.clients.remove(id);
+            gone += 1;
+        }
+    }
+    gone
 }
 
 pub(super) fn sessions(db: &mut Memory, sessions: &[SessionId], keep: &Retention, now: Time) -> u64 {

@@ -1,5 +1,5 @@
 //! What links to accounts elsewhere open, what a sign-in by one proves, and how they go.
-use super::upstream::{Away, Jar, back, claims, header, leave, provider, server_with, sign_in, world};
+use super::upstream::{Away, Jar, back, claims, header, hidden, leave, provider, server_with, sign_in, world};
 use portcullis_app::UpstreamKind;
 use portcullis_store::faulty::Mode;
 use portcullis_testkit::application::{encode, request};
@@ -18,7 +18,7 @@ fn now() -> i64 {
 async fn linked(idp: &Idp, server: &TestServer, sub: &str) -> Jar {
     let mut jar = Jar::default();
     let page = sign_in(idp, server, &mut jar, json!({ "sub": sub })).await.expect(200).text();
-    let ticket = page.split("name=\"ticket\" value=\"").nth(1).unwrap().split('"').next().unwrap().to_owned();
+    let ticket = hidden(&page, "ticket");
     jar.post(server, "/upstream/confirm", &[("ticket", &ticket), ("password", PASSWORD)]).await.expect(303);
     jar
 }

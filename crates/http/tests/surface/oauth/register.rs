@@ -301,3 +301,68 @@ async fn only_known_members_of_keys_are_kept() {
         "{kept}"
     );
 }
+
+/// What nobody uses does not stay for ever; what somebody allowed once, or an administrator has looked at, does.
+#[tokio::test]
+async fn a_registration_that_nobody_uses_goes() {
+    const DAY: i64 = 86_400_000;
+    let server = server(Registration::Open).await;
+    server.sign_up("ada@example.test").await;
+    let cookie = server.page_sign_in("ada@example.test").await;
+    let mut made = vec![];
+    for name in ["unused", "looked at", "used", "deleted"] {
+        let body = json!({ "redirect_uris": [REDIRECT], "client_name": name, "scope": "openid" });
+        made.push(register(&server, body).await.expect(201).json());
+    }
+    let admin = server.admin().await;
+    let id = |n: usize| text(&made[n]["client_id"]);
+    let vouch = server.client.patch(format!("/v1/admin/clients/{}", id(1))).bearer(&admin.access);
+    vouch.json(&json!({ "vouched": true })).send().await.expect(200);
+    server.advance(30_000);
+    let app = Application { id: id(2), secret: text(&made[2]["client_secret"]) };
+    let tokens = server.granted(&app, &cookie, "openid").await;
+    // Also when that was taken back.
+    assert!(tokens["access_token"].is_string());
+    let disconnect = server.client.post("/account/apps/disconnect").header("origin", &server.issuer);
+    let disconnect = disconnect.header("cookie", format!("__Host-portcullis_session={cookie}"));
+    disconnect.form(&encode(&[("client", &app.id)])).send().await.expect(303);
+    let (path, token) = managed(&server, &made[3]);
+    server.client.delete(path).bearer(&token).send().await.expect(204);
+    let there = async || {
+        server.app.prune_all().await.unwrap();
+        let mut there = vec![];
+        for one in &made {
+            let id = text(&one["client_id"]).parse().unwrap();
+            there.push(server.app.store().load_client(id).await.unwrap().is_some());
+        }
+        there
+    };
+    server.advance(30 * DAY - 60_000);
+    assert_eq!(there().await, [true; 4]);
+    server.advance(60_000);
+    assert_eq!(there().await, [false, true, true, false]);
+    // It is one that nobody knows.
+    let (path, token) = managed(&server, &made[0]);
+    server.client.get(&*path).bearer(&token).send().await.expect_problem("token_malformed");
+    let gone = Application { id: id(0), secret: text(&made[0]["client_secret"]) };
+    server.authorize(&gone, &cookie, &[]).await.expect(400);
+    let refused = server.token(&gone, &[("grant_type", "authorization_code"), ("code", "x")]).await;
+    assert_eq!(refused.expect(401).json()["error"], "invalid_client");
+    let (path, token) = managed(&server, &made[2]);
+    server.client.get(path).bearer(&token).send().await.expect(200);
+    let metrics = server.client.get("/metrics").send().await.expect(200).text();
+    assert!(metrics.contains("portcullis_clients_pruned_total 2"), "{metrics}");
+}
+
+#[tokio::test]
+async fn registrations_stay_for_ever_where_that_is_said() {
+    let mut options = Options::default();
+    options.settings.clients.registration = Registration::Open;
+    options.settings.policy.registration_retention = None;
+    let server = TestServer::start(options).await;
+    let made = register(&server, json!({ "redirect_uris": [REDIRECT] })).await.expect(201).json();
+    server.advance(1000 * 86_400_000);
+    server.app.prune_all().await.unwrap();
+    let (path, token) = managed(&server, &made);
+    server.client.get(path).bearer(&token).send().await.expect(200);
+}

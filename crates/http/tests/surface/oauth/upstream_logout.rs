@@ -1,5 +1,5 @@
 //! `/upstream/{id}/backchannel-logout`: another provider says that somebody signed out there.
-use super::upstream::{Jar, back, claims, header, leave, sign_in, world};
+use super::upstream::{Jar, agreed, back, claims, header, leave, sign_in, world};
 use portcullis_testkit::application::encode;
 use portcullis_testkit::idp::Idp;
 use portcullis_testkit::{Answer, TestServer};
@@ -122,6 +122,21 @@ async fn a_sign_in_that_was_under_way_does_not_come_through() {
     back(&server, &mut jar, &idp, &away).await.expect(409);
     assert!(!jar.is_in(&server).await);
     // One that begins later does.
+    sign_in(&idp, &server, &mut jar, json!({})).await.expect(303);
+    assert!(jar.is_in(&server).await);
+}
+
+/// Who signs out there while they are asked here whether they want an account has said no.
+#[tokio::test]
+async fn a_question_that_was_open_is_answered_by_it() {
+    let (idp, server) = world().await;
+    let mut jar = Jar::default();
+    let away = leave(&server, &mut jar, "/upstream/idp").await;
+    idp.gives(&idp.sign(&header(), &claims(&idp, &away)));
+    let asked = back(&server, &mut jar, &idp, &away).await.expect(200);
+    tell(&server, &token(&idp, "1", json!({}))).await.expect(200);
+    agreed(&server, &mut jar, asked).await.expect(409);
+    assert!(!jar.is_in(&server).await);
     sign_in(&idp, &server, &mut jar, json!({})).await.expect(303);
     assert!(jar.is_in(&server).await);
 }

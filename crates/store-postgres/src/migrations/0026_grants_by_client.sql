@@ -1,0 +1,1 @@
+CREATE INDEX CONCURRENTLY grants_by_client ON grants (client) WHERE client <> '\x00000000000000000000000000000000';
