@@ -98,7 +98,7 @@ impl App {
             Err(Failed::Unreached(why)) => Err(Unsent::Failed(why)),
             Err(Failed::Answered(code, why)) => match mail::answered(code) {
                 Answer::Never => Err(Unsent::Refused(why)),
-                Answer::Later => Err(Unsent::Later(why)),
+                Answer::Later => Err(Unsent::NotNow(why)),
             },
         }
     }

@@ -109,6 +109,20 @@ kinds! {
     PasswordReset = "password.reset";
     /// Somebody said by a link in a mail that a session was not theirs; it has ended, or all of them.
     NotMe = "session.denied";
+    /// A webhook was made; the reason of these names it.
+    WebhookCreated = "webhook.created";
+    /// A webhook was changed.
+    WebhookChanged = "webhook.changed";
+    /// A webhook was switched off: by somebody, or because it said that it wants no more.
+    WebhookDisabled = "webhook.disabled";
+    /// A webhook was switched on.
+    WebhookEnabled = "webhook.enabled";
+    /// A webhook got another secret.
+    WebhookSecretRotated = "webhook.secret_rotated";
+    /// A webhook is told again from a place on.
+    WebhookReplayed = "webhook.replayed";
+    /// A webhook was deleted.
+    WebhookDeleted = "webhook.deleted";
 }
 
 /// Who acts.

@@ -8,7 +8,7 @@
 //! and the message's id, and the ticket that is inserted with the message knows its digest alone. Who mails and who opens may be
 //! different nodes.
 use crate::family::MacKey;
-use crate::outbox::{Message, MessageKind, MessageState, PATIENCE, message_id};
+use crate::outbox::{Message, MessageKind, PATIENCE};
 use crate::ticket::{self, Ticket, TicketKind};
 use crate::view::Stamp;
 use crate::{Chance, Change};
@@ -119,25 +119,14 @@ pub fn write(
     key: &MacKey,
     chance: &mut dyn Chance,
 ) -> Vec<Change> {
-    let (id, now) = (message_id(stamp.now, chance), stamp.now);
-    let kind = template.link();
+    let (now, kind) = (stamp.now, template.link());
     let life = kind.map_or(PATIENCE, link_life);
     let body = MailBody { template: template.as_str().into(), account, session, key: kind.map(|_| key.id) };
-    let message = Message {
-        id,
-        kind: MessageKind::Mail,
-        client: Some(MAIL_SERVER),
-        // Ids and words always have a JSON form.
-        body: serde_json::to_string(&body).unwrap_or_default(),
-        created_at: now,
-        next_at: now,
-        give_up_at: now.plus(PATIENCE.min(life)),
-        tries: 0,
-        state: MessageState::Waiting,
-        settled_at: None,
-        last_error: None,
-        version: 1,
-    };
+    // Ids and words always have a JSON form.
+    let body = serde_json::to_string(&body).unwrap_or_default();
+    let message = Message::new(MessageKind::Mail, Some(MAIL_SERVER), body, now, chance);
+    let id = message.id;
+    let message = Message { give_up_at: now.plus(PATIENCE.min(life)), ..message };
     let mut steps = vec![Change::InsertMessage(message)];
     if let Some(kind) = kind {
         let secret = link_secret(key, kind, id);

@@ -42,3 +42,4 @@ mod support;
 mod tls;
 mod transfer;
 mod unwilling;
+mod webhooks;
