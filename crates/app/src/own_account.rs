@@ -7,6 +7,7 @@ use crate::{Acted, App, AppError, RepeatKey, Revoked};
 use portcullis_domain::account::{self, Email, MAX_PASSWORD, Roles};
 use portcullis_domain::changes::Expect;
 use portcullis_domain::kernel::By;
+use portcullis_domain::mail::{self, Template};
 use portcullis_domain::model::{Account, Status};
 use portcullis_domain::risk::enforce::At;
 use portcullis_domain::risk::{Act, What};
@@ -112,6 +113,7 @@ impl App {
         })?;
         let proven = self.prove(caller, current).await?;
         let hash = self.passwords().hash(new).await.map_err(pool_error)?;
+        let notice = self.may_mail(Template::PasswordChanged, caller.view.account.id).await?;
         let load = || async {
             let view = self.own_view(caller).await?;
             // What was right of one that has been changed since is right no longer.
@@ -123,7 +125,11 @@ impl App {
         };
         let verdicts = Verdicts::default();
         let decide = |(look, view): &(Option<Look>, AccountView), chance: &mut dyn portcullis_domain::Chance| {
-            let base = account::change_password(view, hash.clone(), session, &by, chance);
+            let mut base = account::change_password(view, hash.clone(), session, &by, chance);
+            if let Some(key) = &notice {
+                let (template, id) = (Template::PasswordChanged, view.account.id);
+                base.changes.steps.extend(mail::write(template, id, Some(session), &view.stamp, key, chance));
+            }
             let Some(look) = look else { return base };
             let (at, act) = (At::Session(session, None), Act::Change(What::Password));
             look.judge(self, base, &view.stamp, &view.account, at, act, &verdicts, chance)
@@ -132,6 +138,7 @@ impl App {
         if matches!(acted, Ok(_) | Err(AppError::Refused(_))) {
             self.judged(&verdicts);
         }
+        self.mail_waits();
         match acted? {
             Acted::Done((), committed) => Revoked::of(committed),
             Acted::Answered(()) => Err(AppError::Fault("a new password without changes".into())),

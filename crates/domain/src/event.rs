@@ -115,6 +115,10 @@ kinds! {
     RiskAlarm = "risk.alarm";
     /// Something about an account was told from outside; the reason says what.
     RiskSignal = "risk.signal";
+    /// A new password was chosen by a link in a mail; all sessions have ended.
+    PasswordReset = "password.reset";
+    /// Somebody said by a link in a mail that a session was not theirs; it has ended, or all of them.
+    NotMe = "session.denied";
     /// A webhook was made; the reason of these names it.
     WebhookCreated = "webhook.created";
     /// A webhook was changed.

@@ -64,6 +64,10 @@ pub enum Door {
     KeyRevoked,
     /// A rule of risk ends a session, or all of an account (see [`crate::risk`]).
     RiskRule,
+    /// A user chooses a new password by a link in a mail: everything that they have ends.
+    PasswordReset,
+    /// A user says by a link in a mail that a session was not theirs: it ends, or everything.
+    NotMe,
 }
 
 impl Door {
@@ -93,6 +97,8 @@ impl Door {
         Self::LinkRemoved,
         Self::KeyRevoked,
         Self::RiskRule,
+        Self::PasswordReset,
+        Self::NotMe,
     ];
 
     /// The word that `session_ended {reason}` and the audit record carry.
@@ -122,6 +128,8 @@ impl Door {
             Self::LinkRemoved => "link_removed",
             Self::KeyRevoked => "key_revoked",
             Self::RiskRule => "risk_rule",
+            Self::PasswordReset => "password_reset",
+            Self::NotMe => "not_me",
         }
     }
 
@@ -142,6 +150,8 @@ impl Door {
             Self::ConsentWithdrawn => EventKind::ConsentWithdrawn,
             Self::RpLogout | Self::UpstreamLogout | Self::LinkRemoved | Self::RiskRule => EventKind::SessionEnded,
             Self::KeyRevoked => EventKind::KeyRevoked,
+            Self::PasswordReset => EventKind::PasswordReset,
+            Self::NotMe => EventKind::NotMe,
         }
     }
 }

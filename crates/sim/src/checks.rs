@@ -718,5 +718,7 @@ fn end_kind(door: portcullis_domain::kernel::Door) -> &'static str {
         Door::UpstreamLogout => "end: signed_out_upstream",
         Door::LinkRemoved => "end: link_removed",
         Door::RiskRule => "end: risk_rule",
+        Door::PasswordReset => "end: password_reset",
+        Door::NotMe => "end: not_me",
     }
 }
