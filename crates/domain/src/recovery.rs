@@ -60,7 +60,7 @@ pub fn open(stamp: &Stamp, ticket: &Ticket, account: &Account) -> Result<Opened,
         return Err(Refused::NotFound);
     }
     if let Some(block) = account.block_at(stamp.now) {
-        return Err(Refused::AccountBlocked { reason: block.reason.clone() });
+        return Err(Refused::AccountBlocked { reason: block.reason.clone(), until: block.until });
     }
     if !account.usable_at(stamp.now) {
         return Err(Refused::NotFound);

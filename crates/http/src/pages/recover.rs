@@ -33,7 +33,7 @@ async fn form_of(ctx: &Ctx, body: FormBytes) -> Result<Params, Problem> {
 fn refused(ctx: &Ctx, error: AppError) -> Result<Response, Problem> {
     match error {
         AppError::Bad(Code::NotFound, _) => page(ctx, StatusCode::NOT_FOUND, "link_gone.html", context! {}).map(quiet),
-        AppError::Refused(Refused::AccountBlocked { reason }) => {
+        AppError::Refused(Refused::AccountBlocked { reason, .. }) => {
             page(ctx, StatusCode::FORBIDDEN, "link_blocked.html", context! { reason }).map(quiet)
         }
         other => Err(other.into()),
