@@ -130,6 +130,7 @@ impl App {
         match self.store().commit(Changes { steps: vec![Change::Seal(what)], ..Changes::default() }).await {
             Ok(_) => {
                 self.inner.sealer.saw(epoch, to);
+                self.inner.sealings.told(to.n);
                 self.counts().events_sealed.fetch_add(rows.len() as u64, Ordering::Relaxed);
                 Ok(Sealed::Some(rows.len()))
             }

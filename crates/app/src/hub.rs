@@ -649,6 +649,11 @@ impl Hub {
         Ok(())
     }
 
+    /// Whether this server is being shut down.
+    pub fn is_closing(&self) -> bool {
+        self.inner.closing.load(Ordering::Acquire)
+    }
+
     /// Says goodbye to every stream; the first step of a shutdown.
     pub fn close(&self) {
         self.inner.closing.store(true, Ordering::Release);

@@ -15,7 +15,9 @@ use portcullis_domain::keys::{self, Make, State};
 use portcullis_domain::logout::{self, LogoutClaims};
 use portcullis_domain::model::{Key, KeyPurpose};
 use portcullis_wire::jws::{self, ACCESS_TOKEN_TYP, Algorithm, Jwk};
-use portcullis_wire::{AccessClaims, ClientId, Digest, KeyId, LogId, SecretBytes, SecretString, SessionId, Time, b64};
+use portcullis_wire::{
+    AccessClaims, ClientId, Digest, KeyId, LogId, SecretBytes, SecretString, SessionId, Time, WebhookId, b64,
+};
 use std::collections::BTreeSet;
 use std::fmt;
 
@@ -38,6 +40,8 @@ pub enum KeyError {
     Damaged(KeyId),
     /// The stored key of the audit chain opens, and is no key; or it was sealed under another master key than the rest.
     Audit,
+    /// The stored secret of a webhook is damaged, or of another master key.
+    Webhook(WebhookId),
     /// The cryptographic library refused.
     Library,
 }
@@ -50,6 +54,7 @@ impl fmt::Display for KeyError {
             ),
             Self::Damaged(id) => write!(f, "the stored {id} is damaged"),
             Self::Audit => f.write_str("the stored key of the audit chain is damaged, or of another master key"),
+            Self::Webhook(id) => write!(f, "the stored secret of {id} is damaged, or of another master key"),
             Self::Library => f.write_str("the cryptographic library refused an operation"),
         }
     }
@@ -85,7 +90,7 @@ impl MasterKey {
         self.seal_bytes(aad(id, purpose, log), plain)
     }
 
-    fn seal_bytes(&self, aad: Vec<u8>, plain: &[u8]) -> Result<SecretBytes, KeyError> {
+    pub(crate) fn seal_bytes(&self, aad: Vec<u8>, plain: &[u8]) -> Result<SecretBytes, KeyError> {
         let mut nonce = [0u8; NONCE_LEN];
         real::fill(&mut nonce);
         let mut out = plain.to_vec();
@@ -101,7 +106,12 @@ impl MasterKey {
         self.open_bytes(aad(key.id, key.purpose, log), &key.sealed, KeyError::Damaged(key.id))
     }
 
-    fn open_bytes(&self, aad: Vec<u8>, sealed: &SecretBytes, damaged: KeyError) -> Result<SecretBytes, KeyError> {
+    pub(crate) fn open_bytes(
+        &self,
+        aad: Vec<u8>,
+        sealed: &SecretBytes,
+        damaged: KeyError,
+    ) -> Result<SecretBytes, KeyError> {
         let (nonce, body) = sealed.expose().split_at_checked(NONCE_LEN).ok_or(damaged)?;
         let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| damaged)?;
         let mut body = body.to_vec();

@@ -13,6 +13,7 @@ pub mod audit;
 pub mod callers;
 pub mod error;
 pub mod few;
+pub mod follow;
 pub mod guessing;
 pub mod high_water;
 pub mod hub;
@@ -32,6 +33,7 @@ pub mod sessions;
 pub mod settings;
 pub mod start;
 pub mod upstream;
+pub mod webhooks;
 
 pub use admin::Admin;
 pub use callers::Caller;
@@ -91,6 +93,9 @@ struct Inner {
     jobs: tokio::sync::Notify,
     outbox: outbox::Outbox,
     sealer: audit::Sealer,
+    sealings: follow::Sealings,
+    /// Places for those that read the trail as it grows.
+    tails: Arc<tokio::sync::Semaphore>,
     upstreams: upstream::Upstreams,
     rota: rotation::Rota,
     bound: portcullis_domain::changes::BoundRow,

@@ -60,6 +60,10 @@ impl Outbox {
     pub(crate) fn wake(&self) {
         self.notices.notify_one();
     }
+    /// Messages were made.
+    pub(crate) fn wake_messages(&self) {
+        self.messages.notify_one();
+    }
 }
 
 /// What came of a message.
@@ -86,7 +90,7 @@ impl App {
     }
 
     /// Whether this node works on what is on its way out.
-    fn sends(&self) -> bool {
+    pub(crate) fn sends(&self) -> bool {
         self.hub().leads() && self.hub().rolled_back().is_none()
     }
 
@@ -341,12 +345,14 @@ impl App {
         let begun = real::mono();
         let outcome = match message.kind {
             MessageKind::Logout => self.send_logout(&message).await,
+            MessageKind::Webhook => self.send_webhook(&message).await,
         };
         let (now, counts, took) = (self.now(), self.counts(), real::mono().since(begun));
         let (next, worked) = match outcome {
             Ok(()) => (message.done(now), true),
             Err(Unsent::Hopeless(why)) => (message.dead(now, why), true),
             Err(Unsent::Failed(why)) => (message.failed(now, &why, &mut real::RealChance), false),
+            Err(Unsent::Later(why, wait)) => (message.failed_for(now, &why, wait, &mut real::RealChance), false),
         };
         match next.state {
             MessageState::Done => counts.messages_sent.fetch_add(1, Ordering::Relaxed),
@@ -413,7 +419,7 @@ impl App {
                 }
                 let again = message.again(self.now());
                 let mut event = NewEvent::new(EventId::from_bits(chance.bits()), EventKind::MessageRetried, &by.actor);
-                event.client = message.client;
+                event.client = message.to_client();
                 let changes = Changes {
                     expects: by.expects().into_iter().collect(),
                     steps: vec![Change::UpdateMessage(again.clone())],
@@ -432,11 +438,13 @@ impl App {
 }
 
 /// Why a message was not sent.
-enum Unsent {
+pub(crate) enum Unsent {
     /// It never will be.
     Hopeless(&'static str),
     /// Perhaps later.
     Failed(String),
+    /// Perhaps later, and not before so many milliseconds have passed.
+    Later(String, Millis),
 }
 
 fn change(message: Message) -> Changes {

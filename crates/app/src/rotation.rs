@@ -18,10 +18,11 @@ use portcullis_domain::kernel::By;
 use portcullis_domain::keys::{self, Held, KeyRules, Make, Plan, Revocation, Wanted};
 use portcullis_domain::model::{Key, KeyPurpose};
 use portcullis_domain::view::Stamp;
+use portcullis_domain::webhook::Webhook;
 use portcullis_domain::{Decision, Refused, account, registration};
 use portcullis_feed::Mono;
 use portcullis_store::{CommitError, Store};
-use portcullis_wire::{Code, EventId, KeyId, LogId, Time};
+use portcullis_wire::{Code, EventId, KeyId, LogId, SecretBytes, Time, WebhookId};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -87,6 +88,18 @@ impl Rota {
         let masters = locked(&self.masters).clone();
         let mut opened = masters.iter().map(|master| master.open_audit_key(chain, log));
         opened.find(Result::is_ok).unwrap_or(Err(KeyError::Audit))
+    }
+
+    /// The secret of a webhook, by the same keys.
+    pub(crate) fn open_webhook(
+        &self,
+        sealed: &SecretBytes,
+        id: WebhookId,
+        log: LogId,
+    ) -> Result<SecretBytes, KeyError> {
+        let masters = locked(&self.masters).clone();
+        let mut opened = masters.iter().map(|master| master.open_webhook(sealed, id, log));
+        opened.find(Result::is_ok).unwrap_or(Err(KeyError::Webhook(id)))
     }
 }
 
@@ -564,10 +577,12 @@ impl App {
         let load = || async {
             let rows = self.store().list_keys().await.map_err(|e| self.fault(e.into()))?;
             let chain = self.store().read_chain(None, 0).await.map_err(|e| self.fault(e.into()))?;
-            Ok((rows, chain.map(|read| read.chain)))
+            let webhooks = self.store().list_webhooks().await.map_err(|e| self.fault(e.into()))?;
+            Ok((rows, chain.map(|read| read.chain), webhooks))
         };
         let by = admin.by(None);
-        let decide = |(rows, chain): &(Vec<Key>, Option<ChainRow>), chance: &mut dyn portcullis_domain::Chance| {
+        type Sealed = (Vec<Key>, Option<ChainRow>, Vec<Webhook>);
+        let decide = |(rows, chain, webhooks): &Sealed, chance: &mut dyn portcullis_domain::Chance| {
             let mut steps = Vec::new();
             for row in rows {
                 match master.reseal(row, self.inner.log, &next) {
@@ -584,6 +599,12 @@ impl App {
                 let log = self.inner.log;
                 match master.open_audit_key(chain, log).and_then(|key| next.seal_audit_key(&key, log)) {
                     Ok(sealed) => steps.push(Change::SetChainKey { before: chain.key.clone(), sealed }),
+                    Err(error) => return Decision::refuse(Refused::Unavailable { detail: error.to_string() }),
+                }
+            }
+            for row in webhooks {
+                match master.reseal_webhook(row, self.inner.log, &next) {
+                    Ok(next) => steps.push(Change::UpdateWebhook(next)),
                     Err(error) => return Decision::refuse(Refused::Unavailable { detail: error.to_string() }),
                 }
             }

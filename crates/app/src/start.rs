@@ -77,6 +77,8 @@ impl App {
             jobs: tokio::sync::Notify::new(),
             outbox: Outbox::new(outgoing),
             sealer: crate::audit::Sealer::default(),
+            sealings: crate::follow::Sealings::default(),
+            tails: Arc::new(tokio::sync::Semaphore::new(crate::follow::TAILS)),
             upstreams,
             rota: Rota::new(master, home),
             bound,
@@ -96,6 +98,7 @@ impl App {
         tasks.spawn(app.clone().prune_attempts());
         tasks.spawn(app.clone().prune());
         tasks.spawn(app.clone().seal_records());
+        tasks.spawn(app.clone().tell_followers());
         tasks.spawn(app.clone().spread_notices());
         tasks.spawn(app.clone().send_messages());
         Ok(app)

@@ -6,6 +6,7 @@ use crate::amr::Amr;
 use crate::audit::{ChainRow, Pruning, Sealing};
 use crate::event::NewEvent;
 use crate::family::Family;
+use crate::follow::FollowerStep;
 use crate::mass::{Job, JobStep};
 use crate::model::{Account, Client, Consent, Grant, Instance, Key, OldCookie, Session, SessionKind, Status};
 use crate::outbox::{Message, NoticeStep};
@@ -13,10 +14,11 @@ use crate::retention::Retention;
 use crate::throttle::{Attempt, BucketKey, Budget, Verdict};
 use crate::ticket::{Ticket, TicketKind};
 use crate::upstream::{Link, Origin};
+use crate::webhook::Webhook;
 use alloc::{string::String, vec::Vec};
 use portcullis_wire::{
     AccountId, ClientId, Digest, Epoch, GrantId, InstanceId, KeyId, LinkId, Rev, RunId, SecretBytes, SessionId, Target,
-    Time, Verb,
+    Time, Verb, WebhookId,
 };
 
 /// What to commit: all or nothing.
@@ -534,6 +536,15 @@ pub enum Change {
         /// For how long they must have been there, in milliseconds.
         unused: portcullis_wire::Millis,
     },
+    /// A follower's cursor moves, begins or goes; a Conflict (`Moved`) when it is not where the step was read. See [`crate::follow`].
+    StepFollower(FollowerStep),
+    /// A new webhook; a Conflict (`Moved`) when its id exists.
+    InsertWebhook(Webhook),
+    /// Everything of a webhook but when it was made, from now on: a Conflict (`Moved`) when it is not at `version`, which is raised;
+    /// `Missing` when there is none.
+    UpdateWebhook(Webhook),
+    /// A webhook goes; a Conflict (`Missing`) when there is none.
+    RemoveWebhook(WebhookId),
 }
 
 /// The bound B as the database keeps it: a lower one counts only after the old one has passed.

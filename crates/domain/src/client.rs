@@ -604,7 +604,7 @@ fn check_redirect(uri: &str, kind: ClientKind) -> Result<(), &'static str> {
 }
 
 /// An address on the web that the server or a browser loads: https, or http on loopback.
-fn check_web(uri: &str) -> Result<(), &'static str> {
+pub(crate) fn check_web(uri: &str) -> Result<(), &'static str> {
     let address = address(uri)?;
     let fits = match address.scheme {
         "https" => !address.host.is_empty(),

@@ -105,6 +105,20 @@ kinds! {
     KeyRevoked = "key.revoked";
     /// All stored keys were sealed anew, under another master key.
     MasterKeyRotated = "master_key.rotated";
+    /// A webhook was made; the reason of these names it.
+    WebhookCreated = "webhook.created";
+    /// A webhook was changed.
+    WebhookChanged = "webhook.changed";
+    /// A webhook was switched off: by somebody, or because it said that it wants no more.
+    WebhookDisabled = "webhook.disabled";
+    /// A webhook was switched on.
+    WebhookEnabled = "webhook.enabled";
+    /// A webhook got another secret.
+    WebhookSecretRotated = "webhook.secret_rotated";
+    /// A webhook is told again from a place on.
+    WebhookReplayed = "webhook.replayed";
+    /// A webhook was deleted.
+    WebhookDeleted = "webhook.deleted";
 }
 
 /// Who acts.

@@ -8,7 +8,7 @@
 //! Where to look: [`cut`] (what is dead), [`kernel`] (the one function behind every way of taking access away), [`mod@issue`]
 //! (the one function behind every access token), [`family`] and [`refresh`] (refresh tokens), [`sign_in`], [`throttle`]
 //! (how many passwords may be guessed), [`rollback`] and [`ledger`] (how lost commits are told), [`account`], [`time_rules`] (horizon and floor), [`keys`] (the life of signing and MAC
-//! keys), [`session_limit`], [`authorize`], [`code`] and [`withdraw`] (what applications get, and lose), [`proof`] (what their tokens say of how somebody proved who they are), [`subject`] (by which name they know their users), [`retention`] (how long what has ended is kept), [`audit`] (how tampering with audit records shows). [`changes`] is the language in which decisions speak to a store.
+//! keys), [`session_limit`], [`authorize`], [`code`] and [`withdraw`] (what applications get, and lose), [`proof`] (what their tokens say of how somebody proved who they are), [`subject`] (by which name they know their users), [`retention`] (how long what has ended is kept), [`audit`] (how tampering with audit records shows), [`follow`] (how others hear of them), [`webhook`], [`risk`] (what is suspicious about an act). [`changes`] is the language in which decisions speak to a store.
 #![no_std]
 extern crate alloc;
 
@@ -28,6 +28,7 @@ pub mod device_code;
 pub mod event;
 pub mod exchange;
 pub mod family;
+pub mod follow;
 pub mod id_token;
 pub mod import;
 pub mod issue;
@@ -62,6 +63,7 @@ pub mod ticket;
 pub mod time_rules;
 pub mod upstream;
 pub mod view;
+pub mod webhook;
 pub mod withdraw;
 
 pub use changes::{Change, Changes, Expect};

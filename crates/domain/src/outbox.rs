@@ -186,6 +186,8 @@ pub fn clients_told(notice: &Notice, under: &Under, all: Cut, idle_ttl: Millis) 
 pub enum MessageKind {
     /// A logout token to a client (OpenID Connect Back-Channel Logout §2.5).
     Logout,
+    /// An audit record to a webhook ([`crate::webhook`]).
+    Webhook,
 }
 
 impl MessageKind {
@@ -193,11 +195,12 @@ impl MessageKind {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Logout => "logout",
+            Self::Webhook => "webhook",
         }
     }
     /// From that word.
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Logout].into_iter().find(|kind| kind.as_str() == text)
+        [Self::Logout, Self::Webhook].into_iter().find(|kind| kind.as_str() == text)
     }
 }
 
@@ -234,7 +237,8 @@ pub struct Message {
     pub id: MessageId,
     /// What it is.
     pub kind: MessageKind,
-    /// To whom, when it is for a client.
+    /// To whom, when it is for a client; of a message to a webhook the id of that in this form ([`crate::webhook::receiver`]). Who is to
+    /// be told gets their turn by this.
     pub client: Option<ClientId>,
     /// What else its kind knows, as JSON. No secret is in it: what is sent is made when it is sent.
     pub body: String,
@@ -268,21 +272,9 @@ pub struct LogoutBody {
 /// A logout for a client, by the session that its ID tokens name.
 pub fn logout(client: ClientId, account: AccountId, session: SessionId, now: Time, chance: &mut dyn Chance) -> Message {
     let body = LogoutBody { account, session };
-    Message {
-        id: message_id(now, chance),
-        kind: MessageKind::Logout,
-        client: Some(client),
-        // Two ids always have a JSON form.
-        body: serde_json::to_string(&body).unwrap_or_default(),
-        created_at: now,
-        next_at: now,
-        give_up_at: now.plus(PATIENCE),
-        tries: 0,
-        state: MessageState::Waiting,
-        settled_at: None,
-        last_error: None,
-        version: 1,
-    }
+    // Two ids always have a JSON form.
+    let body = serde_json::to_string(&body).unwrap_or_default();
+    Message::new(MessageKind::Logout, Some(client), body, now, chance)
 }
 
 /// The time in front, so that lists by id are lists by age.
@@ -292,6 +284,24 @@ fn message_id(now: Time, chance: &mut dyn Chance) -> MessageId {
 }
 
 impl Message {
+    /// A new one, which is due at once.
+    pub fn new(kind: MessageKind, client: Option<ClientId>, body: String, now: Time, chance: &mut dyn Chance) -> Self {
+        Self {
+            id: message_id(now, chance),
+            kind,
+            client,
+            body,
+            created_at: now,
+            next_at: now,
+            give_up_at: now.plus(PATIENCE),
+            tries: 0,
+            state: MessageState::Waiting,
+            settled_at: None,
+            last_error: None,
+            version: 1,
+        }
+    }
+
     /// What was read of the body; `None` when it has another shape.
     pub fn logout_body(&self) -> Option<LogoutBody> {
         serde_json::from_str(&self.body).ok()
@@ -325,6 +335,15 @@ impl Message {
         }
         let next_at = now.plus(wait_after(self.tries, chance));
         Self { next_at, last_error: Some(shortened(why)), ..self.clone() }
+    }
+
+    /// The same as [`failed`](Self::failed), where whoever is told asks to be left alone for so long.
+    pub fn failed_for(&self, now: Time, why: &str, wait: Millis, chance: &mut dyn Chance) -> Self {
+        let next = self.failed(now, why, chance);
+        match next.state {
+            MessageState::Waiting => Self { next_at: next.next_at.max(now.plus(wait)), ..next },
+            _ => next,
+        }
     }
 
     /// The same, given up without another try because its time is over: its client takes nothing, or too slowly.

@@ -5,6 +5,7 @@ use axum::response::{IntoResponse as _, Response};
 use http::{HeaderValue, StatusCode, header};
 use portcullis_app::EventRow;
 use portcullis_app::hub::nodes::Placed;
+use portcullis_app::webhooks;
 use portcullis_domain::keys::{self, State};
 use portcullis_domain::mass::Job;
 use portcullis_domain::model::{Account, Client, ClientKind, Key, KeyPurpose, Session, Status};
@@ -157,12 +158,17 @@ pub(crate) fn client(client: &Client) -> Value {
 }
 
 pub(crate) fn event(row: &EventRow) -> Value {
-    let event = &row.event;
+    webhooks::record(row)
+}
+
+/// A webhook, with how far it was told; never its secret.
+pub(crate) fn webhook(told: &webhooks::Told) -> Value {
+    let row = &told.webhook;
     json!({
-        "id": event.id, "kind": event.kind.as_str(), "at": row.at, "actor": event.actor,
-        "account_id": event.account, "session_id": event.session, "client_id": event.client,
-        "ip": event.ip, "reason": event.reason, "rev": row.rev, "ended": row.ended,
-        "place": row.seal.map(|seal| seal.place.n),
+        "id": row.id, "url": row.url, "description": row.description, "events": row.events, "enabled": row.enabled,
+        "disabled_why": row.disabled_why, "created_at": row.created_at,
+        "old_secret_until": row.old_secret.as_ref().map(|(_, until)| until),
+        "place": told.place, "behind": told.head.saturating_sub(told.place), "waiting": told.waiting,
     })
 }
 

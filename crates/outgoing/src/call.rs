@@ -2,7 +2,7 @@
 use crate::address::Allowed;
 use crate::authorities::Authorities;
 use bytes::Bytes;
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, USER_AGENT};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, RETRY_AFTER, USER_AGENT};
 use http::{HeaderValue, Method, Request, Uri};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::client::conn::http1::handshake;
@@ -50,6 +50,8 @@ pub struct Response {
     pub status: u16,
     /// The media type, as it came.
     pub content_type: Option<String>,
+    /// For how many seconds it asks to be left alone (RFC 9110 §10.2.3); a date is not read.
+    pub retry_after: Option<u64>,
     /// The body, whole.
     pub body: Bytes,
 }
@@ -167,6 +169,23 @@ impl Outgoing {
     pub async fn post_form(&self, url: &str, body: String) -> Result<Response, OutgoingError> {
         let form = HeaderValue::from_static("application/x-www-form-urlencoded");
         let request = Request::builder().method(Method::POST).header(CONTENT_TYPE, form);
+        self.call(url, request, Bytes::from(body), MAX_ANSWER).await
+    }
+
+    /// Sends JSON, with these headers besides; their names are in small letters.
+    ///
+    /// # Errors
+    /// When no answer came. Any status is an answer.
+    pub async fn post_json(
+        &self,
+        url: &str,
+        body: String,
+        headers: &[(&'static str, &str)],
+    ) -> Result<Response, OutgoingError> {
+        let mut request = Request::builder().method(Method::POST).header(CONTENT_TYPE, JSON);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
         self.call(url, request, Bytes::from(body), MAX_ANSWER).await
     }
 
@@ -346,11 +365,13 @@ where
         let status = response.status().as_u16();
         let content_type =
             response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
+        let retry_after = retry_after.and_then(|text| text.trim().parse().ok());
         let body = Limited::new(response.into_body(), max).collect().await.map_err(|error| {
             let too_long = error.is::<http_body_util::LengthLimitError>();
             if too_long { OutgoingError::TooLong } else { transport(error) }
         })?;
-        Ok(Response { status, content_type, body: body.to_bytes() })
+        Ok(Response { status, content_type, retry_after, body: body.to_bytes() })
     };
     let connection = std::pin::pin!(connection);
     let answered = std::pin::pin!(answered);

@@ -3,7 +3,7 @@ use portcullis_domain::Cut;
 use portcullis_store::{FaultKind, StoreError};
 use portcullis_wire::{
     AccountId, ClientId, Digest, EventId, GrantId, InstanceId, JobId, LinkId, LogId, MessageId, NodeId, Rev,
-    SecretBytes, SessionId, Time,
+    SecretBytes, SessionId, Time, WebhookId,
 };
 use sqlx::postgres::{PgRow, Postgres};
 use sqlx::{Column as _, Decode, Row as _, Type, ValueRef as _};
@@ -90,7 +90,7 @@ macro_rules! blob_ids {
         }
     )*};
 }
-blob_ids!(AccountId SessionId GrantId ClientId EventId InstanceId JobId LinkId LogId MessageId NodeId);
+blob_ids!(AccountId SessionId GrantId ClientId EventId InstanceId JobId LinkId LogId MessageId NodeId WebhookId);
 
 /// PostgreSQL's texts hold no NUL. It is kept as U+0001 `0`, and U+0001 as U+0001 `1`.
 pub(crate) fn escaped(text: &str) -> Cow<'_, str> {

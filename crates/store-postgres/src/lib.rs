@@ -21,6 +21,7 @@ mod audit;
 mod cells;
 mod clock;
 mod commit;
+mod follow;
 mod gather;
 mod jobs;
 mod migrate;
@@ -46,6 +47,7 @@ use crate::together::Lookups;
 use crate::told::Told;
 use portcullis_domain::audit::Unsealed;
 use portcullis_domain::changes::{BoundRow, Change, Changes, Committed};
+use portcullis_domain::follow::Follower;
 use portcullis_domain::ledger::Commits;
 use portcullis_domain::mass::{self, Batch, Filter};
 use portcullis_domain::model::{Account, Client, Consent, Instance, Key};
@@ -57,13 +59,14 @@ use portcullis_domain::upstream::{CameFrom, Link, LinkView};
 use portcullis_domain::view::{
     AccountView, AppView, ClientView, GrantView, RefreshView, RiskView, SessionView, SignInView, Stamp, TicketView,
 };
+use portcullis_domain::webhook::Webhook;
 use portcullis_store::{
     AttemptCount, ChainRead, CommitError, Due, EventFilter, EventRow, FaultKind, Fut, LiveCount, LogRead, MessageCount,
     MessageFilter, News, NodeRow, Page, Prunable, Remembered, RowCount, Store, StoreError,
 };
 use portcullis_wire::{
     AccountId, ClientId, Digest, Entry, EventId, GrantId, InstanceId, JobId, MessageId, NodeId, Rev, RunId, SessionId,
-    Time,
+    Time, WebhookId,
 };
 use std::fmt;
 use std::future::Future;
@@ -380,6 +383,15 @@ impl Store for PostgresStore {
         limit: u32,
     ) -> Fut<'a, Result<Vec<(AccountId, SessionId)>, StoreError>> {
         self.read(upstream::sessions(&self.reader, from, after, limit))
+    }
+    fn list_followers(&self) -> Fut<'_, Result<Vec<Follower>, StoreError>> {
+        self.read(follow::followers(&self.reader))
+    }
+    fn load_webhook(&self, id: WebhookId) -> Fut<'_, Result<Option<Webhook>, StoreError>> {
+        self.read(follow::webhook(&self.reader, id))
+    }
+    fn list_webhooks(&self) -> Fut<'_, Result<Vec<Webhook>, StoreError>> {
+        self.read(follow::webhooks(&self.reader))
     }
     fn commit(&self, changes: Changes) -> Fut<'_, Result<Committed, CommitError>> {
         Box::pin(async move {

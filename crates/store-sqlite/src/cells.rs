@@ -3,7 +3,7 @@ use portcullis_domain::Cut;
 use portcullis_store::{FaultKind, StoreError};
 use portcullis_wire::{
     AccountId, ClientId, Digest, EventId, GrantId, InstanceId, JobId, LinkId, LogId, MessageId, Rev, RunId,
-    SecretBytes, SessionId, Time,
+    SecretBytes, SessionId, Time, WebhookId,
 };
 use rusqlite::types::{FromSql, ToSql, ToSqlOutput};
 use rusqlite::{Connection, ErrorCode, Params, Row};
@@ -67,7 +67,7 @@ macro_rules! blob_ids {
         }
     )*};
 }
-blob_ids!(AccountId SessionId GrantId ClientId EventId InstanceId JobId LinkId LogId MessageId RunId);
+blob_ids!(AccountId SessionId GrantId ClientId EventId InstanceId JobId LinkId LogId MessageId RunId WebhookId);
 
 /// A number to be kept. SQLite's integers are signed: what does not fit is an error, never a negative number.
 pub(crate) struct Int(pub(crate) u64);

@@ -21,6 +21,7 @@ mod backup;
 mod cells;
 mod checkpoint;
 mod connect;
+mod follow;
 mod jobs;
 mod lock;
 mod open;
@@ -41,6 +42,7 @@ use crate::readers::Readers;
 use crate::writer::{Job, Troubles, Writer};
 use portcullis_domain::audit::Unsealed;
 use portcullis_domain::changes::{BoundRow, Changes, Committed};
+use portcullis_domain::follow::Follower;
 use portcullis_domain::mass::{self, Batch, Filter};
 use portcullis_domain::model::{Account, Client, Consent, Instance, Key};
 use portcullis_domain::outbox::{Message, Notice, Told};
@@ -51,12 +53,13 @@ use portcullis_domain::upstream::{CameFrom, Link, LinkView};
 use portcullis_domain::view::{
     AccountView, AppView, ClientView, GrantView, RefreshView, RiskView, SessionView, SignInView, Stamp, TicketView,
 };
+use portcullis_domain::webhook::Webhook;
 use portcullis_store::{
     AttemptCount, ChainRead, CommitError, Due, EventFilter, EventRow, FaultKind, Fut, LiveCount, LogRead, MessageCount,
     MessageFilter, Page, Prunable, Remembered, RowCount, Store, StoreError,
 };
 use portcullis_wire::{
-    AccountId, ClientId, Digest, Entry, EventId, GrantId, JobId, MessageId, Rev, RunId, SessionId, Time,
+    AccountId, ClientId, Digest, Entry, EventId, GrantId, JobId, MessageId, Rev, RunId, SessionId, Time, WebhookId,
 };
 use rusqlite::Connection;
 use std::fmt;
@@ -388,6 +391,15 @@ impl Store for SqliteStore {
     ) -> Fut<'a, Result<Vec<(AccountId, SessionId)>, StoreError>> {
         let from = from.clone();
         self.long(move |db, _| upstream::sessions(db, &from, after, limit))
+    }
+    fn list_followers(&self) -> Fut<'_, Result<Vec<Follower>, StoreError>> {
+        self.point(|db, _| follow::followers(db))
+    }
+    fn load_webhook(&self, id: WebhookId) -> Fut<'_, Result<Option<Webhook>, StoreError>> {
+        self.point(move |db, _| follow::webhook(db, id))
+    }
+    fn list_webhooks(&self) -> Fut<'_, Result<Vec<Webhook>, StoreError>> {
+        self.point(|db, _| follow::webhooks(db))
     }
     fn commit(&self, changes: Changes) -> Fut<'_, Result<Committed, CommitError>> {
         Box::pin(async move {

@@ -8,6 +8,7 @@ use crate::{
 };
 use portcullis_domain::audit::Unsealed;
 use portcullis_domain::changes::{BoundRow, Changes, Committed};
+use portcullis_domain::follow::Follower;
 use portcullis_domain::ledger::Commits;
 use portcullis_domain::mass::{Batch, Filter, Job};
 use portcullis_domain::model::{Account, Client, Consent, Instance, Key};
@@ -19,9 +20,10 @@ use portcullis_domain::upstream::{CameFrom, Link, LinkView};
 use portcullis_domain::view::{
     AccountView, AppView, ClientView, GrantView, RefreshView, RiskView, SessionView, SignInView, Stamp, TicketView,
 };
+use portcullis_domain::webhook::Webhook;
 use portcullis_wire::{
     AccountId, ClientId, Digest, Entry, EventId, GrantId, InstanceId, JobId, MessageId, NodeId, Rev, RunId, SessionId,
-    Time,
+    Time, WebhookId,
 };
 use std::ops::Deref;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -318,6 +320,15 @@ impl<S: Store> Store for Faulty<S> {
         limit: u32,
     ) -> Fut<'a, Result<Vec<(AccountId, SessionId)>, StoreError>> {
         self.load(move |s| s.list_sessions_from(from, after, limit))
+    }
+    fn list_followers(&self) -> Fut<'_, Result<Vec<Follower>, StoreError>> {
+        self.load(|s| s.list_followers())
+    }
+    fn load_webhook(&self, id: WebhookId) -> Fut<'_, Result<Option<Webhook>, StoreError>> {
+        self.load(move |s| s.load_webhook(id))
+    }
+    fn list_webhooks(&self) -> Fut<'_, Result<Vec<Webhook>, StoreError>> {
+        self.load(|s| s.list_webhooks())
     }
     fn commit(&self, changes: Changes) -> Fut<'_, Result<Committed, CommitError>> {
         Box::pin(async move {

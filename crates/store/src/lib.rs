@@ -15,6 +15,7 @@ pub mod rows;
 
 use portcullis_domain::audit::Unsealed;
 use portcullis_domain::changes::{BoundRow, Changes, Committed, Conflict};
+use portcullis_domain::follow::Follower;
 use portcullis_domain::ledger::Commits;
 use portcullis_domain::mass::{Batch, Filter, Job};
 use portcullis_domain::model::{Account, Client, Consent, Instance, Key};
@@ -26,9 +27,10 @@ use portcullis_domain::upstream::{CameFrom, Link, LinkView};
 use portcullis_domain::view::{
     AccountView, AppView, ClientView, GrantView, RefreshView, RiskView, SessionView, SignInView, Stamp, TicketView,
 };
+use portcullis_domain::webhook::Webhook;
 use portcullis_wire::{
     AccountId, ClientId, Digest, Entry, EventId, GrantId, InstanceId, JobId, MessageId, NodeId, Rev, RunId, SessionId,
-    Time,
+    Time, WebhookId,
 };
 use std::fmt;
 use std::future::Future;
@@ -241,6 +243,12 @@ pub trait Store: Send + Sync + 'static {
         after: Option<SessionId>,
         limit: u32,
     ) -> Fut<'a, Result<Vec<(AccountId, SessionId)>, StoreError>>;
+    /// Who follows the trail, by name.
+    fn list_followers(&self) -> Fut<'_, Result<Vec<Follower>, StoreError>>;
+    /// A webhook.
+    fn load_webhook(&self, id: WebhookId) -> Fut<'_, Result<Option<Webhook>, StoreError>>;
+    /// All webhooks, by id.
+    fn list_webhooks(&self) -> Fut<'_, Result<Vec<Webhook>, StoreError>>;
     /// Checks and applies, all or nothing, durably.
     fn commit(&self, changes: Changes) -> Fut<'_, Result<Committed, CommitError>>;
     /// The database's time, for callers that need no snapshot.

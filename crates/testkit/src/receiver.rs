@@ -20,13 +20,33 @@ pub enum Reply {
     Status(u16),
     /// With a redirect to this address.
     Redirect(String),
+    /// With this status and this header.
+    With(u16, &'static str),
     /// With 200, after a while.
     Late(Duration),
 }
 
+/// What came.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// The first line and the headers.
+    pub head: String,
+    /// The body.
+    pub body: String,
+}
+
+impl Request {
+    /// The one value of a header; empty when it did not come.
+    pub fn header(&self, name: &str) -> &str {
+        let lines = self.head.lines().filter_map(|line| line.split_once(": "));
+        let mut values = lines.filter(|(given, _)| given.eq_ignore_ascii_case(name)).map(|(_, value)| value);
+        values.next().unwrap_or_default()
+    }
+}
+
 #[derive(Debug, Default)]
 struct Shared {
-    bodies: Mutex<Vec<String>>,
+    requests: Mutex<Vec<Request>>,
     replies: Mutex<VecDeque<Reply>>,
     at_once: AtomicUsize,
     most: AtomicUsize,
@@ -122,7 +142,12 @@ impl Receiver {
 
     /// What came so far, oldest first: the bodies.
     pub fn bodies(&self) -> Vec<String> {
-        self.shared.bodies.lock().unwrap().clone()
+        self.requests().into_iter().map(|one| one.body).collect()
+    }
+
+    /// What came so far, oldest first.
+    pub fn requests(&self) -> Vec<Request> {
+        self.shared.requests.lock().unwrap().clone()
     }
 
     /// How many calls were under way at once at most.
@@ -171,15 +196,16 @@ async fn accept(listener: TcpListener, tls: Option<Shown>, shared: Arc<Shared>) 
 }
 
 async fn answer(mut tcp: impl AsyncRead + AsyncWrite + Unpin, shared: Arc<Shared>) {
-    let Some(body) = read(&mut tcp).await else { return };
+    let Some(request) = read(&mut tcp).await else { return };
     let now = shared.at_once.fetch_add(1, Ordering::SeqCst) + 1;
     shared.most.fetch_max(now, Ordering::SeqCst);
-    shared.bodies.lock().unwrap().push(body);
+    shared.requests.lock().unwrap().push(request);
     let slowness = *shared.slowness.lock().unwrap();
     tokio::time::sleep(slowness).await;
     let reply = shared.replies.lock().unwrap().pop_front().unwrap_or(Reply::Status(200));
     let head = match reply {
         Reply::Status(status) => format!("HTTP/1.1 {status} X\r\n"),
+        Reply::With(status, header) => format!("HTTP/1.1 {status} X\r\n{header}\r\n"),
         Reply::Redirect(to) => format!("HTTP/1.1 307 X\r\nLocation: {to}\r\n"),
         Reply::Late(wait) => {
             tokio::time::sleep(wait).await;
@@ -191,8 +217,7 @@ async fn answer(mut tcp: impl AsyncRead + AsyncWrite + Unpin, shared: Arc<Shared
     shared.at_once.fetch_sub(1, Ordering::SeqCst);
 }
 
-/// The body of a request; its head goes into the body's place when there is none.
-async fn read(tcp: &mut (impl AsyncRead + Unpin)) -> Option<String> {
+async fn read(tcp: &mut (impl AsyncRead + Unpin)) -> Option<Request> {
     let mut bytes = Vec::new();
     loop {
         let mut part = [0; 4096];
@@ -202,7 +227,7 @@ async fn read(tcp: &mut (impl AsyncRead + Unpin)) -> Option<String> {
         let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
         let length = head.lines().find_map(|line| line.to_lowercase().strip_prefix("content-length: ")?.parse().ok());
         if body.len() >= length.unwrap_or(0) {
-            return Some(body.to_owned());
+            return Some(Request { head: head.to_owned(), body: body.to_owned() });
         }
     }
 }

@@ -132,6 +132,9 @@ id!(
     /// A message on its way to somebody else.
     MessageId, "msg");
 id!(
+    /// A webhook.
+    WebhookId, "whk");
+id!(
     /// The link of an account to somebody at another provider.
     LinkId, "lnk");
 id!(

@@ -30,7 +30,7 @@ pub use claims::AccessClaims;
 pub use frame::{Entry, Target, Verb};
 pub use ids::{
     AccountId, ClientId, Epoch, EventId, GrantId, InstanceId, JobId, KeyId, LinkId, LogId, MessageId, NodeId,
-    ParseIdError, Rev, RunId, SessionId, TokenId,
+    ParseIdError, Rev, RunId, SessionId, TokenId, WebhookId,
 };
 pub use problem::Code;
 pub use secret::{Digest, SecretBytes, SecretString};

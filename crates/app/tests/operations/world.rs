@@ -146,6 +146,9 @@ impl<S: Store> Store for Held<S> {
             filter: &'a MessageFilter, cursor: Option<MessageId>, limit: u32
         ) -> Result<Page<outbox::Message>, StoreError>;
         count_messages() -> Result<MessageCount, StoreError>;
+        list_followers() -> Result<Vec<portcullis_domain::follow::Follower>, StoreError>;
+        load_webhook(id: WebhookId) -> Result<Option<portcullis_domain::webhook::Webhook>, StoreError>;
+        list_webhooks() -> Result<Vec<portcullis_domain::webhook::Webhook>, StoreError>;
         load_link(issuer: &'a str, subject: &'a str) -> Result<LinkView, StoreError>;
         list_links(account: AccountId, limit: u32) -> Result<Vec<Link>, StoreError>;
         list_sessions_from(

@@ -41,7 +41,7 @@ pub(super) async fn events(ctx: Ctx, AsAdmin(admin): AsAdmin) -> Result<Response
     Ok(render::list("events", page.rows.iter().map(render::event).collect(), next))
 }
 
-fn filter(params: &mut Params) -> Result<EventFilter, Problem> {
+pub(super) fn filter(params: &mut Params) -> Result<EventFilter, Problem> {
     let kind = params.take("kind");
     if let Some(kind) = &kind
         && EventKind::parse(kind).is_none()

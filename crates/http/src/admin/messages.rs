@@ -1,7 +1,7 @@
 //! `/v1/admin/messages`: what is on its way to others, and what came of it.
 use crate::problem::Problem;
 use crate::render;
-use crate::request::{AsAdmin, Ctx, Id};
+use crate::request::{AsAdmin, Ctx, Id, Params};
 use axum::response::Response;
 use portcullis_app::MessageFilter;
 use portcullis_domain::outbox::{Message, MessageState};
@@ -12,16 +12,18 @@ use serde_json::{Value, json};
 pub(super) async fn list(ctx: Ctx, AsAdmin(admin): AsAdmin) -> Result<Response, Problem> {
     let mut params = ctx.params(&["state", "client_id", "limit", "cursor"])?;
     let (limit, cursor) = (params.limit()?, params.cursor()?);
-    let state = match params.take("state") {
-        None => None,
-        Some(word) => Some(
-            MessageState::parse(&word).ok_or_else(|| Problem::value("state", "must be `waiting`, `done` or `dead`"))?,
-        ),
-    };
+    let state = state(&mut params)?;
     let filter = MessageFilter { state, client: params.parsed("client_id")? };
     let page = ctx.app().admin_messages(&admin, &filter, cursor, limit).await?;
     let next = render::next(&page.rows, page.more, |row| row.id.to_string());
     Ok(render::list("messages", page.rows.iter().map(message).collect(), next))
+}
+
+/// The state that is asked for.
+pub(super) fn state(params: &mut Params) -> Result<Option<MessageState>, Problem> {
+    let Some(word) = params.take("state") else { return Ok(None) };
+    let state = MessageState::parse(&word);
+    state.map(Some).ok_or_else(|| Problem::value("state", "must be `waiting`, `done` or `dead`"))
 }
 
 /// Has one tried again.
@@ -30,10 +32,12 @@ pub(super) async fn retry(ctx: Ctx, AsAdmin(admin): AsAdmin, Id(id): Id<MessageI
     Ok(render::ok(&message(&ctx.app().admin_retry_message(&admin, id).await?)))
 }
 
-fn message(row: &Message) -> Value {
+pub(super) fn message(row: &Message) -> Value {
     let about = row.logout_body();
+    let hook = row.webhook_body();
     json!({
-        "id": row.id, "kind": row.kind.as_str(), "client_id": row.client, "state": row.state.as_str(),
+        "id": row.id, "kind": row.kind.as_str(), "client_id": row.to_client(), "webhook_id": hook.map(|hook| hook.webhook),
+        "event_id": hook.and_then(|hook| hook.record).map(|(event, _)| event), "state": row.state.as_str(),
         "account_id": about.map(|about| about.account), "session_id": about.map(|about| about.session),
         "created_at": row.created_at, "tries": row.tries, "settled_at": row.settled_at, "last_error": row.last_error,
         "next_at": (row.state == MessageState::Waiting).then_some(row.next_at),

@@ -8,9 +8,10 @@ mod messages;
 mod reads;
 mod revocations;
 mod roles;
+mod stream;
 mod transfer;
-
 mod upkeep;
+mod webhooks;
 
 use crate::table::Table;
 
@@ -50,10 +51,20 @@ pub(crate) fn routes(table: Table) -> Table {
         .post("/v1/admin/clients/{id}/secret", clients::rotate_secret)
         .get("/v1/admin/verifiers", reads::verifiers)
         .get("/v1/admin/events", audit::events)
+        .get("/v1/admin/events/stream", stream::open)
         .get("/v1/admin/audit", audit::state)
         .get("/v1/admin/audit/check", audit::check)
         .get("/v1/admin/messages", messages::list)
         .post("/v1/admin/messages/{id}/retry", messages::retry)
+        .get("/v1/admin/webhooks", webhooks::list)
+        .post("/v1/admin/webhooks", webhooks::create)
+        .get("/v1/admin/webhooks/{id}", webhooks::get)
+        .patch("/v1/admin/webhooks/{id}", webhooks::change)
+        .delete("/v1/admin/webhooks/{id}", webhooks::delete)
+        .post("/v1/admin/webhooks/{id}/secret", webhooks::rotate)
+        .post("/v1/admin/webhooks/{id}/test", webhooks::test)
+        .get("/v1/admin/webhooks/{id}/messages", webhooks::messages)
+        .post("/v1/admin/webhooks/{id}/replay", webhooks::replay)
         .get("/v1/admin/keys", keys::list)
         .post("/v1/admin/keys/rotate", keys::rotate)
         .post("/v1/admin/keys/rotate-master", keys::rotate_master)

@@ -131,3 +131,77 @@ fn size_and_depth_are_bounded() {
     assert!(Condition::parse(&format!("{}act.ok", "!".repeat(1900))).is_err() || Condition::parse("!!act.ok").is_ok());
     assert!(Condition::parse(&" ".repeat(3000)).is_err());
 }
+
+/// Whatever a file holds, it is taken or refused, and no panic comes of it.
+#[test]
+fn anything_at_all_is_taken_or_refused() {
+    const PARTS: &[&str] = &[
+        "signal.hops",
+        "act.ok",
+        "act.what",
+        "'theft'",
+        "\"x\"",
+        "1",
+        "-1",
+        "9223372036854775808",
+        "1e400",
+        "0x",
+        "&&",
+        "||",
+        "!",
+        "?",
+        ":",
+        "(",
+        ")",
+        "[",
+        "]",
+        "{",
+        "}",
+        ".",
+        ",",
+        "in",
+        "==",
+        ">=",
+        "+",
+        "%",
+        "true",
+        "null",
+        "has(",
+        ".all(x, x)",
+        "\\u12",
+        "`a`",
+        "'''",
+        "r'",
+        "b'\\xff'",
+        "\n",
+        "// c",
+        "\u{1f600}",
+    ];
+    let mut chance = Seeded(5);
+    let mut taken = 0;
+    for _ in 0..4000 {
+        let text: Vec<&str> = (0..chance.below(14)).map(|_| PARTS[chance.below(PARTS.len() as u64) as usize]).collect();
+        let text = text.join(if chance.below(2) == 0 { " " } else { "" });
+        taken += usize::from(Condition::parse(&text).is_ok());
+        let file = format!(
+            "version = '1'\n[[rule]]\nname = 'a'\nacts = ['sign_in']\nwhen = '''{text}'''\nthen = ['notify']\nreason = 'Why.'\n"
+        );
+        if let Err(faults) = portcullis_rules::Policy::parse(&file) {
+            assert!(!faults.is_empty() && faults.iter().all(|fault| fault.line > 0 && fault.column > 0));
+        }
+    }
+    for (one, times) in [
+        ("act.ok ? act.ok : ", 100),
+        ("a.", 900),
+        ("1 + ", 400),
+        ("[", 1500),
+        ("act.ok == ", 150),
+        ("- ", 900),
+        ("x(", 600),
+    ] {
+        assert!(Condition::parse(&one.repeat(times)).is_err(), "{one}");
+        assert!(Condition::parse(&format!("{}1", one.repeat(times))).is_err(), "{one}");
+    }
+    println!("{taken} of 4000 taken");
+    assert!(taken > 0);
+}

@@ -156,13 +156,7 @@ impl Figures {
 fn missed(given: Given) -> Vec<&'static str> {
     // Only what happened at other accounts at the same time tells.
     let family = "family-computer-three-jars session 0";
-    match (given.places, given.sightings) {
-        (true, true) => vec![family],
-        (true, false) => vec!["extension-sends-access-tokens session 0", family],
-        (false, _) => {
-            vec!["extension-sends-access-tokens session 0", family, "phishing-kit-hands-over-the-jar session 5"]
-        }
-    }
+    if given.places && given.sightings { vec![family] } else { vec!["extension-sends-access-tokens session 0", family] }
 }
 
 #[test]

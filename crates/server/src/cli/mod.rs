@@ -8,6 +8,7 @@ pub mod revoke;
 pub mod table;
 pub mod transfer;
 pub mod upkeep;
+pub mod webhooks;
 
 use crate::commands;
 use crate::settings::sources::Flags;
@@ -47,6 +48,8 @@ enum Command {
     Audit(look::AuditArgs),
     /// What is on its way to others (logouts for applications), and trying it again.
     Messages(look::MessagesArgs),
+    /// List, make and try webhooks, which are called with audit records; have them told again.
+    Webhooks(webhooks::WebhooksArgs),
     /// End everyone's sessions, or those that a filter matches.
     Revoke(revoke::RevokeArgs),
     /// Copy the database of a running server.
@@ -333,6 +336,7 @@ pub fn run() -> ExitCode {
         Command::Clients(args) => commands::clients::run(&args),
         Command::Keys(args) => commands::keys::run(&args),
         Command::Messages(args) => commands::messages::run(&args),
+        Command::Webhooks(args) => commands::webhooks::run(&args),
         Command::Revoke(args) => commands::revoke::run(&args),
         Command::Backup(args) => commands::upkeep::backup(&args),
         Command::Restore(args) => commands::upkeep::restore(&args),

@@ -20,3 +20,4 @@ pub mod rules;
 pub mod serve;
 pub mod sessions;
 pub mod upkeep;
+pub mod webhooks;

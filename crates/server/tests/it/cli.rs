@@ -254,6 +254,36 @@ async fn messages_by_the_admin_socket() {
 }
 
 #[tokio::test]
+async fn webhooks_by_the_admin_socket() {
+    let dir = Dir::new();
+    let _server = Server::start(&dir).await;
+    on(&dir, &["webhooks", "list"]).must(0, "");
+    on(&dir, &["webhooks", "create", "ftp://a.example/"]).must(1, "invalid_value");
+    on(&dir, &["webhooks", "create", "https://a.example/", "--event", "nothing.*"]).must(1, "names no kind");
+    let made = ["webhooks", "create", "https://a.example/", "--event", "account.*", "--disabled", "--json"];
+    let made = on(&dir, &made).must(0, "").json();
+    let (id, secret) = (made["id"].as_str().unwrap(), made["secret"].as_str().unwrap());
+    assert!(secret.starts_with("whsec_") && secret.len() == 50, "{secret}");
+    let shown = on(&dir, &["webhooks", "show", id]).must(0, "account.*").out;
+    assert!(!shown.contains("whsec_"), "{shown}");
+    on(&dir, &["webhooks", "update", id]).must(2, "say what to change");
+    on(&dir, &["webhooks", "update", id, "--event", "*", "--description", "the desk"]).must(0, "the desk");
+    on(&dir, &["webhooks", "test", id]).must(1, "switched off");
+    on(&dir, &["webhooks", "enable", id]).must(0, "true");
+    on(&dir, &["webhooks", "disable", id]).must(0, "false");
+    let other = on(&dir, &["webhooks", "rotate-secret", id, "--overlap", "12h"]).must(0, "shown this once").out;
+    assert!(other.contains("whsec_") && !other.contains(secret), "{other}");
+    on(&dir, &["webhooks", "rotate-secret", id, "--overlap", "8d"]).must(1, "overlap_s");
+    on(&dir, &["webhooks", "messages", id, "--state", "dead"]).must(0, "");
+    on(&dir, &["webhooks", "replay", id, "--after", "yesterday"]).must(1, "invalid_value");
+    on(&dir, &["webhooks", "replay", id, "--after", "0"]).must(0, id);
+    on(&dir, &["webhooks", "replay", id, "--after", "2026-01-31T12:00:00Z"]).must(0, id);
+    on(&dir, &["webhooks", "list"]).must(0, "disabled");
+    on(&dir, &["webhooks", "delete", id]).must(0, "is deleted");
+    on(&dir, &["webhooks", "show", id]).must(1, "not_found");
+}
+
+#[tokio::test]
 async fn the_audit_trail() {
     let dir = Dir::new();
     let server = Server::start(&dir).await;

@@ -41,3 +41,4 @@ mod support;
 mod tls;
 mod transfer;
 mod unwilling;
+mod webhooks;

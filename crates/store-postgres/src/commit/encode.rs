@@ -1,5 +1,6 @@
 //! Decisions as `commit_group` reads them: JSON, ids and secrets in hexadecimal, times and numbers as numbers.
 mod apps;
+mod follow;
 mod outbox;
 mod upstream;
 
@@ -162,6 +163,9 @@ fn plain(what: &Change) -> Result<Option<Value>, StoreError> {
         | Change::SignOutLink { .. }
         | Change::RemoveLink { .. }
         | Change::InsertOrigin(_) => upstream::step(what)?,
+        Change::StepFollower(_) | Change::InsertWebhook(_) | Change::UpdateWebhook(_) | Change::RemoveWebhook(_) => {
+            follow::step(what)?
+        }
         Change::SetCookie { session, before, cookie, old } => json!({
             "do": "set_cookie", "id": id(*session), "before": hex(&before.0), "cookie": hex(&cookie.0),
             "old": old.as_ref().map(|old| hex(&old.digest.0)), "old_auth_time": old.as_ref().map(|old| old.proof.at.0),

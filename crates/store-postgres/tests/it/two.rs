@@ -1,5 +1,6 @@
 //! A store of two nodes on one database, which are called in turn.
 use portcullis_domain::changes::{BoundRow, Changes, Committed};
+use portcullis_domain::follow::Follower;
 use portcullis_domain::mass::{Batch, Filter, Job};
 use portcullis_domain::model::{Account, Client, Consent, Instance, Key};
 use portcullis_domain::outbox::{Message, Notice, Told};
@@ -9,6 +10,7 @@ use portcullis_domain::upstream::{CameFrom, Link, LinkView};
 use portcullis_domain::view::{
     AccountView, AppView, ClientView, GrantView, RefreshView, RiskView, SessionView, SignInView, Stamp, TicketView,
 };
+use portcullis_domain::webhook::Webhook;
 use portcullis_store::{
     AttemptCount, ChainRead, CommitError, Due, EventFilter, EventRow, Fut, LiveCount, LogRead, MessageCount,
     MessageFilter, NodeRow, Page, Prunable, Remembered, RowCount, Store, StoreError,
@@ -16,7 +18,7 @@ use portcullis_store::{
 use portcullis_store_postgres::PostgresStore;
 use portcullis_wire::{
     AccountId, ClientId, Digest, Entry, EventId, GrantId, InstanceId, JobId, MessageId, NodeId, Rev, RunId, SessionId,
-    Time,
+    Time, WebhookId,
 };
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
@@ -87,6 +89,9 @@ in_turn! {
     expired_messages(limit: u32) -> Result<Vec<Message>, StoreError>;
     read_queue(client: ClientId) -> Result<portcullis_domain::receivers::Queue, StoreError>;
     count_messages() -> Result<MessageCount, StoreError>;
+    list_followers() -> Result<Vec<Follower>, StoreError>;
+    load_webhook(id: WebhookId) -> Result<Option<Webhook>, StoreError>;
+    list_webhooks() -> Result<Vec<Webhook>, StoreError>;
     commit(changes: Changes) -> Result<Committed, CommitError>;
     /
     load_sign_in(email: &'a str, client: ClientId) -> Result<SignInView, StoreError>;

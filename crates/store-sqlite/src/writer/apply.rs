@@ -1,6 +1,6 @@
 //! What each change writes.
 use super::check::{holds, session_with_account};
-use super::{Act, Stop, apps, audit, insert, jobs, outbox, upstream};
+use super::{Act, Stop, apps, audit, follow, insert, jobs, outbox, upstream};
 use crate::cells::{Fault, Id, Int, any, rev, roles};
 use crate::{attempts, prune, reads};
 use portcullis_domain::Cut;
@@ -128,6 +128,10 @@ pub(super) fn apply(act: &mut Act<'_>, step: &Change) -> Result<(), Stop> {
         Change::SignOutLink { issuer, subject, at } => upstream::sign_out_link(act, issuer, subject, *at),
         Change::RemoveLink { account, link } => upstream::remove_link(act, *account, *link),
         Change::InsertOrigin(row) => upstream::insert_origin(act, row),
+        Change::StepFollower(step) => follow::step(act, step),
+        Change::InsertWebhook(row) => follow::insert_webhook(act, row),
+        Change::UpdateWebhook(row) => follow::update_webhook(act, row),
+        Change::RemoveWebhook(id) => follow::remove_webhook(act, *id),
         Change::PruneTickets { before, most } => {
             act.pruned += prune::tickets(act.db, *before, *most)?;
             Ok(())

@@ -13,6 +13,7 @@ mod apply;
 mod apps;
 mod audit;
 mod check;
+mod follow;
 mod insert;
 mod jobs;
 mod outbox;

@@ -12,6 +12,7 @@ mod atomicity;
 mod attempts;
 mod audit;
 mod expectations;
+mod follow;
 pub mod histories;
 mod lists;
 mod log;
@@ -209,6 +210,10 @@ cases! {
         records_of_tombstones_are_erased_in_steps
         the_beginning_goes
         many_sealers_make_one_chain;
+    follow:
+        a_cursor_moves_with_what_it_passes
+        many_who_follow_tell_once
+        a_webhook_comes_back_as_it_was;
     parallel:
         one_budget_for_many_at_once
         one_of_many_redeems_a_ticket

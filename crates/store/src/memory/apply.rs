@@ -1,6 +1,6 @@
 //! What each expectation and each change means.
 use super::prune::{self, OfEvents};
-use super::{Memory, apps, attempts, audit, outbox, upstream};
+use super::{Memory, apps, attempts, audit, follow, outbox, upstream};
 use crate::{CommitError, EventRow, Remembered, StoreError};
 use portcullis_domain::Cut;
 use portcullis_domain::changes::{Change, Changes, Committed, Conflict, Expect, Revoke};
@@ -257,6 +257,10 @@ fn apply(db: &mut Memory, step: Change, so_far: &mut Progress) -> Result<(), Com
         Change::SignOutLink { issuer, subject, at } => upstream::sign_out_link(db, &issuer, &subject, at),
         Change::RemoveLink { account, link } => upstream::remove_link(db, account, link)?,
         Change::InsertOrigin(row) => upstream::insert_origin(db, row)?,
+        Change::StepFollower(step) => follow::step(db, step)?,
+        Change::InsertWebhook(row) => follow::insert_webhook(db, row)?,
+        Change::UpdateWebhook(row) => follow::update_webhook(db, row)?,
+        Change::RemoveWebhook(id) => follow::remove_webhook(db, id)?,
         Change::SetCookie { session, before, cookie, old } => {
             let mut row = db.sessions.get(&session).cloned().ok_or(CommitError::Conflict(Conflict::Missing))?;
             require(row.cookie == Some(before), Conflict::Moved)?;

@@ -7,6 +7,7 @@ mod apply;
 mod apps;
 mod attempts;
 mod audit;
+mod follow;
 mod jobs;
 mod outbox;
 mod prune;
@@ -29,9 +30,10 @@ use portcullis_domain::throttle::{Bucket, BucketKey};
 use portcullis_domain::ticket::Ticket;
 use portcullis_domain::upstream::{Link, Origin};
 use portcullis_domain::view::{AccountView, ClientView, RefreshView, RiskView, SessionView, SignInView, Stamp};
+use portcullis_domain::webhook::Webhook;
 use portcullis_wire::{
     AccountId, Chain, ClientId, Entry, Epoch, EventId, GrantId, InstanceId, JobId, KeyId, LinkId, LogId, MessageId,
-    Millis, Rev, RunId, SessionId, Time,
+    Millis, Rev, RunId, SessionId, Time, WebhookId,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound::{Excluded, Unbounded};
@@ -82,6 +84,8 @@ pub struct Memory {
     messages: Table<MessageId, Message>,
     links: Table<LinkId, Link>,
     origins: Table<SessionId, Origin>,
+    followers: Table<String, u64>,
+    webhooks: Table<WebhookId, Webhook>,
     buckets: Table<BucketKey, Bucket>,
     networks: Table<(BucketKey, BucketKey), Time>,
     /// With how often each was written.
@@ -138,6 +142,8 @@ impl Memory {
             messages: Table::default(),
             links: Table::default(),
             origins: Table::default(),
+            followers: Table::default(),
+            webhooks: Table::default(),
             buckets: Table::default(),
             networks: Table::default(),
             memories: Table::default(),
@@ -162,7 +168,7 @@ impl Memory {
             ($($table:ident)*) => {$( if kept { self.$table.keep() } else { self.$table.take_back() } )*};
         }
         settle!(log accounts emails sessions sessions_of grants grants_of clients instances keys remembered buckets networks jobs);
-        settle!(owners consents tickets notices messages links origins chain erasures memories);
+        settle!(owners consents tickets notices messages links origins chain erasures memories followers webhooks);
         result
     }
 

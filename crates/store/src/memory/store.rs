@@ -6,6 +6,7 @@ use crate::{
 };
 use portcullis_domain::audit::Unsealed;
 use portcullis_domain::changes::{BoundRow, Changes, Committed};
+use portcullis_domain::follow::Follower;
 use portcullis_domain::mass::{Batch, Filter, Job};
 use portcullis_domain::model::{Account, Client, Consent, Instance, Key};
 use portcullis_domain::outbox::{Message, Notice, Told};
@@ -16,9 +17,10 @@ use portcullis_domain::upstream::{CameFrom, Link, LinkView};
 use portcullis_domain::view::{
     AccountView, AppView, ClientView, GrantView, RefreshView, RiskView, SessionView, SignInView, Stamp, TicketView,
 };
+use portcullis_domain::webhook::Webhook;
 use portcullis_wire::{
     AccountId, ClientId, Digest, Entry, EventId, GrantId, InstanceId, JobId, LogId, MessageId, NodeId, Rev, RunId,
-    SessionId, Time,
+    SessionId, Time, WebhookId,
 };
 use std::collections::BTreeMap;
 use std::fmt;
@@ -276,6 +278,15 @@ impl Store for MemoryStore {
         limit: u32,
     ) -> Fut<'a, Result<Vec<(AccountId, SessionId)>, StoreError>> {
         self.read(|m, _| m.list_sessions_from(from, after, limit))
+    }
+    fn list_followers(&self) -> Fut<'_, Result<Vec<Follower>, StoreError>> {
+        self.read(|m, _| m.list_followers())
+    }
+    fn load_webhook(&self, id: WebhookId) -> Fut<'_, Result<Option<Webhook>, StoreError>> {
+        self.read(|m, _| m.load_webhook(id))
+    }
+    fn list_webhooks(&self) -> Fut<'_, Result<Vec<Webhook>, StoreError>> {
+        self.read(|m, _| m.list_webhooks())
     }
     fn commit(&self, changes: Changes) -> Fut<'_, Result<Committed, CommitError>> {
         let result = match self.lock() {

@@ -5,5 +5,7 @@ mod clients;
 mod filters;
 mod keys;
 mod revocations;
+mod stream;
 mod transfer;
+mod webhooks;
 mod who;

@@ -10,7 +10,7 @@ async fn only_administrators() {
     let server = TestServer::usual().await;
     server.sign_up("ada@example.test").await;
     let ada = server.sign_in("ada@example.test").await;
-    for path in ["accounts", "clients", "revocations", "verifiers", "events", "keys"] {
+    for path in ["accounts", "clients", "revocations", "verifiers", "events", "events/stream", "webhooks", "keys"] {
         let path = format!("/v1/admin/{path}");
         server.client.get(&*path).send().await.expect_problem("token_missing");
         let refused = server.client.get(&*path).bearer(&ada.access).send().await.expect_problem("insufficient_scope");
@@ -59,6 +59,14 @@ async fn strangers_are_refused_before_path_query_and_body_are_read() {
         ("GET", "/v1/admin/verifiers?limit=x"),
         ("POST", "/v1/admin/clients"),
         ("PATCH", "/v1/admin/clients/no-id"),
+        ("GET", "/v1/admin/events/stream?after=x"),
+        ("POST", "/v1/admin/webhooks"),
+        ("PATCH", "/v1/admin/webhooks/no-id"),
+        ("DELETE", "/v1/admin/webhooks/no-id"),
+        ("POST", "/v1/admin/webhooks/no-id/secret"),
+        ("POST", "/v1/admin/webhooks/no-id/test"),
+        ("GET", "/v1/admin/webhooks/no-id/messages?limit=x"),
+        ("POST", "/v1/admin/webhooks/no-id/replay"),
     ] {
         let call = || server.client.call(method.parse().unwrap(), path).text("application/json", "{");
         call().send().await.expect_problem("token_missing");

@@ -1,0 +1,80 @@
+//! Webhooks: a server that is killed while it makes messages and sends them tells everybody everything.
+use crate::kept::{lasting_address, serve, turn};
+use crate::support::{ADMIN, Dir, Server};
+use portcullis_testkit::Receiver;
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+const KILLS: usize = 8;
+const EACH: usize = 30;
+/// A claim of a server that was killed lapses after a minute.
+const PATIENCE: Duration = Duration::from_secs(150);
+
+async fn start(dir: &Dir, at: SocketAddr) -> Server {
+    serve(dir, at, &["--outgoing-private", "127.0.0.0/8"]).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_while_it_sends_loses_nothing() {
+    let _turn = turn().await;
+    let (dir, at) = (Dir::new(), lasting_address());
+    let receiver = Receiver::start().await;
+    let mut server = start(&dir, at).await;
+    let token = server.access_token(ADMIN).await;
+    let body = json!({ "url": format!("{}/hook", receiver.base), "events": ["account.created"] });
+    let (status, hook) = server.call("POST", "/v1/admin/webhooks", Some(&token), Some(body)).await;
+    assert_eq!(status, 201, "{hook}");
+    // Some calls are under way, some messages wait, some records have no message and some no place, whenever it is killed.
+    receiver.slow(Duration::from_millis(60));
+    let mut made = 0;
+    for round in 0..KILLS {
+        for n in 0..EACH {
+            let body = json!({ "email": format!("p{round}.{n}@example.test"), "password": "a good long password" });
+            let (status, answer) = server.call("POST", "/v1/accounts", None, Some(body)).await;
+            assert_eq!(status, 201, "{answer}");
+            made += 1;
+        }
+        tokio::time::sleep(Duration::from_millis(90 * round as u64)).await;
+        server.process.signal(Signal::KILL);
+        server.process.ended().await;
+        server = start(&dir, at).await;
+    }
+    receiver.slow(Duration::ZERO);
+    let until = tokio::time::Instant::now() + PATIENCE;
+    let told = loop {
+        let mut told: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for one in receiver.requests() {
+            let body: Value = serde_json::from_str(&one.body).unwrap();
+            let account = body["data"]["account_id"].as_str().unwrap().to_owned();
+            told.entry(account).or_default().insert(one.header("webhook-id").to_owned());
+        }
+        if told.len() == made {
+            break told;
+        }
+        assert!(tokio::time::Instant::now() < until, "{} of {made}: {}", told.len(), server.process.log());
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    };
+    // What came twice says that it is the same.
+    assert!(told.values().all(|ids| ids.len() == 1));
+    let twice = receiver.requests().len() - made;
+    println!("{KILLS} kills, {made} records, {twice} told twice");
+    // And each record became one message.
+    let token = server.access_token(ADMIN).await;
+    let (mut ids, mut cursor) = (BTreeSet::new(), String::new());
+    loop {
+        let id = hook["id"].as_str().unwrap();
+        let path = format!("/v1/admin/webhooks/{id}/messages?limit=200{cursor}");
+        let (_, page) = server.call("GET", &path, Some(&token), None).await;
+        for one in page["messages"].as_array().unwrap() {
+            assert!(ids.insert(one["event_id"].as_str().unwrap().to_owned()), "two messages of one record");
+        }
+        match page["next"].as_str() {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => break,
+        }
+    }
+    assert_eq!(ids.len(), made);
+}
