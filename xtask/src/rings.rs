@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 const RINGS: &[(&str, &[&str])] = &[
     ("rules", &["wire", "feed", "verify", "domain", "rules"]),
     ("stores", &["store", "store-sqlite", "store-postgres"]),
-    ("surface", &["app", "http", "outgoing", "relay", "server", "tower", "testkit"]),
+    ("surface", &["app", "http", "outgoing", "mail", "relay", "server", "tower", "testkit"]),
     ("world", &["sim", "oracle"]),
     ("house", &["xtask", "floor", "load", "followers"]),
 ];

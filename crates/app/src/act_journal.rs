@@ -177,7 +177,7 @@ impl App {
         let last = Rev(begun.last.0.saturating_sub(OVERTAKEN));
         let touch = |kind: EventKind| match kind {
             EventKind::AccountBlocked | EventKind::AccountDeleting | EventKind::AccountDeleted => Some(Touch::Status),
-            EventKind::PasswordChanged => Some(Touch::Password),
+            EventKind::PasswordChanged | EventKind::PasswordReset => Some(Touch::Password),
             _ => None,
         };
         let filter = EventFilter { revocations: true, ..EventFilter::default() };

@@ -7,7 +7,9 @@ use portcullis_domain::account;
 use portcullis_domain::changes::{Change, Changes, Expect, Idempotency};
 use portcullis_domain::client::{Profile, SubjectType};
 use portcullis_domain::event::{Actor, EventKind, NewEvent};
+use portcullis_domain::family::MacKey;
 use portcullis_domain::kernel::{self, By, Door, Scope};
+use portcullis_domain::mail::{self, Template};
 use portcullis_domain::model::{ADMIN, Account, Client, ClientKind};
 use portcullis_domain::upstream::Link;
 use portcullis_domain::view::{AccountView, SessionView};
@@ -148,14 +150,19 @@ impl App {
         repeat: Option<&RepeatKey>,
     ) -> Result<Revoked, AppError> {
         let by = admin.by(Some(reason));
+        let notice = self.may_mail(Template::AccountBlocked, id).await?;
         let acted = self
             .act(
                 &admin.actor.text(),
                 repeat,
                 || self.account_view(id),
-                |view, chance| account::block(view, reason, until, &by, chance),
+                |view, chance| {
+                    let decision = account::block(view, reason, until, &by, chance);
+                    told(decision, Template::AccountBlocked, view, notice.as_ref(), chance)
+                },
             )
             .await?;
+        self.mail_waits();
         match acted {
             Acted::Done((), committed) => Revoked::of(committed),
             Acted::Answered(()) => Err(AppError::Fault("a block without changes".into())),
@@ -166,7 +173,14 @@ impl App {
     /// Lifts a block. Revives nothing.
     pub async fn admin_unblock(&self, admin: &Admin, id: AccountId, reason: Option<&str>) -> Result<Account, AppError> {
         let by = admin.by(reason);
-        self.act("", None, || self.account_view(id), |view, chance| account::unblock(view, &by, chance)).await?;
+        let notice = self.may_mail(Template::AccountUnblocked, id).await?;
+        let unblock = |view: &AccountView, chance: &mut dyn Chance| {
+            let blocked = view.account.block_at(view.stamp.now).is_some();
+            let notice = notice.as_ref().filter(|_| blocked);
+            told(account::unblock(view, &by, chance), Template::AccountUnblocked, view, notice, chance)
+        };
+        self.act("", None, || self.account_view(id), unblock).await?;
+        self.mail_waits();
         let view = self.account_view(id).await?;
         self.still_admin(admin).await?;
         Ok(view.account)
@@ -494,4 +508,21 @@ pub(crate) fn client_off(client: &Client, by: &By<'_>, chance: &mut dyn Chance) 
 
 pub(crate) fn not_alive(field: &'static str) -> AppError {
     Refused::InvalidValue { field, detail: "this session is not alive, so it cannot be spared".into() }.into()
+}
+
+/// A decision about an account of which its owner is told by a mail.
+fn told(
+    mut decision: Decision<()>,
+    template: Template,
+    view: &AccountView,
+    notice: Option<&MacKey>,
+    chance: &mut dyn Chance,
+) -> Decision<()> {
+    if let (Ok(()), Some(key), false) = (&decision.outcome, notice, decision.changes.is_empty()) {
+        let of = view.account.id;
+        if view.account.email.is_some() {
+            decision.changes.steps.extend(mail::write(template, of, None, &view.stamp, key, chance));
+        }
+    }
+    decision
 }

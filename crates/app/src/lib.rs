@@ -19,6 +19,7 @@ pub mod high_water;
 pub mod hub;
 pub mod import;
 pub mod keys;
+pub mod mail;
 pub mod mass;
 pub mod oauth;
 pub mod outbox;
@@ -26,6 +27,7 @@ pub mod own_account;
 pub mod password;
 mod pruning;
 pub mod real;
+pub mod recovery;
 pub mod refounding;
 pub mod roles;
 pub mod rotation;
@@ -44,6 +46,7 @@ pub use settings::{
 };
 
 // What reads return: callers need no store of their own to name it.
+pub use portcullis_mail::{Catcher, Caught, MailOptions, Mailer};
 pub use portcullis_outgoing::{Allowed, Authorities, Calls, Found, Limits as CallLimits, Lookup, Outgoing};
 pub use portcullis_store::{EventFilter, EventRow, MessageFilter, Page, Store};
 

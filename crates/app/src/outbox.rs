@@ -56,6 +56,10 @@ impl Outbox {
     fn receivers(&self) -> MutexGuard<'_, Receivers> {
         self.receivers.lock().unwrap_or_else(PoisonError::into_inner)
     }
+    /// Messages were made.
+    pub(crate) fn wake_sender(&self) {
+        self.messages.notify_one();
+    }
     /// Something ended: there may be a notice.
     pub(crate) fn wake(&self) {
         self.notices.notify_one();
@@ -84,6 +88,11 @@ pub(crate) enum Spread {
 }
 
 impl App {
+    /// A mail was written.
+    pub(crate) fn mail_waits(&self) {
+        self.inner.outbox.wake_sender();
+    }
+
     /// Calls to addresses that others chose.
     pub fn outgoing(&self) -> &Outgoing {
         &self.inner.outbox.outgoing
@@ -345,12 +354,15 @@ impl App {
         let begun = real::mono();
         let outcome = match message.kind {
             MessageKind::Logout => self.send_logout(&message).await,
+            MessageKind::Mail => self.send_mail(&message).await,
             MessageKind::Webhook => self.send_webhook(&message).await,
         };
         let (now, counts, took) = (self.now(), self.counts(), real::mono().since(begun));
         let (next, worked) = match outcome {
             Ok(()) => (message.done(now), true),
             Err(Unsent::Hopeless(why)) => (message.dead(now, why), true),
+            Err(Unsent::Refused(why)) => (message.dead(now, &why), true),
+            Err(Unsent::NotNow(why)) => (message.failed(now, &why, &mut real::RealChance), true),
             Err(Unsent::Failed(why)) => (message.failed(now, &why, &mut real::RealChance), false),
             Err(Unsent::Later(why, wait)) => (message.failed_for(now, &why, wait, &mut real::RealChance), false),
         };
@@ -443,6 +455,10 @@ pub(crate) enum Unsent {
     Hopeless(&'static str),
     /// Perhaps later.
     Failed(String),
+    /// It never will be, as the receiver says.
+    Refused(String),
+    /// Perhaps later, as the receiver says, which takes others meanwhile.
+    NotNow(String),
     /// Perhaps later, and not before so many milliseconds have passed.
     Later(String, Millis),
 }

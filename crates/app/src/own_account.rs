@@ -6,6 +6,7 @@ use crate::{Acted, App, AppError, RepeatKey, Revoked};
 use portcullis_domain::account::{self, Email, MAX_PASSWORD, Roles};
 use portcullis_domain::changes::Expect;
 use portcullis_domain::kernel::By;
+use portcullis_domain::mail::{self, Template};
 use portcullis_domain::model::{Account, Status};
 use portcullis_domain::view::AccountView;
 use portcullis_domain::{Decision, Refused};
@@ -109,6 +110,7 @@ impl App {
         })?;
         let proven = self.prove(caller, current).await?;
         let hash = self.passwords().hash(new).await.map_err(pool_error)?;
+        let notice = self.may_mail(Template::PasswordChanged, caller.view.account.id).await?;
         let load = || async {
             let view = self.own_view(caller).await?;
             // What was right of one that has been changed since is right no longer.
@@ -116,9 +118,16 @@ impl App {
             if same { Ok(view) } else { Err(Refused::InvalidCredentials.into()) }
         };
         let decide = |view: &AccountView, chance: &mut dyn portcullis_domain::Chance| {
-            account::change_password(view, hash.clone(), session, &by, chance)
+            let mut decision = account::change_password(view, hash.clone(), session, &by, chance);
+            if let Some(key) = &notice {
+                let (template, id) = (Template::PasswordChanged, view.account.id);
+                decision.changes.steps.extend(mail::write(template, id, Some(session), &view.stamp, key, chance));
+            }
+            decision
         };
-        match self.act(&by.actor.text(), repeat.as_ref(), load, decide).await? {
+        let acted = self.act(&by.actor.text(), repeat.as_ref(), load, decide).await?;
+        self.mail_waits();
+        match acted {
             Acted::Done((), committed) => Revoked::of(committed),
             Acted::Answered(()) => Err(AppError::Fault("a new password without changes".into())),
             Acted::Before(before) => Revoked::remembered(&before),

@@ -1,20 +1,22 @@
 //! What people do with accounts and sessions: sign up, sign in, refresh, look at their devices, end them.
 use crate::callers::{Caller, cookie_text};
-use crate::guessing::Taken;
+use crate::guessing::{Counted, Taken};
 use crate::oauth::{Less, narrow_audience, narrowed};
 use crate::password::PoolError;
 use crate::{Acted, App, AppError, RepeatKey, real};
 use portcullis_domain::account::{self, Email, NewAccount};
 use portcullis_domain::changes::{Change, Changes, Committed, Expect};
-use portcullis_domain::event::Actor;
+use portcullis_domain::event::{Actor, EventKind};
 use portcullis_domain::family::Presented;
 use portcullis_domain::kernel::{self, By, Door, Scope};
-use portcullis_domain::model::{ADMIN, Account, Session};
+use portcullis_domain::mail::{self, Template};
+use portcullis_domain::model::{ADMIN, Account, Session, SessionKind};
 use portcullis_domain::refresh::{How, refresh};
 use portcullis_domain::sign_in::{Issued, Proving, SignIn, prove_again, sign_in};
+use portcullis_domain::throttle::Verdict;
 use portcullis_domain::view::{Dead, SessionView, SignInView};
 use portcullis_domain::{Chance as _, Decision, Refused, device, page_cookie, session_limit, stored_hash, time_rules};
-use portcullis_store::Remembered;
+use portcullis_store::{EventFilter, Remembered};
 use portcullis_wire::claims::Confirmation;
 use portcullis_wire::{AccountId, ClientId, Code, Digest, GrantId, Rev, SecretBytes, SecretString, SessionId, Time};
 use std::net::IpAddr;
@@ -303,6 +305,13 @@ impl App {
         }
         let (keys, proven) = (self.keys(), view.account.as_ref().map(|account| (account.id, account.password_version)));
         let limit = self.settings().policy.session_limit;
+        let owner = view.account.as_ref().filter(|_| matches && present.is_none());
+        let notice = match owner {
+            Some(account) if self.is_new_device(account, &request, &ours).await? => {
+                self.may_mail(Template::NewDevice, account.id).await?
+            }
+            _ => None,
+        };
         for _ in 0..crate::MAX_TRIES {
             let rules = &self.settings().rules;
             // Only who gave the right password makes the server look.
@@ -329,6 +338,12 @@ impl App {
                     }
                     None => {
                         let mut decision = sign_in(view, matches, &request, rules, keys.mac(), chance);
+                        if let (Ok(issued), Some(key)) = (&decision.outcome, &notice) {
+                            let session = &issued.session;
+                            let (template, of, id) = (Template::NewDevice, session.account, Some(session.id));
+                            let mail = mail::write(template, of, id, &view.stamp, key, chance);
+                            decision.changes.steps.extend(mail);
+                        }
                         if let Some(limit) = limit {
                             decision = session_limit::apply(decision, &live, limit, rules.idle_ttl, chance);
                         }
@@ -352,6 +367,9 @@ impl App {
                 if let Some(account) = view.account.filter(worse) {
                     tokio::spawn(self.clone().upgrade_password(account, again));
                 }
+                if notice.is_some() {
+                    self.mail_waits();
+                }
                 let cookie = match &signed {
                     Signed::In(issued) => secret.map(|secret| cookie_text(issued.session.id, &secret)),
                     Signed::Again(_) => proving.map(|(_, cookie)| cookie),
@@ -365,6 +383,22 @@ impl App {
             }
         }
         Err(AppError::Overloaded)
+    }
+
+    /// Whether this sign-in is one that its account's owner would want to hear of: on a device without a mark, of an account that
+    /// was signed in to before. What holds its refresh token itself keeps no marks; there a network that is not known counts.
+    async fn is_new_device(&self, account: &Account, request: &SignIn, ours: &Counted) -> Result<bool, AppError> {
+        let known = ours.device.is_some() || request.kind == SessionKind::App && ours.verdict != Verdict::Stranger;
+        if known || self.mailer().is_none() {
+            return Ok(false);
+        }
+        let filter = EventFilter {
+            account: Some(account.id),
+            kind: Some(EventKind::SessionStarted.as_str().into()),
+            ..EventFilter::default()
+        };
+        let before = self.store().list_events(&filter, None, 1).await.map_err(|e| self.fault(e.into()))?;
+        Ok(!before.rows.is_empty())
     }
 
     /// Puts a hash as new passwords get it in the place of a worse one, after its password was right. Best effort, after the

@@ -5,6 +5,7 @@ use portcullis_domain::keys::KeyRules;
 use portcullis_domain::receivers::QueueLimits;
 use portcullis_domain::retention::Retention;
 use portcullis_domain::session_limit::SessionLimit;
+use portcullis_mail::Mailer;
 use portcullis_outgoing::{Authorities, Calls};
 use portcullis_wire::jws::Algorithm;
 use portcullis_wire::{Digest, Millis, SecretString};
@@ -28,6 +29,8 @@ pub struct Settings {
     pub outgoing: Calls,
     /// Which private authorities are trusted there, besides those that browsers trust.
     pub outgoing_ca: Authorities,
+    /// What sends mail; `None`: none is sent.
+    pub mail: Option<Mailer>,
     /// How many messages may wait.
     pub queues: QueueLimits,
     /// Other providers that people may sign in with.

@@ -105,6 +105,10 @@ kinds! {
     KeyRevoked = "key.revoked";
     /// All stored keys were sealed anew, under another master key.
     MasterKeyRotated = "master_key.rotated";
+    /// A new password was chosen by a link in a mail; all sessions have ended.
+    PasswordReset = "password.reset";
+    /// Somebody said by a link in a mail that a session was not theirs; it has ended, or all of them.
+    NotMe = "session.denied";
     /// A webhook was made; the reason of these names it.
     WebhookCreated = "webhook.created";
     /// A webhook was changed.

@@ -62,6 +62,10 @@ pub enum Door {
     LinkRemoved,
     /// A signing key is dead: whoever holds it signs nothing that is accepted any more.
     KeyRevoked,
+    /// A user chooses a new password by a link in a mail: everything that they have ends.
+    PasswordReset,
+    /// A user says by a link in a mail that a session was not theirs: it ends, or everything.
+    NotMe,
 }
 
 impl Door {
@@ -90,6 +94,8 @@ impl Door {
         Self::UpstreamLogout,
         Self::LinkRemoved,
         Self::KeyRevoked,
+        Self::PasswordReset,
+        Self::NotMe,
     ];
 
     /// The word that `session_ended {reason}` and the audit record carry.
@@ -118,6 +124,8 @@ impl Door {
             Self::UpstreamLogout => "signed_out_upstream",
             Self::LinkRemoved => "link_removed",
             Self::KeyRevoked => "key_revoked",
+            Self::PasswordReset => "password_reset",
+            Self::NotMe => "not_me",
         }
     }
 
@@ -138,6 +146,8 @@ impl Door {
             Self::ConsentWithdrawn => EventKind::ConsentWithdrawn,
             Self::RpLogout | Self::UpstreamLogout | Self::LinkRemoved => EventKind::SessionEnded,
             Self::KeyRevoked => EventKind::KeyRevoked,
+            Self::PasswordReset => EventKind::PasswordReset,
+            Self::NotMe => EventKind::NotMe,
         }
     }
 }

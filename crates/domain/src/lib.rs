@@ -8,7 +8,7 @@
 //! Where to look: [`cut`] (what is dead), [`kernel`] (the one function behind every way of taking access away), [`mod@issue`]
 //! (the one function behind every access token), [`family`] and [`refresh`] (refresh tokens), [`sign_in`], [`throttle`]
 //! (how many passwords may be guessed), [`rollback`] and [`ledger`] (how lost commits are told), [`account`], [`time_rules`] (horizon and floor), [`keys`] (the life of signing and MAC
-//! keys), [`session_limit`], [`authorize`], [`code`] and [`withdraw`] (what applications get, and lose), [`proof`] (what their tokens say of how somebody proved who they are), [`subject`] (by which name they know their users), [`retention`] (how long what has ended is kept), [`audit`] (how tampering with audit records shows), [`follow`] (how others hear of them), [`webhook`], [`risk`] (what is suspicious about an act). [`changes`] is the language in which decisions speak to a store.
+//! keys), [`session_limit`], [`authorize`], [`code`] and [`withdraw`] (what applications get, and lose), [`proof`] (what their tokens say of how somebody proved who they are), [`subject`] (by which name they know their users), [`retention`] (how long what has ended is kept), [`audit`] (how tampering with audit records shows), [`follow`] (how others hear of them), [`webhook`], [`mod@mail`] and [`recovery`] (links in mails, and what they open), [`risk`] (what is suspicious about an act). [`changes`] is the language in which decisions speak to a store.
 #![no_std]
 extern crate alloc;
 
@@ -37,6 +37,7 @@ pub mod keys;
 pub mod known_device;
 pub mod ledger;
 pub mod logout;
+pub mod mail;
 pub mod mass;
 pub mod model;
 pub mod outbox;
@@ -45,6 +46,7 @@ pub mod page_cookie;
 pub mod proof;
 pub mod pushed;
 pub mod receivers;
+pub mod recovery;
 pub mod refound;
 pub mod refresh;
 pub mod refused;

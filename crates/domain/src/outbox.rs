@@ -6,6 +6,7 @@
 //! somebody is told twice, which logout tokens allow for.
 use crate::cut::Cut;
 use crate::kernel::Door;
+use crate::mail::MailBody;
 use crate::model::{Session, SessionKind};
 use crate::{Chance, changes::Revoke};
 use alloc::{borrow::ToOwned, format, string::String, vec, vec::Vec};
@@ -188,6 +189,8 @@ pub enum MessageKind {
     Logout,
     /// An audit record to a webhook ([`crate::webhook`]).
     Webhook,
+    /// A mail to the owner of an account (see [`crate::mail`]).
+    Mail,
 }
 
 impl MessageKind {
@@ -196,11 +199,12 @@ impl MessageKind {
         match self {
             Self::Logout => "logout",
             Self::Webhook => "webhook",
+            Self::Mail => "mail",
         }
     }
     /// From that word.
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Logout, Self::Webhook].into_iter().find(|kind| kind.as_str() == text)
+        [Self::Logout, Self::Webhook, Self::Mail].into_iter().find(|kind| kind.as_str() == text)
     }
 }
 
@@ -300,6 +304,11 @@ impl Message {
             last_error: None,
             version: 1,
         }
+    }
+
+    /// What is kept of a mail; `None` when it is none.
+    pub fn mail_body(&self) -> Option<MailBody> {
+        (self.kind == MessageKind::Mail).then(|| serde_json::from_str(&self.body).ok())?
     }
 
     /// What was read of the body; `None` when it has another shape.

@@ -17,6 +17,8 @@
 //! answer tells whether an address has one (unless addresses are verified). They are taken whatever comes of it, and are those
 //! of [`NETWORK`] for one address and of [`PREFIX`] for all of them.
 //!
+//! Mails have some, too, so that nobody's mailbox is filled by who knows their address ([`Attempt::of_recovery`], [`Attempt::of_mail`]).
+//!
 //! Buckets know the database's time only. When it was set back, a bucket takes it that no time has passed.
 use crate::family::MacKey;
 use alloc::{string::String, vec::Vec};
@@ -52,6 +54,8 @@ pub const NETWORK: Budget = Budget { burst: 10, every: 5 * MINUTE };
 /// From one address prefix at all accounts: 100, then ten a minute. An office behind one address shares it; only what is
 /// wrong counts, since what was right is given back.
 pub const PREFIX: Budget = Budget { burst: 100, every: 6_000 };
+/// Mails of one kind to one address: 3, then one every twenty minutes.
+pub const MAILS: Budget = Budget { burst: 3, every: 20 * MINUTE };
 /// From one known device at its account: 10, then one every five minutes.
 pub const DEVICE: Budget = Budget { burst: 10, every: 5 * MINUTE };
 
@@ -80,6 +84,8 @@ pub struct Attempt {
     pub prefix: BucketKey,
     /// Of the device, when it is a known one of this account.
     pub device: Option<BucketKey>,
+    /// Whether it is no guess, but a mail to somebody ([`MAILS`]).
+    pub mail: bool,
 }
 
 impl Attempt {
@@ -94,7 +100,28 @@ impl Attempt {
             network: name(b"guesses from network", &[&prefix, id]),
             prefix: name(b"guesses from prefix", &[&prefix]),
             device: device.map(|device| name(b"guesses on device", &[&device.to_be_bytes(), id])),
+            mail: false,
         }
+    }
+    /// The buckets of asking for a link to a new password for `identifier` from `ip`. Those of the address are taken whether there is
+    /// such an account or not, and nothing gives them back. None is one of a sign-in's.
+    pub fn of_recovery(key: &MacKey, identifier: &str, ip: Option<IpAddr>) -> Self {
+        let (prefix, id) = (prefix_of(ip), identifier.as_bytes());
+        let name = |label: &[u8], parts: &[&[u8]]| BucketKey(key.tag(label, parts));
+        Self {
+            account: name(b"recoveries of account", &[id]),
+            network: name(b"recoveries from network", &[&prefix, id]),
+            prefix: name(b"recoveries from prefix", &[&prefix]),
+            device: None,
+            mail: true,
+        }
+    }
+    /// The buckets of a mail of this kind to an account.
+    pub fn of_mail(key: &MacKey, template: crate::mail::Template, account: portcullis_wire::AccountId) -> Self {
+        let name =
+            |label: &[u8]| BucketKey(key.tag(label, &[template.as_str().as_bytes(), &account.bits().to_be_bytes()]));
+        let (network, prefix) = (name(b"mails to account, too"), name(b"mails to account, as well"));
+        Self { account: name(b"mails to account"), network, prefix, device: None, mail: true }
     }
     /// The buckets of a sign-up with `identifier` from `ip`; none where it comes from this machine itself ([`is_this_machine`]),
     /// where [`crate::pace::SIGN_UPS_HERE`] counts. All three are of that prefix, so that nobody
@@ -110,6 +137,7 @@ impl Attempt {
             network: name(b"sign-ups again", &[&prefix, id]),
             prefix: name(b"sign-ups from prefix", &[&prefix]),
             device: None,
+            mail: false,
         })
     }
     /// The buckets, in the order in which [`take`] wants them.
@@ -117,8 +145,9 @@ impl Attempt {
         [self.account, self.device.unwrap_or(self.network), self.prefix]
     }
     /// The budgets of those buckets.
-    fn budgets(&self) -> [Budget; 3] {
-        [ACCOUNT, if self.device.is_some() { DEVICE } else { NETWORK }, PREFIX]
+    pub fn budgets(&self) -> [Budget; 3] {
+        let account = if self.mail { MAILS } else { ACCOUNT };
+        [account, if self.device.is_some() { DEVICE } else { NETWORK }, PREFIX]
     }
 }
 

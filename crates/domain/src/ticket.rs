@@ -1,5 +1,5 @@
 //! Tickets: what can be used once, and not for long (I13). Authorization codes, pushed authorization requests, device codes,
-//! and the ids of proofs that must not come twice.
+//! links in mails, and the ids of proofs that must not come twice.
 //!
 //! The database knows a ticket by the digest of its secret, so a stolen copy of it redeems nothing. Of a kind's own matters it
 //! keeps a body, which the store does not read. Using one is a change that fails when it was used before: whoever commits
@@ -24,12 +24,24 @@ pub enum TicketKind {
     Proof,
     /// A sign-in at another provider that is under way.
     Upstream,
+    /// A link to choose a new password.
+    ResetPassword,
+    /// A link that says "this was not me", and then leads to a new password.
+    NotMe,
 }
 
 impl TicketKind {
     /// All of them.
-    pub const ALL: &'static [Self] =
-        &[Self::Code, Self::Pushed, Self::Device, Self::UserCode, Self::Proof, Self::Upstream];
+    pub const ALL: &'static [Self] = &[
+        Self::Code,
+        Self::Pushed,
+        Self::Device,
+        Self::UserCode,
+        Self::Proof,
+        Self::Upstream,
+        Self::ResetPassword,
+        Self::NotMe,
+    ];
 
     /// The word in the database.
     pub const fn as_str(self) -> &'static str {
@@ -40,6 +52,8 @@ impl TicketKind {
             Self::UserCode => "user_code",
             Self::Proof => "proof",
             Self::Upstream => "upstream",
+            Self::ResetPassword => "reset_password",
+            Self::NotMe => "not_me",
         }
     }
     /// From that word.

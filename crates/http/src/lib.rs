@@ -7,7 +7,7 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | `api` | `/v1/accounts`, `/v1/sessions`, `/v1/me`: what people's own programs call |
+//! | `api` | `/v1/accounts`, `/v1/sessions`, `/v1/recovery`, `/v1/me`: what people's own programs call |
 //! | `admin` | `/v1/admin`: for administrators by token, and for operators on the admin socket |
 //! | `feed` | `/v1/feed`: streams, acknowledgements and snapshot pages for verifiers |
 //! | `oauth` | `/oauth2/introspect` and the metadata under `/.well-known` |

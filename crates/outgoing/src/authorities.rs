@@ -45,6 +45,11 @@ impl Authorities {
         Ok(Self(found))
     }
 
+    /// Them, in DER.
+    pub fn to_der(&self) -> Vec<Vec<u8>> {
+        self.0.iter().map(|certificate| certificate.to_vec()).collect()
+    }
+
     /// The authorities that browsers trust (Mozilla's), and these.
     pub(crate) fn with_public(&self) -> Result<rustls::RootCertStore, String> {
         let mut roots: rustls::RootCertStore = webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect();

@@ -717,5 +717,7 @@ fn end_kind(door: portcullis_domain::kernel::Door) -> &'static str {
         Door::GlobalRevocation => "end: revoked_globally",
         Door::UpstreamLogout => "end: signed_out_upstream",
         Door::LinkRemoved => "end: link_removed",
+        Door::PasswordReset => "end: password_reset",
+        Door::NotMe => "end: not_me",
     }
 }

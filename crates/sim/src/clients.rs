@@ -220,7 +220,7 @@ impl World {
 
     fn device_ends(&mut self, device: usize, held: &Held) {
         let actor = (held.account, held.session);
-        let (door, session, except_self) = match self.rng.range(0, 9) {
+        let (door, session, except_self) = match self.rng.range(0, 10) {
             0..=2 => (Door::SignOut, Some(held.session), false),
             3..=5 => {
                 let now = self.database.now(self.now);
@@ -234,6 +234,8 @@ impl World {
             }
             6 | 7 => (Door::EndOthers, None, true),
             8 => (Door::PasswordChange, None, true),
+            // By a link in a mail: whoever has it needs no session.
+            9 => (Door::PasswordReset, None, false),
             _ => (Door::EndAll, None, false),
         };
         self.device_calls(device, Call::End { door }, Request::End { door, actor, session, except_self });
@@ -347,7 +349,7 @@ impl World {
                     self.device_next(device, pause);
                 }
             }
-            (Call::End { door: Door::SignOut | Door::EndAll }, Reply::Revoked { .. }) => {
+            (Call::End { door: Door::SignOut | Door::EndAll | Door::PasswordReset }, Reply::Revoked { .. }) => {
                 self.devices[device].held = None;
                 let pause = self.rng.range(200, 6_000);
                 self.device_next(device, pause);

@@ -74,6 +74,7 @@ pub const KINDS: &[&str] = &[
     "sessions ended by another provider",
     "logouts of another provider",
     "end: revoked_globally",
+    "end: password_reset",
     "end: signed_out_upstream",
     "tokens of keys",
     "tokens exchanged",

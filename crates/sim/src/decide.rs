@@ -9,6 +9,7 @@ use portcullis_domain::event::Actor;
 use portcullis_domain::family::Presented;
 use portcullis_domain::kernel::{self, By, Door, Scope};
 use portcullis_domain::keys::{self, Revocation, Wanted};
+use portcullis_domain::mail::{self, Template};
 use portcullis_domain::model::{ADMIN, Key, SessionKind};
 use portcullis_domain::proof::Proof;
 use portcullis_domain::refresh::{How, Outcome as Judged, outcome, refresh};
@@ -16,7 +17,7 @@ use portcullis_domain::refused::Refused;
 use portcullis_domain::sign_in::{Issued, SignIn, sign_in};
 use portcullis_domain::throttle::{Attempt, Verdict};
 use portcullis_domain::view::{AccountView, Dead, RefreshView, SessionView, SignInView, Stamp};
-use portcullis_domain::{Decision, device};
+use portcullis_domain::{Decision, device, recovery};
 use portcullis_wire::{ClientId, Code, Digest, Rev, Target, Time, Verb};
 
 /// What was loaded for an operation.
@@ -82,7 +83,7 @@ impl World {
             Request::End { actor, session, door, .. } => {
                 let view = db.load_session(actor.1, now).ok_or_else(missing)?;
                 // A sign-out that is repeated with the dead token is answered like the first.
-                if *door != Door::SignOut {
+                if !matches!(door, Door::SignOut | Door::PasswordReset) {
                     match view.dead(self.settings.rules.idle_ttl) {
                         None => {}
                         Some(Dead::Expired) => return Err(Reply::Unauthenticated { code: Code::TokenExpired }),
@@ -94,7 +95,7 @@ impl World {
                         let view = db.load_session(*session, now).filter(|view| view.account.id == actor.0);
                         view.map(Facts::Session).ok_or_else(missing)
                     }
-                    None if *door == Door::PasswordChange => {
+                    None if matches!(door, Door::PasswordChange | Door::PasswordReset) => {
                         let view = db.load_account(actor.0, now);
                         view.map(Facts::Account).ok_or_else(missing)
                     }
@@ -184,6 +185,17 @@ impl World {
                 let who = Actor::Account { account: actor.0, session: actor.1 };
                 let by = By { actor: who, role: None, ip: None, reason: None };
                 ended(account::change_password(view, "right, too".into(), actor.1, &by, &mut self.rng))
+            }
+            (Request::End { door: Door::PasswordReset, actor, .. }, Facts::Account(view)) => {
+                let mut decision = self.decide_reset(view);
+                if self.has(Mutant::ResetSparesASession) {
+                    for step in &mut decision.changes.steps {
+                        if let Change::Revoke(revoke) = step {
+                            revoke.except = Some(actor.1);
+                        }
+                    }
+                }
+                decision
             }
             (Request::End { door, actor, session, except_self }, facts) => {
                 let who = Actor::Account { account: actor.0, session: actor.1 };
@@ -365,6 +377,21 @@ impl World {
             changes.expects.clear();
         }
         Decision { outcome: Ok(Outcome::Ended), changes }
+    }
+
+    /// A new password by a link that was asked for just now.
+    fn decide_reset(&mut self, view: &AccountView) -> Decision<Outcome> {
+        let mail = mail::write(Template::ResetPassword, view.account.id, None, &view.stamp, &self.mac, &mut self.rng);
+        let ticket = mail.iter().find_map(|step| match step {
+            Change::InsertTicket(ticket) => Some(ticket.clone()),
+            _ => None,
+        });
+        let Some(ticket) = ticket else { return Decision::refuse(Refused::NotFound) };
+        let mut decision = recovery::reset(view, &ticket, "right, too", &By::SYSTEM, None, &mut self.rng);
+        if decision.outcome.is_ok() {
+            decision.changes.steps.insert(0, Change::InsertTicket(ticket));
+        }
+        ended(decision)
     }
 
     /// A bug: an account's end is many ends, of the sessions that are listed.

@@ -69,6 +69,7 @@ impl Default for Options {
             outgoing,
             outgoing_ca: Authorities::none(),
             queues: portcullis_domain::receivers::QueueLimits::default(),
+            mail: None,
             upstreams: vec![],
             policy,
             clients,

@@ -34,6 +34,7 @@ const KEPT: &[(&str, &[&str])] = &[
             "load",
             "followers",
             "outgoing",
+            "mail",
         ],
     ),
 ];

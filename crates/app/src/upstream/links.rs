@@ -3,6 +3,7 @@ use super::{is_browser, secret};
 use crate::{Acted, App, AppError, Caller};
 use portcullis_domain::changes::Change;
 use portcullis_domain::kernel::{By, Door};
+use portcullis_domain::mail::{self, Template};
 use portcullis_domain::ticket::{self, Ticket, TicketKind};
 use portcullis_domain::upstream::{self, CameFrom, Identity, LIFE, Link, MAX_LINKS, Waiting};
 use portcullis_domain::view::AccountView;
@@ -88,15 +89,24 @@ impl App {
             Ok((there, self.account_view(caller.view.account.id).await?, self.links_of(caller.view.account.id).await?))
         };
         let session = caller.view.session.id;
+        let notice = self.may_mail(Template::LinkAdded, caller.view.account.id).await?;
         let decide = |(there, own, links): &(upstream::LinkView, AccountView, Vec<Link>), chance: &mut dyn Chance| {
             let link = there.found.as_ref().map(|(link, _)| link);
             let mut decision = upstream::add(own, session, link, links, identity, ip, chance);
             if let (Ok(()), Some(ticket)) = (&decision.outcome, ticket) {
                 decision.changes.steps.push(Change::UseTicket { ticket, at: there.stamp.now, grant: None });
             }
+            // Not when it was linked already.
+            let added = decision.changes.steps.iter().any(|step| matches!(step, Change::InsertLink(_)));
+            if let (Some(key), true) = (&notice, added) {
+                let (template, of) = (Template::LinkAdded, own.account.id);
+                decision.changes.steps.extend(mail::write(template, of, Some(session), &own.stamp, key, chance));
+            }
             decision
         };
-        match self.act("", None, load, decide).await? {
+        let acted = self.act("", None, load, decide).await;
+        self.mail_waits();
+        match acted? {
             Acted::Before(_) => Err(AppError::Fault("a link has no repeat key".into())),
             _ => Ok(()),
         }

@@ -6,11 +6,13 @@ use crate::application::Application;
 use crate::world::{PASSWORD, World, settings};
 use portcullis_app::mass::Filtered;
 use portcullis_app::oauth::{OAuthTokens, Subject};
-use portcullis_app::{Revoked, Tokens};
+use portcullis_app::{MessageFilter, Revoked, Tokens};
 use portcullis_domain::changes::{Change, Changes};
 use portcullis_domain::kernel::{self, By, Door, Scope};
+use portcullis_domain::mail::{self, Template};
 use portcullis_domain::mass::Filter;
 use portcullis_domain::session_limit::{AtLimit, SessionLimit};
+use portcullis_domain::ticket::TicketKind;
 use portcullis_domain::upstream::{Link, Origin};
 use portcullis_wire::{Code, LinkId, Rev, SecretString};
 use std::sync::atomic::Ordering;
@@ -83,6 +85,9 @@ fn expected(door: Door) -> Row {
         // `whoever_calls_keeps_what_is_under_their_own_session`.
         Door::EndOthers | Door::PasswordChange => Row { other_session: Lives, ..account },
         Door::EndAll | Door::AdminEndAccount | Door::Block | Door::Delete | Door::GlobalRevocation => account,
+        Door::PasswordReset => account,
+        // Of the session that the mail was about.
+        Door::NotMe => one,
         Door::Everyone | Door::Refound => all_of(Ends),
         // By a rule and a job, waited for. The sign-in that is under way is decided anew, above the rule: it was not there yet.
         Door::Filter => Row { sign_in_in_progress: Lives, ..account },
@@ -259,6 +264,20 @@ async fn go_through(door: Door, world: &World, mine: &Tokens, other: &Tokens, gr
             app.store().commit(changes).await.unwrap();
             return None;
         }
+        Door::PasswordReset => {
+            app.recover("ada@example.org", None).await.unwrap();
+            let link = link(world, TicketKind::ResetPassword).await;
+            app.reset_password(&link, SecretString::new("another good password"), None).await
+        }
+        Door::NotMe => {
+            let stamp = app.store().stamp().await.unwrap();
+            let (of, about, keys) = (world.ada.id, Some(mine.session.id), app.keys());
+            let steps =
+                mail::write(Template::NewDevice, of, about, &stamp, keys.mac(), &mut portcullis_app::real::RealChance);
+            app.store().commit(Changes { steps, ..Changes::default() }).await.unwrap();
+            app.deny_session(&link(world, TicketKind::NotMe).await, false, None).await.unwrap();
+            return None;
+        }
         Door::ClientOff => {
             let (client, revoked) = app.admin_set_client_disabled(admin, granted.theirs.client.id, true).await.unwrap();
             assert!(client.disabled);
@@ -266,6 +285,14 @@ async fn go_through(door: Door, world: &World, mine: &Tokens, other: &Tokens, gr
         }
     };
     Some(revoked.unwrap())
+}
+
+/// The secret of the newest link of this kind that is on its way in a mail.
+async fn link(world: &World, wanted: TicketKind) -> SecretString {
+    let page = world.app.store().list_messages(&MessageFilter::default(), None, 50).await.unwrap();
+    let links = page.rows.iter().filter_map(|message| world.app.link_of(message).unwrap());
+    let found = links.filter(|(kind, _)| *kind == wanted).map(|(_, secret)| secret).next();
+    found.expect("a mail with such a link")
 }
 
 /// Makes `mine` a session that came by a link.
@@ -291,6 +318,17 @@ async fn linked(world: &World, mine: &Tokens) -> LinkId {
 
 async fn row_of(door: Door) -> Row {
     let mut settings = settings();
+    if door == Door::PasswordReset {
+        // Nobody listens there: what is sent waits.
+        let options = portcullis_app::MailOptions {
+            url: "smtp://127.0.0.1:9",
+            from: "id@example.org",
+            templates: None,
+            language: "en",
+            authorities: &[],
+        };
+        settings.mail = Some(portcullis_app::Mailer::new(&options).unwrap());
+    }
     if door == Door::SessionLimit {
         settings.policy.session_limit = Some(SessionLimit { most: 3, at_limit: AtLimit::EndOldest });
     }

@@ -44,6 +44,7 @@ pub fn settings() -> Settings {
         outgoing: portcullis_app::Allowed::loopback().into(),
         outgoing_ca: portcullis_app::Authorities::none(),
         queues: portcullis_domain::receivers::QueueLimits::default(),
+        mail: None,
         upstreams: vec![],
         policy: PolicySettings { failed_sign_in_step: 0, ..PolicySettings::default() },
         clients: portcullis_app::ClientSettings::default(),

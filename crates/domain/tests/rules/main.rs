@@ -13,6 +13,7 @@ mod pace;
 mod policy;
 mod proofs;
 mod receivers;
+mod recovery;
 mod refresh;
 mod sign_in;
 mod throttle;

@@ -49,7 +49,7 @@ fn numbered(who: u64, from: u64, device: Option<u64>) -> Attempt {
         BucketKey(key)
     };
     let device = device.map(|device| name(3, who, device));
-    Attempt { account: name(0, who, 0), network: name(1, who, from), prefix: name(2, from, 0), device }
+    Attempt { account: name(0, who, 0), network: name(1, who, from), prefix: name(2, from, 0), device, mail: false }
 }
 
 fn attempt(who: &str, from: u64, device: Option<u128>) -> Attempt {

@@ -4,6 +4,7 @@ use crate::render;
 use crate::request::{AsAdmin, Ctx, Id, Params};
 use axum::response::Response;
 use portcullis_app::MessageFilter;
+use portcullis_domain::mail::MAIL_SERVER;
 use portcullis_domain::outbox::{Message, MessageState};
 use portcullis_wire::MessageId;
 use serde_json::{Value, json};
@@ -33,12 +34,15 @@ pub(super) async fn retry(ctx: Ctx, AsAdmin(admin): AsAdmin, Id(id): Id<MessageI
 }
 
 pub(super) fn message(row: &Message) -> Value {
-    let about = row.logout_body();
+    let (about, mail) = (row.logout_body(), row.mail_body());
+    let client = row.to_client().filter(|client| *client != MAIL_SERVER);
     let hook = row.webhook_body();
     json!({
-        "id": row.id, "kind": row.kind.as_str(), "client_id": row.to_client(), "webhook_id": hook.map(|hook| hook.webhook),
+        "id": row.id, "kind": row.kind.as_str(), "client_id": client, "webhook_id": hook.map(|hook| hook.webhook),
         "event_id": hook.and_then(|hook| hook.record).map(|(event, _)| event), "state": row.state.as_str(),
-        "account_id": about.map(|about| about.account), "session_id": about.map(|about| about.session),
+        "account_id": about.map(|about| about.account).or(mail.as_ref().map(|mail| mail.account)),
+        "session_id": about.map(|about| about.session).or(mail.as_ref().and_then(|mail| mail.session)),
+        "template": mail.map(|mail| mail.template),
         "created_at": row.created_at, "tries": row.tries, "settled_at": row.settled_at, "last_error": row.last_error,
         "next_at": (row.state == MessageState::Waiting).then_some(row.next_at),
     })

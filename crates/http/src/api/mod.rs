@@ -5,6 +5,7 @@ mod apps;
 mod links;
 mod me;
 mod own;
+mod recovery;
 mod sessions;
 
 use crate::table::Table;
@@ -13,6 +14,7 @@ pub(crate) fn routes(table: Table) -> Table {
     table
         .post("/v1/accounts", accounts::sign_up)
         .post("/v1/sessions", sessions::sign_in)
+        .post("/v1/recovery", recovery::recover)
         .post("/v1/sessions/refresh", sessions::refresh)
         .get("/v1/me", me::me)
         .patch("/v1/me", own::change)

@@ -8,6 +8,7 @@ mod authorize;
 mod device;
 mod devices;
 mod logout;
+mod recover;
 mod sign_in;
 mod upstream;
 mod words;
@@ -25,7 +26,7 @@ use portcullis_wire::{Code, Digest, b64};
 use std::path::Path;
 use std::sync::Arc;
 
-const TEMPLATES: [(&str, &str); 15] = [
+const TEMPLATES: [(&str, &str); 21] = [
     ("layout.html", include_str!("../../templates/layout.html")),
     ("sign_in.html", include_str!("../../templates/sign_in.html")),
     ("devices.html", include_str!("../../templates/devices.html")),
@@ -41,6 +42,12 @@ const TEMPLATES: [(&str, &str); 15] = [
     ("upstream_leave.html", include_str!("../../templates/upstream_leave.html")),
     ("go_on.html", include_str!("../../templates/go_on.html")),
     ("problem.html", include_str!("../../templates/problem.html")),
+    ("recover.html", include_str!("../../templates/recover.html")),
+    ("recover_new.html", include_str!("../../templates/recover_new.html")),
+    ("recover_done.html", include_str!("../../templates/recover_done.html")),
+    ("link_gone.html", include_str!("../../templates/link_gone.html")),
+    ("link_blocked.html", include_str!("../../templates/link_blocked.html")),
+    ("not_me.html", include_str!("../../templates/not_me.html")),
 ];
 const CSS: (&str, &str) = ("app.css", include_str!("../../assets/app.css"));
 const ICON: (&str, &str) = ("icon.svg", include_str!("../../assets/icon.svg"));
@@ -77,7 +84,8 @@ impl Pages {
 
     /// With files of this directory in place of those of the same name: `layout.html`, `sign_in.html`, `devices.html`,
     /// `apps.html`, `consent.html`, `device.html`, `device_ask.html`, `logout.html`, `signed_out.html`, `links.html`,
-    /// `upstream_prove.html`, `upstream_new.html`, `upstream_leave.html`, `go_on.html`, `problem.html`, `app.css`, `icon.svg`. Read once, now.
+    /// `upstream_prove.html`, `upstream_new.html`, `upstream_leave.html`, `go_on.html`, `problem.html`, `recover.html`, `recover_new.html`, `recover_done.html`,
+    /// `link_gone.html`, `link_blocked.html`, `not_me.html`, `app.css`, `icon.svg`. Read once, now.
     ///
     /// # Errors
     /// Which file cannot be read or is no template, in words.
@@ -147,6 +155,12 @@ pub(crate) fn routes(table: Table) -> Table {
         .get(logout::PATH, logout::show)
         .post(logout::PATH, logout::by_form)
         .post(logout::CONFIRM, logout::confirm)
+        .get(recover::PATH, recover::ask)
+        .post(recover::PATH, recover::asked)
+        .get("/recover/{link}", recover::show)
+        .post("/recover/{link}", recover::choose)
+        .get("/not-me/{link}", recover::show_not_me)
+        .post("/not-me/{link}", recover::not_me)
         .get("/assets/app.css", css)
         .get("/assets/icon.svg", icon)
 }
@@ -164,20 +178,19 @@ pub(crate) fn is_page(path: &str) -> bool {
             | "/device/answer"
             | logout::PATH
             | logout::CONFIRM
+            | recover::PATH
     ) || path.starts_with("/account/")
+        || path.starts_with("/recover/")
+        || path.starts_with("/not-me/")
         || (path.starts_with("/upstream/") && !path.ends_with("/backchannel-logout"))
 }
 
 /// What every page says to the browser.
 pub(crate) fn add_headers(path: &str, headers: &mut HeaderMap) {
     headers.entry(header::CONTENT_SECURITY_POLICY).or_insert(HeaderValue::from_static(POLICY));
-    for (name, value) in [
-        (header::X_FRAME_OPTIONS, "DENY"),
-        // Not `no-referrer`: browsers would then send `Origin: null` with our own forms.
-        (header::REFERRER_POLICY, "same-origin"),
-    ] {
-        headers.insert(name, HeaderValue::from_static(value));
-    }
+    headers.insert(header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
+    // Not `no-referrer`: browsers would then send `Origin: null` with our own forms.
+    headers.entry(header::REFERRER_POLICY).or_insert(HeaderValue::from_static("same-origin"));
     // Not on the way of an authorization: applications open it in a window of their own, and wait for what it says.
     let opener = if path.starts_with("/oauth2/") { "unsafe-none" } else { "same-origin" };
     headers.entry("cross-origin-opener-policy").or_insert(HeaderValue::from_static(opener));

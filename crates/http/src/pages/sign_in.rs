@@ -76,7 +76,8 @@ async fn form(
     let upstreams = ctx.app().upstreams(again);
     let upstreams: Vec<_> =
         upstreams.iter().map(|(id, name)| context! { name, place => format!("/upstream/{id}?{query}") }).collect();
-    let values = context! { return_to, identifier, notice, error, again, upstreams };
+    let recovers = ctx.app().recovers();
+    let values = context! { return_to, identifier, notice, error, again, upstreams, recovers };
     let mut response = page(ctx, status, "sign_in.html", values)?;
     // What comes with the next request: the form, which names the device.
     let headers = response.headers_mut();

@@ -16,8 +16,8 @@ use ipnet::IpNet;
 use portcullis_app::keys::MasterKey;
 use portcullis_app::oauth::Configured;
 use portcullis_app::{
-    Allowed, Authorities, ClientSettings, Hashing, KeySettings, PolicySettings, Registration, Settings as AppSettings,
-    UpstreamSettings,
+    Allowed, Authorities, ClientSettings, Hashing, KeySettings, MailOptions, Mailer, PolicySettings, Registration,
+    Settings as AppSettings, UpstreamSettings,
 };
 use portcullis_domain::Rules;
 use portcullis_domain::receivers::QueueLimits;
@@ -77,6 +77,8 @@ pub struct Settings {
     pub outgoing: Allowed,
     /// Private authorities that are trusted there.
     pub outgoing_ca: Authorities,
+    /// What sends mail, when that is set up.
+    pub mail: Option<Mailer>,
     /// Other providers that people may sign in with.
     pub upstreams: Vec<UpstreamSettings>,
     /// Where operations are served alone.
@@ -251,6 +253,7 @@ impl Settings {
         if tls.is_some() && issuer.as_ref().is_some_and(|issuer| issuer.starts_with("http://")) {
             r.wrong("issuer", "must be https when tls_cert is set");
         }
+        let authorities = r.get("outgoing_ca", values::authorities).unwrap_or_default();
         let settings = Self {
             listen,
             issuer,
@@ -275,7 +278,8 @@ impl Settings {
             allowed_origins: r.list("allowed_origins", values::origin),
             trusted_proxies: r.list("trusted_proxies", values::network),
             upstreams: gathered.upstreams,
-            outgoing_ca: r.get("outgoing_ca", values::authorities).unwrap_or_default(),
+            mail: mail(&mut r, &authorities),
+            outgoing_ca: authorities,
             outgoing: Allowed::networks(r.list("outgoing_private", values::networks).into_iter().flatten()),
             ops_listen: r.get("ops_listen", values::address),
             tls,
@@ -345,6 +349,13 @@ impl Settings {
                  trusted_proxies is set; set tls_cert and tls_key, or put a proxy that speaks TLS in front and name it",
                 self.listen
             ));
+        }
+        if self.mail.as_ref().is_some_and(Mailer::is_in_the_clear) {
+            odd.push(
+                "MAIL IN THE CLEAR: mail_url is smtp:// without tls=required, so whoever listens on the way reads links that open \
+                 accounts"
+                    .into(),
+            );
         }
         if self.trusted_proxies.iter().any(|net| net.prefix_len() == 0) {
             odd.push("trusted_proxies holds every address: anybody can claim to call from anywhere".into());
@@ -418,6 +429,7 @@ impl Settings {
             keys: self.keys,
             outgoing: self.outgoing.clone().into(),
             outgoing_ca: self.outgoing_ca.clone(),
+            mail: self.mail.clone(),
             queues: QueueLimits::default(),
             upstreams: self.upstreams.clone(),
             policy: self.policy,
@@ -429,6 +441,32 @@ impl Settings {
     pub fn admin_socket(data_dir: &Path) -> PathBuf {
         data_dir.join("admin.sock")
     }
+}
+
+/// What sends mail. Templates are read and tried here, so that a mistake is told with its file and line.
+fn mail(r: &mut Reader, authorities: &Authorities) -> Option<Mailer> {
+    let text = |r: &Reader, name| table::by_name(name).and_then(|setting| r.text(setting)).map(str::to_owned);
+    let Some(url) = text(r, "mail_url") else {
+        for name in ["mail_from", "mail_templates", "mail_language"] {
+            if r.found.contains_key(name) {
+                r.wrong(name, "has no effect without mail_url");
+            }
+        }
+        return None;
+    };
+    let Some(from) = text(r, "mail_from") else {
+        r.wrong("mail_from", "must be set too: mails need somebody who writes them");
+        return None;
+    };
+    let (templates, language) = (text(r, "mail_templates").map(PathBuf::from), text(r, "mail_language"));
+    let made = Mailer::new(&MailOptions {
+        url: &url,
+        from: &from,
+        templates: templates.as_deref(),
+        language: language.as_deref().unwrap_or("en"),
+        authorities: &authorities.to_der(),
+    });
+    made.map_err(|(setting, why)| r.wrong(setting, &why)).ok()
 }
 
 /// What clients and API keys may.

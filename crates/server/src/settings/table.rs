@@ -190,6 +190,24 @@ pub const SETTINGS: &[Setting] = &[
         "PEM file with certificates of private authorities, trusted besides the public ones where applications, other providers \
          and their documents are called by https; read at the start",
     ),
+    secret(
+        "mail_url",
+        "none: no mail is sent",
+        "mail server: smtps://USER:PASSWORD@HOST, or smtp://USER:PASSWORD@HOST:587?tls=required",
+    ),
+    text(
+        "mail_from",
+        None,
+        "must be given with mail_url",
+        "who writes mails: an address, or a name with one, such as Portcullis <id@example.org>",
+    ),
+    text(
+        "mail_templates",
+        None,
+        "the words that come with the program",
+        "folder with texts in place of ours, file by file (docs/mail.md); read at the start",
+    ),
+    text("mail_language", Some("en"), "", "language of mails: en, de, or one that mail_templates has files of"),
     text(
         "ops_listen",
         None,

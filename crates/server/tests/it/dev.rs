@@ -1,8 +1,10 @@
 //! `portcullis dev`, for programs and for people, and its tour.
 use crate::support::{Dir, Ran, Running, call, portcullis, run};
+use portcullis_testkit::Client;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use std::process::{Command, Stdio};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 #[tokio::test]
 async fn one_line_of_json_is_enough_to_use_it() {
@@ -28,6 +30,54 @@ async fn one_line_of_json_is_enough_to_use_it() {
     assert_eq!(dev.ended().await, Some(0), "{}", dev.log());
     assert!(!data.exists(), "the temporary directory is still there");
     assert_eq!(out.lock().unwrap().lines().count(), 1);
+}
+
+#[tokio::test]
+async fn mails_are_caught_and_shown_as_text() {
+    let dir = Dir::new();
+    let mut dev = Running::start(portcullis(&dir.0, &["dev", "--port", "0", "--json"]));
+    let out = dev.out.clone();
+    let place: Value = serde_json::from_str(&dev.line(&out, &["{"]).await).unwrap();
+    let (server, page) =
+        (Client::new(place["server"].as_str().unwrap()), Client::new(place["mails"].as_str().unwrap()));
+    assert!(page.get("/").send().await.expect(200).text().contains("Nothing was sent yet"));
+    let body = json!({ "identifier": place["account"]["email"] });
+    server.post("/v1/recovery").json(&body).send().await.expect(202);
+    let caught = loop {
+        let list = page.get("/messages").send().await.expect(200).json();
+        if let Some(mail) = list["messages"].get(0) {
+            break mail.clone();
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    };
+    assert_eq!(caught["to"][0], place["account"]["email"], "{caught}");
+    let link = caught["link"].as_str().unwrap();
+    let path = link.strip_prefix(place["server"].as_str().unwrap()).unwrap();
+    assert!(server.get(path).send().await.expect(200).text().contains("Choose a new password"));
+    let shown = page.get("/messages/1").send().await.expect(200);
+    assert!(shown.header("content-security-policy").starts_with("default-src 'none'"));
+    let html = shown.text();
+    assert!(html.contains(&format!("<a href=\"{link}\"")) && !html.contains("font-family"), "{html}");
+    // What somebody else sends there is text, too.
+    let smtp = place["smtp"].as_str().unwrap().strip_prefix("smtp://").unwrap();
+    let mut stream = tokio::net::TcpStream::connect(smtp).await.unwrap();
+    let head = "MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\nSubject: <script>1</script>\r\n";
+    let mails = format!(
+        "EHLO x\r\n{head}Content-Type: text/html\r\n\r\n<script>2</script>\r\n.\r\n{head}\r\n<script>3</script>\r\n.\r\nQUIT\r\n"
+    );
+    stream.write_all(mails.as_bytes()).await.unwrap();
+    let mut said = String::new();
+    stream.read_to_string(&mut said).await.unwrap();
+    for (path, words) in
+        [("/", "&lt;script&gt;1"), ("/messages/2", "&lt;script&gt;1"), ("/messages/3", "&lt;script&gt;3")]
+    {
+        let html = page.get(path).send().await.expect(200).text();
+        assert!(!html.contains("<script>") && html.contains(words), "{path}: {html}");
+    }
+    page.get("/messages/99").send().await.expect(404);
+    page.get("/messages/x").send().await.expect(404);
+    dev.signal(Signal::INT);
+    assert_eq!(dev.ended().await, Some(0), "{}", dev.log());
 }
 
 #[tokio::test]

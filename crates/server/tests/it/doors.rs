@@ -39,6 +39,8 @@ fn ways(door: Door) -> &'static [Way] {
         Door::UpstreamLogout => &[Way::UpstreamLogout],
         Door::LinkRemoved => &[Way::LinkRemoved],
         Door::KeyRevoked => &[Way::KeyRevoked],
+        Door::PasswordReset => &[Way::PasswordReset],
+        Door::NotMe => &[Way::NotMe, Way::NotMeAtAll],
     }
 }
 
@@ -61,10 +63,12 @@ fn expected(way: Way) -> Row {
     };
     match way {
         Way::SignOut | Way::EndOne | Way::AdminEndSession | Way::SessionLimit | Way::RpLogout => session,
+        Way::NotMe => session,
         // Whoever is on the way back from there has signed out there, or is nobody's any more.
         Way::UpstreamLogout | Way::LinkRemoved => Row { upstream_sign_in: Ends, ..session },
         Way::EndOthers | Way::PasswordChange => Row { phone: Lives, ..account },
         Way::EndAll | Way::AdminEndAccount | Way::Block => account,
+        Way::PasswordReset | Way::NotMeAtAll => account,
         // The link went with the account: whoever comes back from the provider is somebody new, with an account of their own.
         Way::AdminDelete | Way::DeleteOneself => Row { upstream_sign_in: Lives, ..account },
         Way::GlobalRevocation => account,

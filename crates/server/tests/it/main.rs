@@ -22,6 +22,7 @@ mod guessing;
 mod kept;
 mod keys;
 mod killed;
+mod mail;
 mod mass;
 mod nodes;
 mod outbox;

@@ -415,9 +415,7 @@ fn retention(keep: &Retention) -> Value {
 }
 
 fn buckets(attempt: &Attempt) -> [Value; 3] {
-    let second = if attempt.device.is_some() { throttle::DEVICE } else { throttle::NETWORK };
-    let budgets: [Budget; 3] = [throttle::ACCOUNT, second, throttle::PREFIX];
-    let keys = attempt.keys();
+    let (budgets, keys) = (attempt.budgets(), attempt.keys());
     std::array::from_fn(|n| {
         let Budget { burst, every } = budgets[n];
         json!({"key": hex(&keys[n].0), "every": every, "size": burst * every})

@@ -234,7 +234,7 @@ fn one_of_many_on_two_nodes() {
         let ends = one_step(end(Target::Session(session)));
         assert_eq!(winners(&nodes, 40, |_| ends.clone()).await, 1, "one end of a session");
         let [account, network, prefix, device] = [1, 2, 3, 4].map(|n| BucketKey([n; 16]));
-        let attempt = Attempt { account, network, prefix, device: Some(device) };
+        let attempt = Attempt { account, network, prefix, device: Some(device), mail: false };
         let mut all = JoinSet::new();
         for n in 0..40_usize {
             let node = nodes[n % 2].clone();

@@ -10,6 +10,7 @@ fn attempt(account: u8, network: u8, device: Option<u8>) -> Attempt {
         network: key(2, account, network),
         prefix: key(3, network, 0),
         device: device.map(|device| key(4, account, device)),
+        mail: false,
     }
 }
 

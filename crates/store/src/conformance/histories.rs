@@ -412,7 +412,13 @@ impl Dice {
         };
         let (who, from) = (self.below(2), self.below(14));
         let device = self.one_in(3).then(|| key(4, who, self.below(2)));
-        let attempt = Attempt { account: key(1, who, 0), network: key(2, who, from), prefix: key(3, from, 0), device };
+        let attempt = Attempt {
+            account: key(1, who, 0),
+            network: key(2, who, from),
+            prefix: key(3, from, 0),
+            device,
+            mail: false,
+        };
         match self.below(12) {
             0 => {
                 let verdicts = [Verdict::Stranger, Verdict::Network, Verdict::Device, Verdict::Throttled];

@@ -227,7 +227,7 @@ pub(super) fn no_head_without_its_facts(backend: &dyn Backend) {
 pub(super) fn one_budget_for_many_at_once(backend: &dyn Backend) {
     let w = World::new(backend);
     let [account, network, prefix, device] = [1, 2, 3, 4].map(|n| BucketKey([n; 16]));
-    let attempt = Attempt { account, network, prefix, device: Some(device) };
+    let attempt = Attempt { account, network, prefix, device: Some(device), mail: false };
     let results = at_once(&w, (0..MANY).map(|_| steps(vec![Change::TakeAttempt(attempt)])).collect());
     let checked = results.iter().filter(|r| r.as_ref().unwrap().attempt.unwrap().is_checked()).count() as i64;
     assert_eq!(checked, DEVICE.burst);

@@ -12,6 +12,7 @@ pub fn text(place: &Place) -> String {
         String::new(),
         format!("  server     {server}    (pages: {server}/sign-in, {server}/account/devices)"),
         format!("  demo API   {api}    (verifies tokens offline)"),
+        format!("  mails      {}    (what is sent is caught here)", url(&place.mails)),
         format!("  data       {}", place.data.display()),
         String::new(),
     ];

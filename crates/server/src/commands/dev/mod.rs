@@ -1,5 +1,6 @@
 //! `portcullis dev`: a server and a protected service on loopback, with accounts to try them, in one process.
 mod guide;
+mod mails;
 mod tour;
 mod watch;
 
@@ -9,9 +10,10 @@ use super::serve::{Signals, block_on};
 use crate::cli::exit::{Exit, Failure, Outcome};
 use crate::cli::{DevArgs, out};
 use crate::settings::Settings;
-use crate::settings::sources::{Environment, Flags, Gathered, Source};
+use crate::settings::sources::{Environment, Flags, Found, Gathered, Source};
 use crate::{files, telemetry};
 use http::Uri;
+use mails::Mails;
 use portcullis_app::{Admin, App, AppError, real};
 use portcullis_domain::model::{ADMIN, ClientKind};
 use portcullis_domain::{Chance as _, Refused};
@@ -23,7 +25,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// What `dev` decides by itself. All other settings may come from the environment, or from a file in its data directory.
-const OURS: [&str; 9] = [
+const OURS: [&str; 11] = [
     "issuer",
     "audience",
     "database_url",
@@ -33,6 +35,8 @@ const OURS: [&str; 9] = [
     "listen",
     "tls_cert",
     "tls_key",
+    "mail_url",
+    "mail_from",
 ];
 /// How long the demo API may take to become fresh.
 const FRESH: Duration = Duration::from_secs(20);
@@ -55,6 +59,10 @@ pub struct Place {
     pub server: Uri,
     /// The demo API.
     pub api: Uri,
+    /// The page that shows the mails that were caught.
+    pub mails: Uri,
+    /// The mail server that catches them: `HOST:PORT`.
+    pub smtp: SocketAddr,
     /// `iss`, and `aud` as well.
     pub issuer: String,
     /// The account that is tried.
@@ -102,18 +110,22 @@ impl Drop for DataDir {
 pub fn run(args: &DevArgs) -> Outcome {
     files::keep_private();
     let data = DataDir::of(args)?;
-    let settings = settings(args, &data.path)?;
-    telemetry::start(settings.log_json, &settings.log_level);
-    settings.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-    block_on(play(args, &settings))
+    block_on(play(args, &data.path))
 }
 
-fn settings(args: &DevArgs, data: &Path) -> Result<Settings, Failure> {
+/// `smtp`: where mails are caught.
+fn settings(args: &DevArgs, data: &Path, smtp: SocketAddr) -> Result<Settings, Failure> {
     let mut flags = Flags::default();
     flags.given.insert("listen", SecretString::new(SocketAddr::from((Ipv4Addr::LOCALHOST, args.port)).to_string()));
     flags.given.insert("data_dir", SecretString::new(data.to_string_lossy()));
     let mut gathered = Gathered::from(&flags, &Environment::of_process(), data);
     gathered.found.retain(|name, found| !OURS.contains(name) || matches!(found.source, Source::Flag(_)));
+    for (name, text) in
+        [("mail_url", format!("smtp://{smtp}")), ("mail_from", "Portcullis <dev@portcullis.example>".into())]
+    {
+        let source = Source::Flag(name.replace('_', "-"));
+        gathered.found.insert(name, Found { text: SecretString::new(text), source });
+    }
     let quiet = !gathered.found.contains_key("log_level");
     let closed = !gathered.found.contains_key("outgoing_private");
     let mut settings = Settings::read(gathered).map_err(Failure::config)?;
@@ -126,10 +138,14 @@ fn settings(args: &DevArgs, data: &Path) -> Result<Settings, Failure> {
     Ok(settings)
 }
 
-async fn play(args: &DevArgs, settings: &Settings) -> Outcome {
+async fn play(args: &DevArgs, data: &Path) -> Outcome {
     let mut signals = Signals::listen()?;
+    let mails = Mails::start(args.port).await?;
+    let settings = &settings(args, data, mails.smtp())?;
+    telemetry::start(settings.log_json, &settings.log_level);
+    settings.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let node = Node::start(settings).await?;
-    let started = start_demo(args, settings, &node).await;
+    let started = start_demo(args, settings, &node, &mails).await;
     let (place, demo) = match started {
         Ok(started) => started,
         Err(failure) => {
@@ -165,7 +181,7 @@ async fn play(args: &DevArgs, settings: &Settings) -> Outcome {
 }
 
 /// Accounts, a verifier client, and the demo API; returns when the demo API is fresh.
-async fn start_demo(args: &DevArgs, settings: &Settings, node: &Node) -> Result<(Place, Demo), Failure> {
+async fn start_demo(args: &DevArgs, settings: &Settings, node: &Node, mails: &Mails) -> Result<(Place, Demo), Failure> {
     let account = person(&node.app, "demo@portcullis.example", "demo-password", vec![]).await?;
     let bystander = person(&node.app, "bystander@portcullis.example", "bystander-password", vec![]).await?;
     let admin = person(&node.app, "admin@portcullis.example", "admin-password", vec![ADMIN.into()]).await?;
@@ -186,6 +202,8 @@ async fn start_demo(args: &DevArgs, settings: &Settings, node: &Node) -> Result<
     let place = Place {
         server: uri(node.address)?,
         api: uri(demo.address)?,
+        mails: uri(mails.address)?,
+        smtp: mails.smtp(),
         issuer: node.issuer.clone(),
         account,
         bystander,
@@ -243,7 +261,8 @@ impl Place {
     fn to_json(&self) -> Value {
         let person = |p: &Person| json!({ "id": p.id, "email": p.email, "password": p.password });
         json!({
-            "server": url(&self.server), "demo_api": url(&self.api), "issuer": self.issuer, "audience": self.issuer,
+            "server": url(&self.server), "demo_api": url(&self.api), "mails": url(&self.mails),
+            "smtp": format!("smtp://{}", self.smtp), "issuer": self.issuer, "audience": self.issuer,
             "feed_url": format!("{}/v1/feed", url(&self.server)),
             "account": person(&self.account), "bystander": person(&self.bystander), "admin": person(&self.admin),
             "client": { "client_id": self.client_id, "client_secret": self.client_secret },

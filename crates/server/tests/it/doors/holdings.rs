@@ -7,7 +7,7 @@ use portcullis_domain::session_limit::{AtLimit, SessionLimit};
 use portcullis_testkit::application::{REDIRECT, encode, parameter, request};
 use portcullis_testkit::idp::Idp;
 use portcullis_testkit::server::PASSWORD;
-use portcullis_testkit::{Answer, Application, Options, SignedIn, TestServer};
+use portcullis_testkit::{Answer, Application, Options, PostOffice, SignedIn, TestServer};
 use portcullis_wire::{SecretString, b64};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
@@ -237,12 +237,17 @@ pub struct World {
     stream: TcpStream,
     api: SocketAddr,
     verifier: (String, String),
+    /// Where its mails go.
+    post: PostOffice,
     _demo: Running,
     _dir: Dir,
 }
 
-fn options(way: Way, idp: &Idp) -> Options {
+fn options(way: Way, idp: &Idp, post: &PostOffice) -> Options {
     let mut options = Options::default();
+    if matches!(way, Way::PasswordReset | Way::NotMe | Way::NotMeAtAll) {
+        options.settings.mail = Some(post.mailer.clone());
+    }
     options.settings.upstreams = vec![UpstreamSettings {
         id: "idp".into(),
         name: "Another provider".into(),
@@ -356,9 +361,15 @@ async fn answered(call: impl AsyncFn() -> Answer) -> Answer {
 }
 
 impl World {
+    /// The path of the link in a mail.
+    pub async fn link(&self, words: &str, beginning: &str) -> String {
+        self.post.link_about(words, beginning).await
+    }
+
     pub async fn start(way: Way) -> Self {
         let idp = Idp::start().await;
-        let server = TestServer::start(options(way, &idp)).await;
+        let post = PostOffice::open().await;
+        let server = TestServer::start(options(way, &idp, &post)).await;
         let dir = Dir::new();
         let verifier = server.new_client("verifier").await;
         let (demo, api) = demo(&dir, &server, &verifier).await;
@@ -403,6 +414,7 @@ impl World {
         let mut world = Self {
             key_token: String::new(),
             service_token: String::new(),
+            post,
             _demo: demo,
             _dir: dir,
             server,

@@ -1,5 +1,7 @@
 //! How each door is entered: the calls that users, operators, applications and other providers make.
 use super::holdings::{ADA, BYE, SESSIONS, World, clock, text};
+use portcullis_domain::changes::Changes;
+use portcullis_domain::mail::{self, Template};
 use portcullis_testkit::application::encode;
 use portcullis_testkit::server::PASSWORD;
 use portcullis_testkit::{Answer, Application};
@@ -65,6 +67,12 @@ pub enum Way {
     UpstreamLogout,
     LinkRemoved,
     KeyRevoked,
+    /// By a link in a mail, on the page.
+    PasswordReset,
+    /// By the link in the mail about the browser's sign-in: that session.
+    NotMe,
+    /// The same: and all others.
+    NotMeAtAll,
     /// The application's secret; the old one counts no more.
     SecretRotated,
 }
@@ -95,6 +103,7 @@ impl Way {
     pub async fn enter(self, world: &mut World) -> Entered {
         match self {
             Self::SignOut | Self::Disconnect | Self::RpLogout => self.by_page(world).await,
+            Self::PasswordReset | Self::NotMe | Self::NotMeAtAll => self.by_mail(world).await,
             Self::EndOne
             | Self::EndApiKey
             | Self::EndConnected
@@ -143,6 +152,30 @@ impl Way {
                 done
             }
         };
+        Entered::now()
+    }
+
+    async fn by_mail(self, world: &mut World) -> Entered {
+        let server = &world.server;
+        let form = async |path: String, form: &[(&str, &str)]| {
+            server.client.post(path).header("origin", &server.issuer).form(&encode(form)).send().await
+        };
+        if self == Self::PasswordReset {
+            server.client.post("/v1/recovery").json(&json!({ "identifier": ADA })).send().await.expect(202);
+            let link = world.link("Choose", "/recover/").await;
+            form(link, &[("password", NEW_PASSWORD), ("again", NEW_PASSWORD)]).await.expect(200);
+            world.password = NEW_PASSWORD.into();
+            return Entered::now();
+        }
+        // The mail about the browser's sign-in; it came by another provider, about which none is sent.
+        let (stamp, keys) = (server.app.store().stamp().await.unwrap(), server.app.keys());
+        let (of, about) = (world.ada.parse().unwrap(), world.grant.sid().parse().unwrap());
+        let mut chance = portcullis_app::real::RealChance;
+        let steps = mail::write(Template::NewDevice, of, Some(about), &stamp, keys.mac(), &mut chance);
+        server.app.store().commit(Changes { steps, ..Changes::default() }).await.unwrap();
+        let link = world.link("New sign-in", "/not-me/").await;
+        let all: &[(&str, &str)] = if self == Self::NotMe { &[] } else { &[("all", "1")] };
+        form(link, all).await.expect(303);
         Entered::now()
     }
 

@@ -1,0 +1,150 @@
+//! Mail: what is looked up when one is sent, what becomes of it, and how often somebody is written to.
+//!
+//! Which mails there are and what is kept of one on its way stands in `domain::mail`; words and the way to the mail server in
+//! `portcullis-mail`. Here both meet.
+use crate::outbox::Unsent;
+use crate::{App, AppError};
+use portcullis_domain::changes::{Change, Changes};
+use portcullis_domain::family::MacKey;
+use portcullis_domain::mail::{self, Answer, MailBody, Template};
+use portcullis_domain::model::Status;
+use portcullis_domain::outbox::Message;
+use portcullis_domain::throttle::Attempt;
+use portcullis_domain::ticket::{self, TicketKind};
+use portcullis_mail::{Failed, Mail, Mailer};
+use portcullis_wire::{AccountId, SecretString, Time};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// How long one mail may take: less than its claim lasts.
+const PATIENCE: Duration = Duration::from_secs(45);
+
+/// Which page opens a link of this kind.
+fn page(kind: TicketKind) -> &'static str {
+    match kind {
+        TicketKind::NotMe => "/not-me/",
+        _ => "/recover/",
+    }
+}
+
+impl App {
+    /// What sends mail, where that is set up.
+    pub fn mailer(&self) -> Option<&Mailer> {
+        self.settings().mail.as_ref()
+    }
+
+    /// The key by which a mail to this account is written now; `None` when it gets none: no mail is sent, or it had as many of this
+    /// kind as it may have.
+    pub(crate) async fn may_mail(&self, template: Template, account: AccountId) -> Result<Option<MacKey>, AppError> {
+        if self.mailer().is_none() {
+            return Ok(None);
+        }
+        let key = self.keys().mac().clone();
+        let attempt = Attempt::of_mail(&key, template, account);
+        Ok(self.takes(attempt).await?.then_some(key))
+    }
+
+    /// Takes something from its budgets, in a commit of its own.
+    pub(crate) async fn takes(&self, attempt: Attempt) -> Result<bool, AppError> {
+        let changes = Changes { steps: vec![Change::TakeAttempt(attempt)], ..Changes::default() };
+        let committed = self.store().commit(changes).await.map_err(|error| self.fault(error.into()))?;
+        let verdict = committed.attempt.ok_or_else(|| AppError::Fault("an attempt without a verdict".into()))?;
+        Ok(verdict.is_checked())
+    }
+
+    /// The secret of the link in a mail that is on its way, and what it is; `None` for a mail without one.
+    ///
+    /// # Errors
+    /// The key that it was written by is not there any more.
+    pub fn link_of(&self, message: &Message) -> Result<Option<(TicketKind, SecretString)>, String> {
+        let body = message.mail_body();
+        let kind = body.as_ref().and_then(|body| Template::parse(&body.template)).and_then(Template::link);
+        let Some((kind, body)) = kind.zip(body) else { return Ok(None) };
+        let keys = self.keys();
+        let key = body.key.and_then(|id| keys.mac_by_id(id)).ok_or("the key of its link is gone")?;
+        Ok(Some((kind, mail::link_secret(key, kind, message.id))))
+    }
+
+    /// Sends a mail to whom it is for, as they and it are now.
+    pub(crate) async fn send_mail(&self, message: &Message) -> Result<(), Unsent> {
+        let Some(mailer) = self.mailer() else { return Err(Unsent::Failed("mail is not set up".into())) };
+        let body = message.mail_body().ok_or(Unsent::Hopeless("its body does not read"))?;
+        let template = Template::parse(&body.template).ok_or(Unsent::Hopeless("there is no such mail"))?;
+        let failed = |error: portcullis_store::StoreError| Unsent::Failed(error.to_string());
+        let view = self.store().load_account(body.account).await.map_err(failed)?;
+        let account = view.map(|view| view.account).filter(|account| !matches!(account.status, Status::Deleted { .. }));
+        let account = account.ok_or(Unsent::Hopeless("its account is gone"))?;
+        let to = account.email.as_deref().ok_or(Unsent::Hopeless("its account has no address"))?;
+        let link = self.link_of(message).map_err(Unsent::Refused)?;
+        let mut values = self.values_of(&body, message.created_at).await.map_err(failed)?;
+        values.insert("email", to.to_owned());
+        if let Status::Blocked(block) = &account.status {
+            values.insert("reason", block.reason.clone());
+        }
+        if let Some((kind, secret)) = link {
+            let found = self.store().load_ticket(ticket::id(kind, secret.expose())).await.map_err(failed)?;
+            if found.is_none_or(|view| !view.ticket.is_open(view.stamp.epoch, view.stamp.now)) {
+                return Err(Unsent::Hopeless("its link leads nowhere any more"));
+            }
+            values.insert("link", format!("{}{}{}", self.settings().rules.issuer, page(kind), secret.expose()));
+            values.insert("minutes", (mail::link_life(kind) / 60_000).to_string());
+        }
+        let (id, at_ms) = (message.id.to_string(), message.created_at.0);
+        let mail = Mail { id: &id, to, at_ms, name: template.as_str(), values: &values };
+        let sent = tokio::time::timeout(PATIENCE, mailer.send(&mail)).await;
+        match sent.unwrap_or_else(|_| Err(Failed::Unreached("the mail server takes too long".into()))) {
+            Ok(()) => Ok(()),
+            Err(Failed::Unwritten(why)) => Err(Unsent::Refused(why)),
+            Err(Failed::Unreached(why)) => Err(Unsent::Failed(why)),
+            Err(Failed::Answered(code, why)) => match mail::answered(code) {
+                Answer::Never => Err(Unsent::Refused(why)),
+                Answer::Later => Err(Unsent::NotNow(why)),
+            },
+        }
+    }
+
+    /// What a template may use. What does not apply is empty.
+    async fn values_of(
+        &self,
+        body: &MailBody,
+        at: Time,
+    ) -> Result<BTreeMap<&'static str, String>, portcullis_store::StoreError> {
+        let mut values: BTreeMap<&'static str, String> =
+            portcullis_mail::VALUES.iter().map(|(name, _)| (*name, String::new())).collect();
+        let issuer = &self.settings().rules.issuer;
+        values.insert("site", issuer.split_once("://").map_or(issuer.as_str(), |(_, host)| host).to_owned());
+        values.insert("at", minute(at));
+        let session = match body.session {
+            Some(id) => self.store().load_session(id).await?.filter(|view| view.account.id == body.account),
+            None => None,
+        };
+        if let Some(view) = session {
+            values.insert("device", view.session.device_name);
+            values.insert("address", view.session.ip.map(|ip| ip.to_string()).unwrap_or_default());
+        }
+        Ok(values)
+    }
+}
+
+/// `2026-11-28 12:00 UTC`.
+pub fn minute(at: Time) -> String {
+    let text = at.to_string();
+    format!("{} {} UTC", text.get(..10).unwrap_or_default(), text.get(11..16).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each mail that the rules know has its words, and no words wait for a mail that there is not.
+    #[test]
+    fn rules_and_words_know_the_same_mails() {
+        let known: Vec<&str> = Template::ALL.iter().map(|template| template.as_str()).collect();
+        assert_eq!(known, portcullis_mail::NAMES);
+    }
+
+    #[test]
+    fn a_time_for_people_ends_at_the_minute() {
+        assert_eq!(minute(Time(1_700_000_000_000)), "2023-11-14 22:13 UTC");
+    }
+}

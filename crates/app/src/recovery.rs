@@ -1,0 +1,185 @@
+//! Recovery by mail: asking for a link, what it opens, a new password, "this was not me". The rules are in `domain::recovery`.
+use crate::sessions::pool_error;
+use crate::{Acted, App, AppError, Revoked, real};
+use portcullis_domain::account::{self, Email};
+use portcullis_domain::kernel::By;
+use portcullis_domain::mail::{self, LinkBody, Template};
+use portcullis_domain::model::Account;
+use portcullis_domain::recovery::{self, Opened};
+use portcullis_domain::throttle::{self, Attempt};
+use portcullis_domain::ticket::{self, Ticket, TicketKind};
+use portcullis_domain::view::{AccountView, SessionView};
+use portcullis_domain::{Actor, Refused, time_rules};
+use portcullis_store::CommitError;
+use portcullis_wire::{ClientId, Code, SecretString};
+use std::net::IpAddr;
+use std::time::Duration;
+
+/// A link that may be used, with what it is about.
+#[derive(Debug, Clone)]
+pub struct Link {
+    /// What it stands for.
+    pub opened: Opened,
+    /// Whose it is.
+    pub account: Account,
+    /// The session that its mail was about, if it is still there.
+    pub session: Option<SessionView>,
+    ticket: Ticket,
+    view: AccountView,
+}
+
+/// What is said of every link that is of no use: used, too old, cut off, of another kind, or never ours.
+fn no_such_link() -> AppError {
+    let words = "This link does not work any more: it was used, is too old, or something newer took its place. Ask for a new one.";
+    AppError::Bad(Code::NotFound, words.into())
+}
+
+fn or_no_such_link(error: AppError) -> AppError {
+    match error {
+        AppError::Refused(Refused::NotFound) => no_such_link(),
+        other => other,
+    }
+}
+
+impl App {
+    /// Whether people can have a link to a new password sent to them.
+    pub fn recovers(&self) -> bool {
+        self.mailer().is_some()
+    }
+
+    /// Sends a link to a new password to the account of this address, if there is one. The answer, and when it comes, are the same
+    /// for every address (I15): the same commits are made, and it waits for the end of a step.
+    ///
+    /// # Errors
+    /// [`Code::Forbidden`] where no mail is sent; faults.
+    pub async fn recover(&self, identifier: &str, ip: Option<IpAddr>) -> Result<(), AppError> {
+        if !self.recovers() {
+            let words =
+                "This server sends no mail, so nobody can be sent a link: ask whoever runs it for a new password.";
+            return Err(AppError::Bad(Code::Forbidden, words.into()));
+        }
+        let began = real::mono();
+        let asked = self.ask_for_link(identifier, ip).await;
+        let step = self.settings().policy.failed_sign_in_step;
+        let took = real::mono().since(began);
+        if let Ok(wait @ 1..) = u64::try_from(time_rules::answered_after(took, step).saturating_sub(took)) {
+            tokio::time::sleep(Duration::from_millis(wait)).await;
+        }
+        asked
+    }
+
+    async fn ask_for_link(&self, identifier: &str, ip: Option<IpAddr>) -> Result<(), AppError> {
+        let key = self.keys().mac().clone();
+        let attempt = Attempt::of_recovery(&key, &throttle::counted_as(identifier), ip);
+        let may = self.takes(attempt).await?;
+        // What cannot be an address is looked up like any other: nothing is found.
+        let email = Email::parse(identifier).map_or_else(|_| String::new(), |email| email.as_str().into());
+        let view = self.store().load_sign_in(&email, ClientId::FIRST_PARTY).await.map_err(|e| self.fault(e.into()))?;
+        let changes = recovery::ask(&view, may, &key, &mut real::RealChance);
+        match self.store().commit(changes).await {
+            Ok(_) => self.mail_waits(),
+            // Of an id made by chance this never is; nothing is known of the address from it.
+            Err(CommitError::Conflict(_)) => return Err(AppError::Overloaded),
+            Err(error) => return Err(self.fault(error.into())),
+        }
+        Ok(())
+    }
+
+    /// The link with this secret. Looking changes nothing: mail scanners open links, too.
+    ///
+    /// # Errors
+    /// [`Code::NotFound`] in one and the same words for all that are of no use; [`Refused::AccountBlocked`] for a good one of an
+    /// account that is blocked.
+    pub async fn open_link(&self, secret: &SecretString) -> Result<Link, AppError> {
+        self.open_as(secret, &[TicketKind::ResetPassword, TicketKind::NotMe]).await
+    }
+
+    /// The same for "this was not me" alone.
+    ///
+    /// # Errors
+    /// As [`App::open_link`].
+    pub async fn open_not_me(&self, secret: &SecretString) -> Result<Link, AppError> {
+        self.open_as(secret, &[TicketKind::NotMe]).await
+    }
+
+    async fn open_as(&self, secret: &SecretString, kinds: &[TicketKind]) -> Result<Link, AppError> {
+        if !mail::is_link(secret.expose()) {
+            return Err(no_such_link());
+        }
+        for kind in kinds {
+            let id = ticket::id(*kind, secret.expose());
+            let found = self.store().load_ticket(id).await.map_err(|e| self.fault(e.into()))?;
+            let Some(ticket) = found.map(|view| view.ticket).filter(|ticket| ticket.kind == *kind) else { continue };
+            let Some(account) = ticket.account else { continue };
+            // The stamp is the account's: it was read later than the ticket.
+            let view = self.store().load_account(account).await.map_err(|e| self.fault(e.into()))?;
+            let view = view.ok_or_else(no_such_link)?;
+            let opened = recovery::open(&view.stamp, &ticket, &view.account).map_err(|e| or_no_such_link(e.into()))?;
+            let session = match opened.body.session {
+                Some(id) => self.store().load_session(id).await.map_err(|e| self.fault(e.into()))?,
+                None => None,
+            };
+            let session = session.filter(|session| session.account.id == view.account.id);
+            return Ok(Link { opened, account: view.account.clone(), session, ticket, view });
+        }
+        Err(no_such_link())
+    }
+
+    /// Gives the account of a link a new password, and ends everything that it has. Once.
+    ///
+    /// # Errors
+    /// As [`App::open_link`]; 422 for a password that may not be; faults.
+    pub async fn reset_password(
+        &self,
+        secret: &SecretString,
+        password: SecretString,
+        ip: Option<IpAddr>,
+    ) -> Result<Revoked, AppError> {
+        let link = self.open_link(secret).await?;
+        if !link.opened.resets {
+            return Err(no_such_link());
+        }
+        let email = Email::parse(link.account.email.as_deref().unwrap_or_default())?;
+        account::check_password(password.expose(), &email)?;
+        let hash = self.passwords().hash(password).await.map_err(pool_error)?;
+        let notice = self.may_mail(Template::PasswordReset, link.account.id).await?;
+        let by = By { actor: Actor::Anonymous, role: None, ip, reason: None };
+        let acted = self
+            .act_on_ticket(
+                || self.open_link(secret),
+                |link: &Link, chance| recovery::reset(&link.view, &link.ticket, &hash, &by, notice.as_ref(), chance),
+            )
+            .await
+            .map_err(or_no_such_link)?;
+        self.mail_waits();
+        match acted {
+            Acted::Done((), committed) => Revoked::of(committed),
+            _ => Err(AppError::Fault("a new password without changes".into())),
+        }
+    }
+
+    /// "This was not me": ends the session that the mail was about, or everything; from then on the link leads to a new password.
+    ///
+    /// # Errors
+    /// As [`App::open_not_me`]; faults.
+    pub async fn deny_session(&self, secret: &SecretString, all: bool, ip: Option<IpAddr>) -> Result<(), AppError> {
+        let by = By { actor: Actor::Anonymous, role: None, ip, reason: None };
+        let acted = self
+            .act_on_ticket(
+                || self.open_not_me(secret),
+                |link: &Link, chance| {
+                    recovery::not_me(&link.view, &link.ticket, link.session.as_ref(), all, &by, chance)
+                },
+            )
+            .await;
+        acted.map(drop).map_err(or_no_such_link)
+    }
+}
+
+impl Link {
+    /// What the mail that it stood in was about.
+    pub fn template(&self) -> Option<Template> {
+        let LinkBody { template, .. } = &self.opened.body;
+        Template::parse(template)
+    }
+}

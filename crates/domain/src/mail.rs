@@ -1,0 +1,230 @@
+//! Mails: which there are, what is kept of one on its way, and the links in them.
+//!
+//! A mail is a [`Message`] that goes to one receiver, the mail server, which stands among the clients that are told of logouts under an
+//! id that no client has ([`MAIL_SERVER`]): when it is down, it holds up nobody else. What is kept of a mail is which it is and whom it
+//! is about; address, device and reason are looked up when it is sent, so nothing of them outlives their erasure here.
+//!
+//! A link is worth a password. So no link stands in the database: its secret is derived when the mail is sent, from a server key
+//! and the message's id, and the ticket that is inserted with the message knows its digest alone. Who mails and who opens may be
+//! different nodes.
+use crate::family::MacKey;
+use crate::outbox::{Message, MessageKind, PATIENCE};
+use crate::ticket::{self, Ticket, TicketKind};
+use crate::view::Stamp;
+use crate::{Chance, Change};
+use alloc::{format, string::String, vec, vec::Vec};
+use portcullis_wire::{AccountId, ClientId, KeyId, MessageId, Millis, SecretString, SessionId, b64};
+use serde::{Deserialize, Serialize};
+
+/// The mail server, as a receiver of messages.
+pub const MAIL_SERVER: ClientId = ClientId::from_bits(u128::MAX);
+
+const MINUTE: Millis = 60_000;
+/// How long a link to choose a new password works: as long as somebody waits for a mail (OWASP: a short time).
+pub const RESET_LIFE: Millis = 60 * MINUTE;
+/// How long "this was not me" works: over a weekend.
+pub const NOT_ME_LIFE: Millis = 3 * 24 * 60 * MINUTE;
+
+macro_rules! templates {
+    ($($(#[$doc:meta])* $name:ident = $text:literal, $link:expr;)*) => {
+        /// Which mail.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum Template { $($(#[$doc])* $name,)* }
+        impl Template {
+            /// All of them.
+            pub const ALL: &'static [Self] = &[$(Self::$name),*];
+            /// The word in the database, and the name of its files.
+            pub const fn as_str(self) -> &'static str { match self { $(Self::$name => $text,)* } }
+            /// From that word.
+            pub fn parse(text: &str) -> Option<Self> { Self::ALL.iter().copied().find(|one| one.as_str() == text) }
+            /// What the link in it is, if it has one.
+            pub const fn link(self) -> Option<TicketKind> { match self { $(Self::$name => $link,)* } }
+        }
+    };
+}
+
+templates! {
+    /// A link to choose a new password.
+    ResetPassword = "reset_password", Some(TicketKind::ResetPassword);
+    /// That a new password was chosen by such a link.
+    PasswordReset = "password_reset", Some(TicketKind::NotMe);
+    /// That the password was changed by who knew the old one.
+    PasswordChanged = "password_changed", Some(TicketKind::NotMe);
+    /// A sign-in on a device that is not known.
+    NewDevice = "new_device", Some(TicketKind::NotMe);
+    /// That the account was blocked.
+    AccountBlocked = "account_blocked", None;
+    /// That the block was lifted.
+    AccountUnblocked = "account_unblocked", None;
+    /// That somebody of another provider may sign in from now on.
+    LinkAdded = "link_added", Some(TicketKind::NotMe);
+}
+
+/// How long a link of this kind works.
+pub const fn link_life(kind: TicketKind) -> Millis {
+    match kind {
+        TicketKind::NotMe => NOT_ME_LIFE,
+        _ => RESET_LIFE,
+    }
+}
+
+/// What is kept of a mail: the body of a [`MessageKind::Mail`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MailBody {
+    /// Which ([`Template::as_str`]).
+    pub template: String,
+    /// Whose address it goes to.
+    pub account: AccountId,
+    /// The session that it is about.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub session: Option<SessionId>,
+    /// The server key that its link is derived by.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub key: Option<KeyId>,
+}
+
+/// What the ticket of a link knows besides.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkBody {
+    /// Which mail it stood in ([`Template::as_str`]).
+    pub template: String,
+    /// The session that the mail was about.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub session: Option<SessionId>,
+    /// Of "this was not me": it was said, and what remains is to choose a new password.
+    #[serde(default)]
+    pub said: bool,
+}
+
+const PREFIX: &str = "pcl_";
+
+/// The secret of the link in a message: 128 bits that only who has the server's key can make.
+pub fn link_secret(key: &MacKey, kind: TicketKind, message: MessageId) -> SecretString {
+    let tag = key.tag(b"link in a mail", &[kind.as_str().as_bytes(), &message.bits().to_be_bytes()]);
+    SecretString::new(format!("{PREFIX}{}", b64::encode(&tag)))
+}
+
+/// Whether this can be the secret of a link: what cannot is not looked for.
+pub fn is_link(text: &str) -> bool {
+    text.strip_prefix(PREFIX).is_some_and(|rest| b64::decode_array::<16>(rest).is_some())
+}
+
+/// What inserts a mail to an account's address, and the ticket of the link in it. Of a link that leads nowhere any more nobody wants
+/// to hear: its mail is given up when the link has ended.
+pub fn write(
+    template: Template,
+    account: AccountId,
+    session: Option<SessionId>,
+    stamp: &Stamp,
+    key: &MacKey,
+    chance: &mut dyn Chance,
+) -> Vec<Change> {
+    let (now, kind) = (stamp.now, template.link());
+    let life = kind.map_or(PATIENCE, link_life);
+    let body = MailBody { template: template.as_str().into(), account, session, key: kind.map(|_| key.id) };
+    // Ids and words always have a JSON form.
+    let body = serde_json::to_string(&body).unwrap_or_default();
+    let message = Message::new(MessageKind::Mail, Some(MAIL_SERVER), body, now, chance);
+    let id = message.id;
+    let message = Message { give_up_at: now.plus(PATIENCE.min(life)), ..message };
+    let mut steps = vec![Change::InsertMessage(message)];
+    if let Some(kind) = kind {
+        let secret = link_secret(key, kind, id);
+        let body = LinkBody { template: template.as_str().into(), session, said: false };
+        steps.push(Change::InsertTicket(link_ticket(kind, &secret, Some(account), &body, stamp)));
+    }
+    steps
+}
+
+/// The ticket of a link with this secret.
+pub(crate) fn link_ticket(
+    kind: TicketKind,
+    secret: &SecretString,
+    account: Option<AccountId>,
+    body: &LinkBody,
+    stamp: &Stamp,
+) -> Ticket {
+    Ticket {
+        id: ticket::id(kind, secret.expose()),
+        kind,
+        account,
+        session: None,
+        client: None,
+        born: stamp.head,
+        epoch: stamp.epoch,
+        expires_at: stamp.now.plus(link_life(kind)),
+        body: Ticket::write(body),
+        version: 1,
+        used: None,
+    }
+}
+
+/// What comes of a mail that the mail server answered with this code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    /// It will not be taken, however often it is tried.
+    Never,
+    /// Perhaps later.
+    Later,
+}
+
+/// RFC 5321 §4.2.1: 4xx is for now, 5xx for good. But a server that wants another password (RFC 4954 §6), TLS, or no mail at all
+/// from us speaks of our settings, which somebody will mend, and not of this mail.
+pub const fn answered(code: u16) -> Answer {
+    match code {
+        500..=504 | 521 | 523 | 530 | 534 | 535 | 538 => Answer::Later,
+        500..=599 => Answer::Never,
+        _ => Answer::Later,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::borrow::ToOwned;
+    use alloc::collections::BTreeSet;
+    use portcullis_wire::SecretBytes;
+
+    #[test]
+    fn a_link_is_of_one_message_one_purpose_and_one_key() {
+        let keys = [1u8, 2].map(|n| MacKey { id: KeyId(n.into()), bytes: SecretBytes::new([n; 32]) });
+        let mut seen = BTreeSet::new();
+        for key in &keys {
+            for kind in [TicketKind::ResetPassword, TicketKind::NotMe] {
+                for n in 0..20 {
+                    let secret = link_secret(key, kind, MessageId::from_bits(n));
+                    assert!(is_link(secret.expose()) && seen.insert(secret.expose().to_owned()));
+                }
+            }
+        }
+        for wrong in
+            ["", "pcl_", "pcr_AAAAAAAAAAAAAAAAAAAAAA", "pcl_AAAAAAAAAAAAAAAAAAAAA", "pcl_AAAAAAAAAAAAAAAAAAAAAAA"]
+        {
+            assert!(!is_link(wrong), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn only_what_is_about_the_mail_itself_is_for_good() {
+        for (code, answer) in [
+            (421, Answer::Later),
+            (451, Answer::Later),
+            (535, Answer::Later),
+            (530, Answer::Later),
+            (550, Answer::Never),
+            (552, Answer::Never),
+            (554, Answer::Never),
+            (200, Answer::Later),
+        ] {
+            assert_eq!(answered(code), answer, "{code}");
+        }
+    }
+
+    #[test]
+    fn each_mail_has_its_word() {
+        for one in Template::ALL {
+            assert_eq!(Template::parse(one.as_str()), Some(*one));
+        }
+        assert_eq!(Template::parse("x"), None);
+    }
+}

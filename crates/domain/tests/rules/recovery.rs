@@ -1,0 +1,201 @@
+//! Links in mails: which open what, and what kills them.
+use crate::world::{START, Seeded, account, key, stamp, view};
+use portcullis_domain::changes::{Change, Changes, Expect};
+use portcullis_domain::kernel::By;
+use portcullis_domain::mail::{self, NOT_ME_LIFE, RESET_LIFE, Template};
+use portcullis_domain::model::{Account, Block, Status};
+use portcullis_domain::outbox::MessageKind;
+use portcullis_domain::recovery::{ask, not_me, open, reset};
+use portcullis_domain::ticket::{Ticket, TicketKind, Used, id};
+use portcullis_domain::view::{AccountView, SessionView, SignInView, Stamp};
+use portcullis_domain::{Cut, Refused};
+use portcullis_wire::{Epoch, Rev, SessionId, Target, Time, Verb};
+
+fn ticket_of(steps: &[Change]) -> Ticket {
+    let found = steps.iter().find_map(|step| match step {
+        Change::InsertTicket(ticket) => Some(ticket.clone()),
+        _ => None,
+    });
+    found.unwrap()
+}
+
+fn link(template: Template, session: Option<SessionId>) -> Ticket {
+    ticket_of(&mail::write(template, account().id, session, &stamp(START), &key(), &mut Seeded(1)))
+}
+
+fn at(now: Time, account: Account) -> AccountView {
+    AccountView { stamp: stamp(now), account }
+}
+
+fn blocked() -> Status {
+    Status::Blocked(Block { reason: "spam".into(), actor: "operator".into(), at: START, until: None })
+}
+
+fn ends(changes: &Changes) -> Vec<Target> {
+    let entries = changes.steps.iter().filter_map(|step| match step {
+        Change::Revoke(revoke) if revoke.verb == Verb::End && revoke.except.is_none() => Some(revoke.target.clone()),
+        _ => None,
+    });
+    entries.collect()
+}
+
+/// Every combination of what may have become of a link, its account and the log.
+#[test]
+fn a_link_opens_only_what_it_is_for_and_only_while_nothing_cut_it_off() {
+    let mut opened = 0;
+    for kind in TicketKind::ALL {
+        for cut in [Rev::ZERO, Rev(10), Rev(11)] {
+            for all in [Rev::ZERO, Rev(11)] {
+                for used in [None, Some(Used { at: START, grant: None })] {
+                    for epoch in [Epoch(1), Epoch(2)] {
+                        for later in [0, RESET_LIFE - 1, RESET_LIFE, NOT_ME_LIFE - 1, NOT_ME_LIFE] {
+                            for own in [true, false] {
+                                for status in [Status::Active, blocked(), Status::Deleted { at: START, rev: Rev(1) }] {
+                                    let template = if *kind == TicketKind::NotMe {
+                                        Template::NewDevice
+                                    } else {
+                                        Template::ResetPassword
+                                    };
+                                    let base = link(template, None);
+                                    let owner = if own { base.account } else { None };
+                                    let ticket = Ticket { kind: *kind, used, account: owner, ..base };
+                                    let row = Account {
+                                        status: status.clone(),
+                                        cut: Cut { rev: cut, except: None },
+                                        ..account()
+                                    };
+                                    let whole = Cut { rev: all, except: None };
+                                    let stamp = Stamp { epoch, all: whole, ..stamp(START.plus(later)) };
+                                    let good = used.is_none()
+                                        && epoch == Epoch(1)
+                                        && own
+                                        && match kind {
+                                            TicketKind::ResetPassword => {
+                                                cut <= Rev(10) && all <= Rev(10) && later < RESET_LIFE
+                                            }
+                                            TicketKind::NotMe => later < NOT_ME_LIFE,
+                                            _ => false,
+                                        };
+                                    let expected = match (&status, good) {
+                                        (Status::Active, true) => Ok(*kind == TicketKind::ResetPassword),
+                                        (Status::Blocked(_), true) => {
+                                            Err(Refused::AccountBlocked { reason: "spam".into() })
+                                        }
+                                        _ => Err(Refused::NotFound),
+                                    };
+                                    opened += usize::from(expected.is_ok());
+                                    let found = open(&stamp, &ticket, &row).map(|opened| opened.resets);
+                                    assert_eq!(found, expected, "{kind:?} {cut:?} {all:?} {used:?} {later} {status:?}");
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+    assert!(opened > 20, "{opened}");
+}
+
+#[test]
+fn a_new_password_ends_everything_uses_its_link_and_expects_what_it_saw() {
+    let (ticket, view) = (link(Template::ResetPassword, None), at(START, account()));
+    for notice in [None, Some(key())] {
+        let decision = reset(&view, &ticket, "a new hash", &By::SYSTEM, notice.as_ref(), &mut Seeded(2));
+        let changes = decision.changes;
+        assert!(decision.outcome.is_ok() && ends(&changes) == [Target::Account(view.account.id)]);
+        let unborn =
+            |expect: &Expect| matches!(expect, Expect::Unborn { born, under: None, .. } if *born == ticket.born);
+        assert!(changes.expects.iter().any(unborn));
+        let version = Expect::PasswordVersion { account: view.account.id, version: 1 };
+        assert!(changes.expects.contains(&version));
+        let used = |step: &Change| matches!(step, Change::UseTicket { ticket: used, .. } if *used == ticket.id);
+        let set =
+            |step: &Change| matches!(step, Change::SetPassword { hash, rehash: false, .. } if hash == "a new hash");
+        assert!(changes.steps.iter().any(used) && changes.steps.iter().any(set));
+        let mails = changes.steps.iter().filter(|step| matches!(step, Change::InsertMessage(_))).count();
+        assert_eq!((mails, changes.events.len()), (usize::from(notice.is_some()), 1));
+    }
+    // A link of another kind, or one that has not come so far, sets no password.
+    for other in [link(Template::NewDevice, None), Ticket { used: Some(Used { at: START, grant: None }), ..ticket }] {
+        let decision = reset(&view, &other, "a new hash", &By::SYSTEM, None, &mut Seeded(2));
+        assert!(decision.outcome == Err(Refused::NotFound) && decision.changes.is_empty());
+    }
+}
+
+#[test]
+fn not_me_ends_what_its_mail_was_about_and_only_then_leads_to_a_password() {
+    let row = view(START);
+    let session = SessionView {
+        stamp: row.stamp,
+        session: row.session.clone(),
+        account: row.account.clone(),
+        refreshed_at: None,
+        standing: None,
+    };
+    let about = session.session.id;
+    let own = at(START, account());
+    let cases = [
+        (Some(about), Some(&session), false, vec![Target::Session(about)]),
+        (Some(about), Some(&session), true, vec![Target::Account(account().id)]),
+        // It is not there any more.
+        (Some(about), None, false, vec![]),
+        (None, None, false, vec![Target::Account(account().id)]),
+    ];
+    for (about, found, all, ended) in cases {
+        let ticket = link(Template::NewDevice, about);
+        let decision = not_me(&own, &ticket, found, all, &By::SYSTEM, &mut Seeded(3));
+        assert!(decision.outcome.is_ok());
+        assert_eq!(ends(&decision.changes), ended);
+        let next = decision.changes.steps.iter().find_map(|step| match step {
+            Change::UpdateTicket(ticket) => Some(ticket.clone()),
+            _ => None,
+        });
+        let next = next.unwrap();
+        assert_eq!(next.expires_at, START.plus(RESET_LIFE));
+        assert!(open(&own.stamp, &next, &own.account).unwrap().resets);
+        // Said twice it is said; and by then even a cut of the account leaves it its use.
+        let cut = Account { cut: Cut { rev: Rev(99), except: None }, ..account() };
+        let again = not_me(&at(START, cut.clone()), &next, found, all, &By::SYSTEM, &mut Seeded(4));
+        assert!(again.outcome.is_ok() && again.changes.is_empty());
+        let set = reset(&at(START, cut), &next, "a new hash", &By::SYSTEM, None, &mut Seeded(5));
+        assert_eq!(ends(&set.changes), [Target::Account(account().id)]);
+    }
+    let asked = link(Template::ResetPassword, None);
+    let wrong = not_me(&own, &asked, None, true, &By::SYSTEM, &mut Seeded(6));
+    assert!(wrong.outcome == Err(Refused::NotFound) && wrong.changes.is_empty());
+}
+
+#[test]
+fn asking_writes_a_ticket_whoever_asks_and_a_mail_only_where_there_is_somebody() {
+    let deleting = Status::Deleting { at: START, until: START.plus(1), rev: Rev(1) };
+    for (status, may, mails) in [
+        (Some(Status::Active), true, 1),
+        (Some(Status::Active), false, 0),
+        (Some(blocked()), true, 1),
+        (Some(deleting), true, 0),
+        (None, true, 0),
+    ] {
+        let account = status.map(|status| Account { status, ..account() });
+        let of = account.as_ref().filter(|_| mails == 1).map(|account| account.id);
+        let asked = SignInView { stamp: stamp(START), account, client_cut: Cut::default() };
+        let changes = ask(&asked, may, &key(), &mut Seeded(7));
+        let ticket = ticket_of(&changes.steps);
+        assert_eq!((ticket.kind, ticket.account, ticket.born), (TicketKind::ResetPassword, of, Rev(10)));
+        let messages: Vec<_> = changes
+            .steps
+            .iter()
+            .filter_map(|step| match step {
+                Change::InsertMessage(message) => Some(message),
+                _ => None,
+            })
+            .collect();
+        assert_eq!((messages.len(), changes.steps.len()), (mails, 1 + mails));
+        for message in messages {
+            assert_eq!((message.kind, message.client), (MessageKind::Mail, Some(mail::MAIL_SERVER)));
+            let secret = mail::link_secret(&key(), TicketKind::ResetPassword, message.id);
+            assert_eq!(ticket.id, id(TicketKind::ResetPassword, secret.expose()));
+            assert!(!message.body.contains(secret.expose()) && message.give_up_at == START.plus(RESET_LIFE));
+        }
+    }
+}
