@@ -79,7 +79,7 @@ fn a_link_opens_only_what_it_is_for_and_only_while_nothing_cut_it_off() {
                                     let expected = match (&status, good) {
                                         (Status::Active, true) => Ok(*kind == TicketKind::ResetPassword),
                                         (Status::Blocked(_), true) => {
-                                            Err(Refused::AccountBlocked { reason: "spam".into() })
+                                            Err(Refused::AccountBlocked { reason: "spam".into(), until: None })
                                         }
                                         _ => Err(Refused::NotFound),
                                     };
