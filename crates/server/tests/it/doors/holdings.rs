@@ -301,7 +301,8 @@ async fn leave(server: &TestServer) -> Away {
     Away { state: value("state"), nonce: value("nonce"), jar }
 }
 
-/// The provider says that it is Ada, and the browser comes back with that.
+/// The provider says that it is Ada, and the browser comes back with that. Where nobody has her address any more she says yes to a new
+/// account.
 async fn come_back(server: &TestServer, idp: &Idp, away: &mut Away) -> Answer {
     let now = portcullis_app::real::wall().secs();
     let claims = json!({
@@ -310,7 +311,12 @@ async fn come_back(server: &TestServer, idp: &Idp, away: &mut Away) -> Answer {
     });
     idp.gives(&idp.sign(&json!({ "alg": "ES256", "kid": "k1" }), &claims));
     let query = encode(&[("state", &away.state), ("code", "the-code"), ("iss", &idp.issuer)]);
-    away.jar.get(server, &format!("/upstream/idp/callback?{query}")).await
+    let came = away.jar.get(server, &format!("/upstream/idp/callback?{query}")).await;
+    if came.status != 200 || !came.text().contains("Make a new account?") {
+        return came;
+    }
+    let ticket = hidden(&came.text(), "ticket");
+    away.jar.post(server, "/upstream/confirm/new", &[("ticket", &ticket), ("decision", "yes")]).await
 }
 
 /// Ada's browser: signed in by the other provider, as which she has proven herself once by her password.
