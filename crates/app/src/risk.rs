@@ -136,6 +136,13 @@ impl App {
         Ok(state)
     }
 
+    /// Since the start: acts that the rules have looked at, how often one of them said something (shadows too), and blocks that the cap
+    /// has held back.
+    pub fn risk_counts(&self) -> [u64; 3] {
+        let state = self.rules_state();
+        [state.observed, state.rules.iter().map(|rule| rule.hits).sum(), state.capped]
+    }
+
     fn rules_state(&self) -> RulesState {
         let risk = &self.inner.risk;
         let hits = risk.hits.lock().unwrap_or_else(PoisonError::into_inner);

@@ -78,6 +78,7 @@ fn text(ctx: &Ctx) -> String {
 
     let counts = app.counts();
     let (hashed, hash_refused) = app.passwords().counts();
+    let [observed, hits, held_back] = app.risk_counts();
     let (stats, traffic) = (app.hub().stats(), &config.traffic);
     for (name, help, value) in [
         ("sign_ins", "Sessions started.", read(&counts.sign_ins)),
@@ -133,6 +134,9 @@ fn text(ctx: &Ctx) -> String {
             "Times that the chain of audit records was not what it was, and nothing was sealed or pruned.",
             read(&counts.audit_misfits),
         ),
+        ("risk_observed", "Acts that the rules about suspicious activity looked at.", observed),
+        ("risk_hits", "Times that one of those rules said something, shadows too.", hits),
+        ("risk_blocks_held_back", "Blocks by those rules that risk_max_blocks_per_minute held back.", held_back),
         ("events_pruned", "Audit records deleted because of their age.", read(&counts.events_pruned)),
         ("addresses_forgotten", "Addresses deleted because of their age.", read(&counts.addresses_forgotten)),
         ("accounts_due", "Blocks that lifted themselves, and deletions that became final.", read(&counts.accounts_due)),

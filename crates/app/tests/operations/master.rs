@@ -2,8 +2,10 @@
 use crate::world::{PASSWORD, memory, settings, sign_in};
 use portcullis_app::keys::MasterKey;
 use portcullis_app::rotation::MasterHome;
+use portcullis_app::webhooks::WebhookPatch;
 use portcullis_app::{Admin, App, AppError};
 use portcullis_domain::keys::Wanted;
+use portcullis_domain::webhook::Webhook;
 use portcullis_store::Store;
 use portcullis_store::faulty::{Faulty, Mode};
 use portcullis_wire::{Code, LogId, SecretString};
@@ -78,6 +80,30 @@ async fn all_keys_are_sealed_anew_and_the_server_goes_on() {
     assert!(sign_in(&again, &ada, false).await.is_ok());
     let events = app.store().list_events(&Default::default(), None, 100).await.unwrap().rows;
     assert_eq!(events.iter().filter(|row| row.event.kind.as_str() == "master_key.rotated").count(), 1);
+}
+
+/// The secrets of webhooks are kept under the same key, those that sign for a while longer too.
+#[tokio::test]
+async fn the_secrets_of_webhooks_are_sealed_anew() {
+    let (store, old, new) = (Arc::new(Faulty::new(memory())), MasterKey::generate(), MasterKey::generate());
+    let (app, _tasks) = start(&store, &old, None).await.unwrap();
+    let (admin, log) = (Admin::operator(), LogId::from_bits(7));
+    let (url, events) = (Some("https://hooks.example.org/".to_owned()), Some(vec!["*".to_owned()]));
+    let what = WebhookPatch { url, events, ..WebhookPatch::default() };
+    let made = app.admin_create_webhook(&admin, what, None).await.unwrap();
+    let id = made.told.webhook.id;
+    app.admin_rotate_webhook(&admin, id, 60_000).await.unwrap();
+    let secrets = |row: &Webhook| vec![row.secret.clone(), row.old_secret.clone().unwrap().0];
+    let opened = |row: &Webhook, key: &MasterKey| -> Vec<Option<Vec<u8>>> {
+        let open = |sealed| key.open_webhook(sealed, id, log).ok().map(|secret| secret.expose().to_vec());
+        secrets(row).iter().map(open).collect()
+    };
+    let before = store.load_webhook(id).await.unwrap().unwrap();
+    app.admin_rotate_master(&admin, new.clone()).await.unwrap();
+    let after = store.load_webhook(id).await.unwrap().unwrap();
+    assert!(opened(&before, &old).iter().all(Option::is_some));
+    assert_eq!(opened(&after, &new), opened(&before, &old));
+    assert!(opened(&after, &old).iter().all(Option::is_none));
 }
 
 #[tokio::test]

@@ -17,6 +17,7 @@ async fn health_readiness_and_metrics() {
     for line in [
         "portcullis_sign_ins_total 1",
         "portcullis_ready 1",
+        "portcullis_risk_blocks_held_back_total 0",
         "portcullis_signing_keys 2",
         "portcullis_http_requests_total{method=\"GET\",route=\"/v1/me\",status=\"2xx\"} 1",
         "portcullis_http_requests_total{method=\"\",route=\"\",status=\"4xx\"} 1",

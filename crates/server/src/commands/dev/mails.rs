@@ -17,6 +17,25 @@ use tokio::task::JoinHandle;
 /// How far the page is from the server's port: 7402 beside 7400.
 const FROM_SERVER: u16 = 2;
 
+/// Light and dark, like the pages of the server.
+const STYLE: &str = "
+:root { color-scheme: light dark; --ground: #f4f5f8; --card: #fff; --line: #dcdfe7; --quiet: #5a6272; --accent: #2f5bea; }
+@media (prefers-color-scheme: dark) { :root { --ground: #111319; --card: #1b1e27; --line: #333848; --quiet: #a3abbd; --accent: #7d9bff; } }
+body { margin: 0 auto; max-width: 46rem; padding: 2rem 1.25rem; background: var(--ground); font: 16px/1.5 system-ui, sans-serif; }
+h1 { margin: 0 0 1rem; font-size: 1.6rem; line-height: 1.25; }
+a { color: var(--accent); overflow-wrap: anywhere; }
+ul, dl, pre { margin: 0 0 1.25rem; padding: .25rem 1.25rem; background: var(--card); border: 1px solid var(--line); border-radius: 12px; }
+ul { list-style: none; }
+li { padding: .75rem 0; border-top: 1px solid var(--line); }
+li:first-child { border-top: 0; }
+li a { font-weight: 550; }
+li span { display: block; color: var(--quiet); font-size: .9rem; }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: .25rem 1rem; padding: 1rem 1.25rem; font-size: .9rem; }
+dt { color: var(--quiet); }
+dd { margin: 0; overflow-wrap: anywhere; }
+pre { padding: 1rem 1.25rem; font: inherit; white-space: pre-wrap; }
+";
+
 /// What was started; ended with its value.
 #[derive(Debug)]
 pub struct Mails {
@@ -48,6 +67,7 @@ impl Mails {
             .route("/", get(list))
             .route("/messages", get(messages))
             .route("/messages/{n}", get(show))
+            .route("/style.css", get(style))
             .with_state(catcher.clone());
         let page = tokio::spawn(async move {
             if let Err(error) = axum::serve(listener, router).await {
@@ -83,11 +103,11 @@ async fn list(State(catcher): Caughts) -> Response {
     let row = |mail: &Caught| {
         let (to, subject, date) =
             (escaped(&mail.to.join(", ")), escaped(&mail.header("Subject")), escaped(&mail.header("Date")));
-        format!("<li><a href=\"/messages/{}\">{subject}</a><br>to {to}, {date}</li>", mail.n)
+        format!("<li><a href=\"/messages/{}\">{subject}</a><span>to {to}, {date}</span></li>", mail.n)
     };
     let rows: String = mails.iter().rev().map(row).collect();
     let rows = if rows.is_empty() { "<li>Nothing was sent yet.</li>".to_owned() } else { rows };
-    page(StatusCode::OK, "Mails", &format!("<ol reversed>{rows}</ol><p><a href=\"/\">Look again</a></p>"))
+    page(StatusCode::OK, "Mails", &format!("<ul>{rows}</ul><p><a href=\"/\">Look again</a></p>"))
 }
 
 async fn show(State(catcher): Caughts, Path(n): Path<String>) -> Response {
@@ -120,10 +140,16 @@ fn linked(line: &str) -> String {
 fn page(status: StatusCode, title: &str, body: &str) -> Response {
     let title = escaped(title);
     let html = format!(
-        "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><title>{title}</title></head>\
+        "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\">\
+         <meta name=\"viewport\" content=\"width=device-width\"><title>{title}</title>\
+         <link rel=\"stylesheet\" href=\"/style.css\"></head>\
          <body><h1>{title}</h1>{body}</body></html>"
     );
     guarded((status, Html(html)).into_response())
+}
+
+async fn style() -> Response {
+    guarded(([(header::CONTENT_TYPE, "text/css; charset=utf-8")], STYLE).into_response())
 }
 
 /// No script, no picture, no frame, no other site.
@@ -132,7 +158,7 @@ fn guarded(mut response: Response) -> Response {
     for (name, value) in [
         (
             header::CONTENT_SECURITY_POLICY,
-            "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+            "default-src 'none'; style-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
         ),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::REFERRER_POLICY, "no-referrer"),
