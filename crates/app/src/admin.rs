@@ -521,7 +521,8 @@ fn told(
     if let (Ok(()), Some(key), false) = (&decision.outcome, notice, decision.changes.is_empty()) {
         let of = view.account.id;
         if view.account.email.is_some() {
-            decision.changes.steps.extend(mail::write(template, of, None, &view.stamp, key, chance));
+            let password = view.account.password_version;
+            decision.changes.steps.extend(mail::write(template, of, password, None, &view.stamp, key, chance));
         }
     }
     decision

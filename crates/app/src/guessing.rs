@@ -141,6 +141,10 @@ impl Counted {
     /// What goes into the commit of a sign-in that succeeds.
     pub(crate) fn succeeded(&self) -> [Change; 2] {
         let Attempt { account, network, .. } = self.attempt;
-        [Change::GiveBack { attempt: self.attempt, verdict: self.verdict }, Change::KnowNetwork { account, network }]
+        [self.given_back(), Change::KnowNetwork { account, network }]
+    }
+    /// What goes into the commit of one whose password was right, and that is refused for something else.
+    pub(crate) fn given_back(&self) -> Change {
+        Change::GiveBack { attempt: self.attempt, verdict: self.verdict }
     }
 }

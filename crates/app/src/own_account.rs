@@ -5,7 +5,7 @@ use crate::risk::{Look, Verdicts};
 use crate::sessions::pool_error;
 use crate::{Acted, App, AppError, RepeatKey, Revoked};
 use portcullis_domain::account::{self, Email, MAX_PASSWORD, Roles};
-use portcullis_domain::changes::Expect;
+use portcullis_domain::changes::{Changes, Expect};
 use portcullis_domain::kernel::By;
 use portcullis_domain::mail::{self, Template};
 use portcullis_domain::model::{Account, Status};
@@ -128,7 +128,8 @@ impl App {
             let mut base = account::change_password(view, hash.clone(), session, &by, chance);
             if let Some(key) = &notice {
                 let (template, id) = (Template::PasswordChanged, view.account.id);
-                base.changes.steps.extend(mail::write(template, id, Some(session), &view.stamp, key, chance));
+                let next = view.account.password_version + 1;
+                base.changes.steps.extend(mail::write(template, id, next, Some(session), &view.stamp, key, chance));
             }
             let Some(look) = look else { return base };
             let (at, act) = (At::Session(session, None), Act::Change(What::Password));
@@ -161,7 +162,10 @@ impl App {
                 Ok(account.password_version)
             }
             Ok(_) => {
-                self.proof_was_wrong(caller, &ours).await?;
+                // What was not looked at was not wrong.
+                if ours.verdict.is_checked() {
+                    self.proof_was_wrong(caller, &ours).await?;
+                }
                 Err(Refused::InvalidCredentials.into())
             }
             Err(error) => {
@@ -177,8 +181,10 @@ impl App {
         let verdicts = Verdicts::default();
         let session = caller.view.session.id;
         let decide = |(look, view): &(Option<Look>, AccountView), chance: &mut dyn portcullis_domain::Chance| {
-            let (base, at) = (Decision::answer(()), At::Session(session, None));
-            let Some(look) = look else { return base };
+            let at = At::Session(session, None);
+            let Some(look) = look else { return Decision::answer(()) };
+            let expects = vec![Expect::Alive { session, role: None }];
+            let base = Decision { outcome: Ok(()), changes: Changes { expects, ..Changes::default() } };
             look.judge(self, base, &view.stamp, &view.account, at, Act::Prove { ok: false }, &verdicts, chance)
         };
         let acted = self.act("", None, load, decide).await;

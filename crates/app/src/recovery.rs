@@ -1,7 +1,9 @@
 //! Recovery by mail: asking for a link, what it opens, a new password, "this was not me". The rules are in `domain::recovery`.
+use crate::oauth::keeps_pace;
 use crate::sessions::pool_error;
 use crate::{Acted, App, AppError, Revoked, real};
 use portcullis_domain::account::{self, Email};
+use portcullis_domain::changes::Change;
 use portcullis_domain::kernel::By;
 use portcullis_domain::mail::{self, LinkBody, Template};
 use portcullis_domain::model::Account;
@@ -24,6 +26,8 @@ pub struct Link {
     pub account: Account,
     /// The session that its mail was about, if it is still there.
     pub session: Option<SessionView>,
+    /// Who of other providers may sign in to the account.
+    pub links: Vec<portcullis_domain::upstream::Link>,
     ticket: Ticket,
     view: AccountView,
 }
@@ -51,13 +55,15 @@ impl App {
     /// for every address (I15): the same commits are made, and it waits for the end of a step.
     ///
     /// # Errors
-    /// [`Code::Forbidden`] where no mail is sent; faults.
+    /// [`Code::Forbidden`] where no mail is sent; [`AppError::TooOften`]; faults.
     pub async fn recover(&self, identifier: &str, ip: Option<IpAddr>) -> Result<(), AppError> {
         if !self.recovers() {
             let words =
                 "This server sends no mail, so nobody can be sent a link: ask whoever runs it for a new password.";
             return Err(AppError::Bad(Code::Forbidden, words.into()));
         }
+        // Of who asks alone, whatever they ask for: each time is a row that lives for an hour.
+        keeps_pace(&self.inner.paces.recovery, ip)?;
         let began = real::mono();
         let asked = self.ask_for_link(identifier, ip).await;
         let step = self.settings().policy.failed_sign_in_step;
@@ -120,7 +126,8 @@ impl App {
                 None => None,
             };
             let session = session.filter(|session| session.account.id == view.account.id);
-            return Ok(Link { opened, account: view.account.clone(), session, ticket, view });
+            let links = self.links_of(account).await?;
+            return Ok(Link { opened, account: view.account.clone(), session, links, ticket, view });
         }
         Err(no_such_link())
     }
@@ -146,8 +153,19 @@ impl App {
         let by = By { actor: Actor::Anonymous, role: None, ip, reason: None };
         let acted = self
             .act_on_ticket(
-                || self.open_link(secret),
-                |link: &Link, chance| recovery::reset(&link.view, &link.ticket, &hash, &by, notice.as_ref(), chance),
+                || async {
+                    let link = self.open_link(secret).await?;
+                    let memory = self.memory_with_new_password(link.account.id).await?;
+                    Ok((link, memory))
+                },
+                |(link, memory): &(Link, Option<Change>), chance| {
+                    let (view, links, key) = (&link.view, &link.links, notice.as_ref());
+                    let mut decision = recovery::reset(view, &link.ticket, links, &hash, &by, key, chance);
+                    if decision.outcome.is_ok() {
+                        decision.changes.steps.extend(memory.clone());
+                    }
+                    decision
+                },
             )
             .await
             .map_err(or_no_such_link)?;

@@ -207,6 +207,13 @@ impl App {
         }
     }
 
+    /// What is to be remembered of an account that gets another password without being judged; `None`: what is.
+    pub(crate) async fn memory_with_new_password(&self, account: AccountId) -> Result<Option<Change>, AppError> {
+        let view = self.store().load_risk(account, &[]).await.map_err(|e| self.fault(e.into()))?;
+        let memory = view.memory.as_deref().and_then(|text| Memory::read(text).with_new_password());
+        Ok(memory.map(|memory| Change::PutMemory { account, version: view.version, memory: memory.write() }))
+    }
+
     /// What there is to know before an act is judged; `None` where nobody judges.
     pub(crate) async fn look(&self, who: &Who<'_>) -> Result<Option<Look>, AppError> {
         let Some(judge) = self.inner.risk.judge.load_full() else { return Ok(None) };

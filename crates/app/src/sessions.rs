@@ -360,7 +360,8 @@ impl App {
                         if let (Ok(issued), Some(key)) = (&decision.outcome, &notice) {
                             let session = &issued.session;
                             let (template, of, id) = (Template::NewDevice, session.account, Some(session.id));
-                            let mail = mail::write(template, of, id, &view.stamp, key, chance);
+                            let password = issued.account.password_version;
+                            let mail = mail::write(template, of, password, id, &view.stamp, key, chance);
                             decision.changes.steps.extend(mail);
                         }
                         if let Some(limit) = limit {
@@ -380,14 +381,18 @@ impl App {
                     Ok(Signed::Again(session)) => Some((At::Session(session.id, None), Act::Prove { ok: true })),
                     Err(_) => None,
                 };
+                let right = decision.outcome.is_ok();
                 if let (Some(look), Some(account), Some((at, act))) = (&look, &view.account, seen) {
                     decision = look.judge(self, decision, &view.stamp, account, at, act, &verdicts, chance);
                     if let Ok(Signed::In(issued)) = &mut decision.outcome {
                         risk::without_proof(issued, &decision.changes);
                     }
                 }
-                if decision.outcome.is_ok() {
-                    decision.changes.steps.extend(ours.succeeded());
+                match decision.outcome {
+                    Ok(_) => decision.changes.steps.extend(ours.succeeded()),
+                    // What a rule refuses was no wrong guess all the same; the network does not become a known one.
+                    Err(_) if right => decision.changes.steps.push(ours.given_back()),
+                    Err(_) => {}
                 }
                 decision
             };

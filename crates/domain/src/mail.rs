@@ -60,6 +60,14 @@ templates! {
     LinkAdded = "link_added", Some(TicketKind::NotMe);
 }
 
+impl Template {
+    /// Whether only so many of it are sent in a while. Of what changes who can sign in everybody is told each time, or who made many
+    /// small things happen first could do a great one in silence.
+    pub const fn is_limited(self) -> bool {
+        !matches!(self, Self::PasswordReset | Self::PasswordChanged | Self::LinkAdded)
+    }
+}
+
 /// How long a link of this kind works.
 pub const fn link_life(kind: TicketKind) -> Millis {
     match kind {
@@ -94,6 +102,10 @@ pub struct LinkBody {
     /// Of "this was not me": it was said, and what remains is to choose a new password.
     #[serde(default)]
     pub said: bool,
+    /// Which of its account's passwords it is about ([`crate::model::Account::password_version`]): with another one it is of no use,
+    /// so that who changes the password takes back every link in older mails.
+    #[serde(default)]
+    pub password: u32,
 }
 
 const PREFIX: &str = "pcl_";
@@ -110,10 +122,11 @@ pub fn is_link(text: &str) -> bool {
 }
 
 /// What inserts a mail to an account's address, and the ticket of the link in it. Of a link that leads nowhere any more nobody wants
-/// to hear: its mail is given up when the link has ended.
+/// to hear: its mail is given up when the link has ended. `password`: the version of the account's password once the act is done.
 pub fn write(
     template: Template,
     account: AccountId,
+    password: u32,
     session: Option<SessionId>,
     stamp: &Stamp,
     key: &MacKey,
@@ -130,7 +143,7 @@ pub fn write(
     let mut steps = vec![Change::InsertMessage(message)];
     if let Some(kind) = kind {
         let secret = link_secret(key, kind, id);
-        let body = LinkBody { template: template.as_str().into(), session, said: false };
+        let body = LinkBody { template: template.as_str().into(), session, said: false, password };
         steps.push(Change::InsertTicket(link_ticket(kind, &secret, Some(account), &body, stamp)));
     }
     steps

@@ -45,6 +45,8 @@ pub const REGISTRATIONS: Pace = Pace { each: of(20, 60_000), all: of(200, 10_000
 pub const PUSHED: Pace = Pace { each: of(60, 2_000), all: of(1_000, 50) };
 /// Sign-ins by another provider.
 pub const UPSTREAM: Pace = Pace { each: of(60, 2_000), all: of(1_000, 50) };
+/// Links to a new password that are asked for.
+pub const RECOVERY: Pace = Pace { each: of(60, 2_000), all: of(1_000, 50) };
 /// Proofs of possession at the token endpoint (RFC 9449 §5). Those of requests that came to something are given back.
 pub const PROOFS: Pace = Pace { each: of(200, 500), all: of(20_000, 2) };
 /// Sign-ups from this machine itself ([`is_this_machine`]), which have no prefix. Those from elsewhere have budgets in the database

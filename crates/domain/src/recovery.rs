@@ -4,16 +4,22 @@
 //! other tickets do: by an end of everything of its account, and by a new password, which is such an end. One kind is spared by
 //! cuts of its account: "this was not me" stands in the very mail that tells of the end which would kill it, and whoever took the
 //! account over would end it by signing out everywhere. It opens no more than the mail's owner can have at any time by asking for
-//! a new password; it is used once, ends with its account's use, with the log's generation, and by its time.
+//! a new password; it is used once, ends with the password that it was written under, with its account's use, with the log's
+//! generation, and by its time. So a new password takes back all links in older mails, and its own mail has one of its own.
+//!
+//! Whoever chooses a password by a link may have lost the account to somebody who linked a person of another provider to it: all
+//! such links go with the old password. Their owner makes them anew.
 use crate::changes::{Change, Changes, Expect};
+use crate::event::{EventKind, NewEvent};
 use crate::family::MacKey;
 use crate::kernel::{self, By, Door, Scope};
 use crate::mail::{self, LinkBody, RESET_LIFE, Template};
 use crate::model::{Account, Status};
 use crate::ticket::{Ticket, TicketKind};
+use crate::upstream::Link;
 use crate::view::{AccountView, SessionView, SignInView, Stamp};
 use crate::{Chance, Decision, Refused};
-use portcullis_wire::{ClientId, SecretString, SessionId, b64};
+use portcullis_wire::{ClientId, EventId, SecretString, SessionId, b64};
 
 /// Asks for a link to a new password. Whether there is such an account, and whether it may be written to, changes nothing that can
 /// be seen from outside: a ticket is inserted in any case, and of nobody's it is nobody's. `may`: no mail too many (see
@@ -23,7 +29,9 @@ pub fn ask(view: &SignInView, may: bool, key: &MacKey, chance: &mut dyn Chance) 
     // Who is blocked gets a link, too: only behind it they are told so.
     let account = view.account.as_ref().filter(|account| may && !gone(account) && account.email.is_some());
     let steps = match account {
-        Some(account) => mail::write(Template::ResetPassword, account.id, None, &view.stamp, key, chance),
+        Some(account) => {
+            mail::write(Template::ResetPassword, account.id, account.password_version, None, &view.stamp, key, chance)
+        }
         None => {
             let nobodys = SecretString::new(b64::encode(&chance.secret()));
             let ticket =
@@ -56,7 +64,8 @@ pub fn open(stamp: &Stamp, ticket: &Ticket, account: &Account) -> Result<Opened,
         _ => false,
     };
     let body = ticket.read::<LinkBody>().ok_or(Refused::NotFound)?;
-    if !alive || ticket.account != Some(account.id) || !ticket.is_open(stamp.epoch, stamp.now) {
+    let same = body.password == account.password_version;
+    if !alive || !same || ticket.account != Some(account.id) || !ticket.is_open(stamp.epoch, stamp.now) {
         return Err(Refused::NotFound);
     }
     if let Some(block) = account.block_at(stamp.now) {
@@ -70,10 +79,13 @@ pub fn open(stamp: &Stamp, ticket: &Ticket, account: &Account) -> Result<Opened,
 }
 
 /// Puts the hash of a new password in the place of the old one, by a link: everything that the account has ends in the same commit,
-/// the link is used, and no other one works any more. `notice`: the key by which the mail about it is written, where mail is sent.
+/// the link is used, no other one works any more, and nobody of another provider signs in any more. `links`: all of the account, read
+/// after `view`; one that was added since raised the account's version. `notice`: the key by which the mail about it is written, where
+/// mail is sent.
 pub fn reset(
     view: &AccountView,
     ticket: &Ticket,
+    links: &[Link],
     hash: &str,
     by: &By<'_>,
     notice: Option<&MacKey>,
@@ -94,8 +106,14 @@ pub fn reset(
     }
     changes.steps.push(Change::SetPassword { account: account.id, hash: hash.into(), rehash: false });
     changes.steps.push(Change::UseTicket { ticket: ticket.id, at: stamp.now, grant: None });
+    for link in links {
+        changes.steps.push(Change::RemoveLink { account: account.id, link: link.id });
+        let event = NewEvent::new(EventId::from_bits(chance.bits()), EventKind::LinkRemoved, &by.actor);
+        changes.events.push(event.account(account.id).ip(by.ip).reason(link.upstream.clone()));
+    }
     if let Some(key) = notice {
-        changes.steps.extend(mail::write(Template::PasswordReset, account.id, None, stamp, key, chance));
+        let next = account.password_version + 1;
+        changes.steps.extend(mail::write(Template::PasswordReset, account.id, next, None, stamp, key, chance));
     }
     Decision { outcome: Ok(()), changes }
 }

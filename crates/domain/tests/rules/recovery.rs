@@ -1,15 +1,17 @@
 //! Links in mails: which open what, and what kills them.
 use crate::world::{START, Seeded, account, key, stamp, view};
 use portcullis_domain::changes::{Change, Changes, Expect};
+use portcullis_domain::event::EventKind;
 use portcullis_domain::kernel::By;
 use portcullis_domain::mail::{self, NOT_ME_LIFE, RESET_LIFE, Template};
 use portcullis_domain::model::{Account, Block, Status};
 use portcullis_domain::outbox::MessageKind;
 use portcullis_domain::recovery::{ask, not_me, open, reset};
 use portcullis_domain::ticket::{Ticket, TicketKind, Used, id};
+use portcullis_domain::upstream::Link;
 use portcullis_domain::view::{AccountView, SessionView, SignInView, Stamp};
 use portcullis_domain::{Cut, Refused};
-use portcullis_wire::{Epoch, Rev, SessionId, Target, Time, Verb};
+use portcullis_wire::{Epoch, LinkId, Rev, SessionId, Target, Time, Verb};
 
 fn ticket_of(steps: &[Change]) -> Ticket {
     let found = steps.iter().find_map(|step| match step {
@@ -20,7 +22,8 @@ fn ticket_of(steps: &[Change]) -> Ticket {
 }
 
 fn link(template: Template, session: Option<SessionId>) -> Ticket {
-    ticket_of(&mail::write(template, account().id, session, &stamp(START), &key(), &mut Seeded(1)))
+    let password = account().password_version;
+    ticket_of(&mail::write(template, account().id, password, session, &stamp(START), &key(), &mut Seeded(1)))
 }
 
 fn at(now: Time, account: Account) -> AccountView {
@@ -101,7 +104,7 @@ fn a_link_opens_only_what_it_is_for_and_only_while_nothing_cut_it_off() {
 fn a_new_password_ends_everything_uses_its_link_and_expects_what_it_saw() {
     let (ticket, view) = (link(Template::ResetPassword, None), at(START, account()));
     for notice in [None, Some(key())] {
-        let decision = reset(&view, &ticket, "a new hash", &By::SYSTEM, notice.as_ref(), &mut Seeded(2));
+        let decision = reset(&view, &ticket, &[], "a new hash", &By::SYSTEM, notice.as_ref(), &mut Seeded(2));
         let changes = decision.changes;
         assert!(decision.outcome.is_ok() && ends(&changes) == [Target::Account(view.account.id)]);
         let unborn =
@@ -118,7 +121,7 @@ fn a_new_password_ends_everything_uses_its_link_and_expects_what_it_saw() {
     }
     // A link of another kind, or one that has not come so far, sets no password.
     for other in [link(Template::NewDevice, None), Ticket { used: Some(Used { at: START, grant: None }), ..ticket }] {
-        let decision = reset(&view, &other, "a new hash", &By::SYSTEM, None, &mut Seeded(2));
+        let decision = reset(&view, &other, &[], "a new hash", &By::SYSTEM, None, &mut Seeded(2));
         assert!(decision.outcome == Err(Refused::NotFound) && decision.changes.is_empty());
     }
 }
@@ -158,7 +161,7 @@ fn not_me_ends_what_its_mail_was_about_and_only_then_leads_to_a_password() {
         let cut = Account { cut: Cut { rev: Rev(99), except: None }, ..account() };
         let again = not_me(&at(START, cut.clone()), &next, found, all, &By::SYSTEM, &mut Seeded(4));
         assert!(again.outcome.is_ok() && again.changes.is_empty());
-        let set = reset(&at(START, cut), &next, "a new hash", &By::SYSTEM, None, &mut Seeded(5));
+        let set = reset(&at(START, cut), &next, &[], "a new hash", &By::SYSTEM, None, &mut Seeded(5));
         assert_eq!(ends(&set.changes), [Target::Account(account().id)]);
     }
     let asked = link(Template::ResetPassword, None);
@@ -198,4 +201,53 @@ fn asking_writes_a_ticket_whoever_asks_and_a_mail_only_where_there_is_somebody()
             assert!(!message.body.contains(secret.expose()) && message.give_up_at == START.plus(RESET_LIFE));
         }
     }
+}
+
+/// Who changes the password takes back the links of older mails, and the mail about it has one that works.
+#[test]
+fn a_link_is_of_one_password() {
+    let next = Account { password_version: account().password_version + 1, ..account() };
+    for template in [Template::ResetPassword, Template::NewDevice, Template::LinkAdded] {
+        let ticket = link(template, None);
+        assert!(open(&stamp(START), &ticket, &account()).is_ok());
+        assert_eq!(open(&stamp(START), &ticket, &next), Err(Refused::NotFound));
+    }
+    let asked = link(Template::ResetPassword, None);
+    let decision = reset(&at(START, account()), &asked, &[], "a new hash", &By::SYSTEM, Some(&key()), &mut Seeded(2));
+    let mailed = ticket_of(&decision.changes.steps);
+    assert_eq!(mailed.kind, TicketKind::NotMe);
+    assert!(open(&stamp(START), &mailed, &next).is_ok() && open(&stamp(START), &mailed, &account()).is_err());
+}
+
+/// Whoever had the account may have linked somebody of theirs: nobody comes in by a link that was there.
+#[test]
+fn a_new_password_takes_the_links_to_other_providers_with_it() {
+    let link_row = |n: u128| Link {
+        id: LinkId::from_bits(n),
+        issuer: "https://provider.example".into(),
+        subject: "them".into(),
+        account: account().id,
+        upstream: "provider".into(),
+        label: None,
+        created_at: START,
+        used_at: START,
+        out_at: None,
+    };
+    let links = [link_row(5), link_row(6)];
+    let asked = link(Template::ResetPassword, None);
+    let changes = reset(&at(START, account()), &asked, &links, "a new hash", &By::SYSTEM, None, &mut Seeded(2)).changes;
+    let gone: Vec<LinkId> = changes
+        .steps
+        .iter()
+        .filter_map(|step| match step {
+            Change::RemoveLink { account: of, link } if *of == account().id => Some(*link),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(gone, links.map(|link| link.id));
+    let told = changes.events.iter().filter(|event| event.kind == EventKind::LinkRemoved).count();
+    assert_eq!(told, 2);
+    // One that is added beside it raises the account's version, which is expected.
+    let version = Expect::AccountVersion { account: account().id, version: account().version };
+    assert!(changes.expects.contains(&version));
 }

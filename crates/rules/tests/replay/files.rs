@@ -42,6 +42,30 @@ fn the_default_policy_is_taken_and_does_something() {
     assert_eq!(fraud.version, policy.version());
 }
 
+/// Guesses are free: as many as one likes, at whose account one likes, may keep nobody out who has the right password.
+#[test]
+fn no_guesses_of_others_keep_anybody_out() {
+    let policy = Policy::built_in();
+    for account in [0, 6, 30, 1_000] {
+        for prefix in [0, 6, 100, 10_000] {
+            for known_device in [false, true] {
+                let signals = Signals {
+                    guesses_account: account,
+                    guesses_prefix: prefix,
+                    known_device,
+                    new_device: !known_device,
+                    new_network: true,
+                    new_agent: true,
+                    ..Signals::calm("sign_in", "")
+                };
+                let verdict = policy.judge(&signals);
+                let does = strongest(&verdict).map(|(_, outcome)| outcome);
+                assert!(!does.is_some_and(|outcome| outcome.ends()), "{account} {prefix}: {does:?}");
+            }
+        }
+    }
+}
+
 #[test]
 fn faults_say_where_and_what_to_do() {
     let sign_in = "\"sign_in\"";

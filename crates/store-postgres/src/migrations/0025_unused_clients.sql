@@ -1,7 +1,4 @@
--- Clients that registered themselves and that nobody used (domain::retention). The indexes on grants and sessions are steps of their own.
-CREATE INDEX consents_by_client ON consents (client);
-CREATE INDEX tickets_by_client ON tickets (client) WHERE client IS NOT NULL;
-
+-- Clients that registered themselves and that nobody used (domain::retention). The indexes for it are steps of their own.
 CREATE FUNCTION prune_clients(x jsonb, p_at bigint) RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE
     n bigint;

@@ -175,7 +175,8 @@ impl Way {
         let (stamp, keys) = (server.app.store().stamp().await.unwrap(), server.app.keys());
         let (of, about) = (world.ada.parse().unwrap(), world.grant.sid().parse().unwrap());
         let mut chance = portcullis_app::real::RealChance;
-        let steps = mail::write(Template::NewDevice, of, Some(about), &stamp, keys.mac(), &mut chance);
+        let password = server.app.store().load_account(of).await.unwrap().unwrap().account.password_version;
+        let steps = mail::write(Template::NewDevice, of, password, Some(about), &stamp, keys.mac(), &mut chance);
         server.app.store().commit(Changes { steps, ..Changes::default() }).await.unwrap();
         let link = world.link("New sign-in", "/not-me/").await;
         let all: &[(&str, &str)] = if self == Self::NotMe { &[] } else { &[("all", "1")] };

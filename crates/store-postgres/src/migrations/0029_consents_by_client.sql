@@ -1,0 +1,1 @@
+CREATE INDEX CONCURRENTLY consents_by_client ON consents (client);
