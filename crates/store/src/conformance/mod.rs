@@ -462,7 +462,7 @@ mod tests {
 
     #[test]
     fn the_memory_store_is_like_itself() {
-        let counts = histories::compare(&InMemory, &InMemory, 1, 8_000);
+        let counts = histories::compare(&InMemory, &InMemory, 1, 16_000);
         assert!(counts.is_varied(), "{counts:?}");
     }
 }
