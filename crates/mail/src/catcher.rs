@@ -14,6 +14,8 @@ use tokio::task::JoinHandle;
 
 /// How many mails are kept: the newest.
 pub const MOST_KEPT: usize = 200;
+/// For how long what is too large is read on, and thrown away.
+const LINGER: Duration = Duration::from_secs(1);
 /// The longest mail, in bytes.
 pub const MAX_MAIL: usize = 256 * 1024;
 /// The longest line of a command, in bytes (RFC 5321 §4.5.3.1.4, and room for the long ones of AUTH).
@@ -154,6 +156,9 @@ async fn converse(stream: TcpStream, shared: &Shared) -> io::Result<()> {
                 say(&mut stream, "354 end with a line that is a dot").await?;
                 let Some(raw) = data(&mut stream).await? else {
                     say(&mut stream, "552 too large").await?;
+                    // Closed over bytes that nobody has read, a connection takes its answer with it (RFC 1122 §4.2.2.13).
+                    let mut rest = stream.take(4 * MAX_MAIL as u64);
+                    let _ = tokio::time::timeout(LINGER, tokio::io::copy(&mut rest, &mut tokio::io::sink())).await;
                     return Ok(());
                 };
                 let told = lock(&shared.replies).pop_front();
