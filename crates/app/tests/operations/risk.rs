@@ -303,6 +303,25 @@ async fn a_wrong_proof_in_a_session_and_a_change_are_judged() {
     assert!(!lives(&world, &again).await);
 }
 
+/// Whoever uses up the budget of somebody's network makes their right password no wrong one.
+#[tokio::test]
+async fn a_proof_that_was_not_looked_at_is_not_wrong() {
+    let world = World::start().await;
+    let mine = sign_in_from(&world, &world.ada, 1).await.unwrap();
+    for _ in 0..40 {
+        let identifier = world.ada.email.clone().unwrap();
+        let credentials = Credentials { identifier, password: SecretString::new("a wrong password"), device: None };
+        let request = SignIn { kind: SessionKind::App, device_name: None, user_agent: None, ip: None, cookie: None };
+        world.app.sign_in(credentials, request, false).await.unwrap_err();
+    }
+    world.app.set_judge(Some(on("prove", vec![Outcome::EndSession])));
+    let caller = world.caller(&mine).await.unwrap();
+    let (old, new) = (SecretString::new(PASSWORD), SecretString::new("another good password"));
+    let error = world.app.change_my_password(&caller, old, new, false, None).await.unwrap_err();
+    assert_eq!(error.code(), Code::InvalidCredentials, "it was throttled");
+    assert!(lives(&world, &mine).await);
+}
+
 #[tokio::test]
 async fn a_memory_that_does_not_read_begins_anew() {
     let world = World::start().await;

@@ -137,6 +137,22 @@ fn whoever_was_refused_is_not_at_home_the_next_time() {
     assert!(soon.new_network);
 }
 
+/// What was said of a password ends with it, and not with a change that was refused.
+#[test]
+fn a_password_is_leaked_until_it_is_another_one() {
+    let now = Time(1_800_000_000_000);
+    let sign_in = Act::SignIn { known_device: false, breached: false };
+    let (_, at_first) = observe(&Memory::default(), &at_home(now, sign_in, 1));
+    assert!(at_first.with_new_password().is_none(), "nobody said so");
+    let told = Seen { session: None, from: None, ..at_home(now, Act::External(ExternalKind::CredentialLeaked), 1) };
+    let (_, leaked) = observe(&at_first, &told);
+    let says = |memory: &Memory| observe(memory, &at_home(now.plus(60_000), sign_in, 2)).0.leaked;
+    assert!(says(&leaked) && !says(&leaked.with_new_password().unwrap()));
+    let (_, changed) = observe(&leaked, &at_home(now.plus(1000), Act::Change(What::Password), 1));
+    assert!(!says(&changed));
+    assert!(says(&changed.doubted(&leaked)), "the change was refused");
+}
+
 /// What is not seen may not matter: refreshes that stay where they are are not observed.
 #[test]
 fn refreshes_that_stay_say_nothing_whether_they_are_seen_or_not() {
