@@ -12,7 +12,8 @@ use portcullis_domain::upstream::{Begun, LIFE, LONGEST, Newcomer};
 use portcullis_wire::{Digest, SecretString, Time};
 
 fn question(secret: &SecretString) -> Digest {
-    // Never the id of a sign-in under way, nor of one that waits for a proof: those are of other texts.
+    // A sign-in under way is named by a state that the server made, which has no colon. Whoever shows another text as one can take up
+    // the question of their own browser by that, and nobody else's.
     ticket::id(TicketKind::Upstream, &format!("new:{}", secret.expose()))
 }
 
