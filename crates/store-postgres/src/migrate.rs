@@ -43,6 +43,7 @@ pub(crate) const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0028_followers.sql"),
     include_str!("migrations/0029_consents_by_client.sql"),
     include_str!("migrations/0030_tickets_by_client.sql"),
+    include_str!("migrations/0033_unproven.sql"),
 ];
 
 /// Between two looks whether another node migrates.
