@@ -24,7 +24,8 @@ await check('an ID token (OpenID Connect Core §3.1.3.7)', async () => {
 });
 await check('userinfo as a JWT (OpenID Connect Core §5.3.2)', async () => {
   const body = JSON.stringify({
-    client_name: 'Signed', redirect_uris: [CALLBACK], scope: 'openid email', userinfo_signed_response_alg: place.algorithm,
+    client_name: 'Signed', redirect_uris: [CALLBACK], scope: 'openid email',
+    id_token_signed_response_alg: place.algorithm, userinfo_signed_response_alg: place.algorithm,
   });
   const headers = { 'content-type': 'application/json', authorization: `Bearer ${place.registration_token}` };
   const registered = await (await fetch(metadata.registration_endpoint, { method: 'POST', headers, body })).json();

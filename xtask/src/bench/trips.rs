@@ -119,7 +119,7 @@ fn start(bench: &Bench, address: SocketAddr) -> Result<Running, Failure> {
     let (issuer, data) = (format!("http://{address}"), path(&bench.folder.join("data")));
     let mut command = bench.on_first(&bench.programs.join("portcullis"));
     command.args(["serve", "--listen", &address.to_string(), "--issuer", &issuer, "--data-dir", &data]);
-    command.args(["--risk-rules", &path(&policy), "--trusted-proxy", "127.0.0.0/8"]);
+    command.args(["--risk-rules", &path(&policy), "--trusted-proxies", "127.0.0.0/8"]);
     command.env("PORTCULLIS_BOOTSTRAP_ADMIN", format!("{ADMIN}:{PASSWORD}"));
     // What a password costs is not what is measured here.
     command.env("PORTCULLIS_ARGON2_MEMORY", "64KiB").env("PORTCULLIS_ARGON2_PASSES", "1");
