@@ -15,7 +15,7 @@ use std::time::Duration;
 pub const VARIABLE: &str = "PORTCULLIS_TEST_CHROMIUM";
 const USUAL: &str = "/usr/bin/chromium";
 /// As long as the browser may take for anything.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A browser with one page. Calls block: use it from `spawn_blocking` or a thread of its own.
 #[derive(Debug)]

@@ -171,7 +171,7 @@ fn a_migration_that_is_killed_in_the_midst_of_a_step_leaves_nothing_of_it() {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(20), kill).await.unwrap();
+        tokio::time::timeout(Duration::from_secs(120), kill).await.unwrap();
         assert!(opening.await.unwrap().is_err());
         sqlx::raw_sql("ROLLBACK").execute(&mut other).await.unwrap();
         assert_eq!(version(&url), before);
@@ -214,7 +214,7 @@ fn indexes_are_built_beside_those_that_write() {
                     tokio::time::sleep(Duration::from_millis(5)).await;
                 }
             };
-            tokio::time::timeout(Duration::from_secs(30), look).await.unwrap()
+            tokio::time::timeout(Duration::from_secs(120), look).await.unwrap()
         };
         let first = opening();
         let pid = builder().await;
@@ -244,7 +244,7 @@ fn a_step_that_crosses_a_node_at_work_is_tried_again() {
         let mut node = PgConnection::connect(&url).await.unwrap();
         let mut watch = PgConnection::connect(&url).await.unwrap();
         // It is the step that notices first.
-        const FIRST: &str = "SET deadlock_timeout = '30s'; BEGIN; SELECT 1 FROM portcullis.grants LIMIT 1";
+        const FIRST: &str = "SET deadlock_timeout = '600s'; BEGIN; SELECT 1 FROM portcullis.grants LIMIT 1";
         sqlx::raw_sql(FIRST).execute(&mut node).await.unwrap();
         let opening = tokio::spawn({
             let url = url.clone();
@@ -257,7 +257,7 @@ fn a_step_that_crosses_a_node_at_work_is_tried_again() {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(30), waits).await.unwrap();
+        tokio::time::timeout(Duration::from_secs(120), waits).await.unwrap();
         sqlx::raw_sql("SELECT 1 FROM portcullis.sessions LIMIT 1; COMMIT").execute(&mut node).await.unwrap();
         opening.await.unwrap().unwrap();
     });

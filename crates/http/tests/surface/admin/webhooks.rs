@@ -68,7 +68,7 @@ impl World {
 
     /// The newest message, once `fits`.
     async fn message(&self, hook: &Hook, fits: impl Fn(&Value) -> bool) -> Value {
-        for _ in 0..1000 {
+        for _ in 0..6000 {
             if let Some(one) = self.messages(hook, "").await.first().filter(|one| fits(one)) {
                 return one.clone();
             }
@@ -79,7 +79,7 @@ impl World {
 
     /// All messages, once so many are there and done.
     async fn all_done(&self, hook: &Hook, count: usize) -> Vec<Value> {
-        for _ in 0..1000 {
+        for _ in 0..6000 {
             let done = self.messages(hook, "?state=done").await;
             if done.len() >= count {
                 assert_eq!(self.messages(hook, "").await.len(), count);
