@@ -156,16 +156,27 @@ impl App {
             None => None,
         };
         let new = NewAccount { email, password_hash, name, roles };
+        let stranger = by.actor == Actor::Anonymous;
         let load = || async {
             // The system makes an account on an empty database only.
             if by.actor == Actor::System && !self.store().list_accounts(None, None, 1).await?.rows.is_empty() {
                 return Err(Refused::EmailTaken.into());
             }
-            self.store().stamp().await.map_err(|e| self.fault(e.into()))
+            let look = match stranger {
+                true => self.look_at_sign_up(new.email.as_str(), by.ip, None).await?,
+                false => None,
+            };
+            Ok((self.store().stamp().await.map_err(|e| self.fault(e.into()))?, look))
         };
+        let verdicts = Verdicts::default();
         let acted = self
-            .act(&by.actor.text(), repeat, load, |stamp, chance| {
+            .act(&by.actor.text(), repeat, load, |(stamp, look), chance| {
                 let mut decision = account::create(stamp, new.clone(), by, chance);
+                // Whether the address is taken shows at the commit: so what a rule refuses tells nobody.
+                if let (Some(look), Ok(account)) = (look, decision.outcome.clone()) {
+                    decision =
+                        look.judge(self, decision, stamp, &account, At::SignUp, Act::SignUp, &verdicts, chance);
+                }
                 if by.actor == Actor::System {
                     decision.changes.expects.push(Expect::NoAccounts);
                 }
@@ -178,8 +189,11 @@ impl App {
                 }
                 decision
             })
-            .await?;
-        match acted {
+            .await;
+        if matches!(acted, Ok(_) | Err(AppError::Refused(Refused::ByRule { .. }))) {
+            self.judged(&verdicts);
+        }
+        match acted? {
             Acted::Done(account, _) | Acted::Answered(account) => Ok(account),
             Acted::Before(before) => {
                 let id = before.made.and_then(|id| id.parse().ok()).ok_or(Refused::NotFound)?;

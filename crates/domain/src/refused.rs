@@ -118,6 +118,11 @@ pub enum Refused {
     },
     /// The actor may not do this.
     Forbidden,
+    /// A rule about suspicious activity does not let it happen.
+    ByRule {
+        /// Why, in words.
+        reason: String,
+    },
     /// Something else happened at the same time; the call may be repeated.
     Conflict {
         /// What.
@@ -147,7 +152,7 @@ impl Refused {
             Self::OAuth { error: OAuthError::InvalidClient, .. } => Code::InvalidCredentials,
             Self::OAuth { error: OAuthError::InvalidDpopProof | OAuthError::UseDpopNonce, .. } => Code::Malformed,
             Self::OAuth { .. } => Code::Malformed,
-            Self::Forbidden => Code::Forbidden,
+            Self::Forbidden | Self::ByRule { .. } => Code::Forbidden,
             Self::Conflict { .. } => Code::Conflict,
             Self::Unavailable { .. } => Code::Unavailable,
         }

@@ -51,6 +51,7 @@ fn names(act: Act) -> (Cow<'static, str>, Cow<'static, str>) {
     let (kind, what) = match act {
         Act::SignUp => ("sign_up", ""),
         Act::SignIn { .. } => ("sign_in", ""),
+        Act::Arrive { .. } => ("sign_in", "provider"),
         Act::Refresh(RefreshSeen::Rotated) => ("refresh", "rotated"),
         Act::Refresh(RefreshSeen::Again) => ("refresh", "again"),
         Act::Refresh(RefreshSeen::Skipped) => ("refresh", "skipped"),
@@ -63,6 +64,7 @@ fn names(act: Act) -> (Cow<'static, str>, Cow<'static, str>) {
         Act::Change(What::App) => ("change", "app"),
         Act::Recover(Step::Asked) => ("recover", "asked"),
         Act::Recover(Step::Done) => ("recover", "done"),
+        Act::Recover(Step::Denied) => ("recover", "denied"),
         Act::Sighting => ("sighting", ""),
         Act::External(ExternalKind::CredentialLeaked) => ("external", "credential_leaked"),
         Act::External(ExternalKind::DeviceLost) => ("external", "device_lost"),
@@ -80,10 +82,18 @@ fn short(agent: &str) -> String {
     agent.chars().filter(|c| c.is_ascii_graphic() && *c != '"' && *c != '\\' || *c == ' ').take(MAX_AGENT).collect()
 }
 
+/// Of a sign-in, whether the browser showed the mark of an earlier one.
+fn marked(act: Act) -> Option<bool> {
+    match act {
+        Act::SignIn { known_device, .. } | Act::Arrive { known_device } => Some(known_device),
+        _ => None,
+    }
+}
+
 /// Whether an act shows where the account's owner is: not what was refused, nor what anybody may do.
 fn teaches(act: Act) -> bool {
     match act {
-        Act::SignUp | Act::SignIn { .. } | Act::Sighting | Act::Change(_) => true,
+        Act::SignUp | Act::SignIn { .. } | Act::Arrive { .. } | Act::Sighting | Act::Change(_) => true,
         Act::Refresh(how) => !matches!(how, RefreshSeen::OtherDevice | RefreshSeen::Theft),
         Act::Prove { ok } => ok,
         Act::Recover(_) | Act::External(_) => false,
@@ -92,8 +102,8 @@ fn teaches(act: Act) -> bool {
 
 /// What is new about where it comes from, and with what.
 fn place(kept: &Kept, seen: &Seen, now: i64, say: &mut Signals) {
-    say.known_device = matches!(seen.act, Act::SignIn { known_device: true, .. });
-    say.new_device = matches!(seen.act, Act::SignIn { known_device: false, .. }) && !say.first;
+    say.known_device = marked(seen.act) == Some(true);
+    say.new_device = marked(seen.act) == Some(false) && !say.first;
     say.new_agent = !say.first && !seen.agent.is_empty() && kept.d.iter().all(|one| one.0 != say.agent);
     let Some(from) = &seen.from else { return };
     let country = from.place.country.map(Country);
@@ -127,7 +137,7 @@ fn travel(last: &Option<(Where, i64)>, seen: &Seen, now: i64, say: &mut Signals)
 
 /// What it says about the session.
 fn session(kept: &mut Kept, id: NetName, seen: &Seen, now: i64, say: &mut Signals) {
-    let makes = matches!(seen.act, Act::SignUp | Act::SignIn { .. });
+    let makes = matches!(seen.act, Act::SignUp | Act::SignIn { .. } | Act::Arrive { .. });
     let network = seen.from.as_ref().map(|from| NetName(from.network));
     let at = kept.s.iter().position(|one| one.i == id);
     let mut one = match at {
@@ -180,7 +190,7 @@ fn session(kept: &mut Kept, id: NetName, seen: &Seen, now: i64, say: &mut Signal
     if let (true, Some(spot)) = (moves && (say.moved || one.w.is_none()), seen.from.as_ref().and_then(where_of)) {
         one.w = Some((spot, now));
     }
-    if let (Act::SignIn { known_device: true, .. }, Some(network)) = (seen.act, network) {
+    if let (Some(true), Some(network)) = (marked(seen.act), network) {
         for other in kept.s.iter_mut().filter(|other| other.h == network && other.a == say.agent) {
             other.r = Some(now);
         }
@@ -259,7 +269,7 @@ fn turns(one: &Sess, now: i64) -> i64 {
 fn account(kept: &mut Kept, seen: &Seen, now: i64, say: &mut Signals) {
     let age = |list: &[i64], span: i64| list.iter().filter(|at| now - **at < span).count() as i64;
     match seen.act {
-        Act::SignUp => push(&mut kept.i, now, MAX_MOMENTS),
+        Act::SignUp | Act::Arrive { .. } => push(&mut kept.i, now, MAX_MOMENTS),
         Act::SignIn { breached, .. } => {
             push(&mut kept.i, now, MAX_MOMENTS);
             say.breached = breached;
@@ -277,7 +287,7 @@ fn account(kept: &mut Kept, seen: &Seen, now: i64, say: &mut Signals) {
             kept.x[0] = None;
         }
         Act::External(kind) => kept.x[told(kind)] = Some(now),
-        Act::Refresh(_) | Act::Prove { .. } | Act::Sighting => {}
+        Act::Recover(Step::Denied) | Act::Refresh(_) | Act::Prove { .. } | Act::Sighting => {}
     }
     say.sign_ins = age(&kept.i, 10 * MINUTE);
     say.changes = age(&kept.c, HOUR);

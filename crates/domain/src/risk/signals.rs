@@ -75,7 +75,7 @@ macro_rules! table {
 
 table! {
     act Text "act.kind" "What happened: `sign_up`, `sign_in`, `refresh`, `prove`, `change`, `recover`, `sighting` or `external`."
-    what Text "act.what" "More about it. Of a refresh `rotated`, `again`, `skipped`, `other_device` or `theft`; of a change `password`, `email`, `factor` or `app`; of a recovery `asked` or `done`; of what comes from outside `credential_leaked`, `device_lost` or `fraud`."
+    what Text "act.what" "More about it. Of a sign-in by another provider `provider`; of a refresh `rotated`, `again`, `skipped`, `other_device` or `theft`; of a change `password`, `email`, `factor` or `app`; of a recovery `asked`, `done` or `denied`; of what comes from outside `credential_leaked`, `device_lost` or `fraud`."
     ok Bool "act.ok" "Whether what was shown was right. Only a proof can be wrong: wrong passwords at a sign-in are counted by the throttle."
     country Text "from.country" "The country by the database of places, ISO 3166-1 alpha-2; empty where nothing is known."
     asn Int "from.asn" "The provider's autonomous system; 0 where nothing is known."
