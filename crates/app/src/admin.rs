@@ -111,6 +111,9 @@ impl App {
         roles: Vec<String>,
         repeat: Option<&RepeatKey>,
     ) -> Result<Account, AppError> {
+        if let Some(password) = &password {
+            self.refuse_breached("password", password).await?;
+        }
         self.create_account(email, password, name, roles, &admin.by(None), repeat).await
     }
 

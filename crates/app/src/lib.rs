@@ -10,6 +10,7 @@ pub mod act_journal;
 pub mod admin;
 pub mod api_keys;
 pub mod audit;
+pub mod breached;
 pub mod callers;
 pub mod error;
 pub mod few;
@@ -108,6 +109,7 @@ struct Inner {
     paces: oauth::Paces,
     client_keys: oauth::ClientKeys,
     risk: risk::Risk,
+    breached: breached::Breached,
 }
 
 /// What happened, for metrics.

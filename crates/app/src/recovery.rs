@@ -178,7 +178,7 @@ impl App {
     /// Gives the account of a link a new password, and ends everything that it has. Once.
     ///
     /// # Errors
-    /// As [`App::open_link`]; 422 for a password that may not be; faults.
+    /// As [`App::open_link`]; 422 for a password that may not be, or is known to be stolen; faults.
     pub async fn reset_password(
         &self,
         secret: &SecretString,
@@ -191,6 +191,7 @@ impl App {
         }
         let email = Email::parse(link.account.email.as_deref().unwrap_or_default())?;
         account::check_password(password.expose(), &email)?;
+        self.refuse_breached("password", &password).await?;
         let hash = self.passwords().hash(password).await.map_err(pool_error)?;
         let notice = self.may_mail(Template::PasswordReset, link.account.id).await?;
         let by = By { actor: Actor::Anonymous, role: None, ip, reason: None };

@@ -127,6 +127,11 @@ impl App {
         self.inner.risk.judge.store(judge.map(Arc::new));
     }
 
+    /// Whether there are rules that are asked.
+    pub(crate) fn asks_rules(&self) -> bool {
+        self.inner.risk.judge.load().is_some()
+    }
+
     /// Has this database of places asked from now on; `None`: none.
     pub fn set_places(&self, places: Option<Box<dyn Places>>) {
         self.inner.risk.places.store(places.map(Arc::new));

@@ -133,6 +133,7 @@ impl App {
         let address = Email::parse(email)?;
         account::check_password(password.expose(), &address)?;
         self.may_sign_up(address.as_str(), ip).await?;
+        self.refuse_breached("password", &password).await?;
         self.create_account(email, Some(password), name, vec![], &by, None).await
     }
 
@@ -322,6 +323,8 @@ impl App {
         }
         let (keys, proven) = (self.keys(), view.account.as_ref().map(|account| (account.id, account.password_version)));
         let limit = self.settings().policy.session_limit;
+        // Of a wrong one nothing is said.
+        let breached = matches && present.is_none() && self.asks_rules() && self.is_breached(&again).await;
         let owner = view.account.as_ref().filter(|_| matches && present.is_none());
         let notice = match owner {
             Some(account) if self.is_new_device(account, &request, &ours).await? => {
@@ -389,7 +392,7 @@ impl App {
                 };
                 let seen = match &decision.outcome {
                     Ok(Signed::In(issued)) => {
-                        let act = Act::SignIn { known_device: ours.device.is_some(), breached: false };
+                        let act = Act::SignIn { known_device: ours.device.is_some(), breached };
                         Some((At::SignIn(issued.session.id), act))
                     }
                     Ok(Signed::Again(session)) => Some((At::Session(session.id, None), Act::Prove { ok: true })),

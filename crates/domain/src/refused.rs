@@ -109,6 +109,11 @@ pub enum Refused {
         /// What is wrong, and what to do.
         detail: String,
     },
+    /// A new password is in a list of stolen ones.
+    PasswordBreached {
+        /// Which member.
+        field: &'static str,
+    },
     /// As OAuth's endpoints say it.
     OAuth {
         /// The error.
@@ -149,6 +154,7 @@ impl Refused {
             Self::NotFound => Code::NotFound,
             Self::EmailTaken => Code::EmailTaken,
             Self::InvalidValue { .. } => Code::InvalidValue,
+            Self::PasswordBreached { .. } => Code::PasswordBreached,
             Self::OAuth { error: OAuthError::InvalidClient, .. } => Code::InvalidCredentials,
             Self::OAuth { error: OAuthError::InvalidDpopProof | OAuthError::UseDpopNonce, .. } => Code::Malformed,
             Self::OAuth { .. } => Code::Malformed,

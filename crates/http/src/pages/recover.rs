@@ -83,6 +83,10 @@ pub(super) async fn choose(ctx: Ctx, Id(secret): Id<String>, body: FormBytes) ->
         Err(AppError::Refused(Refused::InvalidValue { detail, .. })) => {
             form(&ctx, StatusCode::UNPROCESSABLE_ENTITY, &secret, &link, Some(detail))
         }
+        Err(AppError::Refused(Refused::PasswordBreached { .. })) => {
+            let words = "This password is in a list of stolen ones, and is among the first that are tried. Please choose another one.".to_owned();
+            form(&ctx, StatusCode::UNPROCESSABLE_ENTITY, &secret, &link, Some(words))
+        }
         Err(error) => refused(&ctx, error),
     }
 }

@@ -7,6 +7,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod breached;
 mod cli;
 mod cluster;
 mod config;
