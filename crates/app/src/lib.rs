@@ -35,6 +35,7 @@ pub mod roles;
 pub mod rotation;
 pub mod sessions;
 pub mod settings;
+pub mod sightings;
 pub mod start;
 pub mod upstream;
 pub mod webhooks;
@@ -110,6 +111,7 @@ struct Inner {
     client_keys: oauth::ClientKeys,
     risk: risk::Risk,
     breached: breached::Breached,
+    sightings: sightings::Sightings,
 }
 
 /// What happened, for metrics.

@@ -337,7 +337,7 @@ impl App {
     }
 
     /// Whether this has not been recorded of this account within the hour. Each node asks for itself.
-    fn tells_now(&self, account: AccountId, what: &str) -> bool {
+    pub(crate) fn tells_now(&self, account: AccountId, what: &str) -> bool {
         let hour = self.now().0.div_euclid(HOUR_MS);
         let mut told = self.inner.risk.told.lock().unwrap_or_else(PoisonError::into_inner);
         if told.0 != hour || told.1.len() >= MAX_TOLD {
@@ -364,6 +364,24 @@ impl App {
 }
 
 impl Look {
+    /// What the rules say of this, and whether there is something to remember.
+    pub(crate) fn hears(&self, stamp: &Stamp, session: SessionId, act: Act) -> (Verdict, bool) {
+        let (signals, after) = observe(&self.memory, &self.seen(stamp, Some(session), act));
+        (self.judge.judge(&signals), after != self.memory)
+    }
+
+    fn seen(&self, stamp: &Stamp, session: Option<SessionId>, act: Act) -> Seen {
+        Seen {
+            at: stamp.now,
+            act,
+            session,
+            made: self.made.clone(),
+            from: self.origin,
+            agent: self.agent.clone(),
+            guesses: self.guesses,
+        }
+    }
+
     /// The same, with other budgets that a throttled act is charged to.
     pub(crate) fn charged_to(&self, attempt: Attempt) -> Self {
         Self { attempt, ..self.clone() }
@@ -393,16 +411,7 @@ impl Look {
         };
         // An account that is being made is another one each time.
         let told_of = if at == At::SignUp { NOBODY } else { account.id };
-        let seen = Seen {
-            at: stamp.now,
-            act,
-            session,
-            made: self.made.clone(),
-            from: self.origin,
-            agent: self.agent.clone(),
-            guesses: self.guesses,
-        };
-        let (signals, memory) = observe(&self.memory, &seen);
+        let (signals, memory) = observe(&self.memory, &self.seen(stamp, session, act));
         let verdict = self.judge.judge(&signals);
         let kept =
             Kept { version: self.view.version, plain: memory.write(), doubted: memory.doubted(&self.memory).write() };

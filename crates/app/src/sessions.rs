@@ -175,8 +175,7 @@ impl App {
                 let mut decision = account::create(stamp, new.clone(), by, chance);
                 // Whether the address is taken shows at the commit: so what a rule refuses tells nobody.
                 if let (Some(look), Ok(account)) = (look, decision.outcome.clone()) {
-                    decision =
-                        look.judge(self, decision, stamp, &account, At::SignUp, Act::SignUp, &verdicts, chance);
+                    decision = look.judge(self, decision, stamp, &account, At::SignUp, Act::SignUp, &verdicts, chance);
                 }
                 if by.actor == Actor::System {
                     decision.changes.expects.push(Expect::NoAccounts);

@@ -87,6 +87,7 @@ impl App {
             client_keys: crate::oauth::ClientKeys::default(),
             risk: crate::risk::Risk::default(),
             breached: crate::breached::Breached::default(),
+            sightings: crate::sightings::Sightings::default(),
         };
         let app = Self { inner: Arc::new(inner) };
         app.publish_at_start().await?;

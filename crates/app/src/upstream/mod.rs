@@ -545,13 +545,13 @@ impl App {
             if let Some(limit) = limit {
                 decision = session_limit::apply(decision, &live, limit, rules.idle_ttl, chance);
             }
-            let Some((look, session)) = look.as_ref().zip(decision.outcome.as_ref().ok().map(|issued| issued.session.id))
+            let Some((look, session)) =
+                look.as_ref().zip(decision.outcome.as_ref().ok().map(|issued| issued.session.id))
             else {
                 return decision;
             };
             let act = Act::Arrive { known_device };
-            let mut decision =
-                look.judge(self, decision, stamp, account, At::SignIn(session), act, &verdicts, chance);
+            let mut decision = look.judge(self, decision, stamp, account, At::SignIn(session), act, &verdicts, chance);
             if let Ok(issued) = &mut decision.outcome {
                 risk::without_proof(issued, &decision.changes);
             }

@@ -27,6 +27,8 @@ pub(super) const MAX_ECHOES: usize = 5;
 pub(super) const MAX_LATE: usize = 2;
 /// The most wrong proofs.
 pub(super) const MAX_WRONG: usize = 5;
+/// The most sightings of a session by services.
+pub(super) const MAX_SEEN: usize = 3;
 /// The longest name of a kind of device that is kept.
 pub(super) const MAX_AGENT: usize = 32;
 /// Networks, kinds of devices and sessions are forgotten when they were not seen for so long.
@@ -130,6 +132,9 @@ pub(super) struct Sess {
     /// When its device signed in anew.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub r: Option<i64>,
+    /// Where services saw it, each time in another network than before, the latest last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub g: Vec<(NetName, i64)>,
 }
 
 /// A move of a session: to which network, when, of which provider (0: not known), and whether that was new to the account.
@@ -255,6 +260,7 @@ impl Memory {
             past(&mut session.l);
             session.m.iter_mut().for_each(|step| past(&mut step.1));
             session.k.iter_mut().for_each(|late| past(&mut late.0));
+            session.g.iter_mut().for_each(|seen| past(&mut seen.1));
             for list in [&mut session.e, &mut session.o, &mut session.p] {
                 list.iter_mut().for_each(past);
             }

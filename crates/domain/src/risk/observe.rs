@@ -1,6 +1,6 @@
 //! From a memory and something that was seen to signals and the memory from then on.
 use super::memory::{
-    Agent, Country, Kept, MAX_AGENT, MAX_AGENTS, MAX_ECHOES, MAX_LATE, MAX_MOMENTS, MAX_MOVES, MAX_NETWORKS,
+    Agent, Country, Kept, MAX_AGENT, MAX_AGENTS, MAX_ECHOES, MAX_LATE, MAX_MOMENTS, MAX_MOVES, MAX_NETWORKS, MAX_SEEN,
     MAX_SESSIONS, MAX_WRONG, Memory, Move, Net, NetName, Sess, Where, push, secs, where_of,
 };
 use super::{Act, ExternalKind, Origin, RefreshSeen, Seen, Signals, Spot, Step, What, km_between};
@@ -31,7 +31,9 @@ pub fn observe(memory: &Memory, seen: &Seen) -> (Signals, Memory) {
     say.guesses_account = i64::from(seen.guesses.account);
     say.guesses_prefix = i64::from(seen.guesses.prefix);
     place(&kept, seen, now, &mut say);
-    if let Some(id) = seen.session {
+    if let (Act::Sighting, Some(id)) = (seen.act, seen.session) {
+        sighting(&mut kept, NetName::of(id), seen, now, &mut say);
+    } else if let Some(id) = seen.session {
         session(&mut kept, NetName::of(id), seen, now, &mut say);
     } else {
         travel(&kept.w, seen, now, &mut say);
@@ -93,10 +95,11 @@ fn marked(act: Act) -> Option<bool> {
 /// Whether an act shows where the account's owner is: not what was refused, nor what anybody may do.
 fn teaches(act: Act) -> bool {
     match act {
-        Act::SignUp | Act::SignIn { .. } | Act::Arrive { .. } | Act::Sighting | Act::Change(_) => true,
+        Act::SignUp | Act::SignIn { .. } | Act::Arrive { .. } | Act::Change(_) => true,
         Act::Refresh(how) => !matches!(how, RefreshSeen::OtherDevice | RefreshSeen::Theft),
         Act::Prove { ok } => ok,
-        Act::Recover(_) | Act::External(_) => false,
+        // What a service says may be made up: it makes nobody at home anywhere.
+        Act::Recover(_) | Act::External(_) | Act::Sighting => false,
     }
 }
 
@@ -198,6 +201,39 @@ fn session(kept: &mut Kept, id: NetName, seen: &Seen, now: i64, say: &mut Signal
     push(&mut kept.s, one, MAX_SESSIONS);
 }
 
+/// What a service says of where it saw the session's token. Services are others' programs: what they say is compared with what is known,
+/// and kept beside it, so that no other act is judged by it, and no session is forgotten for it.
+fn sighting(kept: &mut Kept, id: NetName, seen: &Seen, now: i64, say: &mut Signals) {
+    let at = kept.s.iter().position(|one| one.i == id);
+    let mut one = match at {
+        Some(at) => kept.s[at].clone(),
+        None => unknown(id, seen, now, false, say),
+    };
+    if let Some(made) = &seen.made {
+        one.b = secs(made.at).min(now);
+        one.a = short(&made.agent);
+    }
+    let network = seen.from.as_ref().map(|from| NetName(from.network));
+    travel(&one.w, seen, now, say);
+    say.session_age_s = if one.f & Sess::MADE == 0 && seen.made.is_none() { -1 } else { now - one.b };
+    say.other_browser = !say.agent.is_empty() && !one.a.is_empty() && one.a != say.agent;
+    say.other_program = say.other_browser && program(&one.a) != program(&say.agent);
+    say.moved = network.is_some_and(|network| network != one.network());
+    one.g.retain(|(_, at)| now - at < 10 * MINUTE);
+    // Where the session is anyway is worth a line only once it was seen elsewhere.
+    if let Some(network) = network.filter(|_| say.moved || !one.g.is_empty()) {
+        // Here, then elsewhere, and now here again.
+        let away = one.g.iter().rposition(|(other, _)| *other != network);
+        say.at_once = away.is_some_and(|away| one.g[..away].iter().any(|(other, _)| *other == network));
+        if one.g.last().is_none_or(|(last, _)| *last != network) {
+            push(&mut one.g, (network, now), MAX_SEEN);
+        }
+    }
+    if let Some(at) = at {
+        kept.s[at] = one;
+    }
+}
+
 /// A session that nothing is remembered of.
 fn unknown(id: NetName, seen: &Seen, now: i64, makes: bool, say: &Signals) -> Sess {
     let breached = matches!(seen.act, Act::SignIn { breached: true, .. });
@@ -227,6 +263,7 @@ fn unknown(id: NetName, seen: &Seen, now: i64, makes: bool, say: &Signals) -> Se
         o: Vec::new(),
         p: Vec::new(),
         r: None,
+        g: Vec::new(),
     }
 }
 

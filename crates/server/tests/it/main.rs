@@ -36,6 +36,7 @@ mod relay;
 mod rollback;
 mod rules;
 mod serve;
+mod sightings;
 mod silent;
 mod stopped;
 mod storage;

@@ -176,7 +176,8 @@ async fn an_application_that_is_let_in_is_a_change() {
     let page = server.authorize(&other, &cookie, &[("scope", "openid")]).await.expect(200).text();
     let answer = server.decide(&page, &cookie, "allow").await.expect(303);
     assert!(parameter(answer.header("location"), "code").is_none(), "{}", answer.header("location"));
-    let next = server.client.get(answer.header("location")).header("cookie", format!("__Host-portcullis_session={cookie}"));
+    let next =
+        server.client.get(answer.header("location")).header("cookie", format!("__Host-portcullis_session={cookie}"));
     assert!(next.send().await.expect(303).header("location").starts_with("/sign-in?"));
     let cookie = server.page_sign_in(ADA).await;
     let page = server.authorize(&other, &cookie, &[("scope", "openid")]).await.expect(200).text();
