@@ -11,7 +11,7 @@ use portcullis_domain::event::{Actor, EventKind};
 use portcullis_domain::family::Presented;
 use portcullis_domain::kernel::{self, By, Door, Scope};
 use portcullis_domain::mail::{self, Template};
-use portcullis_domain::model::{ADMIN, Account, Session, SessionKind};
+use portcullis_domain::model::{Account, Session, SessionKind};
 use portcullis_domain::refresh::{How, refresh};
 use portcullis_domain::risk::Act;
 use portcullis_domain::risk::enforce::At;
@@ -783,19 +783,6 @@ impl App {
             Acted::Done((), committed) => Revoked::of(committed),
             Acted::Answered(()) => Err(AppError::Fault("an end without changes".into())),
             Acted::Before(before) => Revoked::remembered(&before),
-        }
-    }
-
-    /// Makes the administrator of `bootstrap_admin` when there is no account at all. `true` when it did.
-    pub async fn bootstrap_admin(&self, email: &str, password: SecretString) -> Result<bool, AppError> {
-        if !self.store().list_accounts(None, None, 1).await?.rows.is_empty() {
-            return Ok(false);
-        }
-        let by = By::SYSTEM;
-        match self.create_account(email, Some(password), None, vec![ADMIN.into()], &by, None).await {
-            Ok(_) => Ok(true),
-            Err(AppError::Refused(Refused::EmailTaken)) => Ok(false),
-            Err(error) => Err(error),
         }
     }
 }

@@ -5,7 +5,6 @@
 use portcullis_feed::Mono;
 use portcullis_wire::SessionId;
 use portcullis_wire::frame::{MAX_SEEN_AGENT, MAX_SIGHTINGS, Sighting, network_of};
-use std::hash::{BuildHasher as _, RandomState};
 use std::net::IpAddr;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -27,7 +26,8 @@ struct Seen {
 /// What was seen.
 pub(crate) struct Sightings {
     places: Box<[Mutex<Option<Seen>>]>,
-    which: RandomState,
+    /// By which places are found, so that nobody knows who shares one.
+    seed: u64,
     /// Whether something waits to be told.
     waits: AtomicBool,
     /// Where the next look begins, so that all have their turn.
@@ -40,24 +40,33 @@ impl std::fmt::Debug for Sightings {
     }
 }
 
-impl Default for Sightings {
-    fn default() -> Self {
+impl Sightings {
+    /// None yet. `seed`: by chance.
+    pub(crate) fn new(seed: u64) -> Self {
         Self {
             places: (0..PLACES).map(|_| Mutex::new(None)).collect(),
-            which: RandomState::new(),
+            seed,
             waits: AtomicBool::new(false),
             next: AtomicUsize::new(0),
         }
     }
-}
 
-impl Sightings {
+    fn place_of(&self, session: SessionId, network: IpAddr) -> usize {
+        let network = match network {
+            IpAddr::V4(ip) => u128::from(ip.to_bits()),
+            IpAddr::V6(ip) => ip.to_bits(),
+        };
+        let mut hash = u128::from(self.seed);
+        for part in [session.bits(), network] {
+            hash = (hash ^ part).wrapping_mul(0xda94_2042_e4dd_58b5_9e37_79b9_7f4a_7c15).rotate_left(61);
+        }
+        usize::try_from((hash >> 64) % PLACES as u128).unwrap_or(0)
+    }
+
     /// Notes that a token of this session was shown from there.
     pub(crate) fn note(&self, session: SessionId, ip: IpAddr, agent: Option<&str>, now: Mono) {
         let network = network_of(ip);
-        let hash = self.which.hash_one((session.bits(), network));
-        let place = usize::try_from(hash % PLACES as u64).unwrap_or(0);
-        let Some(Ok(mut place)) = self.places.get(place).map(Mutex::try_lock) else { return };
+        let Some(Ok(mut place)) = self.places.get(self.place_of(session, network)).map(Mutex::try_lock) else { return };
         let stays = place.as_ref().is_some_and(|seen| match seen.told {
             false => true,
             true => seen.session == session && seen.network == network && now.since(seen.at) < AGAIN_MS,
@@ -118,7 +127,7 @@ mod tests {
 
     #[test]
     fn one_session_in_one_network_is_told_once_a_minute() {
-        let (seen, start) = (Sightings::default(), Mono(1_000_000));
+        let (seen, start) = (Sightings::new(7), Mono(1_000_000));
         let home: IpAddr = "203.0.113.77".parse().unwrap();
         for ip in ["203.0.113.77", "203.0.113.78", "::ffff:203.0.113.9"] {
             seen.note(session(1), ip.parse().unwrap(), Some("Firefox\n/130"), start);
@@ -141,7 +150,7 @@ mod tests {
 
     #[test]
     fn it_is_bounded_and_loses_nothing_that_has_a_place() {
-        let (seen, now) = (Sightings::default(), Mono(0));
+        let (seen, now) = (Sightings::new(7), Mono(0));
         let home: IpAddr = "203.0.113.77".parse().unwrap();
         for n in 0..100_000 {
             seen.note(session(n), home, Some(&"é".repeat(500)), now);

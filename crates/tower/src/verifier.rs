@@ -203,7 +203,7 @@ impl Verifier {
             cache: Cache::new(config.cache_slots),
             ahead: Mutex::default(),
             introspection,
-            sightings: config.sightings.then(Sightings::default),
+            sightings: config.sightings.then(|| Sightings::new(real::chance())),
         });
         let following =
             tokio::spawn(follow::run(config, feed, client, shared.clone(), told.clone(), hears)).abort_handle();
