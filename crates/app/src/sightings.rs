@@ -120,7 +120,6 @@ impl App {
     }
 
     async fn sighted(&self, seen: &Seen<'_>) -> Result<(), AppError> {
-        let mut untold = None;
         for _ in 0..crate::MAX_TRIES {
             let Some((view, look)) = self.look_at_sighting(seen).await? else { return Ok(()) };
             let (verdict, news) = look.hears(&view.stamp, seen.session, Act::Sighting);
@@ -129,8 +128,7 @@ impl App {
             let again = match &does {
                 None => verdict.hits.iter().all(|hit| !hit.shadow) && !news,
                 Some((rule, Outcome::Notify | Outcome::StepUp)) => {
-                    let (account, what) = (view.account.id, format!("sighting {rule}"));
-                    !*untold.get_or_insert_with(|| self.tells_now(account, &what))
+                    !self.tells_now(view.account.id, &format!("sighting {rule}"))
                 }
                 Some(_) => false,
             };
@@ -147,6 +145,9 @@ impl App {
             let acted = self.act_once(|| async { Ok(()) }, decide).await;
             if matches!(acted, Ok(Some(())) | Err(AppError::Refused(_))) {
                 self.judged(&verdicts);
+                if let Some((rule, _)) = &does {
+                    self.has_told(view.account.id, &format!("sighting {rule}"));
+                }
             }
             match acted {
                 Ok(None) => {}
