@@ -10,6 +10,7 @@ pub mod act_journal;
 pub mod admin;
 pub mod api_keys;
 pub mod audit;
+pub mod breached;
 pub mod callers;
 pub mod error;
 pub mod few;
@@ -34,6 +35,7 @@ pub mod roles;
 pub mod rotation;
 pub mod sessions;
 pub mod settings;
+pub mod sightings;
 pub mod start;
 pub mod upstream;
 pub mod webhooks;
@@ -108,6 +110,8 @@ struct Inner {
     paces: oauth::Paces,
     client_keys: oauth::ClientKeys,
     risk: risk::Risk,
+    breached: breached::Breached,
+    sightings: sightings::Sightings,
     under_way: guessing::UnderWay,
 }
 

@@ -1,21 +1,27 @@
 //! Recovery by mail: asking for a link, what it opens, a new password, "this was not me". The rules are in `domain::recovery`.
 use crate::oauth::keeps_pace;
+use crate::risk::{Look, Verdicts};
 use crate::sessions::pool_error;
 use crate::{Acted, App, AppError, RepeatKey, Revoked, real};
 use portcullis_domain::account::{self, Email};
-use portcullis_domain::changes::Change;
+use portcullis_domain::changes::{Change, Changes};
 use portcullis_domain::kernel::By;
 use portcullis_domain::mail::{self, LinkBody, Template};
 use portcullis_domain::model::Account;
 use portcullis_domain::recovery::{self, Opened};
+use portcullis_domain::risk::enforce::At;
+use portcullis_domain::risk::{Act, Step};
 use portcullis_domain::throttle::{self, Attempt};
 use portcullis_domain::ticket::{self, Ticket, TicketKind};
-use portcullis_domain::view::{AccountView, SessionView};
-use portcullis_domain::{Actor, Chance as _, Refused, time_rules};
+use portcullis_domain::view::{AccountView, SessionView, SignInView};
+use portcullis_domain::{Actor, Chance as _, Decision, Refused, time_rules};
 use portcullis_store::CommitError;
 use portcullis_wire::{ClientId, Code, Digest, SecretString, b64};
 use std::net::IpAddr;
 use std::time::Duration;
+
+/// How often somebody's asking for a link is decided, when what is remembered of the account is written at the same time.
+const TRIES: u32 = 4;
 
 /// A link that may be used, with what it is about.
 #[derive(Debug, Clone)]
@@ -85,15 +91,52 @@ impl App {
         let may = self.takes(attempt).await?;
         // What cannot be an address is looked up like any other: nothing is found.
         let email = Email::parse(identifier).map_or_else(|_| String::new(), |email| email.as_str().into());
-        let view = self.store().load_sign_in(&email, ClientId::FIRST_PARTY).await.map_err(|e| self.fault(e.into()))?;
-        let changes = recovery::ask(&view, may, &key, &mut real::RealChance);
-        match self.store().commit(changes).await {
-            Ok(_) => self.mail_waits(),
-            // Of an id made by chance this never is; nothing is known of the address from it.
-            Err(CommitError::Conflict(_)) => return Err(AppError::Overloaded),
-            Err(error) => return Err(self.fault(error.into())),
+        for tries in 1..=TRIES {
+            let load = self.store().load_sign_in(&email, ClientId::FIRST_PARTY).await;
+            let view = load.map_err(|e| self.fault(e.into()))?;
+            // Of nobody as much is read as of anybody.
+            let asker = recovery::asker(&view, may);
+            let look = self.look_at_recovery(asker, ip).await?;
+            // What is remembered is written by others, too. It must not tell that there is an account: the last try is not judged.
+            let judged = asker.zip(look).filter(|_| tries < TRIES);
+            let verdicts = Verdicts::default();
+            let changes = match &judged {
+                Some((account, look)) => self.judged_link(&view, account, look, attempt, &verdicts),
+                None => recovery::ask(&view, may, &key, &mut real::RealChance),
+            };
+            match self.store().commit(changes).await {
+                Ok(_) => {
+                    self.judged(&verdicts);
+                    self.mail_waits();
+                    return Ok(());
+                }
+                Err(CommitError::Conflict(_)) if judged.is_some() => {}
+                // Of an id made by chance this never is; nothing is known of the address from it.
+                Err(CommitError::Conflict(_)) => return Err(AppError::Overloaded),
+                Err(error) => return Err(self.fault(error.into())),
+            }
         }
-        Ok(())
+        Err(AppError::Overloaded)
+    }
+
+    /// A link for this account, unless a rule does not let it be sent; then one of nobody's, so that nobody sees it.
+    fn judged_link(
+        &self,
+        view: &SignInView,
+        account: &Account,
+        look: &Look,
+        attempt: Attempt,
+        verdicts: &Verdicts,
+    ) -> Changes {
+        let (keys, chance) = (self.keys(), &mut real::RealChance);
+        let (key, look) = (keys.mac(), look.charged_to(attempt));
+        let base = Decision { outcome: Ok(()), changes: recovery::ask(view, true, key, chance) };
+        let (at, act) = (At::Asked, Act::Recover(Step::Asked));
+        let mut decision = look.judge(self, base, &view.stamp, account, at, act, verdicts, chance);
+        if decision.outcome.is_err() {
+            decision.changes.steps.extend(recovery::ask(view, false, key, chance).steps);
+        }
+        decision.changes
     }
 
     /// The link with this secret. Looking changes nothing: mail scanners open links, too.
@@ -146,7 +189,7 @@ impl App {
     /// caller's choice a used link says nothing, for it would tell whoever finds it later which password is right.
     ///
     /// # Errors
-    /// As [`App::open_link`]; 422 for a password that may not be; faults.
+    /// As [`App::open_link`]; 422 for a password that may not be, or is known to be stolen; faults.
     pub async fn reset_password(
         &self,
         secret: &SecretString,
@@ -186,29 +229,41 @@ impl App {
         }
         let email = Email::parse(link.account.email.as_deref().unwrap_or_default())?;
         account::check_password(password.expose(), &email)?;
+        self.refuse_breached("password", &password).await?;
         let hash = self.passwords().hash(password).await.map_err(pool_error)?;
         let notice = self.may_mail(Template::PasswordReset, link.account.id).await?;
         let by = By { actor: Actor::Anonymous, role: None, ip, reason: None };
+        let verdicts = Verdicts::default();
         let acted = self
             .act_on_ticket(
                 &actor_by(secret),
                 repeat,
                 || async {
                     let link = self.open_link(secret).await?;
-                    let memory = self.memory_with_new_password(link.account.id).await?;
-                    Ok((link, memory))
+                    let look = self.look_at_recovery(Some(&link.account), ip).await?;
+                    let memory = match &look {
+                        Some(_) => None,
+                        None => self.memory_with_new_password(link.account.id).await?,
+                    };
+                    Ok((link, look, memory))
                 },
-                |(link, memory): &(Link, Option<Change>), chance| {
+                |(link, look, memory): &(Link, Option<Look>, Option<Change>), chance| {
                     let (view, links, key) = (&link.view, &link.links, notice.as_ref());
                     let mut decision = recovery::reset(view, &link.ticket, links, &hash, &by, key, chance);
-                    if decision.outcome.is_ok() {
-                        decision.changes.steps.extend(memory.clone());
+                    if decision.outcome.is_err() {
+                        return decision;
                     }
-                    decision
+                    decision.changes.steps.extend(memory.clone());
+                    let Some(look) = look else { return decision };
+                    let (at, act) = (At::Reset, Act::Recover(Step::Done));
+                    look.judge(self, decision, &view.stamp, &view.account, at, act, &verdicts, chance)
                 },
             )
-            .await
-            .map_err(or_no_such_link)?;
+            .await;
+        if matches!(acted, Ok(_) | Err(AppError::Refused(_))) {
+            self.judged(&verdicts);
+        }
+        let acted = acted.map_err(or_no_such_link)?;
         self.mail_waits();
         match acted {
             Acted::Done((), committed) => Revoked::of(committed),
@@ -223,16 +278,30 @@ impl App {
     /// As [`App::open_not_me`]; faults.
     pub async fn deny_session(&self, secret: &SecretString, all: bool, ip: Option<IpAddr>) -> Result<(), AppError> {
         let by = By { actor: Actor::Anonymous, role: None, ip, reason: None };
+        let verdicts = Verdicts::default();
         let acted = self
             .act_on_ticket(
                 "",
                 None,
-                || self.open_not_me(secret),
-                |link: &Link, chance| {
-                    recovery::not_me(&link.view, &link.ticket, link.session.as_ref(), all, &by, chance)
+                || async {
+                    let link = self.open_not_me(secret).await?;
+                    let look = self.look_at_recovery(Some(&link.account), ip).await?;
+                    Ok((link, look))
+                },
+                |(link, look): &(Link, Option<Look>), chance| {
+                    let Link { view, ticket, session, .. } = link;
+                    let decision = recovery::not_me(view, ticket, session.as_ref(), all, &by, chance);
+                    // Said twice, it is said.
+                    let said = decision.outcome.is_ok() && !decision.changes.is_empty();
+                    let Some(look) = look.as_ref().filter(|_| said) else { return decision };
+                    let act = Act::Recover(Step::Denied);
+                    look.judge(self, decision, &view.stamp, &view.account, At::Account, act, &verdicts, chance)
                 },
             )
             .await;
+        if matches!(acted, Ok(_) | Err(AppError::Refused(_))) {
+            self.judged(&verdicts);
+        }
         acted.map(drop).map_err(or_no_such_link)
     }
 }

@@ -11,7 +11,7 @@ use portcullis_domain::event::Actor;
 use portcullis_domain::family::Presented;
 use portcullis_domain::kernel::{self, By, Door, Scope};
 use portcullis_domain::mail::{self, Template};
-use portcullis_domain::model::{ADMIN, Account, Session, SessionKind};
+use portcullis_domain::model::{Account, Session, SessionKind};
 use portcullis_domain::refresh::{How, refresh};
 use portcullis_domain::risk::Act;
 use portcullis_domain::risk::enforce::At;
@@ -133,6 +133,7 @@ impl App {
         let address = Email::parse(email)?;
         account::check_password(password.expose(), &address)?;
         self.may_sign_up(address.as_str(), ip).await?;
+        self.refuse_breached("password", &password).await?;
         self.create_account(email, Some(password), name, vec![], &by, None).await
     }
 
@@ -156,16 +157,26 @@ impl App {
             None => None,
         };
         let new = NewAccount { email, password_hash, name, roles };
+        let stranger = by.actor == Actor::Anonymous;
         let load = || async {
             // The system makes an account on an empty database only.
             if by.actor == Actor::System && !self.store().list_accounts(None, None, 1).await?.rows.is_empty() {
                 return Err(Refused::EmailTaken.into());
             }
-            self.store().stamp().await.map_err(|e| self.fault(e.into()))
+            let look = match stranger {
+                true => self.look_at_sign_up(new.email.as_str(), by.ip, None).await?,
+                false => None,
+            };
+            Ok((self.store().stamp().await.map_err(|e| self.fault(e.into()))?, look))
         };
+        let verdicts = Verdicts::default();
         let acted = self
-            .act(&by.actor.text(), repeat, load, |stamp, chance| {
+            .act(&by.actor.text(), repeat, load, |(stamp, look), chance| {
                 let mut decision = account::create(stamp, new.clone(), by, chance);
+                // Whether the address is taken shows at the commit: so what a rule refuses tells nobody.
+                if let (Some(look), Ok(account)) = (look, decision.outcome.clone()) {
+                    decision = look.judge(self, decision, stamp, &account, At::SignUp, Act::SignUp, &verdicts, chance);
+                }
                 if by.actor == Actor::System {
                     decision.changes.expects.push(Expect::NoAccounts);
                 }
@@ -178,8 +189,11 @@ impl App {
                 }
                 decision
             })
-            .await?;
-        match acted {
+            .await;
+        if matches!(acted, Ok(_) | Err(AppError::Refused(Refused::ByRule { .. }))) {
+            self.judged(&verdicts);
+        }
+        match acted? {
             Acted::Done(account, _) | Acted::Answered(account) => Ok(account),
             Acted::Before(before) => {
                 let id = before.made.and_then(|id| id.parse().ok()).ok_or(Refused::NotFound)?;
@@ -308,6 +322,8 @@ impl App {
         }
         let (keys, proven) = (self.keys(), view.account.as_ref().map(|account| (account.id, account.password_version)));
         let limit = self.settings().policy.session_limit;
+        // Of a wrong one nothing is said.
+        let breached = matches && present.is_none() && self.asks_rules() && self.is_breached(&again).await;
         let owner = view.account.as_ref().filter(|_| matches && present.is_none());
         let notice = match owner {
             Some(account) if self.is_new_device(&view, &request, &ours) => {
@@ -375,7 +391,7 @@ impl App {
                 };
                 let seen = match &decision.outcome {
                     Ok(Signed::In(issued)) => {
-                        let act = Act::SignIn { known_device: ours.device.is_some(), breached: false };
+                        let act = Act::SignIn { known_device: ours.device.is_some(), breached };
                         Some((At::SignIn(issued.session.id), act))
                     }
                     Ok(Signed::Again(session)) => Some((At::Session(session.id, None), Act::Prove { ok: true })),
@@ -759,19 +775,6 @@ impl App {
             Acted::Done((), committed) => Revoked::of(committed),
             Acted::Answered(()) => Err(AppError::Fault("an end without changes".into())),
             Acted::Before(before) => Revoked::remembered(&before),
-        }
-    }
-
-    /// Makes the administrator of `bootstrap_admin` when there is no account at all. `true` when it did.
-    pub async fn bootstrap_admin(&self, email: &str, password: SecretString) -> Result<bool, AppError> {
-        if !self.store().list_accounts(None, None, 1).await?.rows.is_empty() {
-            return Ok(false);
-        }
-        let by = By::SYSTEM;
-        match self.create_account(email, Some(password), None, vec![ADMIN.into()], &by, None).await {
-            Ok(_) => Ok(true),
-            Err(AppError::Refused(Refused::EmailTaken)) => Ok(false),
-            Err(error) => Err(error),
         }
     }
 }

@@ -86,6 +86,8 @@ impl App {
             paces: crate::oauth::Paces::default(),
             client_keys: crate::oauth::ClientKeys::default(),
             risk: crate::risk::Risk::default(),
+            breached: crate::breached::Breached::default(),
+            sightings: crate::sightings::Sightings::default(),
             under_way: crate::guessing::UnderWay::default(),
         };
         let app = Self { inner: Arc::new(inner) };

@@ -26,10 +26,7 @@ use portcullis_wire::{EventId, SecretString, SessionId, b64};
 /// be seen from outside: a ticket is inserted in any case, and of nobody's it is nobody's. `may`: no mail too many (see
 /// [`crate::throttle::Attempt::of_recovery`]).
 pub fn ask(view: &SignInView, may: bool, key: &MacKey, chance: &mut dyn Chance) -> Changes {
-    let gone = |account: &&Account| matches!(account.status, Status::Deleted { .. } | Status::Deleting { .. });
-    // Who is blocked gets a link, too: only behind it they are told so.
-    let account = view.account.as_ref().filter(|account| may && !gone(account) && account.email.is_some());
-    let steps = match account {
+    let steps = match asker(view, may) {
         Some(account) => {
             mail::write(Template::ResetPassword, account.id, account.password_version, None, &view.stamp, key, chance)
         }
@@ -41,6 +38,13 @@ pub fn ask(view: &SignInView, may: bool, key: &MacKey, chance: &mut dyn Chance) 
         }
     };
     Changes { steps, ..Changes::default() }
+}
+
+/// Whose link is sent when one is asked for; `None`: nobody's.
+pub fn asker(view: &SignInView, may: bool) -> Option<&Account> {
+    let gone = |account: &&Account| matches!(account.status, Status::Deleted { .. } | Status::Deleting { .. });
+    // Who is blocked gets a link, too: only behind it they are told so.
+    view.account.as_ref().filter(|account| may && !gone(account) && account.email.is_some())
 }
 
 /// What a link that was opened stands for.

@@ -115,6 +115,8 @@ pub enum Step {
     Asked,
     /// The link was used: a new password, and all sessions have ended.
     Done,
+    /// "This was not me" was said by the link in a mail.
+    Denied,
 }
 
 /// What somebody outside says of an account.
@@ -139,6 +141,11 @@ pub enum Act {
         known_device: bool,
         /// The password is in a list of stolen ones.
         breached: bool,
+    },
+    /// Somebody came by another provider, which knew them.
+    Arrive {
+        /// The browser showed the mark of an earlier sign-in to this account.
+        known_device: bool,
     },
     /// A refresh token of a living family was shown.
     Refresh(RefreshSeen),

@@ -13,6 +13,7 @@ mod provider;
 use crate::callers::cookie_text;
 use crate::few::Few;
 use crate::oauth::keeps_pace;
+use crate::risk::{self, Look, Verdicts, Who};
 use crate::settings::{UpstreamKind, UpstreamSettings};
 use crate::{App, AppError, Caller, real};
 use jwt::{Expected, is_true};
@@ -22,6 +23,8 @@ use portcullis_domain::amr::Amr;
 use portcullis_domain::changes::{Change, Changes};
 use portcullis_domain::kernel::{By, Door};
 use portcullis_domain::model::{Account, Session};
+use portcullis_domain::risk::Act;
+use portcullis_domain::risk::enforce::At;
 use portcullis_domain::sign_in::SignIn;
 use portcullis_domain::ticket::{self, Ticket, TicketKind};
 use portcullis_domain::upstream::{self, Begun, Identity, LIFE, Link, MAX_SUBJECT, UnderWay, Waiting, bounded};
@@ -77,8 +80,15 @@ pub struct Return {
 /// What came of it.
 #[derive(Debug)]
 pub enum Arrival {
-    /// Signed in, or proved once more who they are: the cookie from now on, and its session.
-    In(SecretString, Box<Session>),
+    /// Signed in, or proved once more who they are.
+    In {
+        /// The cookie from now on.
+        cookie: SecretString,
+        /// Its session.
+        session: Box<Session>,
+        /// The marks of this device as a known one, when it signed in.
+        device: Option<SecretString>,
+    },
     /// The session that was there goes on, or its account has one link more.
     GoesOn,
     /// There is an account of this address: whoever comes must prove that it is theirs, with this.
@@ -122,6 +132,17 @@ pub struct Arrived {
     pub return_to: Option<String>,
 }
 
+/// The browser that comes back.
+#[derive(Debug)]
+pub struct Visitor<'a> {
+    /// The secret that it was sent away with.
+    pub browser: Option<&'a SecretString>,
+    /// The marks of a known device, as they came.
+    pub device: Option<&'a SecretString>,
+    /// Who is signed in there.
+    pub present: Option<&'a Caller>,
+}
+
 /// Somebody whom a provider has sent, and the sign-in that they come by.
 struct Coming<'a> {
     provider: &'a Provider,
@@ -130,6 +151,7 @@ struct Coming<'a> {
     fresh: bool,
     return_to: &'a str,
     browser: &'a SecretString,
+    device: Option<&'a SecretString>,
     /// Whether they said that they want an account, should they have none.
     agreed: bool,
 }
@@ -262,11 +284,11 @@ impl App {
     pub async fn arrive_from(
         &self,
         id: &str,
-        browser: Option<&SecretString>,
         given: Return,
         request: SignIn,
-        present: Option<&Caller>,
+        visitor: &Visitor<'_>,
     ) -> Result<Arrived, AppError> {
+        let Visitor { browser, device, present } = *visitor;
         let provider = self.inner.upstreams.by_id(id).ok_or(Refused::NotFound)?;
         let found = self.take_up(&provider, browser, given.state.as_deref()).await?;
         let Some((found, browser)) = found.zip(browser) else {
@@ -301,6 +323,7 @@ impl App {
                     fresh: found.under.fresh,
                     return_to: &found.under.return_to,
                     browser,
+                    device,
                     agreed: false,
                 };
                 self.let_in(&coming, request, present).await?
@@ -444,15 +467,26 @@ impl App {
                 let proving = self.proving(caller.view.session.id, secret, request.ip).await?;
                 let (proving, cookie) = proving.ok_or(AppError::Unauthenticated(Code::TokenRevoked))?;
                 let rules = &self.settings().rules;
+                let look = self.look_at_arrival(account, &request, Some(&proving.session)).await?;
+                let verdicts = Verdicts::default();
                 let decide = |_: &(), chance: &mut dyn Chance| {
-                    upstream::prove_again(&view.stamp, link, &proving, identity, begun, rules, chance)
+                    let base = upstream::prove_again(&view.stamp, link, &proving, identity, begun, rules, chance);
+                    let Some(look) = look.as_ref().filter(|_| base.outcome.is_ok()) else { return base };
+                    let (at, act) = (At::Session(proving.session.id, None), Act::Prove { ok: true });
+                    look.judge(self, base, &view.stamp, account, at, act, &verdicts, chance)
                 };
-                if self.act_once(|| async { Ok(()) }, decide).await?.is_some() {
-                    return Ok(Arrival::In(cookie, Box::new(proving.session)));
+                let acted = self.act_once(|| async { Ok(()) }, decide).await;
+                if matches!(acted, Ok(Some(())) | Err(AppError::Refused(_))) {
+                    self.judged(&verdicts);
+                }
+                if acted?.is_some() {
+                    return Ok(Arrival::In { cookie, session: Box::new(proving.session), device: None });
                 }
                 continue;
             }
-            if let Some(session) = self.by_link(&view.stamp, link, account, identity, begun, &request).await? {
+            let name = account.email.clone().unwrap_or_else(|| account.id.to_string());
+            let known = self.known_device(&name, coming.device);
+            if let Some(session) = self.by_link(&view.stamp, link, account, coming, known.is_some(), &request).await? {
                 // Whoever is told of a logout writes that first and looks for sessions then; here it is the other way round. So one of
                 // both sees the other, whatever the order. The cookie has not left yet.
                 if self.signed_out_since(identity, begun).await? {
@@ -461,22 +495,45 @@ impl App {
                     return Err(signed_out_meanwhile());
                 }
                 self.counts().sign_ins.fetch_add(1, Ordering::Relaxed);
-                return Ok(Arrival::In(cookie_text(session.id, &secret), Box::new(session)));
+                let device = Some(self.marks_at(&name, known, coming.device));
+                let cookie = cookie_text(session.id, &secret);
+                return Ok(Arrival::In { cookie, session: Box::new(session), device });
             }
         }
         Err(AppError::Overloaded)
     }
 
-    /// One try; `None` when rows had moved.
+    /// What there is to know of an arrival before it is judged; `present`: the session that is there already.
+    async fn look_at_arrival(
+        &self,
+        account: &Account,
+        request: &SignIn,
+        present: Option<&Session>,
+    ) -> Result<Option<Look>, AppError> {
+        let who = Who {
+            account: account.id,
+            identifier: account.email.as_deref().unwrap_or_default(),
+            ip: request.ip,
+            own: true,
+            user_agent: request.user_agent.as_deref(),
+            made: present.map(|session| risk::made(session, None)),
+            counted: None,
+        };
+        Ok(self.look(&who).await?.map(Look::without_guesses))
+    }
+
+    /// One try; `None` when rows had moved. `known_device`: the browser has signed in to this account before.
     async fn by_link(
         &self,
         stamp: &portcullis_domain::view::Stamp,
         link: &Link,
         account: &Account,
-        identity: &Identity,
-        begun: Begun,
+        coming: &Coming<'_>,
+        known_device: bool,
         request: &SignIn,
     ) -> Result<Option<Session>, AppError> {
+        let Coming { identity, begun, .. } = *coming;
+        let look = self.look_at_arrival(account, request, None).await?;
         let (keys, rules, limit) = (self.keys(), &self.settings().rules, self.settings().policy.session_limit);
         let live = match limit {
             Some(_) => {
@@ -485,14 +542,30 @@ impl App {
             }
             None => vec![],
         };
+        let verdicts = Verdicts::default();
         let decide = |_: &(), chance: &mut dyn Chance| {
-            let decision = upstream::sign_in(stamp, link, account, identity, begun, request, rules, keys.mac(), chance);
-            match limit {
-                Some(limit) => session_limit::apply(decision, &live, limit, rules.idle_ttl, chance),
-                None => decision,
+            let mut decision =
+                upstream::sign_in(stamp, link, account, identity, begun, request, rules, keys.mac(), chance);
+            if let Some(limit) = limit {
+                decision = session_limit::apply(decision, &live, limit, rules.idle_ttl, chance);
             }
+            let Some((look, session)) =
+                look.as_ref().zip(decision.outcome.as_ref().ok().map(|issued| issued.session.id))
+            else {
+                return decision;
+            };
+            let act = Act::Arrive { known_device };
+            let mut decision = look.judge(self, decision, stamp, account, At::SignIn(session), act, &verdicts, chance);
+            if let Ok(issued) = &mut decision.outcome {
+                risk::without_proof(issued, &decision.changes);
+            }
+            decision
         };
-        Ok(self.act_once(|| async { Ok(()) }, decide).await?.map(|issued| issued.session))
+        let acted = self.act_once(|| async { Ok(()) }, decide).await;
+        if matches!(acted, Ok(Some(_)) | Err(AppError::Refused(_))) {
+            self.judged(&verdicts);
+        }
+        Ok(acted?.map(|issued| issued.session))
     }
 
     /// Somebody without a link: what to answer, or `None` when they have an account now.
@@ -520,16 +593,30 @@ impl App {
         if !coming.agreed {
             return self.ask_newcomer(coming).await.map(Some);
         }
-        let load = || async { self.store().stamp().await.map_err(|e| self.fault(e.into())) };
+        let load = || async {
+            let email = identity.email.as_deref().unwrap_or_default();
+            let look = self.look_at_sign_up(email, request.ip, request.user_agent.as_deref()).await?;
+            Ok((self.store().stamp().await.map_err(|e| self.fault(e.into()))?, look.map(Look::without_guesses)))
+        };
+        let verdicts = Verdicts::default();
         let made = self
-            .act_once(load, |stamp, chance| {
+            .act_once(load, |(stamp, look), chance| {
                 if stamp.epoch != begun.epoch {
                     let detail = "the log was founded anew while this sign-in was under way; sign in again".into();
                     return Decision::refuse(Refused::Conflict { detail });
                 }
-                upstream::new_account(stamp, identity, request.ip, chance)
+                let base = upstream::new_account(stamp, identity, request.ip, chance);
+                let made = base.changes.steps.iter().find_map(|step| match step {
+                    Change::InsertAccount(account) => Some(account.clone()),
+                    _ => None,
+                });
+                let Some((look, account)) = look.as_ref().zip(made) else { return base };
+                look.judge(self, base, stamp, &account, At::SignUp, Act::SignUp, &verdicts, chance)
             })
             .await;
+        if matches!(made, Ok(Some(_)) | Err(AppError::Refused(Refused::ByRule { .. }))) {
+            self.judged(&verdicts);
+        }
         match made {
             // Somebody took the address, or the link was made, meanwhile: it is looked at again.
             Ok(_) | Err(AppError::Refused(Refused::EmailTaken)) => Ok(None),

@@ -2,8 +2,8 @@
 //! any page, and a provider that knows its user asks nothing; so without a question whoever follows a link would have an account.
 //!
 //! What waits for the answer is a ticket, as a sign-in under way is: used once, by the browser that was asked.
-use super::{Arrival, Arrived, Coming, digest_text, is_browser, secret};
-use crate::{App, AppError, Caller};
+use super::{Arrival, Arrived, Coming, Visitor, digest_text, is_browser, secret};
+use crate::{App, AppError};
 use portcullis_domain::Changes;
 use portcullis_domain::changes::Change;
 use portcullis_domain::sign_in::SignIn;
@@ -54,11 +54,11 @@ impl App {
     pub async fn answer_newcomer(
         &self,
         ticket: &SecretString,
-        browser: Option<&SecretString>,
         yes: bool,
         request: SignIn,
-        present: Option<&Caller>,
+        visitor: &Visitor<'_>,
     ) -> Result<Arrived, AppError> {
+        let Visitor { browser, device, present } = *visitor;
         let stale = Ok(Arrived { what: Arrival::Stale, return_to: None });
         let id = question(ticket);
         let view = self.store().load_ticket(id).await.map_err(|e| self.fault(e.into()))?;
@@ -83,6 +83,7 @@ impl App {
             fresh: newcomer.fresh,
             return_to: &newcomer.return_to,
             browser,
+            device,
             agreed: true,
         };
         Ok(Arrived { what: self.let_in(&coming, request, present).await?, return_to })

@@ -90,7 +90,7 @@ fn base(row: &Account, at: At, dice: &mut Seeded) -> Decision<()> {
             let steps = vec![Change::HandOut { grant: GrantId::from_bits(3), counter: family.counter, at: START }];
             plain(Changes { steps, ..Changes::default() })
         }
-        (At::Account, _) => plain(Changes::default()),
+        (At::Account | At::SignUp | At::Asked | At::Reset, _) => plain(Changes::default()),
     }
 }
 
@@ -265,6 +265,9 @@ fn each_outcome_does_what_it_says_and_nothing_else() {
             (Some(Outcome::EndAll), At::SignIn(session)) => (Some((whole, Some(session))), false),
             (Some(Outcome::EndAll), At::Session(..)) => (Some((whole, None)), true),
             (Some(Outcome::EndAll | Outcome::EndSession), At::Account) => (Some((whole, None)), false),
+            (Some(Outcome::EndSession), At::Reset) => (None, true),
+            (Some(Outcome::EndAll), At::Reset) => (None, false),
+            (Some(Outcome::EndAll | Outcome::EndSession), At::SignUp | At::Asked) => (None, true),
             (Some(Outcome::Block { .. }), at) if !gone => (Some((whole, None)), at != At::Account),
             (Some(Outcome::Block { .. }), _) => (None, false),
         };
@@ -339,7 +342,7 @@ fn only_what_belongs(seed: u64, case: &Case, does: Option<Outcome>, stopped: boo
                 proof += 1;
                 let of = match case.at {
                     At::Session(_, grant) => grant,
-                    At::SignIn(_) | At::Account => None,
+                    At::SignIn(_) | At::Account | At::SignUp | At::Asked | At::Reset => None,
                 };
                 let both = *session == SESSION && *grant == of;
                 does == Some(Outcome::StepUp) && both && !proves && case.at != At::Account

@@ -78,6 +78,10 @@ pub(super) async fn choose(ctx: Ctx, Id(secret): Id<String>, body: FormBytes) ->
         match ctx.app().reset_password(&token, password, ctx.ip, repeat.as_ref()).await {
             Ok(_) => return page(&ctx, StatusCode::OK, "recover_done.html", context! {}).map(quiet),
             Err(AppError::Refused(Refused::InvalidValue { detail, .. })) => detail,
+            Err(AppError::Refused(Refused::PasswordBreached { .. })) => {
+                "This password is in a list of stolen ones, and is among the first that are tried. Please choose another one."
+                    .to_owned()
+            }
             Err(error) => return refused(&ctx, error),
         }
     } else {

@@ -20,3 +20,4 @@ mod problems;
 mod recovery;
 mod risk;
 mod sessions;
+mod sightings;

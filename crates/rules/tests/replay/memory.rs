@@ -6,7 +6,7 @@ use portcullis_wire::{SessionId, Time};
 /// Anything at all.
 fn anything(chance: &mut Seeded, at: Time) -> Seen {
     let n = |chance: &mut Seeded, most: u64| chance.below(most);
-    let act = match n(chance, 16) {
+    let act = match n(chance, 17) {
         0 => Act::SignUp,
         1 | 2 => Act::SignIn { known_device: n(chance, 2) == 0, breached: n(chance, 2) == 0 },
         3..=5 => Act::Refresh(RefreshSeen::Rotated),
@@ -16,8 +16,9 @@ fn anything(chance: &mut Seeded, at: Time) -> Seen {
         10 => Act::Refresh(RefreshSeen::Theft),
         11 => Act::Prove { ok: n(chance, 3) == 0 },
         12 => Act::Change([What::Password, What::Email, What::Factor, What::App][n(chance, 4) as usize]),
-        13 => Act::Recover(if n(chance, 2) == 0 { Step::Asked } else { Step::Done }),
+        13 => Act::Recover([Step::Asked, Step::Done, Step::Denied][n(chance, 3) as usize]),
         14 => Act::Sighting,
+        15 => Act::Arrive { known_device: n(chance, 2) == 0 },
         _ => Act::External(
             [ExternalKind::CredentialLeaked, ExternalKind::DeviceLost, ExternalKind::Fraud][n(chance, 3) as usize],
         ),
@@ -368,4 +369,40 @@ fn the_documentation_has_every_signal() {
         let row = format!("| `{}` | {} |", field.name, field.doc.replace('|', "\\|"));
         assert!(page.contains(&row), "docs/risk.md has no row: {row}");
     }
+}
+
+/// What services say is compared with what is known, and changes nothing that another act is judged by.
+#[test]
+fn sightings_teach_nothing_and_move_nothing() {
+    let start = Time(1_800_000_000_000);
+    let (_, known) =
+        observe(&Memory::default(), &at_home(start, Act::SignIn { known_device: true, breached: false }, 1));
+    let seen = |at, network: u8| Seen {
+        from: Some(Origin::somewhere([network; 8])),
+        agent: "curl".into(),
+        ..at_home(at, Act::Sighting, 1)
+    };
+    let (mut memory, mut at_once) = (known.clone(), vec![]);
+    for (n, network) in [2, 1, 2, 3, 1, 2, 9, 8, 7, 6, 5, 4].into_iter().enumerate() {
+        let (signals, after) = observe(&memory, &seen(start.plus(7_200_000 + n as i64 * 1000), network));
+        at_once.push(signals.at_once);
+        assert_eq!((signals.moved, signals.new_network), (network != 1, network != 1), "{network}");
+        memory = after;
+    }
+    // There and back is no more than a journey; there once more is in two places. Three are remembered.
+    assert_eq!(at_once[..6], [false, false, true, false, true, true]);
+    assert!(!at_once[6..].contains(&true));
+    // A refresh says what it would have said without them.
+    let later = start.plus(7_300_000);
+    for network in [1, 2] {
+        let refresh = Seen {
+            from: Some(Origin::somewhere([network; 8])),
+            ..at_home(later, Act::Refresh(RefreshSeen::Rotated), 1)
+        };
+        assert_eq!(observe(&memory, &refresh).0, observe(&known, &refresh).0);
+    }
+    // At home nothing is written down, and of a session of which nothing is known neither.
+    assert_eq!(observe(&known, &seen(later, 1)).1, known);
+    let strange = Seen { session: Some(SessionId::from_bits(77)), ..seen(later, 2) };
+    assert_eq!(observe(&known, &strange).1, known);
 }

@@ -81,6 +81,8 @@ pub struct Settings {
     pub outgoing_ca: Authorities,
     /// The rules of risk and what they ask.
     pub risk: crate::risk::Files,
+    /// The list of stolen passwords.
+    pub breached: Option<PathBuf>,
     /// What sends mail, when that is set up.
     pub mail: Option<Mailer>,
     /// Other providers that people may sign in with.
@@ -289,6 +291,7 @@ impl Settings {
                 rules: r.get("risk_rules", values::risk_rules).unwrap_or_default(),
                 places: r.get("geo_file", values::file),
             },
+            breached: r.get("breached_passwords_file", values::breached_file),
             outgoing: Allowed::networks(r.list("outgoing_private", values::networks).into_iter().flatten()),
             ops_listen: r.get("ops_listen", values::address),
             tls,
@@ -317,6 +320,7 @@ impl Settings {
                     .count("risk_max_blocks_per_minute")
                     .and_then(|n| u32::try_from(n).ok())
                     .unwrap_or(30),
+                refuse_breached: r.get("refuse_breached_passwords", values::switch).unwrap_or(true),
                 registration_retention: Some(r.span("registration_retention")).filter(|span| *span > 0),
             },
             log_json: r.word("log_format") == "json",

@@ -278,6 +278,18 @@ pub const SETTINGS: &[Setting] = &[
         "30",
         "how many accounts rules may block a minute, all nodes together; beyond that there is an alarm instead",
     ),
+    text(
+        "breached_passwords_file",
+        None,
+        "no stolen passwords are known",
+        "list of stolen passwords, SHA-1 and sorted by hash, as the downloader of Have I Been Pwned writes it; looked at again when it changes and on SIGHUP",
+    ),
+    of(
+        "refuse_breached_passwords",
+        Kind::Switch,
+        "on",
+        "whether new passwords are refused that are in breached_passwords_file; off: only rules are told, at sign-in",
+    ),
 ];
 
 /// Names that DESIGN fixes for later releases. Said apart from typing errors, so that nobody believes them to be in force.
