@@ -19,6 +19,8 @@ use tokio::sync::Semaphore;
 
 /// So many of one client a minute, at each node.
 const A_MINUTE: u32 = 600;
+/// And so many of one session: whoever shows its token in hundreds of networks takes no other's place.
+const OF_ONE: u32 = 12;
 /// So many calls are worked off at once; further ones are left out.
 const AT_ONCE: usize = 4;
 /// What is older says nothing of now.
@@ -28,8 +30,15 @@ const MAX_CLIENTS: usize = 10_000;
 
 /// How many were told.
 pub(crate) struct Sightings {
-    minute: Mutex<(i64, BTreeMap<ClientId, u32>)>,
+    minute: Mutex<(i64, BTreeMap<ClientId, Told>)>,
     places: Semaphore,
+}
+
+/// What a client has told within a minute: all, and of each session.
+#[derive(Default)]
+struct Told {
+    all: u32,
+    of: BTreeMap<SessionId, u32>,
 }
 
 impl Default for Sightings {
@@ -39,16 +48,25 @@ impl Default for Sightings {
 }
 
 impl Sightings {
-    /// How many of these this client may tell now.
-    fn may(&self, client: ClientId, wanted: usize, minute: i64) -> usize {
+    /// Those of them that this client may tell now.
+    fn may<'a>(&self, client: ClientId, seen: Vec<Seen<'a>>, minute: i64) -> Vec<Seen<'a>> {
         let mut known = self.minute.lock().unwrap_or_else(PoisonError::into_inner);
         if known.0 != minute || known.1.len() >= MAX_CLIENTS {
             *known = (minute, BTreeMap::new());
         }
         let told = known.1.entry(client).or_default();
-        let may = wanted.min(usize::try_from(A_MINUTE.saturating_sub(*told)).unwrap_or(0));
-        *told += u32::try_from(may).unwrap_or(0);
-        may
+        let mut may = |one: &Seen<'_>| {
+            if told.all >= A_MINUTE {
+                return false;
+            }
+            let of = told.of.entry(one.session).or_default();
+            if *of >= OF_ONE {
+                return false; // and nothing of what others may tell is used up
+            }
+            (*of, told.all) = (*of + 1, told.all + 1);
+            true
+        };
+        seen.into_iter().filter(|one| may(one)).collect()
     }
 }
 
@@ -93,11 +111,11 @@ impl App {
         let Ok(_place) = self.inner.sightings.places.try_acquire() else { return Ok(0) };
         let minute = self.now().0.div_euclid(60_000);
         let seen: Vec<Seen<'_>> = seen.into_iter().flatten().collect();
-        let may = self.inner.sightings.may(client, seen.len(), minute);
-        for seen in seen.iter().take(may) {
+        let seen = self.inner.sightings.may(client, seen, minute);
+        for seen in &seen {
             self.sighted(seen).await?;
         }
-        Ok(may)
+        Ok(seen.len())
     }
 
     /// What there is to know of a session that lives; what ended meanwhile, and what never was, says nothing.

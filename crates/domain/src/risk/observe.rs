@@ -334,7 +334,8 @@ fn account(kept: &mut Kept, seen: &Seen, now: i64, say: &mut Signals) {
         (say.reset_age_s, say.reset_new_network, say.reset_new_country) = (now - at, network, country);
     }
     let within = |kind: ExternalKind, span: i64| kept.x[told(kind)].is_some_and(|at| now - at < span);
-    say.leaked = within(ExternalKind::CredentialLeaked, 90 * DAY);
+    // Who comes by another provider has shown no password.
+    say.leaked = !matches!(seen.act, Act::Arrive { .. }) && within(ExternalKind::CredentialLeaked, 90 * DAY);
     say.lost = within(ExternalKind::DeviceLost, 30 * DAY);
     say.fraud = within(ExternalKind::Fraud, 7 * DAY);
 }
