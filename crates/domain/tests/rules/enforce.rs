@@ -85,7 +85,7 @@ fn base(row: &Account, at: At, dice: &mut Seeded) -> Decision<()> {
             let steps = vec![Change::HandOut { grant: GrantId::from_bits(3), counter: family.counter, at: START }];
             plain(Changes { steps, ..Changes::default() })
         }
-        (At::Account, _) => plain(Changes::default()),
+        (At::Account | At::SignUp | At::Asked | At::Reset, _) => plain(Changes::default()),
     }
 }
 
@@ -258,6 +258,9 @@ fn each_outcome_does_what_it_says_and_nothing_else() {
             (Some(Outcome::EndAll), At::SignIn(session)) => (Some((whole, Some(session))), false),
             (Some(Outcome::EndAll), At::Session(..)) => (Some((whole, None)), true),
             (Some(Outcome::EndAll | Outcome::EndSession), At::Account) => (Some((whole, None)), false),
+            (Some(Outcome::EndSession), At::Reset) => (None, true),
+            (Some(Outcome::EndAll), At::Reset) => (None, false),
+            (Some(Outcome::EndAll | Outcome::EndSession), At::SignUp | At::Asked) => (None, true),
             (Some(Outcome::Block { .. }), at) if !gone => (Some((whole, None)), at != At::Account),
             (Some(Outcome::Block { .. }), _) => (None, false),
         };
