@@ -112,6 +112,7 @@ struct Inner {
     risk: risk::Risk,
     breached: breached::Breached,
     sightings: sightings::Sightings,
+    under_way: guessing::UnderWay,
 }
 
 /// What happened, for metrics.

@@ -88,6 +88,7 @@ impl App {
             risk: crate::risk::Risk::default(),
             breached: crate::breached::Breached::default(),
             sightings: crate::sightings::Sightings::default(),
+            under_way: crate::guessing::UnderWay::default(),
         };
         let app = Self { inner: Arc::new(inner) };
         app.publish_at_start().await?;

@@ -6,9 +6,11 @@ use crate::server::{Op, Reply, Request};
 use crate::truth::{SessionFact, Step as FamilyStep, TokenFact};
 use crate::verifiers::Judged;
 use crate::world::{Event, World, tell};
+use portcullis_domain::amr::Amr;
 use portcullis_domain::changes::{Change, Changes, Committed};
 use portcullis_domain::family::Presented;
 use portcullis_domain::kernel::{Door, Scope};
+use portcullis_domain::model::UNPROVEN;
 use portcullis_domain::refresh::Outcome as Move;
 use portcullis_domain::refused::Refused;
 use portcullis_domain::sign_in::Issued;
@@ -67,6 +69,7 @@ impl World {
                     self.counts.add(if unproven { "proofs asked for" } else { "proofs made again" });
                     self.proven(*session, *at, amr);
                 }
+                Change::Unprove { session, .. } => self.proven(*session, UNPROVEN, &Amr::unknown()),
                 Change::InsertAccount(account) => self.account_made(account),
                 _ => self.truth_of_family(step),
             }

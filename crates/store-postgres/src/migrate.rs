@@ -43,6 +43,7 @@ pub(crate) const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0028_followers.sql"),
     include_str!("migrations/0029_consents_by_client.sql"),
     include_str!("migrations/0030_tickets_by_client.sql"),
+    include_str!("migrations/0031_unproven.sql"),
 ];
 
 /// Between two looks whether another node migrates.
@@ -243,6 +244,7 @@ mod tests {
         "e40d5c03d389d3e6",
         "aa1f84e6514cbf5e",
         "d09724100fbc123d",
+        "35cf69ce8600a4fb",
     ];
 
     fn found(sql: &str) -> String {
@@ -292,6 +294,10 @@ mod tests {
                 // The same for whoever names no follower and no webhook.
                 _ if sql.contains("CREATE TABLE followers") => {
                     words.replace("CREATE OR REPLACE FUNCTION PLAIN_STEP_5(", "AS BEFORE ")
+                }
+                // The same for whoever sends no such step.
+                _ if sql.contains("CREATE FUNCTION unprove") => {
+                    words.replace("CREATE OR REPLACE FUNCTION PLAIN_STEP_6(", "AS BEFORE ")
                 }
                 // The same for whoever names no network, and sends none of the new steps.
                 _ if sql.contains("ADD COLUMN network") => {
