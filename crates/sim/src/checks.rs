@@ -65,11 +65,13 @@ impl World {
                     }
                 }
                 Change::SetAuthTime { session, at, amr } => {
-                    let unproven = *at == portcullis_domain::model::UNPROVEN;
-                    self.counts.add(if unproven { "proofs asked for" } else { "proofs made again" });
+                    self.counts.add("proofs made again");
                     self.proven(*session, *at, amr);
                 }
-                Change::Unprove { session, .. } => self.proven(*session, UNPROVEN, &Amr::unknown()),
+                Change::Unprove { session, .. } => {
+                    self.counts.add("proofs asked for");
+                    self.proven(*session, UNPROVEN, &Amr::unknown());
+                }
                 Change::InsertAccount(account) => self.account_made(account),
                 _ => self.truth_of_family(step),
             }

@@ -232,7 +232,7 @@ impl World {
             network: from.map(|from| from.network),
             attempt: Some(&attempt),
             verdict: &verdict,
-            kept: Kept { version: view.version, plain: after.write(), doubted: after.doubted(&memory).write() },
+            kept: Kept { version: view.version, plain: after.write(), doubted: after.doubted(&memory, &seen).write() },
             cap: Cap { bucket: CAP, budget: Cap::budget(BLOCKS), row },
             tells: &|_| true,
         };
@@ -512,7 +512,7 @@ fn is_asked_for(step: &Change) -> bool {
 }
 
 fn asks_for_proof(changes: &Changes) -> bool {
-    changes.steps.iter().any(|step| matches!(step, Change::SetAuthTime { at: UNPROVEN, .. }))
+    changes.steps.iter().any(|step| matches!(step, Change::Unprove { .. }))
 }
 
 /// The entries that a commit wrote, with their revs.

@@ -103,8 +103,8 @@ impl Act {
         // A code that is redeemed again ends what it gave; so does a client that did not hear the answer (RFC 6749 §4.1.2).
         // Nobody reads the log here, so that a node does not know that it has ended an access token before.
         let code = matches!(self, Self::MakeCode | Self::Redeem | Self::RedeemOffline | Self::GiveUpAccess);
-        // What somebody says of an account is recorded as often as they say it, and each mail has a link of its own.
-        let said = matches!(self, Self::Signal | Self::SignalThatBlocks | Self::AskForLink);
+        // Each mail has a link of its own.
+        let said = matches!(self, Self::AskForLink);
         let signs_in = matches!(self, Self::SignIn | Self::SignInByPage | Self::RuleAtSignIn);
         code || said || signs_in || matches!(self, Self::Export | Self::Refound)
     }
@@ -320,7 +320,7 @@ impl Scene {
             Act::Refound => Some(app.admin_refound(admin, "for the scene").await?.rev),
             Act::Signal | Act::SignalThatBlocks => {
                 let told = Told { account: ada.id, kind: ExternalKind::Fraud, detail: None };
-                app.admin_signal(admin, &told).await.map(|_| None)?
+                app.admin_signal(admin, &told, again).await?.map(|revoked| revoked.rev)
             }
             // From elsewhere.
             Act::RuleAtRefresh => {

@@ -5,7 +5,7 @@ use portcullis_domain::amr::Amr;
 use portcullis_domain::changes::{Change, Changes, Expect, Revoke};
 use portcullis_domain::event::EventKind;
 use portcullis_domain::kernel::{By, Door, Scope, end};
-use portcullis_domain::model::{Account, Block, SessionKind, Status, UNPROVEN};
+use portcullis_domain::model::{Account, Block, SessionKind, Status};
 use portcullis_domain::risk::enforce::{At, Cap, Judged, Kept, Plan, enforce};
 use portcullis_domain::risk::{Hit, Outcome, Verdict, strongest};
 use portcullis_domain::sign_in::{SignIn, sign_in};
@@ -181,7 +181,9 @@ impl Case {
         };
         let blocks = |outcome: &Outcome| matches!(outcome, Outcome::Block { .. });
         let capped = self.full && counted.iter().any(blocks);
-        let left = counted.into_iter().filter(|outcome| !(capped && blocks(outcome)));
+        // Beyond the cap a block is the end of the session.
+        let left =
+            counted.into_iter().map(|outcome| if capped && blocks(&outcome) { Outcome::EndSession } else { outcome });
         (left.max_by_key(rank).filter(|outcome| *outcome != Outcome::Allow), capped)
     }
 
@@ -331,9 +333,14 @@ fn only_what_belongs(seed: u64, case: &Case, does: Option<Outcome>, stopped: boo
         let belongs = match step {
             Change::PutMemory { .. } => true,
             Change::Revoke(_) | Change::SetStatus { .. } | Change::Draw { .. } => does.is_some_and(|does| does.ends()),
-            Change::SetAuthTime { session, at: UNPROVEN, .. } => {
+            Change::Unprove { session, grant } => {
                 proof += 1;
-                does == Some(Outcome::StepUp) && *session == SESSION && !proves && case.at != At::Account
+                let of = match case.at {
+                    At::Session(_, grant) => grant,
+                    At::SignIn(_) | At::Account => None,
+                };
+                let both = *session == SESSION && *grant == of;
+                does == Some(Outcome::StepUp) && both && !proves && case.at != At::Account
             }
             Change::TakeAttempt(attempt) => does == Some(Outcome::Throttle) && case.attempt == Some(*attempt),
             Change::SetNetwork { network, .. } => {
