@@ -15,7 +15,7 @@ use portcullis_domain::model::{Account, Grant, Session, Status, UNPROVEN};
 use portcullis_domain::refresh::{self, How};
 use portcullis_domain::risk::enforce::{At, Cap, Judged, Kept, Plan, enforce, word};
 use portcullis_domain::risk::{
-    Act, ExternalKind, Guesses, Judge, Made, Memory, Origin, Place, RefreshSeen, Seen, Verdict, observe,
+    Act, ExternalKind, Guesses, Judge, Made, Memory, Origin, Place, RefreshSeen, Seen, Signals, Verdict, observe, strongest,
 };
 use portcullis_domain::sign_in::Issued;
 use portcullis_domain::throttle::{self, Attempt, BucketKey};
@@ -104,7 +104,16 @@ pub(crate) struct Look {
 
 /// What came of it, to be counted and told once it is committed.
 #[derive(Debug, Default)]
-pub(crate) struct Verdicts(Mutex<Option<(AccountId, Verdict, Plan)>>);
+pub(crate) struct Verdicts(Mutex<Option<Came>>);
+
+#[derive(Debug)]
+struct Came {
+    account: AccountId,
+    /// Under whom what was told is remembered.
+    told_of: AccountId,
+    verdict: Verdict,
+    plan: Plan,
+}
 
 impl Verdicts {
     /// Another try begins: what was said in the one before was not done.
@@ -342,16 +351,15 @@ impl App {
 
     /// Counts and tells what came of a look, once it is committed. Whether something was done.
     pub(crate) fn judged(&self, verdicts: &Verdicts) -> bool {
-        let Some((account, verdict, plan)) = verdicts.0.lock().unwrap_or_else(PoisonError::into_inner).take() else {
-            return false;
-        };
+        let Some(came) = verdicts.0.lock().unwrap_or_else(PoisonError::into_inner).take() else { return false };
+        let Came { account, told_of, verdict, plan } = came;
         let (risk, now) = (&self.inner.risk, self.now());
         risk.observed.fetch_add(1, Ordering::Relaxed);
         for hit in verdict.hits.iter().filter(|hit| hit.shadow) {
-            self.has_told(account, &hit.rule);
+            self.has_told(told_of, &hit.rule);
         }
         if plan.capped {
-            self.has_told(account, EventKind::RiskAlarm.as_str());
+            self.has_told(told_of, EventKind::RiskAlarm.as_str());
         }
         if !verdict.hits.is_empty() {
             let mut hits = risk.hits.lock().unwrap_or_else(PoisonError::into_inner);
@@ -374,13 +382,13 @@ impl App {
     }
 
     /// Whether this has not been recorded of this account within the hour. Each node asks for itself.
-    fn tells_now(&self, account: AccountId, what: &str) -> bool {
+    pub(crate) fn tells_now(&self, account: AccountId, what: &str) -> bool {
         let told = self.inner.risk.told.lock().unwrap_or_else(PoisonError::into_inner);
         told.0 != self.now().0.div_euclid(HOUR_MS) || !told.1.contains(&(account, what.to_owned()))
     }
 
     /// It has been recorded: the record is committed.
-    fn has_told(&self, account: AccountId, what: &str) {
+    pub(crate) fn has_told(&self, account: AccountId, what: &str) {
         let hour = self.now().0.div_euclid(HOUR_MS);
         let mut told = self.inner.risk.told.lock().unwrap_or_else(PoisonError::into_inner);
         if told.0 != hour || told.1.len() >= MAX_TOLD {
@@ -407,10 +415,17 @@ impl App {
 }
 
 impl Look {
-    /// What the rules say of this, and whether there is something to remember.
-    pub(crate) fn hears(&self, stamp: &Stamp, session: SessionId, act: Act) -> (Verdict, bool) {
+    /// What the rules say of this, and what is to be remembered of it, where there is something.
+    pub(crate) fn hears(
+        &self,
+        stamp: &Stamp,
+        account: AccountId,
+        session: SessionId,
+        act: Act,
+    ) -> (Verdict, Option<Change>) {
         let (signals, after) = observe(&self.memory, &self.seen(stamp, Some(session), act));
-        (self.judge.judge(&signals), after != self.memory)
+        let put = || Change::PutMemory { account, version: self.view.version, memory: after.write() };
+        (self.judge.judge(&signals), (after != self.memory).then(put))
     }
 
     fn seen(&self, stamp: &Stamp, session: Option<SessionId>, act: Act) -> Seen {
@@ -423,6 +438,15 @@ impl Look {
             agent: self.agent.clone(),
             guesses: self.guesses,
         }
+    }
+
+    /// Whether what is said here ends something, and would if nobody had guessed. Guesses are free, and others' guesses may keep an owner
+    /// out for as long as they last, and no longer.
+    fn ends_without_guesses(&self, signals: &Signals, verdict: &Verdict) -> bool {
+        let ends = |verdict: &Verdict| strongest(verdict).is_some_and(|(_, outcome)| outcome.ends());
+        let guessed = signals.guesses_account > 0 || signals.guesses_prefix > 0;
+        let without = || Signals { guesses_account: 0, guesses_prefix: 0, ..signals.clone() };
+        ends(verdict) && (!guessed || ends(&self.judge.judge(&without())))
     }
 
     /// The same, with other budgets that a throttled act is charged to.
@@ -454,10 +478,15 @@ impl Look {
         };
         // An account that is being made is another one each time.
         let told_of = if at == At::SignUp { NOBODY } else { account.id };
-        let (signals, memory) = observe(&self.memory, &self.seen(stamp, session, act));
+        let seen = self.seen(stamp, session, act);
+        let (signals, memory) = observe(&self.memory, &seen);
         let verdict = self.judge.judge(&signals);
-        let (plain, doubted) = (memory.write(), memory.doubted(&self.memory, &seen).write());
-        let kept = Kept { version: self.view.version, plain, doubted };
+        let kept = Kept {
+            version: self.view.version,
+            plain: memory.write(),
+            doubted: memory.doubted(&self.memory).write(),
+            refused: memory.refused(&self.memory, &seen, self.ends_without_guesses(&signals, &verdict)).write(),
+        };
         let tells = |what: &str| app.tells_now(told_of, what);
         let judged = Judged {
             stamp,
@@ -472,7 +501,8 @@ impl Look {
             tells: &tells,
         };
         let (decision, plan) = enforce(base, &judged, chance);
-        *verdicts.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((account.id, verdict, plan));
+        let came = Came { account: account.id, told_of, verdict, plan };
+        *verdicts.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(came);
         decision
     }
 }

@@ -256,9 +256,10 @@ async fn no_more_are_blocked_than_may_be() {
     let theirs = sign_in_from(&world, &world.eve, 1).await.unwrap();
     world.app.set_judge(Some(on("sign_in", vec![Outcome::Block { for_ms: None }, Outcome::EndAll])));
     assert_eq!(sign_in_from(&world, &world.ada, 2).await.unwrap_err().code(), Code::AccountBlocked);
-    // The next one is not, and the sessions end all the same, as the rule says besides.
-    assert!(sign_in_from(&world, &world.eve, 2).await.is_ok());
+    // The next one is not. The sessions end all the same, as the rule says besides, and whoever it is about does not get in.
+    assert_eq!(sign_in_from(&world, &world.eve, 2).await.unwrap_err().code(), Code::SessionEnded);
     assert!(!lives(&world, &theirs).await);
+    assert_eq!(world.held.list_sessions(world.eve.id, 10).await.unwrap().len(), 0);
     assert_eq!(reasons(&world, &world.eve, EventKind::AccountBlocked).await.len(), 0);
     assert_eq!(reasons(&world, &world.eve, EventKind::RiskAlarm).await.len(), 1);
     let state = world.app.admin_rules(&world.admin).await.unwrap();
@@ -346,6 +347,34 @@ async fn who_signs_in_at_the_same_moment_does_not_guess() {
     let (a, b, c) = tokio::join!(one(5), one(5), one(5));
     assert!([a, b, c].iter().all(Result::is_ok));
     assert_eq!(most(&heard.lock().unwrap()), Some((3, 3)));
+}
+
+/// What is throttled is charged to nobody's guesses, and hides none that were while it is under way.
+#[tokio::test]
+async fn throttled_attempts_hide_no_guesses() {
+    let world = World::start().await;
+    let heard = heard(&world);
+    let wrong = async || {
+        let identifier = world.ada.email.clone().unwrap();
+        let credentials = Credentials { identifier, password: SecretString::new("a wrong password"), device: None };
+        let request = SignIn { kind: SessionKind::App, device_name: None, user_agent: None, ip: ip(5), cookie: None };
+        world.app.sign_in(credentials, request, false).await.unwrap_err();
+    };
+    // As many as are charged from one network.
+    for _ in 0..10 {
+        wrong().await;
+    }
+    // One more, which is not, and while it is under way somebody with the right password.
+    world.held.hold.store(true, Ordering::SeqCst);
+    let meanwhile = async {
+        world.held.reached.notified().await;
+        world.held.hold.store(false, Ordering::SeqCst);
+        sign_in_from(&world, &world.ada, 6).await.unwrap();
+        world.held.release.notify_one();
+    };
+    tokio::join!(wrong(), meanwhile);
+    let said: Vec<_> = heard.lock().unwrap().iter().map(|s| (s.guesses_account, s.guesses_prefix)).collect();
+    assert_eq!(said, [(10, 0)]);
 }
 
 /// A record that was to be written with a commit that failed is written with the next.

@@ -26,7 +26,9 @@ pub fn observe(memory: &Memory, seen: &Seen) -> (Signals, Memory) {
         Signals { agent: agent_of(seen).into(), ok: true, reset_age_s: -1, session_age_s: -1, ..Signals::default() };
     (say.act, say.what) = names(seen.act);
     say.first = kept.f.is_none();
-    say.refused = kept.q.is_some();
+    // Who comes by another provider has shown no password.
+    let by_password = !matches!(seen.act, Act::Arrive { .. });
+    say.refused = by_password && kept.q.is_some();
     say.guesses_account = i64::from(seen.guesses.account);
     say.guesses_prefix = i64::from(seen.guesses.prefix);
     place(&kept, seen, now, &mut say);

@@ -1,5 +1,8 @@
 //! `POST /v1/feed/sightings`: where services saw access tokens; hostile until parsed, and bounded in what it does.
+use portcullis_domain::amr::Amr;
+use portcullis_domain::model::UNPROVEN;
 use portcullis_domain::risk::{Hit, Judge, Outcome, Signals, Verdict};
+use portcullis_domain::{Change, Changes};
 use portcullis_rules::Policy;
 use portcullis_testkit::{Answer, Options, SignedIn, TestServer};
 use serde_json::{Value, json};
@@ -235,4 +238,38 @@ async fn a_rule_of_an_operators_own_may_end_the_session() {
     }
     assert!(!world.lives().await);
     assert!(world.kinds().await.contains(&"risk.decided".to_owned()));
+}
+
+/// A rule that asks for a fresh proof asks once an hour, of the session and of all that was given out in it: whoever tells the same again
+/// and again takes no proof that was made since.
+#[tokio::test]
+async fn a_fresh_proof_is_asked_for_once() {
+    let world = World::new().await;
+    rule(&world.server, |s| s.moved, Outcome::StepUp);
+    let store = world.server.app.store();
+    let session: portcullis_wire::SessionId = world.session.parse().unwrap();
+    let proven = async || store.load_session(session).await.unwrap().unwrap().session.auth_time;
+    let grants = async || {
+        let all = store.list_grants(world.ada.account.parse().unwrap(), None, 100).await.unwrap();
+        let of = all.into_iter().filter(|one| one.session.id == session);
+        of.map(|one| one.grant.proof.map(|proof| proof.at)).collect::<Vec<_>>()
+    };
+    assert_ne!(proven().await, UNPROVEN);
+    assert_eq!(grants().await, [None]);
+    world.seen("198.51.100.0").await;
+    assert_eq!((proven().await, grants().await), (UNPROVEN, vec![Some(UNPROVEN)]));
+    let asked = async || world.kinds().await.iter().filter(|kind| *kind == "risk.decided").count();
+    assert_eq!(asked().await, 1);
+    // Ada proves who she is, and it is told again.
+    let at = portcullis_wire::Time(1_800_000_000_000);
+    let step = Change::SetAuthTime { session, at, amr: Amr::default() };
+    store.commit(Changes { steps: vec![step], ..Changes::default() }).await.unwrap();
+    for _ in 0..3 {
+        world.seen("198.51.100.0").await;
+        world.seen("203.0.113.0").await;
+    }
+    let times = asked().await;
+    assert!((1..=2).contains(&times), "an hour may have begun in between: {times}");
+    assert!(times == 2 || proven().await == at);
+    assert!(world.lives().await);
 }
