@@ -416,7 +416,7 @@ fn what_is_asked_for_is_handed_on_by_no_code() {
         auth_time: START.0,
         amr: Amr::elsewhere(&["pwd".into()]),
     };
-    let device = r#"{"scope":"openid","audience":null,"jkt":null,"interval_s":5,"polled_at":null,"state":{"Allowed":{"generation":3,"auth_time":17,"amr":"pwd"}}}"#;
+    let device = r#"{"scope":"openid","audience":null,"jkt":null,"interval_s":5,"polled_at":null,"state":{"allowed":{"generation":3,"auth_time":17,"amr":"pwd"}}}"#;
     let ticket = |kind, body: String| Ticket {
         id: Digest::of(b"a ticket"),
         kind,
