@@ -507,9 +507,11 @@ impl Look {
     }
 }
 
-/// How a network is called at an account: today's name, and those under keys of before.
+/// How a network is called at an account: today's name, and those under keys of before. The address that nobody has is no network.
 fn names_of(keys: &[MacKey], account: AccountId, ip: IpAddr) -> impl Iterator<Item = [u8; 8]> {
-    keys.iter().rev().map(move |key| Origin::network_of(key, account, ip))
+    let keys = if ip.is_unspecified() { &[] } else { keys };
+    let names = keys.iter().rev().map(move |key| Origin::network_of(key, account, ip));
+    names.chain(ip.is_unspecified().then_some(Origin::NOWHERE))
 }
 
 /// What the rows say of how a session was made, or got the grant that has a browser and system of its own.

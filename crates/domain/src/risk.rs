@@ -58,6 +58,10 @@ pub struct Origin {
 }
 
 impl Origin {
+    /// The name of no network at all: of a caller of whom nobody knows where they are, and who may hide it on purpose. It is new to every
+    /// account, and stays so.
+    pub const NOWHERE: [u8; 8] = [0xff; 8];
+
     /// A network of which no place is known.
     pub const fn somewhere(network: [u8; 8]) -> Self {
         Self { network, place: Place { country: None, asn: None, spot: None } }

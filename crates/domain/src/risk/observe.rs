@@ -113,7 +113,14 @@ fn place(kept: &Kept, seen: &Seen, now: i64, say: &mut Signals) {
     let country = from.place.country.map(Country);
     say.country = country.map_or(Cow::Borrowed(""), |c| c.0.iter().map(|b| char::from(*b)).collect::<String>().into());
     say.asn = i64::from(from.place.asn.unwrap_or(0));
+    // Whoever hides where they are is not at home; nor, where countries and providers are known, in any that is.
     let first = say.first;
+    if from.network == Origin::NOWHERE && !first {
+        say.new_network = true;
+        say.new_provider = kept.n.iter().any(|net| net.2 != 0);
+        say.new_country = kept.n.iter().any(|net| net.1.is_some());
+        return;
+    }
     let known = |is: &dyn Fn(&Net) -> bool| first || kept.n.iter().any(|net| kept.knows(net, now) && is(net));
     say.new_network = !known(&|net| net.0.0 == from.network);
     say.new_provider = from.place.asn.is_some_and(|asn| !known(&|net| net.2 == asn));
@@ -349,7 +356,7 @@ fn told(kind: ExternalKind) -> usize {
 /// Remembers where and with what.
 fn learn(kept: &mut Kept, seen: &Seen, now: i64) {
     kept.f = kept.f.or(Some(now));
-    if let Some(from) = &seen.from {
+    if let Some(from) = seen.from.as_ref().filter(|from| from.network != Origin::NOWHERE) {
         learn_network(kept, from, now);
         if let Some(spot) = where_of(from) {
             kept.w = Some((spot, now));

@@ -268,6 +268,26 @@ async fn an_application_that_is_asked_for_a_proof_stays_asked() {
     assert_eq!(proof(&renewed(&next, "198.51.100.9").await), unproven);
 }
 
+/// Behind a proxy that keeps one header and hands the other on, whoever writes that one is not at home by it.
+#[tokio::test]
+async fn who_hides_their_address_is_new_everywhere() {
+    let server = world().await;
+    let home = server.sign_in(ADA).await;
+    rule(&server, |s| s.act == "refresh" && s.new_network, Outcome::EndSession);
+    let shown = |token: &str| {
+        let call = server.client.from("203.0.113.77").post("/v1/sessions/refresh").header("forwarded", "for=192.0.2.1");
+        call.json(&json!({ "refresh_token": token }))
+    };
+    let next = refresh(&server, "203.0.113.77", &home.refresh).await.expect(200).json();
+    let token = next["refresh_token"].as_str().unwrap();
+    assert_eq!(shown(token).send().await.expect(401).json()["reason"], "risk_rule");
+    let admin = server.admin().await;
+    let path = format!("/v1/admin/events?account_id={}", home.account);
+    let page = server.client.get(path).bearer(&admin.access).send().await.expect(200).json();
+    let decided = page["events"].as_array().unwrap().iter().find(|row| row["kind"] == "risk.decided").unwrap();
+    assert_eq!(decided["ip"], "0.0.0.0");
+}
+
 fn built_in(server: &TestServer) {
     server.app.set_judge(Some(Box::new(Policy::built_in())));
 }

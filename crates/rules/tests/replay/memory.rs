@@ -346,6 +346,32 @@ fn places_and_networks_fade() {
     assert!(!none.contains(places) && none.contains(names), "{none}");
 }
 
+/// Whoever hides where they are is at home nowhere, however often they come.
+#[test]
+fn nowhere_is_new_and_stays_new() {
+    let now = Time(1_800_000_000_000);
+    let sign_in = Act::SignIn { known_device: false, breached: false };
+    let nowhere = |hours: i64| Seen {
+        from: Some(Origin::somewhere(Origin::NOWHERE)),
+        ..at_home(now.plus(hours * HOUR_MS), sign_in, 2)
+    };
+    let (signals, mut memory) = observe(&Memory::default(), &Seen { from: in_network(1, now, 1).from, ..nowhere(0) });
+    assert!(signals.first && !signals.new_network);
+    for hours in [1, 3, 30] {
+        let (signals, after) = observe(&memory, &nowhere(hours));
+        assert!(signals.new_network && signals.new_provider && signals.new_country, "{hours}");
+        assert_eq!((signals.country.as_ref(), signals.asn), ("", 0));
+        memory = after;
+    }
+    // Without places nobody can say that of them.
+    let (_, bare) = observe(&Memory::default(), &at_home(now, sign_in, 1));
+    let (signals, _) = observe(&bare, &nowhere(3));
+    assert!(signals.new_network && !signals.new_provider && !signals.new_country);
+    // And who comes from nowhere first is nowhere else at home.
+    let (_, from_nowhere) = observe(&Memory::default(), &nowhere(0));
+    assert!(observe(&from_nowhere, &at_home(now.plus(1000), sign_in, 3)).0.new_network);
+}
+
 /// A row that is not ours: no moment of it makes arithmetic fail.
 #[test]
 fn moments_that_cannot_be_are_bounded() {
