@@ -15,7 +15,8 @@ use portcullis_domain::model::{Account, Grant, Session, Status, UNPROVEN};
 use portcullis_domain::refresh::{self, How};
 use portcullis_domain::risk::enforce::{At, Cap, Judged, Kept, Plan, enforce, word};
 use portcullis_domain::risk::{
-    Act, ExternalKind, Guesses, Judge, Made, Memory, Origin, Place, RefreshSeen, Seen, Signals, Verdict, observe, strongest,
+    Act, ExternalKind, Guesses, Judge, Made, Memory, Origin, Place, RefreshSeen, Seen, Signals, Verdict, observe,
+    strongest,
 };
 use portcullis_domain::sign_in::Issued;
 use portcullis_domain::throttle::{self, Attempt, BucketKey};

@@ -156,7 +156,9 @@ mod tests {
     #[test]
     fn a_session_in_hundreds_of_networks_has_a_few_places() {
         let (seen, start) = (Sightings::new(7), Mono(0));
-        let far = |n: u32| IpAddr::from(std::net::Ipv6Addr::from_bits(u128::from(0x2001_0db8_u32) << 96 | u128::from(n) << 72));
+        let far = |n: u32| {
+            IpAddr::from(std::net::Ipv6Addr::from_bits(u128::from(0x2001_0db8_u32) << 96 | u128::from(n) << 72))
+        };
         let mut told = Vec::new();
         for second in 0..59 {
             let now = start.plus(second * 1000);

@@ -1,7 +1,7 @@
 //! From a memory and something that was seen to signals and the memory from then on.
 use super::memory::{
-    Agent, Country, Kept, MAX_AGENT, MAX_AGENTS, MAX_ECHOES, MAX_LATE, MAX_MOMENTS, MAX_MOVES, MAX_SEEN,
-    MAX_SESSIONS, MAX_WRONG, Memory, Move, Net, NetName, Sess, Where, push, secs, where_of,
+    Agent, Country, Kept, MAX_AGENT, MAX_AGENTS, MAX_ECHOES, MAX_LATE, MAX_MOMENTS, MAX_MOVES, MAX_SEEN, MAX_SESSIONS,
+    MAX_WRONG, Memory, Move, Net, NetName, Sess, Where, push, secs, where_of,
 };
 use super::{Act, ExternalKind, Origin, RefreshSeen, Seen, Signals, Spot, Step, What, km_between};
 use alloc::{borrow::Cow, string::String, vec::Vec};
