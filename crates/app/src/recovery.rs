@@ -2,7 +2,7 @@
 use crate::oauth::keeps_pace;
 use crate::risk::{Look, Verdicts};
 use crate::sessions::pool_error;
-use crate::{Acted, App, AppError, Revoked, real};
+use crate::{Acted, App, AppError, RepeatKey, Revoked, real};
 use portcullis_domain::account::{self, Email};
 use portcullis_domain::changes::{Change, Changes};
 use portcullis_domain::kernel::By;
@@ -14,9 +14,9 @@ use portcullis_domain::risk::{Act, Step};
 use portcullis_domain::throttle::{self, Attempt};
 use portcullis_domain::ticket::{self, Ticket, TicketKind};
 use portcullis_domain::view::{AccountView, SessionView, SignInView};
-use portcullis_domain::{Actor, Decision, Refused, time_rules};
+use portcullis_domain::{Actor, Chance as _, Decision, Refused, time_rules};
 use portcullis_store::CommitError;
-use portcullis_wire::{ClientId, Code, SecretString};
+use portcullis_wire::{ClientId, Code, Digest, SecretString, b64};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -49,6 +49,11 @@ fn or_no_such_link(error: AppError) -> AppError {
         AppError::Refused(Refused::NotFound) => no_such_link(),
         other => other,
     }
+}
+
+/// Under whose name a call by this link is remembered: by the secret's digest, as tickets are.
+fn actor_by(secret: &SecretString) -> String {
+    format!("link {}", b64::encode(&Digest::of(format!("repeated:{}", secret.expose()).as_bytes()).0))
 }
 
 impl App {
@@ -163,7 +168,7 @@ impl App {
             // The stamp is the account's: it was read later than the ticket.
             let view = self.store().load_account(account).await.map_err(|e| self.fault(e.into()))?;
             let view = view.ok_or_else(no_such_link)?;
-            let opened = recovery::open(&view.stamp, &ticket, &view.account).map_err(|e| or_no_such_link(e.into()))?;
+            let opened = recovery::open(&view, &ticket).map_err(|e| or_no_such_link(e.into()))?;
             let session = match opened.body.session {
                 Some(id) => self.store().load_session(id).await.map_err(|e| self.fault(e.into()))?,
                 None => None,
@@ -175,7 +180,13 @@ impl App {
         Err(no_such_link())
     }
 
-    /// Gives the account of a link a new password, and ends everything that it has. Once.
+    /// What a form is repeated by, should its answer get lost on the way: nobody can guess it.
+    pub fn repeat_text(&self) -> String {
+        b64::encode(&real::RealChance.bits().to_be_bytes())
+    }
+
+    /// Gives the account of a link a new password, and ends everything that it has. Once. Repeated: the old rev. Without a key of the
+    /// caller's choice a used link says nothing, for it would tell whoever finds it later which password is right.
     ///
     /// # Errors
     /// As [`App::open_link`]; 422 for a password that may not be, or is known to be stolen; faults.
@@ -184,6 +195,33 @@ impl App {
         secret: &SecretString,
         password: SecretString,
         ip: Option<IpAddr>,
+        repeat: Option<&RepeatKey>,
+    ) -> Result<Revoked, AppError> {
+        let done = || async {
+            match repeat {
+                Some(repeat) => self.remembered(&actor_by(secret), repeat).await,
+                None => Ok(None),
+            }
+        };
+        if let Some(before) = done().await? {
+            return Revoked::remembered(&before);
+        }
+        let acted = self.set_password_by(secret, password, ip, repeat).await;
+        if matches!(acted, Err(AppError::Bad(Code::NotFound, _)))
+            && let Some(before) = done().await?
+        {
+            // By the same call, meanwhile.
+            return Revoked::remembered(&before);
+        }
+        acted
+    }
+
+    async fn set_password_by(
+        &self,
+        secret: &SecretString,
+        password: SecretString,
+        ip: Option<IpAddr>,
+        repeat: Option<&RepeatKey>,
     ) -> Result<Revoked, AppError> {
         let link = self.open_link(secret).await?;
         if !link.opened.resets {
@@ -198,6 +236,8 @@ impl App {
         let verdicts = Verdicts::default();
         let acted = self
             .act_on_ticket(
+                &actor_by(secret),
+                repeat,
                 || async {
                     let link = self.open_link(secret).await?;
                     let look = self.look_at_recovery(Some(&link.account), ip).await?;
@@ -227,11 +267,12 @@ impl App {
         self.mail_waits();
         match acted {
             Acted::Done((), committed) => Revoked::of(committed),
-            _ => Err(AppError::Fault("a new password without changes".into())),
+            Acted::Before(before) => Revoked::remembered(&before),
+            Acted::Answered(()) => Err(AppError::Fault("a new password without changes".into())),
         }
     }
 
-    /// "This was not me": ends the session that the mail was about, or everything; from then on the link leads to a new password.
+    /// "This was not me": ends the session that the mail was about if it lives, or everything; from then on the link leads to a new password.
     ///
     /// # Errors
     /// As [`App::open_not_me`]; faults.
@@ -240,6 +281,8 @@ impl App {
         let verdicts = Verdicts::default();
         let acted = self
             .act_on_ticket(
+                "",
+                None,
                 || async {
                     let link = self.open_not_me(secret).await?;
                     let look = self.look_at_recovery(Some(&link.account), ip).await?;
@@ -264,6 +307,10 @@ impl App {
 }
 
 impl Link {
+    /// Whether the session that its mail was about lives: then "this was not me" ends that one alone, if no more is asked for.
+    pub fn is_about_a_living_session(&self) -> bool {
+        self.session.as_ref().is_some_and(recovery::lives)
+    }
     /// What the mail that it stood in was about.
     pub fn template(&self) -> Option<Template> {
         let LinkBody { template, .. } = &self.opened.body;

@@ -7,7 +7,7 @@ use crate::risk::{self, Verdicts, Who};
 use crate::{Acted, App, AppError, RepeatKey, real};
 use portcullis_domain::account::{self, Email, NewAccount};
 use portcullis_domain::changes::{Change, Changes, Committed, Expect};
-use portcullis_domain::event::{Actor, EventKind};
+use portcullis_domain::event::Actor;
 use portcullis_domain::family::Presented;
 use portcullis_domain::kernel::{self, By, Door, Scope};
 use portcullis_domain::mail::{self, Template};
@@ -19,7 +19,7 @@ use portcullis_domain::sign_in::{Issued, Proving, SignIn, prove_again, sign_in};
 use portcullis_domain::throttle::Verdict;
 use portcullis_domain::view::{Dead, SessionView, SignInView};
 use portcullis_domain::{Chance as _, Decision, Refused, device, page_cookie, session_limit, stored_hash, time_rules};
-use portcullis_store::{EventFilter, Remembered};
+use portcullis_store::Remembered;
 use portcullis_wire::claims::Confirmation;
 use portcullis_wire::{AccountId, ClientId, Code, Digest, GrantId, Rev, SecretBytes, SecretString, SessionId, Time};
 use std::net::IpAddr;
@@ -326,7 +326,7 @@ impl App {
         let breached = matches && present.is_none() && self.asks_rules() && self.is_breached(&again).await;
         let owner = view.account.as_ref().filter(|_| matches && present.is_none());
         let notice = match owner {
-            Some(account) if self.is_new_device(account, &request, &ours).await? => {
+            Some(account) if self.is_new_device(&view, &request, &ours) => {
                 self.may_mail(Template::NewDevice, account.id).await?
             }
             _ => None,
@@ -444,19 +444,10 @@ impl App {
     }
 
     /// Whether this sign-in is one that its account's owner would want to hear of: on a device without a mark, of an account that
-    /// was signed in to before. What holds its refresh token itself keeps no marks; there a network that is not known counts.
-    async fn is_new_device(&self, account: &Account, request: &SignIn, ours: &Counted) -> Result<bool, AppError> {
+    /// somebody signed in to before. What holds its refresh token itself keeps no marks; there a network that is not known counts.
+    fn is_new_device(&self, view: &SignInView, request: &SignIn, ours: &Counted) -> bool {
         let known = ours.device.is_some() || request.kind == SessionKind::App && ours.verdict != Verdict::Stranger;
-        if known || self.mailer().is_none() {
-            return Ok(false);
-        }
-        let filter = EventFilter {
-            account: Some(account.id),
-            kind: Some(EventKind::SessionStarted.as_str().into()),
-            ..EventFilter::default()
-        };
-        let before = self.store().list_events(&filter, None, 1).await.map_err(|e| self.fault(e.into()))?;
-        Ok(!before.rows.is_empty())
+        !known && !view.unused && self.mailer().is_some()
     }
 
     /// Puts a hash as new passwords get it in the place of a worse one, after its password was right. Best effort, after the

@@ -39,6 +39,8 @@ pub struct Settings {
     pub policy: PolicySettings,
     /// What clients and API keys may.
     pub clients: ClientSettings,
+    /// Where it is written down how far the audit trail was seen; `None`: nowhere.
+    pub audit_head_file: Option<std::path::PathBuf>,
 }
 
 /// Another provider that people may sign in with.

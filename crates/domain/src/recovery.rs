@@ -1,7 +1,8 @@
 //! Recovery: a new password by a link in a mail, and "this was not me".
 //!
-//! The link is the proof: who can read the account's mail may choose its password. So a link works once, not for long, and dies as
-//! other tickets do: by an end of everything of its account, and by a new password, which is such an end. One kind is spared by
+//! The link is the proof: who can read the account's mail may choose its password. So a link works once, not for long, and dies by an
+//! end of everything of its account, and by a new password. An end of all sessions but one is none of its business: any session may
+//! ask for that, a stolen one too, and its thief would keep the owner from ever recovering. One kind is spared by all
 //! cuts of its account: "this was not me" stands in the very mail that tells of the end which would kill it, and whoever took the
 //! account over would end it by signing out everywhere. It opens no more than the mail's owner can have at any time by asking for
 //! a new password; it is used once, ends with the password that it was written under, with its account's use, with the log's
@@ -17,9 +18,9 @@ use crate::mail::{self, LinkBody, RESET_LIFE, Template};
 use crate::model::{Account, Status};
 use crate::ticket::{Ticket, TicketKind};
 use crate::upstream::Link;
-use crate::view::{AccountView, SessionView, SignInView, Stamp};
+use crate::view::{AccountView, SessionView, SignInView};
 use crate::{Chance, Decision, Refused};
-use portcullis_wire::{ClientId, EventId, SecretString, SessionId, b64};
+use portcullis_wire::{EventId, SecretString, SessionId, b64};
 
 /// Asks for a link to a new password. Whether there is such an account, and whether it may be written to, changes nothing that can
 /// be seen from outside: a ticket is inserted in any case, and of nobody's it is nobody's. `may`: no mail too many (see
@@ -60,8 +61,9 @@ pub struct Opened {
 ///
 /// # Errors
 /// [`Refused::NotFound`], [`Refused::AccountBlocked`].
-pub fn open(stamp: &Stamp, ticket: &Ticket, account: &Account) -> Result<Opened, Refused> {
-    let cut = [account.cut, stamp.all].iter().any(|cut| cut.kills_unborn(ticket.born));
+pub fn open(view: &AccountView, ticket: &Ticket) -> Result<Opened, Refused> {
+    let AccountView { stamp, account, all_ended } = view;
+    let cut = ticket.born < *all_ended || stamp.all.kills_unborn(ticket.born);
     let alive = match ticket.kind {
         TicketKind::ResetPassword => !cut,
         TicketKind::NotMe => true,
@@ -96,7 +98,7 @@ pub fn reset(
     chance: &mut dyn Chance,
 ) -> Decision<()> {
     let (account, stamp) = (&view.account, &view.stamp);
-    match open(stamp, ticket, account) {
+    match open(view, ticket) {
         Ok(opened) if opened.resets => {}
         Ok(_) => return Decision::refuse(Refused::NotFound),
         Err(refused) => return Decision::refuse(refused),
@@ -105,8 +107,7 @@ pub fn reset(
     changes.expects.push(Expect::AccountVersion { account: account.id, version: account.version });
     changes.expects.push(Expect::PasswordVersion { account: account.id, version: account.password_version });
     if ticket.kind == TicketKind::ResetPassword {
-        let (born, client) = (ticket.born, ClientId::FIRST_PARTY);
-        changes.expects.push(Expect::Unborn { account: account.id, client, born, under: None });
+        changes.expects.push(Expect::Unended { account: account.id, born: ticket.born });
     }
     changes.steps.push(Change::SetPassword { account: account.id, hash: hash.into(), rehash: false });
     changes.steps.push(Change::UseTicket { ticket: ticket.id, at: stamp.now, grant: None });
@@ -122,8 +123,13 @@ pub fn reset(
     Decision { outcome: Ok(()), changes }
 }
 
-/// "This was not me": ends the session that the mail was about, or everything of the account when the mail was about none or
-/// `all` is asked for. From then on the link leads to a new password, for as long as one that was asked for does. Said twice, it is
+/// Whether "this was not me" about this session ends it alone. By the rows alone: one that idles is still there to be ended.
+pub fn lives(session: &SessionView) -> bool {
+    session.dead(i64::MAX).is_none()
+}
+
+/// "This was not me": ends the session that the mail was about, or everything of the account when the mail was about none, that one
+/// has ended already, or `all` is asked for: whoever had it and is gone from it may have others. From then on the link leads to a new password, for as long as one that was asked for does. Said twice, it is
 /// said.
 pub fn not_me(
     view: &AccountView,
@@ -134,7 +140,7 @@ pub fn not_me(
     chance: &mut dyn Chance,
 ) -> Decision<()> {
     let (account, stamp) = (&view.account, &view.stamp);
-    let body = match open(stamp, ticket, account) {
+    let body = match open(view, ticket) {
         Ok(opened) if ticket.kind == TicketKind::NotMe => opened.body,
         Ok(_) => return Decision::refuse(Refused::NotFound),
         Err(refused) => return Decision::refuse(refused),
@@ -143,15 +149,11 @@ pub fn not_me(
         return Decision::answer(());
     }
     let about = |id: SessionId| session.filter(|view| view.session.id == id && view.account.id == account.id);
-    // By the rows alone: one that idles is still there to be ended. One that has ended by itself is not ended again.
     let scope = match body.session {
-        Some(id) if !all => {
-            let lives = about(id).is_some_and(|view| view.dead(i64::MAX).is_none());
-            lives.then_some(Scope::Session { account: account.id, session: id })
-        }
-        _ => Some(Scope::Account(account.id)),
+        Some(id) if !all && about(id).is_some_and(lives) => Scope::Session { account: account.id, session: id },
+        _ => Scope::Account(account.id),
     };
-    let mut changes = scope.map(|scope| kernel::end(Door::NotMe, scope, None, by, chance)).unwrap_or_default();
+    let mut changes = kernel::end(Door::NotMe, scope, None, by, chance);
     changes.expects.push(Expect::AccountVersion { account: account.id, version: account.version });
     let expires_at = ticket.expires_at.min(stamp.now.plus(RESET_LIFE));
     let body = Ticket::write(&LinkBody { said: true, ..body });

@@ -162,7 +162,7 @@ impl World {
                     changes.steps.retain(|step| !matches!(step, Change::UseTicket { .. }));
                 }
                 if self.has(Mutant::LinkOutlivesEnds) {
-                    changes.expects.retain(|expect| !matches!(expect, Expect::Unborn { .. }));
+                    changes.expects.retain(|expect| !matches!(expect, Expect::Unended { .. }));
                 }
                 Decision { outcome: outcome.map(|()| Outcome::Ended), changes }
             }
@@ -193,7 +193,7 @@ impl World {
                 present(ticket, view.account.password_version);
                 (ticket.born, ticket.used) = (view.stamp.head, None);
             }
-            Some(Mutant::LinkOutlivesEnds) => (view.account.cut, view.stamp.all) = (Cut::default(), Cut::default()),
+            Some(Mutant::LinkOutlivesEnds) => (view.all_ended, view.stamp.all) = (Rev::ZERO, Cut::default()),
             _ => {}
         }
     }
@@ -345,10 +345,14 @@ impl World {
         }
     }
 
-    /// What cut a link to a new password off: an end of everything of its account.
+    /// What cut a link to a new password off: an end of everything of its account, and not one of all sessions but one.
     fn cut_off(&self, row: &Letter) -> Option<&Act> {
         let (session, grant) = (SessionId::from_bits(0), GrantId::from_bits(0));
-        let whole = |act: &&Act| matches!(act.scope, Scope::Account(_) | Scope::All) && act.only.is_none();
+        let whole = |act: &&Act| match act.scope {
+            Scope::Account(_) => act.only.is_none() && act.except.is_none(),
+            Scope::All => act.only.is_none(),
+            _ => false,
+        };
         let mut acts = self.truth.acts.iter().filter(whole);
         let cuts = |act: &&Act| act.rev > row.born && act.is_about(row.account, session, grant);
         if row.kind == TicketKind::ResetPassword { acts.find(cuts) } else { None }
@@ -400,10 +404,12 @@ pub fn act_of(op: &Op, request: &LetterRequest) -> Option<Act> {
     let (account, about) = (link.1.account.id, link.0.read::<LinkBody>().and_then(|body| body.session));
     let (door, scope) = match (request, op.outcome.as_ref()?) {
         (LetterRequest::Reset { .. }, Ok(_)) => (Door::PasswordReset, Scope::Account(account)),
-        (LetterRequest::NotMe { all, .. }, Ok(_)) => match about.filter(|_| !all) {
-            Some(session) => (Door::NotMe, Scope::Session { account, session }),
-            None => (Door::NotMe, Scope::Account(account)),
-        },
+        (LetterRequest::NotMe { all, .. }, Ok(_)) => {
+            match about.filter(|_| !all && link.2.as_ref().is_some_and(recovery::lives)) {
+                Some(session) => (Door::NotMe, Scope::Session { account, session }),
+                None => (Door::NotMe, Scope::Account(account)),
+            }
+        }
         _ => return None,
     };
     let (only, asked, key) = (None, None, None);

@@ -138,7 +138,7 @@ impl App {
         };
         let (keys, rules) = (self.keys(), &self.settings().rules);
         let acted = self
-            .act_on_ticket(load, |(view, others), chance| {
+            .act_on_ticket("", None, load, |(view, others), chance| {
                 device_code::poll(view, others, presented, rules, keys.mac(), chance)
             })
             .await;

@@ -82,7 +82,7 @@ impl App {
         };
         let (keys, rules) = (self.keys(), &self.settings().rules);
         let acted = self
-            .act_on_ticket(load, |(view, given, others), chance| {
+            .act_on_ticket("", None, load, |(view, given, others), chance| {
                 let mut decision = redeem(view, given.as_ref(), others, presented, rules, keys.mac(), chance);
                 if let Ok(granted) = &mut decision.outcome
                     && let Err(refused) = narrow_audience(&mut granted.issued.claims, resources)

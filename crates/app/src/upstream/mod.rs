@@ -168,6 +168,11 @@ fn secret() -> SecretString {
     SecretString::new(b64::encode(&real::RealChance.secret()))
 }
 
+/// Whether this can be one of [`secret`]'s. What waits for something else under a word and a secret is found by nothing that can.
+fn is_secret(text: &str) -> bool {
+    b64::decode_array::<32>(text).is_some()
+}
+
 fn digest_text(secret: &SecretString) -> String {
     b64::encode(&secret.digest().0)
 }
@@ -220,8 +225,7 @@ impl App {
         }
         let _place = provider.place().ok_or(AppError::Overloaded)?;
         let metadata = provider.metadata(self.outgoing()).await.map_err(|why| self.unreachable_upstream(id, &why))?;
-        let known = |secret: &SecretString| b64::decode_array::<32>(secret.expose()).is_some();
-        let browser = browser.filter(known).unwrap_or_else(secret);
+        let browser = browser.filter(|browser| is_secret(browser.expose())).unwrap_or_else(secret);
         let state = secret();
         let stamp = self.store().stamp().await?;
         let UpstreamSettings { issuer, client_id, scopes, kind, .. } = &provider.settings;
@@ -335,7 +339,7 @@ impl App {
         browser: Option<&SecretString>,
         state: Option<&str>,
     ) -> Result<Option<Found>, AppError> {
-        let Some((browser, state)) = browser.zip(state.filter(|state| state.len() <= 64)) else { return Ok(None) };
+        let Some((browser, state)) = browser.zip(state.filter(|state| is_secret(state))) else { return Ok(None) };
         let id = ticket::id(TicketKind::Upstream, state);
         let view = self.store().load_ticket(id).await.map_err(|e| self.fault(e.into()))?;
         let Some(view) = view.filter(|view| view.ticket.is_open(view.stamp.epoch, view.stamp.now)) else {

@@ -248,7 +248,11 @@ fn carried_out(
                 };
                 return (refused, end(Scope::Account(account), None, &by, chance));
             }
-            let view = AccountView { stamp: *judged.stamp, account: judged.account.clone() };
+            let view = AccountView {
+                stamp: *judged.stamp,
+                account: judged.account.clone(),
+                all_ended: judged.account.cut.rev,
+            };
             let mut blocked = account::block(&view, &words, until, &by, chance);
             if blocked.outcome.is_err() {
                 return (None, Changes::default()); // it is being deleted, and nothing is left of it that could be used

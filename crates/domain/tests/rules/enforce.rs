@@ -59,7 +59,12 @@ fn base(row: &Account, at: At, dice: &mut Seeded) -> Decision<()> {
     let plain = |changes| Decision { outcome: Ok(()), changes };
     match (at, dice.below(4)) {
         (At::SignIn(_), _) => {
-            let view = SignInView { stamp: stamp(START), account: Some(account()), client_cut: Default::default() };
+            let view = SignInView {
+                stamp: stamp(START),
+                account: Some(account()),
+                unused: false,
+                client_cut: Default::default(),
+            };
             let request =
                 SignIn { kind: SessionKind::App, device_name: None, user_agent: None, ip: None, cookie: None };
             let Decision { outcome, changes } = sign_in(&view, true, &request, &rules(), &key(), dice);
@@ -67,7 +72,7 @@ fn base(row: &Account, at: At, dice: &mut Seeded) -> Decision<()> {
         }
         (At::Session(..), 0) => {
             let by = By { actor: Actor::Account { account: row.id, session: SESSION }, ..By::SYSTEM };
-            let view = AccountView { stamp: stamp(START), account: row.clone() };
+            let view = AccountView { stamp: stamp(START), account: row.clone(), all_ended: portcullis_wire::Rev::ZERO };
             change_password(&view, "another hash".into(), SESSION, &by, dice)
         }
         // A theft, which the rules for refresh tokens have ended.

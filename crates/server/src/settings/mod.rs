@@ -47,6 +47,8 @@ pub struct Settings {
     pub data_dir: PathBuf,
     /// Where it is written down how far the log has come, when that was given.
     pub high_water: Option<PathBuf>,
+    /// Where it is written down how far the audit trail was seen, when that was given.
+    pub audit_head: Option<PathBuf>,
     /// The journal of blocks and deletions, when it is told.
     pub acts: Option<PathBuf>,
     /// The master key, when it was given.
@@ -265,6 +267,7 @@ impl Settings {
             database: r.get("database_url", values::database),
             data_dir: r.get("data_dir", values::directory).unwrap_or_default(),
             high_water: r.get("high_water_file", values::file),
+            audit_head: r.get("audit_head_file", values::file),
             acts: r.get("acts_file", values::file),
             master_key: r.get("master_key", |text| {
                 MasterKey::parse(&SecretString::new(text)).ok_or_else(|| "must be 32 bytes in base64".to_owned())
@@ -404,6 +407,11 @@ impl Settings {
         self.high_water.clone().unwrap_or_else(|| self.data_dir.join("high-water.json"))
     }
 
+    /// Where it is written down how far the audit trail was seen.
+    pub fn audit_head_path(&self) -> PathBuf {
+        self.audit_head.clone().unwrap_or_else(|| self.data_dir.join("audit-head.json"))
+    }
+
     /// Where blocks and deletions are written down.
     pub fn acts_path(&self) -> PathBuf {
         self.acts.clone().unwrap_or_else(|| self.data_dir.join("acts.jsonl"))
@@ -448,6 +456,7 @@ impl Settings {
             upstreams: self.upstreams.clone(),
             policy: self.policy,
             clients: self.clients.clone(),
+            audit_head_file: Some(self.audit_head_path()),
         }
     }
 

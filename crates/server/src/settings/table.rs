@@ -101,6 +101,12 @@ pub const SETTINGS: &[Setting] = &[
         "says how far the log has come, best on another volume; an older or an empty database is noticed by it",
     ),
     text(
+        "audit_head_file",
+        None,
+        "DATA_DIR/audit-head.json",
+        "says how far the audit trail was seen, best on another volume; a trail that was cut or replaced is noticed by it",
+    ),
+    text(
         "acts_file",
         None,
         "DATA_DIR/acts.jsonl",

@@ -78,6 +78,8 @@ pub(super) fn expect(what: &Expect) -> Encoded {
         Expect::Unborn { account, client, born, under } => json!({
             "is": "unborn", "id": id(*account), "client": id(*client), "born": rev(*born)?, "under": id_if(*under),
         }),
+        Expect::Unended { account, born } => json!({"is": "unended", "id": id(*account), "born": rev(*born)?}),
+        Expect::WebhooksBelow(below) => json!({"is": "webhooks_below", "limit": below}),
         Expect::AccountVersion { account, version } => {
             json!({"is": "account_version", "id": id(*account), "version": version})
         }
@@ -145,6 +147,7 @@ fn plain(what: &Change) -> Result<Option<Value>, StoreError> {
         Change::SetPassword { account, hash, rehash } => {
             json!({"do": "set_password", "id": id(*account), "hash": text(hash), "rehash": rehash})
         }
+        Change::SetUnused { account, unused } => json!({"do": "set_unused", "id": id(*account), "unused": unused}),
         Change::RenameSession { session, device_name } => {
             json!({"do": "rename_session", "id": id(*session), "device_name": text(device_name)})
         }
