@@ -349,34 +349,6 @@ async fn who_signs_in_at_the_same_moment_does_not_guess() {
     assert_eq!(most(&heard.lock().unwrap()), Some((3, 3)));
 }
 
-/// What is throttled is charged to nobody's guesses, and hides none that were while it is under way.
-#[tokio::test]
-async fn throttled_attempts_hide_no_guesses() {
-    let world = World::start().await;
-    let heard = heard(&world);
-    let wrong = async || {
-        let identifier = world.ada.email.clone().unwrap();
-        let credentials = Credentials { identifier, password: SecretString::new("a wrong password"), device: None };
-        let request = SignIn { kind: SessionKind::App, device_name: None, user_agent: None, ip: ip(5), cookie: None };
-        world.app.sign_in(credentials, request, false).await.unwrap_err();
-    };
-    // As many as are charged from one network.
-    for _ in 0..10 {
-        wrong().await;
-    }
-    // One more, which is not, and while it is under way somebody with the right password.
-    world.held.hold.store(true, Ordering::SeqCst);
-    let meanwhile = async {
-        world.held.reached.notified().await;
-        world.held.hold.store(false, Ordering::SeqCst);
-        sign_in_from(&world, &world.ada, 6).await.unwrap();
-        world.held.release.notify_one();
-    };
-    tokio::join!(wrong(), meanwhile);
-    let said: Vec<_> = heard.lock().unwrap().iter().map(|s| (s.guesses_account, s.guesses_prefix)).collect();
-    assert_eq!(said, [(10, 0)]);
-}
-
 /// A record that was to be written with a commit that failed is written with the next.
 #[tokio::test]
 async fn what_was_not_committed_was_not_told() {
