@@ -145,7 +145,6 @@ async fn forged_sightings_end_nothing() {
     for _ in 0..2 {
         let all: Vec<Value> = (0..64).map(|n| forged(&world.session, n)).collect();
         world.tell(json!(all)).await.expect(200);
-        world.server.advance(61_000);
     }
     assert!(world.lives().await);
     let refreshed =
