@@ -10,12 +10,13 @@ use crate::{App, AppError, real};
 use arc_swap::ArcSwapOption;
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use portcullis_domain::Refused;
+use portcullis_feed::Mono;
 use portcullis_wire::SecretString;
 use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::Semaphore;
 
@@ -31,6 +32,9 @@ const CHUNK: u64 = 64 << 10;
 const AT_ONCE: usize = 8;
 /// And no longer than this, from the first moment.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// After so many in a row that took too long nothing is looked up for a while: where a disk hangs, not everybody waits for it.
+const TOO_SLOW: u32 = 8;
+const REST: i64 = 30_000;
 
 type Sha1 = [u8; 20];
 
@@ -83,11 +87,12 @@ impl List {
     /// What is wrong with it.
     pub fn open_up_to(path: &Path, whole: u64) -> Result<Self, String> {
         let cannot = |error: io::Error| format!("cannot be read: {error}");
+        let is_file = |metadata: &Metadata| metadata.is_file().then_some(()).ok_or("is no file");
+        // A pipe would be waited for until somebody writes to it.
+        is_file(&std::fs::metadata(path).map_err(cannot)?)?;
         let file = File::open(path).map_err(cannot)?;
         let metadata = file.metadata().map_err(cannot)?;
-        if !metadata.is_file() {
-            return Err("is no file".into());
-        }
+        is_file(&metadata)?;
         let list = Self { file, state: State::of(&metadata) };
         list.check(whole).map_err(|error| match error.kind() {
             io::ErrorKind::InvalidData => error.to_string(),
@@ -259,11 +264,39 @@ pub(crate) struct Breached {
     list: ArcSwapOption<List>,
     places: Arc<Semaphore>,
     told: Few,
+    slow: Mutex<Slow>,
 }
 
 impl Default for Breached {
     fn default() -> Self {
-        Self { list: ArcSwapOption::empty(), places: Arc::new(Semaphore::new(AT_ONCE)), told: Few::default() }
+        let places = Arc::new(Semaphore::new(AT_ONCE));
+        Self { list: ArcSwapOption::empty(), places, told: Few::default(), slow: Mutex::default() }
+    }
+}
+
+/// How many look-ups in a row took too long, and until when nothing is looked up therefore.
+#[derive(Debug, Default)]
+struct Slow {
+    in_a_row: u32,
+    until: Option<Mono>,
+}
+
+impl Slow {
+    /// Whether to ask now.
+    fn asks(&self, now: Mono) -> bool {
+        self.until.is_none_or(|until| until.since(now) <= 0)
+    }
+
+    /// One was answered in time, or was not. After the rest a single one that is late begins the next.
+    fn came(&mut self, in_time: bool, now: Mono) {
+        if in_time {
+            *self = Self::default();
+            return;
+        }
+        self.in_a_row = self.in_a_row.saturating_add(1);
+        if self.in_a_row >= TOO_SLOW {
+            self.until = Some(now.plus(REST));
+        }
     }
 }
 
@@ -277,6 +310,10 @@ impl App {
     pub(crate) async fn is_breached(&self, password: &SecretString) -> bool {
         let breached = &self.inner.breached;
         let Some(list) = breached.list.load_full() else { return false };
+        let slow = || breached.slow.lock().unwrap_or_else(PoisonError::into_inner);
+        if !slow().asks(real::mono()) {
+            return false;
+        }
         let hash = digest(&SHA1_FOR_LEGACY_USE_ONLY, password.expose().as_bytes());
         let Ok(hash) = Sha1::try_from(hash.as_ref()) else { return false };
         let places = breached.places.clone();
@@ -290,7 +327,9 @@ impl App {
             });
             looked.await.map_err(io::Error::other)?
         });
-        let looked = looked.await.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut)));
+        let looked = looked.await;
+        slow().came(looked.is_ok(), real::mono());
+        let looked = looked.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut)));
         looked.unwrap_or_else(|error| {
             if let Some(left_out) = breached.told.may(real::mono_us()) {
                 tracing::error!(%error, left_out, "a password could not be looked up in breached_passwords_file; it counts as not stolen");
@@ -308,5 +347,31 @@ impl App {
             return Err(Refused::PasswordBreached { field }.into());
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_that_hangs_is_not_waited_for_by_everybody() {
+        let (mut slow, start) = (Slow::default(), Mono(5_000_000));
+        for _ in 1..TOO_SLOW {
+            slow.came(false, start);
+            assert!(slow.asks(start));
+        }
+        // One in time, and it is as if nothing had been.
+        slow.came(true, start);
+        for n in 0..TOO_SLOW {
+            assert!(slow.asks(start), "{n}");
+            slow.came(false, start);
+        }
+        assert!(!slow.asks(start) && !slow.asks(start.plus(REST - 1)));
+        assert!(slow.asks(start.plus(REST)), "then it is tried again");
+        slow.came(false, start.plus(REST));
+        assert!(!slow.asks(start.plus(REST + 1)), "and one that hangs is enough");
+        slow.came(true, start.plus(2 * REST));
+        assert!(slow.asks(start.plus(2 * REST)));
     }
 }

@@ -31,7 +31,8 @@ pub(crate) struct Taken {
 }
 
 /// Attempts of strangers whose password is just being looked at, here: how many at each bucket now, and how many ever since one was.
-/// They have been charged to their buckets, and nobody knows yet whether they are wrong.
+/// They have been charged to their buckets, and nobody knows yet whether they are wrong. Attempts that are throttled, and those on known
+/// devices, are charged to none of them and are not here: otherwise a stream of them would hide guesses that were charged.
 #[derive(Debug, Default)]
 pub(crate) struct UnderWay(Mutex<BTreeMap<BucketKey, (u32, u64)>>);
 
@@ -125,11 +126,11 @@ impl App {
         let attempt = Attempt::of(keys.mac(), &identifier, ip, device);
         let lane = if device.is_some() { Lane::Known } else { Lane::Others };
         let place = self.passwords().reserve(lane).map_err(crate::sessions::pool_error)?;
-        let flying = Flying::begin(self, &attempt);
         let changes = Changes { steps: vec![Change::TakeAttempt(attempt)], ..Changes::default() };
         let committed = self.store().commit(changes).await.map_err(|error| self.fault(error.into()))?;
         let verdict = committed.attempt.ok_or_else(|| AppError::Fault("an attempt without a verdict".into()))?;
-        let flying = (verdict == Verdict::Stranger).then_some(flying);
+        // What was charged to nobody's guesses is not taken off them either.
+        let flying = (verdict == Verdict::Stranger).then(|| Flying::begin(self, &attempt));
         let counts = self.counts();
         let count = if verdict.is_checked() { &counts.attempts_checked } else { &counts.attempts_throttled };
         count.fetch_add(1, Ordering::Relaxed);

@@ -15,7 +15,8 @@ use portcullis_domain::model::{Account, Grant, Session, Status, UNPROVEN};
 use portcullis_domain::refresh::{self, How};
 use portcullis_domain::risk::enforce::{At, Cap, Judged, Kept, Plan, enforce, word};
 use portcullis_domain::risk::{
-    Act, ExternalKind, Guesses, Judge, Made, Memory, Origin, Place, RefreshSeen, Seen, Verdict, observe,
+    Act, ExternalKind, Guesses, Judge, Made, Memory, Origin, Place, RefreshSeen, Seen, Signals, Verdict, observe,
+    strongest,
 };
 use portcullis_domain::sign_in::Issued;
 use portcullis_domain::throttle::{self, Attempt, BucketKey};
@@ -104,7 +105,16 @@ pub(crate) struct Look {
 
 /// What came of it, to be counted and told once it is committed.
 #[derive(Debug, Default)]
-pub(crate) struct Verdicts(Mutex<Option<(AccountId, Verdict, Plan)>>);
+pub(crate) struct Verdicts(Mutex<Option<Came>>);
+
+#[derive(Debug)]
+struct Came {
+    account: AccountId,
+    /// Under whom what was told is remembered.
+    told_of: AccountId,
+    verdict: Verdict,
+    plan: Plan,
+}
 
 impl Verdicts {
     /// Another try begins: what was said in the one before was not done.
@@ -342,16 +352,15 @@ impl App {
 
     /// Counts and tells what came of a look, once it is committed. Whether something was done.
     pub(crate) fn judged(&self, verdicts: &Verdicts) -> bool {
-        let Some((account, verdict, plan)) = verdicts.0.lock().unwrap_or_else(PoisonError::into_inner).take() else {
-            return false;
-        };
+        let Some(came) = verdicts.0.lock().unwrap_or_else(PoisonError::into_inner).take() else { return false };
+        let Came { account, told_of, verdict, plan } = came;
         let (risk, now) = (&self.inner.risk, self.now());
         risk.observed.fetch_add(1, Ordering::Relaxed);
         for hit in verdict.hits.iter().filter(|hit| hit.shadow) {
-            self.has_told(account, &hit.rule);
+            self.has_told(told_of, &hit.rule);
         }
         if plan.capped {
-            self.has_told(account, EventKind::RiskAlarm.as_str());
+            self.has_told(told_of, EventKind::RiskAlarm.as_str());
         }
         if !verdict.hits.is_empty() {
             let mut hits = risk.hits.lock().unwrap_or_else(PoisonError::into_inner);
@@ -407,10 +416,17 @@ impl App {
 }
 
 impl Look {
-    /// What the rules say of this, and whether there is something to remember.
-    pub(crate) fn hears(&self, stamp: &Stamp, session: SessionId, act: Act) -> (Verdict, bool) {
+    /// What the rules say of this, and what is to be remembered of it, where there is something.
+    pub(crate) fn hears(
+        &self,
+        stamp: &Stamp,
+        account: AccountId,
+        session: SessionId,
+        act: Act,
+    ) -> (Verdict, Option<Change>) {
         let (signals, after) = observe(&self.memory, &self.seen(stamp, Some(session), act));
-        (self.judge.judge(&signals), after != self.memory)
+        let put = || Change::PutMemory { account, version: self.view.version, memory: after.write() };
+        (self.judge.judge(&signals), (after != self.memory).then(put))
     }
 
     fn seen(&self, stamp: &Stamp, session: Option<SessionId>, act: Act) -> Seen {
@@ -423,6 +439,15 @@ impl Look {
             agent: self.agent.clone(),
             guesses: self.guesses,
         }
+    }
+
+    /// Whether what is said here ends something, and would if nobody had guessed. Guesses are free, and others' guesses may keep an owner
+    /// out for as long as they last, and no longer.
+    fn ends_without_guesses(&self, signals: &Signals, verdict: &Verdict) -> bool {
+        let ends = |verdict: &Verdict| strongest(verdict).is_some_and(|(_, outcome)| outcome.ends());
+        let guessed = signals.guesses_account > 0 || signals.guesses_prefix > 0;
+        let without = || Signals { guesses_account: 0, guesses_prefix: 0, ..signals.clone() };
+        ends(verdict) && (!guessed || ends(&self.judge.judge(&without())))
     }
 
     /// The same, with other budgets that a throttled act is charged to.
@@ -457,8 +482,12 @@ impl Look {
         let seen = self.seen(stamp, session, act);
         let (signals, memory) = observe(&self.memory, &seen);
         let verdict = self.judge.judge(&signals);
-        let (plain, doubted) = (memory.write(), memory.doubted(&self.memory, &seen).write());
-        let kept = Kept { version: self.view.version, plain, doubted };
+        let kept = Kept {
+            version: self.view.version,
+            plain: memory.write(),
+            doubted: memory.doubted(&self.memory).write(),
+            refused: memory.refused(&self.memory, &seen, self.ends_without_guesses(&signals, &verdict)).write(),
+        };
         let tells = |what: &str| app.tells_now(told_of, what);
         let judged = Judged {
             stamp,
@@ -473,7 +502,8 @@ impl Look {
             tells: &tells,
         };
         let (decision, plan) = enforce(base, &judged, chance);
-        *verdicts.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((told_of, verdict, plan));
+        let came = Came { account: account.id, told_of, verdict, plan };
+        *verdicts.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(came);
         decision
     }
 }

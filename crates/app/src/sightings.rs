@@ -9,9 +9,9 @@ use crate::{App, AppError};
 use portcullis_domain::risk::enforce::At;
 use portcullis_domain::risk::{Act, Outcome, strongest};
 use portcullis_domain::view::SessionView;
-use portcullis_domain::{Changes, Decision, Expect};
+use portcullis_domain::{Change, Changes, Decision, Expect};
 use portcullis_wire::frame::{MAX_SEEN_AGENT, MAX_SIGHTINGS, Sighting, SightingsRequest, network_of};
-use portcullis_wire::{ClientId, Code, SessionId};
+use portcullis_wire::{AccountId, ClientId, Code, GrantId, SessionId};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
@@ -19,6 +19,8 @@ use tokio::sync::Semaphore;
 
 /// So many of one client a minute, at each node.
 const A_MINUTE: u32 = 600;
+/// And so many of one session: whoever shows its token in hundreds of networks takes no other's place.
+const OF_ONE: u32 = 12;
 /// So many calls are worked off at once; further ones are left out.
 const AT_ONCE: usize = 4;
 /// What is older says nothing of now.
@@ -26,10 +28,20 @@ const MAX_AGO_MS: u64 = 120_000;
 /// Of so many clients it is known how many they told this minute.
 const MAX_CLIENTS: usize = 10_000;
 
+/// So many grants of an account are looked through for those of a session.
+const MAX_GRANTS: u32 = 10_000;
+
 /// How many were told.
 pub(crate) struct Sightings {
-    minute: Mutex<(i64, BTreeMap<ClientId, u32>)>,
+    minute: Mutex<(i64, BTreeMap<ClientId, Told>)>,
     places: Semaphore,
+}
+
+/// What a client has told within a minute: all, and of each session.
+#[derive(Default)]
+struct Told {
+    all: u32,
+    of: BTreeMap<SessionId, u32>,
 }
 
 impl Default for Sightings {
@@ -39,16 +51,25 @@ impl Default for Sightings {
 }
 
 impl Sightings {
-    /// How many of these this client may tell now.
-    fn may(&self, client: ClientId, wanted: usize, minute: i64) -> usize {
+    /// Those of them that this client may tell now.
+    fn may<'a>(&self, client: ClientId, seen: Vec<Seen<'a>>, minute: i64) -> Vec<Seen<'a>> {
         let mut known = self.minute.lock().unwrap_or_else(PoisonError::into_inner);
         if known.0 != minute || known.1.len() >= MAX_CLIENTS {
             *known = (minute, BTreeMap::new());
         }
         let told = known.1.entry(client).or_default();
-        let may = wanted.min(usize::try_from(A_MINUTE.saturating_sub(*told)).unwrap_or(0));
-        *told += u32::try_from(may).unwrap_or(0);
-        may
+        let mut may = |one: &Seen<'_>| {
+            if told.all >= A_MINUTE {
+                return false;
+            }
+            let of = told.of.entry(one.session).or_default();
+            if *of >= OF_ONE {
+                return false; // and nothing of what others may tell is used up
+            }
+            (*of, told.all) = (*of + 1, told.all + 1);
+            true
+        };
+        seen.into_iter().filter(|one| may(one)).collect()
     }
 }
 
@@ -93,11 +114,11 @@ impl App {
         let Ok(_place) = self.inner.sightings.places.try_acquire() else { return Ok(0) };
         let minute = self.now().0.div_euclid(60_000);
         let seen: Vec<Seen<'_>> = seen.into_iter().flatten().collect();
-        let may = self.inner.sightings.may(client, seen.len(), minute);
-        for seen in seen.iter().take(may) {
+        let seen = self.inner.sightings.may(client, seen, minute);
+        for seen in &seen {
             self.sighted(seen).await?;
         }
-        Ok(may)
+        Ok(seen.len())
     }
 
     /// What there is to know of a session that lives; what ended meanwhile, and what never was, says nothing.
@@ -122,40 +143,64 @@ impl App {
     async fn sighted(&self, seen: &Seen<'_>) -> Result<(), AppError> {
         for _ in 0..crate::MAX_TRIES {
             let Some((view, look)) = self.look_at_sighting(seen).await? else { return Ok(()) };
-            let (verdict, news) = look.hears(&view.stamp, seen.session, Act::Sighting);
-            let does = strongest(&verdict).map(|(hit, outcome)| (hit.rule.clone(), outcome));
-            // A session that is where it was is nothing new; nor is what was told within the hour.
-            let again = match &does {
-                None => verdict.hits.iter().all(|hit| !hit.shadow) && !news,
-                Some((rule, Outcome::Notify | Outcome::StepUp)) => {
-                    !self.tells_now(view.account.id, &format!("sighting {rule}"))
+            let account = view.account.id;
+            let (verdict, news) = look.hears(&view.stamp, account, seen.session, Act::Sighting);
+            // What a rule that only tells or asks has said within the hour is not said again.
+            let (said, asks) = match strongest(&verdict) {
+                Some((hit, outcome @ (Outcome::Notify | Outcome::StepUp))) => {
+                    (Some(format!("sighting {}", hit.rule)), outcome == Outcome::StepUp)
                 }
-                Some(_) => false,
+                _ => (None, false),
             };
-            if again {
+            let quiet = match &said {
+                Some(said) => !self.tells_now(account, said),
+                None => verdict.hits.is_empty(),
+            };
+            // A session that is where it was is nothing new.
+            if quiet && news.is_none() {
                 return Ok(());
             }
+            let grants = if asks && !quiet { self.grants_of(account, seen.session).await? } else { vec![] };
             let verdicts = Verdicts::default();
             let decide = |_: &(), chance: &mut dyn portcullis_domain::Chance| {
                 let expects = vec![Expect::Alive { session: seen.session, role: None }];
-                let base = Decision { outcome: Ok(()), changes: Changes { expects, ..Changes::default() } };
+                let mut base = Decision { outcome: Ok(()), changes: Changes { expects, ..Changes::default() } };
+                if quiet {
+                    base.changes.steps.extend(news.clone());
+                    return base;
+                }
                 let at = At::Session(seen.session, None);
-                look.judge(self, base, &view.stamp, &view.account, at, Act::Sighting, &verdicts, chance)
+                let mut decision =
+                    look.judge(self, base, &view.stamp, &view.account, at, Act::Sighting, &verdicts, chance);
+                // Nobody says of which grant the token was, and one may have a proof of its own.
+                let all = grants.iter().map(|grant| Change::Unprove { session: seen.session, grant: Some(*grant) });
+                decision.changes.steps.extend(all);
+                decision
             };
             let acted = self.act_once(|| async { Ok(()) }, decide).await;
             if matches!(acted, Ok(Some(())) | Err(AppError::Refused(_))) {
                 self.judged(&verdicts);
-                if let Some((rule, _)) = &does {
-                    self.has_told(view.account.id, &format!("sighting {rule}"));
-                }
             }
             match acted {
                 Ok(None) => {}
+                Ok(Some(())) => {
+                    // Only now: what could not be committed is said the next time.
+                    if let Some(said) = said.filter(|_| !quiet) {
+                        self.has_told(account, &said);
+                    }
+                    return Ok(());
+                }
                 // It was ended by a rule, or meanwhile.
-                Ok(Some(())) | Err(AppError::Refused(_) | AppError::Unauthenticated(_)) => return Ok(()),
+                Err(AppError::Refused(_) | AppError::Unauthenticated(_)) => return Ok(()),
                 Err(error) => return Err(error),
             }
         }
         Ok(())
+    }
+
+    /// The grants of a session that live.
+    async fn grants_of(&self, account: AccountId, session: SessionId) -> Result<Vec<GrantId>, AppError> {
+        let living = self.store().list_grants(account, None, MAX_GRANTS).await.map_err(|e| self.fault(e.into()))?;
+        Ok(living.iter().filter(|one| one.session.id == session).map(|one| one.grant.id).collect())
     }
 }

@@ -374,6 +374,14 @@ impl CodeBody {
     }
 }
 
+/// A code that says nothing of what its user has proven.
+pub(crate) fn unprove(ticket: &mut Ticket) {
+    if let Some(body) = ticket.read::<CodeBody>() {
+        let Proof { at, amr } = Proof::unknown();
+        ticket.body = Ticket::write(&CodeBody { auth_time: at.0, amr, ..body });
+    }
+}
+
 /// Makes the code. `agreed`: the user was asked for just these scopes and said yes. Without that, what was allowed before must
 /// still be allowed in this view, whatever the one said that the request was looked at by: a withdrawal may lie in between.
 pub fn grant_code(

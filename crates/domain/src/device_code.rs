@@ -16,6 +16,7 @@ use crate::code::{Granted, Redeem, give, why_dead};
 use crate::event::{Actor, EventKind, NewEvent};
 use crate::family::MacKey;
 use crate::model::Client;
+use crate::proof::Proof;
 use crate::refused::OAuthError;
 use crate::ticket::{Ticket, TicketKind};
 use crate::view::{AppView, ClientView, GrantView, Stamp, TicketView};
@@ -211,6 +212,16 @@ impl Waiting {
         let pair = device_ticket(&self.user) == Some(self.device.id) && self.device.kind == TicketKind::Device;
         let body: DeviceBody = (open && pair).then(|| self.device.read()).flatten()?;
         (body.state == State::Pending).then(|| body.scope.split(' ').map(str::to_owned).collect())
+    }
+}
+
+/// A device that is let in and told nothing of what its user has proven.
+pub(crate) fn unprove(ticket: &mut Ticket) {
+    let Some(mut body) = ticket.read::<DeviceBody>() else { return };
+    if let State::Allowed { auth_time, amr, .. } = &mut body.state {
+        let unknown = Proof::unknown();
+        (*auth_time, *amr) = (unknown.at.0, unknown.amr);
+        ticket.body = Ticket::write(&body);
     }
 }
 

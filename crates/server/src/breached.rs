@@ -14,13 +14,23 @@ const LOOK: Duration = Duration::from_secs(30);
 ///
 /// # Errors
 /// What is wrong with it.
-pub fn begin(path: PathBuf, app: &App, tasks: &mut tokio::task::JoinSet<()>) -> Result<(), String> {
-    let list = List::open(&path).map_err(|why| format!("breached_passwords_file: {}: {why}", path.display()))?;
+pub async fn begin(path: PathBuf, app: &App, tasks: &mut tokio::task::JoinSet<()>) -> Result<(), String> {
+    let file = path.clone();
+    let opened = tokio::task::spawn_blocking(move || check(&file)).await;
+    let list = opened.map_err(|error| format!("breached_passwords_file: {error}"))??;
     let state = list.state();
     tracing::info!(file = %path.display(), "stolen passwords are known from a file");
     app.set_breached(Some(list));
     tasks.spawn(follow(path, app.clone(), state));
     Ok(())
+}
+
+/// Opens the list and looks at it.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check(path: &Path) -> Result<List, String> {
+    List::open(path).map_err(|why| format!("breached_passwords_file: {}: {why}", path.display()))
 }
 
 async fn follow(path: PathBuf, app: App, first: State) {

@@ -232,7 +232,12 @@ impl World {
             network: from.map(|from| from.network),
             attempt: Some(&attempt),
             verdict: &verdict,
-            kept: Kept { version: view.version, plain: after.write(), doubted: after.doubted(&memory, &seen).write() },
+            kept: Kept {
+                version: view.version,
+                plain: after.write(),
+                doubted: after.doubted(&memory).write(),
+                refused: after.refused(&memory, &seen, true).write(),
+            },
             cap: Cap { bucket: CAP, budget: Cap::budget(BLOCKS), row },
             tells: &|_| true,
         };

@@ -1,7 +1,8 @@
 //! Where tokens were shown, until the server is told: a bounded table, written by requests without waiting and without allocation.
 //!
-//! A session in a network has one place, which others may have too; who comes second is left out until the first was told. A request
-//! that finds its place busy leaves it. So nothing here can slow a request down, and nothing grows.
+//! A session has a few places, which others may have too: so many networks of one are told within a minute, and whoever shows a token in
+//! hundreds of them takes no other session's place. Who finds none free is left out until those before were told. A place that is busy
+//! is passed over. So nothing here can slow a request down, and nothing grows.
 use portcullis_feed::Mono;
 use portcullis_wire::SessionId;
 use portcullis_wire::frame::{MAX_SEEN_AGENT, MAX_SIGHTINGS, Sighting, network_of};
@@ -11,6 +12,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// So many sessions in a network have a place.
 const PLACES: usize = 512;
+/// Of one session.
+const OF_ONE: usize = 4;
 /// The same is told again after so long.
 const AGAIN_MS: i64 = 60_000;
 
@@ -51,29 +54,30 @@ impl Sightings {
         }
     }
 
-    fn place_of(&self, session: SessionId, network: IpAddr) -> usize {
-        let network = match network {
-            IpAddr::V4(ip) => u128::from(ip.to_bits()),
-            IpAddr::V6(ip) => ip.to_bits(),
-        };
-        let mut hash = u128::from(self.seed);
-        for part in [session.bits(), network] {
-            hash = (hash ^ part).wrapping_mul(0xda94_2042_e4dd_58b5_9e37_79b9_7f4a_7c15).rotate_left(61);
-        }
-        usize::try_from((hash >> 64) % PLACES as u128).unwrap_or(0)
+    /// The first of a session's places.
+    fn places_of(&self, session: SessionId) -> usize {
+        let mixed = (u128::from(self.seed) ^ session.bits()).wrapping_mul(0xda94_2042_e4dd_58b5_9e37_79b9_7f4a_7c15);
+        usize::try_from((mixed >> 64) % (PLACES / OF_ONE) as u128).unwrap_or(0) * OF_ONE
     }
 
     /// Notes that a token of this session was shown from there.
     pub(crate) fn note(&self, session: SessionId, ip: IpAddr, agent: Option<&str>, now: Mono) {
         let network = network_of(ip);
-        let Some(Ok(mut place)) = self.places.get(self.place_of(session, network)).map(Mutex::try_lock) else { return };
-        let stays = place.as_ref().is_some_and(|seen| match seen.told {
-            false => true,
-            true => seen.session == session && seen.network == network && now.since(seen.at) < AGAIN_MS,
-        });
-        if stays {
-            return;
+        let from = self.places_of(session);
+        let (mut mine, mut free, mut others) = (0, None, None);
+        for place in self.places.iter().skip(from).take(OF_ONE) {
+            let Ok(place) = place.try_lock() else { continue };
+            match place.as_ref().filter(|seen| !seen.told || now.since(seen.at) < AGAIN_MS) {
+                Some(seen) if seen.session == session && seen.network == network => return,
+                // Its other networks stay for the minute, so that there are so many and no more.
+                Some(seen) if seen.session == session => mine += 1,
+                Some(seen) if !seen.told => {}
+                Some(_) => others = Some(place),
+                None => free = Some(place),
+            }
         }
+        // What is told of others is given up for the first of a session, and for a second one.
+        let Some(mut place) = free.or(others.filter(|_| mine < 2)) else { return };
         let mut seen = Seen { session, network, at: now, told: false, agent: [0; MAX_SEEN_AGENT], length: 0 };
         // Control characters are no part of a header; what is cut off is cut between characters.
         for c in agent.unwrap_or_default().chars().filter(|c| !c.is_control()) {
@@ -145,6 +149,30 @@ mod tests {
         seen.note(session(1), "2001:db8:1:2:3::4".parse().unwrap(), None, start.plus(60_000));
         assert_eq!(seen.waiting(start.plus(60_000))[0].network, "2001:db8:1::");
         seen.note(session(1), home, None, start.plus(60_000));
+        assert_eq!(seen.waiting(start.plus(60_000)).len(), 1);
+    }
+
+    /// Whoever has one token and many networks is told in a few of them, and keeps nobody else out.
+    #[test]
+    fn a_session_in_hundreds_of_networks_has_a_few_places() {
+        let (seen, start) = (Sightings::new(7), Mono(0));
+        let far = |n: u32| {
+            IpAddr::from(std::net::Ipv6Addr::from_bits(u128::from(0x2001_0db8_u32) << 96 | u128::from(n) << 72))
+        };
+        let mut told = Vec::new();
+        for second in 0..59 {
+            let now = start.plus(second * 1000);
+            for n in 0..600 {
+                seen.note(session(1), far(n), None, now);
+            }
+            // Whatever shares its places is told as well as it would be without it.
+            seen.note(session(2), far(1), None, now);
+            told.extend(seen.waiting(now));
+        }
+        assert_eq!(told.iter().filter(|one| one.session == session(1)).count(), OF_ONE);
+        assert_eq!(told.iter().filter(|one| one.session == session(2)).count(), 1);
+        // A minute later it is told again.
+        seen.note(session(1), far(0), None, start.plus(60_000));
         assert_eq!(seen.waiting(start.plus(60_000)).len(), 1);
     }
 

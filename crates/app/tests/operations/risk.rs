@@ -256,9 +256,10 @@ async fn no_more_are_blocked_than_may_be() {
     let theirs = sign_in_from(&world, &world.eve, 1).await.unwrap();
     world.app.set_judge(Some(on("sign_in", vec![Outcome::Block { for_ms: None }, Outcome::EndAll])));
     assert_eq!(sign_in_from(&world, &world.ada, 2).await.unwrap_err().code(), Code::AccountBlocked);
-    // The next one is not, and the sessions end all the same, as the rule says besides.
-    assert!(sign_in_from(&world, &world.eve, 2).await.is_ok());
+    // The next one is not. The sessions end all the same, as the rule says besides, and whoever it is about does not get in.
+    assert_eq!(sign_in_from(&world, &world.eve, 2).await.unwrap_err().code(), Code::SessionEnded);
     assert!(!lives(&world, &theirs).await);
+    assert_eq!(world.held.list_sessions(world.eve.id, 10).await.unwrap().len(), 0);
     assert_eq!(reasons(&world, &world.eve, EventKind::AccountBlocked).await.len(), 0);
     assert_eq!(reasons(&world, &world.eve, EventKind::RiskAlarm).await.len(), 1);
     let state = world.app.admin_rules(&world.admin).await.unwrap();

@@ -5,11 +5,14 @@
 //! done in a session; and something that is about an account, which may not exist yet, or whose owner has shown no more than a link.
 use super::{Hit, Outcome, Verdict, strongest};
 use crate::account;
+use crate::authorize;
 use crate::changes::{Change, Changes, Expect};
+use crate::device_code;
 use crate::event::{Actor, EventKind, NewEvent};
 use crate::kernel::{self, By, Door, Scope};
 use crate::model::{Account, Block};
 use crate::throttle::{self, Attempt, Bucket, BucketKey, Budget};
+use crate::ticket::TicketKind;
 use crate::view::{AccountView, Stamp};
 use crate::{Chance, Decision, Refused};
 use alloc::{format, string::String, vec, vec::Vec};
@@ -47,8 +50,10 @@ pub struct Kept {
     pub version: u32,
     /// When the act stands.
     pub plain: String,
-    /// When a rule has ended it: then place and device stay new to the account.
+    /// When a rule has ended something by it: then place and device stay new to the account.
     pub doubted: String,
+    /// When a rule has refused it: then it has not happened, besides.
+    pub refused: String,
 }
 
 /// How many accounts rules may block by themselves, the whole server together.
@@ -108,7 +113,7 @@ pub struct Plan {
 }
 
 /// What is done of a verdict: the strongest outcome. Beyond the cap a block is the end of the session, so that whoever has the cap used
-/// up is not let in by it.
+/// up is not let in by it; what stands beside it is done, and the act is refused whatever that is.
 pub fn plan(verdict: &Verdict, cap: &Cap, now: Time) -> Plan {
     match chosen(verdict) {
         Some((_, Outcome::Block { .. })) if !cap.allows(now) => {
@@ -134,17 +139,18 @@ pub fn enforce<T>(base: Decision<T>, judged: &Judged<'_>, chance: &mut dyn Chanc
         false => plan(judged.verdict, &judged.cap, judged.stamp.now),
     };
     let (refused, mut own) = carried_out(&base.changes, &plan, judged, chance);
-    let stops = match judged.at {
-        // A password that was set is another one, whatever else has ended.
-        At::Reset => refused.is_some(),
-        _ => plan.does.as_ref().is_some_and(|(_, outcome)| outcome.ends()),
-    };
     if judged.at != At::SignUp {
-        let Kept { version, plain, doubted } = judged.kept.clone();
-        let memory = if stops { doubted } else { plain };
+        let Kept { version, plain, doubted, refused: not_done } = judged.kept.clone();
+        let ends = plan.does.as_ref().is_some_and(|(_, outcome)| outcome.ends());
+        let memory = match refused.is_some() {
+            true => not_done,
+            // A password that was set is another one, whatever else has ended.
+            false if ends && judged.at != At::Reset => doubted,
+            false => plain,
+        };
         own.steps.push(Change::PutMemory { account: judged.account.id, version, memory });
     }
-    own.events.extend(records(&plan, judged, chance));
+    own.events.extend(records(&plan, refused.is_some(), judged, chance));
     match (refused, base.outcome) {
         (Some(refused), Ok(_)) => {
             // Whoever acts must still be there: of a session that has ended meanwhile nothing is left to be ended.
@@ -155,6 +161,10 @@ pub fn enforce<T>(base: Decision<T>, judged: &Judged<'_>, chance: &mut dyn Chanc
         (_, outcome) => {
             let mut changes = base.changes;
             remember_network(&mut changes, outcome.is_ok(), judged);
+            // What is taken from the session is not handed on by what is given out in it.
+            if own.steps.iter().any(|step| matches!(step, Change::Unprove { .. })) {
+                changes.steps.iter_mut().for_each(unprove);
+            }
             changes.expects.append(&mut own.expects);
             changes.steps.append(&mut own.steps);
             changes.events.append(&mut own.events);
@@ -196,7 +206,14 @@ fn carried_out(
         }
         // Nobody is there yet, or anybody may be: the act is refused, and no more.
         (Outcome::EndSession | Outcome::EndAll | Outcome::Block { .. }, At::SignUp | At::Asked)
-        | (Outcome::EndSession, At::Reset) => (Some(Refused::ByRule { reason: words }), Changes::default()),
+        | (Outcome::EndSession, At::Reset) => (Some(Refused::ByRule { reason: words.clone() }), Changes::default()),
+        // Beyond the cap it stands beside a block, which refuses.
+        (Outcome::EndAll, At::SignIn(_)) if plan.capped => {
+            (ended(Door::RiskRule), end(Scope::Account(account), None, &by, chance))
+        }
+        (Outcome::EndAll, At::Reset) if plan.capped => {
+            (Some(Refused::ByRule { reason: words.clone() }), end(Scope::Account(account), None, &by, chance))
+        }
         // A new password ends everything by itself.
         (Outcome::EndAll, At::Reset) => (None, Changes::default()),
         // There is no session yet, and there will be none.
@@ -264,9 +281,8 @@ fn end(scope: Scope, spared: Option<SessionId>, by: &By<'_>, chance: &mut dyn Ch
 
 /// What is recorded besides: what was decided, by which rule of which policy; whom to tell; what would have been; and that the cap was
 /// reached.
-fn records(plan: &Plan, judged: &Judged<'_>, chance: &mut dyn Chance) -> Vec<NewEvent> {
+fn records(plan: &Plan, refused: bool, judged: &Judged<'_>, chance: &mut dyn Chance) -> Vec<NewEvent> {
     let mut out = vec![];
-    let refused = matches!(plan.does, Some((_, Outcome::EndSession | Outcome::Block { .. })));
     let session = match judged.at {
         At::Session(session, _) => Some(session),
         // One that is refused is nowhere.
@@ -274,7 +290,7 @@ fn records(plan: &Plan, judged: &Judged<'_>, chance: &mut dyn Chance) -> Vec<New
         _ => None,
     };
     // Nor is an account that was not made.
-    let made = !(judged.at == At::SignUp && plan.does.as_ref().is_some_and(|(_, outcome)| outcome.ends()));
+    let made = !(judged.at == At::SignUp && refused);
     let mut record = |kind: EventKind, words: String| {
         let event = NewEvent::new(EventId::from_bits(chance.bits()), kind, &Actor::System);
         let event = NewEvent { session, ..event.ip(judged.ip).reason(words) };
@@ -332,5 +348,15 @@ fn remember_network(changes: &mut Changes, done: bool, judged: &Judged<'_>) {
     }
     if let At::Session(_, Some(grant)) = judged.at {
         changes.steps.push(Change::SetNetwork { grant, network });
+    }
+}
+
+/// What carries a proof to whoever redeems it carries none.
+fn unprove(step: &mut Change) {
+    let (Change::InsertTicket(ticket) | Change::UpdateTicket(ticket)) = step else { return };
+    match ticket.kind {
+        TicketKind::Code => authorize::unprove(ticket),
+        TicketKind::Device => device_code::unprove(ticket),
+        _ => {}
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! It is kept as text with a version. What does not read, or is of a newer version, begins anew: an account of which nothing is
 //! remembered is one to which nothing is new, and so nobody is disturbed by it.
-use super::{Act, Origin, Seen};
+use super::{Act, Origin, Seen, Step};
 use alloc::{string::String, vec::Vec};
 use portcullis_wire::{Millis, SessionId, Time, b64};
 use serde::{Deserialize, Serialize};
@@ -271,17 +271,28 @@ impl Memory {
         self.kept.n.is_empty() && self.kept.d.is_empty()
     }
 
-    /// What is remembered when a rule has ended what was `seen`, `before` being what was remembered then: that it happened, but not the
-    /// place and the device, which so stay new to the account.
-    pub fn doubted(self, before: &Self, seen: &Seen) -> Self {
-        let (n, d, w, f) = (before.kept.n.clone(), before.kept.d.clone(), before.kept.w, before.kept.f);
+    /// What is remembered when a rule has ended something by what was seen, `before` being what was remembered then: that it happened,
+    /// but not the place and the device, which so stay new to the account.
+    pub fn doubted(&self, before: &Self) -> Self {
+        let Kept { n, d, w, f, .. } = before.kept.clone();
+        Self { kept: Kept { n, d, w, f, ..self.kept.clone() } }
+    }
+
+    /// The same when a rule has refused what was `seen`: what would have been done was not. `lasts`: of a sign-in it is remembered for a
+    /// day, since its password was right.
+    pub fn refused(&self, before: &Self, seen: &Seen, lasts: bool) -> Self {
+        let mut kept = self.doubted(before).kept;
+        match seen.act {
+            Act::Change(_) => kept.c = before.kept.c.clone(),
+            Act::Recover(Step::Done) => (kept.rd, kept.rf) = (before.kept.rd.clone(), before.kept.rf),
+            _ => {}
+        }
         // A change that was refused has changed nothing: what was said of the password holds.
-        let mut x = self.kept.x;
-        x[0] = x[0].or(before.kept.x[0]);
+        kept.x[0] = kept.x[0].or(before.kept.x[0]);
         // The first of a day counts, so that a day has an end however often somebody tries.
-        let refused = matches!(seen.act, Act::SignIn { .. }).then(|| secs(seen.at));
-        let q = self.kept.q.or(refused).or(before.kept.q);
-        Self { kept: Kept { n, d, w, f, x, q, ..self.kept } }
+        let right = (lasts && matches!(seen.act, Act::SignIn { .. })).then(|| secs(seen.at));
+        kept.q = kept.q.or(right).or(before.kept.q);
+        Self { kept }
     }
 
     /// What is remembered once the account has another password: that somebody said the old one is known means nothing now, nor that

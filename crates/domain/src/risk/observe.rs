@@ -26,7 +26,9 @@ pub fn observe(memory: &Memory, seen: &Seen) -> (Signals, Memory) {
         Signals { agent: agent_of(seen).into(), ok: true, reset_age_s: -1, session_age_s: -1, ..Signals::default() };
     (say.act, say.what) = names(seen.act);
     say.first = kept.f.is_none();
-    say.refused = kept.q.is_some();
+    // Who comes by another provider has shown no password.
+    let by_password = !matches!(seen.act, Act::Arrive { .. });
+    say.refused = by_password && kept.q.is_some();
     say.guesses_account = i64::from(seen.guesses.account);
     say.guesses_prefix = i64::from(seen.guesses.prefix);
     place(&kept, seen, now, &mut say);
@@ -337,7 +339,8 @@ fn account(kept: &mut Kept, seen: &Seen, now: i64, say: &mut Signals) {
         (say.reset_age_s, say.reset_new_network, say.reset_new_country) = (now - at, network, country);
     }
     let within = |kind: ExternalKind, span: i64| kept.x[told(kind)].is_some_and(|at| now - at < span);
-    say.leaked = within(ExternalKind::CredentialLeaked, 90 * DAY);
+    // Who comes by another provider has shown no password.
+    say.leaked = !matches!(seen.act, Act::Arrive { .. }) && within(ExternalKind::CredentialLeaked, 90 * DAY);
     say.lost = within(ExternalKind::DeviceLost, 30 * DAY);
     say.fraud = within(ExternalKind::Fraud, 7 * DAY);
 }

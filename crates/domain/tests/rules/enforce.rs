@@ -2,17 +2,19 @@
 use crate::world::{START, Seeded, account, key, rules, stamp, view};
 use portcullis_domain::account::change_password;
 use portcullis_domain::amr::Amr;
+use portcullis_domain::authorize::CodeBody;
 use portcullis_domain::changes::{Change, Changes, Expect, Revoke};
 use portcullis_domain::event::EventKind;
 use portcullis_domain::kernel::{By, Door, Scope, end};
-use portcullis_domain::model::{Account, Block, SessionKind, Status};
+use portcullis_domain::model::{Account, Block, SessionKind, Status, UNPROVEN};
 use portcullis_domain::risk::enforce::{At, Cap, Judged, Kept, Plan, enforce};
 use portcullis_domain::risk::{Hit, Outcome, Verdict, strongest};
 use portcullis_domain::sign_in::{SignIn, sign_in};
 use portcullis_domain::throttle::{Attempt, Bucket, BucketKey};
+use portcullis_domain::ticket::{Ticket, TicketKind};
 use portcullis_domain::view::{AccountView, SignInView};
 use portcullis_domain::{Actor, Decision, Refused};
-use portcullis_wire::{GrantId, SessionId, Target, Time, Verb};
+use portcullis_wire::{Digest, GrantId, Rev, SessionId, Target, Time, Verb};
 use std::collections::BTreeMap;
 
 const SESSION: SessionId = SessionId::from_bits(2);
@@ -129,11 +131,12 @@ impl Case {
     fn of(seed: u64) -> Self {
         let mut dice = Seeded(seed);
         let row = Account { status: status(&mut dice), ..account() };
-        let at = match dice.below(4) {
+        let at = match dice.below(5) {
             // The session that the sign-in below makes has an id by chance.
             0 => At::SignIn(SESSION),
             1 => At::Account,
             2 => At::Session(SESSION, None),
+            3 => At::Reset,
             _ => At::Session(SESSION, Some(GrantId::from_bits(3))),
         };
         let base = base(&row, at, &mut dice);
@@ -158,7 +161,7 @@ impl Case {
             network: self.network,
             attempt: self.attempt.as_ref(),
             verdict: &self.verdict,
-            kept: Kept { version: 8, plain: "taught".into(), doubted: "doubted".into() },
+            kept: Kept { version: 8, plain: "taught".into(), doubted: "doubted".into(), refused: "refused".into() },
             cap: self.cap(),
             tells: &|_| true,
         };
@@ -212,9 +215,19 @@ fn every_decision_remembers_and_records_and_never_shortens_a_block() {
         let (does, capped) = case.does();
         assert_eq!((plan.does.as_ref().map(|one| one.1), plan.capped), (does, capped), "seed {seed}");
         let memories: Vec<&Change> = steps.iter().filter(|step| matches!(step, Change::PutMemory { .. })).collect();
-        let stops =
-            does.is_some_and(|does| matches!(does, Outcome::EndSession | Outcome::EndAll | Outcome::Block { .. }));
-        let memory = if stops { "doubted" } else { "taught" };
+        let gone = matches!(case.row.status, Status::Deleting { .. } | Status::Deleted { .. });
+        let memory = match (does, case.at) {
+            (Some(Outcome::EndSession | Outcome::EndAll), At::Account) => "doubted",
+            (Some(Outcome::Block { .. }), At::Account) => "doubted",
+            // There is nothing left of the account that could be blocked.
+            (Some(Outcome::Block { .. }), At::Reset) if gone => "taught",
+            (Some(Outcome::Block { .. }), _) if gone => "doubted",
+            // It is made, and all that was before ends; beyond the cap it is not.
+            (Some(Outcome::EndAll), At::SignIn(_)) if !capped => "doubted",
+            (Some(Outcome::EndAll), At::Reset) if !capped => "taught",
+            (Some(Outcome::EndSession | Outcome::EndAll | Outcome::Block { .. }), _) => "refused",
+            _ => "taught",
+        };
         let put = Change::PutMemory { account: case.row.id, version: 8, memory: memory.into() };
         assert_eq!(format!("{memories:?}"), format!("{:?}", [&put]), "seed {seed}");
         let count = |kind| decision.changes.events.iter().filter(|event| event.kind == kind).count();
@@ -262,6 +275,8 @@ fn each_outcome_does_what_it_says_and_nothing_else() {
             (None | Some(Outcome::Allow | Outcome::Notify | Outcome::StepUp | Outcome::Throttle), _) => (None, false),
             (Some(Outcome::EndSession), At::SignIn(_)) => (None, true),
             (Some(Outcome::EndSession), At::Session(..)) => ((!over).then_some((Target::Session(SESSION), None)), true),
+            // Beyond the cap it stands beside a block, or another rule that blocks: nobody is let in by using the cap up.
+            (Some(Outcome::EndAll), At::SignIn(_) | At::Reset) if plan.capped => (Some((whole, None)), true),
             (Some(Outcome::EndAll), At::SignIn(session)) => (Some((whole, Some(session))), false),
             (Some(Outcome::EndAll), At::Session(..)) => (Some((whole, None)), true),
             (Some(Outcome::EndAll | Outcome::EndSession), At::Account) => (Some((whole, None)), false),
@@ -293,12 +308,16 @@ fn each_outcome_does_what_it_says_and_nothing_else() {
         let answer = match (&before, refused, does, case.at) {
             (Err(refused), ..) => Err(refused.clone()),
             (Ok(()), false, ..) => Ok(()),
-            (Ok(()), true, Some(Outcome::Block { .. }), At::SignIn(_)) => {
+            (Ok(()), true, Some(Outcome::Block { .. }), At::SignIn(_) | At::Reset) => {
                 assert!(matches!(decision.outcome, Err(Refused::AccountBlocked { .. })), "seed {seed}");
                 decision.outcome.clone()
             }
             (Ok(()), true, Some(Outcome::Block { .. }), _) => {
                 Err(Refused::SessionEnded { reason: Door::Block.as_str().into() })
+            }
+            (Ok(()), true, _, At::Reset) => {
+                assert!(matches!(decision.outcome, Err(Refused::ByRule { .. })), "seed {seed}");
+                decision.outcome.clone()
             }
             (Ok(()), true, ..) => Err(Refused::SessionEnded { reason: Door::RiskRule.as_str().into() }),
         };
@@ -345,7 +364,7 @@ fn only_what_belongs(seed: u64, case: &Case, does: Option<Outcome>, stopped: boo
                     At::SignIn(_) | At::Account | At::SignUp | At::Asked | At::Reset => None,
                 };
                 let both = *session == SESSION && *grant == of;
-                does == Some(Outcome::StepUp) && both && !proves && case.at != At::Account
+                does == Some(Outcome::StepUp) && both && !proves && !matches!(case.at, At::Account | At::Reset)
             }
             Change::TakeAttempt(attempt) => does == Some(Outcome::Throttle) && case.attempt == Some(*attempt),
             Change::SetNetwork { network, .. } => {
@@ -355,7 +374,7 @@ fn only_what_belongs(seed: u64, case: &Case, does: Option<Outcome>, stopped: boo
         };
         assert!(belongs, "seed {seed}: {does:?} at {:?} did {step:?}", case.at);
     }
-    let asks = does == Some(Outcome::StepUp) && !proves && case.at != At::Account;
+    let asks = does == Some(Outcome::StepUp) && !proves && !matches!(case.at, At::Account | At::Reset);
     assert_eq!(proof, usize::from(asks), "seed {seed}: whoever must prove anew has proven nothing");
     let charged = steps.iter().any(|step| matches!(step, Change::TakeAttempt(_)));
     assert_eq!(charged, does == Some(Outcome::Throttle) && case.attempt.is_some(), "seed {seed}");
@@ -386,4 +405,62 @@ fn nothing_behind_what_allows_counts_and_no_shadow_does() {
     assert_eq!(of(vec![hit(&[all], true)]), None);
     // A shadow that allows hides nobody.
     assert_eq!(of(vec![hit(&[Outcome::Allow], true), hit(&[all], false)]), Some(all));
+}
+
+/// Where a rule asks for a fresh proof, a code or a device that is let in by the same act carries none.
+#[test]
+fn what_is_asked_for_is_handed_on_by_no_code() {
+    let code = CodeBody {
+        redirect_uri: "https://app.example/back".into(),
+        challenge: "challenge".into(),
+        scope: "openid".into(),
+        nonce: Some("nonce".into()),
+        audience: None,
+        jkt: None,
+        generation: 3,
+        auth_time: START.0,
+        amr: Amr::elsewhere(&["pwd".into()]),
+    };
+    let device = r#"{"scope":"openid","audience":null,"jkt":null,"interval_s":5,"polled_at":null,"state":{"allowed":{"generation":3,"auth_time":17,"amr":"pwd"}}}"#;
+    let ticket = |kind, body: String| Ticket {
+        id: Digest::of(b"a ticket"),
+        kind,
+        account: Some(account().id),
+        session: Some(SESSION),
+        client: None,
+        born: Rev(1),
+        epoch: stamp(START).epoch,
+        expires_at: START.plus(60_000),
+        body,
+        version: 1,
+        used: None,
+    };
+    let pushed = Change::InsertTicket(ticket(TicketKind::Pushed, Ticket::write(&code)));
+    let given = Change::InsertTicket(ticket(TicketKind::Code, Ticket::write(&code)));
+    let let_in = Change::UpdateTicket(ticket(TicketKind::Device, device.into()));
+    for (outcome, asks) in [(Outcome::StepUp, true), (Outcome::Notify, false)] {
+        let hit = Hit { rule: "r".into(), outcomes: vec![outcome], reason: "x".into(), shadow: false };
+        let case = Case {
+            row: account(),
+            at: At::Session(SESSION, None),
+            base: Decision {
+                outcome: Ok(()),
+                changes: Changes { steps: vec![pushed.clone(), given.clone(), let_in.clone()], ..Changes::default() },
+            },
+            verdict: Verdict { version: "7".into(), hits: vec![hit] },
+            full: false,
+            attempt: None,
+            network: None,
+        };
+        let steps = case.decided().0.changes.steps;
+        let body = |n: usize| match &steps[n] {
+            Change::InsertTicket(ticket) | Change::UpdateTicket(ticket) => ticket.body.clone(),
+            step => panic!("{step:?}"),
+        };
+        let unknown = CodeBody { auth_time: UNPROVEN.0, amr: Amr::unknown(), ..code.clone() };
+        assert_eq!(body(0), Ticket::write(&code), "what was asked is no proof");
+        assert_eq!(body(1), Ticket::write(if asks { &unknown } else { &code }));
+        let (dated, undated) = (r#""auth_time":17,"amr":"pwd""#, r#""auth_time":0,"amr":"""#);
+        assert_eq!(body(2), if asks { device.replace(dated, undated) } else { device.to_owned() });
+    }
 }

@@ -1,5 +1,8 @@
 //! `POST /v1/feed/sightings`: where services saw access tokens; hostile until parsed, and bounded in what it does.
+use portcullis_domain::amr::Amr;
+use portcullis_domain::model::UNPROVEN;
 use portcullis_domain::risk::{Hit, Judge, Outcome, Signals, Verdict};
+use portcullis_domain::{Change, Changes};
 use portcullis_rules::Policy;
 use portcullis_testkit::{Answer, Options, SignedIn, TestServer};
 use serde_json::{Value, json};
@@ -139,7 +142,7 @@ async fn forged_sightings_end_nothing() {
         let network = ["198.51.100.0", "192.0.2.0", "2001:db8:1::", "203.0.113.0"][n % 4];
         json!({ "session": session, "ago_ms": n, "network": network, "agent": if n.is_multiple_of(2) { "curl/8.9" } else { AGENT } })
     };
-    for _ in 0..4 {
+    for _ in 0..2 {
         let all: Vec<Value> = (0..64).map(|n| forged(&world.session, n)).collect();
         world.tell(json!(all)).await.expect(200);
     }
@@ -149,13 +152,19 @@ async fn forged_sightings_end_nothing() {
     refreshed.send().await.expect(200);
     let kinds = world.kinds().await;
     assert!(!kinds.iter().any(|kind| kind == "session.ended" || kind == "account.blocked"), "{kinds:?}");
-    // There is an end to it: so many of one client a minute.
-    let mut taken = 0;
-    for _ in 0..20 {
-        let all: Vec<Value> = (0..64).map(|n| forged(&world.session, n)).collect();
-        taken += world.tell(json!(all)).await.expect(200).json()["taken"].as_u64().unwrap();
-    }
-    assert!(taken <= 1200, "a minute may have begun in between: {taken}");
+    // There is an end to it: so many of one session a minute, which take nothing from others', and so many of one client.
+    let taken = async |session: &dyn Fn(usize) -> String| {
+        let mut taken = 0;
+        for call in 0..12 {
+            let all: Vec<Value> = (0..64).map(|n| forged(&session(call * 64 + n), n)).collect();
+            taken += world.tell(json!(all)).await.expect(200).json()["taken"].as_u64().unwrap();
+        }
+        taken
+    };
+    let of_one = taken(&|_| world.session.clone()).await;
+    assert!(of_one <= 24, "a minute may have begun in between: {of_one}");
+    let of_all = taken(&|n| portcullis_wire::SessionId::from_bits(n as u128).to_string()).await;
+    assert!((500..=768).contains(&of_all), "{of_all}");
     // Of a session that is none, or has ended, nothing is remembered.
     let after = world.memory().await;
     assert!(after.1.len() < before.1.len() + 200, "{} {}", before.1, after.1);
@@ -228,4 +237,38 @@ async fn a_rule_of_an_operators_own_may_end_the_session() {
     }
     assert!(!world.lives().await);
     assert!(world.kinds().await.contains(&"risk.decided".to_owned()));
+}
+
+/// A rule that asks for a fresh proof asks once an hour, of the session and of all that was given out in it: whoever tells the same again
+/// and again takes no proof that was made since.
+#[tokio::test]
+async fn a_fresh_proof_is_asked_for_once() {
+    let world = World::new().await;
+    rule(&world.server, |s| s.moved, Outcome::StepUp);
+    let store = world.server.app.store();
+    let session: portcullis_wire::SessionId = world.session.parse().unwrap();
+    let proven = async || store.load_session(session).await.unwrap().unwrap().session.auth_time;
+    let grants = async || {
+        let all = store.list_grants(world.ada.account.parse().unwrap(), None, 100).await.unwrap();
+        let of = all.into_iter().filter(|one| one.session.id == session);
+        of.map(|one| one.grant.proof.map(|proof| proof.at)).collect::<Vec<_>>()
+    };
+    assert_ne!(proven().await, UNPROVEN);
+    assert_eq!(grants().await, [None]);
+    world.seen("198.51.100.0").await;
+    assert_eq!((proven().await, grants().await), (UNPROVEN, vec![Some(UNPROVEN)]));
+    let asked = async || world.kinds().await.iter().filter(|kind| *kind == "risk.decided").count();
+    assert_eq!(asked().await, 1);
+    // Ada proves who she is, and it is told again.
+    let at = portcullis_wire::Time(1_800_000_000_000);
+    let step = Change::SetAuthTime { session, at, amr: Amr::default() };
+    store.commit(Changes { steps: vec![step], ..Changes::default() }).await.unwrap();
+    for _ in 0..3 {
+        world.seen("198.51.100.0").await;
+        world.seen("203.0.113.0").await;
+    }
+    let times = asked().await;
+    assert!((1..=2).contains(&times), "an hour may have begun in between: {times}");
+    assert!(times == 2 || proven().await == at);
+    assert!(world.lives().await);
 }

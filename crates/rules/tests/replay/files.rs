@@ -66,6 +66,44 @@ fn no_guesses_of_others_keep_anybody_out() {
     }
 }
 
+/// Whoever signs in for an application lets it in a second later, on a journey too. Another credential is another thing.
+#[test]
+fn who_signs_in_to_an_application_abroad_stays_signed_in() {
+    let policy = Policy::built_in();
+    for (what, ends) in [("app", false), ("email", true), ("factor", true), ("password", true)] {
+        let signals = Signals {
+            session_new_device: true,
+            session_new_country: true,
+            session_new_network: true,
+            session_age_s: 2,
+            changes: 1,
+            ..Signals::calm("change", what)
+        };
+        let does = strongest(&policy.judge(&signals)).map(|(_, outcome)| outcome);
+        assert_eq!(does.is_some_and(Outcome::ends), ends, "{what}: {does:?}");
+    }
+}
+
+/// A neighbour's mistakes, or three tries of somebody who means it, refuse nobody.
+#[test]
+fn a_few_wrong_passwords_of_neighbours_refuse_nobody() {
+    let policy = Policy::built_in();
+    for first in [false, true] {
+        for guesses_prefix in 0..4 {
+            let signals = Signals {
+                breached: true,
+                new_device: !first,
+                new_network: !first,
+                first,
+                guesses_prefix,
+                ..Signals::calm("sign_in", "")
+            };
+            let does = strongest(&policy.judge(&signals)).map(|(_, outcome)| outcome);
+            assert!(!does.is_some_and(Outcome::ends), "{first} {guesses_prefix}: {does:?}");
+        }
+    }
+}
+
 #[test]
 fn faults_say_where_and_what_to_do() {
     let sign_in = "\"sign_in\"";

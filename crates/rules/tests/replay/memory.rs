@@ -130,7 +130,7 @@ fn whoever_was_refused_is_not_at_home_the_next_time() {
     let (first, after) = observe(&memory, &thief(now.plus(1000)));
     assert!(first.new_device && first.new_network && first.new_agent);
     assert!(!first.refused);
-    let refused = after.clone().doubted(&memory, &thief(now.plus(1000)));
+    let refused = after.refused(&memory, &thief(now.plus(1000)), true);
     let (again, _) = observe(&refused, &thief(now.plus(2 * 3_600_000)));
     assert!(again.new_network && again.new_agent, "what was refused teaches nothing");
     let (again, _) = observe(&after, &thief(now.plus(2 * 3_600_000)));
@@ -154,7 +154,10 @@ fn a_password_is_leaked_until_it_is_another_one() {
     let (_, changed) = observe(&leaked, &at_home(now.plus(1000), Act::Change(What::Password), 1));
     assert!(!says(&changed));
     let change = at_home(now.plus(1000), Act::Change(What::Password), 1);
-    assert!(says(&changed.doubted(&leaked, &change)), "the change was refused");
+    assert!(says(&changed.refused(&leaked, &change, true)), "the change was refused");
+    // Who comes by another provider shows no password, stolen or not.
+    let arrives = at_home(now.plus(60_000), Act::Arrive { known_device: false }, 2);
+    assert!(!observe(&leaked, &arrives).0.leaked);
 }
 
 const HOUR_MS: i64 = 3_600_000;
@@ -167,7 +170,7 @@ fn a_refused_sign_in_is_remembered_for_a_day() {
     let (_, home) = observe(&Memory::default(), &at_home(now, sign_in, 1));
     let thief =
         |hours: i64| Seen { from: Some(Origin::somewhere([9; 8])), ..at_home(now.plus(hours * HOUR_MS), sign_in, 2) };
-    let refuse = |memory: &Memory, seen: &Seen| observe(memory, seen).1.doubted(memory, seen);
+    let refuse = |memory: &Memory, seen: &Seen| observe(memory, seen).1.refused(memory, seen, true);
     let says = |memory: &Memory, hours| observe(memory, &thief(hours)).0.refused;
     let once = refuse(&home, &thief(2));
     assert!(!says(&home, 3) && says(&once, 3) && says(&once, 25) && !says(&once, 27));
@@ -176,6 +179,12 @@ fn a_refused_sign_in_is_remembered_for_a_day() {
     let twice = refuse(&once, &thief(20));
     assert!(says(&twice, 25) && !says(&twice, 27));
     assert!(says(&refuse(&twice, &thief(27)), 50));
+    // Who was let in was not refused, nor who was refused for others' guesses, which cost them nothing; a provider asks for no password.
+    let after = |seen: &Seen| observe(&home, seen).1;
+    assert!(!says(&after(&thief(2)).doubted(&home), 3));
+    assert!(!says(&after(&thief(2)).refused(&home, &thief(2), false), 3));
+    let arrives = Seen { act: Act::Arrive { known_device: false }, ..thief(3) };
+    assert!(!observe(&once, &arrives).0.refused);
     // Other acts say nothing of a password, and another password is not the one that was right.
     let refresh = Seen { act: Act::Refresh(RefreshSeen::Rotated), ..thief(2) };
     assert!(!says(&refuse(&home, &refresh), 3));
@@ -183,6 +192,38 @@ fn a_refused_sign_in_is_remembered_for_a_day() {
     let change = at_home(now.plus(3 * HOUR_MS), Act::Change(What::Password), 1);
     assert!(!says(&observe(&once, &change).1, 4));
     assert!(says(&refuse(&once, &change), 4), "the change was refused, too");
+}
+
+/// What a rule has refused was not done: neither a new password nor a change of anything.
+#[test]
+fn what_was_refused_is_not_counted_as_done() {
+    let now = Time(1_800_000_000_000);
+    let sign_in = Act::SignIn { known_device: true, breached: false };
+    let (_, home) = observe(&Memory::default(), &Seen { from: in_network(1, now, 1).from, ..at_home(now, sign_in, 1) });
+    let abroad = |hours: i64, act: Act| {
+        let place = Place { country: Some(*b"US"), asn: Some(9), spot: None };
+        let from = Some(Origin { network: [9; 8], place });
+        let session = (!matches!(act, Act::Recover(_))).then_some(SessionId::from_bits(1));
+        Seen { from, session, ..at_home(now.plus(hours * HOUR_MS), act, 1) }
+    };
+    let mut memory = home.clone();
+    for hours in 2..5 {
+        let reset = abroad(hours, Act::Recover(Step::Done));
+        let (signals, after) = observe(&memory, &reset);
+        assert!(signals.new_country);
+        assert_eq!(signals.resets_done, 1, "{hours}: those before were refused");
+        memory = after.refused(&memory, &reset, true);
+        let change = abroad(hours, Act::Change(What::Factor));
+        let (signals, after) = observe(&memory, &change);
+        assert_eq!((signals.changes, signals.reset_age_s, signals.reset_new_country), (1, -1, false), "{hours}");
+        memory = after.refused(&memory, &change, true);
+    }
+    // What was done counts, and so does a link that was asked for.
+    let (_, done) = observe(&memory, &abroad(6, Act::Recover(Step::Done)));
+    assert_eq!(observe(&done, &abroad(7, Act::Recover(Step::Done))).0.resets_done, 2);
+    let asked = abroad(6, Act::Recover(Step::Asked));
+    let refused = observe(&memory, &asked).1.refused(&memory, &asked, true);
+    assert_eq!(observe(&refused, &asked).0.resets_asked, 2);
 }
 
 fn in_network(n: u8, at: Time, session: u128) -> Seen {

@@ -360,7 +360,14 @@ impl World<'_> {
         let verdict = policy.judge(&signals);
         let told = verdict.notifies().is_some();
         let done = strongest(&verdict).map(|(_, outcome)| outcome).filter(|outcome| *outcome != Outcome::Notify);
-        let after = if done.is_some_and(Outcome::ends) { after.doubted(&before, &seen) } else { after };
+        let without = risk::Signals { guesses_account: 0, guesses_prefix: 0, ..signals };
+        let lasts = strongest(&policy.judge(&without)).is_some_and(|(_, outcome)| outcome.ends());
+        let after = match (done, act) {
+            (Some(Outcome::EndAll), risk::Act::Recover(_)) => after,
+            (Some(Outcome::EndAll), risk::Act::SignIn { .. } | risk::Act::External(_)) => after.doubted(&before),
+            (Some(outcome), _) if outcome.ends() => after.refused(&before, &seen, lasts),
+            _ => after,
+        };
         let text = after.write();
         self.run.bytes = self.run.bytes.max(text.len());
         self.memories.insert(account.clone(), text);

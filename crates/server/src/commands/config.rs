@@ -1,13 +1,19 @@
 //! `portcullis config check`: the settings as `serve` would read them.
+use crate::breached;
 use crate::cli::exit::{Exit, Failure, Outcome};
 use crate::cli::{out, table};
 use crate::settings::sources::Flags;
-use crate::settings::{self, Settings};
+use crate::settings::{self, Problems, Settings};
 use serde_json::json;
 
 /// Shows every setting with its source, or every problem with its place.
 pub fn check(flags: &Flags, as_json: bool) -> Outcome {
-    let settings = match Settings::load(flags) {
+    // What is in the files is looked at here and when the server starts: other commands do without.
+    let looked = Settings::load(flags).and_then(|settings| match &settings.breached {
+        Some(list) => breached::check(list).map(|_| settings).map_err(|why| Problems(vec![why])),
+        None => Ok(settings),
+    });
+    let settings = match looked {
         Ok(settings) => settings,
         Err(problems) if as_json => {
             out::json(&json!({ "ok": false, "problems": problems.0 }));

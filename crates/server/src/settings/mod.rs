@@ -291,7 +291,7 @@ impl Settings {
                 rules: r.get("risk_rules", values::risk_rules).unwrap_or_default(),
                 places: r.get("geo_file", values::file),
             },
-            breached: r.get("breached_passwords_file", values::breached_file),
+            breached: r.get("breached_passwords_file", values::file),
             outgoing: Allowed::networks(r.list("outgoing_private", values::networks).into_iter().flatten()),
             ops_listen: r.get("ops_listen", values::address),
             tls,

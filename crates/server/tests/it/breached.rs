@@ -22,6 +22,12 @@ fn a_list_that_is_none_keeps_the_server_from_starting() {
     check(&format!("{FIRST}{FIRST}"), "not sorted");
     run(&dir.0, &["config", "check", "--breached-passwords-file", "missing.txt"]).must(2, "cannot be read");
     run(&dir.0, &["serve", "--breached-passwords-file", "missing.txt"]).must(2, "breached_passwords_file");
+    // A pipe is not waited for.
+    let pipe = dir.path("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    run(&dir.0, &["config", "check", "--breached-passwords-file", "pipe"]).must(2, "is no file");
+    // Who does not serve does without: a list that is just being written keeps nobody from their database.
+    run(&dir.0, &["doctor", "--offline", "--breached-passwords-file", "pipe"]).must(0, "the first start makes it");
     dir.write("list.txt", FIRST);
     run(&dir.0, &["config", "check", "--breached-passwords-file", "list.txt"]).must(0, "list.txt");
 }

@@ -184,6 +184,38 @@ async fn an_application_that_is_let_in_is_a_change() {
     assert!(page.contains("name=\"decision\""), "it is asked for anew: nothing was allowed");
 }
 
+/// What a rule takes from the session is not given to the application that was let in by the same act.
+#[tokio::test]
+async fn an_application_gets_no_proof_that_a_rule_takes() {
+    let server = TestServer::usual().await;
+    server.sign_up(ADA).await;
+    let app = server.application("confidential", json!({})).await;
+    let auth_time = |told: &Value| super::machine::claims(&told["access_token"])["auth_time"].as_i64().unwrap_or(0);
+    let cookie = server.page_sign_in(ADA).await;
+    let asked = rule(&server, |s| s.what == "app", Outcome::StepUp);
+    let told = server.granted(&app, &cookie, "openid").await;
+    assert_eq!((acts(&asked), auth_time(&told)), (vec![act("change", "app")], 0));
+    // Nor later.
+    let refresh = told["refresh_token"].as_str().unwrap();
+    let told = server.refresh_for(&app, refresh).await.expect(200).json();
+    assert_eq!(auth_time(&told), 0);
+    // Whoever proves who they are gets it, and is not asked again: nothing new is allowed.
+    let cookie = server.page_sign_in(ADA).await;
+    assert!(auth_time(&server.granted(&app, &cookie, "openid").await) > 0);
+}
+
+/// Where nobody is asked, any page can send a browser to let an application in: that is nothing that somebody did.
+#[tokio::test]
+async fn what_nobody_was_asked_is_no_act() {
+    let server = TestServer::usual().await;
+    server.sign_up(ADA).await;
+    let app = server.application("confidential", json!({ "consent": "implied" })).await;
+    let cookie = server.page_sign_in(ADA).await;
+    let asked = rule(&server, |s| s.act == "change", Outcome::EndAll);
+    server.granted(&app, &cookie, "openid").await;
+    assert_eq!(acts(&asked), []);
+}
+
 #[tokio::test]
 async fn a_device_that_is_let_in_is_a_change() {
     const GRANT: &str = "urn:ietf:params:oauth:grant-type:device_code";
