@@ -11,6 +11,7 @@ pub mod admin;
 pub mod api_keys;
 pub mod audit;
 pub mod callers;
+pub mod email;
 pub mod error;
 pub mod few;
 pub mod follow;

@@ -1,4 +1,5 @@
 //! What people do with their own account besides its sessions: another name or password, its deletion, its audit records.
+use crate::admin::told;
 use crate::callers::Caller;
 use crate::guessing::{Counted, Taken};
 use crate::risk::{Look, Verdicts};
@@ -7,7 +8,7 @@ use crate::{Acted, App, AppError, RepeatKey, Revoked};
 use portcullis_domain::account::{self, Email, MAX_PASSWORD, Roles};
 use portcullis_domain::changes::{Changes, Expect};
 use portcullis_domain::kernel::By;
-use portcullis_domain::mail::{self, Template};
+use portcullis_domain::mail::{self, Letter, Template};
 use portcullis_domain::model::{Account, Status};
 use portcullis_domain::risk::enforce::At;
 use portcullis_domain::risk::{Act, What};
@@ -55,8 +56,10 @@ impl App {
         };
         let by = By { actor: caller.actor(), role: None, ip: caller.ip, reason: None };
         let load = || self.own_view(caller);
+        let notice = self.may_mail(Template::AccountDeleted, caller.view.account.id).await?;
         let decide = |view: &AccountView, chance: &mut dyn portcullis_domain::Chance| {
-            let mut decision: Decision<_> = account::delete(view, grace, &by, chance);
+            let decision: Decision<_> = account::delete(view, grace, &by, chance);
+            let mut decision = told(decision, Template::AccountDeleted, view, notice.as_ref(), chance);
             if let Some(version) = proven {
                 // The proof is of one password.
                 let expect = Expect::PasswordVersion { account: view.account.id, version };
@@ -64,7 +67,9 @@ impl App {
             }
             decision
         };
-        match self.act(&by.actor.text(), repeat, load, decide).await? {
+        let acted = self.act(&by.actor.text(), repeat, load, decide).await?;
+        self.mail_waits();
+        match acted {
             Acted::Done(_, committed) => Revoked::of(committed),
             Acted::Answered(Some(rev)) => Ok(Revoked { rev, ended: Some(0), at: self.now() }),
             Acted::Answered(None) => Err(AppError::Fault("a deletion without changes".into())),
@@ -127,9 +132,8 @@ impl App {
         let decide = |(look, view): &(Option<Look>, AccountView), chance: &mut dyn portcullis_domain::Chance| {
             let mut base = account::change_password(view, hash.clone(), session, &by, chance);
             if let Some(key) = &notice {
-                let (template, id) = (Template::PasswordChanged, view.account.id);
-                let next = view.account.password_version + 1;
-                base.changes.steps.extend(mail::write(template, id, next, Some(session), &view.stamp, key, chance));
+                let letter = Letter::of(Template::PasswordChanged, &view.account).about(session).with_new_password();
+                base.changes.steps.extend(mail::write(letter, &view.stamp, key, chance));
             }
             let Some(look) = look else { return base };
             let (at, act) = (At::Session(session, None), Act::Change(What::Password));
@@ -149,7 +153,7 @@ impl App {
 
     /// Whether this is the caller's password: a guess like any other, paid for from the same budgets. The version that was
     /// right.
-    async fn prove(&self, caller: &Caller, password: SecretString) -> Result<u32, AppError> {
+    pub(crate) async fn prove(&self, caller: &Caller, password: SecretString) -> Result<u32, AppError> {
         let account = &caller.view.account;
         let identifier = account.email.clone().unwrap_or_default();
         let Taken { place, ours } = self.take_attempt(&identifier, caller.ip, None).await?;

@@ -4,6 +4,7 @@ use crate::sessions::pool_error;
 use crate::{Acted, App, AppError, Revoked, real};
 use portcullis_domain::account::{self, Email};
 use portcullis_domain::changes::Change;
+use portcullis_domain::email;
 use portcullis_domain::kernel::By;
 use portcullis_domain::mail::{self, LinkBody, Template};
 use portcullis_domain::model::Account;
@@ -11,11 +12,10 @@ use portcullis_domain::recovery::{self, Opened};
 use portcullis_domain::throttle::{self, Attempt};
 use portcullis_domain::ticket::{self, Ticket, TicketKind};
 use portcullis_domain::view::{AccountView, SessionView};
-use portcullis_domain::{Actor, Refused, time_rules};
+use portcullis_domain::{Actor, Refused};
 use portcullis_store::CommitError;
 use portcullis_wire::{ClientId, Code, SecretString};
 use std::net::IpAddr;
-use std::time::Duration;
 
 /// A link that may be used, with what it is about.
 #[derive(Debug, Clone)]
@@ -28,17 +28,19 @@ pub struct Link {
     pub session: Option<SessionView>,
     /// Who of other providers may sign in to the account.
     pub links: Vec<portcullis_domain::upstream::Link>,
+    /// Whether no other account has the address that its mail went to.
+    free: bool,
     ticket: Ticket,
     view: AccountView,
 }
 
 /// What is said of every link that is of no use: used, too old, cut off, of another kind, or never ours.
-fn no_such_link() -> AppError {
+pub(crate) fn no_such_link() -> AppError {
     let words = "This link does not work any more: it was used, is too old, or something newer took its place. Ask for a new one.";
     AppError::Bad(Code::NotFound, words.into())
 }
 
-fn or_no_such_link(error: AppError) -> AppError {
+pub(crate) fn or_no_such_link(error: AppError) -> AppError {
     match error {
         AppError::Refused(Refused::NotFound) => no_such_link(),
         other => other,
@@ -66,11 +68,7 @@ impl App {
         keeps_pace(&self.inner.paces.recovery, ip)?;
         let began = real::mono();
         let asked = self.ask_for_link(identifier, ip).await;
-        let step = self.settings().policy.failed_sign_in_step;
-        let took = real::mono().since(began);
-        if let Ok(wait @ 1..) = u64::try_from(time_rules::answered_after(took, step).saturating_sub(took)) {
-            tokio::time::sleep(Duration::from_millis(wait)).await;
-        }
+        self.hold_until_step(began).await;
         asked
     }
 
@@ -127,7 +125,14 @@ impl App {
             };
             let session = session.filter(|session| session.account.id == view.account.id);
             let links = self.links_of(account).await?;
-            return Ok(Link { opened, account: view.account.clone(), session, links, ticket, view });
+            let free = match email::address_before(&ticket, &opened.body, &view.account) {
+                Some(address) => {
+                    let there = self.store().load_sign_in(address, ClientId::FIRST_PARTY).await;
+                    there.map_err(|e| self.fault(e.into()))?.account.is_none()
+                }
+                None => true,
+            };
+            return Ok(Link { opened, account: view.account.clone(), session, links, free, ticket, view });
         }
         Err(no_such_link())
     }
@@ -160,7 +165,7 @@ impl App {
                 },
                 |(link, memory): &(Link, Option<Change>), chance| {
                     let (view, links, key) = (&link.view, &link.links, notice.as_ref());
-                    let mut decision = recovery::reset(view, &link.ticket, links, &hash, &by, key, chance);
+                    let mut decision = recovery::reset(view, &link.ticket, links, link.free, &hash, &by, key, chance);
                     if decision.outcome.is_ok() {
                         decision.changes.steps.extend(memory.clone());
                     }
@@ -186,7 +191,7 @@ impl App {
             .act_on_ticket(
                 || self.open_not_me(secret),
                 |link: &Link, chance| {
-                    recovery::not_me(&link.view, &link.ticket, link.session.as_ref(), all, &by, chance)
+                    recovery::not_me(&link.view, &link.ticket, link.session.as_ref(), all, link.free, &by, chance)
                 },
             )
             .await;

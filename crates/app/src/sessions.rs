@@ -10,7 +10,7 @@ use portcullis_domain::changes::{Change, Changes, Committed, Expect};
 use portcullis_domain::event::{Actor, EventKind};
 use portcullis_domain::family::Presented;
 use portcullis_domain::kernel::{self, By, Door, Scope};
-use portcullis_domain::mail::{self, Template};
+use portcullis_domain::mail::{self, Letter, Template};
 use portcullis_domain::model::{ADMIN, Account, Session, SessionKind};
 use portcullis_domain::refresh::{How, refresh};
 use portcullis_domain::risk::Act;
@@ -115,7 +115,8 @@ pub struct Credentials {
 }
 
 impl App {
-    /// Makes an account for somebody who signs up, as often as their part of the network may (see `domain::throttle`).
+    /// Makes an account for somebody who signs up, as often as their part of the network may (see `domain::throttle`). `None`: addresses
+    /// must be verified, and the rest is told by mail.
     ///
     /// # Errors
     /// Refused when nobody may, or for what can be no account; [`AppError::Overloaded`] beyond the budget; faults.
@@ -125,7 +126,7 @@ impl App {
         password: SecretString,
         name: Option<&str>,
         ip: Option<IpAddr>,
-    ) -> Result<Account, AppError> {
+    ) -> Result<Option<Account>, AppError> {
         if !self.settings().sign_up {
             return Err(Refused::Forbidden.into());
         }
@@ -133,15 +134,24 @@ impl App {
         let address = Email::parse(email)?;
         account::check_password(password.expose(), &address)?;
         self.may_sign_up(address.as_str(), ip).await?;
-        self.create_account(email, Some(password), name, vec![], &by, None).await
+        if !self.settings().rules.require_verified_email {
+            return self.create_account(email, Some(password), name, vec![], false, &by, None).await.map(Some);
+        }
+        let began = real::mono();
+        let new = self.newcomer_by_password(email, password, name).await?;
+        let done = self.sign_up_by_mail(new, ip).await;
+        self.hold_until_step(began).await;
+        done.map(|()| None)
     }
 
+    #[allow(clippy::too_many_arguments, reason = "what an account is made of")]
     pub(crate) async fn create_account(
         &self,
         email: &str,
         password: Option<SecretString>,
         name: Option<&str>,
         roles: Vec<String>,
+        verified: bool,
         by: &By<'_>,
         repeat: Option<&RepeatKey>,
     ) -> Result<Account, AppError> {
@@ -155,7 +165,9 @@ impl App {
             }
             None => None,
         };
-        let new = NewAccount { email, password_hash, name, roles };
+        let new = NewAccount { email, password_hash, name, roles, verified };
+        // Whoever is made an account by somebody else proves their address when they come.
+        let link = (by.actor == Actor::Anonymous && self.mailer().is_some()).then(|| self.keys().mac().clone());
         let load = || async {
             // The system makes an account on an empty database only.
             if by.actor == Actor::System && !self.store().list_accounts(None, None, 1).await?.rows.is_empty() {
@@ -169,6 +181,10 @@ impl App {
                 if by.actor == Actor::System {
                     decision.changes.expects.push(Expect::NoAccounts);
                 }
+                if let (Ok(account), Some(key)) = (&decision.outcome, &link) {
+                    let letter = Letter::of(Template::VerifyEmail, account);
+                    decision.changes.steps.extend(mail::write(letter, stamp, key, chance));
+                }
                 if let (Ok(account), Some(repeat)) = (&decision.outcome, repeat) {
                     let made = Some(account.id.to_string());
                     decision.changes.idempotency = Some(portcullis_domain::changes::Idempotency {
@@ -179,6 +195,9 @@ impl App {
                 decision
             })
             .await?;
+        if link.is_some() {
+            self.mail_waits();
+        }
         match acted {
             Acted::Done(account, _) | Acted::Answered(account) => Ok(account),
             Acted::Before(before) => {
@@ -253,16 +272,22 @@ impl App {
         result
     }
 
+    /// Waits for the end of a step, so that the time of the answer tells nothing.
+    pub(crate) async fn hold_until_step(&self, began: portcullis_feed::Mono) {
+        let (took, step) = (real::mono().since(began), self.settings().policy.failed_sign_in_step);
+        let wait = time_rules::answered_after(took, step).saturating_sub(took);
+        if let Ok(wait @ 1..) = u64::try_from(wait) {
+            tokio::time::sleep(std::time::Duration::from_millis(wait)).await;
+        }
+    }
+
     /// A refusal waits until it tells nothing of the time that its hash took: imported ones take longer than ours, or less.
     async fn hold_back(&self, began: portcullis_feed::Mono) {
         let (took, step) = (real::mono().since(began), self.settings().policy.failed_sign_in_step);
         if step > 0 && took > step {
             self.counts().sign_ins_beyond_step.fetch_add(1, Ordering::Relaxed);
         }
-        let wait = time_rules::answered_after(took, step).saturating_sub(took);
-        if let Ok(wait @ 1..) = u64::try_from(wait) {
-            tokio::time::sleep(std::time::Duration::from_millis(wait)).await;
-        }
+        self.hold_until_step(began).await;
     }
 
     /// The attempt is taken from its budgets first; then one hash is computed, whatever the verdict, the address or the
@@ -358,10 +383,8 @@ impl App {
                     None => {
                         let mut decision = sign_in(view, matches, &request, rules, keys.mac(), chance);
                         if let (Ok(issued), Some(key)) = (&decision.outcome, &notice) {
-                            let session = &issued.session;
-                            let (template, of, id) = (Template::NewDevice, session.account, Some(session.id));
-                            let password = issued.account.password_version;
-                            let mail = mail::write(template, of, password, id, &view.stamp, key, chance);
+                            let letter = Letter::of(Template::NewDevice, &issued.account).about(issued.session.id);
+                            let mail = mail::write(letter, &view.stamp, key, chance);
                             decision.changes.steps.extend(mail);
                         }
                         if let Some(limit) = limit {
@@ -401,6 +424,13 @@ impl App {
             if matches!(acted, Ok(Some(_)) | Err(AppError::Refused(_))) {
                 self.judged(&verdicts);
             }
+            // The password was right: they are told what is missing, and sent it.
+            if let (Err(AppError::Refused(Refused::EmailNotVerified)), Some(account)) = (&acted, &view.account) {
+                self.untake(ours.attempt, ours.verdict).await;
+                if let Err(error) = self.send_verification(account.id).await {
+                    tracing::warn!(%error, account = %account.id, "a link to prove an address could not be sent");
+                }
+            }
             if let Some(signed) = acted? {
                 let worse = |account: &Account| {
                     let stored = account.password_hash.as_deref().and_then(|text| stored_hash::parse(text).ok());
@@ -434,11 +464,13 @@ impl App {
         if known || self.mailer().is_none() {
             return Ok(false);
         }
-        let filter = EventFilter {
-            account: Some(account.id),
-            kind: Some(EventKind::SessionStarted.as_str().into()),
-            ..EventFilter::default()
-        };
+        self.was_signed_in_to(account.id).await
+    }
+
+    /// Whether somebody has signed in to this account before, as far as audit records are kept.
+    pub(crate) async fn was_signed_in_to(&self, account: AccountId) -> Result<bool, AppError> {
+        let kind = Some(EventKind::SessionStarted.as_str().into());
+        let filter = EventFilter { account: Some(account), kind, ..EventFilter::default() };
         let before = self.store().list_events(&filter, None, 1).await.map_err(|e| self.fault(e.into()))?;
         Ok(!before.rows.is_empty())
     }
@@ -776,7 +808,7 @@ impl App {
             return Ok(false);
         }
         let by = By::SYSTEM;
-        match self.create_account(email, Some(password), None, vec![ADMIN.into()], &by, None).await {
+        match self.create_account(email, Some(password), None, vec![ADMIN.into()], true, &by, None).await {
             Ok(_) => Ok(true),
             Err(AppError::Refused(Refused::EmailTaken)) => Ok(false),
             Err(error) => Err(error),

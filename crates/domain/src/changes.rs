@@ -545,6 +545,16 @@ pub enum Change {
     UpdateWebhook(Webhook),
     /// A webhook goes; a Conflict (`Missing`) when there is none.
     RemoveWebhook(WebhookId),
+    /// An account's address from now on, and since when it is known to be its owner's; raises the version. A Conflict (`EmailTaken`)
+    /// when it is another account's.
+    SetEmail {
+        /// The account.
+        account: AccountId,
+        /// The address, normalised.
+        email: String,
+        /// Since when it is verified, if it is.
+        verified_at: Option<Time>,
+    },
 }
 
 /// The bound B as the database keeps it: a lower one counts only after the old one has passed.

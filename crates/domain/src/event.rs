@@ -133,6 +133,10 @@ kinds! {
     WebhookReplayed = "webhook.replayed";
     /// A webhook was deleted.
     WebhookDeleted = "webhook.deleted";
+    /// It was shown that an account's address is its owner's, or an administrator says so.
+    EmailVerified = "email.verified";
+    /// An account has another address.
+    EmailChanged = "email.changed";
 }
 
 /// Who acts.

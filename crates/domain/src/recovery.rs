@@ -10,10 +10,11 @@
 //! Whoever chooses a password by a link may have lost the account to somebody who linked a person of another provider to it: all
 //! such links go with the old password. Their owner makes them anew.
 use crate::changes::{Change, Changes, Expect};
+use crate::email;
 use crate::event::{EventKind, NewEvent};
 use crate::family::MacKey;
 use crate::kernel::{self, By, Door, Scope};
-use crate::mail::{self, LinkBody, RESET_LIFE, Template};
+use crate::mail::{self, Letter, LinkBody, RESET_LIFE, Template};
 use crate::model::{Account, Status};
 use crate::ticket::{Ticket, TicketKind};
 use crate::upstream::Link;
@@ -29,9 +30,7 @@ pub fn ask(view: &SignInView, may: bool, key: &MacKey, chance: &mut dyn Chance) 
     // Who is blocked gets a link, too: only behind it they are told so.
     let account = view.account.as_ref().filter(|account| may && !gone(account) && account.email.is_some());
     let steps = match account {
-        Some(account) => {
-            mail::write(Template::ResetPassword, account.id, account.password_version, None, &view.stamp, key, chance)
-        }
+        Some(account) => mail::write(Letter::of(Template::ResetPassword, account), &view.stamp, key, chance),
         None => {
             let nobodys = SecretString::new(b64::encode(&chance.secret()));
             let ticket =
@@ -65,7 +64,9 @@ pub fn open(stamp: &Stamp, ticket: &Ticket, account: &Account) -> Result<Opened,
     };
     let body = ticket.read::<LinkBody>().ok_or(Refused::NotFound)?;
     let same = body.password == account.password_version;
-    if !alive || !same || ticket.account != Some(account.id) || !ticket.is_open(stamp.epoch, stamp.now) {
+    // A link to a new password that went to an address which the account does not have any more is of no use.
+    let there = ticket.kind != TicketKind::ResetPassword || body.address.is_none() || body.address == account.email;
+    if !alive || !same || !there || ticket.account != Some(account.id) || !ticket.is_open(stamp.epoch, stamp.now) {
         return Err(Refused::NotFound);
     }
     if let Some(block) = account.block_at(stamp.now) {
@@ -80,23 +81,26 @@ pub fn open(stamp: &Stamp, ticket: &Ticket, account: &Account) -> Result<Opened,
 
 /// Puts the hash of a new password in the place of the old one, by a link: everything that the account has ends in the same commit,
 /// the link is used, no other one works any more, and nobody of another provider signs in any more. `links`: all of the account, read
-/// after `view`; one that was added since raised the account's version. `notice`: the key by which the mail about it is written, where
+/// after `view`; one that was added since raised the account's version. `free`: no other account has the address that comes back
+/// ([`email::address_before`]). `notice`: the key by which the mail about it is written, where
 /// mail is sent.
+#[allow(clippy::too_many_arguments, reason = "facts, what is set, key and chance, as everywhere")]
 pub fn reset(
     view: &AccountView,
     ticket: &Ticket,
     links: &[Link],
+    free: bool,
     hash: &str,
     by: &By<'_>,
     notice: Option<&MacKey>,
     chance: &mut dyn Chance,
 ) -> Decision<()> {
     let (account, stamp) = (&view.account, &view.stamp);
-    match open(stamp, ticket, account) {
-        Ok(opened) if opened.resets => {}
+    let body = match open(stamp, ticket, account) {
+        Ok(opened) if opened.resets => opened.body,
         Ok(_) => return Decision::refuse(Refused::NotFound),
         Err(refused) => return Decision::refuse(refused),
-    }
+    };
     let mut changes = kernel::end(Door::PasswordReset, Scope::Account(account.id), None, by, chance);
     changes.expects.push(Expect::AccountVersion { account: account.id, version: account.version });
     changes.expects.push(Expect::PasswordVersion { account: account.id, version: account.password_version });
@@ -112,20 +116,27 @@ pub fn reset(
         changes.events.push(event.account(account.id).ip(by.ip).reason(link.upstream.clone()));
     }
     if let Some(key) = notice {
-        let next = account.password_version + 1;
-        changes.steps.extend(mail::write(Template::PasswordReset, account.id, next, None, stamp, key, chance));
+        let letter = Letter::of(Template::PasswordReset, account).with_new_password();
+        let back = email::address_before(ticket, &body, account).filter(|_| free);
+        let letter = back.map_or(letter, |address| letter.to(address));
+        changes.steps.extend(mail::write(letter, stamp, key, chance));
     }
+    let (steps, events) = email::by_recovery(view, ticket, &body, free, by, chance);
+    changes.steps.extend(steps);
+    changes.events.extend(events);
     Decision { outcome: Ok(()), changes }
 }
 
 /// "This was not me": ends the session that the mail was about, or everything of the account when the mail was about none or
 /// `all` is asked for. From then on the link leads to a new password, for as long as one that was asked for does. Said twice, it is
 /// said.
+#[allow(clippy::too_many_arguments, reason = "facts, what is asked for and chance, as everywhere")]
 pub fn not_me(
     view: &AccountView,
     ticket: &Ticket,
     session: Option<&SessionView>,
     all: bool,
+    free: bool,
     by: &By<'_>,
     chance: &mut dyn Chance,
 ) -> Decision<()> {
@@ -149,6 +160,12 @@ pub fn not_me(
     };
     let mut changes = scope.map(|scope| kernel::end(Door::NotMe, scope, None, by, chance)).unwrap_or_default();
     changes.expects.push(Expect::AccountVersion { account: account.id, version: account.version });
+    let (steps, events) = match email::address_before(ticket, &body, account) {
+        Some(_) => email::by_recovery(view, ticket, &body, free, by, chance),
+        None => Default::default(),
+    };
+    changes.steps.extend(steps);
+    changes.events.extend(events);
     let expires_at = ticket.expires_at.min(stamp.now.plus(RESET_LIFE));
     let body = Ticket::write(&LinkBody { said: true, ..body });
     changes.steps.push(Change::UpdateTicket(Ticket { expires_at, body, ..ticket.clone() }));

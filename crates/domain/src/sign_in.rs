@@ -51,10 +51,13 @@ pub fn first_party_scope(account: &Account) -> &'static str {
 }
 
 /// The account that the right password opens.
-fn opened(view: &SignInView, password_matches: bool) -> Result<&Account, Refused> {
+fn opened<'a>(view: &'a SignInView, password_matches: bool, rules: &Rules) -> Result<&'a Account, Refused> {
     let account = view.account.as_ref().filter(|account| password_matches && account.password_hash.is_some());
     let account = account.ok_or(Refused::InvalidCredentials)?;
     entitled(account, view.stamp.now)?;
+    if rules.require_verified_email && account.email_verified_at.is_none() {
+        return Err(Refused::EmailNotVerified);
+    }
     Ok(account)
 }
 
@@ -93,7 +96,7 @@ pub fn prove_again(
     rules: &Rules,
     chance: &mut dyn Chance,
 ) -> Decision<()> {
-    let account = match opened(view, password_matches) {
+    let account = match opened(view, password_matches, rules) {
         Ok(account) => account,
         Err(refused) => return Decision::refuse(refused),
     };
@@ -132,7 +135,7 @@ pub fn sign_in(
     key: &MacKey,
     chance: &mut dyn Chance,
 ) -> Decision<Issued> {
-    let account = match opened(view, password_matches) {
+    let account = match opened(view, password_matches, rules) {
         Ok(account) => account,
         Err(refused) => return Decision::refuse(refused),
     };

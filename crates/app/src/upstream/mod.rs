@@ -20,12 +20,14 @@ use logout::signed_out_meanwhile;
 use portcullis_domain::account::Email;
 use portcullis_domain::amr::Amr;
 use portcullis_domain::changes::{Change, Changes};
+use portcullis_domain::family::MacKey;
 use portcullis_domain::kernel::{By, Door};
+use portcullis_domain::mail::{self, Letter, Template};
 use portcullis_domain::model::{Account, Session};
 use portcullis_domain::sign_in::SignIn;
 use portcullis_domain::ticket::{self, Ticket, TicketKind};
 use portcullis_domain::upstream::{self, Begun, Identity, LIFE, Link, MAX_SUBJECT, UnderWay, Waiting, bounded};
-use portcullis_domain::{Chance, Decision, Refused, session_limit};
+use portcullis_domain::{Chance, Decision, Refused, known_device, session_limit};
 use portcullis_store::CommitError;
 use portcullis_wire::{ClientId, Code, Digest, SecretString, Time, b64};
 use provider::{Failed, Provider, encoded};
@@ -77,8 +79,8 @@ pub struct Return {
 /// What came of it.
 #[derive(Debug)]
 pub enum Arrival {
-    /// Signed in, or proved once more who they are: the cookie from now on, and its session.
-    In(SecretString, Box<Session>),
+    /// Signed in, or proved once more who they are: the cookie from now on, its session, and the marks of this device as a known one.
+    In(SecretString, Box<Session>, SecretString),
     /// The session that was there goes on, or its account has one link more.
     GoesOn,
     /// There is an account of this address: whoever comes must prove that it is theirs, with this.
@@ -130,6 +132,8 @@ struct Coming<'a> {
     fresh: bool,
     return_to: &'a str,
     browser: &'a SecretString,
+    /// The marks of a known device, as they came.
+    device: Option<&'a SecretString>,
     /// Whether they said that they want an account, should they have none.
     agreed: bool,
 }
@@ -255,12 +259,14 @@ impl App {
     ///
     /// # Errors
     /// 404 for an unknown provider; the refusals of a sign-in; faults.
+    #[allow(clippy::too_many_arguments, reason = "what a browser brings")]
     pub async fn arrive_from(
         &self,
         id: &str,
         browser: Option<&SecretString>,
         given: Return,
         request: SignIn,
+        device: Option<&SecretString>,
         present: Option<&Caller>,
     ) -> Result<Arrived, AppError> {
         let provider = self.inner.upstreams.by_id(id).ok_or(Refused::NotFound)?;
@@ -297,6 +303,7 @@ impl App {
                     fresh: found.under.fresh,
                     return_to: &found.under.return_to,
                     browser,
+                    device,
                     agreed: false,
                 };
                 self.let_in(&coming, request, present).await?
@@ -444,11 +451,15 @@ impl App {
                     upstream::prove_again(&view.stamp, link, &proving, identity, begun, rules, chance)
                 };
                 if self.act_once(|| async { Ok(()) }, decide).await?.is_some() {
-                    return Ok(Arrival::In(cookie, Box::new(proving.session)));
+                    let marks = self.marks_of(account, coming.device);
+                    return Ok(Arrival::In(cookie, Box::new(proving.session), marks));
                 }
                 continue;
             }
-            if let Some(session) = self.by_link(&view.stamp, link, account, identity, begun, &request).await? {
+            let notice = self.may_tell_of_device(account, coming.device).await?;
+            if let Some(session) =
+                self.by_link(&view.stamp, (link, account), identity, begun, &request, notice.as_ref()).await?
+            {
                 // Whoever is told of a logout writes that first and looks for sessions then; here it is the other way round. So one of
                 // both sees the other, whatever the order. The cookie has not left yet.
                 if self.signed_out_since(identity, begun).await? {
@@ -457,21 +468,56 @@ impl App {
                     return Err(signed_out_meanwhile());
                 }
                 self.counts().sign_ins.fetch_add(1, Ordering::Relaxed);
-                return Ok(Arrival::In(cookie_text(session.id, &secret), Box::new(session)));
+                if notice.is_some() {
+                    self.mail_waits();
+                }
+                let marks = self.marks_of(account, coming.device);
+                return Ok(Arrival::In(cookie_text(session.id, &secret), Box::new(session), marks));
             }
         }
         Err(AppError::Overloaded)
+    }
+
+    /// The name that a device is known under at an account, whichever provider its user comes by: none that anybody signs in with.
+    fn known_at(account: &Account) -> String {
+        account.id.to_string()
+    }
+
+    /// The marks of this device as a known one from now on.
+    fn marks_of(&self, account: &Account, before: Option<&SecretString>) -> SecretString {
+        let (keys, now, name) = (self.keys(), self.now(), Self::known_at(account));
+        let known = before.and_then(|marks| known_device::device(marks, keys.macs(), &name, now));
+        let new = known_device::mint(keys.mac(), known.unwrap_or_else(|| real::RealChance.bits()), &name, now);
+        known_device::renewed(before, keys.macs(), &new, &name, now)
+    }
+
+    /// The key by which the owner is told of a sign-in in a browser that is not known, of an account that was signed in to before.
+    async fn may_tell_of_device(
+        &self,
+        account: &Account,
+        marks: Option<&SecretString>,
+    ) -> Result<Option<MacKey>, AppError> {
+        let (keys, now) = (self.keys(), self.now());
+        let mut names = vec![Self::known_at(account)];
+        names.extend(account.email.clone());
+        let known = |marks: &SecretString| {
+            names.iter().any(|name| known_device::device(marks, keys.macs(), name, now).is_some())
+        };
+        if self.mailer().is_none() || marks.is_some_and(known) || !self.was_signed_in_to(account.id).await? {
+            return Ok(None);
+        }
+        self.may_mail(Template::NewDevice, account.id).await
     }
 
     /// One try; `None` when rows had moved.
     async fn by_link(
         &self,
         stamp: &portcullis_domain::view::Stamp,
-        link: &Link,
-        account: &Account,
+        (link, account): (&Link, &Account),
         identity: &Identity,
         begun: Begun,
         request: &SignIn,
+        notice: Option<&MacKey>,
     ) -> Result<Option<Session>, AppError> {
         let (keys, rules, limit) = (self.keys(), &self.settings().rules, self.settings().policy.session_limit);
         let live = match limit {
@@ -482,7 +528,12 @@ impl App {
             None => vec![],
         };
         let decide = |_: &(), chance: &mut dyn Chance| {
-            let decision = upstream::sign_in(stamp, link, account, identity, begun, request, rules, keys.mac(), chance);
+            let mut decision =
+                upstream::sign_in(stamp, link, account, identity, begun, request, rules, keys.mac(), chance);
+            if let (Ok(issued), Some(key)) = (&decision.outcome, notice) {
+                let letter = Letter::of(Template::NewDevice, account).about(issued.session.id);
+                decision.changes.steps.extend(mail::write(letter, stamp, key, chance));
+            }
             match limit {
                 Some(limit) => session_limit::apply(decision, &live, limit, rules.idle_ttl, chance),
                 None => decision,
@@ -517,15 +568,27 @@ impl App {
             return self.ask_newcomer(coming).await.map(Some);
         }
         let load = || async { self.store().stamp().await.map_err(|e| self.fault(e.into())) };
+        let key = self.mailer().map(|_| self.keys().mac().clone());
         let made = self
             .act_once(load, |stamp, chance| {
                 if stamp.epoch != begun.epoch {
                     let detail = "the log was founded anew while this sign-in was under way; sign in again".into();
                     return Decision::refuse(Refused::Conflict { detail });
                 }
-                upstream::new_account(stamp, identity, request.ip, chance)
+                let mut decision = upstream::new_account(stamp, identity, request.ip, chance);
+                // That the provider has verified the address is no proof of ours.
+                let made = decision.changes.steps.iter().find_map(|step| match step {
+                    Change::InsertAccount(account) => Some(account.clone()),
+                    _ => None,
+                });
+                if let (Some(account), Some(key)) = (made, &key) {
+                    let letter = Letter::of(Template::VerifyEmail, &account);
+                    decision.changes.steps.extend(mail::write(letter, stamp, key, chance));
+                }
+                decision
             })
             .await;
+        self.mail_waits();
         match made {
             // Somebody took the address, or the link was made, meanwhile: it is looked at again.
             Ok(_) | Err(AppError::Refused(Refused::EmailTaken)) => Ok(None),

@@ -59,12 +59,14 @@ impl App {
     ///
     /// # Errors
     /// The refusals of a sign-in; faults.
+    #[allow(clippy::too_many_arguments, reason = "what a browser brings, and what its user says")]
     pub async fn answer_newcomer(
         &self,
         ticket: &SecretString,
         browser: Option<&SecretString>,
         yes: bool,
         request: SignIn,
+        device: Option<&SecretString>,
         present: Option<&Caller>,
     ) -> Result<Arrived, AppError> {
         let stale = Ok(Arrived { what: Arrival::Stale, return_to: None });
@@ -89,6 +91,7 @@ impl App {
             fresh: newcomer.fresh,
             return_to: &newcomer.return_to,
             browser,
+            device,
             agreed: true,
         };
         Ok(Arrived { what: self.let_in(&coming, request, present).await?, return_to })

@@ -143,7 +143,7 @@ impl Scene {
         let mut accounts = Vec::new();
         for name in ["ada", "bob", "eve"] {
             let email = format!("{name}@example.org");
-            accounts.push(app.sign_up(&email, SecretString::new(PASSWORD), None, None).await.unwrap());
+            accounts.push(app.sign_up(&email, SecretString::new(PASSWORD), None, None).await.unwrap().unwrap());
         }
         let [ada, bob, eve] = accounts.try_into().unwrap();
         let (phone, laptop) = (sign_in(&app, &ada, false).await.unwrap(), sign_in(&app, &ada, false).await.unwrap());
@@ -213,7 +213,7 @@ impl Scene {
             Act::RenameMe => app.rename_me(caller, Some("Ada L.")).await.map(|_| None)?,
             Act::DeleteMe => Some(app.delete_me(caller, Some(password()), again).await?.rev),
             Act::AdminCreate => {
-                let new = app.admin_create_account(admin, "new@example.org", None, None, vec![], again);
+                let new = app.admin_create_account(admin, "new@example.org", None, None, vec![], false, again);
                 new.await.map(|_| None)?
             }
             Act::AdminChange => {

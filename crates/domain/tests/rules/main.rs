@@ -4,6 +4,7 @@
 mod audit;
 mod authorize;
 mod cookie;
+mod email;
 mod hashes;
 mod import;
 mod issue;

@@ -139,6 +139,10 @@ pub(super) async fn submit(ctx: Ctx, body: FormBytes) -> Result<Response, Proble
             let until = until.map(|until| until.to_string());
             return page(&ctx, status, "blocked.html", context! { reason, until });
         }
+        // Said only after the right password, too.
+        AppError::Refused(Refused::EmailNotVerified) => {
+            "Your address is not confirmed yet. A mail with a link is on its way to it, if there was none a short while ago: open the link, then sign in again.".to_owned()
+        }
         AppError::Overloaded => "There is a lot to do at the moment. Please try again in a few seconds.".to_owned(),
         _ => return Err(error.into()),
     };

@@ -72,7 +72,9 @@ pub(super) async fn callback(ctx: Ctx, Path(id): Path<String>) -> Result<Respons
         error: params.take("error"),
     };
     let (browser, present) = (browser(&ctx), present(&ctx).await);
-    let arrived = ctx.app().arrive_from(&id, browser.as_ref(), given, request(&ctx), present.as_ref()).await?;
+    let device = cookies::read(&ctx.headers, cookies::DEVICE);
+    let (app, request) = (ctx.app(), request(&ctx));
+    let arrived = app.arrive_from(&id, browser.as_ref(), given, request, device.as_ref(), present.as_ref()).await?;
     answer(&ctx, arrived)
 }
 
@@ -81,9 +83,9 @@ fn answer(ctx: &Ctx, arrived: Arrived) -> Result<Response, Problem> {
     let back = arrived.return_to.as_deref().unwrap_or(devices::PATH);
     let sorry = |notice| Ok(go(&sign_in::address(Some(notice), arrived.return_to.as_deref()), vec![]));
     match arrived.what {
-        Arrival::In(cookie, session) => {
+        Arrival::In(cookie, session, marks) => {
             let session = cookies::set(cookies::SESSION, &cookie, &session, ctx.app().now());
-            Ok(go(back, vec![session, cookies::clear(cookies::UPSTREAM)]))
+            Ok(go(back, vec![session, cookies::set_device(&marks), cookies::clear(cookies::UPSTREAM)]))
         }
         Arrival::GoesOn => Ok(go(back, vec![cookies::clear(cookies::UPSTREAM)])),
         Arrival::Prove { ticket, email, name } => {
@@ -135,7 +137,9 @@ pub(super) async fn decide(ctx: Ctx, body: FormBytes) -> Result<Response, Proble
         _ => return Err(Problem::malformed("the answer must be yes or no")),
     };
     let (browser, present) = (browser(&ctx), present(&ctx).await);
-    let said = ctx.app().answer_newcomer(&ticket, browser.as_ref(), yes, request(&ctx), present.as_ref()).await?;
+    let device = cookies::read(&ctx.headers, cookies::DEVICE);
+    let (app, request) = (ctx.app(), request(&ctx));
+    let said = app.answer_newcomer(&ticket, browser.as_ref(), yes, request, device.as_ref(), present.as_ref()).await?;
     let back = said.return_to.clone().unwrap_or_default();
     Ok(leading_to(&back, answer(&ctx, said)?))
 }

@@ -44,6 +44,7 @@ pub fn rules() -> Rules {
         absolute_ttl: 90 * 86_400_000,
         retry_window: 10_000,
         late_retry: 86_400_000,
+        require_verified_email: false,
     }
 }
 
@@ -105,6 +106,7 @@ pub fn made(account: AccountId, session: SessionId, agent: &str, now: Time) -> R
         name: None,
         password_hash: Some("a hash".into()),
         password_version: 1,
+        email_verified_at: None,
         roles: vec![],
         status: Status::Active,
         created_at: Time(0),

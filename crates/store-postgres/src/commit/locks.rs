@@ -90,7 +90,9 @@ impl Locks {
                 self.account(*account);
                 self.sessions_of.insert(hex(&account.blob()));
             }
-            Change::SetProfile { account, .. } | Change::SetPassword { account, .. } => self.account(*account),
+            Change::SetProfile { account, .. }
+            | Change::SetPassword { account, .. }
+            | Change::SetEmail { account, .. } => self.account(*account),
             // The row that a count of sessions is taken under.
             Change::InsertSession(row) => self.account(row.account),
             Change::RenameSession { session, .. }

@@ -172,6 +172,16 @@ fn apply(db: &mut Memory, step: Change, so_far: &mut Progress) -> Result<(), Com
             let (password_hash, version) = (Some(hash), row.version + 1);
             db.accounts.put(id, Account { password_hash, password_version, version, ..row });
         }
+        Change::SetEmail { account: id, email, verified_at } => {
+            let row = account(db, id)?;
+            require(db.emails.get(&email).is_none_or(|owner| *owner == id), Conflict::EmailTaken)?;
+            if let Some(before) = &row.email {
+                db.emails.remove(before);
+            }
+            db.emails.put(email.clone(), id);
+            let (email, version) = (Some(email), row.version + 1);
+            db.accounts.put(id, Account { email, email_verified_at: verified_at, version, ..row });
+        }
         Change::InsertSession(row) => {
             require(!db.sessions.has(&row.id), Conflict::Moved)?;
             require(db.accounts.has(&row.account), Conflict::Missing)?;
@@ -359,7 +369,7 @@ fn set_status(db: &mut Memory, id: AccountId, status: Status, so_far: &mut Progr
         if let Some(email) = row.email.take() {
             db.emails.remove(&email);
         }
-        (row.name, row.password_hash) = (None, None);
+        (row.name, row.password_hash, row.email_verified_at) = (None, None, None);
         row.roles.clear();
         so_far.deleted.push((id, None));
         so_far.erased.push(id);

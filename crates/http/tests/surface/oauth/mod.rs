@@ -25,7 +25,7 @@ mod request;
 mod service;
 mod ssrf;
 mod tokens;
-mod upstream;
+pub mod upstream;
 mod upstream_links;
 mod upstream_logout;
 mod upstream_new;

@@ -1,0 +1,200 @@
+//! Addresses: a link that proves one, sent again, opened and used; another address. The rules are in `domain::email`.
+use crate::callers::Caller;
+use crate::recovery::{no_such_link, or_no_such_link};
+use crate::sessions::pool_error;
+use crate::{Acted, App, AppError, real};
+use portcullis_domain::account::{self, Email, NewAccount};
+use portcullis_domain::email::{self, Opened};
+use portcullis_domain::kernel::By;
+use portcullis_domain::mail::{self, Template};
+use portcullis_domain::model::Account;
+use portcullis_domain::throttle::{self, Attempt};
+use portcullis_domain::ticket::{self, Ticket, TicketKind};
+use portcullis_domain::view::AccountView;
+use portcullis_domain::{Actor, Refused};
+use portcullis_store::CommitError;
+use portcullis_wire::{AccountId, ClientId, Code, SecretString};
+use std::net::IpAddr;
+
+/// A link about an address that may be used.
+#[derive(Debug, Clone)]
+pub struct AddressLink {
+    /// What it stands for.
+    pub opened: Opened,
+    /// Whose it is.
+    pub account: Account,
+    ticket: Ticket,
+    view: AccountView,
+}
+
+fn already_sent() -> AppError {
+    let detail = "links were sent to this address a short while ago: look for them, also among unwanted mail, or ask again in twenty minutes";
+    Refused::Conflict { detail: detail.into() }.into()
+}
+
+fn sends_no_mail() -> AppError {
+    AppError::Bad(Code::Forbidden, "This server sends no mail, so no address can be proved.".into())
+}
+
+impl App {
+    /// Signs up where addresses must be verified: the answer, and when it comes, are the same whether the address has an account
+    /// (I15). What is right of the request was seen to before.
+    pub(crate) async fn sign_up_by_mail(&self, new: NewAccount, ip: Option<IpAddr>) -> Result<(), AppError> {
+        if self.mailer().is_none() {
+            return Err(sends_no_mail());
+        }
+        let by = By { actor: Actor::Anonymous, role: None, ip, reason: None };
+        let key = self.keys().mac().clone();
+        // As much as may be asked for at `/recover`, and of the same budget.
+        let may = self.takes(Attempt::of_recovery(&key, new.email.as_str(), ip)).await?;
+        for _ in 0..crate::MAX_TRIES {
+            let view = self.store().load_sign_in(new.email.as_str(), ClientId::FIRST_PARTY).await;
+            let view = view.map_err(|e| self.fault(e.into()))?;
+            let changes = email::sign_up(&view, new.clone(), may, &by, &key, &mut real::RealChance);
+            match self.store().commit(changes).await {
+                Ok(_) => {
+                    self.mail_waits();
+                    return Ok(());
+                }
+                // Somebody took the address meanwhile.
+                Err(CommitError::Conflict(_)) => {}
+                Err(error) => return Err(self.fault(error.into())),
+            }
+        }
+        Err(AppError::Overloaded)
+    }
+
+    /// Sends a link to prove its address to an account, if it may have one more now. Whether one was sent.
+    pub(crate) async fn send_verification(&self, account: AccountId) -> Result<bool, AppError> {
+        let Some(key) = self.may_mail(Template::VerifyEmail, account).await? else { return Ok(false) };
+        self.act("", None, || self.account_view(account), |view, chance| email::ask(view, &key, chance)).await?;
+        self.mail_waits();
+        Ok(true)
+    }
+
+    /// Sends the caller a link to prove their address. `false`: it is proved already.
+    ///
+    /// # Errors
+    /// [`Code::Forbidden`] where no mail is sent; a conflict when it had as many as it may have; faults.
+    pub async fn verify_my_email(&self, caller: &Caller) -> Result<bool, AppError> {
+        if self.mailer().is_none() {
+            return Err(sends_no_mail());
+        }
+        let view = self.account_view(caller.view.account.id).await?;
+        if view.account.email_verified_at.is_some() || view.account.email.is_none() {
+            return Ok(false);
+        }
+        if self.send_verification(view.account.id).await? { Ok(true) } else { Err(already_sent()) }
+    }
+
+    /// Sends a link to `to`, by which the caller's account gets this address. It needs a sign-in that is not older than
+    /// `step_up_max_age`, or the password. The answer does not tell whether the address has an account.
+    ///
+    /// # Errors
+    /// [`Code::Forbidden`] where no mail is sent; 401; 422 for what is no address; a conflict when it had as many as it may have.
+    pub async fn change_my_email(
+        &self,
+        caller: &Caller,
+        to: &str,
+        password: Option<SecretString>,
+    ) -> Result<(), AppError> {
+        if self.mailer().is_none() {
+            return Err(sends_no_mail());
+        }
+        let to = Email::parse(to)?;
+        match password {
+            Some(password) => drop(self.prove(caller, password).await?),
+            None => self.recently_proven(caller)?,
+        }
+        let (own, session) = (caller.view.account.id, caller.view.session.id);
+        if caller.view.account.email.as_deref() == Some(to.as_str()) {
+            let detail = "is the address that this account has".into();
+            return Err(Refused::InvalidValue { field: "email", detail }.into());
+        }
+        let Some(key) = self.may_mail(Template::ChangeEmail, own).await? else { return Err(already_sent()) };
+        // Nobody's mailbox is filled by somebody else's wish for its address.
+        let may = self.takes(Attempt::of_recovery(&key, &throttle::counted_as(to.as_str()), caller.ip)).await?;
+        let load = || async {
+            let there = self.store().load_sign_in(to.as_str(), ClientId::FIRST_PARTY).await;
+            let there = there.map_err(|e| self.fault(e.into()))?;
+            Ok((self.account_view(own).await?, there.account.is_none()))
+        };
+        let decide = |(view, free): &(AccountView, bool), chance: &mut dyn portcullis_domain::Chance| {
+            email::ask_change(view, &to, may && *free, session, &key, chance)
+        };
+        self.act("", None, load, decide).await?;
+        self.mail_waits();
+        Ok(())
+    }
+
+    /// The link about an address with this secret. Looking changes nothing.
+    ///
+    /// # Errors
+    /// [`Code::NotFound`] in one and the same words for all that are of no use; [`Refused::AccountBlocked`].
+    pub async fn open_address_link(&self, secret: &SecretString) -> Result<AddressLink, AppError> {
+        if !mail::is_link(secret.expose()) {
+            return Err(no_such_link());
+        }
+        for kind in [TicketKind::VerifyEmail, TicketKind::ChangeEmail] {
+            let found = self.store().load_ticket(ticket::id(kind, secret.expose())).await;
+            let found = found.map_err(|e| self.fault(e.into()))?;
+            let Some(ticket) = found.map(|view| view.ticket).filter(|ticket| ticket.kind == kind) else { continue };
+            let Some(account) = ticket.account else { continue };
+            let view = self.store().load_account(account).await.map_err(|e| self.fault(e.into()))?;
+            let view = view.ok_or_else(no_such_link)?;
+            let opened = email::open(&view.stamp, &ticket, &view.account).map_err(|e| or_no_such_link(e.into()))?;
+            return Ok(AddressLink { opened, account: view.account.clone(), ticket, view });
+        }
+        Err(no_such_link())
+    }
+
+    /// Uses a link about an address. What came of it, and the address.
+    ///
+    /// # Errors
+    /// As [`App::open_address_link`]; faults.
+    pub async fn confirm_address(
+        &self,
+        secret: &SecretString,
+        ip: Option<IpAddr>,
+    ) -> Result<(Opened, String), AppError> {
+        let link = self.open_address_link(secret).await?;
+        let notice = match &link.opened {
+            Opened::Changes(_) => self.may_mail(Template::EmailChanged, link.account.id).await?,
+            _ => None,
+        };
+        let by = By { actor: Actor::Anonymous, role: None, ip, reason: None };
+        let decide = |link: &AddressLink, chance: &mut dyn portcullis_domain::Chance| {
+            email::confirm(&link.view, &link.ticket, &by, notice.as_ref(), chance)
+        };
+        let acted = self.act_on_ticket(|| self.open_address_link(secret), decide).await;
+        self.mail_waits();
+        let acted = acted.map_err(|error| match error {
+            // Whoever has it by now does not become known by a link of somebody else's.
+            AppError::Refused(Refused::EmailTaken) => no_such_link(),
+            other => or_no_such_link(other),
+        })?;
+        let opened = match acted {
+            Acted::Done(opened, _) | Acted::Answered(opened) => opened,
+            Acted::Before(_) => return Err(AppError::Fault("a link has no repeat key".into())),
+        };
+        let address = match &opened {
+            Opened::Changes(to) => to.clone(),
+            _ => link.account.email.unwrap_or_default(),
+        };
+        Ok((opened, address))
+    }
+
+    /// What somebody who signs up is made of, all that is wrong with it told before anything is done.
+    pub(crate) async fn newcomer_by_password(
+        &self,
+        email: &str,
+        password: SecretString,
+        name: Option<&str>,
+    ) -> Result<NewAccount, AppError> {
+        let email = Email::parse(email)?;
+        let name = name.map(|name| account::check_text("name", name)).transpose()?;
+        account::check_password(password.expose(), &email)?;
+        let hash = self.passwords().hash(password).await.map_err(pool_error)?;
+        Ok(NewAccount { email, password_hash: Some(hash), name, roles: vec![], verified: false })
+    }
+}
