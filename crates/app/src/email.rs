@@ -1,9 +1,8 @@
 //! Addresses: a link that proves one, sent again, opened and used; another address. The rules are in `domain::email`.
 use crate::callers::Caller;
 use crate::recovery::{no_such_link, or_no_such_link};
-use crate::sessions::pool_error;
-use crate::{Acted, App, AppError, real};
-use portcullis_domain::account::{self, Email, NewAccount};
+use crate::{Acted, App, AppError};
+use portcullis_domain::account::Email;
 use portcullis_domain::email::{self, Opened};
 use portcullis_domain::kernel::By;
 use portcullis_domain::mail::{self, Template};
@@ -12,7 +11,6 @@ use portcullis_domain::throttle::{self, Attempt};
 use portcullis_domain::ticket::{self, Ticket, TicketKind};
 use portcullis_domain::view::AccountView;
 use portcullis_domain::{Actor, Refused};
-use portcullis_store::CommitError;
 use portcullis_wire::{AccountId, ClientId, Code, SecretString};
 use std::net::IpAddr;
 
@@ -32,38 +30,11 @@ fn already_sent() -> AppError {
     Refused::Conflict { detail: detail.into() }.into()
 }
 
-fn sends_no_mail() -> AppError {
+pub(crate) fn sends_no_mail() -> AppError {
     AppError::Bad(Code::Forbidden, "This server sends no mail, so no address can be proved.".into())
 }
 
 impl App {
-    /// Signs up where addresses must be verified: the answer, and when it comes, are the same whether the address has an account
-    /// (I15). What is right of the request was seen to before.
-    pub(crate) async fn sign_up_by_mail(&self, new: NewAccount, ip: Option<IpAddr>) -> Result<(), AppError> {
-        if self.mailer().is_none() {
-            return Err(sends_no_mail());
-        }
-        let by = By { actor: Actor::Anonymous, role: None, ip, reason: None };
-        let key = self.keys().mac().clone();
-        // As much as may be asked for at `/recover`, and of the same budget.
-        let may = self.takes(Attempt::of_recovery(&key, new.email.as_str(), ip)).await?;
-        for _ in 0..crate::MAX_TRIES {
-            let view = self.store().load_sign_in(new.email.as_str(), ClientId::FIRST_PARTY).await;
-            let view = view.map_err(|e| self.fault(e.into()))?;
-            let changes = email::sign_up(&view, new.clone(), may, &by, &key, &mut real::RealChance);
-            match self.store().commit(changes).await {
-                Ok(_) => {
-                    self.mail_waits();
-                    return Ok(());
-                }
-                // Somebody took the address meanwhile.
-                Err(CommitError::Conflict(_)) => {}
-                Err(error) => return Err(self.fault(error.into())),
-            }
-        }
-        Err(AppError::Overloaded)
-    }
-
     /// Sends a link to prove its address to an account, if it may have one more now. Whether one was sent.
     pub(crate) async fn send_verification(&self, account: AccountId) -> Result<bool, AppError> {
         let Some(key) = self.may_mail(Template::VerifyEmail, account).await? else { return Ok(false) };
@@ -182,19 +153,5 @@ impl App {
             _ => link.account.email.unwrap_or_default(),
         };
         Ok((opened, address))
-    }
-
-    /// What somebody who signs up is made of, all that is wrong with it told before anything is done.
-    pub(crate) async fn newcomer_by_password(
-        &self,
-        email: &str,
-        password: SecretString,
-        name: Option<&str>,
-    ) -> Result<NewAccount, AppError> {
-        let email = Email::parse(email)?;
-        let name = name.map(|name| account::check_text("name", name)).transpose()?;
-        account::check_password(password.expose(), &email)?;
-        let hash = self.passwords().hash(password).await.map_err(pool_error)?;
-        Ok(NewAccount { email, password_hash: Some(hash), name, roles: vec![], verified: false })
     }
 }

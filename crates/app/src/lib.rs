@@ -35,6 +35,7 @@ pub mod roles;
 pub mod rotation;
 pub mod sessions;
 pub mod settings;
+pub mod sign_up;
 pub mod start;
 pub mod upstream;
 pub mod webhooks;

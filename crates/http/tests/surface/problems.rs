@@ -11,6 +11,7 @@ fn every_code_is_expected_somewhere() {
         include_str!("admin/who.rs"),
         include_str!("bad_input.rs"),
         include_str!("cookies.rs"),
+        include_str!("email.rs"),
         include_str!("faults.rs"),
         include_str!("feed.rs"),
         include_str!("me.rs"),
