@@ -108,7 +108,7 @@ async fn locked(db: &mut PgConnection, migrations: &[&'static str]) -> Result<()
     for (at, sql) in migrations.iter().enumerate().skip(done) {
         match beside(sql) {
             Some(index) => build(db, at, index, sql).await?,
-            None => step(db, at, sql).await?,
+            None => step_in_turn(db, at, sql).await?,
         }
     }
     Ok(())
@@ -138,12 +138,26 @@ async fn version(db: &mut PgConnection) -> Result<i64, Stopped> {
     Ok(0)
 }
 
-async fn step(db: &mut PgConnection, at: usize, sql: &'static str) -> Result<(), Stopped> {
+/// A step whose locks cross those of a node that is at work has not happened when PostgreSQL breaks it off, and is tried again.
+async fn step_in_turn(db: &mut PgConnection, at: usize, sql: &'static str) -> Result<(), Stopped> {
+    loop {
+        match step(db, at, sql).await {
+            Err(error) if is_deadlock(&error) => tokio::time::sleep(DEADLOCK).await,
+            done => return Ok(done?),
+        }
+    }
+}
+
+fn is_deadlock(error: &sqlx::Error) -> bool {
+    error.as_database_error().and_then(sqlx::error::DatabaseError::code).as_deref() == Some("40P01")
+}
+
+async fn step(db: &mut PgConnection, at: usize, sql: &'static str) -> Result<(), sqlx::Error> {
     let mut transaction = db.begin().await?;
     raw_sql(sql).execute(&mut *transaction).await?;
     let done = at as i64 + 1;
     query("INSERT INTO portcullis.schema_version (done) VALUES ($1)").bind(done).execute(&mut *transaction).await?;
-    Ok(transaction.commit().await?)
+    transaction.commit().await
 }
 
 /// The index that a step builds beside those that write.
@@ -161,9 +175,7 @@ async fn build(db: &mut PgConnection, at: usize, index: &str, sql: &'static str)
         raw_sql(sqlx::AssertSqlSafe(left.clone())).execute(&mut *db).await?;
         match raw_sql(sql).execute(&mut *db).await {
             // A node of the release before waits for the turn inside a statement.
-            Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some("40P01") => {
-                tokio::time::sleep(DEADLOCK).await;
-            }
+            Err(error) if is_deadlock(&error) => tokio::time::sleep(DEADLOCK).await,
             done => break done.map(drop)?,
         }
     }

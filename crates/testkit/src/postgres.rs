@@ -151,7 +151,15 @@ impl Cluster {
     }
 
     /// Runs SQL as the operator; what it printed.
+    ///
+    /// # Panics
+    /// When it fails.
     pub fn psql(&self, database: &str, sql: &str) -> String {
+        self.try_psql(database, sql).unwrap_or_else(|wrong| panic!("psql: {sql}: {wrong}"))
+    }
+
+    /// The same; what the server said is wrong, if it failed.
+    pub fn try_psql(&self, database: &str, sql: &str) -> Result<String, String> {
         let out = Command::new(self.bin.join("psql"))
             .args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-U", "operator", "-d", database, "-c", sql])
             .arg("-h")
@@ -160,8 +168,10 @@ impl Cluster {
             .current_dir("/")
             .output()
             .unwrap();
-        assert!(out.status.success(), "psql: {sql}: {}", String::from_utf8_lossy(&out.stderr));
-        String::from_utf8(out.stdout).unwrap().trim().to_owned()
+        if !out.status.success() {
+            return Err(String::from_utf8_lossy(&out.stderr).into_owned());
+        }
+        Ok(String::from_utf8(out.stdout).unwrap().trim().to_owned())
     }
 
     /// All its processes die as in a crash; then it comes back, on the same data and port. Blocks for a second or so.

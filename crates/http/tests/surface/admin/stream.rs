@@ -123,14 +123,16 @@ async fn a_slow_reader_is_dropped() {
     let admin = server.admin().await;
     let before = server.traffic.stalled.load(std::sync::atomic::Ordering::Relaxed);
     let stuck = open(&server, &admin, "").await;
+    let somebody = format!("/v1/admin/accounts/{}", server.sign_up("somebody@example.test").await);
     let begun = Instant::now();
     let mut n = 0;
     while server.traffic.stalled.load(std::sync::atomic::Ordering::Relaxed) == before {
-        assert!(begun.elapsed() < Duration::from_secs(60), "after {n} records");
-        // What comes of each is some records more than a connection holds.
+        assert!(begun.elapsed() < Duration::from_secs(300), "after {n} records");
+        // More of them than a connection holds, and none has a budget.
         for _ in 0..20 {
             n += 1;
-            server.sign_up(&format!("somebody-with-a-long-name-{n}@example.test")).await;
+            let body = json!({ "name": format!("Somebody {n}") });
+            server.client.patch(&*somebody).bearer(&admin.access).json(&body).send().await.expect(200);
         }
     }
     drop(stuck);
