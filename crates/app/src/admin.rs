@@ -3,7 +3,7 @@
 use crate::callers::Caller;
 use crate::oauth::{has_secret, new_secret};
 use crate::{Acted, App, AppError, RepeatKey, Revoked, real};
-use portcullis_domain::account;
+use portcullis_domain::account::{self, Email};
 use portcullis_domain::changes::{Change, Changes, Expect, Idempotency};
 use portcullis_domain::client::{Profile, SubjectType};
 use portcullis_domain::email;
@@ -66,7 +66,9 @@ pub struct AccountPatch {
     pub roles: Option<Vec<String>>,
     /// Over how many milliseconds the refreshes that new roles cause are spread.
     pub spread_ms: Option<u64>,
-    /// Whether its address is verified.
+    /// Another address.
+    pub email: Option<String>,
+    /// Whether its address, the new one if there is one, is verified.
     pub email_verified: Option<bool>,
 }
 
@@ -131,6 +133,8 @@ impl App {
             other => other,
         };
         account::check_spread(patch.spread_ms)?;
+        let to = patch.email.as_deref().map(Email::parse).transpose()?;
+        let notice = self.mailer().map(|_| self.keys().mac().clone());
         let by = admin.by(None);
         let roles = patch.roles.map_or(account::Roles::Same, account::Roles::Set);
         self.act(
@@ -139,13 +143,21 @@ impl App {
             || self.account_view(id),
             |view, chance| {
                 let decision = account::change(view, name.clone(), &roles, patch.spread_ms, &by, chance);
-                match patch.email_verified.filter(|_| decision.outcome.is_ok()) {
-                    Some(verified) => with(decision, email::mark(view, verified, &by, chance)),
-                    None => decision,
+                if decision.outcome.is_err() {
+                    return decision;
                 }
+                let about = match (&to, patch.email_verified) {
+                    (Some(to), verified) => email::set(view, to, verified, &by, notice.as_ref(), chance),
+                    (None, Some(verified)) => email::mark(view, verified, &by, chance),
+                    (None, None) => return decision,
+                };
+                with(decision, about)
             },
         )
         .await?;
+        if to.is_some() {
+            self.mail_waits();
+        }
         let view = self.account_view(id).await?;
         self.still_admin(admin).await?; // nothing was committed, and so checked, when nothing had to change
         Ok(view.account)
@@ -205,7 +217,7 @@ impl App {
         repeat: Option<&RepeatKey>,
     ) -> Result<Revoked, AppError> {
         let (by, grace) = (admin.by(None), self.settings().policy.deletion_grace);
-        let notice = self.may_mail(Template::AccountDeleted, id).await?;
+        let notice = self.may_tell_of_deletion(&self.account_view(id).await?.account).await?;
         let acted = self
             .act(
                 &admin.actor.text(),

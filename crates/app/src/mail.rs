@@ -45,6 +45,16 @@ impl App {
         Ok(may.then_some(key))
     }
 
+    /// The key by which the mail about a deletion is written. Each is told, but for those to an address that nobody has proved: there
+    /// somebody else may have signed up with it, again and again.
+    pub(crate) async fn may_tell_of_deletion(&self, account: &Account) -> Result<Option<MacKey>, AppError> {
+        let (template, address) = (Template::AccountDeleted, account.email.as_deref().unwrap_or_default());
+        if account.email_verified_at.is_none() && !self.may_write_to(template, address, None).await? {
+            return Ok(None);
+        }
+        self.may_mail(template, account.id).await
+    }
+
     /// Takes something from its budgets, in a commit of its own.
     pub(crate) async fn takes(&self, attempt: Attempt) -> Result<bool, AppError> {
         let changes = Changes { steps: vec![Change::TakeAttempt(attempt)], ..Changes::default() };

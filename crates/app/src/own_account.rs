@@ -16,6 +16,7 @@ use portcullis_domain::view::AccountView;
 use portcullis_domain::{Decision, Refused};
 use portcullis_store::{EventFilter, EventRow, Page};
 use portcullis_wire::{EventId, SecretString};
+use std::net::IpAddr;
 
 impl App {
     async fn own_view(&self, caller: &Caller) -> Result<AccountView, AppError> {
@@ -56,7 +57,7 @@ impl App {
         };
         let by = By { actor: caller.actor(), role: None, ip: caller.ip, reason: None };
         let load = || self.own_view(caller);
-        let notice = self.may_mail(Template::AccountDeleted, caller.view.account.id).await?;
+        let notice = self.may_tell_of_deletion(&caller.view.account).await?;
         let decide = |view: &AccountView, chance: &mut dyn portcullis_domain::Chance| {
             let decision: Decision<_> = account::delete(view, grace, &by, chance);
             let mut decision = told(decision, Template::AccountDeleted, view, notice.as_ref(), chance);
@@ -155,23 +156,36 @@ impl App {
     /// right.
     pub(crate) async fn prove(&self, caller: &Caller, password: SecretString) -> Result<u32, AppError> {
         let account = &caller.view.account;
-        let identifier = account.email.clone().unwrap_or_default();
-        let Taken { place, ours } = self.take_attempt(&identifier, caller.ip, None).await?;
-        let compare = ours.verdict.is_checked() && password.expose().len() <= MAX_PASSWORD;
-        let password = if compare { password } else { SecretString::new("") };
-        let checked = self.passwords().check(place, password, account.password_hash.clone(), compare).await;
-        match checked {
-            Ok(true) if compare => {
-                self.untake(ours.attempt, ours.verdict).await;
-                Ok(account.password_version)
-            }
-            Ok(_) => {
+        match self.is_password_of(account, password, caller.ip).await? {
+            (true, _) => Ok(account.password_version),
+            (false, ours) => {
                 // What was not looked at was not wrong.
                 if ours.verdict.is_checked() {
                     self.proof_was_wrong(caller, &ours).await?;
                 }
                 Err(Refused::InvalidCredentials.into())
             }
+        }
+    }
+
+    /// Whether this is the account's password, and what the guess was counted as. One that was right is given back.
+    pub(crate) async fn is_password_of(
+        &self,
+        account: &Account,
+        password: SecretString,
+        ip: Option<IpAddr>,
+    ) -> Result<(bool, Counted), AppError> {
+        let identifier = account.email.clone().unwrap_or_default();
+        let Taken { place, ours } = self.take_attempt(&identifier, ip, None).await?;
+        let compare = ours.verdict.is_checked() && password.expose().len() <= MAX_PASSWORD;
+        let password = if compare { password } else { SecretString::new("") };
+        let checked = self.passwords().check(place, password, account.password_hash.clone(), compare).await;
+        match checked {
+            Ok(true) if compare => {
+                self.untake(ours.attempt, ours.verdict).await;
+                Ok((true, ours))
+            }
+            Ok(_) => Ok((false, ours)),
             Err(error) => {
                 self.untake(ours.attempt, ours.verdict).await;
                 Err(pool_error(error))

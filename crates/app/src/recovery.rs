@@ -5,14 +5,15 @@ use crate::{Acted, App, AppError, Revoked, real};
 use portcullis_domain::account::{self, Email};
 use portcullis_domain::changes::Change;
 use portcullis_domain::email;
+use portcullis_domain::family::MacKey;
 use portcullis_domain::kernel::By;
 use portcullis_domain::mail::{self, LinkBody, Template};
 use portcullis_domain::model::Account;
-use portcullis_domain::recovery::{self, Opened};
+use portcullis_domain::recovery::{self, Around, Opened};
 use portcullis_domain::throttle::{self, Attempt};
 use portcullis_domain::ticket::{self, Ticket, TicketKind};
 use portcullis_domain::view::{AccountView, SessionView};
-use portcullis_domain::{Actor, Refused};
+use portcullis_domain::{Actor, Chance, Decision, Refused};
 use portcullis_store::CommitError;
 use portcullis_wire::{ClientId, Code, SecretString};
 use std::net::IpAddr;
@@ -28,8 +29,8 @@ pub struct Link {
     pub session: Option<SessionView>,
     /// Who of other providers may sign in to the account.
     pub links: Vec<portcullis_domain::upstream::Link>,
-    /// Whether no other account has the address that its mail went to.
-    free: bool,
+    /// Which other account has the address that it gives back.
+    holder: Option<Account>,
     ticket: Ticket,
     view: AccountView,
 }
@@ -125,14 +126,14 @@ impl App {
             };
             let session = session.filter(|session| session.account.id == view.account.id);
             let links = self.links_of(account).await?;
-            let free = match email::address_before(&ticket, &opened.body, &view.account) {
+            let holder = match email::address_before(&ticket, &opened.body, &view.account) {
                 Some(address) => {
                     let there = self.store().load_sign_in(address, ClientId::FIRST_PARTY).await;
-                    there.map_err(|e| self.fault(e.into()))?.account.is_none()
+                    there.map_err(|e| self.fault(e.into()))?.account
                 }
-                None => true,
+                None => None,
             };
-            return Ok(Link { opened, account: view.account.clone(), session, links, free, ticket, view });
+            return Ok(Link { opened, account: view.account.clone(), session, links, holder, ticket, view });
         }
         Err(no_such_link())
     }
@@ -156,24 +157,20 @@ impl App {
         let hash = self.passwords().hash(password).await.map_err(pool_error)?;
         let notice = self.may_mail(Template::PasswordReset, link.account.id).await?;
         let by = By { actor: Actor::Anonymous, role: None, ip, reason: None };
-        let acted = self
-            .act_on_ticket(
-                || async {
-                    let link = self.open_link(secret).await?;
-                    let memory = self.memory_with_new_password(link.account.id).await?;
-                    Ok((link, memory))
-                },
-                |(link, memory): &(Link, Option<Change>), chance| {
-                    let (view, links, key) = (&link.view, &link.links, notice.as_ref());
-                    let mut decision = recovery::reset(view, &link.ticket, links, link.free, &hash, &by, key, chance);
-                    if decision.outcome.is_ok() {
-                        decision.changes.steps.extend(memory.clone());
-                    }
-                    decision
-                },
-            )
-            .await
-            .map_err(or_no_such_link)?;
+        let load = || async {
+            let link = self.open_link(secret).await?;
+            let memory = self.memory_with_new_password(link.account.id).await?;
+            Ok((link, memory))
+        };
+        let decide = |(link, memory): &(Link, Option<Change>), chance: &mut dyn Chance| {
+            let around = link.around(notice.as_ref());
+            let mut decision = recovery::reset(&link.view, &link.ticket, around, &hash, &by, chance);
+            if decision.outcome.is_ok() {
+                decision.changes.steps.extend(memory.clone());
+            }
+            decision
+        };
+        let acted = self.act_on_link(load, decide).await?;
         self.mail_waits();
         match acted {
             Acted::Done((), committed) => Revoked::of(committed),
@@ -187,19 +184,41 @@ impl App {
     /// As [`App::open_not_me`]; faults.
     pub async fn deny_session(&self, secret: &SecretString, all: bool, ip: Option<IpAddr>) -> Result<(), AppError> {
         let by = By { actor: Actor::Anonymous, role: None, ip, reason: None };
-        let acted = self
-            .act_on_ticket(
-                || self.open_not_me(secret),
-                |link: &Link, chance| {
-                    recovery::not_me(&link.view, &link.ticket, link.session.as_ref(), all, link.free, &by, chance)
-                },
-            )
-            .await;
-        acted.map(drop).map_err(or_no_such_link)
+        let notice = self.mailer().map(|_| self.keys().mac().clone());
+        let decide = |link: &Link, chance: &mut dyn Chance| {
+            let around = link.around(notice.as_ref());
+            recovery::not_me(&link.view, &link.ticket, link.session.as_ref(), all, around, &by, chance)
+        };
+        let acted = self.act_on_link(|| self.open_not_me(secret), decide).await;
+        self.mail_waits();
+        acted.map(drop)
+    }
+
+    /// [`App::act_on_ticket`] for what may give an address back: when somebody takes it at that very moment it is looked at again, so that
+    /// nobody keeps everything from ending by that.
+    async fn act_on_link<V, F>(
+        &self,
+        load: impl Fn() -> F,
+        decide: impl Fn(&V, &mut dyn Chance) -> Decision<()>,
+    ) -> Result<Acted<()>, AppError>
+    where
+        F: Future<Output = Result<V, AppError>>,
+    {
+        for _ in 0..crate::MAX_TRIES {
+            match self.act_on_ticket(&load, &decide).await {
+                Err(AppError::Refused(Refused::EmailTaken)) => {}
+                other => return other.map_err(or_no_such_link),
+            }
+        }
+        Err(AppError::Overloaded)
     }
 }
 
 impl Link {
+    fn around<'a>(&'a self, notice: Option<&'a MacKey>) -> Around<'a> {
+        Around { links: &self.links, holder: self.holder.as_ref(), notice }
+    }
+
     /// What the mail that it stood in was about.
     pub fn template(&self) -> Option<Template> {
         let LinkBody { template, .. } = &self.opened.body;

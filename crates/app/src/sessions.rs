@@ -15,7 +15,7 @@ use portcullis_domain::model::{Account, Session, SessionKind};
 use portcullis_domain::refresh::{How, refresh};
 use portcullis_domain::risk::Act;
 use portcullis_domain::risk::enforce::At;
-use portcullis_domain::sign_in::{Issued, Proving, SignIn, prove_again, sign_in};
+use portcullis_domain::sign_in::{Issued, Proving, SignIn, awaits_proof, prove_again, sign_in};
 use portcullis_domain::throttle::Verdict;
 use portcullis_domain::view::{Dead, SessionView, SignInView};
 use portcullis_domain::{Chance as _, Decision, Refused, device, page_cookie, session_limit, stored_hash, time_rules};
@@ -239,6 +239,12 @@ impl App {
         if !ours.verdict.is_checked() {
             return Err(Refused::InvalidCredentials.into());
         }
+        // Who signed up with an address that they cannot read is told nothing by their own password; the rest is told by mail.
+        let waits = |account: &&Account| matches && present.is_none() && awaits_proof(account, &self.settings().rules);
+        if let Some(account) = view.account.as_ref().filter(waits) {
+            tokio::spawn(self.clone().remind_to_verify(account.id));
+            return Err(Refused::InvalidCredentials.into());
+        }
         let (keys, proven) = (self.keys(), view.account.as_ref().map(|account| (account.id, account.password_version)));
         let limit = self.settings().policy.session_limit;
         let owner = view.account.as_ref().filter(|_| matches && present.is_none());
@@ -332,7 +338,7 @@ impl App {
             if matches!(acted, Ok(Some(_)) | Err(AppError::Refused(_))) {
                 self.judged(&verdicts);
             }
-            // The password was right: they are told what is missing, and sent it.
+            // Whoever has a session proves it again: they are told what is missing, and sent it.
             if let (Err(AppError::Refused(Refused::EmailNotVerified)), Some(account)) = (&acted, &view.account) {
                 self.untake(ours.attempt, ours.verdict).await;
                 if let Err(error) = self.send_verification(account.id).await {

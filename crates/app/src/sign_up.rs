@@ -11,7 +11,6 @@ use portcullis_domain::event::Actor;
 use portcullis_domain::kernel::By;
 use portcullis_domain::mail::{self, Letter, Template};
 use portcullis_domain::model::{ADMIN, Account};
-use portcullis_domain::throttle::Attempt;
 use portcullis_store::CommitError;
 use portcullis_wire::{ClientId, SecretString};
 use std::net::IpAddr;
@@ -67,9 +66,11 @@ impl App {
             }
             None => None,
         };
-        let new = NewAccount { email, password_hash, name, roles, verified };
         // Whoever is made an account by somebody else proves their address when they come.
-        let link = (by.actor == Actor::Anonymous && self.mailer().is_some()).then(|| self.keys().mac().clone());
+        let writes = by.actor == Actor::Anonymous
+            && self.may_write_to(Template::VerifyEmail, email.as_str(), by.ip).await?;
+        let link = writes.then(|| self.keys().mac().clone());
+        let new = NewAccount { email, password_hash, name, roles, verified };
         let load = || async {
             // The system makes an account on an empty database only.
             if by.actor == Actor::System && !self.store().list_accounts(None, None, 1).await?.rows.is_empty() {
@@ -117,8 +118,8 @@ impl App {
         }
         let by = By { actor: Actor::Anonymous, role: None, ip, reason: None };
         let key = self.keys().mac().clone();
-        // As much as may be asked for at `/recover`, and of the same budget.
-        let may = self.takes(Attempt::of_recovery(&key, new.email.as_str(), ip)).await?;
+        // Not of the budget of `/recover`: that is its owner's.
+        let may = self.may_write_to(Template::VerifyEmail, new.email.as_str(), ip).await?;
         for _ in 0..crate::MAX_TRIES {
             let view = self.store().load_sign_in(new.email.as_str(), ClientId::FIRST_PARTY).await;
             let view = view.map_err(|e| self.fault(e.into()))?;

@@ -550,8 +550,8 @@ pub enum Change {
     SetEmail {
         /// The account.
         account: AccountId,
-        /// The address, normalised.
-        email: String,
+        /// The address, normalised; none when somebody else has proved it to be theirs.
+        email: Option<String>,
         /// Since when it is verified, if it is.
         verified_at: Option<Time>,
     },

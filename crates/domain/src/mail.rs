@@ -14,7 +14,7 @@ use crate::ticket::{self, Ticket, TicketKind};
 use crate::view::Stamp;
 use crate::{Chance, Change};
 use alloc::{format, string::String, vec, vec::Vec};
-use portcullis_wire::{AccountId, ClientId, KeyId, MessageId, Millis, SecretString, SessionId, b64};
+use portcullis_wire::{AccountId, ClientId, KeyId, MessageId, Millis, SecretString, SessionId, Time, b64};
 use serde::{Deserialize, Serialize};
 
 /// The mail server, as a receiver of messages.
@@ -77,6 +77,8 @@ templates! {
     AppConnected = "app_connected", Some(TicketKind::NotMe);
     /// That the account was deleted, or will be.
     AccountDeleted = "account_deleted", None;
+    /// That an account has another address: to one that nobody had proved, or that a link or an administrator took away.
+    EmailMoved = "email_moved", None;
 }
 
 impl Template {
@@ -85,7 +87,12 @@ impl Template {
     pub const fn is_limited(self) -> bool {
         !matches!(
             self,
-            Self::PasswordReset | Self::PasswordChanged | Self::LinkAdded | Self::EmailChanged | Self::AccountDeleted
+            Self::PasswordReset
+                | Self::PasswordChanged
+                | Self::LinkAdded
+                | Self::EmailChanged
+                | Self::AccountDeleted
+                | Self::EmailMoved
         )
     }
 }
@@ -146,6 +153,10 @@ pub struct LinkBody {
     /// Of a link to another address: which one the account had.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub before: Option<String>,
+    /// Since when the account's address was known to be its owner's when it was written. What was proved earlier outweighs what was
+    /// proved later (see [`crate::email::address_before`]).
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub since: Option<Time>,
 }
 
 const PREFIX: &str = "pcl_";
@@ -213,9 +224,15 @@ pub fn write(letter: Letter<'_>, stamp: &Stamp, key: &MacKey, chance: &mut dyn C
     if let Some(kind) = kind {
         let secret = link_secret(key, kind, id);
         let before = account.email.clone().filter(|_| kind == TicketKind::ChangeEmail);
+        let own = kind == TicketKind::ChangeEmail || account.email.as_deref() == Some(address);
+        let since = account.email_verified_at.filter(|_| own);
         let address = Some(address.into());
-        let body = LinkBody { template: template.as_str().into(), session, said: false, password, address, before };
-        steps.push(Change::InsertTicket(link_ticket(kind, &secret, Some(account.id), &body, stamp)));
+        let template = template.as_str().into();
+        let body = LinkBody { template, session, said: false, password, address, before, since };
+        let ticket = link_ticket(kind, &secret, Some(account.id), &body, stamp);
+        // It is asked for by a session, and ends with it.
+        let under = session.filter(|_| kind == TicketKind::ChangeEmail);
+        steps.push(Change::InsertTicket(Ticket { session: under, ..ticket }));
     }
     steps
 }

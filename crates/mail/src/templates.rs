@@ -21,6 +21,7 @@ pub const NAMES: &[&str] = &[
     "session_ended",
     "app_connected",
     "account_deleted",
+    "email_moved",
 ];
 /// The languages that come with the program.
 pub const LANGUAGES: &[&str] = &["en", "de"];
@@ -50,7 +51,7 @@ macro_rules! embedded {
 const TEXTS: &[(&str, &str)] = embedded! {
     "reset_password" "password_reset" "password_changed" "new_device" "account_blocked" "account_unblocked"
     "link_added" "verify_email" "sign_up_again" "change_email" "email_changed" "sign_in_refused" "session_ended"
-    "app_connected" "account_deleted"
+    "app_connected" "account_deleted" "email_moved"
 };
 const LAYOUT: (&str, &str) = ("layout.html", include_str!("../templates/layout.html"));
 /// The longest subject, in characters.

@@ -17,6 +17,7 @@ use portcullis_domain::refused::Refused;
 use portcullis_domain::sign_in::{Issued, SignIn, sign_in};
 use portcullis_domain::throttle::{Attempt, Verdict};
 use portcullis_domain::view::{AccountView, Dead, RefreshView, SessionView, SignInView, Stamp};
+use portcullis_domain::recovery::Around;
 use portcullis_domain::{Decision, device, recovery};
 use portcullis_wire::{ClientId, Code, Digest, Rev, Target, Time, Verb};
 
@@ -388,7 +389,7 @@ impl World {
             _ => None,
         });
         let Some(ticket) = ticket else { return Decision::refuse(Refused::NotFound) };
-        let mut decision = recovery::reset(view, &ticket, &[], true, "right, too", &By::SYSTEM, None, &mut self.rng);
+        let mut decision = recovery::reset(view, &ticket, Around::default(), "right, too", &By::SYSTEM, &mut self.rng);
         if decision.outcome.is_ok() {
             decision.changes.steps.insert(0, Change::InsertTicket(ticket));
         }

@@ -568,7 +568,11 @@ impl App {
             return self.ask_newcomer(coming).await.map(Some);
         }
         let load = || async { self.store().stamp().await.map_err(|e| self.fault(e.into())) };
-        let key = self.mailer().map(|_| self.keys().mac().clone());
+        let writes = match &identity.email {
+            Some(email) => self.may_write_to(Template::VerifyEmail, email, request.ip).await?,
+            None => false,
+        };
+        let key = writes.then(|| self.keys().mac().clone());
         let made = self
             .act_once(load, |stamp, chance| {
                 if stamp.epoch != begun.epoch {

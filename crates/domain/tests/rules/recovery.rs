@@ -6,7 +6,7 @@ use portcullis_domain::kernel::By;
 use portcullis_domain::mail::{self, Letter, NOT_ME_LIFE, RESET_LIFE, Template};
 use portcullis_domain::model::{Account, Block, Status};
 use portcullis_domain::outbox::MessageKind;
-use portcullis_domain::recovery::{ask, not_me, open, reset};
+use portcullis_domain::recovery::{Around, ask, not_me, open, reset};
 use portcullis_domain::ticket::{Ticket, TicketKind, Used, id};
 use portcullis_domain::upstream::Link;
 use portcullis_domain::view::{AccountView, SessionView, SignInView, Stamp};
@@ -105,7 +105,8 @@ fn a_link_opens_only_what_it_is_for_and_only_while_nothing_cut_it_off() {
 fn a_new_password_ends_everything_uses_its_link_and_expects_what_it_saw() {
     let (ticket, view) = (link(Template::ResetPassword, None), at(START, account()));
     for notice in [None, Some(key())] {
-        let decision = reset(&view, &ticket, &[], true, "a new hash", &By::SYSTEM, notice.as_ref(), &mut Seeded(2));
+        let around = Around { notice: notice.as_ref(), ..Around::default() };
+        let decision = reset(&view, &ticket, around, "a new hash", &By::SYSTEM, &mut Seeded(2));
         let changes = decision.changes;
         assert!(decision.outcome.is_ok() && ends(&changes) == [Target::Account(view.account.id)]);
         let unborn =
@@ -125,7 +126,7 @@ fn a_new_password_ends_everything_uses_its_link_and_expects_what_it_saw() {
     }
     // A link of another kind, or one that has not come so far, sets no password.
     for other in [link(Template::NewDevice, None), Ticket { used: Some(Used { at: START, grant: None }), ..ticket }] {
-        let decision = reset(&view, &other, &[], true, "a new hash", &By::SYSTEM, None, &mut Seeded(2));
+        let decision = reset(&view, &other, Around::default(), "a new hash", &By::SYSTEM, &mut Seeded(2));
         assert!(decision.outcome == Err(Refused::NotFound) && decision.changes.is_empty());
     }
 }
@@ -151,7 +152,7 @@ fn not_me_ends_what_its_mail_was_about_and_only_then_leads_to_a_password() {
     ];
     for (about, found, all, ended) in cases {
         let ticket = link(Template::NewDevice, about);
-        let decision = not_me(&own, &ticket, found, all, true, &By::SYSTEM, &mut Seeded(3));
+        let decision = not_me(&own, &ticket, found, all, Around::default(), &By::SYSTEM, &mut Seeded(3));
         assert!(decision.outcome.is_ok());
         assert_eq!(ends(&decision.changes), ended);
         let next = decision.changes.steps.iter().find_map(|step| match step {
@@ -163,13 +164,13 @@ fn not_me_ends_what_its_mail_was_about_and_only_then_leads_to_a_password() {
         assert!(open(&own.stamp, &next, &own.account).unwrap().resets);
         // Said twice it is said; and by then even a cut of the account leaves it its use.
         let cut = Account { cut: Cut { rev: Rev(99), except: None }, ..account() };
-        let again = not_me(&at(START, cut.clone()), &next, found, all, true, &By::SYSTEM, &mut Seeded(4));
+        let again = not_me(&at(START, cut.clone()), &next, found, all, Around::default(), &By::SYSTEM, &mut Seeded(4));
         assert!(again.outcome.is_ok() && again.changes.is_empty());
-        let set = reset(&at(START, cut), &next, &[], true, "a new hash", &By::SYSTEM, None, &mut Seeded(5));
+        let set = reset(&at(START, cut), &next, Around::default(), "a new hash", &By::SYSTEM, &mut Seeded(5));
         assert_eq!(ends(&set.changes), [Target::Account(account().id)]);
     }
     let asked = link(Template::ResetPassword, None);
-    let wrong = not_me(&own, &asked, None, true, true, &By::SYSTEM, &mut Seeded(6));
+    let wrong = not_me(&own, &asked, None, true, Around::default(), &By::SYSTEM, &mut Seeded(6));
     assert!(wrong.outcome == Err(Refused::NotFound) && wrong.changes.is_empty());
 }
 
@@ -217,8 +218,9 @@ fn a_link_is_of_one_password() {
         assert_eq!(open(&stamp(START), &ticket, &next), Err(Refused::NotFound));
     }
     let asked = link(Template::ResetPassword, None);
-    let decision =
-        reset(&at(START, account()), &asked, &[], true, "a new hash", &By::SYSTEM, Some(&key()), &mut Seeded(2));
+    let key = key();
+    let around = Around { notice: Some(&key), ..Around::default() };
+    let decision = reset(&at(START, account()), &asked, around, "a new hash", &By::SYSTEM, &mut Seeded(2));
     let mailed = ticket_of(&decision.changes.steps);
     assert_eq!(mailed.kind, TicketKind::NotMe);
     assert!(open(&stamp(START), &mailed, &next).is_ok() && open(&stamp(START), &mailed, &account()).is_err());
@@ -240,8 +242,8 @@ fn a_new_password_takes_the_links_to_other_providers_with_it() {
     };
     let links = [link_row(5), link_row(6)];
     let asked = link(Template::ResetPassword, None);
-    let changes =
-        reset(&at(START, account()), &asked, &links, true, "a new hash", &By::SYSTEM, None, &mut Seeded(2)).changes;
+    let around = Around { links: &links, ..Around::default() };
+    let changes = reset(&at(START, account()), &asked, around, "a new hash", &By::SYSTEM, &mut Seeded(2)).changes;
     let gone: Vec<LinkId> = changes
         .steps
         .iter()

@@ -62,6 +62,8 @@ pub(super) struct Patch {
     roles: Option<Vec<String>>,
     /// Over how long the refreshes that new roles cause are spread.
     spread_ms: Option<u64>,
+    /// Another address.
+    email: Option<String>,
     /// Whether the address is verified.
     email_verified: Option<bool>,
 }
@@ -78,8 +80,8 @@ pub(super) async fn change(
     body: Json<Patch>,
 ) -> Result<Response, Problem> {
     ctx.params(&[])?;
-    let Patch { name, roles, spread_ms, email_verified } = body.value;
-    let patch = AccountPatch { name, roles, spread_ms, email_verified };
+    let Patch { name, roles, spread_ms, email, email_verified } = body.value;
+    let patch = AccountPatch { name, roles, spread_ms, email, email_verified };
     let account = ctx.app().admin_change_account(&admin, id, patch).await?;
     Ok(render::ok(&render::account(&account, ctx.app().now())))
 }

@@ -85,8 +85,8 @@ pub(super) async fn email(ctx: Ctx, body: MaybeJson<Address>) -> Result<Response
     let Address { email, password, token } = body.value.unwrap_or(Address { email: None, password: None, token: None });
     match (email, password, token) {
         // The link is the proof; whoever opens it may be signed in nowhere.
-        (None, None, Some(token)) => {
-            let (_, address) = ctx.app().confirm_address(&token, ctx.ip).await?;
+        (None, password, Some(token)) => {
+            let (_, address) = ctx.app().confirm_address(&token, password, ctx.ip).await?;
             Ok(render::ok(&json!({ "email": address, "email_verified": true })))
         }
         (Some(email), password, None) => {
@@ -105,7 +105,7 @@ pub(super) async fn email(ctx: Ctx, body: MaybeJson<Address>) -> Result<Response
             }
         }
         _ => Err(Problem::malformed(
-            "send nothing to be sent a link to your address, `email` to have another one, or `token` to use a link",
+            "send nothing to be sent a link to your address, `email` to have another one, or `token` to use a link (with the account's `password`)",
         )),
     }
 }

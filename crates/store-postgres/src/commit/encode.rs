@@ -145,7 +145,7 @@ fn plain(what: &Change) -> Result<Option<Value>, StoreError> {
             json!({"do": "set_password", "id": id(*account), "hash": text(hash), "rehash": rehash})
         }
         Change::SetEmail { account, email, verified_at } => json!({
-            "do": "set_email", "id": id(*account), "email": text(email), "verified_at": verified_at.map(|at| at.0),
+            "do": "set_email", "id": id(*account), "email": text_if(email.as_ref()), "verified_at": verified_at.map(|at| at.0),
         }),
         Change::RenameSession { session, device_name } => {
             json!({"do": "rename_session", "id": id(*session), "device_name": text(device_name)})

@@ -34,7 +34,7 @@ fn ms(time: Option<Time>) -> Option<i64> {
 }
 
 /// Another address, or the same with another standing.
-pub(super) fn email(act: &Act<'_>, id: AccountId, email: &str, verified_at: Option<Time>) -> Result<(), Stop> {
+pub(super) fn email(act: &Act<'_>, id: AccountId, email: Option<&str>, verified_at: Option<Time>) -> Result<(), Stop> {
     const SQL: &str = "UPDATE accounts SET email = ?2, email_verified_at = ?3, version = version + 1 WHERE id = ?1";
     if !any(act.db, "SELECT 1 FROM accounts WHERE id = ?1", [id.blob()])? {
         return Err(Stop::Conflict(Conflict::Missing));

@@ -174,12 +174,15 @@ fn apply(db: &mut Memory, step: Change, so_far: &mut Progress) -> Result<(), Com
         }
         Change::SetEmail { account: id, email, verified_at } => {
             let row = account(db, id)?;
-            require(db.emails.get(&email).is_none_or(|owner| *owner == id), Conflict::EmailTaken)?;
+            let owner = email.as_ref().and_then(|email| db.emails.get(email));
+            require(owner.is_none_or(|owner| *owner == id), Conflict::EmailTaken)?;
             if let Some(before) = &row.email {
                 db.emails.remove(before);
             }
-            db.emails.put(email.clone(), id);
-            let (email, version) = (Some(email), row.version + 1);
+            if let Some(email) = &email {
+                db.emails.put(email.clone(), id);
+            }
+            let version = row.version + 1;
             db.accounts.put(id, Account { email, email_verified_at: verified_at, version, ..row });
         }
         Change::InsertSession(row) => {
