@@ -67,8 +67,8 @@ impl App {
             None => None,
         };
         // Whoever is made an account by somebody else proves their address when they come.
-        let writes = by.actor == Actor::Anonymous
-            && self.may_write_to(Template::VerifyEmail, email.as_str(), by.ip).await?;
+        let writes =
+            by.actor == Actor::Anonymous && self.may_write_to(Template::VerifyEmail, email.as_str(), by.ip).await?;
         let link = writes.then(|| self.keys().mac().clone());
         let new = NewAccount { email, password_hash, name, roles, verified };
         let load = || async {

@@ -209,9 +209,7 @@ fn later(account: &Account, now: Time) -> Time {
 fn told_before(account: &Account, stamp: &Stamp, key: &MacKey, chance: &mut dyn Chance) -> Vec<Change> {
     match (&account.email, account.email_verified_at) {
         (Some(_), Some(_)) => mail::write(Letter::of(Template::EmailChanged, account), stamp, key, chance),
-        (Some(email), None) => {
-            mail::write(Letter::of(Template::EmailMoved, account).to(email), stamp, key, chance)
-        }
+        (Some(email), None) => mail::write(Letter::of(Template::EmailMoved, account).to(email), stamp, key, chance),
         (None, _) => vec![],
     }
 }

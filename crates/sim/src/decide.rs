@@ -12,12 +12,12 @@ use portcullis_domain::keys::{self, Revocation, Wanted};
 use portcullis_domain::mail::{self, Letter, Template};
 use portcullis_domain::model::{ADMIN, Key, SessionKind};
 use portcullis_domain::proof::Proof;
+use portcullis_domain::recovery::Around;
 use portcullis_domain::refresh::{How, Outcome as Judged, outcome, refresh};
 use portcullis_domain::refused::Refused;
 use portcullis_domain::sign_in::{Issued, SignIn, sign_in};
 use portcullis_domain::throttle::{Attempt, Verdict};
 use portcullis_domain::view::{AccountView, Dead, RefreshView, SessionView, SignInView, Stamp};
-use portcullis_domain::recovery::Around;
 use portcullis_domain::{Decision, device, recovery};
 use portcullis_wire::{ClientId, Code, Digest, Rev, Target, Time, Verb};
 

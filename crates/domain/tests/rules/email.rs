@@ -163,9 +163,8 @@ fn another_address_is_asked_for_there_and_told_to_the_one_before() {
     assert!(mails(&taken).is_empty() && tickets(&taken)[0].account.is_none(), "the same row, and nobody is written to");
     let own = asker(account());
     assert_eq!(open(&stamp(START), &ticket, Some(&own), &account()), Ok(Opened::Changes(NEW.into())));
-    let confirmed = |row: Account| {
-        confirm(&at(row), &ticket, Some(&own), false, &By::SYSTEM, Some(&key()), &mut Seeded(4)).changes
-    };
+    let confirmed =
+        |row: Account| confirm(&at(row), &ticket, Some(&own), false, &By::SYSTEM, Some(&key()), &mut Seeded(4)).changes;
     let changes = confirmed(account());
     assert_eq!(set(&changes), Some((NEW.into(), true)));
     // The one before had not been proved: it is told, and gets no link that is worth the account.
@@ -187,10 +186,8 @@ fn another_address_is_asked_for_there_and_told_to_the_one_before() {
     // And with the session that asked for it; an end that spares this one spares its link.
     let ended = Some(Ended { rev: Rev(11), reason: "ended_by_user".into(), at: START });
     let over = SessionView { session: Session { ended, ..own.session.clone() }, ..own.clone() };
-    let else_ones = SessionView {
-        session: Session { id: SessionId::from_bits(77), ..own.session.clone() },
-        ..own.clone()
-    };
+    let else_ones =
+        SessionView { session: Session { id: SessionId::from_bits(77), ..own.session.clone() }, ..own.clone() };
     for wrong in [None, Some(&over), Some(&else_ones)] {
         assert_eq!(open(&stamp(START), &ticket, wrong, &account()), Err(Refused::NotFound));
     }
@@ -331,7 +328,9 @@ fn nobody_holds_an_address_against_its_owner_without_a_proof() {
     );
     assert!(goes.is_some() && goes < comes);
     assert!(changes.expects.contains(&Expect::AccountVersion { account: squatter.id, version: 4 }));
-    assert!(changes.events.iter().any(|event| event.account == Some(squatter.id) && event.kind == EventKind::EmailChanged));
+    assert!(
+        changes.events.iter().any(|event| event.account == Some(squatter.id) && event.kind == EventKind::EmailChanged)
+    );
     // Who has proved it keeps it. All the same everything ends, and what is told of the new password goes to who chose it.
     let proved = Account { email_verified_at: Some(START), ..squatter };
     let changes = denied(&theirs, &told, Some(&proved)).unwrap();
@@ -357,7 +356,10 @@ fn nothing_is_given_back_to_an_address_that_nobody_proved_or_against_an_administ
         assert!(decision.outcome.is_ok() && decision.changes.events[0].kind == EventKind::EmailChanged);
         assert_eq!(names(&decision.changes.steps), ["email_moved"]);
         let row = applied(&theirs, &decision.changes);
-        assert_eq!((row.email.as_deref(), row.email_verified_at.is_some()), (Some(to.as_str()), verified == Some(true)));
+        assert_eq!(
+            (row.email.as_deref(), row.email_verified_at.is_some()),
+            (Some(to.as_str()), verified == Some(true))
+        );
         assert_eq!(denied(&row, &told, None).unwrap_err(), Refused::NotFound);
     }
     let own = Email::parse(NEW).unwrap();

@@ -33,7 +33,9 @@ pub(super) fn apply(act: &mut Act<'_>, step: &Change) -> Result<(), Stop> {
              password_version = password_version + ?3 WHERE id = ?1",
             params![account.blob(), hash, !rehash],
         ),
-        Change::SetEmail { account, email, verified_at } => insert::email(act, *account, email.as_deref(), *verified_at),
+        Change::SetEmail { account, email, verified_at } => {
+            insert::email(act, *account, email.as_deref(), *verified_at)
+        }
         Change::InsertSession(row) => insert::session(act, row),
         Change::RenameSession { session, device_name } => {
             must_change(act, "UPDATE sessions SET device_name = ?2 WHERE id = ?1", params![session.blob(), device_name])

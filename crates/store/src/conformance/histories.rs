@@ -384,7 +384,9 @@ impl Dice {
 
     fn step(&mut self, now: Time, head: Rev) -> Change {
         match self.below(25) {
-            24 => Change::SetEmail { account: self.account(), email: Some(self.email()), verified_at: self.time_if(now) },
+            24 => {
+                Change::SetEmail { account: self.account(), email: Some(self.email()), verified_at: self.time_if(now) }
+            }
             0 | 1 => Change::InsertAccount(self.new_account(now)),
             2 => Change::SetStatus { account: self.account(), status: self.status(now) },
             3 => Change::SetProfile { account: self.account(), name: None, roles: self.roles() },
