@@ -258,7 +258,7 @@ impl Way {
                 world.server.app.set_judge(Some(Box::new(EndsAll)));
                 let body = json!({ "account_id": world.ada, "kind": "fraud" });
                 let told = post("/v1/admin/signals".into(), body).await.expect(200).json();
-                assert_eq!(told, json!({ "acted": true }));
+                assert_eq!(told["acted"], true);
                 world.server.app.set_judge(None);
                 return Entered::now();
             }
