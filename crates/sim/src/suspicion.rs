@@ -234,6 +234,7 @@ impl World {
             verdict: &verdict,
             kept: Kept { version: view.version, plain: after.write(), doubted: after.doubted(&memory, &seen).write() },
             cap: Cap { bucket: CAP, budget: Cap::budget(BLOCKS), row },
+            mail: None,
             tells: &|_| true,
         };
         let (right, asked) = (base.outcome.is_ok(), base.changes.clone());
