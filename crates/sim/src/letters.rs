@@ -14,7 +14,7 @@ use crate::truth::Act;
 use crate::world::{Event, World};
 use portcullis_domain::changes::{Change, Changes, Committed, Expect};
 use portcullis_domain::kernel::{By, Door, Scope};
-use portcullis_domain::mail::{self, Letter, LinkBody, Template};
+use portcullis_domain::mail::{self, LinkBody, Template};
 use portcullis_domain::model::Status;
 use portcullis_domain::refused::Refused;
 use portcullis_domain::sign_in::Issued;
@@ -204,7 +204,7 @@ impl World {
         if !self.letters.on {
             return Vec::new();
         }
-        let letter = Letter::of(Template::NewDevice, &issued.account).about(issued.session.id);
+        let letter = mail::Letter::of(Template::NewDevice, &issued.account).about(issued.session.id);
         mail::write(letter, stamp, &self.mac, &mut self.rng)
     }
 
@@ -213,7 +213,7 @@ impl World {
         if !self.letters.on {
             return Vec::new();
         }
-        let letter = Letter::of(Template::PasswordChanged, &view.account).about(session).with_new_password();
+        let letter = mail::Letter::of(Template::PasswordChanged, &view.account).about(session).with_new_password();
         mail::write(letter, &view.stamp, &self.mac, &mut self.rng)
     }
 
