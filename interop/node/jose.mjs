@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import * as jose from 'jose';
 import { check, finish, refusal } from './lib/checks.mjs';
-import { place } from './lib/place.mjs';
+import { CALLBACK, place } from './lib/place.mjs';
 import { bad, granted, headerOf } from './lib/tokens.mjs';
 
 const metadata = await (await fetch(`${place.issuer}/.well-known/openid-configuration`)).json();
@@ -21,6 +21,22 @@ await check('an ID token (OpenID Connect Core §3.1.3.7)', async () => {
   const { payload, protectedHeader } = await jose.jwtVerify(id_token, keys, identity);
   assert.equal(payload.azp ?? client, client);
   assert.ok(metadata.id_token_signing_alg_values_supported.includes(protectedHeader.alg), `${protectedHeader.alg} is not announced`);
+});
+await check('userinfo as a JWT (OpenID Connect Core §5.3.2)', async () => {
+  const body = JSON.stringify({
+    client_name: 'Signed', redirect_uris: [CALLBACK], scope: 'openid email',
+    id_token_signed_response_alg: place.algorithm, userinfo_signed_response_alg: place.algorithm,
+  });
+  const headers = { 'content-type': 'application/json', authorization: `Bearer ${place.registration_token}` };
+  const registered = await (await fetch(metadata.registration_endpoint, { method: 'POST', headers, body })).json();
+  const tokens = await granted(registered);
+  const answer = await fetch(metadata.userinfo_endpoint, { headers: { authorization: `Bearer ${tokens.access_token}` } });
+  assert.ok(answer.headers.get('content-type').startsWith('application/jwt'), answer.headers.get('content-type'));
+  const said = await answer.text();
+  const wanted = { issuer: place.issuer, audience: registered.client_id, requiredClaims: ['sub'] };
+  const { payload } = await jose.jwtVerify(said, keys, wanted);
+  assert.equal(payload.sub, jose.decodeJwt(tokens.id_token).sub);
+  await refusal(() => jose.jwtVerify(said, keys, { ...wanted, audience: client }), 'ERR_JWT_CLAIM_VALIDATION_FAILED');
 });
 await check('every key is one that jose can use', async () => {
   const { keys: listed } = await (await fetch(metadata.jwks_uri)).json();

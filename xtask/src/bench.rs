@@ -7,6 +7,7 @@ pub mod cluster;
 mod ends;
 pub mod mass;
 mod postgres;
+pub mod trips;
 
 use crate::workspace::Workspace;
 use crate::{Failure, mini_http, process, tidy, workspace};

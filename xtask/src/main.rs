@@ -39,6 +39,8 @@ cargo xtask COMMAND
                          revocation among 2,000,000 sessions: everyone by one entry, by filter as a job; time until enforced,
                          and how refreshes fare meanwhile
   bench rules            what an event costs: a memory, signals, the built-in rules about suspicious activity
+  bench trips [--calls N]
+                         from a call that trips such a rule to when 30 verifiers have applied what it ended
   bench smoke            refreshes per second of the server beside its floor program, in the same run; memory, start, size
   soak [--seeds N] [--from M]
                          the simulator over many more seeds (default: 20000 from 1000000)
@@ -82,10 +84,11 @@ fn main() -> ExitCode {
         ["interop", names @ ..] => interop::command(names),
         ["bench", "smoke"] => bench::command(),
         ["bench", "rules"] => bench::rules(),
+        ["bench", "trips", rest @ ..] => bench::trips::command(rest),
         ["bench", "mass", rest @ ..] => bench::mass::command(rest),
         ["bench", "cluster", rest @ ..] => bench::cluster::command(rest),
         ["bench", ..] => Err(Failure::Usage(
-            "`bench` has four forms: bench smoke, bench rules, bench cluster [--quick | --refreshes | --verifiers], bench mass [--sessions N]"
+            "`bench` has five forms: bench smoke, bench rules, bench trips [--calls N], bench cluster [--quick | --refreshes | --verifiers], bench mass [--sessions N]"
                 .into(),
         )),
         ["soak", rest @ ..] => soak::command(rest),

@@ -1,9 +1,10 @@
 //! One keep-alive connection to one server, one call at a time.
 use bytes::Bytes;
-use http::{Request, header};
+use http::{Request, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::time::Duration;
 use tokio::net::TcpStream;
@@ -39,7 +40,25 @@ impl Caller {
         token: Option<&str>,
         body: Option<String>,
     ) -> Result<Bytes, Fault> {
+        match self.answer(method, path, token, &BTreeMap::new(), body).await? {
+            (status, body) if status.is_success() => Ok(body),
+            (status, body) => Err(format!("{status}: {}", String::from_utf8_lossy(&body)).into()),
+        }
+    }
+
+    /// Status and body of whatever is answered.
+    pub async fn answer(
+        &mut self,
+        method: &str,
+        path: &str,
+        token: Option<&str>,
+        headers: &BTreeMap<String, String>,
+        body: Option<String>,
+    ) -> Result<(StatusCode, Bytes), Fault> {
         let mut request = Request::builder().method(method).uri(path).header(header::HOST, &self.address);
+        for (name, value) in headers {
+            request = request.header(name, value);
+        }
         if let Some(token) = token {
             request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
         }
@@ -52,10 +71,7 @@ impl Caller {
             let response = self.sender.send_request(request).await?;
             let status = response.status();
             let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await?.to_bytes();
-            match status.is_success() {
-                true => Ok(body),
-                false => Err(format!("{status}: {}", String::from_utf8_lossy(&body)).into()),
-            }
+            Ok((status, body))
         };
         match tokio::time::timeout(ANSWER_LIMIT, answer).await {
             Ok(answer) => answer,

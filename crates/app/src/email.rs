@@ -134,11 +134,12 @@ impl App {
         };
         let verdicts = Verdicts::default();
         let decide = |(look, view, free): &(Option<Look>, AccountView, bool), chance: &mut dyn Chance| {
+            verdicts.anew();
             let mut base = email::ask_change(view, to, may && *free, session, &key, chance);
             // The proof is of one password.
             let version = proven.map(|version| Expect::PasswordVersion { account: own, version });
             base.changes.expects.extend(version);
-            let Some(look) = look else { return base };
+            let Some(look) = look.as_ref().filter(|_| base.outcome.is_ok()) else { return base };
             let (at, act) = (At::Session(session, None), Act::Change(What::Email));
             look.judge(self, base, &view.stamp, &view.account, at, act, &verdicts, chance)
         };

@@ -7,10 +7,12 @@ use crate::{App, AppError, real};
 use portcullis_domain::Chance as _;
 use portcullis_domain::changes::{Change, Changes};
 use portcullis_domain::known_device;
-use portcullis_domain::throttle::{self, Attempt, Verdict};
+use portcullis_domain::throttle::{self, Attempt, BucketKey, Verdict};
 use portcullis_wire::SecretString;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::atomic::Ordering;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// At most so many buckets are kept: some 100 MB. Beyond that those are forgotten that owe the least, so that whoever is
@@ -28,11 +30,80 @@ pub(crate) struct Taken {
     pub(crate) ours: Counted,
 }
 
+/// Attempts of strangers whose password is just being looked at, here: how many at each bucket now, and how many ever since one was.
+/// They have been charged to their buckets, and nobody knows yet whether they are wrong.
+#[derive(Debug, Default)]
+pub(crate) struct UnderWay(Mutex<BTreeMap<BucketKey, (u32, u64)>>);
+
+/// How many attempts were under way at a bucket, and how many had been.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Standing {
+    key: BucketKey,
+    now: u32,
+    ever: u64,
+}
+
+impl UnderWay {
+    fn all(&self) -> MutexGuard<'_, BTreeMap<BucketKey, (u32, u64)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How it stands at a bucket, before that is read.
+    pub(crate) fn standing(&self, key: BucketKey) -> Standing {
+        let (now, ever) = self.all().get(&key).copied().unwrap_or_default();
+        Standing { key, now, ever }
+    }
+
+    /// How many attempts but one's own may have been under way when the bucket was read, after `before` and before now. One's own is
+    /// under way all the time, so that what is counted for its buckets lasts.
+    pub(crate) fn others(&self, before: &Standing, own: Option<&Counted>) -> u32 {
+        let own = own.is_some_and(|own| own.flying.is_some() && own.attempt.strangers().contains(&before.key));
+        let since = self.standing(before.key).ever.saturating_sub(before.ever);
+        before.now.saturating_sub(u32::from(own)).saturating_add(u32::try_from(since).unwrap_or(u32::MAX))
+    }
+}
+
+/// An attempt that is under way until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Flying {
+    app: App,
+    keys: [BucketKey; 2],
+}
+
+impl Flying {
+    fn begin(app: &App, attempt: &Attempt) -> Self {
+        let keys = attempt.strangers();
+        let mut all = app.inner.under_way.all();
+        for key in keys {
+            let (now, ever) = all.entry(key).or_default();
+            (*now, *ever) = (*now + 1, *ever + 1);
+        }
+        drop(all);
+        Self { app: app.clone(), keys }
+    }
+}
+
+impl Drop for Flying {
+    fn drop(&mut self) {
+        let mut all = self.app.inner.under_way.all();
+        for key in self.keys {
+            if let Some((now, _)) = all.get_mut(&key) {
+                *now = now.saturating_sub(1);
+                if *now == 0 {
+                    all.remove(&key);
+                }
+            }
+        }
+    }
+}
+
 /// An attempt as it was counted.
 #[derive(Debug)]
 pub(crate) struct Counted {
     pub(crate) attempt: Attempt,
     pub(crate) verdict: Verdict,
+    /// It is under way, and is charged as a stranger's.
+    pub(crate) flying: Option<Flying>,
     /// Under which name.
     pub(crate) identifier: String,
     /// The device that proved to be known.
@@ -54,9 +125,11 @@ impl App {
         let attempt = Attempt::of(keys.mac(), &identifier, ip, device);
         let lane = if device.is_some() { Lane::Known } else { Lane::Others };
         let place = self.passwords().reserve(lane).map_err(crate::sessions::pool_error)?;
+        let flying = Flying::begin(self, &attempt);
         let changes = Changes { steps: vec![Change::TakeAttempt(attempt)], ..Changes::default() };
         let committed = self.store().commit(changes).await.map_err(|error| self.fault(error.into()))?;
         let verdict = committed.attempt.ok_or_else(|| AppError::Fault("an attempt without a verdict".into()))?;
+        let flying = (verdict == Verdict::Stranger).then_some(flying);
         let counts = self.counts();
         let count = if verdict.is_checked() { &counts.attempts_checked } else { &counts.attempts_throttled };
         count.fetch_add(1, Ordering::Relaxed);
@@ -68,7 +141,7 @@ impl App {
             }
             _ => place,
         };
-        Ok(Taken { place, ours: Counted { attempt, verdict, identifier, device } })
+        Ok(Taken { place, ours: Counted { attempt, verdict, flying, identifier, device } })
     }
 
     /// Takes a sign-up from its budgets, in a commit of its own. Nothing gives it back: who is refused an address has learned

@@ -110,6 +110,7 @@ struct Inner {
     paces: oauth::Paces,
     client_keys: oauth::ClientKeys,
     risk: risk::Risk,
+    under_way: guessing::UnderWay,
 }
 
 /// What happened, for metrics.

@@ -131,12 +131,14 @@ impl App {
         };
         let verdicts = Verdicts::default();
         let decide = |(look, view): &(Option<Look>, AccountView), chance: &mut dyn portcullis_domain::Chance| {
+            verdicts.anew();
             let mut base = account::change_password(view, hash.clone(), session, &by, chance);
             if let Some(key) = &notice {
                 let letter = Letter::of(Template::PasswordChanged, &view.account).about(session).with_new_password();
                 base.changes.steps.extend(mail::write(letter, &view.stamp, key, chance));
             }
-            let Some(look) = look else { return base };
+            // What was refused before is no change.
+            let Some(look) = look.as_ref().filter(|_| base.outcome.is_ok()) else { return base };
             let (at, act) = (At::Session(session, None), Act::Change(What::Password));
             look.judge(self, base, &view.stamp, &view.account, at, act, &verdicts, chance)
         };
@@ -199,6 +201,7 @@ impl App {
         let verdicts = Verdicts::default();
         let session = caller.view.session.id;
         let decide = |(look, view): &(Option<Look>, AccountView), chance: &mut dyn portcullis_domain::Chance| {
+            verdicts.anew();
             let at = At::Session(session, None);
             let Some(look) = look else { return Decision::answer(()) };
             let expects = vec![Expect::Alive { session, role: None }];

@@ -5,7 +5,7 @@
 //! says nothing. Everything else costs one read, and one more row in the commit that the act has anyway.
 use crate::callers::Caller;
 use crate::guessing::Counted;
-use crate::{Acted, Admin, App, AppError};
+use crate::{Acted, Admin, App, AppError, RepeatKey, Revoked};
 use arc_swap::ArcSwapOption;
 use portcullis_domain::amr::Amr;
 use portcullis_domain::changes::{Change, Changes};
@@ -106,6 +106,13 @@ pub(crate) struct Look {
 #[derive(Debug, Default)]
 pub(crate) struct Verdicts(Mutex<Option<(AccountId, Verdict, Plan)>>);
 
+impl Verdicts {
+    /// Another try begins: what was said in the one before was not done.
+    pub(crate) fn anew(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
 /// Who does something, in words that a look needs.
 pub(crate) struct Who<'a> {
     pub(crate) account: AccountId,
@@ -163,11 +170,17 @@ impl App {
         }
     }
 
-    /// Takes what somebody outside says of an account, and does at once what the rules say. Whether they did something.
+    /// Takes what somebody outside says of an account, and does at once what the rules say. What they ended, if they did; of a repeated
+    /// call that of the first one.
     ///
     /// # Errors
     /// There is no such account; faults.
-    pub async fn admin_signal(&self, admin: &Admin, told: &Told) -> Result<bool, AppError> {
+    pub async fn admin_signal(
+        &self,
+        admin: &Admin,
+        told: &Told,
+        repeat: Option<&RepeatKey>,
+    ) -> Result<Option<Revoked>, AppError> {
         let by = admin.by(told.detail.as_deref());
         let load = || async {
             let view = self.account_view(told.account).await?;
@@ -185,7 +198,8 @@ impl App {
         };
         let verdicts = Verdicts::default();
         let acted = self
-            .act("", None, load, |(look, view), chance| {
+            .act(&by.actor.text(), repeat, load, |(look, view), chance| {
+                verdicts.anew();
                 if matches!(view.account.status, Status::Deleted { .. }) {
                     return Decision::refuse(Refused::NotFound);
                 }
@@ -203,10 +217,13 @@ impl App {
                 look.judge(self, base, &view.stamp, &view.account, At::Account, act, &verdicts, chance)
             })
             .await?;
-        let done = self.judged(&verdicts);
         match acted {
-            Acted::Done((), _) | Acted::Answered(()) => Ok(done),
-            Acted::Before(_) => Err(AppError::Fault("a signal has no repeat key".into())),
+            Acted::Done((), committed) => {
+                self.judged(&verdicts);
+                committed.rev.map(|_| Revoked::of(committed)).transpose()
+            }
+            Acted::Answered(()) => Err(AppError::Fault("a signal without a record".into())),
+            Acted::Before(before) => before.rev.map(|_| Revoked::remembered(&before)).transpose(),
         }
     }
 
@@ -228,25 +245,27 @@ impl App {
         let bucket = BucketKey(keys.mac().tag(b"blocks by rules", &[]));
         let mails = Attempt::of_mail(keys.mac(), Template::SessionEnded, who.account).account;
         let asked = [bucket, attempt.account, attempt.prefix, mails];
+        let before = [attempt.account, attempt.prefix].map(|key| self.inner.under_way.standing(key));
         let view = self.store().load_risk(who.account, &asked).await.map_err(|e| self.fault(e.into()))?;
         let row = |n: usize| view.buckets.get(n).copied().flatten();
         let verdict = who.counted.map_or(throttle::Verdict::Throttled, |counted| counted.verdict);
-        let [account, prefix] = throttle::owed_before(verdict, [row(1), row(2)], self.now());
+        let owed = throttle::owed_before(verdict, [row(1), row(2)], self.now());
+        // Who is just being looked at is not wrong: a class that signs in at the same moment guesses at nobody.
+        let others = before.map(|before| self.inner.under_way.others(&before, who.counted));
+        let [account, prefix] = [0, 1].map(|n| owed[n].saturating_sub(others[n]));
         let cap = Cap { bucket, budget: Cap::budget(self.settings().policy.max_blocks_per_minute), row: row(0) };
         let ip = who.ip.filter(|_| who.own);
         let mail = self.mailer().map(|_| (keys.mac().clone(), mails, row(3)));
+        let names: Option<Vec<[u8; 8]>> = ip.map(|ip| names_of(keys.macs(), who.account, ip).collect());
         Ok(Some(Look {
             judge,
             mail,
-            memory: view.memory.as_deref().map(Memory::read).unwrap_or_default(),
+            memory: self.remembered_of(view.memory.as_deref(), names.as_deref()),
             view,
             cap,
             guesses: Guesses { account, prefix },
             attempt,
-            origin: ip.map(|ip| {
-                let network = Origin::network_of(keys.mac(), who.account, ip);
-                Origin { network, place: self.place_of(ip) }
-            }),
+            origin: ip.zip(names).map(|(ip, names)| Origin { network: names[0], place: self.place_of(ip) }),
             agent: if who.own { device::family(who.user_agent) } else { String::new() },
             made: who.made.clone(),
             ip: who.ip,
@@ -264,8 +283,10 @@ impl App {
         self.inner.risk.judge.load().as_ref()?;
         // Where an application's server stands says nothing of its user.
         let own = how.ip.filter(|_| !how.proven);
-        let network = own.map(|ip| Origin::network_of(self.keys().mac(), view.account.id, ip));
-        let same = network.is_none_or(|network| view.grant.network == Some(network));
+        // A name that was given under a key of before is the same network, and stays: that key is there for as long as the session.
+        let keys = self.keys();
+        let known = |network: [u8; 8]| view.grant.network == Some(network);
+        let same = own.is_none_or(|ip| names_of(keys.macs(), view.account.id, ip).any(known));
         if same && presented.counter() == view.grant.family.counter {
             return None;
         }
@@ -280,6 +301,16 @@ impl App {
         }
     }
 
+    /// A memory as an act is judged by it: with today's name of the network that it comes from, and without what is kept no longer.
+    fn remembered_of(&self, text: Option<&str>, names: Option<&[[u8; 8]]>) -> Memory {
+        let memory = text.map(Memory::read).unwrap_or_default();
+        let memory = match names {
+            Some([today, before @ ..]) if !before.is_empty() => memory.renamed(*today, before),
+            _ => memory,
+        };
+        memory.faded(self.now(), self.settings().policy.address_retention)
+    }
+
     fn place_of(&self, ip: IpAddr) -> Place {
         self.inner.risk.places.load().as_ref().map_or_else(Place::default, |places| places.of(ip))
     }
@@ -291,6 +322,12 @@ impl App {
         };
         let (risk, now) = (&self.inner.risk, self.now());
         risk.observed.fetch_add(1, Ordering::Relaxed);
+        for hit in verdict.hits.iter().filter(|hit| hit.shadow) {
+            self.has_told(account, &hit.rule);
+        }
+        if plan.capped {
+            self.has_told(account, EventKind::RiskAlarm.as_str());
+        }
         if !verdict.hits.is_empty() {
             let mut hits = risk.hits.lock().unwrap_or_else(PoisonError::into_inner);
             for hit in &verdict.hits {
@@ -314,12 +351,18 @@ impl App {
 
     /// Whether this has not been recorded of this account within the hour. Each node asks for itself.
     fn tells_now(&self, account: AccountId, what: &str) -> bool {
+        let told = self.inner.risk.told.lock().unwrap_or_else(PoisonError::into_inner);
+        told.0 != self.now().0.div_euclid(HOUR_MS) || !told.1.contains(&(account, what.to_owned()))
+    }
+
+    /// It has been recorded: the record is committed.
+    fn has_told(&self, account: AccountId, what: &str) {
         let hour = self.now().0.div_euclid(HOUR_MS);
         let mut told = self.inner.risk.told.lock().unwrap_or_else(PoisonError::into_inner);
         if told.0 != hour || told.1.len() >= MAX_TOLD {
             *told = (hour, BTreeSet::new());
         }
-        told.1.insert((account, what.to_owned()))
+        told.1.insert((account, what.to_owned()));
     }
 
     /// A look at what a caller does in their session.
@@ -368,8 +411,8 @@ impl Look {
         };
         let (signals, memory) = observe(&self.memory, &seen);
         let verdict = self.judge.judge(&signals);
-        let kept =
-            Kept { version: self.view.version, plain: memory.write(), doubted: memory.doubted(&self.memory).write() };
+        let (plain, doubted) = (memory.write(), memory.doubted(&self.memory, &seen).write());
+        let kept = Kept { version: self.view.version, plain, doubted };
         let tells = |what: &str| app.tells_now(account.id, what);
         let judged = Judged {
             stamp,
@@ -388,6 +431,11 @@ impl Look {
         *verdicts.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((account.id, verdict, plan));
         decision
     }
+}
+
+/// How a network is called at an account: today's name, and those under keys of before.
+fn names_of(keys: &[MacKey], account: AccountId, ip: IpAddr) -> impl Iterator<Item = [u8; 8]> {
+    keys.iter().rev().map(move |key| Origin::network_of(key, account, ip))
 }
 
 /// What the rows say of how a session was made, or got the grant that has a browser and system of its own.
@@ -413,7 +461,7 @@ pub fn parse_kind(text: &str) -> Option<ExternalKind> {
 
 /// Where a rule asks for a fresh proof, what is issued with it says that there is none.
 pub(crate) fn without_proof(issued: &mut Issued, changes: &Changes) {
-    let asked = |step: &Change| matches!(step, Change::SetAuthTime { at: UNPROVEN, .. });
+    let asked = |step: &Change| matches!(step, Change::Unprove { .. });
     if changes.steps.iter().any(asked) {
         let unknown = Amr::unknown();
         (issued.claims.auth_time, issued.claims.amr) = (UNPROVEN.secs(), unknown.methods());

@@ -482,6 +482,7 @@ impl App {
         let rules = &self.settings().rules;
         let acted = self
             .act("", None, load, |(view, look), chance| {
+                verdicts.anew();
                 let narrowed = match narrowed(&view.grant.scope, asked.scope) {
                     Ok(narrowed) => narrowed,
                     Err(refused) => return Decision::refuse(refused),

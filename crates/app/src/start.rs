@@ -86,6 +86,7 @@ impl App {
             paces: crate::oauth::Paces::default(),
             client_keys: crate::oauth::ClientKeys::default(),
             risk: crate::risk::Risk::default(),
+            under_way: crate::guessing::UnderWay::default(),
         };
         let app = Self { inner: Arc::new(inner) };
         app.publish_at_start().await?;

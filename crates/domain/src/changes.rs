@@ -545,6 +545,14 @@ pub enum Change {
     UpdateWebhook(Webhook),
     /// A webhook goes; a Conflict (`Missing`) when there is none.
     RemoveWebhook(WebhookId),
+    /// Nothing is proven any more: by a session, by the cookie that it had before, where that is still taken, and by this grant of it.
+    /// `Missing` when there is no such session or grant.
+    Unprove {
+        /// The session.
+        session: SessionId,
+        /// And a grant that may keep a proof of its own.
+        grant: Option<GrantId>,
+    },
     /// An account's address from now on, and since when it is known to be its owner's; raises the version. A Conflict (`EmailTaken`)
     /// when it is another account's.
     SetEmail {

@@ -154,6 +154,10 @@ impl Attempt {
             mail: false,
         })
     }
+    /// The buckets that a stranger's attempt is charged to and rules ask about: those of the account and the prefix.
+    pub fn strangers(&self) -> [BucketKey; 2] {
+        [self.account, self.prefix]
+    }
     /// The buckets, in the order in which [`take`] wants them.
     pub fn keys(&self) -> [BucketKey; 3] {
         [self.account, self.device.unwrap_or(self.network), self.prefix]

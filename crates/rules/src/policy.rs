@@ -74,6 +74,7 @@ struct Rule {
 pub struct Policy {
     version: String,
     rules: Vec<Rule>,
+    warnings: Vec<Fault>,
 }
 
 impl Policy {
@@ -91,12 +92,18 @@ impl Policy {
                 format!("{}. A rule has name, acts, when, then, reason, and may have shadow", error.message().trim()),
             )]
         })?;
-        Reader { source, faults: Vec::new() }.read(file)
+        Reader { source, faults: Vec::new(), warnings: Vec::new() }.read(file)
     }
 
     /// The policy that is on when no other is given. A test reads it, so that it is never refused.
     pub fn built_in() -> Self {
-        Self::parse(crate::DEFAULT).unwrap_or_else(|_| Self { version: "none".into(), rules: Vec::new() })
+        let nothing = || Self { version: "none".into(), rules: Vec::new(), warnings: Vec::new() };
+        Self::parse(crate::DEFAULT).unwrap_or_else(|_| nothing())
+    }
+
+    /// What is not wrong, and may not be what is meant.
+    pub fn warnings(&self) -> &[Fault] {
+        &self.warnings
     }
 
     /// Its rules: name, reason, whether it is a shadow.
@@ -157,6 +164,7 @@ impl Source<'_> {
 struct Reader<'a> {
     source: Source<'a>,
     faults: Vec<Fault>,
+    warnings: Vec<Fault>,
 }
 
 impl Reader<'_> {
@@ -201,7 +209,8 @@ impl Reader<'_> {
                 rules.push(rule);
             }
         }
-        if self.faults.is_empty() { Ok(Policy { version, rules }) } else { Err(self.faults) }
+        let Self { faults, warnings, .. } = self;
+        if faults.is_empty() { Ok(Policy { version, rules, warnings }) } else { Err(faults) }
     }
 
     fn rule(&mut self, entry: &Entry) -> Option<Rule> {
@@ -229,6 +238,7 @@ impl Reader<'_> {
         let rule = Rule { name, acts, condition: condition.ok()?, outcomes, reason, shadow: entry.shadow };
         if self.faults.len() == before {
             self.everybody(entry, &rule);
+            self.lone_block(entry, &rule);
         }
         (self.faults.len() == before).then_some(rule)
     }
@@ -272,6 +282,19 @@ impl Reader<'_> {
             self.say(list.span().start, "one block is enough: leave the longer one");
         }
         outcomes
+    }
+
+    /// A block is done as often as blocks may be. What is done beyond that should be said.
+    fn lone_block(&mut self, entry: &Entry, rule: &Rule) {
+        let blocks = rule.outcomes.iter().any(|outcome| matches!(outcome, Outcome::Block { .. }));
+        if blocks && !rule.outcomes.contains(&Outcome::EndAll) && !rule.shadow {
+            let what = format!(
+                "`{}` blocks: beyond `risk_max_blocks_per_minute` it ends that one session, or refuses the sign-in, and no more. Write \"end_all\" beside it where all sessions are to end in any case",
+                rule.name
+            );
+            let fault = self.source.fault(entry.then.span().start, what);
+            self.warnings.push(fault);
+        }
     }
 
     /// A rule that nothing escapes is a mistake where it ends something.

@@ -2,7 +2,8 @@
 //!
 //! A policy that is wrong keeps the server from starting; one that is wrong later changes nothing but the log. A database of places
 //! is a help and no more: without it, or with a broken one, the server works and knows no places. Files are looked at every
-//! [`LOOK`], and at once on SIGHUP, and taken when their bytes differ.
+//! [`LOOK`], and at once on SIGHUP, and taken when their bytes differ. The database of places is large: it is read when it is another
+//! file, or of another size or time, than the one that was read before, and on SIGHUP.
 use maxminddb::Reader;
 use portcullis_app::App;
 use portcullis_app::risk::Places;
@@ -10,8 +11,10 @@ use portcullis_domain::risk::{Judge, Place, Spot};
 use portcullis_rules::{MAX_FILE, Policy};
 use portcullis_wire::Digest;
 use serde::Deserialize;
+use std::fs::{File, Metadata};
 use std::io::Read as _;
 use std::net::IpAddr;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
@@ -81,6 +84,31 @@ pub struct Files {
 struct InForce {
     rules: Option<Digest>,
     places: Option<Digest>,
+    /// The database of places that was read last, whatever came of it.
+    read: Option<Mark>,
+}
+
+/// What tells a file from the one that was there before, without reading it.
+#[derive(Debug, PartialEq, Eq, Clone, Copy)]
+struct Mark {
+    device: u64,
+    inode: u64,
+    bytes: u64,
+    modified: (i64, i64),
+    /// Of its entry: also what sets `modified` back changes it.
+    changed: (i64, i64),
+}
+
+impl Mark {
+    fn of(file: &Metadata) -> Self {
+        Self {
+            device: file.dev(),
+            inode: file.ino(),
+            bytes: file.len(),
+            modified: (file.mtime(), file.mtime_nsec()),
+            changed: (file.ctime(), file.ctime_nsec()),
+        }
+    }
 }
 
 impl Files {
@@ -92,6 +120,7 @@ impl Files {
         let mut in_force = InForce::default();
         if let Some((policy, digest)) = self.rules.read()? {
             tracing::info!(version = policy.version(), "rules of risk are in force");
+            warn(&policy);
             app.set_judge(Some(Box::new(policy)));
             in_force.rules = Some(digest);
         }
@@ -130,6 +159,7 @@ impl Files {
         match self.rules.read() {
             Ok(Some((policy, digest))) if in_force.rules != Some(digest) => {
                 tracing::info!(version = policy.version(), "new rules of risk are in force");
+                warn(&policy);
                 app.set_judge(Some(Box::new(policy)));
                 in_force.rules = Some(digest);
             }
@@ -141,9 +171,14 @@ impl Files {
     fn look_at_places(&self, app: &App, in_force: &mut InForce, told: bool) {
         let Some(path) = &self.places else { return };
         let known = in_force.places.is_some();
-        let bytes = match read(path, MAX_PLACES) {
-            Ok(bytes) => bytes,
+        let bytes = match read_anew(path, MAX_PLACES, in_force.read.filter(|_| !told)) {
+            Ok(Some((bytes, mark))) => {
+                in_force.read = Some(mark);
+                bytes
+            }
+            Ok(None) => return,
             Err(why) => {
+                in_force.read = None;
                 let file = path.display();
                 match known {
                     true => tracing::error!(%file, %why, "geo_file cannot be read; the old one stays in force"),
@@ -171,12 +206,30 @@ impl Files {
     }
 }
 
+/// Says what may not be meant.
+fn warn(policy: &Policy) {
+    for warning in policy.warnings() {
+        tracing::warn!(%warning, "rules of risk");
+    }
+}
+
 /// Not more than `most` bytes.
 fn read(path: &Path, most: u64) -> Result<Vec<u8>, String> {
+    read_anew(path, most, None).map(|read| read.map(|(bytes, _)| bytes).unwrap_or_default())
+}
+
+/// The same, with the file's mark; `None` when it is the one that was read `before`.
+fn read_anew(path: &Path, most: u64, before: Option<Mark>) -> Result<Option<(Vec<u8>, Mark)>, String> {
+    let wrong = |error: std::io::Error| format!("cannot be read: {error}");
     let mut bytes = Vec::new();
-    let file = std::fs::File::open(path).map_err(|error| format!("cannot be read: {error}"))?;
-    file.take(most + 1).read_to_end(&mut bytes).map_err(|error| format!("cannot be read: {error}"))?;
-    if bytes.len() as u64 > most { Err(format!("is larger than {most} bytes")) } else { Ok(bytes) }
+    let file = File::open(path).map_err(wrong)?;
+    // Before it is read: who writes to it meanwhile makes another one of it.
+    let mark = Mark::of(&file.metadata().map_err(wrong)?);
+    if before == Some(mark) {
+        return Ok(None);
+    }
+    file.take(most + 1).read_to_end(&mut bytes).map_err(wrong)?;
+    if bytes.len() as u64 > most { Err(format!("is larger than {most} bytes")) } else { Ok(Some((bytes, mark))) }
 }
 
 /// A database of places in MaxMind's format, in memory.
@@ -250,5 +303,38 @@ impl Places for Geo {
                 radius_km: accuracy_radius.unwrap_or(COARSE_KM),
             }),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    /// A file of hundreds of megabytes is not read twice a minute for nothing, and none that is another one is missed.
+    #[test]
+    fn a_file_is_read_anew_when_it_is_another_one() {
+        let dir = portcullis_testkit::TempDir::new("marks");
+        let (path, beside) = (dir.path().join("places"), dir.path().join("beside"));
+        let anew = |before| read_anew(&path, 100, before).unwrap();
+        fs::write(&path, "one").unwrap();
+        let (bytes, mark) = anew(None).unwrap();
+        assert_eq!(bytes, b"one");
+        assert!(anew(Some(mark)).is_none(), "nothing has changed");
+        // Another file of the same length and time in its place.
+        fs::write(&beside, "two").unwrap();
+        let modified = fs::metadata(&path).unwrap().modified().unwrap();
+        File::options().write(true).open(&beside).unwrap().set_modified(modified).unwrap();
+        fs::rename(&beside, &path).unwrap();
+        let (bytes, mark) = anew(Some(mark)).unwrap();
+        assert_eq!(bytes, b"two");
+        // The same one, written to.
+        fs::write(&path, "longer").unwrap();
+        let (bytes, mark) = anew(Some(mark)).unwrap();
+        assert_eq!(bytes, b"longer");
+        assert!(anew(Some(mark)).is_none());
+        assert!(read_anew(&path, 3, None).unwrap_err().contains("larger"));
+        fs::remove_file(&path).unwrap();
+        assert!(read_anew(&path, 100, Some(mark)).is_err(), "a file that is gone is no file that has not changed");
     }
 }

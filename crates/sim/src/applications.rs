@@ -236,7 +236,11 @@ impl World {
         let by = if self.rng.chance(120) { client } else { held.client };
         let call = self.fresh();
         self.applications.calls.insert(call, Call::Refresh(token.clone()));
-        self.call(From::Application, call, Request::Refresh { token, agent: String::new(), cookie: false, by });
+        self.call(
+            From::Application,
+            call,
+            Request::Refresh { token, agent: String::new(), cookie: false, by, network: 0 },
+        );
     }
 
     fn gives_up(&mut self) {

@@ -1,10 +1,11 @@
 //! The world of the audit trail: acts whose records become visible out of the order in which they were begun, two sealers that both
 //! take themselves for the one and die between any two steps, a chore that prunes and erases, and an operator who writes down
-//! where the chain ends.
+//! where the chain ends; and two leaders that tell a follower of each record, which die as well.
 //!
 //! The memory store keeps, `domain::audit` seals, prunes and checks; the loop of `app::audit` is written again, step by step. Checked
 //! is, all the time, that the chain is whole and has every place that was written down, and in the end that every record that
-//! was committed is in it, once.
+//! was committed is in it, once; and that the follower was told of each of them: once, where nobody asked for it again, and of what was
+//! pruned first perhaps never.
 use crate::mutant::Seam;
 use crate::rng::Rng;
 use crate::{Counts, Outcome, Violation};
@@ -12,8 +13,10 @@ use portcullis_domain::Chance as _;
 use portcullis_domain::audit::{self, AuditKey, ChainRow, Finding, Page, Place, Record, Seal, Sealing, Start};
 use portcullis_domain::changes::{Change, Changes};
 use portcullis_domain::event::{Actor, EventKind, NewEvent};
+use portcullis_domain::follow::{Follower, FollowerStep, Trail};
+use portcullis_domain::webhook;
 use portcullis_store::memory::Memory;
-use portcullis_wire::{EventId, LogId, SecretBytes, Time};
+use portcullis_wire::{EventId, LogId, SecretBytes, Time, WebhookId};
 use std::collections::{BTreeMap, BTreeSet};
 
 const LOG: LogId = LogId::from_bits(11);
@@ -22,6 +25,9 @@ const LENGTH: i64 = 12_000;
 const KEEP: i64 = 4_000;
 /// So many records are sealed at once.
 const AT_ONCE: u32 = 4;
+/// A leader reads so many records at once.
+const PAGE: u32 = 3;
+const FOLLOWER: &str = "somebody";
 /// Once nothing happens any more, so many rounds of the sealers must do.
 const ROUNDS: u32 = 300;
 
@@ -44,6 +50,23 @@ struct Sealer {
     next: i64,
 }
 
+/// A leader between two steps.
+#[derive(Debug, Clone)]
+enum Telling {
+    Nothing,
+    /// It has seen where the trail and the follower are.
+    Looked(Trail, u64),
+    /// It has read a page, and will write.
+    Passing(FollowerStep, Vec<(EventId, Change)>),
+    /// A bug: the cursor has moved, and what it passed is written next.
+    Afterwards(Vec<(EventId, Change)>),
+}
+
+struct Leader {
+    telling: Telling,
+    next: i64,
+}
+
 struct World {
     rng: Rng,
     now: i64,
@@ -56,6 +79,15 @@ struct World {
     /// The highest number of a record that is sealed.
     newest: u64,
     sealers: [Sealer; 2],
+    leaders: [Leader; 2],
+    /// Every record that ever got a place.
+    sealed: BTreeSet<EventId>,
+    /// How often the follower was told of each.
+    told: BTreeMap<EventId, u32>,
+    /// What was pruned before the follower was told of it.
+    let_go: BTreeSet<EventId>,
+    /// Whether somebody asked to be told again.
+    again: bool,
     known: Vec<Place>,
     counts: Counts,
     violation: Option<Violation>,
@@ -82,6 +114,7 @@ impl World {
         let row = ChainRow { key: SecretBytes::new([]), start, head: start.place };
         let begun = db.commit(Changes { steps: vec![Change::BeginChain(row)], ..Changes::default() }, Time(0)).is_ok();
         let sealer = || Sealer { doing: Doing::Nothing, next: 0 };
+        let leader = || Leader { telling: Telling::Nothing, next: 0 };
         let mut world = Self {
             rng: Rng::new(seed),
             now: 0,
@@ -92,6 +125,11 @@ impl World {
             committed: BTreeSet::new(),
             newest: 0,
             sealers: [sealer(), sealer()],
+            leaders: [leader(), leader()],
+            sealed: BTreeSet::new(),
+            told: BTreeMap::new(),
+            let_go: BTreeSet::new(),
+            again: false,
             known: Vec::new(),
             counts: Counts::default(),
             violation: None,
@@ -117,15 +155,27 @@ impl World {
                 17 => self.write_down(),
                 _ => self.check(),
             }
+            for _ in 0..2 {
+                self.leaders_act();
+            }
+            if self.rng.chance(4) {
+                self.ask_again();
+            }
         }
         self.now += 100_000;
         self.become_visible();
         for _ in 0..ROUNDS {
             self.now += 500;
             self.sealers_act();
+            self.leaders_act();
+        }
+        for _ in 0..3 * ROUNDS {
+            self.now += 500;
+            self.leaders_act();
         }
         self.check();
         self.check_the_end();
+        self.check_told();
     }
 
     fn tell(&mut self, what: &str) {
@@ -220,6 +270,7 @@ impl World {
 
     fn writes(&mut self, one: usize, what: Sealing) {
         let (to, count) = (what.to, what.seals.len());
+        let ids: Vec<EventId> = what.seals.iter().map(|(id, _)| *id).collect();
         let newest = what.seals.iter().map(|(id, _)| self.numbers[id]).max().unwrap_or(0);
         let fate = self.rng.range(0, 19);
         if fate == 0 {
@@ -230,6 +281,7 @@ impl World {
         match self.db.commit(Changes { steps: vec![Change::Seal(what)], ..Changes::default() }, Time(self.now)) {
             Ok(_) => {
                 self.counts.add("audit: records sealed");
+                self.sealed.extend(ids);
                 self.newest = self.newest.max(newest);
                 self.tell(&format!("sealer {one} seals {count} up to {}", to.n));
                 // Its answer may be lost.
@@ -252,6 +304,120 @@ impl World {
             .collect();
         let to = seals.last().map_or(from, |(_, seal)| seal.place);
         Sealing { from, to, seals }
+    }
+
+    // ---- the leaders ----
+
+    fn leaders_act(&mut self) {
+        let one = self.rng.index(2);
+        if self.leaders[one].next > self.now {
+            return;
+        }
+        self.leaders[one].next = self.now + self.rng.delay(30, 900);
+        // It dies, and what it was about to do is lost; the other one is there already.
+        if self.rng.chance(80) {
+            self.counts.add("audit: a leader died");
+            self.leaders[one].telling = Telling::Nothing;
+            return;
+        }
+        match std::mem::replace(&mut self.leaders[one].telling, Telling::Nothing) {
+            Telling::Nothing => self.looks(one),
+            Telling::Looked(trail, place) => self.reads_on(one, trail, place),
+            Telling::Passing(step, made) => self.passes(one, step, made),
+            Telling::Afterwards(made) => self.tells(made),
+        }
+    }
+
+    fn place_of_follower(&self) -> Option<u64> {
+        self.db.list_followers().iter().find(|one| one.name == FOLLOWER).map(|one| one.place)
+    }
+
+    fn looks(&mut self, one: usize) {
+        let chain = self.chain().0;
+        let trail = Trail { start: chain.start.place.n, head: chain.head.n };
+        match self.place_of_follower() {
+            Some(place) if place == trail.head => {}
+            Some(place) => self.leaders[one].telling = Telling::Looked(trail, place),
+            // Of all that there ever was.
+            None => self.leaders[one].telling = Telling::Passing(FollowerStep::begin(FOLLOWER.into(), 0), vec![]),
+        }
+    }
+
+    fn reads_on(&mut self, one: usize, trail: Trail, place: u64) {
+        let reading = trail.reading(place);
+        if reading.missed > 0 {
+            self.counts.add("audit: pruned before the follower was told");
+        }
+        let rows = self.db.read_chain(Some(reading.after), PAGE).map(|read| read.rows).unwrap_or_default();
+        let last = rows.last().and_then(|row| row.seal).map(|seal| seal.place.n);
+        let follower = Follower { name: FOLLOWER.into(), place };
+        let Some(mut step) = follower.over(reading, last) else { return };
+        if self.has(Seam::CursorToTheEnd) {
+            step.to = Some(trail.head);
+        }
+        let (mut made, now) = (Vec::new(), Time(self.now));
+        for row in rows {
+            let place = row.seal.map_or(0, |seal| seal.place.n);
+            let record = Some((row.event.id, place));
+            let message = webhook::message(WebhookId::from_bits(1), record, now, &mut self.rng);
+            made.push((row.event.id, Change::InsertMessage(message)));
+        }
+        self.leaders[one].telling = Telling::Passing(step, made);
+    }
+
+    fn passes(&mut self, one: usize, mut step: FollowerStep, made: Vec<(EventId, Change)>) {
+        let fate = self.rng.range(0, 19);
+        if fate == 0 {
+            return self.counts.add("audit: a page failed");
+        }
+        if self.has(Seam::CursorBlindly) {
+            step.from = self.place_of_follower();
+        }
+        let (now, to) = (Time(self.now), step.to);
+        let (with, later) = if self.has(Seam::CursorFirst) { (vec![], made) } else { (made, vec![]) };
+        let steps = [Change::StepFollower(step)].into_iter().chain(with.iter().map(|one| one.1.clone())).collect();
+        match self.db.commit(Changes { steps, ..Changes::default() }, now) {
+            Ok(_) => {
+                self.tell(&format!("leader {one} passes {} up to {to:?}", with.len()));
+                self.heard(&with);
+                if !later.is_empty() {
+                    self.leaders[one].telling = Telling::Afterwards(later);
+                }
+                if fate == 1 {
+                    self.counts.add("audit: the answer to a page was lost");
+                }
+            }
+            Err(_) => self.counts.add("audit: a leader was overtaken"),
+        }
+    }
+
+    fn tells(&mut self, made: Vec<(EventId, Change)>) {
+        let steps = made.iter().map(|one| one.1.clone()).collect();
+        if self.db.commit(Changes { steps, ..Changes::default() }, Time(self.now)).is_ok() {
+            self.heard(&made);
+        }
+    }
+
+    fn heard(&mut self, made: &[(EventId, Change)]) {
+        for (id, _) in made {
+            *self.told.entry(*id).or_default() += 1;
+            self.counts.add("audit: the follower was told");
+        }
+    }
+
+    /// Somebody wants to be told again of what comes after some place.
+    fn ask_again(&mut self) {
+        let chain = self.chain().0;
+        let trail = Trail { start: chain.start.place.n, head: chain.head.n };
+        let Some(place) = self.place_of_follower() else { return };
+        let to = trail.bounded(self.rng.range(0, i64::try_from(trail.head).unwrap_or(0)).unsigned_abs());
+        // Only back: whoever skips something wants to.
+        if to < place {
+            let step = Follower { name: FOLLOWER.into(), place }.moved(to);
+            let changes = Changes { steps: vec![Change::StepFollower(step)], ..Changes::default() };
+            self.again |= self.db.commit(changes, Time(self.now)).is_ok();
+            self.counts.add("audit: told again");
+        }
     }
 
     // ---- the chore ----
@@ -289,6 +455,9 @@ impl World {
         if self.has(Seam::UnsignedStart) {
             what.to = Start { mac: chain.start.mac, ..what.to };
         }
+        let place = self.place_of_follower().unwrap_or(0);
+        let untold = rows.iter().filter(|row| row.seal.is_some_and(|seal| seal.place.n > place));
+        let untold: BTreeSet<EventId> = untold.map(|row| row.event.id).collect();
         let gone: Vec<EventId> = rows
             .iter()
             .filter(|row| row.seal.is_some_and(|seal| seal.place.n <= what.to.place.n))
@@ -298,6 +467,7 @@ impl World {
             self.db.commit(Changes { steps: vec![Change::PruneChain(what)], ..Changes::default() }, Time(self.now));
         if done.is_ok() {
             self.committed.retain(|id| !gone.contains(id));
+            self.let_go.extend(gone.iter().filter(|id| untold.contains(id)));
             self.counts.add("audit: the beginning was pruned");
             self.tell(&format!("pruned up to {}", what.to.place.n));
         }
@@ -331,6 +501,19 @@ impl World {
         let there: BTreeSet<EventId> = rows.iter().map(|row| row.event.id).collect();
         if there != self.committed || there.len() != rows.len() {
             self.violate("what was committed is not what the chain has".into());
+        }
+    }
+
+    /// I9: whoever follows is told of each record, and of none twice who did not ask for it.
+    fn check_told(&mut self) {
+        let times = |id: &EventId| self.told.get(id).copied().unwrap_or(0);
+        let wrong = |id: &&EventId| match times(id) {
+            0 => !self.let_go.contains(*id),
+            1 => false,
+            _ => !self.again,
+        };
+        if let Some((id, times)) = self.sealed.iter().find(wrong).map(|id| (*id, times(id))) {
+            self.violate(format!("the follower was told {times} times of {id}"));
         }
     }
 }

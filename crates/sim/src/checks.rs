@@ -6,9 +6,11 @@ use crate::server::{Op, Reply, Request};
 use crate::truth::{SessionFact, Step as FamilyStep, TokenFact};
 use crate::verifiers::Judged;
 use crate::world::{Event, World, tell};
+use portcullis_domain::amr::Amr;
 use portcullis_domain::changes::{Change, Changes, Committed};
 use portcullis_domain::family::Presented;
 use portcullis_domain::kernel::{Door, Scope};
+use portcullis_domain::model::UNPROVEN;
 use portcullis_domain::refresh::Outcome as Move;
 use portcullis_domain::refused::Refused;
 use portcullis_domain::sign_in::Issued;
@@ -66,18 +68,26 @@ impl World {
                     self.counts.add("proofs made again");
                     self.proven(*session, *at, amr);
                 }
+                Change::Unprove { session, .. } => {
+                    self.counts.add("proofs asked for");
+                    self.proven(*session, UNPROVEN, &Amr::unknown());
+                }
                 Change::InsertAccount(account) => self.account_made(account),
                 _ => self.truth_of_family(step),
             }
         }
         self.truth_of_codes(&about, changes);
-        if let Some(arrival) = &about.arrival {
+        // Whoever is asked first whether they want an account has not come through.
+        let comes = changes.steps.iter().any(|step| matches!(step, Change::InsertSession(_)));
+        if let Some(arrival) = about.arrival.as_ref().filter(|_| comes) {
             self.check_arrival(arrival);
         }
         self.truth_of_upstream(changes);
         self.truth_of_attempts(changes, committed);
         self.truth_of_imports(changes);
         self.truth_of_limit(changes, committed);
+        self.truth_of_letters(&about, changes, committed);
+        let ruled = about.ruled;
         let mut act = about.act;
         self.truth_of_filters(changes, act.as_mut(), committed.rev);
         if let (Some(mut act), Some(rev)) = (act, committed.rev) {
@@ -91,6 +101,7 @@ impl World {
             self.truth.by_rev.insert(rev, self.truth.acts.len());
             self.truth.acts.push(act);
         }
+        self.truth_of_rules(ruled.as_ref(), changes, committed);
     }
 
     fn truth_of_family(&mut self, step: &Change) {
@@ -148,6 +159,10 @@ impl World {
         if let Request::Upstream(request) = &op.request {
             self.check_upstream_reply(op, request, reply);
         }
+        if let Request::Letter(request) = &op.request {
+            self.check_letter_reply(op, request, reply);
+        }
+        self.check_ruled_reply(op, reply);
         match reply {
             Reply::Code(_) | Reply::Begun(_) | Reply::Away(_) => {}
             Reply::Tokens { issued, token, .. } => self.check_tokens(op, issued, *token),
@@ -303,6 +318,7 @@ impl World {
                     (Request::RevokeKey { id, .. }, None) => act.scope == Scope::Key(*id),
                     (Request::End { actor, .. }, None) => act.scope == Scope::Account(actor.0),
                     (Request::Upstream(_), None) => act.door == Door::UpstreamLogout,
+                    (Request::Letter(_), None) => act.door == Door::PasswordReset,
                     (Request::App(_), None) => {
                         matches!(act.door, Door::ClientOff | Door::TokenRevoked | Door::ConsentWithdrawn)
                     }
@@ -330,6 +346,10 @@ impl World {
     }
 
     fn check_refused(&mut self, op: &Op, refused: &Refused) {
+        // By a rule, and what that ends is an act of its own.
+        if op.ruled.as_ref().is_some_and(|ruled| ruled.stopped) {
+            return;
+        }
         match (&op.request, refused) {
             (Request::SignIn { .. }, Refused::AccountBlocked { .. }) => self.counts.add("sign-ins refused: blocked"),
             (Request::End { actor, session: Some(session), .. }, Refused::NotFound) if actor.1 == *session => {

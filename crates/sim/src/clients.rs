@@ -204,8 +204,8 @@ impl World {
         held.last_sent = now;
         let presented = held.refresh.clone();
         for _ in 0..times {
-            let by = ClientId::FIRST_PARTY;
-            let request = Request::Refresh { token: presented.clone(), agent: agent.clone(), cookie, by };
+            let (by, network) = (ClientId::FIRST_PARTY, self.network_of_device(device));
+            let request = Request::Refresh { token: presented.clone(), agent: agent.clone(), cookie, by, network };
             self.device_calls(device, Call::Refresh { presented: presented.clone() }, request);
         }
         if cookie && self.rng.chance(300) {
@@ -286,6 +286,9 @@ impl World {
             From::Provider => self.at_provider(call, &reply),
             From::Admin => self.at_admin(call, &reply),
             From::Guesser => self.at_guesser(&reply),
+            From::Newcomer => self.at_newcomer(call, reply),
+            // What a link has become is seen when it is followed again.
+            From::Reader => {}
         }
     }
 
@@ -370,7 +373,8 @@ impl World {
                 let older = loot.older.clone().filter(|_| self.rng.chance(250));
                 let token = older.unwrap_or_else(|| loot.refresh.clone());
                 let (agent, by) = (loot.agent.to_owned(), ClientId::FIRST_PARTY);
-                let request = Request::Refresh { token, agent, cookie: loot.cookie, by };
+                let network = 900 + thief as u16;
+                let request = Request::Refresh { token, agent, cookie: loot.cookie, by, network };
                 let call = self.fresh();
                 self.call(From::Thief(thief), call, request);
             }

@@ -32,6 +32,7 @@ pub enum Facts {
     Import(Vec<(portcullis_domain::import::Checked, portcullis_wire::AccountId, portcullis_domain::import::Found)>),
     App(crate::applications::AppFacts),
     Upstream(crate::upstream::UpstreamFacts),
+    Letter(crate::letters::LetterFacts),
     /// Only where the log stands.
     Nothing,
 }
@@ -129,7 +130,8 @@ impl World {
             Request::Import { emails } => Ok(self.load_import(emails)),
             Request::App(request) => self.load_for_app(request).map(Facts::App),
             Request::Upstream(request) => Ok(Facts::Upstream(self.load_for_upstream(request))),
-            Request::Unblock { account } | Request::Roles { account, .. } => {
+            Request::Letter(request) => self.load_for_letter(request).map(Facts::Letter),
+            Request::Unblock { account } | Request::Roles { account, .. } | Request::Signal { account, .. } => {
                 db.load_account(*account, now).map(Facts::Account).ok_or_else(missing)
             }
         }
@@ -167,14 +169,15 @@ impl World {
             (Request::SignIn { agent, cookie, origin, .. }, Facts::SignIn(view)) => {
                 let right = origin.right && op.verdict.is_some_and(Verdict::is_checked);
                 let mut decision = self.decide_sign_in(view, agent, *cookie, right);
-                if let (Ok(_), Some(attempt), Some(verdict)) = (&decision.outcome, op.attempt, op.verdict) {
-                    let Attempt { account, network, .. } = attempt;
-                    let back = [Change::GiveBack { attempt, verdict }, Change::KnowNetwork { account, network }];
-                    decision.changes.steps.extend(back);
+                if let (Ok(Outcome::Issued(issued)), None) = (&decision.outcome, origin.known) {
+                    let mail = self.mail_of_sign_in(issued, &view.stamp);
+                    decision.changes.steps.extend(mail);
                 }
                 decision
             }
             (Request::App(request), Facts::App(facts)) => self.decide_for_app(request, facts),
+            (Request::Letter(request), Facts::Letter(facts)) => self.decide_for_letter(request, facts),
+            (Request::Signal { .. }, Facts::Account(_)) => Decision::answer(Outcome::Done),
             (Request::Upstream(request), Facts::Upstream(facts)) => self.decide_for_upstream(request, facts),
             (Request::Refresh { agent, cookie, by, .. }, Facts::Refresh(view, presented)) => {
                 let by = if self.has(Mutant::RefreshByAnyClient) { view.grant.client } else { *by };
@@ -185,7 +188,10 @@ impl World {
             (Request::End { door: Door::PasswordChange, actor, .. }, Facts::Account(view)) => {
                 let who = Actor::Account { account: actor.0, session: actor.1 };
                 let by = By { actor: who, role: None, ip: None, reason: None };
-                ended(account::change_password(view, "right, too".into(), actor.1, &by, &mut self.rng))
+                let mut decision = account::change_password(view, "right, too".into(), actor.1, &by, &mut self.rng);
+                let mail = self.mail_of_change(view, actor.1);
+                decision.changes.steps.extend(mail);
+                ended(decision)
             }
             (Request::End { door: Door::PasswordReset, actor, .. }, Facts::Account(view)) => {
                 let mut decision = self.decide_reset(view);
@@ -257,7 +263,20 @@ impl World {
             },
             _ => Decision::refuse(Refused::NotFound),
         };
-        let Decision { outcome, mut changes } = decision;
+        let right = decision.outcome.is_ok();
+        let Decision { outcome, mut changes } = self.judged(op, &facts, decision);
+        if let (Request::SignIn { .. }, true, Some(attempt), Some(verdict)) =
+            (&op.request, right, op.attempt, op.verdict)
+        {
+            let Attempt { account, network, .. } = attempt;
+            changes.steps.push(Change::GiveBack { attempt, verdict });
+            // What a rule refuses was no wrong guess, and its network does not become a known one.
+            changes.steps.extend(outcome.is_ok().then_some(Change::KnowNetwork { account, network }));
+        }
+        self.post(&mut changes);
+        if let (Request::Upstream(request), Ok(Outcome::Done)) = (&op.request, &outcome) {
+            op.rest = self.rest_of_answer(request, &facts);
+        }
         if !changes.is_empty() {
             changes.idle_ttl = Some(self.settings.rules.idle_ttl);
         }
@@ -519,6 +538,7 @@ pub fn act_of(op: &Op) -> Option<Act> {
         (Request::AdminEnd { door, scope, .. }, Ok(Outcome::Ended)) => act(*door, *scope, None),
         (Request::Filter { filter, key, .. }, Ok(_)) => Some(crate::filters::act(filter, key)),
         (Request::App(request), _) => crate::applications::act_of(op, request),
+        (Request::Letter(request), _) => crate::letters::act_of(op, request),
         (Request::Upstream(request), _) => crate::upstream::act_of(op, request),
         (Request::RevokeKey { id, .. }, Ok(Outcome::Ended)) => act(Door::KeyRevoked, Scope::Key(*id), None),
         (Request::Block { account, .. }, Ok(Outcome::Ended)) => act(Door::Block, Scope::Account(*account), None),

@@ -39,6 +39,10 @@ pub struct About {
     pub code: Option<[u8; 32]>,
     /// The sign-in by another provider that comes through.
     pub arrival: Option<crate::upstream::UpstreamRequest>,
+    /// What is done with a link in a mail.
+    pub letter: Option<crate::letters::LetterRequest>,
+    /// What rules make of it.
+    pub ruled: Option<crate::suspicion::Ruled>,
 }
 
 /// What the writer reports.

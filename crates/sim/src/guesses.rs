@@ -29,7 +29,7 @@ pub struct Origin {
 }
 
 impl Origin {
-    fn ip(self) -> IpAddr {
+    pub fn ip(self) -> IpAddr {
         let [high, low] = self.network.to_be_bytes();
         IpAddr::from([10, high, low, 1])
     }

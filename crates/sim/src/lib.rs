@@ -1,6 +1,6 @@
 //! A small, bad world around the real rules.
 //!
-//! One server node on one disk, devices, thieves, administrators, applications with keys of their own, machines, other providers and verifiers live in virtual time on a network that delays,
+//! One server node on one disk, devices, thieves, administrators, readers of mails, applications with keys of their own, machines, other providers and verifiers live in virtual time on a network that delays,
 //! drops, doubles, reorders and cuts. Clocks drift and are set, machines are suspended, the server dies at every step of a
 //! commit. What runs in it is the product: `domain` decides, the memory store of `store` keeps, `feed` publishes and follows,
 //! `verify` judges; only the loop around them (which `app` has with real clocks and sockets) is written again, step by step,
@@ -27,6 +27,7 @@ mod guesses;
 mod house;
 mod hub;
 mod imports;
+mod letters;
 mod machines;
 pub mod mutant;
 mod net;
@@ -36,6 +37,7 @@ mod rollback;
 mod rota;
 mod server;
 mod streams;
+mod suspicion;
 mod told;
 pub mod truth;
 mod upstream;

@@ -165,6 +165,28 @@ mutants! {
     GarbageAsksAlways = "garbage-asks-always" breaks "I12";
     /// A client whose keys nobody could fetch is told that it is wrong.
     WrongWhenNobodyKnows = "wrong-when-nobody-knows" breaks "I11";
+    /// What a rule ends is recorded, and not ended.
+    RuleDropsItsEnd = "rule-drops-its-end" breaks "I1";
+    /// A rule that ends a session ends its account's.
+    RuleEndsTooMuch = "rule-ends-too-much" breaks "I11";
+    /// A rule that blocks does not look how long somebody else has blocked for.
+    RuleShortensBlock = "rule-shortens-block" breaks "I7";
+    /// Rules block as many accounts as they like.
+    CapForgotten = "cap-forgotten" breaks "I12";
+    /// What a rule refuses is done.
+    RefusedActIsDone = "refused-act-is-done" breaks "I1 I7 I11";
+    /// Whoever must prove anew gets a token that says that they have.
+    StepUpForgotten = "step-up-forgotten" breaks "I3";
+    /// A link in an older mail works, whatever the password is now.
+    LinkOfAnotherPassword = "link-of-another-password" breaks "I13";
+    /// A link to a new password does not look at the ends since it was made.
+    LinkOutlivesEnds = "link-outlives-ends" breaks "I13";
+    /// A link to a new password is not used up.
+    LinkWorksTwice = "link-works-twice" breaks "I13";
+    /// "This was not me" leads to a new password, and ends nothing.
+    NotMeEndsNothing = "not-me-ends-nothing" breaks "I1";
+    /// Somebody new gets an account without having said that they want one.
+    NewcomerUnasked = "newcomer-unasked" breaks "I11";
     /// Tokens may outlive the horizon of their snapshot.
     BeyondHorizon = "beyond-horizon" breaks "I16";
 }
@@ -266,4 +288,10 @@ mutants! {
     UnsignedStart = "unsigned-start" breaks "I9";
     /// An address is erased, and its salt is not.
     SaltStays = "salt-stays" breaks "I9";
+    /// A follower's cursor moves, and what it passed is told afterwards.
+    CursorFirst = "cursor-first" breaks "I9";
+    /// A cursor moves from wherever it stands.
+    CursorBlindly = "cursor-blindly" breaks "I9";
+    /// A cursor moves to the end of the trail, whatever was read.
+    CursorToTheEnd = "cursor-to-the-end" breaks "I9";
 }

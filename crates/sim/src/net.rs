@@ -31,6 +31,10 @@ pub enum From {
     Application,
     Provider,
     Admin,
+    /// Somebody new.
+    Newcomer,
+    /// Somebody with a mail.
+    Reader,
 }
 
 /// To the server.

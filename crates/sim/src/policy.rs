@@ -6,7 +6,7 @@ use crate::mutant::Mutant;
 use crate::rng::Rng;
 use crate::truth::{Act, TokenFact};
 use crate::world::{World, tell};
-use portcullis_domain::changes::{Change, Changes, Committed, Expect};
+use portcullis_domain::changes::{Change, Changes, Committed, Expect, Revoke};
 use portcullis_domain::family::Presented;
 use portcullis_domain::kernel::{Door, Scope};
 use portcullis_domain::model::{Session, SessionKind};
@@ -63,19 +63,22 @@ impl World {
 
     /// I12: no more sessions of an account live than it may have. And what the limit ended is an act like any other.
     pub fn truth_of_limit(&mut self, changes: &Changes, committed: Committed) {
-        let ends: Vec<(SessionId, AccountId)> =
-            changes.steps.iter().filter_map(|step| limit_end(step, changes)).collect();
+        let ends: Vec<(SessionId, AccountId, Rev)> = crate::suspicion::revs_of(changes, committed)
+            .into_iter()
+            .filter_map(|(revoke, rev)| limit_end(revoke, changes).map(|(session, account)| (session, account, rev)))
+            .collect();
         let signs_in = |step: &Change| matches!(step, Change::InsertSession(row) if row.client.is_none());
         if changes.steps.iter().any(signs_in) {
             let view = |session: &SessionId| self.disk.durable.load_session(*session, Time::ZERO);
-            let theirs =
-                |(session, _): &&(SessionId, AccountId)| view(session).is_some_and(|v| v.session.client.is_some());
-            if let Some((session, _)) = ends.iter().find(theirs) {
+            let theirs = |(session, ..): &&(SessionId, AccountId, Rev)| {
+                view(session).is_some_and(|v| v.session.client.is_some())
+            };
+            if let Some((session, ..)) = ends.iter().find(theirs) {
                 return self.violate("I11", format!("{session} of an application ended to make room for a sign-in"));
             }
         }
-        for (n, (session, account)) in ends.iter().rev().enumerate() {
-            let Some(rev) = committed.rev.map(|rev| Rev(rev.0 - n as u64)) else { continue };
+        for (session, account, rev) in &ends {
+            let rev = *rev;
             let scope = Scope::Session { account: *account, session: *session };
             let act = Act {
                 door: Door::SessionLimit,
@@ -199,8 +202,7 @@ impl World {
     }
 }
 
-fn limit_end(step: &Change, changes: &Changes) -> Option<(SessionId, AccountId)> {
-    let Change::Revoke(revoke) = step else { return None };
+fn limit_end(revoke: &Revoke, changes: &Changes) -> Option<(SessionId, AccountId)> {
     let (Verb::End, Target::Session(session)) = (&revoke.verb, &revoke.target) else { return None };
     let of = |event: &&portcullis_domain::NewEvent| event.session == Some(*session);
     let account = changes.events.iter().find(of).and_then(|event| event.account)?;

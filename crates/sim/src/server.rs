@@ -32,6 +32,7 @@ pub enum Request {
         agent: String,
         cookie: bool,
         by: ClientId,
+        network: u16,
     },
     /// About another provider.
     Upstream(crate::upstream::UpstreamRequest),
@@ -82,6 +83,13 @@ pub enum Request {
     Import {
         emails: Vec<String>,
     },
+    /// Somebody outside says this of an account.
+    Signal {
+        account: AccountId,
+        kind: portcullis_domain::risk::ExternalKind,
+    },
+    /// About a link in a mail.
+    Letter(crate::letters::LetterRequest),
     /// An administrator makes an account with this address.
     Create {
         email: String,
@@ -135,6 +143,8 @@ pub struct Op {
     /// What a sign-in takes from budgets, and what came of it.
     pub attempt: Option<Attempt>,
     pub verdict: Option<Verdict>,
+    /// What the rules about suspicious activity made of it.
+    pub ruled: Option<crate::suspicion::Ruled>,
     pub faulted: bool,
     /// For the bug that ends row by row: what is still to be ended.
     pub rest: Vec<Changes>,
@@ -283,6 +293,7 @@ impl World {
             committed: None,
             attempt: None,
             verdict: None,
+            ruled: None,
             faulted: false,
             rest: Vec::new(),
             reply: None,
@@ -410,6 +421,8 @@ impl World {
             act,
             code: crate::applications::code_of(&op.request),
             arrival: crate::upstream::arrival_of(&op.request),
+            letter: crate::letters::letter_of(&op.request),
+            ruled: op.ruled.clone(),
         };
         if self.has(Mutant::PublishBeforeCommit) {
             self.publish_too_early(&changes);
@@ -455,6 +468,9 @@ impl World {
         self.counts.add("conflicts");
         let Some(op) = self.ops.get_mut(&id) else { return };
         op.tries += 1;
+        if matches!(op.request, Request::Upstream(crate::upstream::UpstreamRequest::Answer { .. })) {
+            op.rest.clear(); // whoever answered first has the account
+        }
         let refused = |refused| Some(Reply::Refused(refused));
         op.reply = match conflict {
             Conflict::Moved | Conflict::Repeated | Conflict::Used if op.tries < 64 => None,

@@ -95,6 +95,22 @@ pub enum Event {
     Machine,
     /// A person signs out at another provider.
     Provider,
+    /// Somebody new leaves for another provider, and comes back.
+    Newcomer,
+    NewcomerArrives {
+        person: usize,
+        begun: portcullis_domain::upstream::Begun,
+    },
+    /// Somebody new answers what they were asked.
+    NewcomerAnswers {
+        person: usize,
+        ticket: portcullis_wire::SecretString,
+        yes: bool,
+    },
+    /// Somebody outside says something of an account.
+    Outside,
+    /// Somebody reads their mail.
+    Reader,
     /// A device comes back from one.
     Arrive {
         device: usize,
@@ -276,6 +292,8 @@ pub struct World {
     pub told: crate::told::Told,
     pub providers: crate::upstream::Providers,
     pub guesses: crate::guesses::Guesses,
+    pub suspicion: crate::suspicion::Suspicion,
+    pub letters: crate::letters::Letters,
     pub imports: crate::imports::Imports,
     pub accounts: Vec<(AccountId, String)>,
     pub verifiers: Vec<Verifier>,
@@ -331,8 +349,10 @@ impl World {
             machines: crate::machines::Machines::default(),
             client_keys: crate::client_keys::ClientKeys::new(seed),
             told: crate::told::Told::new(seed),
-            providers: crate::upstream::Providers::default(),
+            providers: crate::upstream::Providers::new(seed),
             guesses: crate::guesses::Guesses::default(),
+            suspicion: crate::suspicion::Suspicion::new(seed),
+            letters: crate::letters::Letters::new(seed),
             imports: crate::imports::Imports::default(),
             accounts: Vec::new(),
             verifiers: Vec::new(),
@@ -355,6 +375,8 @@ impl World {
         self.make_machines();
         self.make_senders();
         self.make_links();
+        self.make_suspicion();
+        self.make_letters();
         for account in [0, 0, 0, 1, 1, 2, 3, 4] {
             self.add_device(account);
         }
@@ -476,6 +498,11 @@ impl World {
             Event::Machine => self.machine_acts(),
             Event::Provider => self.provider_acts(),
             Event::Arrive { device, begun } => self.device_arrives(device, begun),
+            Event::Newcomer => self.newcomer_acts(),
+            Event::NewcomerArrives { person, begun } => self.newcomer_arrives(person, begun),
+            Event::NewcomerAnswers { person, ticket, yes } => self.newcomer_answers(person, ticket, yes),
+            Event::Outside => self.outside_tells(),
+            Event::Reader => self.reader_acts(),
             Event::Sender { sender, life } => self.sender_acts(sender, life),
             Event::Guesser => self.guesser_acts(),
             Event::AdminTimeout { call } => self.admin_timeout(call),

@@ -4,7 +4,7 @@
 //! between is told from two sides: from when the caller sent its call, and from when it had the answer, which left after the
 //! commit. A verifier may well be quicker than the answer.
 use super::cluster::{CALLERS, Cluster, Extent, Fleet};
-use super::{Running, median, path};
+use super::{Bench, Running, median, path};
 use crate::{Failure, mini_http, process};
 use serde_json::json;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -139,7 +139,8 @@ impl<'a> Ends<'a> {
         let all = self.cluster.nodes.len();
         for (n, node) in self.cluster.addresses(all).into_iter().enumerate() {
             let share = count / all + usize::from(n < count % all);
-            fleet.push(Followers::start(self.cluster, share, &node, &id, &secret)?);
+            let issuer = format!("http://{}", self.cluster.nodes[0].address);
+            fleet.push(Followers::start(self.cluster.bench, &issuer, share, &node, (&id, &secret))?);
         }
         fleet.iter_mut().try_for_each(Followers::ready)?;
         let after_kb = memory(&self.cluster.nodes)?;
@@ -223,17 +224,23 @@ fn applied(fleet: &mut [Followers], ended: &[Ended]) -> Result<Vec<Vec<f64>>, Fa
 }
 
 /// A process of verifiers that hang on one node.
-struct Followers {
+pub struct Followers {
     child: Child,
     input: Option<ChildStdin>,
     output: BufReader<ChildStdout>,
 }
 
 impl Followers {
-    fn start(cluster: &Cluster<'_>, count: usize, node: &str, client: &str, secret: &str) -> Result<Self, Failure> {
-        let issuer = format!("http://{}", cluster.nodes[0].address);
-        let mut command = Command::new(cluster.bench.programs.join("portcullis-followers"));
-        command.args([&count.to_string(), &issuer, client, &format!("http://{node}/v1/feed")]);
+    /// So many on this node of the server with this issuer, as this client.
+    pub fn start(
+        bench: &Bench,
+        issuer: &str,
+        count: usize,
+        node: &str,
+        (client, secret): (&str, &str),
+    ) -> Result<Self, Failure> {
+        let mut command = Command::new(bench.programs.join("portcullis-followers"));
+        command.args([&count.to_string(), issuer, client, &format!("http://{node}/v1/feed")]);
         command.env("PORTCULLIS_CLIENT_SECRET", secret).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn()?;
         let (input, output) = (child.stdin.take(), child.stdout.take());
@@ -249,12 +256,14 @@ impl Followers {
         }
     }
 
-    fn ready(&mut self) -> Result<(), Failure> {
+    /// Waits until all are fresh.
+    pub fn ready(&mut self) -> Result<(), Failure> {
         let said = self.line()?;
         if said == "ready" { Ok(()) } else { Err(Failure::Missing(format!("portcullis-followers said {said:?}"))) }
     }
 
-    fn applied(&mut self, revs: &[u64]) -> Result<Vec<Vec<f64>>, Failure> {
+    /// When each of them had applied each of these positions, in microseconds.
+    pub fn applied(&mut self, revs: &[u64]) -> Result<Vec<Vec<f64>>, Failure> {
         let asked: Vec<String> = revs.iter().map(u64::to_string).collect();
         if let Some(input) = &mut self.input {
             writeln!(input, "{}", asked.join(" "))?;

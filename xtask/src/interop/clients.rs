@@ -69,6 +69,7 @@ pub const ALL: &[Client] = &[
     node("jose", "node/jose.mjs", "ES256"),
     node("jose", "node/jose.mjs", "RS256"),
     node("jose", "node/jose.mjs", "Ed25519"),
+    node("standardwebhooks", "node/webhooks.mjs", "ES256"),
     python("authlib", "python/authlib_client.py", "ES256"),
     python("pyjwt", "python/pyjwt_tokens.py", "ES256"),
     python("pyjwt", "python/pyjwt_tokens.py", "RS256"),

@@ -7,18 +7,23 @@ use portcullis_app::admin::AccountPatch;
 use portcullis_app::keys::MasterKey;
 use portcullis_app::mass::Filtered;
 use portcullis_app::oauth::{ClientPatch, OAuthTokens};
+use portcullis_app::risk::Told;
 use portcullis_app::roles::RoleChange;
-use portcullis_app::{Admin, App, AppError, Caller, RepeatKey, Tokens};
+use portcullis_app::{Admin, App, AppError, Caller, MailOptions, Mailer, RepeatKey, Tokens};
+use portcullis_domain::Changes;
 use portcullis_domain::client::Profile;
 use portcullis_domain::family::Presented;
 use portcullis_domain::import::{self, FirebaseProject, Line};
 use portcullis_domain::keys::Wanted;
+use portcullis_domain::mail::{self, Template};
 use portcullis_domain::mass::Filter;
 use portcullis_domain::model::{Account, ClientKind, Status};
+use portcullis_domain::refresh::How;
+use portcullis_domain::risk::{ExternalKind, Outcome};
 use portcullis_domain::ticket::{self, TicketKind};
 use portcullis_store::faulty::{Faulty, Mode};
 use portcullis_store::memory::MemoryStore;
-use portcullis_store::{EventFilter, Store};
+use portcullis_store::{EventFilter, MessageFilter, Store};
 use portcullis_wire::{Chain, ClientId, Code, Digest, KeyId, Rev, SecretString};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -80,6 +85,15 @@ acts! {
     ChangeClient
     RotateSecret
     ApplicationOff
+    Signal
+    SignalThatBlocks
+    RuleAtRefresh
+    RuleAtSignIn
+    RuleAtChange
+    AskForLink
+    ResetByLink
+    NotMe
+    NotMeAtAll
     Refound
 }
 
@@ -89,11 +103,34 @@ impl Act {
         // A code that is redeemed again ends what it gave; so does a client that did not hear the answer (RFC 6749 §4.1.2).
         // Nobody reads the log here, so that a node does not know that it has ended an access token before.
         let code = matches!(self, Self::MakeCode | Self::Redeem | Self::RedeemOffline | Self::GiveUpAccess);
-        code || matches!(self, Self::SignIn | Self::SignInByPage | Self::Export | Self::Refound)
+        // Each mail has a link of its own.
+        let said = matches!(self, Self::AskForLink);
+        let signs_in = matches!(self, Self::SignIn | Self::SignInByPage | Self::RuleAtSignIn);
+        code || said || signs_in || matches!(self, Self::Export | Self::Refound)
     }
     /// More than one commit, each whole: a part of it may be there after a fault.
     fn in_parts(self) -> bool {
-        matches!(self, Self::SignIn | Self::SignInByPage | Self::DeleteMe | Self::ChangeRoles)
+        let signs_in = matches!(self, Self::SignIn | Self::SignInByPage | Self::RuleAtSignIn);
+        signs_in || matches!(self, Self::DeleteMe | Self::ChangeRoles)
+    }
+    /// What rules say meanwhile.
+    fn judged(self) -> Option<(&'static str, Outcome)> {
+        match self {
+            Self::Signal => Some(("external", Outcome::EndAll)),
+            Self::SignalThatBlocks => Some(("external", Outcome::Block { for_ms: None })),
+            Self::RuleAtRefresh => Some(("refresh", Outcome::EndSession)),
+            Self::RuleAtSignIn => Some(("sign_in", Outcome::EndAll)),
+            Self::RuleAtChange => Some(("change", Outcome::EndSession)),
+            _ => None,
+        }
+    }
+    /// Whether it needs mail.
+    fn is_by_mail(self) -> bool {
+        matches!(self, Self::AskForLink | Self::ResetByLink | Self::NotMe | Self::NotMeAtAll)
+    }
+    /// It is refused, and ends something by that.
+    fn is_refused(self) -> bool {
+        matches!(self, Self::Theft | Self::RedeemAgain | Self::RuleAtRefresh | Self::RuleAtChange)
     }
     /// What asking again may be told, because the first try did it.
     fn done_before(self, code: Code) -> bool {
@@ -105,6 +142,10 @@ impl Act {
             Self::Redeem | Self::RedeemOffline | Self::RedeemAgain => code == Code::Malformed,
             // The secret before this one still counts, and nobody takes it away by repeating a call.
             Self::RotateSecret => code == Code::Conflict,
+            Self::RuleAtRefresh => code == Code::SessionEnded,
+            Self::RuleAtChange => matches!(code, Code::SessionEnded | Code::TokenRevoked),
+            // It was used, by the first try.
+            Self::ResetByLink => code == Code::NotFound,
             _ => false,
         }
     }
@@ -131,13 +172,26 @@ struct Scene {
     used: SecretString,
     granted: OAuthTokens,
     connected: OAuthTokens,
+    /// The link of a mail.
+    link: SecretString,
 }
 
 impl Scene {
-    async fn set() -> Self {
+    async fn set(act: Act) -> Self {
         let store = Arc::new(Faulty::new(memory()));
-        let mut tasks = JoinSet::new();
-        let app = App::start(store.clone(), settings(), MasterKey::generate(), &mut tasks).await.unwrap();
+        let (mut tasks, mut settings) = (JoinSet::new(), settings());
+        if act.is_by_mail() {
+            // Nobody listens there: what is sent waits.
+            let options = MailOptions {
+                url: "smtp://127.0.0.1:9",
+                from: "id@example.org",
+                templates: None,
+                language: "en",
+                authorities: &[],
+            };
+            settings.mail = Some(Mailer::new(&options).unwrap());
+        }
+        let app = App::start(store.clone(), settings, MasterKey::generate(), &mut tasks).await.unwrap();
         tasks.shutdown().await; // only the act's own operations are counted
         let admin = Admin::operator();
         let mut accounts = Vec::new();
@@ -167,6 +221,8 @@ impl Scene {
         let connected = theirs.granted(&app, &caller, "openid offline_access").await.unwrap();
         let waiting = theirs.code(&app, &caller, "openid read").await.unwrap();
         let waiting_offline = theirs.code(&app, &caller, "openid offline_access").await.unwrap();
+        let link = link(&app, act, &ada, &laptop).await;
+        app.set_judge(act.judged().map(|(kind, outcome)| crate::risk::on(kind, vec![outcome])));
         Self {
             next_master: MasterKey::generate(),
             app,
@@ -186,6 +242,7 @@ impl Scene {
             used,
             granted,
             connected,
+            link,
         }
     }
 
@@ -261,6 +318,27 @@ impl Scene {
             Act::RevokeKey => Some(app.admin_revoke_key(admin, KeyId(1), "leaked", again).await?.rev),
             Act::RotateMaster => app.admin_rotate_master(admin, self.next_master.clone()).await.map(|_| None)?,
             Act::Refound => Some(app.admin_refound(admin, "for the scene").await?.rev),
+            Act::Signal | Act::SignalThatBlocks => {
+                let told = Told { account: ada.id, kind: ExternalKind::Fraud, detail: None };
+                app.admin_signal(admin, &told, again).await?.map(|revoked| revoked.rev)
+            }
+            // From elsewhere.
+            Act::RuleAtRefresh => {
+                let how = How { ip: Some([198, 51, 100, 7].into()), ..bearer() };
+                app.refresh(&self.phone.refresh_token, how).await.map(|_| None)?
+            }
+            Act::RuleAtSignIn => sign_in(app, ada, false).await.map(|_| None)?,
+            Act::RuleAtChange => {
+                let new = SecretString::new("another good password");
+                app.change_my_password(caller, password(), new, false, None).await.map(|_| None)?
+            }
+            Act::AskForLink => app.recover("ada@example.org", None).await.map(|()| None)?,
+            Act::ResetByLink => {
+                let new = SecretString::new("another good password");
+                Some(app.reset_password(&self.link, new, None).await?.rev)
+            }
+            Act::NotMe => app.deny_session(&self.link, false, None).await.map(|()| None)?,
+            Act::NotMeAtAll => app.deny_session(&self.link, true, None).await.map(|()| None)?,
             _ => return self.act_of_application(act, again).await,
         })
     }
@@ -374,6 +452,22 @@ impl Scene {
     }
 }
 
+/// The link that an act follows, written as the mail about the laptop's sign-in, or asked for.
+async fn link(app: &App, act: Act, ada: &Account, laptop: &Tokens) -> SecretString {
+    let template = match act {
+        Act::ResetByLink => Template::ResetPassword,
+        Act::NotMe | Act::NotMeAtAll => Template::NewDevice,
+        _ => return SecretString::new(""),
+    };
+    let (stamp, keys) = (app.store().stamp().await.unwrap(), app.keys());
+    let (about, mut chance) = (Some(laptop.session.id), portcullis_app::real::RealChance);
+    let steps = mail::write(template, ada.id, ada.password_version, about, &stamp, keys.mac(), &mut chance);
+    app.store().commit(Changes { steps, ..Changes::default() }).await.unwrap();
+    let page = app.store().list_messages(&MessageFilter::default(), None, 50).await.unwrap();
+    let (_, secret) = page.rows.iter().find_map(|message| app.link_of(message).unwrap()).expect("a mail with a link");
+    secret
+}
+
 /// How often each thing is there.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Facts(BTreeMap<String, usize>);
@@ -397,11 +491,11 @@ struct Plain {
 }
 
 async fn plainly(act: Act) -> Plain {
-    let scene = Scene::set().await;
+    let scene = Scene::set(act).await;
     let (before, from) = (scene.facts().await, scene.store.operations());
     let mut done = scene.act(act).await;
     let operations = scene.store.operations() - from;
-    if matches!(act, Act::Theft | Act::RedeemAgain) {
+    if act.is_refused() {
         assert!(act.done_before(done.unwrap_err().code()), "{act:?}");
         done = Ok(None);
     }
@@ -419,7 +513,7 @@ async fn plainly(act: Act) -> Plain {
 
 /// One point of failure: the `n`-th operation of the act fails in this way.
 async fn with_a_fault(act: Act, plain: &Plain, n: u64, mode: Mode) -> bool {
-    let scene = Scene::set().await;
+    let scene = Scene::set(act).await;
     let at = format!("{act:?}, operation {n} of {}, {mode:?}", plain.operations);
     let failed = scene.store.failed();
     scene.store.fail_at(n, mode);

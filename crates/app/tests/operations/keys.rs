@@ -64,7 +64,7 @@ async fn until(what: &str, mut is: impl AsyncFnMut() -> bool) {
 }
 
 /// Calls again while that is what the answer says to do.
-async fn rotated(world: &World, wanted: Wanted) {
+pub async fn rotated(world: &World, wanted: Wanted) {
     until("a rotation", async || match world.app.admin_rotate_keys(&world.admin, wanted, None).await {
         Ok(()) => true,
         Err(error) => {

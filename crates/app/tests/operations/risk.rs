@@ -2,17 +2,19 @@
 use crate::world::{PASSWORD, World, bearer, settings};
 use portcullis_app::risk::Told;
 use portcullis_app::sessions::Credentials;
-use portcullis_app::{AppError, Tokens};
+use portcullis_app::{AppError, RepeatKey, Tokens};
 use portcullis_domain::Refused;
 use portcullis_domain::event::EventKind;
+use portcullis_domain::keys::Wanted;
 use portcullis_domain::model::{Account, SessionKind, UNPROVEN};
 use portcullis_domain::refresh::How;
 use portcullis_domain::risk::{ExternalKind, Hit, Judge, Outcome, Signals, Verdict};
 use portcullis_domain::sign_in::SignIn;
 use portcullis_store::{EventFilter, Store as _};
-use portcullis_wire::{Code, SecretString};
+use portcullis_wire::{Code, Digest, SecretString};
 use std::net::IpAddr;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 
 /// Rules that say the same of each act of a kind.
 struct Always {
@@ -145,7 +147,7 @@ async fn a_rule_shortens_no_block() {
     world.app.set_judge(Some(on("external", vec![Outcome::Block { for_ms: Some(60_000) }])));
     world.app.admin_block(&world.admin, world.ada.id, "spam", None, None).await.unwrap();
     let told = Told { account: world.ada.id, kind: ExternalKind::Fraud, detail: None };
-    assert!(world.app.admin_signal(&world.admin, &told).await.unwrap());
+    assert!(world.app.admin_signal(&world.admin, &told, None).await.unwrap().is_some());
     let row = world.held.load_account(world.ada.id).await.unwrap().unwrap();
     let block = row.account.block_at(row.stamp.now).unwrap();
     assert_eq!((block.reason.as_str(), block.until), ("spam", None));
@@ -153,7 +155,7 @@ async fn a_rule_shortens_no_block() {
     world.app.admin_unblock(&world.admin, world.ada.id, None).await.unwrap();
     let soon = row.stamp.now.plus(30_000);
     world.app.admin_block(&world.admin, world.ada.id, "spam", Some(soon), None).await.unwrap();
-    assert!(world.app.admin_signal(&world.admin, &told).await.unwrap());
+    assert!(world.app.admin_signal(&world.admin, &told, None).await.unwrap().is_some());
     let row = world.held.load_account(world.ada.id).await.unwrap().unwrap();
     let block = row.account.block_at(row.stamp.now).unwrap();
     assert!(block.reason == "it looked strange" && block.until.unwrap() > soon);
@@ -261,9 +263,141 @@ async fn no_more_are_blocked_than_may_be() {
     assert_eq!(reasons(&world, &world.eve, EventKind::RiskAlarm).await.len(), 1);
     let state = world.app.admin_rules(&world.admin).await.unwrap();
     assert_eq!((state.capped, state.version.as_deref()), (1, Some("test 1")));
-    // Nobody is let in by that who may not: a rule that says nothing but a block is an alarm then.
+    // And where the rule says nothing but a block, whoever it is about is refused, so that nobody is let in by using the cap up.
     world.app.set_judge(Some(on("sign_in", vec![Outcome::Block { for_ms: None }])));
-    assert!(sign_in_from(&world, &world.eve, 2).await.is_ok());
+    let mine = sign_in_from(&world, &world.eve, 2).await.unwrap_err();
+    assert_eq!(mine.code(), Code::SessionEnded);
+    assert_eq!(reasons(&world, &world.eve, EventKind::AccountBlocked).await.len(), 0);
+    // A session ends, and no other.
+    world.app.set_judge(Some(on("refresh", vec![Outcome::Block { for_ms: None }])));
+    let (mine, other) =
+        (sign_in_from(&world, &world.eve, 2).await.unwrap(), sign_in_from(&world, &world.eve, 2).await.unwrap());
+    assert_eq!(world.app.refresh(&mine.refresh_token, how(9)).await.unwrap_err().code(), Code::SessionEnded);
+    assert!(!lives(&world, &mine).await && lives(&world, &other).await);
+}
+
+/// Keeps what it is asked, and says nothing.
+struct Hears(Arc<Mutex<Vec<Signals>>>);
+
+impl Judge for Hears {
+    fn judge(&self, signals: &Signals) -> Verdict {
+        self.0.lock().unwrap().push(signals.clone());
+        Verdict::nothing(self.version())
+    }
+    fn version(&self) -> &str {
+        "test 2"
+    }
+}
+
+/// What the rules are asked from now on.
+fn heard(world: &World) -> Arc<Mutex<Vec<Signals>>> {
+    let heard = Arc::default();
+    world.app.set_judge(Some(Box::new(Hears(Arc::clone(&heard)))));
+    heard
+}
+
+/// A new MAC key gives all networks other names. Nobody is new anywhere by that, and the usual refresh is not looked at.
+#[tokio::test]
+async fn another_key_makes_no_network_new() {
+    let world = World::start().await;
+    let heard = heard(&world);
+    let mine = sign_in_from(&world, &world.ada, 1).await.unwrap();
+    let other = sign_in_from(&world, &world.ada, 1).await.unwrap();
+    let memory = async || world.held.load_risk(world.ada.id, &[]).await.unwrap().memory.unwrap();
+    let before = memory().await;
+    let key = world.app.keys().mac().id;
+    crate::keys::rotated(&world, Wanted { signing: false, mac: true }).await;
+    assert_ne!(world.app.keys().mac().id, key, "there is another one");
+    heard.lock().unwrap().clear();
+    let mine = world.app.refresh(&mine.refresh_token, how(1)).await.unwrap();
+    let mine = world.app.refresh(&mine.refresh_token, how(1)).await.unwrap();
+    assert_eq!(heard.lock().unwrap().len(), 0, "nothing was looked at");
+    assert_eq!(memory().await, before);
+    sign_in_from(&world, &world.ada, 1).await.unwrap();
+    let elsewhere = world.app.refresh(&mine.refresh_token, how(2)).await.unwrap();
+    world.app.refresh(&elsewhere.refresh_token, how(1)).await.unwrap();
+    let said: Vec<_> = heard.lock().unwrap().iter().map(|s| (s.new_network, s.moved, s.first)).collect();
+    assert_eq!(said, [(false, false, false), (true, true, false), (false, true, false)]);
+    // What was written since has the new name, and a grant of before is at home by its old one.
+    assert_ne!(memory().await, before);
+    heard.lock().unwrap().clear();
+    world.app.refresh(&other.refresh_token, how(1)).await.unwrap();
+    assert_eq!(heard.lock().unwrap().len(), 0);
+}
+
+/// Those whose right password is just being looked at have guessed at nobody.
+#[tokio::test]
+async fn who_signs_in_at_the_same_moment_does_not_guess() {
+    let world = World::start().await;
+    let heard = heard(&world);
+    let one = |last| sign_in_from(&world, &world.ada, last);
+    let (a, b, c, d, e, f, g, h) = tokio::join!(one(1), one(1), one(1), one(1), one(1), one(1), one(1), one(1));
+    assert!([a, b, c, d, e, f, g, h].iter().all(Result::is_ok));
+    let most = |heard: &[Signals]| heard.iter().map(|s| (s.guesses_account, s.guesses_prefix)).max();
+    assert!(heard.lock().unwrap().len() >= 8);
+    assert_eq!(most(&heard.lock().unwrap()), Some((0, 0)));
+    // Wrong ones count as soon as they are found wrong.
+    for _ in 0..3 {
+        let identifier = world.ada.email.clone().unwrap();
+        let credentials = Credentials { identifier, password: SecretString::new("a wrong password"), device: None };
+        let request = SignIn { kind: SessionKind::App, device_name: None, user_agent: None, ip: ip(5), cookie: None };
+        world.app.sign_in(credentials, request, false).await.unwrap_err();
+    }
+    let (a, b, c) = tokio::join!(one(5), one(5), one(5));
+    assert!([a, b, c].iter().all(Result::is_ok));
+    assert_eq!(most(&heard.lock().unwrap()), Some((3, 3)));
+}
+
+/// A record that was to be written with a commit that failed is written with the next.
+#[tokio::test]
+async fn what_was_not_committed_was_not_told() {
+    let world = World::start().await;
+    let shadow = Always { act: "sign_in", outcomes: vec![Outcome::EndAll], shadow: true };
+    world.app.set_judge(Some(Box::new(shadow)));
+    // Two at once: one of them is decided anew, since the other has written what is remembered. Of each try something is said.
+    world.held.hold.store(true, Ordering::SeqCst);
+    let first = sign_in_from(&world, &world.ada, 1);
+    let meanwhile = async {
+        world.held.reached.notified().await;
+        world.held.hold.store(false, Ordering::SeqCst);
+        // What the first has decided on moves.
+        let put = portcullis_domain::Change::PutMemory { account: world.ada.id, version: 0, memory: "{}".into() };
+        let changes = portcullis_domain::Changes { steps: vec![put], ..portcullis_domain::Changes::default() };
+        world.held.store.commit(changes).await.unwrap();
+        world.held.release.notify_one();
+    };
+    let (first, ()) = tokio::join!(first, meanwhile);
+    first.unwrap();
+    assert_eq!(reasons(&world, &world.ada, EventKind::RiskShadow).await.len(), 1);
+    assert_eq!(
+        world.app.admin_rules(&world.admin).await.unwrap().rules[0].hits,
+        1,
+        "the try that was lost counts nothing"
+    );
+}
+
+#[tokio::test]
+async fn a_signal_that_is_repeated_ends_once() {
+    let world = World::start().await;
+    world.app.set_judge(Some(on("external", vec![Outcome::EndAll])));
+    let before = sign_in_from(&world, &world.ada, 1).await.unwrap();
+    let told = Told { account: world.ada.id, kind: ExternalKind::Fraud, detail: None };
+    let repeat = RepeatKey { key: "once".into(), request: Digest::of(b"a call") };
+    let ended = world.app.admin_signal(&world.admin, &told, Some(&repeat)).await.unwrap().unwrap();
+    assert_eq!(ended.ended, Some(1));
+    assert!(!lives(&world, &before).await);
+    let since = sign_in_from(&world, &world.ada, 1).await.unwrap();
+    let again = world.app.admin_signal(&world.admin, &told, Some(&repeat)).await.unwrap().unwrap();
+    assert_eq!(again, ended);
+    assert!(lives(&world, &since).await, "what was signed in since is not ended by the repetition");
+    // A notice ends nothing, and a repetition of it does not either.
+    world.app.set_judge(Some(on("external", vec![Outcome::Notify])));
+    let other = RepeatKey { key: "twice".into(), request: Digest::of(b"another") };
+    for _ in 0..2 {
+        assert_eq!(world.app.admin_signal(&world.admin, &told, Some(&other)).await.unwrap(), None);
+    }
+    assert_eq!(reasons(&world, &world.ada, EventKind::RiskSignal).await.len(), 2);
+    assert!(lives(&world, &since).await);
 }
 
 #[tokio::test]
@@ -351,11 +485,14 @@ async fn what_is_told_of_nobody_is_not_taken() {
     let world = World::start().await;
     let told = |account| Told { account, kind: ExternalKind::DeviceLost, detail: Some("the train".into()) };
     let error =
-        world.app.admin_signal(&world.admin, &told(portcullis_wire::AccountId::from_bits(1))).await.unwrap_err();
+        world.app.admin_signal(&world.admin, &told(portcullis_wire::AccountId::from_bits(1)), None).await.unwrap_err();
     assert_eq!(error.code(), Code::NotFound);
     // Without rules it is recorded all the same.
-    assert!(!world.app.admin_signal(&world.admin, &told(world.ada.id)).await.unwrap());
+    assert!(world.app.admin_signal(&world.admin, &told(world.ada.id), None).await.unwrap().is_none());
     assert_eq!(reasons(&world, &world.ada, EventKind::RiskSignal).await, ["device_lost: the train"]);
     world.app.admin_delete(&world.admin, world.eve.id, None).await.unwrap();
-    assert_eq!(world.app.admin_signal(&world.admin, &told(world.eve.id)).await.unwrap_err().code(), Code::NotFound);
+    assert_eq!(
+        world.app.admin_signal(&world.admin, &told(world.eve.id), None).await.unwrap_err().code(),
+        Code::NotFound
+    );
 }

@@ -5,13 +5,12 @@
 //! done in a session; and something that was said about an account.
 use super::{Hit, Outcome, Verdict, strongest};
 use crate::account;
-use crate::amr::Amr;
 use crate::changes::{Change, Changes, Expect};
 use crate::event::{Actor, EventKind, NewEvent};
 use crate::family::MacKey;
 use crate::kernel::{self, By, Door, Scope};
 use crate::mail::{self, Letter, Template};
-use crate::model::{Account, Block, UNPROVEN};
+use crate::model::{Account, Block};
 use crate::throttle::{self, Attempt, Bucket, BucketKey, Budget};
 use crate::view::{AccountView, Stamp};
 use crate::{Chance, Decision, Refused};
@@ -115,15 +114,16 @@ pub struct Plan {
     pub capped: bool,
 }
 
-/// What is done of a verdict: the strongest outcome, and beyond the cap the strongest that is no block.
+/// What is done of a verdict: the strongest outcome. Beyond the cap a block is the end of the session, so that whoever has the cap used
+/// up is not let in by it.
 pub fn plan(verdict: &Verdict, cap: &Cap, now: Time) -> Plan {
     let chosen = |verdict: &Verdict| strongest(verdict).map(|(hit, outcome)| (hit.clone(), outcome));
     match chosen(verdict) {
         Some((_, Outcome::Block { .. })) if !cap.allows(now) => {
             let mut rest = verdict.clone();
-            for hit in &mut rest.hits {
-                hit.outcomes.retain(|outcome| !matches!(outcome, Outcome::Block { .. }));
-            }
+            let blocks = |outcome: &&mut Outcome| matches!(outcome, Outcome::Block { .. });
+            let all = rest.hits.iter_mut().flat_map(|hit| &mut hit.outcomes);
+            all.filter(blocks).for_each(|outcome| *outcome = Outcome::EndSession);
             Plan { does: chosen(&rest), capped: true }
         }
         does => Plan { does, capped: false },
@@ -178,8 +178,12 @@ fn carried_out(
         (Outcome::StepUp, _) if base.steps.iter().any(|step| matches!(step, Change::SetAuthTime { .. })) => {
             (None, Changes::default())
         }
-        (Outcome::StepUp, At::SignIn(session) | At::Session(session, _)) => {
-            let step = Change::SetAuthTime { session, at: UNPROVEN, amr: Amr::unknown() };
+        (Outcome::StepUp, At::SignIn(session)) => {
+            let step = Change::Unprove { session, grant: None };
+            (None, Changes { steps: vec![step], ..Changes::default() })
+        }
+        (Outcome::StepUp, At::Session(session, grant)) => {
+            let step = Change::Unprove { session, grant };
             (None, Changes { steps: vec![step], ..Changes::default() })
         }
         (Outcome::Throttle, _) => {

@@ -2,7 +2,7 @@
 //!
 //! It is kept as text with a version. What does not read, or is of a newer version, begins anew: an account of which nothing is
 //! remembered is one to which nothing is new, and so nobody is disturbed by it.
-use super::Origin;
+use super::{Act, Origin, Seen};
 use alloc::{string::String, vec::Vec};
 use portcullis_wire::{Millis, SessionId, Time, b64};
 use serde::{Deserialize, Serialize};
@@ -11,8 +11,17 @@ use serde::{Deserialize, Serialize};
 pub const MAX_BYTES: usize = 4096;
 
 const VERSION: u32 = 1;
-/// Of so many networks it is remembered that the account was there, the latest.
+/// Of so many networks it is remembered that the account was there.
 pub(super) const MAX_NETWORKS: usize = 10;
+/// And of so many more that it was there for the first time within the hour, the latest. They have places of their own, so that whoever
+/// goes through ten networks in a minute pushes out none that the account has known for longer.
+pub(super) const MAX_YOUNG: usize = 3;
+/// A network, provider or country is new to an account for so long. Otherwise whoever got in once would be at home a second later.
+pub(super) const NEW_FOR: i64 = 3600;
+/// What was seen for so long has taken root: it stays longer than what was passed through.
+const ROOTED: i64 = 86_400;
+/// That a sign-in was refused is remembered for so long.
+pub(super) const REFUSED_FOR: i64 = 86_400;
 /// And of so many kinds of devices.
 pub(super) const MAX_AGENTS: usize = 4;
 /// And of so many sessions.
@@ -29,8 +38,11 @@ pub(super) const MAX_LATE: usize = 2;
 pub(super) const MAX_WRONG: usize = 5;
 /// The longest name of a kind of device that is kept.
 pub(super) const MAX_AGENT: usize = 32;
-/// Networks, kinds of devices and sessions are forgotten when they were not seen for so long.
+/// Networks and kinds of devices are forgotten when they were not seen for so long.
 const LIFE: Millis = 120 * 86_400_000;
+/// And sessions, with the networks in which they stand. It is more than a session lives by default: refreshes where it stands are not
+/// seen.
+const SESSION_LIFE: Millis = 200 * 86_400_000;
 
 /// What is remembered of one account.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -74,6 +86,44 @@ pub(super) struct Kept {
     /// Where the account was last, and when.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub w: Option<(Where, i64)>,
+    /// Since when anything is remembered: what was seen then is the account's own, and not new to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub f: Option<i64>,
+    /// When a sign-in with the right password was refused by a rule.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub q: Option<i64>,
+}
+
+impl Kept {
+    /// Whether a network is known by now: seen an hour ago, or the account's first.
+    pub fn knows(&self, net: &Net, now: i64) -> bool {
+        now - net.3 >= NEW_FOR || self.f == Some(net.3)
+    }
+
+    /// Whether it was seen over a day, or a session stands there that is older than that: refreshes there are not seen.
+    fn rooted(&self, net: &Net, now: i64) -> bool {
+        let stands = |session: &Sess| session.network() == net.0 && now - session.b >= ROOTED;
+        net.4 - net.3 >= ROOTED || self.s.iter().any(stands)
+    }
+
+    /// Of what is too much those go that were seen the longest ago; of what is known, first what was passed through.
+    pub fn crowd_out(&mut self, now: i64) {
+        loop {
+            let known: Vec<bool> = self.n.iter().map(|net| self.knows(net, now)).collect();
+            let many = |which: bool, most: usize| known.iter().filter(|known| **known == which).count() > most;
+            let gone = if many(false, MAX_YOUNG) {
+                known.iter().position(|known| !known)
+            } else if many(true, MAX_NETWORKS) {
+                // `min_by_key` takes the first of equals, and they stand in the order in which they were last seen.
+                let all = known.iter().enumerate().filter(|(_, known)| **known).map(|(at, _)| at);
+                all.min_by_key(|at| self.rooted(&self.n[*at], now))
+            } else {
+                None
+            };
+            let Some(at) = gone else { return };
+            self.n.remove(at);
+        }
+    }
 }
 
 fn is_nothing(told: &[Option<i64>; 3]) -> bool {
@@ -216,28 +266,80 @@ impl Memory {
         self.kept.n.is_empty() && self.kept.d.is_empty()
     }
 
-    /// What is remembered when a rule has ended what was seen, `before` being what was remembered then: that it happened, but not the
+    /// What is remembered when a rule has ended what was `seen`, `before` being what was remembered then: that it happened, but not the
     /// place and the device, which so stay new to the account.
-    pub fn doubted(self, before: &Self) -> Self {
-        let (n, d, w) = (before.kept.n.clone(), before.kept.d.clone(), before.kept.w);
+    pub fn doubted(self, before: &Self, seen: &Seen) -> Self {
+        let (n, d, w, f) = (before.kept.n.clone(), before.kept.d.clone(), before.kept.w, before.kept.f);
         // A change that was refused has changed nothing: what was said of the password holds.
         let mut x = self.kept.x;
         x[0] = x[0].or(before.kept.x[0]);
-        Self { kept: Kept { n, d, w, x, ..self.kept } }
+        // The first of a day counts, so that a day has an end however often somebody tries.
+        let refused = matches!(seen.act, Act::SignIn { .. }).then(|| secs(seen.at));
+        let q = self.kept.q.or(refused).or(before.kept.q);
+        Self { kept: Kept { n, d, w, f, x, q, ..self.kept } }
     }
 
-    /// What is remembered once the account has another password: that somebody said the old one is known means nothing now. `None`
-    /// where nobody had said so.
+    /// What is remembered once the account has another password: that somebody said the old one is known means nothing now, nor that
+    /// whoever had it was refused. `None` where nothing of it was remembered.
     pub fn with_new_password(&self) -> Option<Self> {
-        let mut x = self.kept.x;
-        x[0].take()?;
-        Some(Self { kept: Kept { x, ..self.kept.clone() } })
+        let mut kept = self.kept.clone();
+        let (leaked, refused) = (kept.x[0].take(), kept.q.take());
+        leaked.or(refused)?;
+        Some(Self { kept })
+    }
+
+    /// A network's name is a MAC, and keys are replaced: where it is remembered by a name that it had under a key `before`, it is
+    /// called by the one of `today` from now on.
+    pub fn renamed(mut self, today: [u8; 8], before: &[[u8; 8]]) -> Self {
+        let swap = |name: &mut NetName| {
+            if before.contains(&name.0) {
+                name.0 = today;
+            }
+        };
+        let kept = &mut self.kept;
+        kept.n.iter_mut().for_each(|net| swap(&mut net.0));
+        for session in &mut kept.s {
+            swap(&mut session.h);
+            session.m.iter_mut().for_each(|step| swap(&mut step.0));
+            session.ep.iter_mut().for_each(|(from, to)| [from, to].into_iter().for_each(swap));
+            session.k.iter_mut().for_each(|late| swap(&mut late.1));
+        }
+        // A node that does not have today's key yet may have learned it again by the old name.
+        let same = |net: &&Net| net.0.0 == today;
+        if let Some(first) = kept.n.iter().filter(same).map(|net| net.3).min()
+            && let Some(at) = kept.n.iter().rposition(|net| same(&net))
+        {
+            kept.n[at].3 = first;
+            let mut n = 0;
+            kept.n.retain(|net| {
+                n += 1;
+                net.0.0 != today || n == at + 1
+            });
+        }
+        self
+    }
+
+    /// Without places that were not seen for `keep`, and without networks that were not seen for so long and for
+    /// [`crate::throttle::NETWORK_LIFE`]: those in which a session stands stay with it, for as long as a session may.
+    pub fn faded(mut self, now: Time, keep: Millis) -> Self {
+        let now = secs(now);
+        let kept = &mut self.kept;
+        let young = |at: i64, keep: Millis| now.saturating_sub(at) < keep / 1000;
+        kept.s.retain(|session| young(session.l, SESSION_LIFE));
+        let stands: Vec<NetName> = kept.s.iter().map(Sess::network).collect();
+        let networks = keep.max(crate::throttle::NETWORK_LIFE);
+        kept.n.retain(|net| young(net.4, networks) || stands.contains(&net.0));
+        kept.w = kept.w.filter(|(_, at)| young(*at, keep));
+        for session in &mut kept.s {
+            session.w = session.w.filter(|(_, at)| young(*at, keep));
+        }
+        self
     }
 
     /// Nothing lies in the future: when the clock was set back, it is as if no time had passed. What is old goes.
     pub(super) fn settled(&self, now: i64) -> Kept {
         let mut kept = Kept { v: VERSION, ..self.kept.clone() };
-        let past = |at: &mut i64| *at = (*at).min(now);
+        let past = |at: &mut i64| *at = (*at).clamp(0, now.max(0));
         for net in &mut kept.n {
             past(&mut net.3);
             past(&mut net.4);
@@ -246,7 +348,7 @@ impl Memory {
         for list in [&mut kept.i, &mut kept.c, &mut kept.ra, &mut kept.rd] {
             list.iter_mut().for_each(past);
         }
-        kept.x.iter_mut().flatten().for_each(past);
+        kept.x.iter_mut().flatten().chain(&mut kept.f).chain(&mut kept.q).for_each(past);
         if let Some((_, at)) = &mut kept.w {
             past(at);
         }
@@ -263,10 +365,14 @@ impl Memory {
                 past(at);
             }
         }
-        let young = |at: i64| now - at < LIFE / 1000;
-        kept.n.retain(|net| young(net.4));
-        kept.d.retain(|agent| young(agent.1));
-        kept.s.retain(|session| young(session.l));
+        let young = |at: i64, life: Millis| now - at < life / 1000;
+        // Of what was written before this was kept: the oldest of it.
+        kept.f = kept.f.or(kept.n.iter().map(|net| net.3).chain(kept.d.iter().map(|agent| agent.1)).min());
+        kept.s.retain(|session| young(session.l, SESSION_LIFE));
+        let stands: Vec<NetName> = kept.s.iter().map(Sess::network).collect();
+        kept.n.retain(|net| young(net.4, LIFE) || stands.contains(&net.0));
+        kept.d.retain(|agent| young(agent.1, LIFE));
+        kept.q = kept.q.filter(|at| now - at < REFUSED_FOR);
         kept
     }
 }

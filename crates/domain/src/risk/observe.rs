@@ -1,7 +1,7 @@
 //! From a memory and something that was seen to signals and the memory from then on.
 use super::memory::{
-    Agent, Country, Kept, MAX_AGENT, MAX_AGENTS, MAX_ECHOES, MAX_LATE, MAX_MOMENTS, MAX_MOVES, MAX_NETWORKS,
-    MAX_SESSIONS, MAX_WRONG, Memory, Move, Net, NetName, Sess, Where, push, secs, where_of,
+    Agent, Country, Kept, MAX_AGENT, MAX_AGENTS, MAX_ECHOES, MAX_LATE, MAX_MOMENTS, MAX_MOVES, MAX_SESSIONS, MAX_WRONG,
+    Memory, Move, Net, NetName, Sess, Where, push, secs, where_of,
 };
 use super::{Act, ExternalKind, Origin, RefreshSeen, Seen, Signals, Spot, Step, What, km_between};
 use alloc::{borrow::Cow, string::String, vec::Vec};
@@ -9,8 +9,6 @@ use alloc::{borrow::Cow, string::String, vec::Vec};
 const MINUTE: i64 = 60;
 const HOUR: i64 = 60 * MINUTE;
 const DAY: i64 = 24 * HOUR;
-/// A network, provider or country is new to an account for so long. Otherwise whoever got in once would be at home a second later.
-const NEW_FOR: i64 = HOUR;
 /// Faster than an airliner, in km/h.
 const TOO_FAST: i64 = 1000;
 /// And farther than databases of places err.
@@ -27,7 +25,8 @@ pub fn observe(memory: &Memory, seen: &Seen) -> (Signals, Memory) {
     let mut say =
         Signals { agent: agent_of(seen).into(), ok: true, reset_age_s: -1, session_age_s: -1, ..Signals::default() };
     (say.act, say.what) = names(seen.act);
-    say.first = kept.n.is_empty() && kept.d.is_empty();
+    say.first = kept.f.is_none();
+    say.refused = kept.q.is_some();
     say.guesses_account = i64::from(seen.guesses.account);
     say.guesses_prefix = i64::from(seen.guesses.prefix);
     place(&kept, seen, now, &mut say);
@@ -99,11 +98,8 @@ fn place(kept: &Kept, seen: &Seen, now: i64, say: &mut Signals) {
     let country = from.place.country.map(Country);
     say.country = country.map_or(Cow::Borrowed(""), |c| c.0.iter().map(|b| char::from(*b)).collect::<String>().into());
     say.asn = i64::from(from.place.asn.unwrap_or(0));
-    // What is known since long ago, or was the account's first.
-    let oldest = kept.n.iter().map(|net| net.3).min().unwrap_or(now);
     let first = say.first;
-    let old = |net: &Net| now - net.3 >= NEW_FOR || net.3 == oldest;
-    let known = |is: &dyn Fn(&Net) -> bool| first || kept.n.iter().any(|net| old(net) && is(net));
+    let known = |is: &dyn Fn(&Net) -> bool| first || kept.n.iter().any(|net| kept.knows(net, now) && is(net));
     say.new_network = !known(&|net| net.0.0 == from.network);
     say.new_provider = from.place.asn.is_some_and(|asn| !known(&|net| net.2 == asn));
     say.new_country = country.is_some_and(|country| {
@@ -267,14 +263,14 @@ fn account(kept: &mut Kept, seen: &Seen, now: i64, say: &mut Signals) {
         Act::Change(what) => {
             push(&mut kept.c, now, MAX_MOMENTS);
             if what == What::Password {
-                kept.x[0] = None;
+                (kept.x[0], kept.q) = (None, None);
             }
         }
         Act::Recover(Step::Asked) => push(&mut kept.ra, now, MAX_MOMENTS),
         Act::Recover(Step::Done) => {
             push(&mut kept.rd, now, MAX_MOMENTS);
             kept.rf = Some((say.new_network, say.new_country));
-            kept.x[0] = None;
+            (kept.x[0], kept.q) = (None, None);
         }
         Act::External(kind) => kept.x[told(kind)] = Some(now),
         Act::Refresh(_) | Act::Prove { .. } | Act::Sighting => {}
@@ -302,6 +298,7 @@ fn told(kind: ExternalKind) -> usize {
 
 /// Remembers where and with what.
 fn learn(kept: &mut Kept, seen: &Seen, now: i64) {
+    kept.f = kept.f.or(Some(now));
     if let Some(from) = &seen.from {
         learn_network(kept, from, now);
         if let Some(spot) = where_of(from) {
@@ -319,5 +316,6 @@ fn learn_network(kept: &mut Kept, from: &Origin, now: i64) {
     let name = NetName(from.network);
     let first = kept.n.iter().position(|net| net.0 == name).map_or(now, |at| kept.n.remove(at).3);
     let place = &from.place;
-    push(&mut kept.n, Net(name, place.country.map(Country), place.asn.unwrap_or(0), first, now), MAX_NETWORKS);
+    kept.n.push(Net(name, place.country.map(Country), place.asn.unwrap_or(0), first, now));
+    kept.crowd_out(now);
 }

@@ -109,6 +109,7 @@ table! {
     sign_ins Int "signal.sign_ins" "Sign-ins to the account within 10 minutes, this one included."
     guesses_account Int "signal.guesses_account" "Wrong passwords outstanding at this account, by strangers; one is forgotten each 10 minutes."
     guesses_prefix Int "signal.guesses_prefix" "Wrong passwords outstanding from this address prefix at all accounts; ten are forgotten each minute."
+    refused Bool "signal.refused" "Within a day a rule refused a sign-in with the right password, and that was not changed since."
     breached Bool "signal.breached" "The password that was given is in a list of stolen ones."
     changes Int "signal.changes" "Credentials changed and applications connected within an hour, this one included."
     resets_asked Int "signal.resets_asked" "Mails for a reset that were asked for within an hour, this one included."

@@ -1,9 +1,10 @@
 //! `/v1/admin/rules`: the rules of risk and what they did; `/v1/admin/signals`: what somebody outside says of an account.
 use crate::problem::Problem;
 use crate::render;
-use crate::request::{AsAdmin, Ctx, Json};
+use crate::request::{AsAdmin, Ctx, Ends, Json};
+use crate::revoking::{self, Wait, Who};
 use axum::response::Response;
-use http::StatusCode;
+use portcullis_app::Admin;
 use portcullis_app::risk::{Told, parse_kind};
 use portcullis_domain::account::check_text;
 use portcullis_wire::AccountId;
@@ -33,15 +34,27 @@ pub(super) struct Signal {
     detail: Option<String>,
 }
 
-/// Takes a signal, which is judged at once.
-pub(super) async fn signal(ctx: Ctx, AsAdmin(admin): AsAdmin, body: Json<Signal>) -> Result<Response, Problem> {
-    ctx.params(&[])?;
+/// Takes a signal, which is judged at once. Where that ends something it answers as every revoking call does.
+pub(super) async fn signal(ctx: Ctx, admin: Ends<Admin>, body: Json<Signal>) -> Result<Response, Problem> {
+    let wait = Wait::only(&ctx)?;
+    let repeat = ctx.repeat(&body.bytes)?;
     let Signal { account_id, kind, detail } = body.value;
     let account: AccountId = account_id.parse().map_err(|_| Problem::value("account_id", "is no id of an account"))?;
     let kind = parse_kind(&kind)
         .ok_or_else(|| Problem::value("kind", "must be `credential_leaked`, `device_lost` or `fraud`"))?;
     let detail =
         detail.map(|detail| check_text("detail", &detail)).transpose().map_err(portcullis_app::AppError::from)?;
-    let acted = ctx.app().admin_signal(&admin, &Told { account, kind, detail }).await?;
-    Ok(render::answer(StatusCode::OK, &json!({ "acted": acted })))
+    let revoked = match revoking::or_before(&ctx, repeat.as_ref(), admin).await? {
+        Who::Acts(admin) => {
+            let told = Told { account, kind, detail };
+            ctx.app().admin_signal(&admin, &told, repeat.as_ref()).await?
+        }
+        Who::Did(revoked) => Some(revoked),
+    };
+    let mut answer = match &revoked {
+        Some(revoked) => revoking::body(&ctx, revoked, wait).await,
+        None => json!({ "rev": null, "ended": null, "enforcement": null }),
+    };
+    answer["acted"] = json!(revoked.is_some());
+    Ok(render::ok(&answer))
 }

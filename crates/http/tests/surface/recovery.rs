@@ -291,6 +291,52 @@ async fn where_no_mail_is_sent_it_is_said() {
     assert!(world.server.client.get("/sign-in").send().await.expect(200).text().contains("href=\"/recover\""));
 }
 
+/// Whoever asks is counted, whatever they ask for, and whatever comes of it; who asks from elsewhere is not.
+#[tokio::test]
+async fn nobody_asks_for_links_without_end() {
+    let post = PostOffice::open().await;
+    let mut options = Options::default();
+    options.settings.mail = Some(post.mailer.clone());
+    let server = TestServer::behind_a_proxy(options).await;
+    server.sign_up(ADA).await;
+    let (usual, rows) = (server.client.clone(), server.store.clone());
+    let far = usual.from("198.51.100.7");
+    let ask = |who: &str| far.post("/v1/recovery").json(&json!({ "identifier": who })).send();
+    let mut asked = 0;
+    let told = loop {
+        let who = [ADA, "nobody@example.test", "no address"][asked % 3];
+        let answer = ask(who).await;
+        if answer.status != 202 || asked == 400 {
+            break answer.expect(429);
+        }
+        asked += 1;
+    };
+    assert!(asked >= 60, "{asked}");
+    let wait: u64 = told.header("retry-after").parse().unwrap();
+    assert!((1..=3).contains(&wait), "{wait}");
+    // The page says the same, and nothing was written for it.
+    let before = portcullis_store::Store::count_rows(&*rows).await.unwrap().tickets;
+    let form = encode(&[("identifier", ADA)]);
+    let page = |client: &portcullis_testkit::Client| {
+        client.post("/recover").header("origin", &server.issuer).form(&form).send()
+    };
+    let mut refused = 0;
+    for _ in 0..20 {
+        refused += u64::from(page(&far).await.status == 429);
+    }
+    assert!(refused > 0, "the page has no pace");
+    let written = portcullis_store::Store::count_rows(&*rows).await.unwrap().tickets - before;
+    assert!(written <= 20 - refused, "{written} tickets, {refused} refused");
+    // Somebody elsewhere has their own.
+    usual.from("203.0.113.1").post("/v1/recovery").json(&json!({ "identifier": ADA })).send().await.expect(202);
+    // And it comes back.
+    let until = tokio::time::Instant::now() + Duration::from_secs(60);
+    while ask("nobody@example.test").await.status != 202 {
+        assert!(tokio::time::Instant::now() < until, "never again");
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+}
+
 // ---- "this was not me" ----
 
 /// A browser that signs in: its cookies, and its session.

@@ -5,6 +5,7 @@ use portcullis_testkit::application::{REDIRECT, encode};
 use portcullis_testkit::client::Call;
 use portcullis_testkit::server::PASSWORD;
 use portcullis_testkit::{Answer, Options, SignedIn, TestServer, parameter};
+use portcullis_wire::b64;
 use serde_json::{Value, json};
 
 const ADA: &str = "ada@example.test";
@@ -179,7 +180,8 @@ async fn signals_are_taken_from_administrators_alone() {
     admin_post(&server, &admin, "/v1/admin/signals", member).await.expect(400);
     server.client.get("/v1/me").bearer(&ada.access).send().await.expect(200);
     let taken = admin_post(&server, &admin, "/v1/admin/signals", told).await.expect(200).json();
-    assert_eq!(taken, json!({ "acted": true }));
+    assert_eq!((&taken["acted"], &taken["ended"]), (&json!(true), &json!(1)));
+    assert!(taken["rev"].as_u64() > Some(0) && taken["enforcement"]["complete"] == true, "{taken}");
     server.client.get("/v1/me").bearer(&ada.access).send().await.expect(401);
     asked(&server, "203.0.113.77", PASSWORD).await.expect(403);
     let rules = server.client.get("/v1/admin/rules").bearer(&admin.access).send().await.expect(200).json();
@@ -187,6 +189,81 @@ async fn signals_are_taken_from_administrators_alone() {
     assert_eq!(rules["rules"][0]["name"], "a-rule");
     let kinds = kinds(&server, &admin, &ada.account).await;
     assert!(kinds.contains(&"risk.signal".into()) && kinds.contains(&"risk.decided".into()), "{kinds:?}");
+}
+
+/// It is a revoking call: it waits, and its repetition is the same call.
+#[tokio::test]
+async fn a_signal_is_answered_as_revoking_calls_are() {
+    let server = world().await;
+    let (admin, ada) = (server.admin().await, server.sign_in(ADA).await);
+    let told = json!({ "account_id": ada.account, "kind": "device_lost" });
+    let post = async |path: &str, key: &str, told: &Value| {
+        let call = server.client.post(path).bearer(&admin.access).header("idempotency-key", key);
+        call.json(told).send().await
+    };
+    // Nothing is done of it as long as no rule wants it.
+    let nothing = json!({ "acted": false, "rev": null, "ended": null, "enforcement": null });
+    assert_eq!(post("/v1/admin/signals", "zero", &told).await.expect(200).json(), nothing);
+    rule(&server, |s| s.act == "external", Outcome::EndAll);
+    let done = post("/v1/admin/signals?wait=enforced", "one", &told).await.expect(200).json();
+    assert_eq!((&done["acted"], &done["ended"]), (&json!(true), &json!(1)));
+    assert!(done["enforcement"]["complete"] == true && done["enforcement"]["bounded_by"].is_string(), "{done}");
+    let since = server.sign_in(ADA).await;
+    let again = post("/v1/admin/signals?wait=enforced", "one", &told).await.expect(200).json();
+    assert_eq!((&again["rev"], &again["ended"]), (&done["rev"], &done["ended"]));
+    server.client.get("/v1/me").bearer(&since.access).send().await.expect(200);
+    let rev = done["rev"].as_u64().unwrap();
+    let path = format!("/v1/admin/revocations/{rev}");
+    server.client.get(path).bearer(&admin.access).send().await.expect(200);
+    let other = json!({ "account_id": ada.account, "kind": "fraud" });
+    assert_eq!(post("/v1/admin/signals", "one", &other).await.expect(422).json()["field"], "Idempotency-Key");
+    assert_eq!(post("/v1/admin/signals?wait=now", "two", &told).await.expect(422).json()["field"], "wait");
+}
+
+fn claims(token: &Value) -> Value {
+    let payload = token.as_str().unwrap().split('.').nth(1).unwrap();
+    serde_json::from_slice(&b64::decode(payload).unwrap()).unwrap()
+}
+
+/// An application's grant has a proof of its own, that of its code. It goes with the session's, and does not come back.
+#[tokio::test]
+async fn an_application_that_is_asked_for_a_proof_stays_asked() {
+    let server = world().await;
+    let app = server.application("public", json!({})).await;
+    let cookie = server.page_sign_in(ADA).await;
+    let held = server.granted(&app, &cookie, "openid").await;
+    let proof = |tokens: &Value| {
+        let both = [claims(&tokens["access_token"]), claims(&tokens["id_token"])];
+        both.map(|one| json!([one["auth_time"], one["amr"]]))
+    };
+    let before = proof(&held);
+    assert_eq!(before[0][1], json!(["pwd"]));
+    rule(&server, |s| s.act == "refresh" && s.moved, Outcome::StepUp);
+    let renewed = async |tokens: &Value, from: &str| {
+        let form = [
+            ("grant_type", "refresh_token"),
+            ("client_id", &*app.id),
+            ("refresh_token", tokens["refresh_token"].as_str().unwrap()),
+        ];
+        server.advance(5_000);
+        server.client.from(from).post("/oauth2/token").form(&encode(&form)).send().await.expect(200).json()
+    };
+    let asked = renewed(&held, "198.51.100.9").await;
+    let unproven = proof(&asked);
+    assert!(
+        unproven.iter().zip(&before).all(|(now, before)| now[0] != before[0] && now[1] != before[1]),
+        "{unproven:?}"
+    );
+    // Nobody looks at this one.
+    let next = renewed(&asked, "198.51.100.9").await;
+    assert_eq!(proof(&next), unproven);
+    // The person proves who they are. Whoever holds what was given before may be somebody else.
+    let asked = server.authorize(&app, &cookie, &[("prompt", "login")]).await.expect(303).header("location").to_owned();
+    let back = parameter(&asked, "return_to").unwrap();
+    let form = [("identifier", ADA), ("password", PASSWORD), ("return_to", &*back)];
+    let with = format!("__Host-portcullis_session={cookie}");
+    page(&server, "/sign-in", &form).header("cookie", with).send().await.expect(303);
+    assert_eq!(proof(&renewed(&next, "198.51.100.9").await), unproven);
 }
 
 fn built_in(server: &TestServer) {

@@ -164,6 +164,26 @@ fn an_allow_that_hides_what_comes_after_it_is_refused() {
 }
 
 #[test]
+fn a_block_that_has_nothing_beside_it_is_warned_of() {
+    let text = |then: &str, more: &str| {
+        let one = rule("one", "\"sign_in\"", "signal.fraud && signal.new_device", then);
+        format!("version = \"1\"\n{one}{more}")
+    };
+    let warnings = |text: &str| {
+        let policy = Policy::parse(text).unwrap();
+        policy.warnings().iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let said = warnings(&text("\"block 24h\", \"notify\"", ""));
+    assert!(said.len() == 1 && said[0].contains("`one` blocks") && said[0].contains("end_all"), "{said:?}");
+    let line = text("\"block\"", "").lines().position(|line| line.starts_with("then")).unwrap() + 1;
+    assert!(warnings(&text("\"block\"", ""))[0].starts_with(&format!("line {line}, column ")));
+    assert_eq!(warnings(&text("\"block\", \"end_all\"", "")), [""; 0]);
+    assert_eq!(warnings(&text("\"block\"", "shadow = true\n")), [""; 0]);
+    assert_eq!(warnings(&text("\"end_session\"", "")), [""; 0]);
+    assert_eq!(warnings(portcullis_rules::DEFAULT), [""; 0]);
+}
+
+#[test]
 fn rules_are_about_their_acts_only_and_shadows_are_marked() {
     let text = format!(
         "version = \"7\"\n{}{}shadow = true\n",

@@ -128,7 +128,9 @@ fn whoever_was_refused_is_not_at_home_the_next_time() {
     };
     let (first, after) = observe(&memory, &thief(now.plus(1000)));
     assert!(first.new_device && first.new_network && first.new_agent);
-    let (again, _) = observe(&after.clone().doubted(&memory), &thief(now.plus(2 * 3_600_000)));
+    assert!(!first.refused);
+    let refused = after.clone().doubted(&memory, &thief(now.plus(1000)));
+    let (again, _) = observe(&refused, &thief(now.plus(2 * 3_600_000)));
     assert!(again.new_network && again.new_agent, "what was refused teaches nothing");
     let (again, _) = observe(&after, &thief(now.plus(2 * 3_600_000)));
     assert!(!again.new_network && !again.new_agent, "and what was not, does");
@@ -150,7 +152,171 @@ fn a_password_is_leaked_until_it_is_another_one() {
     assert!(says(&leaked) && !says(&leaked.with_new_password().unwrap()));
     let (_, changed) = observe(&leaked, &at_home(now.plus(1000), Act::Change(What::Password), 1));
     assert!(!says(&changed));
-    assert!(says(&changed.doubted(&leaked)), "the change was refused");
+    let change = at_home(now.plus(1000), Act::Change(What::Password), 1);
+    assert!(says(&changed.doubted(&leaked, &change)), "the change was refused");
+}
+
+const HOUR_MS: i64 = 3_600_000;
+
+/// A sign-in that a rule refuses has told that the password is right: that is remembered for a day, or until it is another one.
+#[test]
+fn a_refused_sign_in_is_remembered_for_a_day() {
+    let now = Time(1_800_000_000_000);
+    let sign_in = Act::SignIn { known_device: false, breached: false };
+    let (_, home) = observe(&Memory::default(), &at_home(now, sign_in, 1));
+    let thief =
+        |hours: i64| Seen { from: Some(Origin::somewhere([9; 8])), ..at_home(now.plus(hours * HOUR_MS), sign_in, 2) };
+    let refuse = |memory: &Memory, seen: &Seen| observe(memory, seen).1.doubted(memory, seen);
+    let says = |memory: &Memory, hours| observe(memory, &thief(hours)).0.refused;
+    let once = refuse(&home, &thief(2));
+    assert!(!says(&home, 3) && says(&once, 3) && says(&once, 25) && !says(&once, 27));
+    assert_eq!(Memory::read(&once.write()), once);
+    // Trying again prolongs nothing; a day later it counts anew.
+    let twice = refuse(&once, &thief(20));
+    assert!(says(&twice, 25) && !says(&twice, 27));
+    assert!(says(&refuse(&twice, &thief(27)), 50));
+    // Other acts say nothing of a password, and another password is not the one that was right.
+    let refresh = Seen { act: Act::Refresh(RefreshSeen::Rotated), ..thief(2) };
+    assert!(!says(&refuse(&home, &refresh), 3));
+    assert!(!says(&once.with_new_password().unwrap(), 3));
+    let change = at_home(now.plus(3 * HOUR_MS), Act::Change(What::Password), 1);
+    assert!(!says(&observe(&once, &change).1, 4));
+    assert!(says(&refuse(&once, &change), 4), "the change was refused, too");
+}
+
+fn in_network(n: u8, at: Time, session: u128) -> Seen {
+    let place = Place { country: Some(*b"NL"), asn: Some(n.into()), spot: None };
+    let from = Some(Origin { network: [n; 8], place });
+    Seen { from, ..at_home(at, Act::Refresh(RefreshSeen::Rotated), session) }
+}
+
+/// Whoever has a session for a minute, and a /48, pushes out nothing that the account has known for longer, and is at home nowhere.
+#[test]
+fn a_minute_in_many_networks_pushes_out_none() {
+    let now = Time(1_800_000_000_000);
+    let sign_in = Act::SignIn { known_device: true, breached: false };
+    let home = Seen { from: in_network(1, now, 1).from, ..at_home(now, sign_in, 1) };
+    let mut memory = observe(&Memory::default(), &home).1;
+    // Her places: ten of them, one a day.
+    for n in 2..=10 {
+        memory = observe(&memory, &in_network(n, now.plus(i64::from(n) * 24 * HOUR_MS), 1)).1;
+    }
+    let stolen = now.plus(20 * 24 * HOUR_MS);
+    for n in 20..80 {
+        let (signals, after) = observe(&memory, &in_network(n, stolen.plus(i64::from(n) * 1000), 1));
+        assert!(signals.new_network && signals.new_provider, "{n}");
+        memory = after;
+    }
+    let soon = stolen.plus(120_000);
+    for n in [79, 78, 60, 20] {
+        let elsewhere = observe(&memory, &Seen { act: sign_in, ..in_network(n, soon, 2) }).0;
+        assert!(elsewhere.new_network, "{n}: the thief is not at home");
+    }
+    for n in 1..=10 {
+        let signals = observe(&memory, &Seen { act: sign_in, ..in_network(n, soon, 3) }).0;
+        assert!(!signals.new_network && !signals.new_country && !signals.first, "{n}: she is where she always was");
+    }
+    assert!(memory.write().len() <= MAX_BYTES);
+}
+
+/// A phone that gets another network each day does not push out the one in which a computer stands.
+#[test]
+fn where_a_session_stands_and_what_was_seen_for_long_stays() {
+    let now = Time(1_800_000_000_000);
+    let day = 24 * HOUR_MS;
+    let sign_in = Act::SignIn { known_device: true, breached: false };
+    let seen = |n: u8, days: i64, session| Seen { act: sign_in, ..in_network(n, now.plus(days * day), session) };
+    let mut memory = observe(&Memory::default(), &seen(1, 0, 1)).1;
+    // Work, again and again, by sessions that are forgotten.
+    for days in 0..3 {
+        memory = observe(&memory, &seen(2, days, 7)).1;
+    }
+    for n in 0..60_u8 {
+        memory = observe(&memory, &in_network(100 + n, now.plus((3 + i64::from(n)) * day), 2)).1;
+    }
+    let new = |memory: &Memory, n| observe(memory, &seen(n, 64, 3)).0.new_network;
+    assert!(!new(&memory, 1) && !new(&memory, 2) && !new(&memory, 159));
+    assert!(new(&memory, 101), "and the oldest of what was passed through is gone");
+}
+
+/// After everything was forgotten nobody is at home by being the first.
+#[test]
+fn what_was_forgotten_is_new_and_the_next_one_is_not_the_first() {
+    let now = Time(1_800_000_000_000);
+    let sign_in = Act::SignIn { known_device: false, breached: false };
+    let memory = observe(&Memory::default(), &at_home(now, sign_in, 1)).1;
+    let later = now.plus(300 * 24 * HOUR_MS);
+    let thief = |at| Seen { from: Some(Origin::somewhere([9; 8])), ..at_home(at, sign_in, 2) };
+    let (signals, memory) = observe(&memory, &thief(later));
+    assert!(!signals.first && signals.new_network && signals.new_device);
+    assert!(observe(&memory, &thief(later.plus(60_000))).0.new_network, "nor a minute later");
+    assert!(!observe(&memory, &thief(later.plus(2 * HOUR_MS))).0.new_network);
+}
+
+/// The server's key is replaced: the same network has another name, and is not new.
+#[test]
+fn a_network_is_the_same_under_another_name() {
+    let now = Time(1_800_000_000_000);
+    let (old, new, other) = ([1; 8], [2; 8], [3; 8]);
+    let from = |network, at, act| Seen { from: Some(Origin::somewhere(network)), ..at_home(at, act, 1) };
+    let sign_in = Act::SignIn { known_device: true, breached: false };
+    let memory = observe(&Memory::default(), &from(old, now, sign_in)).1;
+    let later = now.plus(2 * HOUR_MS);
+    let seen = from(new, later, Act::Refresh(RefreshSeen::Rotated));
+    assert!(observe(&memory, &seen).0.new_network, "by its other name it is");
+    let called = memory.clone().renamed(new, &[other, old]);
+    let (signals, after) = observe(&called, &seen);
+    assert!(!signals.new_network && !signals.moved);
+    assert!(observe(&called, &from(old, later, sign_in)).0.new_network);
+    // Learned under both names, it is one, and as old as the older.
+    let both = observe(&memory, &from(new, later, sign_in)).1.renamed(new, &[old]);
+    assert!(!observe(&both, &from(new, later.plus(60_000), sign_in)).0.new_network);
+    let names = |memory: &Memory| memory.write().matches("AgICAgICAgI").count();
+    assert_eq!((names(&after), names(&both)), (2, 3), "the network, where the session was made, and its move");
+    assert_eq!(memory.clone().renamed(other, &[other]), memory);
+}
+
+/// Places go when addresses go; networks when nobody was there for so long, unless a session stands there.
+#[test]
+fn places_and_networks_fade() {
+    let now = Time(1_800_000_000_000);
+    let day = 24 * HOUR_MS;
+    let sign_in = Act::SignIn { known_device: true, breached: false };
+    let spot = Some(Spot { lat_udeg: 52_000_000, lon_udeg: 13_000_000, radius_km: 5 });
+    let at = |n: u8, days: i64, session| Seen {
+        from: Some(Origin { network: [n; 8], place: Place { country: Some(*b"DE"), asn: Some(1), spot } }),
+        ..at_home(now.plus(days * day), sign_in, session)
+    };
+    let mut memory = observe(&Memory::default(), &at(1, 0, 1)).1;
+    for session in 2..8 {
+        memory = observe(&memory, &at(2, 1, session)).1; // those push the first session out
+    }
+    let (places, names) = ("52000", "AQEBAQEBAQE");
+    assert!(memory.write().contains(places) && memory.write().contains(names));
+    assert_eq!(memory.clone().faded(now.plus(30 * day), 90 * day), memory, "not before their time");
+    let faded = memory.clone().faded(now.plus(100 * day), 90 * day).write();
+    assert!(!faded.contains(places) && !faded.contains(names), "{faded}");
+    assert!(faded.contains("AgICAgICAgI"), "where sessions stand is known as long as they may");
+    let gone = memory.clone().faded(now.plus(400 * day), 90 * day).write();
+    assert!(!gone.contains("AgICAgICAgI"), "{gone}");
+    // Where no address is kept at all a network is known for a month all the same, like those of the throttle.
+    let none = memory.faded(now.plus(10 * day), 0).write();
+    assert!(!none.contains(places) && none.contains(names), "{none}");
+}
+
+/// A row that is not ours: no moment of it makes arithmetic fail.
+#[test]
+fn moments_that_cannot_be_are_bounded() {
+    let now = Time(1_800_000_000_000);
+    let sign_in = Act::SignIn { known_device: false, breached: false };
+    let full = observe(&Memory::default(), &at_home(now, sign_in, 1)).1.write();
+    for wrong in [i64::MIN, i64::MAX, -1] {
+        let text = full.replace("1800000000", &wrong.to_string());
+        assert_ne!(text, full);
+        let memory = Memory::read(&text).faded(now, 90 * 24 * HOUR_MS);
+        let (signals, after) = observe(&memory, &at_home(now.plus(1000), Act::Prove { ok: false }, 1));
+        assert!(signals.wrong_proofs == 1 && after.write().len() <= MAX_BYTES);
+    }
 }
 
 /// What is not seen may not matter: refreshes that stay where they are are not observed.

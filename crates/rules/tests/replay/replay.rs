@@ -360,7 +360,7 @@ impl World<'_> {
         let verdict = policy.judge(&signals);
         let told = verdict.notifies().is_some();
         let done = strongest(&verdict).map(|(_, outcome)| outcome).filter(|outcome| *outcome != Outcome::Notify);
-        let after = if done.is_some_and(Outcome::ends) { after.doubted(&before) } else { after };
+        let after = if done.is_some_and(Outcome::ends) { after.doubted(&before, &seen) } else { after };
         let text = after.write();
         self.run.bytes = self.run.bytes.max(text.len());
         self.memories.insert(account.clone(), text);

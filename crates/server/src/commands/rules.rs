@@ -20,6 +20,10 @@ pub fn check(path: &Path) -> Outcome {
         vec![name.to_owned(), if shadow { "shadow" } else { "on" }.to_owned(), reason.to_owned()]
     };
     let rows: Vec<Vec<String>> = policy.rules().map(row).collect();
+    for warning in policy.warnings() {
+        let (line, column) = (warning.line, warning.column);
+        out::line(&format!("{}:{line}:{column}: warning: {}", path.display(), warning.what));
+    }
     out::line(&format!("version {}, {} rules", policy.version(), rows.len()));
     out::line(&table::render(&["RULE", "", "REASON"], &rows));
     Ok(Exit::Done)

@@ -23,7 +23,7 @@ fn ways(door: Door) -> &'static [Way] {
         Door::PasswordChange => &[Way::PasswordChange],
         Door::AdminEndSession => &[Way::AdminEndSession],
         Door::AdminEndAccount => &[Way::AdminEndAccount],
-        Door::Block => &[Way::Block, Way::BlockService],
+        Door::Block => &[Way::Block, Way::BlockService, Way::RuleBlocks],
         Door::Delete => &[Way::AdminDelete, Way::DeleteOneself],
         Door::Everyone => &[Way::Everyone],
         Door::Replay => &[Way::Replay],
@@ -39,7 +39,7 @@ fn ways(door: Door) -> &'static [Way] {
         Door::UpstreamLogout => &[Way::UpstreamLogout],
         Door::LinkRemoved => &[Way::LinkRemoved],
         Door::KeyRevoked => &[Way::KeyRevoked],
-        Door::RiskRule => &[Way::Signal],
+        Door::RiskRule => &[Way::Signal, Way::RuleAtSignIn, Way::RuleAtProof, Way::RuleAtChange],
         Door::PasswordReset => &[Way::PasswordReset],
         Door::NotMe => &[Way::NotMe, Way::NotMeAtAll],
     }
@@ -73,7 +73,8 @@ fn expected(way: Way) -> Row {
         // The link went with the account: whoever comes back from the provider is somebody new, with an account of their own.
         Way::AdminDelete | Way::DeleteOneself => Row { upstream_sign_in: Lives, ..account },
         Way::GlobalRevocation => account,
-        Way::Signal => account,
+        Way::Signal | Way::RuleAtSignIn | Way::RuleBlocks => account,
+        Way::RuleAtProof | Way::RuleAtChange => Row { phone: Ends, ..none },
         Way::Filter => account,
         // A machine has its secret, and begins anew.
         Way::Everyone | Way::Refound => Row { service: Renews, ..Row::all(Ends) },

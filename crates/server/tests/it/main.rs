@@ -28,6 +28,7 @@ mod nodes;
 mod outbox;
 mod packaging;
 mod paused;
+mod places;
 mod policy;
 mod postgres;
 mod refresh;

@@ -19,6 +19,9 @@ fn a_policy_is_checked_with_line_and_column() {
     assert!(said.err.contains("`end_everything` is no outcome"), "{}", said.err);
     dir.write("all.toml", "version = \"1\"\n[[rule]]\nname = \"all\"\nacts = [\"sign_in\"]\nwhen = \"true\"\nthen = [\"block\"]\nreason = \"Why.\"\n");
     run(&dir.0, &["rules", "check", "all.toml"]).must(2, "all.toml:5:9: the condition holds whatever happens");
+    let lone = "version = \"1\"\n[[rule]]\nname = \"lone\"\nacts = [\"sign_in\"]\nwhen = \"signal.fraud\"\nthen = [\"block\"]\nreason = \"Why.\"\n";
+    dir.write("lone.toml", lone);
+    run(&dir.0, &["rules", "check", "lone.toml"]).must(0, "lone.toml:6:8: warning: `lone` blocks");
     run(&dir.0, &["rules", "check", "missing.toml"]).must(2, "missing.toml: ");
     std::fs::write(dir.path("bytes.toml"), [0xff, 0xfe]).unwrap();
     run(&dir.0, &["rules", "check", "bytes.toml"]).must(2, "no text in UTF-8");

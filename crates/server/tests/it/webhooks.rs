@@ -1,7 +1,8 @@
 //! Webhooks: a server that is killed while it makes messages and sends them tells everybody everything.
 use crate::kept::{lasting_address, serve, turn};
-use crate::support::{ADMIN, Dir, Server};
-use portcullis_testkit::Receiver;
+use crate::nodes::Node;
+use crate::support::{ADMIN, Dir, Server, call};
+use portcullis_testkit::{Cluster, Receiver};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,6 +11,8 @@ use std::time::Duration;
 
 const KILLS: usize = 8;
 const EACH: usize = 30;
+/// Of two nodes, one after the other.
+const NODE_KILLS: usize = 5;
 /// A claim of a server that was killed lapses after a minute.
 const PATIENCE: Duration = Duration::from_secs(150);
 
@@ -47,8 +50,19 @@ async fn killed_while_it_sends_loses_nothing() {
         server = start(&dir, at).await;
     }
     receiver.slow(Duration::ZERO);
+    let told = all_told(&receiver, &server, made).await;
+    // What came twice says that it is the same.
+    assert!(told.values().all(|ids| ids.len() == 1));
+    let twice = receiver.requests().len() - made;
+    println!("{KILLS} kills, {made} records, {twice} told twice");
+    assert!(twice > 0, "no kill fell between a call and what was written of it");
+    one_message_each(&server, &hook, made).await;
+}
+
+/// Waits until so many records were told and nothing waits any more; the ids under which each was told, by its account.
+async fn all_told(receiver: &Receiver, server: &Server, made: usize) -> BTreeMap<String, BTreeSet<String>> {
     let until = tokio::time::Instant::now() + PATIENCE;
-    let told = loop {
+    loop {
         let mut told: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         for one in receiver.requests() {
             let body: Value = serde_json::from_str(&one.body).unwrap();
@@ -58,17 +72,15 @@ async fn killed_while_it_sends_loses_nothing() {
         let token = server.access_token(ADMIN).await;
         let (_, waiting) = server.call("GET", "/v1/admin/messages?state=waiting", Some(&token), None).await;
         if told.len() == made && waiting["messages"] == json!([]) {
-            break told;
+            return told;
         }
         assert!(tokio::time::Instant::now() < until, "{} of {made}: {}", told.len(), server.process.log());
         tokio::time::sleep(Duration::from_secs(2)).await;
-    };
-    // What came twice says that it is the same.
-    assert!(told.values().all(|ids| ids.len() == 1));
-    let twice = receiver.requests().len() - made;
-    println!("{KILLS} kills, {made} records, {twice} told twice");
-    assert!(twice > 0, "no kill fell between a call and what was written of it");
-    // And each record became one message.
+    }
+}
+
+/// Each record became one message.
+async fn one_message_each(server: &Server, hook: &Value, made: usize) {
     let token = server.access_token(ADMIN).await;
     let (mut ids, mut cursor) = (BTreeSet::new(), String::new());
     loop {
@@ -84,4 +96,54 @@ async fn killed_while_it_sends_loses_nothing() {
         }
     }
     assert_eq!(ids.len(), made);
+}
+
+/// Two nodes on PostgreSQL, of which one or the other is killed: who leads changes, and what one had in hand the other sends.
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_that_are_killed_in_turn_lose_nothing() {
+    let _turn = turn().await;
+    let cluster = Cluster::durable();
+    let url = cluster.database(None);
+    let receiver = Receiver::start().await;
+    let mut nodes = Vec::new();
+    for _ in 0..2 {
+        let mut node = Node::new(&cluster, &url, &["--outgoing-private", "127.0.0.0/8"]).await;
+        node.start().await;
+        nodes.push(node);
+    }
+    let first = nodes[0].server.as_ref().unwrap();
+    let token = first.access_token(ADMIN).await;
+    while first.call("GET", "/v1/admin/audit", Some(&token), None).await.1["unsealed"]["count"] != 0 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let body = json!({ "url": format!("{}/hook", receiver.base), "events": ["account.created"] });
+    let (status, hook) = first.call("POST", "/v1/admin/webhooks", Some(&token), Some(body)).await;
+    assert_eq!(status, 201, "{hook}");
+    receiver.slow(Duration::from_millis(60));
+    let mut made = 0;
+    for round in 0..NODE_KILLS {
+        for n in 0..EACH {
+            let body = json!({ "email": format!("p{round}.{n}@example.test"), "password": "a good long password" });
+            let to = nodes[n % 2].at;
+            let (status, answer) = call(to, "POST", "/v1/accounts", None, Some(body)).await;
+            assert_eq!(status, 201, "{answer}");
+            made += 1;
+        }
+        tokio::time::sleep(Duration::from_millis(130 * round as u64)).await;
+        let dies = round % 2;
+        nodes[dies].end(Signal::KILL).await;
+        // The other one is alone for a while.
+        let body = json!({ "email": format!("alone{round}@example.test"), "password": "a good long password" });
+        let (status, answer) = call(nodes[1 - dies].at, "POST", "/v1/accounts", None, Some(body)).await;
+        assert_eq!(status, 201, "{answer}");
+        made += 1;
+        nodes[dies].start().await;
+    }
+    receiver.slow(Duration::ZERO);
+    let asked = nodes[0].server.as_ref().unwrap();
+    let told = all_told(&receiver, asked, made).await;
+    assert!(told.values().all(|ids| ids.len() == 1));
+    let twice = receiver.requests().len() - made;
+    println!("{NODE_KILLS} kills on two nodes, {made} records, {twice} told twice");
+    one_message_each(asked, &hook, made).await;
 }

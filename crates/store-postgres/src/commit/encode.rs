@@ -13,6 +13,7 @@ use portcullis_domain::family::Family;
 use portcullis_domain::kernel::{Door, MAX_ENDS_PER_ACCOUNT};
 use portcullis_domain::mass::{Job, JobStep};
 use portcullis_domain::model::{Account, Client, Grant, Instance, Key, Session, Status};
+use portcullis_domain::proof::Proof;
 use portcullis_domain::retention::Retention;
 use portcullis_domain::throttle::{self, Attempt, Budget, Verdict};
 use portcullis_store::StoreError;
@@ -176,6 +177,14 @@ fn plain(what: &Change) -> Result<Option<Value>, StoreError> {
         }),
         Change::SetAuthTime { session, at, amr } => {
             json!({"do": "set_auth_time", "id": id(*session), "at": at.0, "amr": amr.kept()})
+        }
+        // As `Proof::unknown` is kept: of a session and a grant with no methods, of a cookie before with none that are known.
+        Change::Unprove { session, grant } => {
+            let Proof { at, amr } = Proof::unknown();
+            json!({
+                "do": "unprove", "id": id(*session), "grant": grant.map(id), "at": at.0, "amr": amr.kept(),
+                "old_amr": amr.told(),
+            })
         }
         Change::PutMemory { account, version, memory } => {
             json!({"do": "put_memory", "id": id(*account), "version": version, "memory": text(memory)})

@@ -98,6 +98,10 @@ impl Locks {
             Change::RenameSession { session, .. }
             | Change::SetAuthTime { session, .. }
             | Change::SetCookie { session, .. } => self.session(*session),
+            Change::Unprove { session, grant } => {
+                self.session(*session);
+                grant.iter().for_each(|grant| self.grant(*grant));
+            }
             Change::InsertTicket(row) => drop(self.new_tickets.insert(hex(&row.id.0))),
             Change::UpdateTicket(row) => drop(self.tickets.insert(hex(&row.id.0))),
             Change::UseTicket { ticket, .. } => drop(self.tickets.insert(hex(&ticket.0))),

@@ -8,6 +8,7 @@ use portcullis_domain::changes::{BoundRow, Change, Conflict, Revoke};
 use portcullis_domain::family::Family;
 use portcullis_domain::kernel;
 use portcullis_domain::model::{Instance, OldCookie, Status};
+use portcullis_domain::proof::Proof;
 use portcullis_domain::ticket::Used;
 use portcullis_wire::{
     AccountId, Digest, Entry, Epoch, GrantId, KeyId, Rev, SecretBytes, SessionId, Target, Time, Verb,
@@ -101,6 +102,7 @@ pub(super) fn apply(act: &mut Act<'_>, step: &Change) -> Result<(), Stop> {
             "UPDATE sessions SET auth_time = ?2, amr = ?3 WHERE id = ?1",
             params![session.blob(), at.0, amr.kept()],
         ),
+        Change::Unprove { session, grant } => unprove(act, *session, *grant),
         Change::SetCookie { session, before, cookie, old } => set_cookie(act, *session, *before, *cookie, old.as_ref()),
         Change::PutMemory { account, version, memory } => put_memory(act, *account, *version, memory),
         Change::SetNetwork { grant, network } => {
@@ -192,6 +194,19 @@ fn set_cookie(
     }
     let there = any(act.db, super::check::SESSION, [session.blob()])?;
     Err(Stop::Conflict(if there { Conflict::Moved } else { Conflict::Missing }))
+}
+
+/// As [`Proof::unknown`] is kept: of a session and a grant with no methods, of a cookie before with none that are known.
+fn unprove(act: &Act<'_>, session: SessionId, grant: Option<GrantId>) -> Result<(), Stop> {
+    const SESSION: &str = "UPDATE sessions SET auth_time = ?2, amr = ?3, old_amr = NULL, \
+         old_auth_time = CASE WHEN old_cookie IS NOT NULL THEN ?2 END WHERE id = ?1";
+    const GRANT: &str = "UPDATE grants SET auth_time = ?2, amr = ?3 WHERE id = ?1";
+    let Proof { at, amr } = Proof::unknown();
+    must_change(act, SESSION, params![session.blob(), at.0, amr.kept()])?;
+    match grant {
+        Some(grant) => must_change(act, GRANT, params![grant.blob(), at.0, amr.kept()]),
+        None => Ok(()),
+    }
 }
 
 fn put_memory(act: &Act<'_>, account: AccountId, version: u32, memory: &str) -> Result<(), Stop> {

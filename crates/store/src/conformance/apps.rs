@@ -4,7 +4,9 @@ use portcullis_domain::amr::Amr;
 use portcullis_domain::changes::{Change, Changes, Conflict, Expect};
 use portcullis_domain::client::{GrantType, Profile};
 use portcullis_domain::family::Family;
-use portcullis_domain::model::{Account, Client, ClientKind, Consent, Grant, Session, SessionKind, Status};
+use portcullis_domain::model::{
+    Account, Client, ClientKind, Consent, Grant, OldCookie, Session, SessionKind, Status, UNPROVEN,
+};
 use portcullis_domain::proof::Proof;
 use portcullis_domain::ticket::{self, Ticket, TicketKind, Used};
 use portcullis_wire::{AccountId, ClientId, Digest, Epoch, GrantId, Rev, SessionId, Target, Time};
@@ -357,6 +359,35 @@ pub(super) fn who_proves_again_is_known_to_have(backend: &dyn Backend) {
     w.ok([back(ses.id)]);
     assert_eq!(w.session(ses.id), ses);
     assert_eq!(w.conflict([back(SessionId::from_bits(1))]), Conflict::Missing);
+}
+
+pub(super) fn what_is_unproven_proves_nothing(backend: &dyn Backend) {
+    let (w, _, ses, gra) = World::peopled(backend);
+    let unknown = Session { auth_time: UNPROVEN, amr: Amr::unknown(), ..ses.clone() };
+    w.ok([Change::Unprove { session: ses.id, grant: None }]);
+    assert_eq!((w.session(ses.id), w.grant(gra.id)), (unknown.clone(), gra.clone()));
+    // A grant that keeps a proof of its own, one that does not, and the cookie before.
+    let own = Some(Proof { at: START.minus(1), amr: Amr::default() });
+    let row = Grant { proof: own, ..grant(GrantId::from_bits(50), ses.id, w.now(), Rev::ZERO) };
+    let (before, cookie) = (Digest::of(b"one"), Digest::of(b"two"));
+    let mut browser = w.new_session(&w.account(ses.account)).0;
+    browser = Session { id: SessionId::from_bits(51), cookie: Some(before), ..browser };
+    let old = OldCookie { digest: before, proof: Proof { at: START, amr: Amr::default() }, until: START.plus(9) };
+    let shown = Change::SetCookie { session: browser.id, before, cookie, old: Some(old.clone()) };
+    w.ok([Change::InsertGrant(row.clone()), Change::InsertSession(browser.clone()), shown]);
+    w.ok([
+        Change::Unprove { session: ses.id, grant: Some(row.id) },
+        Change::Unprove { session: browser.id, grant: Some(gra.id) },
+    ]);
+    assert_eq!(w.session(ses.id), unknown);
+    assert_eq!(w.grant(row.id), Grant { proof: Some(Proof::unknown()), ..row.clone() });
+    assert_eq!(w.grant(gra.id), Grant { proof: Some(Proof::unknown()), ..gra });
+    let old_cookie = Some(OldCookie { proof: Proof::unknown(), ..old });
+    let browser = Session { auth_time: UNPROVEN, amr: Amr::unknown(), cookie: Some(cookie), old_cookie, ..browser };
+    assert_eq!(w.session(browser.id), browser);
+    for (session, grant) in [(SessionId::from_bits(1), None), (ses.id, Some(GrantId::from_bits(9)))] {
+        assert_eq!(w.conflict([Change::Unprove { session, grant }]), Conflict::Missing);
+    }
 }
 
 pub(super) fn what_is_under_a_spared_session_is_spared(backend: &dyn Backend) {

@@ -72,6 +72,7 @@ fn everything(w: &World<'_>, known: &mut Known) -> Changes {
         Change::UpdateTicket(ticket.clone()),
         Change::UseTicket { ticket: ticket.id, at: w.now(), grant: Some(gra.id) },
         Change::SetAuthTime { session: ses.id, at: Time(8), amr: Amr::unknown() },
+        Change::Unprove { session: ses.id, grant: Some(gra.id) },
         Change::InsertInstance(instance),
         Change::InsertKey(key),
         Change::RaiseHorizon(HORIZON.plus(w.bits() as i64 & 0xff)),

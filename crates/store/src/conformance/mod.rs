@@ -197,6 +197,7 @@ cases! {
         old_tickets_go_oldest_first
         of_a_deleted_account_no_consent_or_ticket_stays
         who_proves_again_is_known_to_have
+        what_is_unproven_proves_nothing
         what_is_under_a_spared_session_is_spared
         a_refused_redemption_leaves_the_ticket;
     risk:

@@ -3,8 +3,10 @@ use super::prune::{self, OfEvents};
 use super::{Memory, apps, attempts, audit, follow, outbox, upstream};
 use crate::{CommitError, EventRow, Remembered, StoreError};
 use portcullis_domain::Cut;
+use portcullis_domain::amr::Amr;
 use portcullis_domain::changes::{Change, Changes, Committed, Conflict, Expect, Revoke};
-use portcullis_domain::model::{Account, Ended, Grant, Status};
+use portcullis_domain::model::{Account, Ended, Grant, OldCookie, Status, UNPROVEN};
+use portcullis_domain::proof::Proof;
 use portcullis_domain::ticket::Used;
 use portcullis_domain::{kernel, mass};
 use portcullis_wire::{AccountId, ClientId, Entry, Epoch, GrantId, Millis, Rev, Target, Time, Verb};
@@ -254,6 +256,16 @@ fn apply(db: &mut Memory, step: Change, so_far: &mut Progress) -> Result<(), Com
             row.auth_time = at;
             row.amr = amr;
             db.sessions.put(session, row);
+        }
+        Change::Unprove { session, grant: of } => {
+            let mut row = db.sessions.get(&session).cloned().ok_or(CommitError::Conflict(Conflict::Missing))?;
+            (row.auth_time, row.amr) = (UNPROVEN, Amr::unknown());
+            row.old_cookie = row.old_cookie.map(|old| OldCookie { proof: Proof::unknown(), ..old });
+            db.sessions.put(session, row);
+            if let Some(id) = of {
+                let row = grant(db, id)?;
+                db.grants.put(id, Grant { proof: Some(Proof::unknown()), ..row });
+            }
         }
         Change::InsertTicket(row) => {
             require(!db.tickets.has(&row.id.0), Conflict::Used)?;

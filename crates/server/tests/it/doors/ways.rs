@@ -70,6 +70,14 @@ pub enum Way {
     KeyRevoked,
     /// A signal from outside, and a rule that ends everything for it.
     Signal,
+    /// A signal from outside, and a rule that blocks for it.
+    RuleBlocks,
+    /// One more sign-in, and a rule that ends everything that was there before.
+    RuleAtSignIn,
+    /// The phone shows a wrong password, and a rule ends its session for it.
+    RuleAtProof,
+    /// The phone changes the password, and a rule ends its session instead.
+    RuleAtChange,
     /// By a link in a mail, on the page.
     PasswordReset,
     /// By the link in the mail about the browser's sign-in: that session.
@@ -117,7 +125,10 @@ impl Way {
             | Self::DeleteOneself
             | Self::DisconnectByApi
             | Self::LinkRemoved
-            | Self::SessionLimit => self.by_phone(world).await,
+            | Self::SessionLimit
+            | Self::RuleAtSignIn
+            | Self::RuleAtProof
+            | Self::RuleAtChange => self.by_phone(world).await,
             Self::AdminEndSession
             | Self::AdminEndAccount
             | Self::Block
@@ -129,6 +140,7 @@ impl Way {
             | Self::Filter
             | Self::KeyRevoked
             | Self::Signal
+            | Self::RuleBlocks
             | Self::SecretRotated => self.by_admin(world).await,
             Self::Refound => refound(world).await,
             Self::Replay
@@ -214,6 +226,26 @@ impl Way {
                 client.delete(path).bearer(&phone.access).send().await.expect(204);
                 return Entered::now();
             }
+            Self::RuleAtSignIn => {
+                world.server.app.set_judge(Some(Box::new(Says("sign_in", Outcome::EndAll))));
+                // Whoever comes then is in.
+                let other = world.server.sign_in(ADA).await;
+                world.server.app.set_judge(None);
+                client.get("/v1/me").bearer(&other.access).send().await.expect(200);
+                return Entered::now();
+            }
+            Self::RuleAtProof | Self::RuleAtChange => {
+                let (act, shown) =
+                    if self == Self::RuleAtProof { ("prove", "a wrong one") } else { ("change", PASSWORD) };
+                world.server.app.set_judge(Some(Box::new(Says(act, Outcome::EndSession))));
+                let body = json!({ "current_password": shown, "new_password": NEW_PASSWORD });
+                let refused = client.post("/v1/me/password").bearer(&phone.access).json(&body).send().await.expect(401);
+                world.server.app.set_judge(None);
+                assert_eq!(refused.json()["code"], "session_ended");
+                // And the password is what it was.
+                world.server.sign_in(ADA).await;
+                return Entered::now();
+            }
             _ => {
                 // The limit is about sign-ins, and there are two: the browser's and the phone's.
                 for _ in 0..=SESSIONS - 2 {
@@ -254,11 +286,12 @@ impl Way {
                 let call = client.patch(format!("/v1/admin/clients/{}?wait=enforced", app.id)).bearer(&admin.access);
                 call.json(&json!({ "disabled": true })).send().await.expect(200)
             }
-            Self::Signal => {
-                world.server.app.set_judge(Some(Box::new(EndsAll)));
+            Self::Signal | Self::RuleBlocks => {
+                let does = if self == Self::Signal { Outcome::EndAll } else { Outcome::Block { for_ms: None } };
+                world.server.app.set_judge(Some(Box::new(Says("external", does))));
                 let body = json!({ "account_id": world.ada, "kind": "fraud" });
                 let told = post("/v1/admin/signals".into(), body).await.expect(200).json();
-                assert_eq!(told, json!({ "acted": true }));
+                assert_eq!(told["acted"], true);
                 world.server.app.set_judge(None);
                 return Entered::now();
             }
@@ -337,18 +370,13 @@ async fn refound(world: &mut World) -> Entered {
     Entered::now()
 }
 
-/// Ends everything of an account of which somebody tells something.
-struct EndsAll;
+/// A rule that says this of each act of a kind.
+struct Says(&'static str, Outcome);
 
-impl Judge for EndsAll {
+impl Judge for Says {
     fn judge(&self, signals: &Signals) -> Verdict {
-        let hit = || Hit {
-            rule: "told".into(),
-            outcomes: vec![Outcome::EndAll],
-            reason: "somebody told of fraud".into(),
-            shadow: false,
-        };
-        Verdict { version: "a test".into(), hits: (signals.act == "external").then(hit).into_iter().collect() }
+        let hit = || Hit { rule: "a-rule".into(), outcomes: vec![self.1], reason: "a test".into(), shadow: false };
+        Verdict { version: "a test".into(), hits: (signals.act == self.0).then(hit).into_iter().collect() }
     }
     fn version(&self) -> &str {
         "a test"

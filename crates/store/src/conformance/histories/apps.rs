@@ -73,6 +73,7 @@ impl Dice {
                 Change::UpdateTicket(Ticket { version, ..row })
             }
             5 | 6 => Change::UseTicket { ticket: self.ticket(), at: self.time(now), grant: self.grant_if() },
+            7 if self.one_in(4) => Change::Unprove { session: self.session(), grant: self.grant_if() },
             7 if self.one_in(2) => Change::SetAuthTime { session: self.session(), at: self.time(now), amr: self.amr() },
             7 => {
                 let digest = Digest::of(b"cookie");

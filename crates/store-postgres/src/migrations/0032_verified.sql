@@ -39,6 +39,7 @@ END $$;
 CREATE OR REPLACE FUNCTION plain_step_6(x jsonb, p_at bigint) RETURNS text LANGUAGE plpgsql AS $$
 BEGIN
     RETURN CASE WHEN x ->> 'do' = 'set_email' THEN set_email(x)
+        WHEN x ->> 'do' = 'unprove' THEN unprove(x)
         WHEN x ->> 'do' IN ('set_network', 'put_memory', 'draw') THEN set_risk(x, p_at)
         WHEN x ->> 'do' IN ('insert_link', 'use_link', 'sign_out_link', 'remove_link', 'insert_origin') THEN set_link(x)
         ELSE plain_step_5(x, p_at) END;
