@@ -461,7 +461,8 @@ async fn link(app: &App, act: Act, ada: &Account, laptop: &Tokens) -> SecretStri
     };
     let (stamp, keys) = (app.store().stamp().await.unwrap(), app.keys());
     let (about, mut chance) = (Some(laptop.session.id), portcullis_app::real::RealChance);
-    let steps = mail::write(template, ada.id, ada.password_version, about, &stamp, keys.mac(), &mut chance);
+    let letter = mail::Letter { session: about, ..mail::Letter::of(template, ada) };
+    let steps = mail::write(letter, &stamp, keys.mac(), &mut chance);
     app.store().commit(Changes { steps, ..Changes::default() }).await.unwrap();
     let page = app.store().list_messages(&MessageFilter::default(), None, 50).await.unwrap();
     let (_, secret) = page.rows.iter().find_map(|message| app.link_of(message).unwrap()).expect("a mail with a link");
