@@ -4,13 +4,17 @@
 //! same, since a seal goes in only where the chain still ends where it was read. What has no
 //! seal is read anew each time, whatever its number, so a record whose transaction came late is sealed late, and a node that dies
 //! at any moment leaves a whole chain behind it. In memory is only where the chain was seen to end: a chain that does not go on from
-//! there is not sealed on.
+//! there is not sealed on. That place is written to a file apart from the database, so that a node that was started anew knows it, too.
 use crate::admin::Admin;
-use crate::{App, AppError, real, rotation};
-use portcullis_domain::audit::{self, AuditKey, ChainRow, Checked, Finding, Page, Place, Pruning, Unsealed};
+use crate::{Acted, App, AppError, high_water, real, rotation};
+use portcullis_domain::audit::{self, Anew, AuditKey, ChainRow, Checked, Finding, Page, Place, Pruning, Unsealed};
 use portcullis_domain::changes::{Change, Changes};
-use portcullis_store::{ChainRead, CommitError};
-use portcullis_wire::{Epoch, Time};
+use portcullis_domain::event::{EventKind, NewEvent};
+use portcullis_domain::follow::Follower;
+use portcullis_domain::{Chance, Decision, Refused, account};
+use portcullis_store::{ChainRead, CommitError, FaultKind};
+use portcullis_wire::{Epoch, EventId, LogId, Time};
+use serde::{Deserialize, Serialize};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -19,6 +23,8 @@ use std::time::Duration;
 const EVERY: Duration = Duration::from_millis(200);
 /// Between two full batches, so that a long backlog leaves room for others.
 const BREATH: Duration = Duration::from_millis(5);
+/// Between two looks whether the file lags.
+const KEEP_EVERY: Duration = Duration::from_secs(1);
 /// After a fault, and where another node leads.
 const REST: Duration = Duration::from_secs(1);
 /// Between two warnings about records that wait, in milliseconds.
@@ -30,6 +36,8 @@ pub(crate) struct Sealer {
     /// The furthest place that this process has read or written, and in which epoch: who founds the log anew may have an older
     /// database by right.
     seen: Mutex<Option<(Epoch, Place)>>,
+    /// What of that is in the file.
+    written: Mutex<Option<(Epoch, Place)>>,
     /// When it was last counted what waits.
     counted: AtomicI64,
     warned: AtomicI64,
@@ -48,6 +56,14 @@ impl Sealer {
             *seen = Some((epoch, place));
         }
     }
+}
+
+/// What the file holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Kept {
+    log: LogId,
+    epoch: Epoch,
+    head: String,
 }
 
 /// What one step of the sealer came to.
@@ -86,6 +102,50 @@ pub struct CheckedPage {
 }
 
 impl App {
+    /// Learns from the file where this node, before it was started anew, saw the chain end. To be called before anything is sealed.
+    ///
+    /// # Errors
+    /// The file cannot be read, or holds something else.
+    pub(crate) fn recall_trail(&self) -> Result<(), AppError> {
+        let Some(path) = &self.settings().audit_head_file else { return Ok(()) };
+        let fault = |what: String| AppError::Fault(what.into());
+        let Some(kept) = high_water::read::<Kept>(path).map_err(fault)? else { return Ok(()) };
+        let place: Place = kept.head.parse().map_err(|why| fault(format!("{}: head {why}", path.display())))?;
+        if kept.log == self.inner.log {
+            self.inner.sealer.saw(kept.epoch, place);
+            *self.inner.sealer.written.lock().unwrap_or_else(PoisonError::into_inner) = Some((kept.epoch, place));
+        }
+        Ok(())
+    }
+
+    /// For ever.
+    pub(crate) async fn keep_trail(self) {
+        loop {
+            tokio::time::sleep(KEEP_EVERY).await;
+            self.write_trail().await;
+        }
+    }
+
+    /// Brings the file up to date. What cannot be written is tried again.
+    pub(crate) async fn write_trail(&self) {
+        let Some(path) = self.settings().audit_head_file.clone() else { return };
+        let sealer = &self.inner.sealer;
+        let seen = *sealer.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let written = *sealer.written.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some((epoch, place)) = seen.filter(|_| seen != written) else { return };
+        let kept = Kept { log: self.inner.log, epoch, head: place.to_string() };
+        let at = path.clone();
+        match high_water::off_thread(move || high_water::write(&at, &kept)).await {
+            Ok(()) => *sealer.written.lock().unwrap_or_else(PoisonError::into_inner) = seen,
+            Err(error) => {
+                if let Some(times) = self.flood().note(FaultKind::of_io(&error), self.now()) {
+                    let path = path.display();
+                    tracing::warn!(%error, times, %path, "where the audit trail ends could not be written down");
+                }
+            }
+        }
+    }
+
     /// For ever.
     pub(crate) async fn seal_records(self) {
         loop {
@@ -204,6 +264,47 @@ impl App {
         }
     }
 
+    /// Another chain in the place of one that is broken, under a new key. What was sealed before is no part of it, and goes by its time.
+    /// For who reaches the admin socket, with words that are on record; whoever follows the trail goes on with what comes now.
+    ///
+    /// # Errors
+    /// Refused to others, without words, and where no chain was begun; faults.
+    pub async fn admin_begin_trail_anew(&self, admin: &Admin, reason: &str) -> Result<Place, AppError> {
+        if !admin.is_operator() {
+            return Err(Refused::Forbidden.into());
+        }
+        let reason = account::check_text("reason", reason)?;
+        // A key that is made under a master key which is just being replaced would never open again.
+        let _turn = self.inner.rota.turn().await;
+        let epoch = self.hub().at().0;
+        let key = AuditKey::new(&mut real::RealChance);
+        let sealed = self.inner.rota.master().seal_audit_key(&key, self.inner.log).map_err(rotation::fault)?;
+        let by = admin.by(Some(&reason));
+        let load = || async {
+            let chain = self.chain_row().await.map_err(|error| self.fault(error))?;
+            let followers = self.store().list_followers().await.map_err(|error| self.fault(error.into()))?;
+            Ok((chain.ok_or(Refused::NotFound)?, followers))
+        };
+        let decide = |(chain, followers): &(ChainRow, Vec<Follower>), chance: &mut dyn Chance| {
+            let seen = self.inner.sealer.seen(epoch).map_or(0, |place| place.n);
+            let start = key.start_anew(self.inner.log, chain.head.n.max(seen));
+            let row = ChainRow { key: sealed.clone(), start, head: start.place };
+            let event = NewEvent::new(EventId::from_bits(chance.bits()), EventKind::AuditBegunAnew, &by.actor);
+            let event = event.ip(by.ip).reason(format!("after {}: {reason}", chain.head.n));
+            let steps = followers.iter().map(|one| Change::StepFollower(one.moved(start.place.n)));
+            let steps = steps.chain([Change::BeginAnew(Anew { from: chain.head, row })]).collect();
+            Decision { outcome: Ok(start.place), changes: Changes { steps, events: vec![event], ..Changes::default() } }
+        };
+        match self.act("", None, load, decide).await? {
+            Acted::Done(start, _) | Acted::Answered(start) => {
+                self.inner.sealer.saw(epoch, start);
+                self.write_trail().await;
+                Ok(start)
+            }
+            Acted::Before(_) => Err(AppError::Fault("a beginning has no repeat key".into())),
+        }
+    }
+
     fn audit_key(&self, chain: &ChainRow) -> Result<AuditKey, AppError> {
         self.inner.rota.open_audit_key(chain, self.inner.log).map_err(rotation::fault)
     }
@@ -211,8 +312,9 @@ impl App {
     /// What may go of the chain's beginning, of the first `most` records.
     pub(crate) async fn chain_to_prune(&self, before: Time, most: u32) -> Result<Option<Pruning>, AppError> {
         self.chain_followed().await?;
-        let Some(ChainRead { chain, rows }) = self.store().read_chain(None, most).await? else { return Ok(None) };
-        let what = audit::prune(&self.audit_key(&chain)?, self.inner.log, &chain, &rows, before);
+        let read = self.store().read_chain(None, most.saturating_add(1)).await?;
+        let Some(ChainRead { chain, rows }) = read else { return Ok(None) };
+        let what = audit::prune(&self.audit_key(&chain)?, self.inner.log, &chain, &rows, most as usize, before);
         what.map_err(|finding| self.misfit(finding))
     }
 
@@ -253,8 +355,9 @@ impl App {
 
     /// Where the chain of audit records stands.
     pub async fn admin_audit(&self, admin: &Admin) -> Result<AuditState, AppError> {
-        let chain = self.chain_row().await.map_err(|error| self.fault(error))?;
+        // In this order: where nothing waits any more, the end is that of all.
         let unsealed = self.store().count_unsealed().await.map_err(|error| self.fault(error.into()))?;
+        let chain = self.chain_row().await.map_err(|error| self.fault(error))?;
         self.still_admin(admin).await?;
         let (start, head) = (chain.as_ref().map(|row| row.start.place), chain.map(|row| row.head));
         Ok(AuditState { start, head, unsealed, now: self.now() })
@@ -268,12 +371,13 @@ impl App {
         from: Option<Place>,
         known: Option<Place>,
     ) -> Result<Option<CheckedPage>, AppError> {
-        let read = self.store().read_chain(from.map(|from| from.n), audit::PAGE);
+        let most = audit::PAGE + u32::from(from.is_some());
+        let read = self.store().read_chain(audit::reading(from), most);
         let read = read.await.map_err(|error| self.fault(error.into()))?;
         self.still_admin(admin).await?;
         let Some(ChainRead { chain, rows }) = read else { return Ok(None) };
         let key = self.audit_key(&chain).map_err(|error| self.fault(error))?;
-        let last = audit::is_last(&chain, &rows, audit::PAGE as usize);
+        let last = audit::is_last(&chain, &rows, most as usize);
         let page = Page { log: self.inner.log, chain: &chain, from, known, rows: &rows, last };
         let mut checked = audit::check(&key, &page);
         // What this process has seen is one more known place.

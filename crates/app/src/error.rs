@@ -76,6 +76,9 @@ impl AppError {
         match self {
             Self::Refused(Refused::InvalidValue { field, detail }) => Some(format!("{field}: {detail}")),
             Self::Refused(Refused::Conflict { detail }) => Some(detail.clone()),
+            Self::Refused(Refused::ByRule { reason }) => {
+                Some(format!("a rule about suspicious activity does not let this happen: {reason}"))
+            }
             Self::Bad(_, detail) | Self::NeedsScope { detail, .. } => Some(detail.clone()),
             _ => None,
         }

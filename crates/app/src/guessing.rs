@@ -121,7 +121,7 @@ impl App {
     ) -> Result<Taken, AppError> {
         let identifier = throttle::counted_as(identifier);
         let keys = self.keys();
-        let device = marks.and_then(|marks| known_device::device(marks, keys.macs(), &identifier, self.now()));
+        let device = self.known_device(&identifier, marks);
         let attempt = Attempt::of(keys.mac(), &identifier, ip, device);
         let lane = if device.is_some() { Lane::Known } else { Lane::Others };
         let place = self.passwords().reserve(lane).map_err(crate::sessions::pool_error)?;
@@ -178,10 +178,26 @@ impl App {
     /// The marks for the device that signed in: its own for this account (the number that it had, or a new one), and those
     /// that it brought for others.
     pub(crate) fn marks(&self, ours: &Counted, before: Option<&SecretString>) -> SecretString {
+        self.marks_at(&ours.identifier, ours.device, before)
+    }
+
+    /// The same for who comes by another provider to the account that is known under this name.
+    pub(crate) fn marks_at(
+        &self,
+        identifier: &str,
+        device: Option<u128>,
+        before: Option<&SecretString>,
+    ) -> SecretString {
         let (keys, now) = (self.keys(), self.now());
-        let device = ours.device.unwrap_or_else(|| real::RealChance.bits());
-        let new = known_device::mint(keys.mac(), device, &ours.identifier, now);
-        known_device::renewed(before, keys.macs(), &new, &ours.identifier, now)
+        let device = device.unwrap_or_else(|| real::RealChance.bits());
+        let new = known_device::mint(keys.mac(), device, identifier, now);
+        known_device::renewed(before, keys.macs(), &new, identifier, now)
+    }
+
+    /// The number of a device that signed in to the account of this name before.
+    pub(crate) fn known_device(&self, identifier: &str, marks: Option<&SecretString>) -> Option<u128> {
+        let keys = self.keys();
+        marks.and_then(|marks| known_device::device(marks, keys.macs(), identifier, self.now()))
     }
 
     /// Forgets buckets that are full again and networks that are old, in small commits; for ever.

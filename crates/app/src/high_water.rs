@@ -73,7 +73,7 @@ pub fn read<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<Option<T>, Stri
 }
 
 /// Writes a file whole, or not at all.
-fn write(path: &Path, value: &impl Serialize) -> std::io::Result<()> {
+pub(crate) fn write(path: &Path, value: &impl Serialize) -> std::io::Result<()> {
     let draft = path.with_extension("draft");
     let mut file = std::fs::File::create(&draft)?;
     file.write_all(serde_json::to_string(value)?.as_bytes())?;

@@ -10,6 +10,7 @@ pub mod act_journal;
 pub mod admin;
 pub mod api_keys;
 pub mod audit;
+pub mod breached;
 pub mod callers;
 pub mod email;
 pub mod error;
@@ -35,6 +36,7 @@ pub mod roles;
 pub mod rotation;
 pub mod sessions;
 pub mod settings;
+pub mod sightings;
 pub mod sign_up;
 pub mod start;
 pub mod upstream;
@@ -110,6 +112,8 @@ struct Inner {
     paces: oauth::Paces,
     client_keys: oauth::ClientKeys,
     risk: risk::Risk,
+    breached: breached::Breached,
+    sightings: sightings::Sightings,
     under_way: guessing::UnderWay,
 }
 
@@ -301,13 +305,19 @@ impl App {
     /// The same for what rests on a ticket, of which one use works. Whoever is refused again and again by a store that has changed
     /// nothing shows a ticket that is older than a revocation by filter which is done: what it would give is born below that, and
     /// nobody can tell any more whether it would have matched.
-    pub(crate) async fn act_on_ticket<V, T, L, F, D>(&self, load: L, decide: D) -> Result<Acted<T>, AppError>
+    pub(crate) async fn act_on_ticket<V, T, L, F, D>(
+        &self,
+        actor: &str,
+        repeat: Option<&RepeatKey>,
+        load: L,
+        decide: D,
+    ) -> Result<Acted<T>, AppError>
     where
         L: Fn() -> F,
         F: Future<Output = Result<V, AppError>>,
         D: Fn(&V, &mut dyn Chance) -> Decision<T>,
     {
-        let tried = self.tried("", None, load, decide).await?;
+        let tried = self.tried(actor, repeat, load, decide).await?;
         tried.ok_or_else(|| {
             let detail = "access was taken away from many while this was under way; begin anew".into();
             Refused::Conflict { detail }.into()

@@ -118,6 +118,7 @@ impl App {
             other => other,
         })?;
         let proven = self.prove(caller, current).await?;
+        self.refuse_breached("new_password", &new).await?;
         let hash = self.passwords().hash(new).await.map_err(pool_error)?;
         let notice = self.may_mail(Template::PasswordChanged, caller.view.account.id).await?;
         let load = || async {

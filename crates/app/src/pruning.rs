@@ -12,7 +12,8 @@ use portcullis_domain::model::{Client, Status};
 use portcullis_domain::retention::{self, Retention};
 use portcullis_domain::view::AccountView;
 use portcullis_domain::{account, outbox};
-use portcullis_wire::{ClientId, SessionId};
+use portcullis_wire::{AccountId, ClientId, SessionId};
+use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -31,6 +32,17 @@ const REST_EVERY: u32 = 100;
 const CLIENTS_AT_ONCE: u32 = 100;
 /// How many accounts are looked after in one step.
 const DUE_AT_ONCE: u32 = 100;
+/// As many that could not be seen to are passed over in a round; the next one looks at them again.
+const MAX_FAILED: usize = 10_000;
+
+/// Where a round is.
+#[derive(Debug, Default)]
+struct Round {
+    /// After which client the next ones are looked at.
+    clients: Option<ClientId>,
+    /// Accounts that are due and could not be seen to.
+    failed: BTreeSet<AccountId>,
+}
 
 /// What one step came to.
 #[derive(Debug)]
@@ -65,7 +77,7 @@ impl App {
     /// For ever.
     pub(crate) async fn prune(self) {
         let (mut cursor, mut more_of_the_rest, mut steps) = (None, false, 0_u32);
-        let mut clients = None;
+        let mut round = Round::default();
         loop {
             steps = steps.wrapping_add(1);
             if !self.hub().leads() {
@@ -74,7 +86,7 @@ impl App {
                 continue;
             }
             let rest = more_of_the_rest || steps.is_multiple_of(REST_EVERY);
-            let pause = match self.prune_step(cursor, rest, &mut clients).await {
+            let pause = match self.prune_step(cursor, rest, &mut round).await {
                 Ok(Step { next, rest: Rest { more, failed } }) => {
                     (cursor, more_of_the_rest) = (next, more);
                     if let Some(error) = failed {
@@ -98,26 +110,21 @@ impl App {
     pub async fn prune_all(&self) -> Result<(), AppError> {
         while self.spread_some().await? == Spread::Worked {}
         self.seal_all().await?;
-        let (mut cursor, mut clients) = (None, None);
+        let (mut cursor, mut round) = (None, Round::default());
         loop {
-            let Step { next, rest } = self.prune_step(cursor, false, &mut clients).await?;
+            let Step { next, rest } = self.prune_step(cursor, false, &mut round).await?;
             cursor = next;
             if let Some(error) = rest.failed {
                 return Err(error);
             }
-            if next.is_none() && !rest.more && clients.is_none() {
+            if next.is_none() && !rest.more && round.clients.is_none() {
                 return Ok(());
             }
         }
     }
 
-    /// Looks at some sessions; and, when they are the last ones or `rest` says so, at everything else, and at the clients after `clients`.
-    async fn prune_step(
-        &self,
-        cursor: Option<SessionId>,
-        rest: bool,
-        clients: &mut Option<ClientId>,
-    ) -> Result<Step, AppError> {
+    /// Looks at some sessions; and, when they are the last ones or `rest` says so, at everything else, and on in the round.
+    async fn prune_step(&self, cursor: Option<SessionId>, rest: bool, round: &mut Round) -> Result<Step, AppError> {
         let keep = self.settings().retention();
         let found = self.store().list_prunable(keep, cursor, LOOK_AT).await?;
         let behind = retention::must_wait(self.store().list_notices(1).await?.first(), self.now());
@@ -141,8 +148,8 @@ impl App {
             }
             out.part(self.prune_messages().await);
             out.part(self.erase_records().await);
-            out.part(self.see_to_due_accounts().await);
-            out.part(self.prune_clients(clients).await);
+            out.part(self.see_to_due_accounts(&mut round.failed).await);
+            out.part(self.prune_clients(&mut round.clients).await);
         }
         Ok(Step { next: found.next, rest: out })
     }
@@ -154,7 +161,8 @@ impl App {
         let Some(pruning) = old else { return Ok(false) };
         let gone = self.delete(Change::PruneChain(pruning)).await?;
         self.counts().events_pruned.fetch_add(gone, Ordering::Relaxed);
-        Ok(gone == AT_ONCE as u64)
+        // After what an earlier chain has left comes this one.
+        Ok(gone == AT_ONCE as u64 || pruning.up_to < pruning.to.place.n)
     }
 
     /// Whether there may be more.
@@ -217,9 +225,13 @@ impl App {
         Ok(self.delete(Change::EraseRecords { most: AT_ONCE as u64 }).await? > 0)
     }
 
-    /// One that cannot be seen to stops no other, and is looked at again in the next round. Whether there may be more.
-    async fn see_to_due_accounts(&self) -> Result<bool, AppError> {
-        let due = self.store().list_due_accounts(DUE_AT_ONCE).await?;
+    /// One that cannot be seen to stops no other, however many there are of them, and is looked at again in the next round. Whether there
+    /// may be more.
+    async fn see_to_due_accounts(&self, failed: &mut BTreeSet<AccountId>) -> Result<bool, AppError> {
+        let most = DUE_AT_ONCE.saturating_add(u32::try_from(failed.len()).unwrap_or(u32::MAX));
+        let due = self.store().list_due_accounts(most).await?;
+        let due: Vec<AccountId> = due.into_iter().filter(|id| !failed.contains(id)).collect();
+        let more = due.len() == DUE_AT_ONCE as usize;
         let mut seen_to = false;
         for id in &due {
             let load = || async {
@@ -242,12 +254,16 @@ impl App {
                     self.counts().accounts_due.fetch_add(1, Ordering::Relaxed);
                 }
                 Err(error) => {
-                    tracing::warn!(%error, account = %id, "an account is due and could not be seen to; tried again")
+                    tracing::warn!(%error, account = %id, "an account is due and could not be seen to; tried again");
+                    failed.insert(*id);
                 }
             }
         }
+        if !more || failed.len() >= MAX_FAILED {
+            failed.clear();
+        }
         // A tombstone leaves records to be erased.
-        Ok(seen_to)
+        Ok(seen_to || more)
     }
 
     /// One small commit; how many rows it deleted.

@@ -31,6 +31,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// So much is remembered of what need not be told again within an hour.
 const MAX_TOLD: usize = 10_000;
 const HOUR_MS: i64 = 3_600_000;
+/// Whom nothing is remembered of.
+const NOBODY: AccountId = AccountId::from_bits(0);
 
 /// Where addresses are, as far as a database of places says.
 pub trait Places: Send + Sync {
@@ -87,6 +89,7 @@ pub(crate) struct Risk {
 }
 
 /// An act that is to be judged: who asks, and all that was loaded for it.
+#[derive(Clone)]
 pub(crate) struct Look {
     judge: Arc<Box<dyn Judge>>,
     view: RiskView,
@@ -132,6 +135,11 @@ impl App {
     /// Has these rules asked from now on; `None`: none.
     pub fn set_judge(&self, judge: Option<Box<dyn Judge>>) {
         self.inner.risk.judge.store(judge.map(Arc::new));
+    }
+
+    /// Whether there are rules that are asked.
+    pub(crate) fn asks_rules(&self) -> bool {
+        self.inner.risk.judge.load().is_some()
     }
 
     /// Has this database of places asked from now on; `None`: none.
@@ -315,6 +323,29 @@ impl App {
         self.inner.risk.places.load().as_ref().map_or_else(Place::default, |places| places.of(ip))
     }
 
+    /// A look at somebody who wants an account: there is none yet of which anything could be remembered.
+    pub(crate) async fn look_at_sign_up(
+        &self,
+        identifier: &str,
+        ip: Option<IpAddr>,
+        user_agent: Option<&str>,
+    ) -> Result<Option<Look>, AppError> {
+        let who = Who { account: NOBODY, identifier, ip, own: true, user_agent, made: None, counted: None };
+        self.look(&who).await
+    }
+
+    /// A look at somebody who has shown no more than a link, or nothing at all.
+    pub(crate) async fn look_at_recovery(
+        &self,
+        account: Option<&Account>,
+        ip: Option<IpAddr>,
+    ) -> Result<Option<Look>, AppError> {
+        let identifier = account.and_then(|account| account.email.as_deref()).unwrap_or_default();
+        let account = account.map_or(NOBODY, |account| account.id);
+        let who = Who { account, identifier, ip, own: true, user_agent: None, made: None, counted: None };
+        self.look(&who).await
+    }
+
     /// Counts and tells what came of a look, once it is committed. Whether something was done.
     pub(crate) fn judged(&self, verdicts: &Verdicts) -> bool {
         let Some((account, verdict, plan)) = verdicts.0.lock().unwrap_or_else(PoisonError::into_inner).take() else {
@@ -350,13 +381,13 @@ impl App {
     }
 
     /// Whether this has not been recorded of this account within the hour. Each node asks for itself.
-    fn tells_now(&self, account: AccountId, what: &str) -> bool {
+    pub(crate) fn tells_now(&self, account: AccountId, what: &str) -> bool {
         let told = self.inner.risk.told.lock().unwrap_or_else(PoisonError::into_inner);
         told.0 != self.now().0.div_euclid(HOUR_MS) || !told.1.contains(&(account, what.to_owned()))
     }
 
     /// It has been recorded: the record is committed.
-    fn has_told(&self, account: AccountId, what: &str) {
+    pub(crate) fn has_told(&self, account: AccountId, what: &str) {
         let hour = self.now().0.div_euclid(HOUR_MS);
         let mut told = self.inner.risk.told.lock().unwrap_or_else(PoisonError::into_inner);
         if told.0 != hour || told.1.len() >= MAX_TOLD {
@@ -383,6 +414,34 @@ impl App {
 }
 
 impl Look {
+    /// What the rules say of this, and whether there is something to remember.
+    pub(crate) fn hears(&self, stamp: &Stamp, session: SessionId, act: Act) -> (Verdict, bool) {
+        let (signals, after) = observe(&self.memory, &self.seen(stamp, Some(session), act));
+        (self.judge.judge(&signals), after != self.memory)
+    }
+
+    fn seen(&self, stamp: &Stamp, session: Option<SessionId>, act: Act) -> Seen {
+        Seen {
+            at: stamp.now,
+            act,
+            session,
+            made: self.made.clone(),
+            from: self.origin,
+            agent: self.agent.clone(),
+            guesses: self.guesses,
+        }
+    }
+
+    /// The same, with other budgets that a throttled act is charged to.
+    pub(crate) fn charged_to(&self, attempt: Attempt) -> Self {
+        Self { attempt, ..self.clone() }
+    }
+
+    /// Of an act in which no password was shown: wrong ones say nothing of it.
+    pub(crate) fn without_guesses(self) -> Self {
+        Self { guesses: Guesses::default(), ..self }
+    }
+
     /// The decision with what the rules say of it.
     #[allow(clippy::too_many_arguments, reason = "an act, where it stands, and what is written down of it")]
     pub(crate) fn judge<T>(
@@ -398,22 +457,16 @@ impl Look {
     ) -> Decision<T> {
         let session: Option<SessionId> = match at {
             At::SignIn(session) | At::Session(session, _) => Some(session),
-            At::Account => None,
+            At::Account | At::SignUp | At::Asked | At::Reset => None,
         };
-        let seen = Seen {
-            at: stamp.now,
-            act,
-            session,
-            made: self.made.clone(),
-            from: self.origin,
-            agent: self.agent.clone(),
-            guesses: self.guesses,
-        };
+        // An account that is being made is another one each time.
+        let told_of = if at == At::SignUp { NOBODY } else { account.id };
+        let seen = self.seen(stamp, session, act);
         let (signals, memory) = observe(&self.memory, &seen);
         let verdict = self.judge.judge(&signals);
         let (plain, doubted) = (memory.write(), memory.doubted(&self.memory, &seen).write());
         let kept = Kept { version: self.view.version, plain, doubted };
-        let tells = |what: &str| app.tells_now(account.id, what);
+        let tells = |what: &str| app.tells_now(told_of, what);
         let judged = Judged {
             stamp,
             account,
@@ -428,14 +481,16 @@ impl Look {
             tells: &tells,
         };
         let (decision, plan) = enforce(base, &judged, chance);
-        *verdicts.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((account.id, verdict, plan));
+        *verdicts.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((told_of, verdict, plan));
         decision
     }
 }
 
-/// How a network is called at an account: today's name, and those under keys of before.
+/// How a network is called at an account: today's name, and those under keys of before. The address that nobody has is no network.
 fn names_of(keys: &[MacKey], account: AccountId, ip: IpAddr) -> impl Iterator<Item = [u8; 8]> {
-    keys.iter().rev().map(move |key| Origin::network_of(key, account, ip))
+    let keys = if ip.is_unspecified() { &[] } else { keys };
+    let names = keys.iter().rev().map(move |key| Origin::network_of(key, account, ip));
+    names.chain(ip.is_unspecified().then_some(Origin::NOWHERE))
 }
 
 /// What the rows say of how a session was made, or got the grant that has a browser and system of its own.

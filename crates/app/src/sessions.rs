@@ -7,7 +7,7 @@ use crate::risk::{self, Verdicts, Who};
 use crate::{Acted, App, AppError, RepeatKey, real};
 use portcullis_domain::account::{self, Email};
 use portcullis_domain::changes::{Change, Changes, Committed, Expect};
-use portcullis_domain::event::{Actor, EventKind};
+use portcullis_domain::event::Actor;
 use portcullis_domain::family::Presented;
 use portcullis_domain::kernel::{self, By, Door, Scope};
 use portcullis_domain::mail::{self, Letter, Template};
@@ -19,7 +19,7 @@ use portcullis_domain::sign_in::{Issued, Proving, SignIn, awaits_proof, prove_ag
 use portcullis_domain::throttle::Verdict;
 use portcullis_domain::view::{Dead, SessionView, SignInView};
 use portcullis_domain::{Chance as _, Decision, Refused, device, page_cookie, session_limit, stored_hash, time_rules};
-use portcullis_store::{EventFilter, Remembered};
+use portcullis_store::Remembered;
 use portcullis_wire::claims::Confirmation;
 use portcullis_wire::{AccountId, ClientId, Code, Digest, GrantId, Rev, SecretBytes, SecretString, SessionId, Time};
 use std::net::IpAddr;
@@ -247,9 +247,11 @@ impl App {
         }
         let (keys, proven) = (self.keys(), view.account.as_ref().map(|account| (account.id, account.password_version)));
         let limit = self.settings().policy.session_limit;
+        // Of a wrong one nothing is said.
+        let breached = matches && present.is_none() && self.asks_rules() && self.is_breached(&again).await;
         let owner = view.account.as_ref().filter(|_| matches && present.is_none());
         let notice = match owner {
-            Some(account) if self.is_new_device(account, &request, &ours).await? => {
+            Some(account) if self.is_new_device(&view, &request, &ours) => {
                 self.may_mail(Template::NewDevice, account.id).await?
             }
             _ => None,
@@ -312,7 +314,7 @@ impl App {
                 };
                 let seen = match &decision.outcome {
                     Ok(Signed::In(issued)) => {
-                        let act = Act::SignIn { known_device: ours.device.is_some(), breached: false };
+                        let act = Act::SignIn { known_device: ours.device.is_some(), breached };
                         Some((At::SignIn(issued.session.id), act))
                     }
                     Ok(Signed::Again(session)) => Some((At::Session(session.id, None), Act::Prove { ok: true })),
@@ -372,13 +374,10 @@ impl App {
     }
 
     /// Whether this sign-in is one that its account's owner would want to hear of: on a device without a mark, of an account that
-    /// was signed in to before. What holds its refresh token itself keeps no marks; there a network that is not known counts.
-    async fn is_new_device(&self, account: &Account, request: &SignIn, ours: &Counted) -> Result<bool, AppError> {
+    /// somebody signed in to before. What holds its refresh token itself keeps no marks; there a network that is not known counts.
+    fn is_new_device(&self, view: &SignInView, request: &SignIn, ours: &Counted) -> bool {
         let known = ours.device.is_some() || request.kind == SessionKind::App && ours.verdict != Verdict::Stranger;
-        if known || self.mailer().is_none() {
-            return Ok(false);
-        }
-        self.was_signed_in_to(account.id).await
+        !known && !view.unused && self.mailer().is_some()
     }
 
     /// Whether somebody has signed in to this account before, as far as audit records are kept.

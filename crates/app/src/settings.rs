@@ -39,6 +39,8 @@ pub struct Settings {
     pub policy: PolicySettings,
     /// What clients and API keys may.
     pub clients: ClientSettings,
+    /// Where it is written down how far the audit trail was seen; `None`: nowhere.
+    pub audit_head_file: Option<std::path::PathBuf>,
 }
 
 /// Another provider that people may sign in with.
@@ -132,6 +134,8 @@ pub struct PolicySettings {
     pub address_retention: Millis,
     /// How many accounts the rules of risk may block a minute.
     pub max_blocks_per_minute: u32,
+    /// Whether new passwords are refused that are in the list of stolen ones.
+    pub refuse_breached: bool,
     /// How long clients are kept that registered themselves and that nobody uses; `None`: for ever.
     pub registration_retention: Option<Millis>,
 }
@@ -148,6 +152,7 @@ impl Default for PolicySettings {
             event_retention: Some(365 * DAY),
             address_retention: 90 * DAY,
             max_blocks_per_minute: 30,
+            refuse_breached: true,
             registration_retention: Some(30 * DAY),
         }
     }

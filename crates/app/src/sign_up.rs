@@ -1,6 +1,7 @@
 //! Making accounts: for somebody who signs up, for an administrator, and the first one. The rules are in `domain::account` and
 //! `domain::email`.
 use crate::email::sends_no_mail;
+use crate::risk::{Look, Verdicts};
 use crate::sessions::pool_error;
 use crate::{Acted, App, AppError, RepeatKey, real};
 use portcullis_domain::Refused;
@@ -11,6 +12,9 @@ use portcullis_domain::event::Actor;
 use portcullis_domain::kernel::By;
 use portcullis_domain::mail::{self, Letter, Template};
 use portcullis_domain::model::{ADMIN, Account};
+use portcullis_domain::risk::Act;
+use portcullis_domain::risk::enforce::At;
+use portcullis_domain::view::Stamp;
 use portcullis_store::CommitError;
 use portcullis_wire::{ClientId, SecretString};
 use std::net::IpAddr;
@@ -35,6 +39,7 @@ impl App {
         let address = Email::parse(email)?;
         account::check_password(password.expose(), &address)?;
         self.may_sign_up(address.as_str(), ip).await?;
+        self.refuse_breached("password", &password).await?;
         if !self.settings().rules.require_verified_email {
             return self.create_account(email, Some(password), name, vec![], false, &by, None).await.map(Some);
         }
@@ -76,11 +81,20 @@ impl App {
             if by.actor == Actor::System && !self.store().list_accounts(None, None, 1).await?.rows.is_empty() {
                 return Err(Refused::EmailTaken.into());
             }
-            self.store().stamp().await.map_err(|e| self.fault(e.into()))
+            let look = match by.actor == Actor::Anonymous {
+                true => self.look_at_sign_up(new.email.as_str(), by.ip, None).await?,
+                false => None,
+            };
+            Ok((self.store().stamp().await.map_err(|e| self.fault(e.into()))?, look))
         };
+        let verdicts = Verdicts::default();
         let acted = self
-            .act(&by.actor.text(), repeat, load, |stamp, chance| {
+            .act(&by.actor.text(), repeat, load, |(stamp, look): &(Stamp, Option<Look>), chance| {
                 let mut decision = account::create(stamp, new.clone(), by, chance);
+                // Whether the address is taken shows at the commit: so what a rule refuses tells nobody.
+                if let (Some(look), Ok(account)) = (look, decision.outcome.clone()) {
+                    decision = look.judge(self, decision, stamp, &account, At::SignUp, Act::SignUp, &verdicts, chance);
+                }
                 if by.actor == Actor::System {
                     decision.changes.expects.push(Expect::NoAccounts);
                 }
@@ -97,11 +111,14 @@ impl App {
                 }
                 decision
             })
-            .await?;
+            .await;
+        if matches!(acted, Ok(_) | Err(AppError::Refused(Refused::ByRule { .. }))) {
+            self.judged(&verdicts);
+        }
         if link.is_some() {
             self.mail_waits();
         }
-        match acted {
+        match acted? {
             Acted::Done(account, _) | Acted::Answered(account) => Ok(account),
             Acted::Before(before) => {
                 let id = before.made.and_then(|id| id.parse().ok()).ok_or(Refused::NotFound)?;

@@ -86,9 +86,12 @@ impl App {
             paces: crate::oauth::Paces::default(),
             client_keys: crate::oauth::ClientKeys::default(),
             risk: crate::risk::Risk::default(),
+            breached: crate::breached::Breached::default(),
+            sightings: crate::sightings::Sightings::default(),
             under_way: crate::guessing::UnderWay::default(),
         };
         let app = Self { inner: Arc::new(inner) };
+        app.recall_trail()?;
         app.publish_at_start().await?;
         tasks.spawn(hub.follow());
         if app.hub().is_shared() {
@@ -100,6 +103,7 @@ impl App {
         tasks.spawn(app.clone().prune_attempts());
         tasks.spawn(app.clone().prune());
         tasks.spawn(app.clone().seal_records());
+        tasks.spawn(app.clone().keep_trail());
         tasks.spawn(app.clone().tell_followers());
         tasks.spawn(app.clone().spread_notices());
         tasks.spawn(app.clone().send_messages());
@@ -189,6 +193,7 @@ impl App {
     pub async fn finish(&self) {
         self.hub().close();
         self.hub().leave().await;
+        self.write_trail().await;
         let seen = std::mem::take(&mut *self.inner.seen.lock().unwrap_or_else(PoisonError::into_inner));
         if !seen.is_empty() && self.hub().rolled_back().is_none() {
             let changes = Changes { steps: vec![Change::Seen(seen.into_iter().collect())], ..Changes::default() };

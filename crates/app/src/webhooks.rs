@@ -4,7 +4,7 @@ use crate::follow::{Before, Look};
 use crate::keys::{KeyError, MasterKey};
 use crate::outbox::Unsent;
 use crate::{Acted, App, AppError, RepeatKey, real, rotation};
-use portcullis_domain::changes::{Change, Changes, Idempotency};
+use portcullis_domain::changes::{Change, Changes, Expect, Idempotency};
 use portcullis_domain::event::{EventKind, NewEvent};
 use portcullis_domain::follow::{Follower, FollowerStep};
 use portcullis_domain::kernel::By;
@@ -201,11 +201,12 @@ impl App {
                 Change::InsertWebhook(row.clone()),
                 Change::StepFollower(FollowerStep::begin(row.follower(), trail.head)),
             ];
-            let changes = Changes {
+            let mut changes = Changes {
                 idempotency: repeat
                     .map(|repeat| Idempotency { made: Some(id.to_string()), ..self.remember(&actor, repeat) }),
                 ..changes(EventKind::WebhookCreated, id, None, steps, &by, chance)
             };
+            changes.expects.push(Expect::WebhooksBelow(u32::try_from(MOST).unwrap_or(u32::MAX)));
             Decision { outcome: Ok(()), changes }
         };
         match self.act(&actor, repeat, load, decide).await? {
@@ -310,23 +311,29 @@ impl App {
         Ok(WithSecret { told: self.admin_webhook(admin, id).await?, secret: Some(webhook::shown(&secret)) })
     }
 
-    /// Sends a message that only tries the webhook.
+    /// Sends a message that only tries the webhook, unless as many wait for it as may. One after another: who comes second counts again.
     pub async fn admin_test_webhook(&self, admin: &Admin, id: WebhookId) -> Result<Message, AppError> {
         let by = admin.by(None);
-        let decide = |row: &Webhook, chance: &mut dyn Chance| {
+        let load = || async { Ok((self.webhook(id).await?, self.waiting_for(id).await?)) };
+        let decide = |(row, waiting): &(Webhook, u64), chance: &mut dyn Chance| {
             if !row.enabled {
                 let detail = "it is switched off".into();
+                return Decision::refuse(Refused::Conflict { detail });
+            }
+            if *waiting >= MOST_WAITING {
+                let detail = format!("{MOST_WAITING} messages wait for it, and may be no more");
                 return Decision::refuse(Refused::Conflict { detail });
             }
             let message = webhook::message(id, None, self.now(), chance);
             let changes = Changes {
                 expects: by.expects().into_iter().collect(),
-                steps: vec![Change::InsertMessage(message.clone())],
+                // The row as it is: its version is what they are counted under.
+                steps: vec![Change::UpdateWebhook(row.clone()), Change::InsertMessage(message.clone())],
                 ..Changes::default()
             };
             Decision { outcome: Ok(message), changes }
         };
-        let acted = self.act("", None, || self.webhook(id), decide).await?;
+        let acted = self.act("", None, load, decide).await?;
         self.inner.outbox.wake_messages();
         match acted {
             Acted::Done(message, _) | Acted::Answered(message) => Ok(message),

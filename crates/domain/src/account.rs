@@ -124,7 +124,7 @@ pub fn create(stamp: &Stamp, new: NewAccount, by: &By<'_>, chance: &mut dyn Chan
         .ip(by.ip);
     let changes = Changes {
         expects: by.expects().into_iter().chain([Expect::EmailFree(new.email.as_str().to_owned())]).collect(),
-        steps: vec![Change::InsertAccount(account.clone())],
+        steps: vec![Change::InsertAccount(account.clone()), Change::SetUnused { account: account.id, unused: true }],
         events: vec![event],
         ..Changes::default()
     };

@@ -65,11 +65,31 @@ impl AuditKey {
         Start { place, mac }
     }
 
+    /// Where a chain begins in the place of one that is broken: what stands up to there is no part of it.
+    pub fn start_anew(&self, log: LogId, after: u64) -> Start {
+        let n = after.saturating_add(LEAP);
+        let link = self.mac(b"audit genesis 2", &[&log.bits().to_be_bytes(), &n.to_be_bytes()]);
+        self.anew(log, Place { n, link })
+    }
+
+    fn anew(&self, log: LogId, place: Place) -> Start {
+        let mac = self.mac(b"audit anew 1", &[&log.bits().to_be_bytes(), &place.n.to_be_bytes(), &place.link.0]);
+        Start { place, mac }
+    }
+
+    /// Whether this start is one of [`Self::start_anew`].
+    fn is_anew(&self, log: LogId, start: Start) -> bool {
+        self.anew(log, start.place) == start
+    }
+
     /// Where a chain begins in which nothing is sealed yet.
     pub fn genesis(&self, log: LogId) -> Start {
         self.start(log, Place { n: 0, link: self.mac(b"audit genesis 1", &[&log.bits().to_be_bytes()]) })
     }
 }
+
+/// So far after the last place that anybody here saw a chain begins anew: other nodes may have seen a little more.
+pub const LEAP: u64 = 1_000_000;
 
 /// A place in the chain: what is written down elsewhere, as `NUMBER:LINK`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -230,12 +250,24 @@ pub fn seal(key: &AuditKey, log: LogId, from: Place, records: &[Record], chance:
 pub struct Pruning {
     /// Where it begins so far.
     pub from: Place,
-    /// Where it begins then.
+    /// Where it begins then: elsewhere, or there where nothing but what an earlier chain has left goes.
     pub to: Start,
+    /// Up to which place records go; not beyond its beginning.
+    pub up_to: u64,
 }
 
-/// What may go of the beginning: the first of `rows` (the chain's first) that are from before this time. They are checked first:
-/// whoever sets the time of a record back must not get a start under the key for it.
+/// Another chain takes the place of one that is broken. A Conflict where the old one ends elsewhere by now.
+#[derive(Debug, Clone)]
+pub struct Anew {
+    /// Where the old one ends.
+    pub from: Place,
+    /// The new one.
+    pub row: ChainRow,
+}
+
+/// What may go of the beginning: the first of `rows` (the chain's first) that are from before this time, at most `most`. They are checked
+/// first: whoever sets the time of a record back must not get a start under the key for it. One more is looked at, if it is there:
+/// another record at the last place that goes would go with it, unseen.
 ///
 /// # Errors
 /// The first of what is wrong with them. Nothing may go then: it is what shows that something was done.
@@ -244,17 +276,34 @@ pub fn prune(
     log: LogId,
     chain: &ChainRow,
     rows: &[Record],
+    most: usize,
     before: Time,
 ) -> Result<Option<Pruning>, Finding> {
-    let old = rows.iter().take_while(|row| row.at < before).count();
-    let (rows, from) = (rows.get(..old).unwrap_or_default(), chain.start.place);
-    if rows.is_empty() {
-        return Ok(None);
+    if key.is_anew(log, chain.start) {
+        // What stands before a chain that was begun anew proves nothing; it goes by its time.
+        let before_it = |row: &&Record| row.seal.is_some_and(|seal| seal.place.n <= chain.start.place.n);
+        let earlier = rows.iter().take_while(before_it);
+        let due = earlier.clone().take(most).take_while(|row| row.at < before);
+        if let Some(seal) = due.last().and_then(|row| row.seal) {
+            return Ok(Some(Pruning { from: chain.start.place, to: chain.start, up_to: seal.place.n }));
+        }
+        if earlier.count() > 0 {
+            return Ok(None);
+        }
+    }
+    let old = rows.iter().take(most).take_while(|row| row.at < before).count();
+    let ((rows, rest), from) = (rows.split_at(old), chain.start.place);
+    let Some(last) = rows.last() else { return Ok(None) };
+    let place = |row: &Record| row.seal.map(|seal| seal.place.n);
+    if let Some((next, n)) = rest.first().and_then(|next| Some((next, place(next)?)))
+        && place(last) == Some(n)
+    {
+        return Err(Finding::Inserted { n, event: next.event.id });
     }
     let Checked { findings, to, .. } = check(key, &Page { log, chain, from: None, known: None, rows, last: false });
     match findings.first() {
         Some(finding) => Err(*finding),
-        None => Ok((to != from).then(|| Pruning { from, to: key.start(log, to) })),
+        None => Ok((to != from).then(|| Pruning { from, to: key.start(log, to), up_to: to.n })),
     }
 }
 
@@ -320,7 +369,7 @@ pub enum Finding {
         /// Its own place.
         own: u64,
     },
-    /// A record where the chain has no place: before its beginning, or beyond its end.
+    /// A record where the chain has no place: before its beginning, beyond its end, or where another one stands.
     Inserted {
         /// The place that it claims.
         n: u64,
@@ -437,10 +486,16 @@ pub struct Page<'a> {
     pub from: Option<Place>,
     /// A place that was written down elsewhere.
     pub known: Option<Place>,
-    /// What stands after that, by place.
+    /// What stands after that, by place; from there on ([`reading`]), so that a second record at the place where the page before ended
+    /// is seen.
     pub rows: &'a [Record],
     /// Whether nothing stands after them.
     pub last: bool,
+}
+
+/// After which place to read for a page: the record that the page before ended with comes first once more.
+pub fn reading(from: Option<Place>) -> Option<u64> {
+    from.map(|from| from.n.saturating_sub(1))
 }
 
 /// Whether nothing is left to look at after these rows, of which so many were asked for: what claims a place beyond the end only
@@ -476,7 +531,8 @@ struct Misfit<'a> {
 pub fn check(key: &AuditKey, page: &Page<'_>) -> Checked {
     let Page { log, chain, from, known, rows, last } = page;
     let mut out = Checked { findings: Vec::new(), to: chain.start.place, records: 0, erased: 0, known: false };
-    if key.start(*log, chain.start.place) != chain.start {
+    let anew = key.is_anew(*log, chain.start);
+    if !anew && key.start(*log, chain.start.place) != chain.start {
         out.findings.push(Finding::Start);
     }
     if let Some(from) = from
@@ -493,9 +549,17 @@ pub fn check(key: &AuditKey, page: &Page<'_>) -> Checked {
     }
     meet(&mut out, *known);
     let mut misfits: Vec<Misfit<'_>> = Vec::new();
+    // The one that the page before ended with was looked at then.
+    let mut looked_at = from.map(|from| from.n).filter(|n| *n > chain.start.place.n);
     for record in *rows {
         let Some(seal) = record.seal else { continue };
+        if looked_at.take_if(|n| *n == seal.place.n).is_some() {
+            continue;
+        }
         let (n, event) = (seal.place.n, record.event.id);
+        if anew && n <= chain.start.place.n {
+            continue; // of an earlier chain
+        }
         out.records += 1;
         if n <= out.to.n || n > chain.head.n {
             out.findings.push(Finding::Inserted { n, event });

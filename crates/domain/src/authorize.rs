@@ -436,6 +436,12 @@ pub fn grant_code(
     Decision { outcome: Ok(secret), changes }
 }
 
+/// Whether the client gets something by a code for this that it was not allowed before.
+pub fn widens(view: &AppView, asked: &Asked) -> bool {
+    let held = view.consent.as_ref().map_or("", |consent| consent.scope.as_str());
+    asked.scope.iter().any(|scope| !held.split(' ').any(|known| known == scope))
+}
+
 /// The consent as it is to be kept, with its record, when that is another one than before.
 pub(crate) fn allow(
     view: &AppView,

@@ -3,7 +3,7 @@
 //! A store checks every [`Expect`] and applies every [`Change`] in one transaction, or none. A mismatch is a
 //! [`Conflict`], never ignored: the caller loads a new view and decides again.
 use crate::amr::Amr;
-use crate::audit::{ChainRow, Pruning, Sealing};
+use crate::audit::{Anew, ChainRow, Pruning, Sealing};
 use crate::event::NewEvent;
 use crate::family::Family;
 use crate::follow::FollowerStep;
@@ -104,6 +104,16 @@ pub enum Expect {
         /// The session that it is born under: a cut that spares that one spares it too.
         under: Option<SessionId>,
     },
+    /// Nothing has ended everything of the account since `born` that spared no session of it, nor everything of everybody, and the
+    /// account is usable: for what is no session's (see [`crate::view::AccountView::all_ended`]).
+    Unended {
+        /// The account.
+        account: AccountId,
+        /// The stamp of the first step.
+        born: Rev,
+    },
+    /// There are fewer webhooks than this: a Conflict (`Moved`) when not. Who commits it makes one.
+    WebhooksBelow(u32),
     /// The account's row is at this version.
     AccountVersion {
         /// The account.
@@ -207,6 +217,14 @@ pub enum Change {
         name: Option<String>,
         /// The new roles, sorted, each once.
         roles: Vec<String>,
+    },
+    /// Nobody has signed in to the account yet, or somebody has; `Missing` when there is no such account. Of one that was inserted
+    /// without it nobody knows, and it counts as used.
+    SetUnused {
+        /// The account.
+        account: AccountId,
+        /// Whether nobody has.
+        unused: bool,
     },
     /// A new password hash; raises `version`, and `password_version` unless it is the same password hashed anew.
     SetPassword {
@@ -455,6 +473,8 @@ pub enum Change {
     /// The beginning of the chain goes, and the records there are deleted, which are counted. A Conflict (`Moved`) when it does
     /// not begin there any more, or does not reach so far.
     PruneChain(Pruning),
+    /// Another chain begins in the place of one that is broken; a Conflict (`Moved`) when that does not end there any more.
+    BeginAnew(Anew),
     /// The chain's key, sealed anew. A Conflict (`Moved`) when it is not sealed as expected.
     SetChainKey {
         /// How it was sealed.

@@ -24,11 +24,26 @@ impl Cut {
     pub fn kills_unborn(&self, born: Rev) -> bool {
         born < self.rev
     }
+
+    /// The last `end` of the scope that spared nobody. This cut says it, unless it spares somebody itself: then it is what was kept
+    /// when that was written, and where nothing was kept, this cut counts as one.
+    pub fn whole(&self, kept: Option<Rev>) -> Rev {
+        if self.except.is_none() { self.rev } else { kept.unwrap_or(self.rev) }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_spares_somebody_is_not_the_whole() {
+        let (spared, rev) = (Some(SessionId::from_bits(1)), Rev(9));
+        for kept in [None, Some(Rev(4))] {
+            assert_eq!(Cut { rev, except: None }.whole(kept), rev);
+            assert_eq!(Cut { rev, except: spared }.whole(kept), kept.unwrap_or(rev));
+        }
+    }
 
     #[test]
     fn born_below_is_dead_unless_spared() {

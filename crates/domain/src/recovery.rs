@@ -1,7 +1,8 @@
 //! Recovery: a new password by a link in a mail, and "this was not me".
 //!
-//! The link is the proof: who can read the account's mail may choose its password. So a link works once, not for long, and dies as
-//! other tickets do: by an end of everything of its account, and by a new password, which is such an end. One kind is spared by
+//! The link is the proof: who can read the account's mail may choose its password. So a link works once, not for long, and dies by an
+//! end of everything of its account, and by a new password. An end of all sessions but one is none of its business: any session may
+//! ask for that, a stolen one too, and its thief would keep the owner from ever recovering. One kind is spared by all
 //! cuts of its account: "this was not me" stands in the very mail that tells of the end which would kill it, and whoever took the
 //! account over would end it by signing out everywhere. It opens no more than the mail's owner can have at any time by asking for
 //! a new password; it is used once, ends with the password that it was written under, with its account's use, with the log's
@@ -19,19 +20,16 @@ use crate::mail::{self, Letter, LinkBody, RESET_LIFE, Template};
 use crate::model::{Account, Status};
 use crate::ticket::{Ticket, TicketKind};
 use crate::upstream::Link;
-use crate::view::{AccountView, SessionView, SignInView, Stamp};
+use crate::view::{AccountView, SessionView, SignInView};
 use crate::{Chance, Decision, Refused};
 use alloc::{format, string::String};
-use portcullis_wire::{ClientId, EventId, SecretString, SessionId, b64};
+use portcullis_wire::{EventId, SecretString, SessionId, b64};
 
 /// Asks for a link to a new password. Whether there is such an account, and whether it may be written to, changes nothing that can
 /// be seen from outside: a ticket is inserted in any case, and of nobody's it is nobody's. `may`: no mail too many (see
 /// [`crate::throttle::Attempt::of_recovery`]).
 pub fn ask(view: &SignInView, may: bool, key: &MacKey, chance: &mut dyn Chance) -> Changes {
-    let gone = |account: &&Account| matches!(account.status, Status::Deleted { .. } | Status::Deleting { .. });
-    // Who is blocked gets a link, too: only behind it they are told so.
-    let account = view.account.as_ref().filter(|account| may && !gone(account) && account.email.is_some());
-    let steps = match account {
+    let steps = match asker(view, may) {
         Some(account) => mail::write(Letter::of(Template::ResetPassword, account), &view.stamp, key, chance),
         None => {
             let nobodys = SecretString::new(b64::encode(&chance.secret()));
@@ -41,6 +39,13 @@ pub fn ask(view: &SignInView, may: bool, key: &MacKey, chance: &mut dyn Chance) 
         }
     };
     Changes { steps, ..Changes::default() }
+}
+
+/// Whose link is sent when one is asked for; `None`: nobody's.
+pub fn asker(view: &SignInView, may: bool) -> Option<&Account> {
+    let gone = |account: &&Account| matches!(account.status, Status::Deleted { .. } | Status::Deleting { .. });
+    // Who is blocked gets a link, too: only behind it they are told so.
+    view.account.as_ref().filter(|account| may && !gone(account) && account.email.is_some())
 }
 
 /// What a link that was opened stands for.
@@ -60,8 +65,9 @@ pub struct Opened {
 ///
 /// # Errors
 /// [`Refused::NotFound`], [`Refused::AccountBlocked`].
-pub fn open(stamp: &Stamp, ticket: &Ticket, account: &Account) -> Result<Opened, Refused> {
-    let cut = [account.cut, stamp.all].iter().any(|cut| cut.kills_unborn(ticket.born));
+pub fn open(view: &AccountView, ticket: &Ticket) -> Result<Opened, Refused> {
+    let AccountView { stamp, account, all_ended } = view;
+    let cut = ticket.born < *all_ended || stamp.all.kills_unborn(ticket.born);
     let body = ticket.read::<LinkBody>().ok_or(Refused::NotFound)?;
     let same = body.password == account.password_version;
     // What went to an address which the account does not have any more is of use only to give that back.
@@ -141,7 +147,7 @@ pub fn reset(
     chance: &mut dyn Chance,
 ) -> Decision<()> {
     let (account, stamp) = (&view.account, &view.stamp);
-    let body = match open(stamp, ticket, account) {
+    let body = match open(view, ticket) {
         Ok(opened) if opened.resets => opened.body,
         Ok(_) => return Decision::refuse(Refused::NotFound),
         Err(refused) => return Decision::refuse(refused),
@@ -150,8 +156,7 @@ pub fn reset(
     changes.expects.push(Expect::AccountVersion { account: account.id, version: account.version });
     changes.expects.push(Expect::PasswordVersion { account: account.id, version: account.password_version });
     if ticket.kind == TicketKind::ResetPassword {
-        let (born, client) = (ticket.born, ClientId::FIRST_PARTY);
-        changes.expects.push(Expect::Unborn { account: account.id, client, born, under: None });
+        changes.expects.push(Expect::Unended { account: account.id, born: ticket.born });
     }
     changes.steps.push(Change::SetPassword { account: account.id, hash: hash.into(), rehash: false });
     changes.steps.push(Change::UseTicket { ticket: ticket.id, at: stamp.now, grant: None });
@@ -175,8 +180,13 @@ fn no_password(chance: &mut dyn Chance) -> String {
     format!("$argon2id$v=19$m=19456,t=2,p=1${}${hash}", &salt[..32])
 }
 
-/// "This was not me": ends the session that the mail was about, or everything of the account when the mail was about none or
-/// `all` is asked for. From then on the link leads to a new password, for as long as one that was asked for does. Said twice, it is
+/// Whether "this was not me" about this session ends it alone. By the rows alone: one that idles is still there to be ended.
+pub fn lives(session: &SessionView) -> bool {
+    session.dead(i64::MAX).is_none()
+}
+
+/// "This was not me": ends the session that the mail was about, or everything of the account when the mail was about none, that one
+/// has ended already, or `all` is asked for: whoever had it and is gone from it may have others. From then on the link leads to a new password, for as long as one that was asked for does. Said twice, it is
 /// said.
 ///
 /// Where it gives an address back, somebody else had the account for a while: whatever was asked for, everything ends, no password
@@ -192,7 +202,7 @@ pub fn not_me(
     chance: &mut dyn Chance,
 ) -> Decision<()> {
     let (account, stamp) = (&view.account, &view.stamp);
-    let body = match open(stamp, ticket, account) {
+    let body = match open(view, ticket) {
         Ok(opened) if ticket.kind == TicketKind::NotMe => opened.body,
         Ok(_) => return Decision::refuse(Refused::NotFound),
         Err(refused) => return Decision::refuse(refused),
@@ -202,15 +212,11 @@ pub fn not_me(
     }
     let back = email::address_before(ticket, &body, account).is_some();
     let about = |id: SessionId| session.filter(|view| view.session.id == id && view.account.id == account.id);
-    // By the rows alone: one that idles is still there to be ended. One that has ended by itself is not ended again.
     let scope = match body.session {
-        Some(id) if !all && !back => {
-            let lives = about(id).is_some_and(|view| view.dead(i64::MAX).is_none());
-            lives.then_some(Scope::Session { account: account.id, session: id })
-        }
-        _ => Some(Scope::Account(account.id)),
+        Some(id) if !all && !back && about(id).is_some_and(lives) => Scope::Session { account: account.id, session: id },
+        _ => Scope::Account(account.id),
     };
-    let mut changes = scope.map(|scope| kernel::end(Door::NotMe, scope, None, by, chance)).unwrap_or_default();
+    let mut changes = kernel::end(Door::NotMe, scope, None, by, chance);
     changes.expects.push(Expect::AccountVersion { account: account.id, version: account.version });
     let mut password = body.password;
     if back {

@@ -111,6 +111,11 @@ pub enum Refused {
         /// What is wrong, and what to do.
         detail: String,
     },
+    /// A new password is in a list of stolen ones.
+    PasswordBreached {
+        /// Which member.
+        field: &'static str,
+    },
     /// As OAuth's endpoints say it.
     OAuth {
         /// The error.
@@ -120,6 +125,11 @@ pub enum Refused {
     },
     /// The actor may not do this.
     Forbidden,
+    /// A rule about suspicious activity does not let it happen.
+    ByRule {
+        /// Why, in words.
+        reason: String,
+    },
     /// Something else happened at the same time; the call may be repeated.
     Conflict {
         /// What.
@@ -147,10 +157,11 @@ impl Refused {
             Self::NotFound => Code::NotFound,
             Self::EmailTaken => Code::EmailTaken,
             Self::InvalidValue { .. } => Code::InvalidValue,
+            Self::PasswordBreached { .. } => Code::PasswordBreached,
             Self::OAuth { error: OAuthError::InvalidClient, .. } => Code::InvalidCredentials,
             Self::OAuth { error: OAuthError::InvalidDpopProof | OAuthError::UseDpopNonce, .. } => Code::Malformed,
             Self::OAuth { .. } => Code::Malformed,
-            Self::Forbidden => Code::Forbidden,
+            Self::Forbidden | Self::ByRule { .. } => Code::Forbidden,
             Self::Conflict { .. } => Code::Conflict,
             Self::Unavailable { .. } => Code::Unavailable,
         }

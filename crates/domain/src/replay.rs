@@ -324,7 +324,7 @@ mod tests {
             cut: Cut::default(),
             version: 1,
         };
-        AccountView { stamp: stamp(rev, now), account }
+        AccountView { stamp: stamp(rev, now), account, all_ended: Rev::ZERO }
     }
 
     fn states() -> [Status; 4] {

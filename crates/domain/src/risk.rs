@@ -58,6 +58,10 @@ pub struct Origin {
 }
 
 impl Origin {
+    /// The name of no network at all: of a caller of whom nobody knows where they are, and who may hide it on purpose. It is new to every
+    /// account, and stays so.
+    pub const NOWHERE: [u8; 8] = [0xff; 8];
+
     /// A network of which no place is known.
     pub const fn somewhere(network: [u8; 8]) -> Self {
         Self { network, place: Place { country: None, asn: None, spot: None } }
@@ -111,6 +115,8 @@ pub enum Step {
     Asked,
     /// The link was used: a new password, and all sessions have ended.
     Done,
+    /// "This was not me" was said by the link in a mail.
+    Denied,
 }
 
 /// What somebody outside says of an account.
@@ -135,6 +141,11 @@ pub enum Act {
         known_device: bool,
         /// The password is in a list of stolen ones.
         breached: bool,
+    },
+    /// Somebody came by another provider, which knew them.
+    Arrive {
+        /// The browser showed the mark of an earlier sign-in to this account.
+        known_device: bool,
     },
     /// A refresh token of a living family was shown.
     Refresh(RefreshSeen),

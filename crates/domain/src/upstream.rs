@@ -99,7 +99,7 @@ pub struct LinkView {
 }
 
 /// Whom the other provider sent, after everything that it signed was verified.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
     /// The provider's id in the configuration.
     pub upstream: String,
@@ -114,9 +114,23 @@ pub struct Identity {
     /// What they call themselves.
     pub name: Option<String>,
     /// When they proved who they are, there, if the provider says.
+    #[serde(with = "in_ms")]
     pub auth_time: Option<Time>,
     /// By which methods, there, if the provider says.
     pub amr: Amr,
+}
+
+/// A time as a number: what a provider says may be none that a date is written of.
+mod in_ms {
+    use portcullis_wire::Time;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(at: &Option<Time>, out: S) -> Result<S::Ok, S::Error> {
+        at.map(|at| at.0).serialize(out)
+    }
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Time>, D::Error> {
+        Ok(Option::<i64>::deserialize(from)?.map(Time))
+    }
 }
 
 impl Identity {
@@ -434,26 +448,12 @@ impl Waiting {
     }
 }
 
-/// Somebody new, who is asked whether an account is to be made for them: whom the provider sent, as [`Identity`] has it, and the sign-in
-/// that they came by. When that began stands in the ticket (`born`, `epoch`).
+/// Somebody new, who is asked whether an account is to be made for them: whom the provider sent, and the sign-in that they came by. When
+/// that began stands in the ticket (`born`, `epoch`). It has another shape than [`UnderWay`], and is never read as one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Newcomer {
-    /// The provider's id in the configuration.
-    pub upstream: String,
-    /// The provider.
-    pub issuer: String,
-    /// Who, there.
-    pub subject: String,
-    /// Which session, there.
-    pub sid: Option<String>,
-    /// Their address, if it is verified.
-    pub email: Option<String>,
-    /// What they call themselves.
-    pub name: Option<String>,
-    /// When they proved who they are, there, in milliseconds.
-    pub auth_time: Option<i64>,
-    /// By which methods, there.
-    pub amr: Amr,
+    /// Whom the provider sent.
+    pub identity: Identity,
     /// Digest of the browser's secret, in hexadecimal.
     pub browser: String,
     /// Where to go afterwards.
@@ -462,22 +462,6 @@ pub struct Newcomer {
     pub at: i64,
     /// Whether the provider was asked to have its user prove who they are anew.
     pub fresh: bool,
-}
-
-impl Newcomer {
-    /// Whom the provider sent.
-    pub fn identity(&self) -> Identity {
-        Identity {
-            upstream: self.upstream.clone(),
-            issuer: self.issuer.clone(),
-            subject: self.subject.clone(),
-            sid: self.sid.clone(),
-            email: self.email.clone(),
-            name: self.name.clone(),
-            auth_time: self.auth_time.map(Time),
-            amr: self.amr.clone(),
-        }
-    }
 }
 
 /// A text that came from elsewhere: what is empty or too long is none.

@@ -39,6 +39,8 @@ pub struct SignInView {
     pub stamp: Stamp,
     /// The account.
     pub account: Option<Account>,
+    /// Whether nobody has signed in to it yet, as far as is known.
+    pub unused: bool,
     /// The cut of the client that signs in (the first-party one).
     pub client_cut: Cut,
 }
@@ -102,6 +104,9 @@ pub struct AccountView {
     pub stamp: Stamp,
     /// The account.
     pub account: Account,
+    /// The last end of everything of the account that spared no session (see [`Cut::whole`]). What is no session's, a link in a mail,
+    /// dies by that, and not by an end of all others, which any of its sessions may ask for as often as it likes.
+    pub all_ended: Rev,
 }
 
 /// What is remembered of an account for the rules of risk, and buckets that they ask about.

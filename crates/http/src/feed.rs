@@ -15,13 +15,14 @@ use portcullis_app::hub::subscription::Opening;
 use portcullis_domain::account;
 use portcullis_domain::model::{Client, ClientKind};
 use portcullis_feed::Policies;
-use portcullis_wire::frame::AckRequest;
+use portcullis_wire::frame::{AckRequest, SightingsRequest};
 use portcullis_wire::{Code, InstanceId, Rev, SecretString};
 use serde_json::json;
 use std::convert::Infallible;
 
 pub(crate) fn routes(table: Table) -> Table {
     let table = table.get("/v1/feed", open).post("/v1/feed/acks", acknowledge);
+    let table = table.post("/v1/feed/sightings", sightings);
     table.get("/v1/feed/snapshot", snapshot).get("/v1/feed/known", known)
 }
 
@@ -158,6 +159,17 @@ async fn acknowledge(
     ctx.params(&[])?;
     let answer = ctx.app().hub().acknowledge(client.id, &body.value).await?;
     Ok(render::ok(&serde_json::to_value(&answer).map_err(|_| Problem::new(Code::Unavailable))?))
+}
+
+/// Where services were shown access tokens. What cannot be used is left out and counted: no verifier hangs on this.
+async fn sightings(
+    ctx: Ctx,
+    AsVerifierAgain(client): AsVerifierAgain,
+    body: Json<SightingsRequest>,
+) -> Result<Response, Problem> {
+    ctx.params(&[])?;
+    let taken = ctx.app().take_sightings(client.id, &body.value).await?;
+    Ok(render::ok(&json!({ "taken": taken })))
 }
 
 /// For a relay, which asks with the credentials and the `Last-Event-ID` that it was shown: whether they are right.

@@ -4,10 +4,14 @@
 //! right, and the first hop that is no trusted proxy is the caller. Whatever stands left of it was written by the caller.
 //!
 //! A proxy that keeps one of `X-Forwarded-For` and `Forwarded` (RFC 7239) usually hands the other through as the caller sent
-//! it. So when both are there and do not name the same caller, neither is believed.
+//! it. So when both are there and do not name the same caller, neither is believed: whoever sends such a call comes from [`NOWHERE`],
+//! which is new to everybody. By the proxy's own address they would be where many are, and nobody is new.
 use http::HeaderMap;
 use ipnet::IpNet;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+/// The address of a caller whom the proxies' headers do not agree about: nobody can have it.
+pub const NOWHERE: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
 fn trusted(ip: IpAddr, proxies: &[IpNet]) -> bool {
     proxies.iter().any(|net| net.contains(&ip))
@@ -22,7 +26,7 @@ pub fn client_ip(peer: Option<IpAddr>, headers: &HeaderMap, proxies: &[IpNet]) -
     let plain = list(headers, "x-forwarded-for").map(|hops| walk(peer, hops.iter().map(|hop| address(hop)), proxies));
     let standard = list(headers, "forwarded").map(|hops| walk(peer, hops.iter().map(|hop| for_of(hop)), proxies));
     Some(match (plain, standard) {
-        (Some(one), Some(other)) if one != other => peer,
+        (Some(one), Some(other)) if one != other => NOWHERE,
         (Some(caller), _) | (None, Some(caller)) => caller,
         (None, None) => peer,
     })
@@ -99,7 +103,7 @@ mod tests {
     #[test]
     fn the_header_that_the_proxy_does_not_keep_is_not_believed() {
         let both = [("x-forwarded-for", "198.51.100.7"), ("forwarded", "for=1.2.3.4")];
-        assert_eq!(caller("10.0.0.1", &both), "10.0.0.1");
+        assert_eq!(caller("10.0.0.1", &both), "0.0.0.0");
         let same = [("x-forwarded-for", "198.51.100.7"), ("forwarded", "for=\"198.51.100.7:443\";proto=https")];
         assert_eq!(caller("10.0.0.1", &same), "198.51.100.7");
     }

@@ -171,7 +171,9 @@ impl From<AppError> for Problem {
             AppError::Refused(Refused::AccountBlocked { reason, .. } | Refused::SessionEnded { reason }) => {
                 problem.with("reason", reason)
             }
-            AppError::Refused(Refused::InvalidValue { field, .. }) => problem.with("field", field),
+            AppError::Refused(Refused::InvalidValue { field, .. } | Refused::PasswordBreached { field }) => {
+                problem.with("field", field)
+            }
             AppError::Unauthenticated(code) => problem.header(header::WWW_AUTHENTICATE, bearer_challenge(code)),
             AppError::NeedsScope { scope, .. } => {
                 let code = Code::InsufficientScope;
@@ -231,6 +233,7 @@ fn advice(code: Code) -> &'static str {
         Code::TooLarge => "Send less.",
         Code::UnsupportedMediaType => "Send the body as `Content-Type: application/json`.",
         Code::InvalidValue => "Change the value that `field` names.",
+        Code::PasswordBreached => "It was stolen elsewhere, and is among the first that are tried: choose another one.",
         Code::Unavailable => {
             "A fault on this side; nothing is known to be wrong with the request. Repeat it after Retry-After."
         }

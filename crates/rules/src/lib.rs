@@ -32,6 +32,8 @@ pub(crate) const WORDS: &[(&str, &[&str])] = &[
             "app",
             "asked",
             "done",
+            "denied",
+            "provider",
             "credential_leaked",
             "device_lost",
             "fraud",

@@ -320,8 +320,15 @@ impl Reader<'_> {
 }
 
 /// Acts that everybody makes every day.
-const CALM: &[(&str, &str)] =
-    &[("sign_up", ""), ("sign_in", ""), ("refresh", "rotated"), ("refresh", "again"), ("prove", ""), ("sighting", "")];
+const CALM: &[(&str, &str)] = &[
+    ("sign_up", ""),
+    ("sign_in", ""),
+    ("sign_in", "provider"),
+    ("refresh", "rotated"),
+    ("refresh", "again"),
+    ("prove", ""),
+    ("sighting", ""),
+];
 
 /// `end_session`, `block 24h`.
 fn outcome(text: &str) -> Result<Outcome, String> {

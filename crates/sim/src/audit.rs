@@ -447,7 +447,7 @@ impl World {
     fn prune(&mut self) {
         let (chain, rows) = self.chain();
         let shown = &rows[..rows.len().min(5)];
-        let mut what = match audit::prune(&key(), LOG, &chain, shown, Time(self.now - KEEP)) {
+        let mut what = match audit::prune(&key(), LOG, &chain, shown, shown.len(), Time(self.now - KEEP)) {
             Ok(Some(what)) => what,
             Ok(None) => return,
             Err(finding) => return self.violate(format!("nothing is pruned: {finding}")),

@@ -16,6 +16,7 @@ use portcullis_domain::changes::{Change, Changes, Committed, Expect};
 use portcullis_domain::kernel::{By, Door, Scope};
 use portcullis_domain::mail::{self, LinkBody, Template};
 use portcullis_domain::model::Status;
+use portcullis_domain::recovery::Around;
 use portcullis_domain::refused::Refused;
 use portcullis_domain::sign_in::Issued;
 use portcullis_domain::ticket::{self, Ticket, TicketKind};
@@ -156,13 +157,14 @@ impl World {
                 self.read_wrongly(&mut ticket, &mut view);
                 let mac = self.mac.clone();
                 let by = By::SYSTEM;
-                let decision = recovery::reset(&view, &ticket, &[], true, "right, too", &by, Some(&mac), &mut self.rng);
+                let around = Around { notice: Some(&mac), ..Around::default() };
+                let decision = recovery::reset(&view, &ticket, around, "right, too", &by, &mut self.rng);
                 let Decision { outcome, mut changes } = decision;
                 if self.has(Mutant::LinkWorksTwice) {
                     changes.steps.retain(|step| !matches!(step, Change::UseTicket { .. }));
                 }
                 if self.has(Mutant::LinkOutlivesEnds) {
-                    changes.expects.retain(|expect| !matches!(expect, Expect::Unborn { .. }));
+                    changes.expects.retain(|expect| !matches!(expect, Expect::Unended { .. }));
                 }
                 Decision { outcome: outcome.map(|()| Outcome::Ended), changes }
             }
@@ -170,7 +172,7 @@ impl World {
                 let (mut ticket, mut view, session) = (**link).clone();
                 self.read_wrongly(&mut ticket, &mut view);
                 let decision =
-                    recovery::not_me(&view, &ticket, session.as_ref(), *all, true, &By::SYSTEM, &mut self.rng);
+                    recovery::not_me(&view, &ticket, session.as_ref(), *all, Around::default(), &By::SYSTEM, &mut self.rng);
                 let Decision { outcome, mut changes } = decision;
                 if self.has(Mutant::NotMeEndsNothing) {
                     changes.steps.retain(|step| !matches!(step, Change::Revoke(_)));
@@ -194,7 +196,7 @@ impl World {
                 present(ticket, view.account.password_version);
                 (ticket.born, ticket.used) = (view.stamp.head, None);
             }
-            Some(Mutant::LinkOutlivesEnds) => (view.account.cut, view.stamp.all) = (Cut::default(), Cut::default()),
+            Some(Mutant::LinkOutlivesEnds) => (view.all_ended, view.stamp.all) = (Rev::ZERO, Cut::default()),
             _ => {}
         }
     }
@@ -346,10 +348,14 @@ impl World {
         }
     }
 
-    /// What cut a link to a new password off: an end of everything of its account.
+    /// What cut a link to a new password off: an end of everything of its account, and not one of all sessions but one.
     fn cut_off(&self, row: &Letter) -> Option<&Act> {
         let (session, grant) = (SessionId::from_bits(0), GrantId::from_bits(0));
-        let whole = |act: &&Act| matches!(act.scope, Scope::Account(_) | Scope::All) && act.only.is_none();
+        let whole = |act: &&Act| match act.scope {
+            Scope::Account(_) => act.only.is_none() && act.except.is_none(),
+            Scope::All => act.only.is_none(),
+            _ => false,
+        };
         let mut acts = self.truth.acts.iter().filter(whole);
         let cuts = |act: &&Act| act.rev > row.born && act.is_about(row.account, session, grant);
         if row.kind == TicketKind::ResetPassword { acts.find(cuts) } else { None }
@@ -401,10 +407,12 @@ pub fn act_of(op: &Op, request: &LetterRequest) -> Option<Act> {
     let (account, about) = (link.1.account.id, link.0.read::<LinkBody>().and_then(|body| body.session));
     let (door, scope) = match (request, op.outcome.as_ref()?) {
         (LetterRequest::Reset { .. }, Ok(_)) => (Door::PasswordReset, Scope::Account(account)),
-        (LetterRequest::NotMe { all, .. }, Ok(_)) => match about.filter(|_| !all) {
-            Some(session) => (Door::NotMe, Scope::Session { account, session }),
-            None => (Door::NotMe, Scope::Account(account)),
-        },
+        (LetterRequest::NotMe { all, .. }, Ok(_)) => {
+            match about.filter(|_| !all && link.2.as_ref().is_some_and(recovery::lives)) {
+                Some(session) => (Door::NotMe, Scope::Session { account, session }),
+                None => (Door::NotMe, Scope::Account(account)),
+            }
+        }
         _ => return None,
     };
     let (only, asked, key) = (None, None, None);

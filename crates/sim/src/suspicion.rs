@@ -208,7 +208,7 @@ impl World {
         });
         let session = match case.at {
             At::SignIn(session) | At::Session(session, _) => Some(session),
-            At::Account => None,
+            At::Account | At::SignUp | At::Asked | At::Reset => None,
         };
         let guesses = Guesses::default();
         let (now, act, made) = (case.stamp.now, case.act, case.made.clone());

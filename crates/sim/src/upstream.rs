@@ -302,20 +302,9 @@ impl World {
             return Decision { outcome: outcome.map(|_| Outcome::Done), changes };
         }
         let secret = SecretString::new(format!("{:032x}", self.rng.bits()));
-        let newcomer = Newcomer {
-            upstream: who.upstream.clone(),
-            issuer: who.issuer.clone(),
-            subject: who.subject.clone(),
-            sid: who.sid.clone(),
-            email: None,
-            name: None,
-            auth_time: None,
-            amr: Amr::unknown(),
-            browser: String::new(),
-            return_to: "/".into(),
-            at: begun.at.0,
-            fresh: false,
-        };
+        let identity = Identity { email: None, name: None, auth_time: None, amr: Amr::unknown(), ..who.clone() };
+        let newcomer =
+            Newcomer { identity, browser: String::new(), return_to: "/".into(), at: begun.at.0, fresh: false };
         let ticket = Ticket {
             id: question(&secret),
             kind: TicketKind::Upstream,
@@ -344,7 +333,7 @@ impl World {
             self.counts.add("newcomers: wanted none");
             return Vec::new();
         };
-        vec![upstream::new_account(stamp, &newcomer.identity(), None, &mut self.rng).changes]
+        vec![upstream::new_account(stamp, &newcomer.identity, None, &mut self.rng).changes]
     }
 
     // ---- what really happened ----

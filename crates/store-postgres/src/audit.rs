@@ -6,7 +6,7 @@ use crate::cells::{Fault, Id as _};
 use crate::commit::hex;
 use crate::pool::Reader;
 use crate::rows::{self, event_columns};
-use portcullis_domain::audit::{COUNTED, ChainRow, Hidden, Hides, Pruning, Seal, Sealing, Unsealed};
+use portcullis_domain::audit::{Anew, COUNTED, ChainRow, Hidden, Hides, Pruning, Seal, Sealing, Unsealed};
 use portcullis_domain::changes::{Change, Conflict};
 use portcullis_store::{ChainRead, CommitError, EventRow};
 use serde_json::{Value, json};
@@ -92,8 +92,13 @@ pub(crate) fn last(what: &Change) -> Option<Value> {
             "do": "begin_chain", "key": hex(key.expose()), "start": start.place.n, "start_link": hex(&start.place.link.0),
             "start_mac": hex(&start.mac.0), "head": head.n, "head_link": hex(&head.link.0),
         }),
-        Change::PruneChain(Pruning { from, to }) => json!({
-            "do": "prune_chain", "from": from.n, "from_link": hex(&from.link.0), "start": to.place.n,
+        Change::BeginAnew(Anew { from, row: ChainRow { key, start, head } }) => json!({
+            "do": "begin_anew", "from": from.n, "from_link": hex(&from.link.0), "key": hex(key.expose()),
+            "start": start.place.n, "start_link": hex(&start.place.link.0), "start_mac": hex(&start.mac.0),
+            "head": head.n, "head_link": hex(&head.link.0),
+        }),
+        Change::PruneChain(Pruning { from, to, up_to }) => json!({
+            "do": "prune_chain", "from": from.n, "from_link": hex(&from.link.0), "start": to.place.n, "up_to": up_to,
             "start_link": hex(&to.place.link.0), "start_mac": hex(&to.mac.0),
         }),
         Change::SetChainKey { before, sealed } => json!({

@@ -64,13 +64,16 @@ pub(crate) async fn sign_in(db: &Reader, email: &str, client: ClientId) -> Resul
         meta_columns!(),
         ", coalesce(c.cut_rev, 0), c.cut_except, ",
         account_columns!(),
-        " FROM meta m LEFT JOIN clients c ON c.id = $2 LEFT JOIN accounts a ON a.email = $1"
+        ", a.unused FROM meta m LEFT JOIN clients c ON c.id = $2 LEFT JOIN accounts a ON a.email = $1"
     );
     let read = |cells: &mut Cells<'_>| {
         let stamp = Meta::read(cells)?.stamp(db.given());
         let client_cut: Cut = cells.table("clients").cut()?;
-        let account = if cells.is_null() { None } else { Some(rows::account(cells)?) };
-        Ok(SignInView { stamp, account, client_cut })
+        let (account, unused) = match cells.is_null() {
+            true => (None, false),
+            false => (Some(rows::account(cells)?), cells.get()?),
+        };
+        Ok(SignInView { stamp, account, unused, client_cut })
     };
     db.one(|| query(SQL).bind(escaped(email)).bind(client.blob()), read).await?.ok_or_else(no_meta)
 }
@@ -165,11 +168,17 @@ pub(crate) async fn sessions(db: &Reader, account: AccountId, limit: u32) -> Res
 }
 
 pub(crate) async fn account(db: &Reader, account: AccountId) -> Result<Option<AccountView>, Fault> {
-    const SQL: &str =
-        concat!("SELECT ", account_columns!(), ", ", meta_columns!(), " FROM meta m, accounts a WHERE a.id = $1");
+    const SQL: &str = concat!(
+        "SELECT ",
+        account_columns!(),
+        ", a.cut_whole, ",
+        meta_columns!(),
+        " FROM meta m, accounts a WHERE a.id = $1"
+    );
     let read = |cells: &mut Cells<'_>| {
         let account = rows::account(cells)?;
-        Ok(AccountView { stamp: Meta::read(cells)?.stamp(db.given()), account })
+        let all_ended = account.cut.whole(cells.rev_if()?);
+        Ok(AccountView { stamp: Meta::read(cells)?.stamp(db.given()), account, all_ended })
     };
     db.one(|| query(SQL).bind(account.blob()), read).await
 }

@@ -44,13 +44,16 @@ pub(crate) fn sign_in(db: &Connection, email: &str, client: ClientId, now: Time)
         meta_columns!(),
         ", coalesce(c.cut_rev, 0), c.cut_except, ",
         account_columns!(),
-        " FROM meta m LEFT JOIN clients c ON c.id = ?2 LEFT JOIN accounts a ON a.email = ?1 WHERE m.one = 1"
+        ", a.unused FROM meta m LEFT JOIN clients c ON c.id = ?2 LEFT JOIN accounts a ON a.email = ?1 WHERE m.one = 1"
     );
     let read = |cells: &mut Cells<'_, '_>| {
         let stamp = Meta::read(cells)?.stamp(now);
         let client_cut: Cut = cells.table("clients").cut()?;
-        let account = if cells.is_null() { None } else { Some(rows::account(cells)?) };
-        Ok(SignInView { stamp, account, client_cut })
+        let (account, unused) = match cells.is_null() {
+            true => (None, false),
+            false => (Some(rows::account(cells)?), cells.get()?),
+        };
+        Ok(SignInView { stamp, account, unused, client_cut })
     };
     one(db, SQL, params![email, client.blob()], read)?.ok_or_else(no_meta)
 }
@@ -112,13 +115,14 @@ pub(crate) fn account(db: &Connection, account: AccountId, now: Time) -> Result<
     const SQL: &str = concat!(
         "SELECT ",
         account_columns!(),
-        ", ",
+        ", a.cut_whole, ",
         meta_columns!(),
         " FROM accounts a CROSS JOIN meta m ON m.one = 1 WHERE a.id = ?1"
     );
     one(db, SQL, [account.blob()], |cells| {
         let account = rows::account(cells)?;
-        Ok(AccountView { stamp: Meta::read(cells)?.stamp(now), account })
+        let all_ended = account.cut.whole(cells.rev_if()?);
+        Ok(AccountView { stamp: Meta::read(cells)?.stamp(now), account, all_ended })
     })
 }
 

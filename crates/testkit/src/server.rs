@@ -76,6 +76,7 @@ impl Default for Options {
             upstreams: vec![],
             policy,
             clients,
+            audit_head_file: None,
         };
         Self {
             settings,

@@ -25,6 +25,7 @@ pub struct Config {
     pub(crate) cache_slots: usize,
     pub(crate) proofs: usize,
     pub(crate) policies: Policies,
+    pub(crate) sightings: bool,
     pub(crate) tls: Option<Arc<rustls::ClientConfig>>,
 }
 
@@ -64,6 +65,7 @@ impl Config {
             cache_slots: 4096,
             proofs: DEFAULT_PROOFS,
             policies: Policies::default(),
+            sightings: false,
             tls: None,
         }
     }
@@ -126,6 +128,13 @@ impl Config {
     /// [`crate::Verifier::verify`] and want to tell the server before the first one.
     pub fn policies(mut self, policies: Policies) -> Self {
         self.policies = policies;
+        self
+    }
+
+    /// Whether the server is told in which networks tokens are shown here, by [`crate::Verified::seen_from`]. Off unless asked for: it says of
+    /// people where they are, by 24 bits of an IPv4 address and 56 of an IPv6 address.
+    pub fn sightings(mut self, told: bool) -> Self {
+        self.sightings = told;
         self
     }
 

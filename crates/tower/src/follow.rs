@@ -4,15 +4,16 @@ use crate::http1::{Client, Failed, percent};
 use crate::metrics::Metrics;
 use crate::{real, sse};
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Request, Uri, header};
+use http::{HeaderName, HeaderValue, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt as _, Full};
 use portcullis_feed::subscriber::{self, Action, Ask, Frame, Identity, Input, Now};
 use portcullis_feed::{Policies, Subscriber};
-use portcullis_wire::frame::{AckAnswer, Snapshot};
+use portcullis_wire::frame::{AckAnswer, Sighting, Snapshot};
 use portcullis_wire::{Code, Rev};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
@@ -62,6 +63,10 @@ pub(crate) trait Upper: Send + Sync + 'static {
     fn enforced(&self) -> Option<Rev> {
         None
     }
+    /// What services have seen and the server was not told yet.
+    fn sightings(&self) -> Vec<Sighting> {
+        vec![]
+    }
     /// Whether it relays.
     fn relays(&self) -> bool {
         false
@@ -79,6 +84,8 @@ struct Follower<U> {
     stream_number: u64,
     jobs: JoinSet<()>,
     was_fresh: bool,
+    /// The server of this stream does not take sightings.
+    deaf: Arc<AtomicBool>,
 }
 
 /// Follows until it is aborted.
@@ -92,9 +99,10 @@ pub(crate) async fn run<U: Upper>(
 ) {
     let (bound_ms, log, set_limit) = (config.bound_ms, config.log, config.set_limit);
     let subscriber = Subscriber::new(subscriber::Config { bound_ms, log, set_limit, relays: upper.relays() });
-    let (stream, jobs) = (None, JoinSet::new());
+    let (stream, jobs, deaf) = (None, JoinSet::new(), Arc::default());
+    let (stream_number, was_fresh) = (0, false);
     let mut follower =
-        Follower { config, feed, client, upper, subscriber, tell, stream, stream_number: 0, jobs, was_fresh: false };
+        Follower { config, feed, client, upper, subscriber, tell, stream, stream_number, jobs, was_fresh, deaf };
     follower.take(Input::Tick);
     loop {
         let now = real::mono();
@@ -165,6 +173,7 @@ impl<U: Upper> Follower<U> {
             Action::Ask(ask) => {
                 metrics.asks.up();
                 self.ask(&ask);
+                self.tell_sightings(&ask.identity);
             }
             Action::Pull { identity, part, rev } => {
                 metrics.pulls.up();
@@ -187,6 +196,7 @@ impl<U: Upper> Follower<U> {
     }
 
     fn open_stream(&mut self, identity: Option<Identity>, position: Option<String>) {
+        self.deaf = Arc::default();
         let mut url = format!("{}?policy={}", self.feed, percent(&self.upper.policies().to_string()));
         if !self.config.name.is_empty() {
             url.push_str(&format!("&name={}", percent(&self.config.name)));
@@ -258,6 +268,37 @@ impl<U: Upper> Follower<U> {
                 }
             };
             let _ = tell.send(Heard::Call(input)).await;
+        });
+    }
+
+    /// Beside an acknowledgement, in a call of its own: no lease hangs on it, and an older server or a relay, which does not know it, is
+    /// not asked again.
+    fn tell_sightings(&mut self, identity: &Identity) {
+        if self.deaf.load(Ordering::Relaxed) {
+            return;
+        }
+        let sightings = self.upper.sightings();
+        if sightings.is_empty() {
+            return;
+        }
+        let body = serde_json::json!({
+            "instance": identity.instance,
+            "instance_secret": identity.secret.expose(),
+            "sightings": sightings,
+        });
+        let request = Request::post(self.below("sightings"))
+            .header(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))
+            .body(Full::new(Bytes::from(body.to_string())));
+        let (client, upper, deaf) = (self.client.clone(), self.upper.clone(), self.deaf.clone());
+        self.jobs.spawn(async move {
+            match fetch::<serde_json::Value>(&client, request, PAGE_WAIT).await {
+                Ok(_) => upper.metrics().sightings.add(sightings.len() as u64),
+                Err(Failed::Status(StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED, _)) => {
+                    tracing::info!("the server takes no sightings");
+                    deaf.store(true, Ordering::Relaxed);
+                }
+                Err(failed) => tracing::debug!(%failed, "sightings were not taken"),
+            }
         });
     }
 

@@ -43,6 +43,7 @@ mod introspect;
 mod layer;
 mod metrics;
 mod real;
+mod sightings;
 pub mod sse;
 mod verifier;
 pub mod websocket;

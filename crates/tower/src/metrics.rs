@@ -35,6 +35,9 @@ impl Count {
     pub(crate) fn up(&self) {
         self.0.fetch_add(1, Relaxed);
     }
+    pub(crate) fn add(&self, more: u64) {
+        self.0.fetch_add(more, Relaxed);
+    }
     pub(crate) fn get(&self) -> u64 {
         self.0.load(Relaxed)
     }
@@ -55,6 +58,7 @@ pub(crate) struct Metrics {
     troubles: [Count; TROUBLES.len()],
     pub(crate) guards_ended: Count,
     pub(crate) guards_renewed: Count,
+    pub(crate) sightings: Count,
 }
 
 impl Metrics {
@@ -109,6 +113,7 @@ impl Metrics {
         );
         let help = "Newer tokens that open connections went on with.";
         metric("guards_renewed_total", "counter", help, &plain(self.guards_renewed.get()));
+        metric("sightings_total", "counter", "Sightings that the server was told.", &plain(self.sightings.get()));
         metric("fresh", "gauge", "1 while what is known is proven recent enough.", &plain(now.fresh.into()));
         metric("connected", "gauge", "1 while the stream is open.", &plain(now.connected.into()));
         metric("applied_rev", "gauge", "The newest revocation applied.", &plain(now.applied.0));

@@ -8,6 +8,7 @@ use crate::guard::Guard;
 use crate::http1::Client;
 use crate::introspect::Introspection;
 use crate::metrics::Metrics;
+use crate::sightings::Sightings;
 use crate::{follow, real};
 use arc_swap::ArcSwap;
 use http::{HeaderMap, Method, header};
@@ -17,7 +18,9 @@ use portcullis_verify::{
     AheadRecord, Authentic, Decision, Expect, Holder, Reason, Verdict, View, authenticate, judge_claims, unauthentic,
 };
 use portcullis_wire::dpop::BadProof;
+use portcullis_wire::frame::Sighting;
 use portcullis_wire::{AccessClaims, Code, Digest, Epoch, Rev, Time};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -38,6 +41,7 @@ pub(crate) struct Shared {
     cache: Cache,
     ahead: Mutex<AheadRecord>,
     introspection: Introspection,
+    sightings: Option<Sightings>,
 }
 
 impl Upper for Shared {
@@ -54,6 +58,9 @@ impl Upper for Shared {
     }
     fn connected(&self, yes: bool) {
         self.connected.store(yes, Ordering::Relaxed);
+    }
+    fn sightings(&self) -> Vec<Sighting> {
+        self.sightings.as_ref().map_or_else(Vec::new, |seen| seen.waiting(real::mono()))
     }
     fn caught_up(&self) {
         self.catching_up.store(false, Ordering::Release);
@@ -111,6 +118,14 @@ impl Verified {
     /// Whether the token was proven alive; `false` only on a route under `open` while not fresh.
     pub fn is_proven(&self) -> bool {
         self.proven
+    }
+    /// Notes that this token was shown from there, for the server's rules about suspicious activity ([`Config::sightings`]; without
+    /// that nothing happens). `ip` is the client's own address: behind a proxy, what a trusted one says. It waits for nothing, and what does
+    /// not fit is left out; of one session and network the server is told once a minute.
+    pub fn seen_from(&self, ip: IpAddr, user_agent: Option<&str>) {
+        if let Some(seen) = &self.verifier.shared.sightings {
+            seen.note(self.claims().sid, ip, user_agent, real::mono());
+        }
     }
     /// A guard for a connection that outlives the request: it tells when the newest token shown on it no longer carries it.
     pub fn guard(&self) -> Guard {
@@ -188,6 +203,7 @@ impl Verifier {
             cache: Cache::new(config.cache_slots),
             ahead: Mutex::default(),
             introspection,
+            sightings: config.sightings.then(|| Sightings::new(real::chance())),
         });
         let following =
             tokio::spawn(follow::run(config, feed, client, shared.clone(), told.clone(), hears)).abort_handle();

@@ -10,6 +10,7 @@ use alloc::{
     string::{String, ToString},
     vec::Vec,
 };
+use core::net::IpAddr;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// The version of these frames, in `hello`.
@@ -265,6 +266,47 @@ pub struct AckRequest {
     /// The numbers of the keys that it knows, as listed; when they are not those of today, the answer brings the list.
     #[serde(default)]
     pub keys: Option<Vec<KeyId>>,
+}
+
+/// The most sightings of one call.
+pub const MAX_SIGHTINGS: usize = 64;
+/// The longest name of a program in a sighting, in bytes; what is longer is cut off.
+pub const MAX_SEEN_AGENT: usize = 200;
+
+/// The network that an address is in, by its first address: 24 bits of an IPv4 address count, 56 of an IPv6 address.
+pub fn network_of(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => IpAddr::V4((ip.to_bits() & (u32::MAX << 8)).into()),
+        IpAddr::V6(ip) => IpAddr::V6((ip.to_bits() & (u128::MAX << 72)).into()),
+    }
+}
+
+/// The body of `POST …/sightings`: in which networks a service was shown access tokens. A call of its own beside the acknowledgement, so
+/// that no lease hangs on whether a server knows it.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SightingsRequest {
+    /// Who tells.
+    pub instance: InstanceId,
+    /// Its secret.
+    pub instance_secret: SecretString,
+    /// What was seen, at most [`MAX_SIGHTINGS`].
+    pub sightings: Vec<Sighting>,
+}
+
+/// A session's access token was shown to a service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sighting {
+    /// The token's `sid`.
+    pub session: SessionId,
+    /// How long ago, in milliseconds.
+    pub ago_ms: u64,
+    /// The address that it came from without its end: of an IPv4 address 24 bits, of an IPv6 address 56.
+    pub network: String,
+    /// `User-Agent`, as it came.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<String>,
 }
 
 /// What an acknowledgement brings of the log.

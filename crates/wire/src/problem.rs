@@ -73,6 +73,8 @@ codes! {
     UnsupportedMediaType = "unsupported_media_type", 415, "The body is of an unsupported type";
     /// A member has a value that is not allowed.
     InvalidValue = "invalid_value", 422, "A value is not allowed";
+    /// The new password is in a list of stolen ones.
+    PasswordBreached = "password_breached", 422, "This password is in a list of stolen ones";
     /// A fault on this side; try again.
     Unavailable = "unavailable", 503, "The service is not available at the moment";
     /// Too much to do; try again.

@@ -4,7 +4,7 @@ use crate::{AppError, real};
 use portcullis_domain::view::Stamp;
 use portcullis_feed::Mono;
 use portcullis_wire::frame::{AckAnswer, AckRequest};
-use portcullis_wire::{ClientId, Code};
+use portcullis_wire::{ClientId, Code, InstanceId, SecretString};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -41,6 +41,27 @@ impl Hub {
             return Ok(());
         }
         self.read_after_now().await.map(drop)
+    }
+
+    /// Whether this client has this instance, and knows its secret.
+    ///
+    /// # Errors
+    /// [`Code::InstanceGone`]; faults.
+    pub(crate) async fn is_instance(
+        &self,
+        client: ClientId,
+        instance: InstanceId,
+        secret: &SecretString,
+    ) -> Result<(), AppError> {
+        self.meet(instance).await?;
+        let state = self.state();
+        let known = state.secrets.get(&instance).is_some_and(|(owner, digest)| {
+            *owner == client && *digest == secret.digest() && !state.closed_clients.contains_key(&client)
+        });
+        if known {
+            return Ok(());
+        }
+        Err(AppError::Bad(Code::InstanceGone, "open the feed again to get a new instance".into()))
     }
 
     /// Takes an acknowledgement and gives a lease. The answer's head comes from a read begun after this call, so its age is 0.

@@ -1,12 +1,16 @@
 //! The authorization endpoint, without its pages.
 use super::{as_grant_error, refuse};
+use crate::risk::{Look, Verdicts};
 use crate::{Acted, App, AppError, Caller};
-use portcullis_domain::authorize::{Asked, grant_code, usable};
+use portcullis_domain::Chance;
+use portcullis_domain::authorize::{Asked, grant_code, usable, widens};
 use portcullis_domain::model::Client;
 use portcullis_domain::proof::{self, Proof};
 use portcullis_domain::refused::OAuthError;
+use portcullis_domain::risk::enforce::At;
+use portcullis_domain::risk::{Act, What};
 use portcullis_domain::subject;
-use portcullis_domain::view::AppView;
+use portcullis_domain::view::{AppView, SessionView};
 use portcullis_wire::{ClientId, Digest, SecretString, Time, b64};
 use std::net::IpAddr;
 
@@ -52,9 +56,23 @@ impl App {
                 }
             }
             let view = self.app_view(caller, client).await?;
-            view.ok_or(AppError::Unauthenticated(portcullis_wire::Code::TokenRevoked))
+            let view = view.ok_or(AppError::Unauthenticated(portcullis_wire::Code::TokenRevoked))?;
+            // What was allowed before is nothing new.
+            let look = if widens(&view, asked) { self.look_at(caller, None).await? } else { None };
+            Ok((view, look))
         };
-        let acted = self.act("", None, load, |view, chance| grant_code(view, asked, agreed, ip, chance)).await;
+        let verdicts = Verdicts::default();
+        let decide = |(view, look): &(AppView, Option<Look>), chance: &mut dyn Chance| {
+            let base = grant_code(view, asked, agreed, ip, chance);
+            let Some(look) = look.as_ref().filter(|_| base.outcome.is_ok()) else { return base };
+            let SessionView { session, account, stamp, .. } = &view.session;
+            let (at, act) = (At::Session(session.id, None), Act::Change(What::App));
+            look.judge(self, base, stamp, account, at, act, &verdicts, chance)
+        };
+        let acted = self.act("", None, load, decide).await;
+        if matches!(acted, Ok(_) | Err(AppError::Refused(_))) {
+            self.judged(&verdicts);
+        }
         match acted.map_err(as_grant_error)? {
             Acted::Done(code, _) | Acted::Answered(code) => Ok(code),
             Acted::Before(_) => Err(AppError::Fault("a code has no repeat key".into())),

@@ -1,15 +1,18 @@
 //! Devices without a browser (RFC 8628), by `domain::device_code`.
 use super::tokens::{OAuthTokens, tell_of_app};
 use super::{Known, as_grant_error, keeps_pace, refuse};
+use crate::risk::{Look, Verdicts};
 use crate::{Acted, App, AppError, Caller};
 use portcullis_domain::changes::{Change, Changes};
 use portcullis_domain::code::Redeem;
 use portcullis_domain::device_code::{self, Asked, Begun, Waiting};
 use portcullis_domain::refused::OAuthError;
+use portcullis_domain::risk::enforce::At;
+use portcullis_domain::risk::{Act, What};
 use portcullis_domain::throttle::Attempt;
 use portcullis_domain::ticket::{self, TicketKind};
-use portcullis_domain::view::AppView;
-use portcullis_domain::{Decision, Refused};
+use portcullis_domain::view::{AppView, SessionView};
+use portcullis_domain::{Chance, Decision, Refused};
 use portcullis_wire::SecretString;
 use std::net::IpAddr;
 
@@ -87,13 +90,24 @@ impl App {
             let found = self.waiting(caller, asked.code.clone()).await?;
             // What was shown is what is answered, or nothing is.
             let same = |found: &DeviceQuestion| found.waiting.device.id == asked.waiting.device.id;
-            found.filter(same).ok_or_else(|| Refused::NotFound.into())
+            let found = found.filter(same).ok_or(Refused::NotFound)?;
+            let look = if allow { self.look_at(caller, None).await? } else { None };
+            Ok((found, look))
         };
         let rules = &self.settings().rules;
-        let decide = |asked: &DeviceQuestion, chance: &mut dyn portcullis_domain::Chance| -> Decision<()> {
-            device_code::answer(&asked.waiting, &asked.view, allow, caller.ip, rules, chance)
+        let verdicts = Verdicts::default();
+        let decide = |(asked, look): &(DeviceQuestion, Option<Look>), chance: &mut dyn Chance| -> Decision<()> {
+            let base = device_code::answer(&asked.waiting, &asked.view, allow, caller.ip, rules, chance);
+            let Some(look) = look.as_ref().filter(|_| base.outcome.is_ok()) else { return base };
+            let SessionView { session, account, stamp, .. } = &asked.view.session;
+            let (at, act) = (At::Session(session.id, None), Act::Change(What::App));
+            look.judge(self, base, stamp, account, at, act, &verdicts, chance)
         };
-        match self.act("", None, load, decide).await {
+        let acted = self.act("", None, load, decide).await;
+        if matches!(acted, Ok(_) | Err(AppError::Refused(_))) {
+            self.judged(&verdicts);
+        }
+        match acted {
             Ok(Acted::Done((), _) | Acted::Answered(())) => Ok(()),
             Ok(Acted::Before(_)) => Err(AppError::Fault("an answer has no repeat key".into())),
             // An end came between the request and the answer: there is nothing to say yes to.
@@ -125,7 +139,7 @@ impl App {
         let (keys, rules) = (self.keys(), &self.settings().rules);
         let notice = self.may_tell_of_app(id, device_code::is_allowed).await?;
         let acted = self
-            .act_on_ticket(load, |(view, others), chance| {
+            .act_on_ticket("", None, load, |(view, others), chance| {
                 let mut decision = device_code::poll(view, others, presented, rules, keys.mac(), chance);
                 tell_of_app(&mut decision, &view.stamp, notice.as_ref(), chance);
                 decision

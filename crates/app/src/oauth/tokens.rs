@@ -87,7 +87,7 @@ impl App {
         let lasts = |ticket: &Ticket| ticket.read::<CodeBody>().is_some_and(|body| is_offline(&body.scope));
         let notice = self.may_tell_of_app(id, lasts).await?;
         let acted = self
-            .act_on_ticket(load, |(view, given, others), chance| {
+            .act_on_ticket("", None, load, |(view, given, others), chance| {
                 let mut decision = redeem(view, given.as_ref(), others, presented, rules, keys.mac(), chance);
                 if let Ok(granted) = &mut decision.outcome
                     && let Err(refused) = narrow_audience(&mut granted.issued.claims, resources)

@@ -1,9 +1,12 @@
 //! Links: proving that an account is one's own, looking at what may sign in, and taking that away.
 use super::{is_browser, secret};
+use crate::risk::{Look, Verdicts};
 use crate::{Acted, App, AppError, Caller};
 use portcullis_domain::changes::Change;
 use portcullis_domain::kernel::{By, Door};
 use portcullis_domain::mail::{self, Letter, Template};
+use portcullis_domain::risk::enforce::At;
+use portcullis_domain::risk::{Act, What};
 use portcullis_domain::ticket::{self, Ticket, TicketKind};
 use portcullis_domain::upstream::{self, CameFrom, Identity, LIFE, Link, MAX_LINKS, Waiting};
 use portcullis_domain::view::AccountView;
@@ -86,11 +89,15 @@ impl App {
                     return Err(Refused::Conflict { detail }.into());
                 }
             }
-            Ok((there, self.account_view(caller.view.account.id).await?, self.links_of(caller.view.account.id).await?))
+            let look = self.look_at(caller, None).await?;
+            let id = caller.view.account.id;
+            Ok((there, self.account_view(id).await?, self.links_of(id).await?, look))
         };
+        type Loaded = (upstream::LinkView, AccountView, Vec<Link>, Option<Look>);
+        let verdicts = Verdicts::default();
         let session = caller.view.session.id;
         let notice = self.may_mail(Template::LinkAdded, caller.view.account.id).await?;
-        let decide = |(there, own, links): &(upstream::LinkView, AccountView, Vec<Link>), chance: &mut dyn Chance| {
+        let decide = |(there, own, links, look): &Loaded, chance: &mut dyn Chance| {
             let link = there.found.as_ref().map(|(link, _)| link);
             let mut decision = upstream::add(own, session, link, links, identity, ip, chance);
             if let (Ok(()), Some(ticket)) = (&decision.outcome, ticket) {
@@ -102,9 +109,14 @@ impl App {
                 let letter = Letter::of(Template::LinkAdded, &own.account).about(session);
                 decision.changes.steps.extend(mail::write(letter, &own.stamp, key, chance));
             }
-            decision
+            let Some(look) = look.as_ref().filter(|_| added) else { return decision };
+            let (at, act) = (At::Session(session, None), Act::Change(What::Factor));
+            look.judge(self, decision, &own.stamp, &own.account, at, act, &verdicts, chance)
         };
         let acted = self.act("", None, load, decide).await;
+        if matches!(acted, Ok(_) | Err(AppError::Refused(_))) {
+            self.judged(&verdicts);
+        }
         self.mail_waits();
         match acted? {
             Acted::Before(_) => Err(AppError::Fault("a link has no repeat key".into())),

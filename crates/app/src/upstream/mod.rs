@@ -13,6 +13,7 @@ mod provider;
 use crate::callers::cookie_text;
 use crate::few::Few;
 use crate::oauth::keeps_pace;
+use crate::risk::{self, Look, Verdicts, Who};
 use crate::settings::{UpstreamKind, UpstreamSettings};
 use crate::{App, AppError, Caller, real};
 use jwt::{Expected, is_true};
@@ -24,6 +25,8 @@ use portcullis_domain::family::MacKey;
 use portcullis_domain::kernel::{By, Door};
 use portcullis_domain::mail::{self, Letter, Template};
 use portcullis_domain::model::{Account, Session};
+use portcullis_domain::risk::Act;
+use portcullis_domain::risk::enforce::At;
 use portcullis_domain::sign_in::SignIn;
 use portcullis_domain::ticket::{self, Ticket, TicketKind};
 use portcullis_domain::upstream::{self, Begun, Identity, LIFE, Link, MAX_SUBJECT, UnderWay, Waiting, bounded};
@@ -79,8 +82,15 @@ pub struct Return {
 /// What came of it.
 #[derive(Debug)]
 pub enum Arrival {
-    /// Signed in, or proved once more who they are: the cookie from now on, its session, and the marks of this device as a known one.
-    In(SecretString, Box<Session>, SecretString),
+    /// Signed in, or proved once more who they are.
+    In {
+        /// The cookie from now on.
+        cookie: SecretString,
+        /// Its session.
+        session: Box<Session>,
+        /// The marks of this device as a known one, when it signed in.
+        device: Option<SecretString>,
+    },
     /// The session that was there goes on, or its account has one link more.
     GoesOn,
     /// There is an account of this address: whoever comes must prove that it is theirs, with this.
@@ -124,6 +134,17 @@ pub struct Arrived {
     pub return_to: Option<String>,
 }
 
+/// The browser that comes back.
+#[derive(Debug)]
+pub struct Visitor<'a> {
+    /// The secret that it was sent away with.
+    pub browser: Option<&'a SecretString>,
+    /// The marks of a known device, as they came.
+    pub device: Option<&'a SecretString>,
+    /// Who is signed in there.
+    pub present: Option<&'a Caller>,
+}
+
 /// Somebody whom a provider has sent, and the sign-in that they come by.
 struct Coming<'a> {
     provider: &'a Provider,
@@ -132,7 +153,6 @@ struct Coming<'a> {
     fresh: bool,
     return_to: &'a str,
     browser: &'a SecretString,
-    /// The marks of a known device, as they came.
     device: Option<&'a SecretString>,
     /// Whether they said that they want an account, should they have none.
     agreed: bool,
@@ -148,6 +168,11 @@ struct Found {
 
 fn secret() -> SecretString {
     SecretString::new(b64::encode(&real::RealChance.secret()))
+}
+
+/// Whether this can be one of [`secret`]'s. What waits for something else under a word and a secret is found by nothing that can.
+fn is_secret(text: &str) -> bool {
+    b64::decode_array::<32>(text).is_some()
 }
 
 fn digest_text(secret: &SecretString) -> String {
@@ -202,8 +227,7 @@ impl App {
         }
         let _place = provider.place().ok_or(AppError::Overloaded)?;
         let metadata = provider.metadata(self.outgoing()).await.map_err(|why| self.unreachable_upstream(id, &why))?;
-        let known = |secret: &SecretString| b64::decode_array::<32>(secret.expose()).is_some();
-        let browser = browser.filter(known).unwrap_or_else(secret);
+        let browser = browser.filter(|browser| is_secret(browser.expose())).unwrap_or_else(secret);
         let state = secret();
         let stamp = self.store().stamp().await?;
         let UpstreamSettings { issuer, client_id, scopes, kind, .. } = &provider.settings;
@@ -263,12 +287,11 @@ impl App {
     pub async fn arrive_from(
         &self,
         id: &str,
-        browser: Option<&SecretString>,
         given: Return,
         request: SignIn,
-        device: Option<&SecretString>,
-        present: Option<&Caller>,
+        visitor: &Visitor<'_>,
     ) -> Result<Arrived, AppError> {
+        let Visitor { browser, device, present } = *visitor;
         let provider = self.inner.upstreams.by_id(id).ok_or(Refused::NotFound)?;
         let found = self.take_up(&provider, browser, given.state.as_deref()).await?;
         let Some((found, browser)) = found.zip(browser) else {
@@ -319,7 +342,7 @@ impl App {
         browser: Option<&SecretString>,
         state: Option<&str>,
     ) -> Result<Option<Found>, AppError> {
-        let Some((browser, state)) = browser.zip(state.filter(|state| state.len() <= 64)) else { return Ok(None) };
+        let Some((browser, state)) = browser.zip(state.filter(|state| is_secret(state))) else { return Ok(None) };
         let id = ticket::id(TicketKind::Upstream, state);
         let view = self.store().load_ticket(id).await.map_err(|e| self.fault(e.into()))?;
         let Some(view) = view.filter(|view| view.ticket.is_open(view.stamp.epoch, view.stamp.now)) else {
@@ -447,18 +470,29 @@ impl App {
                 let proving = self.proving(caller.view.session.id, secret, request.ip).await?;
                 let (proving, cookie) = proving.ok_or(AppError::Unauthenticated(Code::TokenRevoked))?;
                 let rules = &self.settings().rules;
+                let look = self.look_at_arrival(account, &request, Some(&proving.session)).await?;
+                let verdicts = Verdicts::default();
                 let decide = |_: &(), chance: &mut dyn Chance| {
-                    upstream::prove_again(&view.stamp, link, &proving, identity, begun, rules, chance)
+                    let base = upstream::prove_again(&view.stamp, link, &proving, identity, begun, rules, chance);
+                    let Some(look) = look.as_ref().filter(|_| base.outcome.is_ok()) else { return base };
+                    let (at, act) = (At::Session(proving.session.id, None), Act::Prove { ok: true });
+                    look.judge(self, base, &view.stamp, account, at, act, &verdicts, chance)
                 };
-                if self.act_once(|| async { Ok(()) }, decide).await?.is_some() {
-                    let marks = self.marks_of(account, coming.device);
-                    return Ok(Arrival::In(cookie, Box::new(proving.session), marks));
+                let acted = self.act_once(|| async { Ok(()) }, decide).await;
+                if matches!(acted, Ok(Some(())) | Err(AppError::Refused(_))) {
+                    self.judged(&verdicts);
+                }
+                if acted?.is_some() {
+                    return Ok(Arrival::In { cookie, session: Box::new(proving.session), device: None });
                 }
                 continue;
             }
-            let notice = self.may_tell_of_device(account, coming.device).await?;
+            let name = account.email.clone().unwrap_or_else(|| account.id.to_string());
+            let known = self.known_device(&name, coming.device);
+            let notice = self.may_tell_of_device(account, known.is_some()).await?;
+            let told = notice.as_ref();
             if let Some(session) =
-                self.by_link(&view.stamp, (link, account), identity, begun, &request, notice.as_ref()).await?
+                self.by_link(&view.stamp, (link, account), coming, known.is_some(), &request, told).await?
             {
                 // Whoever is told of a logout writes that first and looks for sessions then; here it is the other way round. So one of
                 // both sees the other, whatever the order. The cookie has not left yet.
@@ -471,54 +505,53 @@ impl App {
                 if notice.is_some() {
                     self.mail_waits();
                 }
-                let marks = self.marks_of(account, coming.device);
-                return Ok(Arrival::In(cookie_text(session.id, &secret), Box::new(session), marks));
+                let device = Some(self.marks_at(&name, known, coming.device));
+                let cookie = cookie_text(session.id, &secret);
+                return Ok(Arrival::In { cookie, session: Box::new(session), device });
             }
         }
         Err(AppError::Overloaded)
     }
 
-    /// The name that a device is known under at an account, whichever provider its user comes by: none that anybody signs in with.
-    fn known_at(account: &Account) -> String {
-        account.id.to_string()
-    }
-
-    /// The marks of this device as a known one from now on.
-    fn marks_of(&self, account: &Account, before: Option<&SecretString>) -> SecretString {
-        let (keys, now, name) = (self.keys(), self.now(), Self::known_at(account));
-        let known = before.and_then(|marks| known_device::device(marks, keys.macs(), &name, now));
-        let new = known_device::mint(keys.mac(), known.unwrap_or_else(|| real::RealChance.bits()), &name, now);
-        known_device::renewed(before, keys.macs(), &new, &name, now)
-    }
-
     /// The key by which the owner is told of a sign-in in a browser that is not known, of an account that was signed in to before.
-    async fn may_tell_of_device(
-        &self,
-        account: &Account,
-        marks: Option<&SecretString>,
-    ) -> Result<Option<MacKey>, AppError> {
-        let (keys, now) = (self.keys(), self.now());
-        let mut names = vec![Self::known_at(account)];
-        names.extend(account.email.clone());
-        let known = |marks: &SecretString| {
-            names.iter().any(|name| known_device::device(marks, keys.macs(), name, now).is_some())
-        };
-        if self.mailer().is_none() || marks.is_some_and(known) || !self.was_signed_in_to(account.id).await? {
+    async fn may_tell_of_device(&self, account: &Account, known: bool) -> Result<Option<MacKey>, AppError> {
+        if self.mailer().is_none() || known || !self.was_signed_in_to(account.id).await? {
             return Ok(None);
         }
         self.may_mail(Template::NewDevice, account.id).await
     }
 
-    /// One try; `None` when rows had moved.
+    /// What there is to know of an arrival before it is judged; `present`: the session that is there already.
+    async fn look_at_arrival(
+        &self,
+        account: &Account,
+        request: &SignIn,
+        present: Option<&Session>,
+    ) -> Result<Option<Look>, AppError> {
+        let who = Who {
+            account: account.id,
+            identifier: account.email.as_deref().unwrap_or_default(),
+            ip: request.ip,
+            own: true,
+            user_agent: request.user_agent.as_deref(),
+            made: present.map(|session| risk::made(session, None)),
+            counted: None,
+        };
+        Ok(self.look(&who).await?.map(Look::without_guesses))
+    }
+
+    /// One try; `None` when rows had moved. `known_device`: the browser has signed in to this account before.
     async fn by_link(
         &self,
         stamp: &portcullis_domain::view::Stamp,
         (link, account): (&Link, &Account),
-        identity: &Identity,
-        begun: Begun,
+        coming: &Coming<'_>,
+        known_device: bool,
         request: &SignIn,
         notice: Option<&MacKey>,
     ) -> Result<Option<Session>, AppError> {
+        let Coming { identity, begun, .. } = *coming;
+        let look = self.look_at_arrival(account, request, None).await?;
         let (keys, rules, limit) = (self.keys(), &self.settings().rules, self.settings().policy.session_limit);
         let live = match limit {
             Some(_) => {
@@ -527,6 +560,7 @@ impl App {
             }
             None => vec![],
         };
+        let verdicts = Verdicts::default();
         let decide = |_: &(), chance: &mut dyn Chance| {
             let mut decision =
                 upstream::sign_in(stamp, link, account, identity, begun, request, rules, keys.mac(), chance);
@@ -534,12 +568,26 @@ impl App {
                 let letter = Letter::of(Template::NewDevice, account).about(issued.session.id);
                 decision.changes.steps.extend(mail::write(letter, stamp, key, chance));
             }
-            match limit {
-                Some(limit) => session_limit::apply(decision, &live, limit, rules.idle_ttl, chance),
-                None => decision,
+            if let Some(limit) = limit {
+                decision = session_limit::apply(decision, &live, limit, rules.idle_ttl, chance);
             }
+            let Some((look, session)) =
+                look.as_ref().zip(decision.outcome.as_ref().ok().map(|issued| issued.session.id))
+            else {
+                return decision;
+            };
+            let act = Act::Arrive { known_device };
+            let mut decision = look.judge(self, decision, stamp, account, At::SignIn(session), act, &verdicts, chance);
+            if let Ok(issued) = &mut decision.outcome {
+                risk::without_proof(issued, &decision.changes);
+            }
+            decision
         };
-        Ok(self.act_once(|| async { Ok(()) }, decide).await?.map(|issued| issued.session))
+        let acted = self.act_once(|| async { Ok(()) }, decide).await;
+        if matches!(acted, Ok(Some(_)) | Err(AppError::Refused(_))) {
+            self.judged(&verdicts);
+        }
+        Ok(acted?.map(|issued| issued.session))
     }
 
     /// Somebody without a link: what to answer, or `None` when they have an account now.
@@ -567,32 +615,41 @@ impl App {
         if !coming.agreed {
             return self.ask_newcomer(coming).await.map(Some);
         }
-        let load = || async { self.store().stamp().await.map_err(|e| self.fault(e.into())) };
+        let load = || async {
+            let email = identity.email.as_deref().unwrap_or_default();
+            let look = self.look_at_sign_up(email, request.ip, request.user_agent.as_deref()).await?;
+            Ok((self.store().stamp().await.map_err(|e| self.fault(e.into()))?, look.map(Look::without_guesses)))
+        };
+        let verdicts = Verdicts::default();
         let writes = match &identity.email {
             Some(email) => self.may_write_to(Template::VerifyEmail, email, request.ip).await?,
             None => false,
         };
         let key = writes.then(|| self.keys().mac().clone());
         let made = self
-            .act_once(load, |stamp, chance| {
+            .act_once(load, |(stamp, look), chance| {
                 if stamp.epoch != begun.epoch {
                     let detail = "the log was founded anew while this sign-in was under way; sign in again".into();
                     return Decision::refuse(Refused::Conflict { detail });
                 }
-                let mut decision = upstream::new_account(stamp, identity, request.ip, chance);
-                // That the provider has verified the address is no proof of ours.
-                let made = decision.changes.steps.iter().find_map(|step| match step {
+                let mut base = upstream::new_account(stamp, identity, request.ip, chance);
+                let made = base.changes.steps.iter().find_map(|step| match step {
                     Change::InsertAccount(account) => Some(account.clone()),
                     _ => None,
                 });
-                if let (Some(account), Some(key)) = (made, &key) {
-                    let letter = Letter::of(Template::VerifyEmail, &account);
-                    decision.changes.steps.extend(mail::write(letter, stamp, key, chance));
+                // That the provider has verified the address is no proof of ours.
+                if let (Some(account), Some(key)) = (&made, &key) {
+                    let letter = Letter::of(Template::VerifyEmail, account);
+                    base.changes.steps.extend(mail::write(letter, stamp, key, chance));
                 }
-                decision
+                let Some((look, account)) = look.as_ref().zip(made) else { return base };
+                look.judge(self, base, stamp, &account, At::SignUp, Act::SignUp, &verdicts, chance)
             })
             .await;
         self.mail_waits();
+        if matches!(made, Ok(Some(_)) | Err(AppError::Refused(Refused::ByRule { .. }))) {
+            self.judged(&verdicts);
+        }
         match made {
             // Somebody took the address, or the link was made, meanwhile: it is looked at again.
             Ok(_) | Err(AppError::Refused(Refused::EmailTaken)) => Ok(None),

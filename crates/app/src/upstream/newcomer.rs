@@ -2,18 +2,17 @@
 //! any page, and a provider that knows its user asks nothing; so without a question whoever follows a link would have an account.
 //!
 //! What waits for the answer is a ticket, as a sign-in under way is: used once, by the browser that was asked.
-use super::{Arrival, Arrived, Coming, digest_text, is_browser, secret};
-use crate::{App, AppError, Caller};
+use super::{Arrival, Arrived, Coming, Visitor, digest_text, is_browser, secret};
+use crate::{App, AppError};
 use portcullis_domain::Changes;
 use portcullis_domain::changes::Change;
 use portcullis_domain::sign_in::SignIn;
 use portcullis_domain::ticket::{self, Ticket, TicketKind};
-use portcullis_domain::upstream::{Begun, LIFE, LONGEST, Newcomer};
+use portcullis_domain::upstream::{Begun, Identity, LIFE, LONGEST, Newcomer};
 use portcullis_wire::{Digest, SecretString, Time};
 
 fn question(secret: &SecretString) -> Digest {
-    // A sign-in under way is named by a state that the server made, which has no colon. Whoever shows another text as one can take up
-    // the question of their own browser by that, and nobody else's.
+    // Never the id of a sign-in under way: those are of plain states.
     ticket::id(TicketKind::Upstream, &format!("new:{}", secret.expose()))
 }
 
@@ -23,14 +22,7 @@ impl App {
         let (secret, stamp) = (secret(), self.store().stamp().await?);
         let Coming { provider, identity, begun, .. } = *coming;
         let newcomer = Newcomer {
-            upstream: identity.upstream.clone(),
-            issuer: identity.issuer.clone(),
-            subject: identity.subject.clone(),
-            sid: identity.sid.clone(),
-            email: identity.email.clone(),
-            name: identity.name.clone(),
-            auth_time: identity.auth_time.map(|at| at.0),
-            amr: identity.amr.clone(),
+            identity: identity.clone(),
             browser: digest_text(coming.browser),
             return_to: coming.return_to.into(),
             at: begun.at.0,
@@ -51,8 +43,8 @@ impl App {
         };
         let changes = Changes { steps: vec![Change::InsertTicket(ticket)], ..Changes::default() };
         self.store().commit(changes).await.map_err(|error| self.fault(error.into()))?;
-        let name = provider.settings.name.clone();
-        Ok(Arrival::Ask { ticket: secret, email: newcomer.email, person: newcomer.name, name })
+        let (name, Identity { email, name: person, .. }) = (provider.settings.name.clone(), newcomer.identity);
+        Ok(Arrival::Ask { ticket: secret, email, person, name })
     }
 
     /// What somebody new says: `yes`, and they have an account and are signed in, as if they had come back just now. Once.
@@ -63,20 +55,21 @@ impl App {
     pub async fn answer_newcomer(
         &self,
         ticket: &SecretString,
-        browser: Option<&SecretString>,
         yes: bool,
         request: SignIn,
-        device: Option<&SecretString>,
-        present: Option<&Caller>,
+        visitor: &Visitor<'_>,
     ) -> Result<Arrived, AppError> {
+        let Visitor { browser, device, present } = *visitor;
         let stale = Ok(Arrived { what: Arrival::Stale, return_to: None });
         let id = question(ticket);
         let view = self.store().load_ticket(id).await.map_err(|e| self.fault(e.into()))?;
         let view = view.filter(|view| view.ticket.is_open(view.stamp.epoch, view.stamp.now));
         let Some((view, browser)) = view.zip(browser) else { return stale };
         let Some(newcomer) = view.ticket.read::<Newcomer>() else { return stale };
-        let provider = self.inner.upstreams.by_id(&newcomer.upstream);
-        let Some(provider) = provider.filter(|one| one.settings.issuer == newcomer.issuer) else { return stale };
+        let provider = self.inner.upstreams.by_id(&newcomer.identity.upstream);
+        let Some(provider) = provider.filter(|one| one.settings.issuer == newcomer.identity.issuer) else {
+            return stale;
+        };
         if !is_browser(&newcomer.browser, browser) || !self.use_ticket(id, view.stamp.now).await? {
             return stale;
         }
@@ -86,7 +79,7 @@ impl App {
         }
         let coming = Coming {
             provider: &provider,
-            identity: &newcomer.identity(),
+            identity: &newcomer.identity,
             begun: Begun { born: view.ticket.born, epoch: view.ticket.epoch, at: Time(newcomer.at) },
             fresh: newcomer.fresh,
             return_to: &newcomer.return_to,

@@ -2,11 +2,13 @@
 use crate::world::{PASSWORD, World, memory, settings, sign_in};
 use portcullis_app::audit::CheckedPage;
 use portcullis_app::keys::MasterKey;
-use portcullis_app::{Admin, App, Store, real};
-use portcullis_domain::audit::{Finding, Place};
+use portcullis_app::{Admin, App, AppError, Settings, Store, real};
+use portcullis_domain::audit::{AuditKey, Finding, Place};
+use portcullis_domain::{Change, Changes, EventKind, Refused};
 use portcullis_store::faulty::{Faulty, Mode};
 use portcullis_store::memory::{Memory, MemoryStore};
 use portcullis_wire::{LogId, SecretString, Time};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering::SeqCst};
 use std::time::Duration;
@@ -282,4 +284,121 @@ async fn backdated_records_are_not_pruned() {
     assert_eq!(app.counts().accounts_due.load(SeqCst), 1, "the deletion that is due");
     let (findings, ..) = checked(&app, Some(before)).await;
     assert!(matches!(findings[..], [Finding::Changed { n: 1, .. }, Finding::Changed { n: 2, .. }]), "{findings:?}");
+}
+
+/// A node with a file for where it saw the chain end.
+async fn with_file(content: Memory, master: &MasterKey, file: &Path) -> (App, Arc<MemoryStore>) {
+    let settings = Settings { audit_head_file: Some(file.into()), ..settings() };
+    let mut tasks = JoinSet::new();
+    let store = Arc::new(MemoryStore::with(content, Arc::new(real::wall)));
+    let app = App::start(store.clone(), settings, master.clone(), &mut tasks).await.unwrap();
+    tasks.abort_all();
+    (app, store)
+}
+
+fn file(name: &str) -> PathBuf {
+    std::env::temp_dir().join(format!("portcullis-{name}-{}.json", std::process::id()))
+}
+
+/// Over a node's end, too: what it wrote down it holds the chain against when it is started anew. Who has looked begins another one.
+#[tokio::test]
+async fn a_node_that_was_started_anew_knows_where_the_chain_ended() {
+    let (path, master) = (file("audit-head"), MasterKey::generate());
+    let (app, store) = with_file(Memory::new(LogId::from_bits(7), real::wall()), &master, &path).await;
+    let ada = app.sign_up("ada@example.org", SecretString::new(PASSWORD), None, None).await.unwrap();
+    sign_in(&app, &ada, false).await.unwrap();
+    app.seal_all().await.unwrap();
+    let (older, cut_at) = (store.content().unwrap(), head(&app).await);
+    for _ in 0..3 {
+        sign_in(&app, &ada, false).await.unwrap();
+    }
+    app.seal_all().await.unwrap();
+    let seen = head(&app).await;
+    app.finish().await;
+
+    // The end cut off, and the chain's row set back, while nobody looked.
+    let (app, store) = with_file(older, &master, &path).await;
+    let truncated = Finding::Truncated { head: cut_at.n, known: seen.n };
+    assert_eq!(checked(&app, None).await.0, [truncated]);
+    sign_in(&app, &ada, false).await.unwrap();
+    assert!(app.seal_all().await.is_err());
+    assert_eq!(head(&app).await, cut_at);
+
+    // Not for who has a token, and not without words.
+    let tokens = sign_in(&app, &ada, false).await.unwrap();
+    let caller = app.caller(Some(tokens.access_token.expose()), None).await.unwrap();
+    let (operator, caller) = (Admin::operator(), Admin::by_token(&caller));
+    let refused = app.admin_begin_trail_anew(&caller, "looked").await;
+    assert!(matches!(refused, Err(AppError::Refused(Refused::Forbidden))), "{refused:?}");
+    assert!(matches!(
+        app.admin_begin_trail_anew(&operator, " ").await,
+        Err(AppError::Refused(Refused::InvalidValue { .. }))
+    ));
+    let start = app.admin_begin_trail_anew(&operator, "a backup was put back").await.unwrap();
+    assert!(start.n > seen.n, "{start}");
+    app.seal_all().await.unwrap();
+    let whole = head(&app).await;
+    assert_eq!(checked(&app, Some(whole)).await.0, []);
+    assert!(matches!(checked(&app, Some(seen)).await.0[..], [Finding::Forgotten { .. }]));
+    // It is on record, in the new chain, and what was there before is there still.
+    let rows = app.store().list_events(&Default::default(), None, 100).await.unwrap().rows;
+    let begun = rows.iter().find(|row| row.event.kind == EventKind::AuditBegunAnew).unwrap();
+    assert_eq!(begun.event.reason.as_deref(), Some(&*format!("after {}: a backup was put back", cut_at.n)));
+    assert!(begun.seal.unwrap().place.n > start.n);
+    assert!(rows.iter().any(|row| row.seal.is_some_and(|seal| seal.place.n == 1)));
+    app.finish().await;
+    let (app, _) = with_file(store.content().unwrap(), &master, &path).await;
+    assert_eq!(checked(&app, Some(whole)).await.0, []);
+
+    // A file of another log says nothing of this one; one that does not read stops the start.
+    let (other, _) = with_file(Memory::new(LogId::from_bits(8), real::wall()), &master, &path).await;
+    other.sign_up("eve@example.org", SecretString::new(PASSWORD), None, None).await.unwrap();
+    other.seal_all().await.unwrap();
+    std::fs::write(&path, "{").unwrap();
+    let settings = Settings { audit_head_file: Some(path.clone()), ..settings() };
+    let wrong = App::start(Arc::new(memory()), settings, master, &mut JoinSet::new()).await;
+    assert!(wrong.unwrap_err().to_string().contains("is damaged"));
+    std::fs::remove_file(path).unwrap();
+}
+
+/// A chain whose key opens nowhere any more: another one begins, under another key. What is old goes by its time, and new records by theirs.
+#[tokio::test]
+async fn what_an_earlier_chain_has_left_goes_by_its_time() {
+    let clock = Arc::new(AtomicI64::new(1_800_000_000_000));
+    let time = clock.clone();
+    let store = Arc::new(MemoryStore::new(LogId::from_bits(7), Arc::new(move || Time(time.load(SeqCst)))));
+    let settings = || {
+        let mut settings = settings();
+        settings.policy.event_retention = Some(10 * DAY);
+        settings
+    };
+    let (mut tasks, first, second) = (JoinSet::new(), MasterKey::generate(), MasterKey::generate());
+    let app = App::start(store.clone(), settings(), first, &mut tasks).await.unwrap();
+    tasks.abort_all();
+    let ada = app.sign_up("ada@example.org", SecretString::new(PASSWORD), None, None).await.unwrap();
+    sign_in(&app, &ada, false).await.unwrap();
+    app.seal_all().await.unwrap();
+    let old = app.store().count_rows().await.unwrap().events;
+    // As a node of an earlier release leaves it when it replaces the master key: the other keys open, and this one does not.
+    let row = store.read_chain(None, 0).await.unwrap().unwrap().chain;
+    let foreign = second.seal_audit_key(&AuditKey::new(&mut real::RealChance), LogId::from_bits(7)).unwrap();
+    let steps = vec![Change::SetChainKey { before: row.key, sealed: foreign }];
+    store.commit(Changes { steps, ..Changes::default() }).await.unwrap();
+    sign_in(&app, &ada, false).await.unwrap();
+    assert!(app.seal_all().await.is_err());
+    clock.fetch_add(DAY, SeqCst);
+    app.admin_begin_trail_anew(&Admin::operator(), "its key is lost").await.unwrap();
+    app.seal_all().await.unwrap();
+    let known = head(&app).await;
+    assert_eq!(checked(&app, Some(known)).await.0, []);
+    let left = async || app.store().count_rows().await.unwrap().events;
+    assert_eq!(left().await, old + 2);
+    clock.fetch_add(9 * DAY + 1, SeqCst);
+    app.prune_all().await.unwrap();
+    assert_eq!(left().await, 1, "all but the one that says that it began");
+    assert_eq!(checked(&app, Some(known)).await.0, []);
+    clock.fetch_add(DAY, SeqCst);
+    app.prune_all().await.unwrap();
+    assert_eq!(left().await, 0);
+    assert_eq!(checked(&app, Some(known)).await.0, []);
 }

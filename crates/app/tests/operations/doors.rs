@@ -278,7 +278,7 @@ async fn go_through(door: Door, world: &World, mine: &Tokens, other: &Tokens, gr
         Door::PasswordReset => {
             app.recover("ada@example.org", None).await.unwrap();
             let link = link(world, TicketKind::ResetPassword).await;
-            app.reset_password(&link, SecretString::new("another good password"), None).await
+            app.reset_password(&link, SecretString::new("another good password"), None, None).await
         }
         Door::NotMe => {
             let stamp = app.store().stamp().await.unwrap();

@@ -335,7 +335,7 @@ impl Scene {
             Act::AskForLink => app.recover("ada@example.org", None).await.map(|()| None)?,
             Act::ResetByLink => {
                 let new = SecretString::new("another good password");
-                Some(app.reset_password(&self.link, new, None).await?.rev)
+                Some(app.reset_password(&self.link, new, None, None).await?.rev)
             }
             Act::NotMe => app.deny_session(&self.link, false, None).await.map(|()| None)?,
             Act::NotMeAtAll => app.deny_session(&self.link, true, None).await.map(|()| None)?,

@@ -3,14 +3,14 @@ use crate::application::Application;
 use crate::world::{Held, PASSWORD, bearer, settings, sign_in};
 use portcullis_app::keys::MasterKey;
 use portcullis_app::{Admin, App, AppError};
-use portcullis_domain::model::Status;
+use portcullis_domain::model::{Account, Status};
 use portcullis_domain::refused::OAuthError;
 use portcullis_domain::ticket::{self, Ticket, TicketKind};
 use portcullis_domain::{Change, Changes, Refused};
 use portcullis_store::EventFilter;
 use portcullis_store::faulty::{Faulty, Mode};
 use portcullis_store::memory::MemoryStore;
-use portcullis_wire::{Epoch, LogId, Rev, SecretString, Time};
+use portcullis_wire::{AccountId, Epoch, LogId, Rev, SecretString, Time};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering::SeqCst};
 use tokio::task::JoinSet;
@@ -178,7 +178,7 @@ async fn an_account_that_fails_stops_no_other() {
         clock.fetch_add(1, SeqCst);
     }
     a_day_passes(&app, &clock).await;
-    *store.fail_status.lock().unwrap() = Some(all[0]);
+    store.fail_status.lock().unwrap().insert(all[0]);
     let said = async |account| {
         let filter = EventFilter { account: Some(account), ..EventFilter::default() };
         let rows = app.store().list_events(&filter, None, 100).await.unwrap().rows;
@@ -191,11 +191,42 @@ async fn an_account_that_fails_stops_no_other() {
         (said(all[0]).await, said(all[1]).await, said(all[2]).await),
         ((false, true), (true, false), (true, false))
     );
-    *store.fail_status.lock().unwrap() = None;
+    store.fail_status.lock().unwrap().clear();
     app.prune_all().await.unwrap();
     for account in all {
         assert_eq!(said(account).await, (true, false));
     }
+}
+
+/// However many cannot be seen to, and whether they are first in line.
+#[tokio::test]
+async fn accounts_that_fail_hold_up_nobody_behind_them() {
+    let clock = Arc::new(AtomicI64::new(1_800_000_000_000));
+    let mut tasks = JoinSet::new();
+    let store = Held::new(memory(&clock));
+    let app = App::start(store.clone(), settings(), MasterKey::generate(), &mut tasks).await.unwrap();
+    tasks.abort_all();
+    while tasks.join_next().await.is_some() {}
+    let ada = app.sign_up("ada@example.org", SecretString::new(PASSWORD), None, None).await.unwrap();
+    let due = |n: u128| {
+        let until = app.now().minus(1_000).plus(n as i64);
+        let status = Status::Deleting { at: Time(0), until, rev: Rev(1) };
+        let email = Some(format!("user{n}@example.org"));
+        Account { id: AccountId::from_bits(n), email, status, ..ada.clone() }
+    };
+    let all: Vec<Account> = (1..=250).map(due).collect();
+    let steps = all.iter().cloned().map(Change::InsertAccount).collect();
+    app.store().commit(Changes { steps, ..Changes::default() }).await.unwrap();
+    store.fail_status.lock().unwrap().extend(all[..240].iter().map(|row| row.id));
+    app.prune_all().await.unwrap();
+    for (n, row) in all.iter().enumerate() {
+        let view = app.store().load_account(row.id).await.unwrap().unwrap();
+        assert_eq!(matches!(view.account.status, Status::Deleted { .. }), n >= 240, "{n}");
+    }
+    // And they are tried again.
+    store.fail_status.lock().unwrap().clear();
+    app.prune_all().await.unwrap();
+    assert!(app.store().list_due_accounts(1000).await.unwrap().is_empty());
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@
 mod acts;
 mod application;
 mod audit;
+mod breached;
 mod codes;
 mod doors;
 mod every_act;

@@ -49,6 +49,7 @@ pub fn settings() -> Settings {
         upstreams: vec![],
         policy: PolicySettings { failed_sign_in_step: 0, ..PolicySettings::default() },
         clients: portcullis_app::ClientSettings::default(),
+        audit_head_file: None,
     }
 }
 
@@ -61,7 +62,7 @@ pub struct Held<S> {
     pub hold_keys: AtomicBool,
     pub fail_rows: AtomicBool,
     /// Whose status cannot be changed.
-    pub fail_status: std::sync::Mutex<Option<AccountId>>,
+    pub fail_status: std::sync::Mutex<std::collections::BTreeSet<AccountId>>,
     /// Whether the commit of a settled message panics.
     pub panics_when_settled: AtomicBool,
     /// Whether another node writes an entry whenever this one has looked where the log is.
@@ -229,8 +230,8 @@ impl<S: Store> Store for Held<S> {
                     InsertSession(_) | InsertAccount(_) | InsertTicket(_) | InsertGrant(_) | UseTicket { .. }
                 ) || matches!(step, SetClientDisabled { .. } | SetFamily { .. } | WithdrawConsent { .. })
             };
-            let stuck = *self.fail_status.lock().unwrap();
-            let fails = |step: &_| matches!(step, Change::SetStatus { account, .. } if Some(*account) == stuck);
+            let stuck = self.fail_status.lock().unwrap().clone();
+            let fails = |step: &_| matches!(step, Change::SetStatus { account, .. } if stuck.contains(account));
             if changes.steps.iter().any(fails) {
                 return Err(CommitError::Failed(StoreError::new("as the test wants")));
             }

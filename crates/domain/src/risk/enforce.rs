@@ -2,7 +2,7 @@
 //!
 //! One commit has all of it: the act or its refusal, the end of sessions or the block (by the kernel, through a door like any other),
 //! the audit record, and what is remembered. There are three kinds of acts: a sign-in, whose session does not exist yet; something
-//! done in a session; and something that was said about an account.
+//! done in a session; and something that is about an account, which may not exist yet, or whose owner has shown no more than a link.
 use super::{Hit, Outcome, Verdict, strongest};
 use crate::account;
 use crate::changes::{Change, Changes, Expect};
@@ -27,6 +27,19 @@ pub enum At {
     Session(SessionId, Option<GrantId>),
     /// Something that was said about the account.
     Account,
+    /// A sign-up that makes it: there is nothing yet that could end or be remembered.
+    SignUp,
+    /// A link to a new password that was asked for, by anybody: no more can be taken by it than the link.
+    Asked,
+    /// A new password by a link.
+    Reset,
+}
+
+impl At {
+    /// Whether a block refuses the act and blocks nobody.
+    const fn blocks_nobody(self) -> bool {
+        matches!(self, Self::SignUp | Self::Asked)
+    }
 }
 
 /// What is to be remembered.
@@ -117,7 +130,6 @@ pub struct Plan {
 /// What is done of a verdict: the strongest outcome. Beyond the cap a block is the end of the session, so that whoever has the cap used
 /// up is not let in by it.
 pub fn plan(verdict: &Verdict, cap: &Cap, now: Time) -> Plan {
-    let chosen = |verdict: &Verdict| strongest(verdict).map(|(hit, outcome)| (hit.clone(), outcome));
     match chosen(verdict) {
         Some((_, Outcome::Block { .. })) if !cap.allows(now) => {
             let mut rest = verdict.clone();
@@ -130,15 +142,28 @@ pub fn plan(verdict: &Verdict, cap: &Cap, now: Time) -> Plan {
     }
 }
 
+fn chosen(verdict: &Verdict) -> Option<(Hit, Outcome)> {
+    strongest(verdict).map(|(hit, outcome)| (hit.clone(), outcome))
+}
+
 /// The act as it was decided, with what the verdict does to it. What it refuses is not done: its changes are left out, unless it was
 /// refused before, for then they are what that refusal takes away.
 pub fn enforce<T>(base: Decision<T>, judged: &Judged<'_>, chance: &mut dyn Chance) -> (Decision<T>, Plan) {
-    let plan = plan(judged.verdict, &judged.cap, judged.stamp.now);
+    let plan = match judged.at.blocks_nobody() {
+        true => Plan { does: chosen(judged.verdict), capped: false },
+        false => plan(judged.verdict, &judged.cap, judged.stamp.now),
+    };
     let (refused, mut own) = carried_out(&base.changes, &plan, judged, chance);
-    let stops = plan.does.as_ref().is_some_and(|(_, outcome)| outcome.ends());
-    let Kept { version, plain, doubted } = judged.kept.clone();
-    let memory = if stops { doubted } else { plain };
-    own.steps.push(Change::PutMemory { account: judged.account.id, version, memory });
+    let stops = match judged.at {
+        // A password that was set is another one, whatever else has ended.
+        At::Reset => refused.is_some(),
+        _ => plan.does.as_ref().is_some_and(|(_, outcome)| outcome.ends()),
+    };
+    if judged.at != At::SignUp {
+        let Kept { version, plain, doubted } = judged.kept.clone();
+        let memory = if stops { doubted } else { plain };
+        own.steps.push(Change::PutMemory { account: judged.account.id, version, memory });
+    }
     own.events.extend(records(&plan, judged, chance));
     let mail = told(&plan, &own, judged, chance);
     own.steps.extend(mail);
@@ -173,7 +198,8 @@ fn carried_out(
     let by = By { ip: judged.ip, reason: Some(&words), ..By::SYSTEM };
     let ended = |door: Door| Some(Refused::SessionEnded { reason: door.as_str().into() });
     match (outcome, judged.at) {
-        (Outcome::Allow | Outcome::Notify, _) | (Outcome::StepUp, At::Account) => (None, Changes::default()),
+        (Outcome::Allow | Outcome::Notify, _) => (None, Changes::default()),
+        (Outcome::StepUp, At::Account | At::SignUp | At::Asked | At::Reset) => (None, Changes::default()),
         // Whoever proves anew is not asked again for it: they would never get past the question.
         (Outcome::StepUp, _) if base.steps.iter().any(|step| matches!(step, Change::SetAuthTime { .. })) => {
             (None, Changes::default())
@@ -190,6 +216,11 @@ fn carried_out(
             let charged = judged.attempt.map(|attempt| Change::TakeAttempt(*attempt));
             (None, Changes { steps: charged.into_iter().collect(), ..Changes::default() })
         }
+        // Nobody is there yet, or anybody may be: the act is refused, and no more.
+        (Outcome::EndSession | Outcome::EndAll | Outcome::Block { .. }, At::SignUp | At::Asked)
+        | (Outcome::EndSession, At::Reset) => (Some(Refused::ByRule { reason: words }), Changes::default()),
+        // A new password ends everything by itself.
+        (Outcome::EndAll, At::Reset) => (None, Changes::default()),
         // There is no session yet, and there will be none.
         (Outcome::EndSession, At::SignIn(_)) => (ended(Door::RiskRule), Changes::default()),
         (Outcome::EndSession, At::Session(session, _)) => {
@@ -216,22 +247,26 @@ fn carried_out(
             if let Some(block) = judged.account.block_at(judged.stamp.now).filter(longer) {
                 let (reason, until) = (block.reason.clone(), block.until);
                 let refused = match at {
-                    At::SignIn(_) => Some(Refused::AccountBlocked { reason, until }),
+                    At::SignIn(_) | At::Reset => Some(Refused::AccountBlocked { reason, until }),
                     At::Session(..) => ended(Door::Block),
-                    At::Account => None,
+                    At::Account | At::SignUp | At::Asked => None,
                 };
                 return (refused, end(Scope::Account(account), None, &by, chance));
             }
-            let view = AccountView { stamp: *judged.stamp, account: judged.account.clone() };
+            let view = AccountView {
+                stamp: *judged.stamp,
+                account: judged.account.clone(),
+                all_ended: judged.account.cut.rev,
+            };
             let mut blocked = account::block(&view, &words, until, &by, chance);
             if blocked.outcome.is_err() {
                 return (None, Changes::default()); // it is being deleted, and nothing is left of it that could be used
             }
             blocked.changes.steps.push(Change::Draw { bucket: judged.cap.bucket, budget: judged.cap.budget });
             let refused = match at {
-                At::SignIn(_) => Some(Refused::AccountBlocked { reason: words.clone(), until }),
+                At::SignIn(_) | At::Reset => Some(Refused::AccountBlocked { reason: words.clone(), until }),
                 At::Session(..) => ended(Door::Block),
-                At::Account => None,
+                At::Account | At::SignUp | At::Asked => None,
             };
             (refused, blocked.changes)
         }
@@ -278,11 +313,14 @@ fn records(plan: &Plan, judged: &Judged<'_>, chance: &mut dyn Chance) -> Vec<New
         At::Session(session, _) => Some(session),
         // One that is refused is nowhere.
         At::SignIn(session) if !refused => Some(session),
-        At::SignIn(_) | At::Account => None,
+        _ => None,
     };
+    // Nor is an account that was not made.
+    let made = !(judged.at == At::SignUp && plan.does.as_ref().is_some_and(|(_, outcome)| outcome.ends()));
     let mut record = |kind: EventKind, words: String| {
         let event = NewEvent::new(EventId::from_bits(chance.bits()), kind, &Actor::System);
-        out.push(NewEvent { session, ..event.account(judged.account.id).ip(judged.ip).reason(words) });
+        let event = NewEvent { session, ..event.ip(judged.ip).reason(words) };
+        out.push(if made { event.account(judged.account.id) } else { event });
     };
     let version = &judged.verdict.version;
     if let Some((hit, outcome)) = &plan.does

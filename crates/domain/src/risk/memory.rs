@@ -36,6 +36,8 @@ pub(super) const MAX_ECHOES: usize = 5;
 pub(super) const MAX_LATE: usize = 2;
 /// The most wrong proofs.
 pub(super) const MAX_WRONG: usize = 5;
+/// The most sightings of a session by services.
+pub(super) const MAX_SEEN: usize = 3;
 /// The longest name of a kind of device that is kept.
 pub(super) const MAX_AGENT: usize = 32;
 /// Networks and kinds of devices are forgotten when they were not seen for so long.
@@ -180,6 +182,9 @@ pub(super) struct Sess {
     /// When its device signed in anew.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub r: Option<i64>,
+    /// Where services saw it, each time in another network than before, the latest last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub g: Vec<(NetName, i64)>,
 }
 
 /// A move of a session: to which network, when, of which provider (0: not known), and whether that was new to the account.
@@ -303,6 +308,7 @@ impl Memory {
             session.m.iter_mut().for_each(|step| swap(&mut step.0));
             session.ep.iter_mut().for_each(|(from, to)| [from, to].into_iter().for_each(swap));
             session.k.iter_mut().for_each(|late| swap(&mut late.1));
+            session.g.iter_mut().for_each(|seen| swap(&mut seen.0));
         }
         // A node that does not have today's key yet may have learned it again by the old name.
         let same = |net: &&Net| net.0.0 == today;
@@ -357,6 +363,7 @@ impl Memory {
             past(&mut session.l);
             session.m.iter_mut().for_each(|step| past(&mut step.1));
             session.k.iter_mut().for_each(|late| past(&mut late.0));
+            session.g.iter_mut().for_each(|seen| past(&mut seen.1));
             for list in [&mut session.e, &mut session.o, &mut session.p] {
                 list.iter_mut().for_each(past);
             }

@@ -1,7 +1,7 @@
 //! From a memory and something that was seen to signals and the memory from then on.
 use super::memory::{
-    Agent, Country, Kept, MAX_AGENT, MAX_AGENTS, MAX_ECHOES, MAX_LATE, MAX_MOMENTS, MAX_MOVES, MAX_SESSIONS, MAX_WRONG,
-    Memory, Move, Net, NetName, Sess, Where, push, secs, where_of,
+    Agent, Country, Kept, MAX_AGENT, MAX_AGENTS, MAX_ECHOES, MAX_LATE, MAX_MOMENTS, MAX_MOVES, MAX_SEEN, MAX_SESSIONS,
+    MAX_WRONG, Memory, Move, Net, NetName, Sess, Where, push, secs, where_of,
 };
 use super::{Act, ExternalKind, Origin, RefreshSeen, Seen, Signals, Spot, Step, What, km_between};
 use alloc::{borrow::Cow, string::String, vec::Vec};
@@ -30,7 +30,9 @@ pub fn observe(memory: &Memory, seen: &Seen) -> (Signals, Memory) {
     say.guesses_account = i64::from(seen.guesses.account);
     say.guesses_prefix = i64::from(seen.guesses.prefix);
     place(&kept, seen, now, &mut say);
-    if let Some(id) = seen.session {
+    if let (Act::Sighting, Some(id)) = (seen.act, seen.session) {
+        sighting(&mut kept, NetName::of(id), seen, now, &mut say);
+    } else if let Some(id) = seen.session {
         session(&mut kept, NetName::of(id), seen, now, &mut say);
     } else {
         travel(&kept.w, seen, now, &mut say);
@@ -50,6 +52,7 @@ fn names(act: Act) -> (Cow<'static, str>, Cow<'static, str>) {
     let (kind, what) = match act {
         Act::SignUp => ("sign_up", ""),
         Act::SignIn { .. } => ("sign_in", ""),
+        Act::Arrive { .. } => ("sign_in", "provider"),
         Act::Refresh(RefreshSeen::Rotated) => ("refresh", "rotated"),
         Act::Refresh(RefreshSeen::Again) => ("refresh", "again"),
         Act::Refresh(RefreshSeen::Skipped) => ("refresh", "skipped"),
@@ -62,6 +65,7 @@ fn names(act: Act) -> (Cow<'static, str>, Cow<'static, str>) {
         Act::Change(What::App) => ("change", "app"),
         Act::Recover(Step::Asked) => ("recover", "asked"),
         Act::Recover(Step::Done) => ("recover", "done"),
+        Act::Recover(Step::Denied) => ("recover", "denied"),
         Act::Sighting => ("sighting", ""),
         Act::External(ExternalKind::CredentialLeaked) => ("external", "credential_leaked"),
         Act::External(ExternalKind::DeviceLost) => ("external", "device_lost"),
@@ -79,26 +83,42 @@ fn short(agent: &str) -> String {
     agent.chars().filter(|c| c.is_ascii_graphic() && *c != '"' && *c != '\\' || *c == ' ').take(MAX_AGENT).collect()
 }
 
+/// Of a sign-in, whether the browser showed the mark of an earlier one.
+fn marked(act: Act) -> Option<bool> {
+    match act {
+        Act::SignIn { known_device, .. } | Act::Arrive { known_device } => Some(known_device),
+        _ => None,
+    }
+}
+
 /// Whether an act shows where the account's owner is: not what was refused, nor what anybody may do.
 fn teaches(act: Act) -> bool {
     match act {
-        Act::SignUp | Act::SignIn { .. } | Act::Sighting | Act::Change(_) => true,
+        Act::SignUp | Act::SignIn { .. } | Act::Arrive { .. } | Act::Change(_) => true,
         Act::Refresh(how) => !matches!(how, RefreshSeen::OtherDevice | RefreshSeen::Theft),
         Act::Prove { ok } => ok,
-        Act::Recover(_) | Act::External(_) => false,
+        // What a service says may be made up: it makes nobody at home anywhere.
+        Act::Recover(_) | Act::External(_) | Act::Sighting => false,
     }
 }
 
 /// What is new about where it comes from, and with what.
 fn place(kept: &Kept, seen: &Seen, now: i64, say: &mut Signals) {
-    say.known_device = matches!(seen.act, Act::SignIn { known_device: true, .. });
-    say.new_device = matches!(seen.act, Act::SignIn { known_device: false, .. }) && !say.first;
+    say.known_device = marked(seen.act) == Some(true);
+    say.new_device = marked(seen.act) == Some(false) && !say.first;
     say.new_agent = !say.first && !seen.agent.is_empty() && kept.d.iter().all(|one| one.0 != say.agent);
     let Some(from) = &seen.from else { return };
     let country = from.place.country.map(Country);
     say.country = country.map_or(Cow::Borrowed(""), |c| c.0.iter().map(|b| char::from(*b)).collect::<String>().into());
     say.asn = i64::from(from.place.asn.unwrap_or(0));
+    // Whoever hides where they are is not at home; nor, where countries and providers are known, in any that is.
     let first = say.first;
+    if from.network == Origin::NOWHERE && !first {
+        say.new_network = true;
+        say.new_provider = kept.n.iter().any(|net| net.2 != 0);
+        say.new_country = kept.n.iter().any(|net| net.1.is_some());
+        return;
+    }
     let known = |is: &dyn Fn(&Net) -> bool| first || kept.n.iter().any(|net| kept.knows(net, now) && is(net));
     say.new_network = !known(&|net| net.0.0 == from.network);
     say.new_provider = from.place.asn.is_some_and(|asn| !known(&|net| net.2 == asn));
@@ -123,7 +143,7 @@ fn travel(last: &Option<(Where, i64)>, seen: &Seen, now: i64, say: &mut Signals)
 
 /// What it says about the session.
 fn session(kept: &mut Kept, id: NetName, seen: &Seen, now: i64, say: &mut Signals) {
-    let makes = matches!(seen.act, Act::SignUp | Act::SignIn { .. });
+    let makes = matches!(seen.act, Act::SignUp | Act::SignIn { .. } | Act::Arrive { .. });
     let network = seen.from.as_ref().map(|from| NetName(from.network));
     let at = kept.s.iter().position(|one| one.i == id);
     let mut one = match at {
@@ -176,12 +196,45 @@ fn session(kept: &mut Kept, id: NetName, seen: &Seen, now: i64, say: &mut Signal
     if let (true, Some(spot)) = (moves && (say.moved || one.w.is_none()), seen.from.as_ref().and_then(where_of)) {
         one.w = Some((spot, now));
     }
-    if let (Act::SignIn { known_device: true, .. }, Some(network)) = (seen.act, network) {
+    if let (Some(true), Some(network)) = (marked(seen.act), network) {
         for other in kept.s.iter_mut().filter(|other| other.h == network && other.a == say.agent) {
             other.r = Some(now);
         }
     }
     push(&mut kept.s, one, MAX_SESSIONS);
+}
+
+/// What a service says of where it saw the session's token. Services are others' programs: what they say is compared with what is known,
+/// and kept beside it, so that no other act is judged by it, and no session is forgotten for it.
+fn sighting(kept: &mut Kept, id: NetName, seen: &Seen, now: i64, say: &mut Signals) {
+    let at = kept.s.iter().position(|one| one.i == id);
+    let mut one = match at {
+        Some(at) => kept.s[at].clone(),
+        None => unknown(id, seen, now, false, say),
+    };
+    if let Some(made) = &seen.made {
+        one.b = secs(made.at).min(now);
+        one.a = short(&made.agent);
+    }
+    let network = seen.from.as_ref().map(|from| NetName(from.network));
+    travel(&one.w, seen, now, say);
+    say.session_age_s = if one.f & Sess::MADE == 0 && seen.made.is_none() { -1 } else { now - one.b };
+    say.other_browser = !say.agent.is_empty() && !one.a.is_empty() && one.a != say.agent;
+    say.other_program = say.other_browser && program(&one.a) != program(&say.agent);
+    say.moved = network.is_some_and(|network| network != one.network());
+    one.g.retain(|(_, at)| now - at < 10 * MINUTE);
+    // Where the session is anyway is worth a line only once it was seen elsewhere.
+    if let Some(network) = network.filter(|_| say.moved || !one.g.is_empty()) {
+        // Here, then elsewhere, and now here again.
+        let away = one.g.iter().rposition(|(other, _)| *other != network);
+        say.at_once = away.is_some_and(|away| one.g[..away].iter().any(|(other, _)| *other == network));
+        if one.g.last().is_none_or(|(last, _)| *last != network) {
+            push(&mut one.g, (network, now), MAX_SEEN);
+        }
+    }
+    if let Some(at) = at {
+        kept.s[at] = one;
+    }
 }
 
 /// A session that nothing is remembered of.
@@ -213,6 +266,7 @@ fn unknown(id: NetName, seen: &Seen, now: i64, makes: bool, say: &Signals) -> Se
         o: Vec::new(),
         p: Vec::new(),
         r: None,
+        g: Vec::new(),
     }
 }
 
@@ -255,7 +309,7 @@ fn turns(one: &Sess, now: i64) -> i64 {
 fn account(kept: &mut Kept, seen: &Seen, now: i64, say: &mut Signals) {
     let age = |list: &[i64], span: i64| list.iter().filter(|at| now - **at < span).count() as i64;
     match seen.act {
-        Act::SignUp => push(&mut kept.i, now, MAX_MOMENTS),
+        Act::SignUp | Act::Arrive { .. } => push(&mut kept.i, now, MAX_MOMENTS),
         Act::SignIn { breached, .. } => {
             push(&mut kept.i, now, MAX_MOMENTS);
             say.breached = breached;
@@ -273,7 +327,7 @@ fn account(kept: &mut Kept, seen: &Seen, now: i64, say: &mut Signals) {
             (kept.x[0], kept.q) = (None, None);
         }
         Act::External(kind) => kept.x[told(kind)] = Some(now),
-        Act::Refresh(_) | Act::Prove { .. } | Act::Sighting => {}
+        Act::Recover(Step::Denied) | Act::Refresh(_) | Act::Prove { .. } | Act::Sighting => {}
     }
     say.sign_ins = age(&kept.i, 10 * MINUTE);
     say.changes = age(&kept.c, HOUR);
@@ -299,7 +353,7 @@ fn told(kind: ExternalKind) -> usize {
 /// Remembers where and with what.
 fn learn(kept: &mut Kept, seen: &Seen, now: i64) {
     kept.f = kept.f.or(Some(now));
-    if let Some(from) = &seen.from {
+    if let Some(from) = seen.from.as_ref().filter(|from| from.network != Origin::NOWHERE) {
         learn_network(kept, from, now);
         if let Some(spot) = where_of(from) {
             kept.w = Some((spot, now));

@@ -75,7 +75,7 @@ macro_rules! table {
 
 table! {
     act Text "act.kind" "What happened: `sign_up`, `sign_in`, `refresh`, `prove`, `change`, `recover`, `sighting` or `external`."
-    what Text "act.what" "More about it. Of a refresh `rotated`, `again`, `skipped`, `other_device` or `theft`; of a change `password`, `email`, `factor` or `app`; of a recovery `asked` or `done`; of what comes from outside `credential_leaked`, `device_lost` or `fraud`."
+    what Text "act.what" "More about it. Of a sign-in by another provider `provider`; of a refresh `rotated`, `again`, `skipped`, `other_device` or `theft`; of a change `password`, `email`, `factor` or `app`; of a recovery `asked`, `done` or `denied`; of what comes from outside `credential_leaked`, `device_lost` or `fraud`."
     ok Bool "act.ok" "Whether what was shown was right. Only a proof can be wrong: wrong passwords at a sign-in are counted by the throttle."
     country Text "from.country" "The country by the database of places, ISO 3166-1 alpha-2; empty where nothing is known."
     asn Int "from.asn" "The provider's autonomous system; 0 where nothing is known."
@@ -104,6 +104,7 @@ table! {
     session_new_network Bool "signal.session_new_network" "The session was made in a network that was new to the account."
     session_new_country Bool "signal.session_new_country" "The session was made in a country that was new to the account."
     session_breached Bool "signal.session_breached" "The session was made with a password that is in a list of stolen ones."
+    at_once Bool "signal.at_once" "Services saw the session's access token in this network, then in another one, and now in this one again, within 10 minutes."
     replaced Bool "signal.replaced" "Since this session was last seen to move, its kind of device has signed in anew where the session was made, showing the mark of an earlier sign-in."
     wrong_proofs Int "signal.wrong_proofs" "Wrong passwords in this session within an hour, this one included."
     sign_ins Int "signal.sign_ins" "Sign-ins to the account within 10 minutes, this one included."

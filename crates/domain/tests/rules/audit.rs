@@ -63,8 +63,8 @@ impl Kept {
         }
     }
     fn prune(&mut self, most: usize) {
-        let shown = &self.rows[..most.min(self.rows.len())];
-        let Some(done) = audit::prune(&key(), LOG, &self.row, shown, Time(i64::MAX)).unwrap() else { return };
+        let shown = &self.rows[..(most + 1).min(self.rows.len())];
+        let Some(done) = audit::prune(&key(), LOG, &self.row, shown, most, Time(i64::MAX)).unwrap() else { return };
         assert_eq!(done.from, self.row.start.place);
         self.row.start = done.to;
         self.rows.retain(|row| row.seal.unwrap().place.n > done.to.place.n);
@@ -90,15 +90,18 @@ impl Kept {
         let mut from: Option<Place> = None;
         let (mut findings, mut records, mut erased, mut met) = (Vec::new(), 0, 0, false);
         loop {
-            let after = |row: &&Record| from.is_none_or(|from| row.seal.unwrap().place.n > from.n);
+            let (reading, size) = (audit::reading(from), size + usize::from(from.is_some()));
+            let after = |row: &&Record| reading.is_none_or(|place| row.seal.unwrap().place.n > place);
             let page: Vec<Record> = rows.iter().filter(after).take(size).cloned().collect();
             let last = audit::is_last(&self.row, &page, size);
             let page = Page { log: LOG, chain: &self.row, from, known, rows: &page, last };
             let out = audit::check(&key(), &page);
+            let stands = from == Some(out.to) && !out.findings.is_empty();
             findings.extend(out.findings);
             (records, erased, met) = (records + out.records, erased + out.erased, met | out.known);
             from = Some(out.to);
-            if last {
+            // Of so many at one place that a page holds no others, more is not told.
+            if last || stands {
                 return Checked { findings, to: out.to, records, erased, known: met };
             }
         }
@@ -149,7 +152,7 @@ fn tamper(kept: &mut Kept, dice: &mut Seeded) -> Option<&'static str> {
     let row = &mut kept.rows[n];
     let before = row.clone();
     let seal = row.seal.as_mut().unwrap();
-    let what = match below(dice, 26) {
+    let what = match below(dice, 27) {
         0 => {
             row.event.kind = EventKind::ALL[below(dice, EventKind::ALL.len() as u64)];
             "kind"
@@ -271,6 +274,13 @@ fn tamper(kept: &mut Kept, dice: &mut Seeded) -> Option<&'static str> {
             kept.row.start = Start { place, mac: kept.row.start.mac };
             "a beginning cut off and signed with an old mark"
         }
+        25 => {
+            // Another one at a place, before or after the one that is there, as it happens to be read; or the same once more.
+            let mut new = if dice.bits() & 1 > 0 { record(dice, 5) } else { kept.rows[n].clone() };
+            new.seal = kept.rows[n].seal;
+            kept.rows.insert(n + below(dice, 2), new);
+            return Some("a second one at a place");
+        }
         24 => {
             kept.row.head.link.0[0] ^= 1;
             "the row's link"
@@ -344,7 +354,7 @@ fn what_was_tampered_with_is_not_pruned_away() {
             kept.rows.drain(..below(&mut dice, upto as u64));
         }
         let before = kept.check(None);
-        match audit::prune(&key(), LOG, &kept.row, &kept.by_place(), Time(0)) {
+        match audit::prune(&key(), LOG, &kept.row, &kept.by_place(), usize::MAX, Time(0)) {
             Err(finding) => {
                 refused += 1;
                 assert!(!before.is_empty(), "seed {seed}: {finding}");
@@ -353,7 +363,7 @@ fn what_was_tampered_with_is_not_pruned_away() {
             Ok(what) => assert_eq!(what, None, "seed {seed}"),
         }
         // What is due by its own time goes, and takes no finding along.
-        if let Ok(Some(what)) = audit::prune(&key(), LOG, &kept.row, &kept.by_place(), Time(3)) {
+        if let Ok(Some(what)) = audit::prune(&key(), LOG, &kept.row, &kept.by_place(), 1 + seed as usize % 4, Time(3)) {
             pruned += 1;
             let to = what.to.place.n;
             kept.row.start = what.to;
@@ -393,6 +403,43 @@ fn a_process_knows_where_it_saw_the_chain_end() {
     assert_eq!(follows(&kept), None);
     kept.prune(2);
     assert_eq!(follows(&kept), None);
+}
+
+/// A chain that was begun anew is whole by itself, whatever stands before it; and no start of the one kind is taken for the other.
+#[test]
+fn a_chain_that_was_begun_anew_is_whole_by_itself() {
+    let mut dice = Seeded(9);
+    let mut kept = Kept::new(&mut dice, 5);
+    kept.rows[2].at = Time(99);
+    assert!(!kept.check(None).is_empty());
+    let broken = kept.row.head;
+    let start = key().start_anew(LOG, broken.n);
+    (kept.row.start, kept.row.head) = (start, start.place);
+    assert_eq!(kept.check(None), []);
+    kept.add(&mut dice, 3);
+    for size in 1..9 {
+        let out = kept.checked(Some(kept.row.head), size);
+        assert_eq!((out.findings, out.records, out.known), (vec![], 3, true), "{size}");
+    }
+    // What is done to it is found as ever.
+    for n in 5..8 {
+        let mut other = kept.clone();
+        other.rows.remove(n);
+        assert!(!other.check(None).is_empty());
+        let mut other = kept.clone();
+        other.rows[n].event.actor = "anonymous".into();
+        assert!(!other.check(None).is_empty());
+    }
+    let mut forged = kept.clone();
+    forged.row.start = AuditKey(SecretBytes::new([4; 32])).start_anew(LOG, broken.n);
+    assert!(forged.check(None).contains(&Finding::Start));
+    // A start that pruning made takes nothing before it for an earlier chain's.
+    let mut pruned = Kept::new(&mut dice, 5);
+    pruned.prune(2);
+    let mut late = pruned.rows[0].clone();
+    late.seal.as_mut().unwrap().place.n = 1;
+    pruned.rows.insert(0, late);
+    assert!(matches!(pruned.check(None)[..], [Finding::Inserted { n: 1, .. }]));
 }
 
 #[test]

@@ -30,7 +30,7 @@ fn write(row: &mut Session, step: Change) {
 fn prove(row: &mut Session, secret: &[u8; 32], now: Time) -> [u8; 32] {
     let next = next_secret(&key(), row.id, secret);
     let proving = Proving { session: row.clone(), shown: Digest::of(secret), next: Digest::of(&next), ip: None };
-    let seen = SignInView { stamp: stamp(now), account: Some(account()), client_cut: Cut::default() };
+    let seen = SignInView { stamp: stamp(now), account: Some(account()), unused: false, client_cut: Cut::default() };
     let decision = prove_again(&seen, true, &proving, &rules(), &mut Seeded(1));
     decision.outcome.unwrap();
     assert!(decision.changes.expects.contains(&Expect::Alive { session: row.id, role: None }));

@@ -57,7 +57,12 @@ fn base(row: &Account, at: At, dice: &mut Seeded) -> Decision<()> {
     let plain = |changes| Decision { outcome: Ok(()), changes };
     match (at, dice.below(4)) {
         (At::SignIn(_), _) => {
-            let view = SignInView { stamp: stamp(START), account: Some(account()), client_cut: Default::default() };
+            let view = SignInView {
+                stamp: stamp(START),
+                account: Some(account()),
+                unused: false,
+                client_cut: Default::default(),
+            };
             let request =
                 SignIn { kind: SessionKind::App, device_name: None, user_agent: None, ip: None, cookie: None };
             let Decision { outcome, changes } = sign_in(&view, true, &request, &rules(), &key(), dice);
@@ -65,7 +70,7 @@ fn base(row: &Account, at: At, dice: &mut Seeded) -> Decision<()> {
         }
         (At::Session(..), 0) => {
             let by = By { actor: Actor::Account { account: row.id, session: SESSION }, ..By::SYSTEM };
-            let view = AccountView { stamp: stamp(START), account: row.clone() };
+            let view = AccountView { stamp: stamp(START), account: row.clone(), all_ended: portcullis_wire::Rev::ZERO };
             change_password(&view, "another hash".into(), SESSION, &by, dice)
         }
         // A theft, which the rules for refresh tokens have ended.
@@ -85,7 +90,7 @@ fn base(row: &Account, at: At, dice: &mut Seeded) -> Decision<()> {
             let steps = vec![Change::HandOut { grant: GrantId::from_bits(3), counter: family.counter, at: START }];
             plain(Changes { steps, ..Changes::default() })
         }
-        (At::Account, _) => plain(Changes::default()),
+        (At::Account | At::SignUp | At::Asked | At::Reset, _) => plain(Changes::default()),
     }
 }
 
@@ -261,6 +266,9 @@ fn each_outcome_does_what_it_says_and_nothing_else() {
             (Some(Outcome::EndAll), At::SignIn(session)) => (Some((whole, Some(session))), false),
             (Some(Outcome::EndAll), At::Session(..)) => (Some((whole, None)), true),
             (Some(Outcome::EndAll | Outcome::EndSession), At::Account) => (Some((whole, None)), false),
+            (Some(Outcome::EndSession), At::Reset) => (None, true),
+            (Some(Outcome::EndAll), At::Reset) => (None, false),
+            (Some(Outcome::EndAll | Outcome::EndSession), At::SignUp | At::Asked) => (None, true),
             (Some(Outcome::Block { .. }), at) if !gone => (Some((whole, None)), at != At::Account),
             (Some(Outcome::Block { .. }), _) => (None, false),
         };
@@ -335,7 +343,7 @@ fn only_what_belongs(seed: u64, case: &Case, does: Option<Outcome>, stopped: boo
                 proof += 1;
                 let of = match case.at {
                     At::Session(_, grant) => grant,
-                    At::SignIn(_) | At::Account => None,
+                    At::SignIn(_) | At::Account | At::SignUp | At::Asked | At::Reset => None,
                 };
                 let both = *session == SESSION && *grant == of;
                 does == Some(Outcome::StepUp) && both && !proves && case.at != At::Account

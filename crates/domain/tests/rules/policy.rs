@@ -44,7 +44,7 @@ fn the_limit_ends_the_least_used_and_only_as_many_as_must() {
 }
 
 fn decided(live: &[SessionView], limit: SessionLimit, right: bool) -> portcullis_domain::Decision<Rev> {
-    let view = SignInView { stamp: stamp(START), account: Some(account()), client_cut: Cut::default() };
+    let view = SignInView { stamp: stamp(START), account: Some(account()), unused: false, client_cut: Cut::default() };
     let request = SignIn { kind: SessionKind::App, device_name: None, user_agent: None, ip: None, cookie: None };
     let mut chance = Seeded(9);
     let decision = sign_in(&view, right, &request, &rules(), &key(), &mut chance);
@@ -130,7 +130,7 @@ fn the_limit_is_about_sign_ins() {
 fn in_state(status: Status, now: Time) -> AccountView {
     let mut row = account();
     row.status = status;
-    AccountView { stamp: stamp(now), account: row }
+    AccountView { stamp: stamp(now), account: row, all_ended: Rev::ZERO }
 }
 
 #[test]
@@ -167,7 +167,7 @@ fn a_deletion_with_a_grace_period_ends_all_and_can_be_taken_back() {
         let mut row = account();
         row.status = deleting.clone();
         assert!(!row.usable_at(now));
-        let view = SignInView { stamp: stamp(now), account: Some(row), client_cut: Cut::default() };
+        let view = SignInView { stamp: stamp(now), account: Some(row), unused: false, client_cut: Cut::default() };
         let request = SignIn { kind: SessionKind::App, device_name: None, user_agent: None, ip: None, cookie: None };
         let decide = |right| sign_in(&view, right, &request, &rules(), &key(), &mut Seeded(1)).outcome.map(|_| ());
         let Err(Refused::AccountBlocked { reason, .. }) = decide(true) else { panic!("let in") };

@@ -4,7 +4,7 @@ use portcullis_domain::changes::{Change, Changes, Expect};
 use portcullis_domain::event::EventKind;
 use portcullis_domain::kernel::By;
 use portcullis_domain::mail::{self, Letter, NOT_ME_LIFE, RESET_LIFE, Template};
-use portcullis_domain::model::{Account, Block, Status};
+use portcullis_domain::model::{Account, Block, Ended, Session, Status};
 use portcullis_domain::outbox::MessageKind;
 use portcullis_domain::recovery::{Around, ask, not_me, open, reset};
 use portcullis_domain::ticket::{Ticket, TicketKind, Used, id};
@@ -28,7 +28,8 @@ fn link(template: Template, session: Option<SessionId>) -> Ticket {
 }
 
 fn at(now: Time, account: Account) -> AccountView {
-    AccountView { stamp: stamp(now), account }
+    let all_ended = account.cut.whole(None);
+    AccountView { stamp: stamp(now), account, all_ended }
 }
 
 fn blocked() -> Status {
@@ -63,9 +64,11 @@ fn a_link_opens_only_what_it_is_for_and_only_while_nothing_cut_it_off() {
                                     let base = link(template, None);
                                     let owner = if own { base.account } else { None };
                                     let ticket = Ticket { kind: *kind, used, account: owner, ..base };
+                                    // Whatever spared somebody since is none of its business.
+                                    let spares = Some(SessionId::from_bits(9));
                                     let row = Account {
                                         status: status.clone(),
-                                        cut: Cut { rev: cut, except: None },
+                                        cut: Cut { rev: Rev(99), except: spares },
                                         ..account()
                                     };
                                     let whole = Cut { rev: all, except: None };
@@ -88,7 +91,8 @@ fn a_link_opens_only_what_it_is_for_and_only_while_nothing_cut_it_off() {
                                         _ => Err(Refused::NotFound),
                                     };
                                     opened += usize::from(expected.is_ok());
-                                    let found = open(&stamp, &ticket, &row).map(|opened| opened.resets);
+                                    let view = AccountView { stamp, account: row, all_ended: cut };
+                                    let found = open(&view, &ticket).map(|opened| opened.resets);
                                     assert_eq!(found, expected, "{kind:?} {cut:?} {all:?} {used:?} {later} {status:?}");
                                 }
                             }
@@ -109,9 +113,8 @@ fn a_new_password_ends_everything_uses_its_link_and_expects_what_it_saw() {
         let decision = reset(&view, &ticket, around, "a new hash", &By::SYSTEM, &mut Seeded(2));
         let changes = decision.changes;
         assert!(decision.outcome.is_ok() && ends(&changes) == [Target::Account(view.account.id)]);
-        let unborn =
-            |expect: &Expect| matches!(expect, Expect::Unborn { born, under: None, .. } if *born == ticket.born);
-        assert!(changes.expects.iter().any(unborn));
+        let unended = Expect::Unended { account: view.account.id, born: ticket.born };
+        assert!(changes.expects.contains(&unended));
         let version = Expect::PasswordVersion { account: view.account.id, version: 1 };
         assert!(changes.expects.contains(&version));
         let used = |step: &Change| matches!(step, Change::UseTicket { ticket: used, .. } if *used == ticket.id);
@@ -141,27 +144,35 @@ fn not_me_ends_what_its_mail_was_about_and_only_then_leads_to_a_password() {
         refreshed_at: None,
         standing: None,
     };
+    let gone = Session {
+        ended: Some(Ended { rev: Rev(3), reason: "signed_out".into(), at: START }),
+        ..session.session.clone()
+    };
+    let ended = SessionView { session: gone, ..session.clone() };
     let about = session.session.id;
     let own = at(START, account());
     let cases = [
         (Some(about), Some(&session), false, vec![Target::Session(about)]),
         (Some(about), Some(&session), true, vec![Target::Account(account().id)]),
-        // It is not there any more.
-        (Some(about), None, false, vec![]),
+        // It is not there any more, or has ended: whoever had it may have others.
+        (Some(about), None, false, vec![Target::Account(account().id)]),
+        (Some(about), Some(&ended), false, vec![Target::Account(account().id)]),
         (None, None, false, vec![Target::Account(account().id)]),
     ];
-    for (about, found, all, ended) in cases {
+    for (about, found, all, ends_what) in cases {
         let ticket = link(Template::NewDevice, about);
         let decision = not_me(&own, &ticket, found, all, Around::default(), &By::SYSTEM, &mut Seeded(3));
         assert!(decision.outcome.is_ok());
-        assert_eq!(ends(&decision.changes), ended);
+        assert_eq!(ends(&decision.changes), ends_what);
+        let told: Vec<_> = decision.changes.events.iter().map(|event| event.kind).collect();
+        assert_eq!(told, [EventKind::NotMe], "on record, whatever it ended");
         let next = decision.changes.steps.iter().find_map(|step| match step {
             Change::UpdateTicket(ticket) => Some(ticket.clone()),
             _ => None,
         });
         let next = next.unwrap();
         assert_eq!(next.expires_at, START.plus(RESET_LIFE));
-        assert!(open(&own.stamp, &next, &own.account).unwrap().resets);
+        assert!(open(&own, &next).unwrap().resets);
         // Said twice it is said; and by then even a cut of the account leaves it its use.
         let cut = Account { cut: Cut { rev: Rev(99), except: None }, ..account() };
         let again = not_me(&at(START, cut.clone()), &next, found, all, Around::default(), &By::SYSTEM, &mut Seeded(4));
@@ -186,7 +197,7 @@ fn asking_writes_a_ticket_whoever_asks_and_a_mail_only_where_there_is_somebody()
     ] {
         let account = status.map(|status| Account { status, ..account() });
         let of = account.as_ref().filter(|_| mails == 1).map(|account| account.id);
-        let asked = SignInView { stamp: stamp(START), account, client_cut: Cut::default() };
+        let asked = SignInView { stamp: stamp(START), account, unused: false, client_cut: Cut::default() };
         let changes = ask(&asked, may, &key(), &mut Seeded(7));
         let ticket = ticket_of(&changes.steps);
         assert_eq!((ticket.kind, ticket.account, ticket.born), (TicketKind::ResetPassword, of, Rev(10)));
@@ -214,8 +225,8 @@ fn a_link_is_of_one_password() {
     let next = Account { password_version: account().password_version + 1, ..account() };
     for template in [Template::ResetPassword, Template::NewDevice, Template::LinkAdded] {
         let ticket = link(template, None);
-        assert!(open(&stamp(START), &ticket, &account()).is_ok());
-        assert_eq!(open(&stamp(START), &ticket, &next), Err(Refused::NotFound));
+        assert!(open(&at(START, account()), &ticket).is_ok());
+        assert_eq!(open(&at(START, next.clone()), &ticket), Err(Refused::NotFound));
     }
     let asked = link(Template::ResetPassword, None);
     let key = key();
@@ -223,7 +234,7 @@ fn a_link_is_of_one_password() {
     let decision = reset(&at(START, account()), &asked, around, "a new hash", &By::SYSTEM, &mut Seeded(2));
     let mailed = ticket_of(&decision.changes.steps);
     assert_eq!(mailed.kind, TicketKind::NotMe);
-    assert!(open(&stamp(START), &mailed, &next).is_ok() && open(&stamp(START), &mailed, &account()).is_err());
+    assert!(open(&at(START, next), &mailed).is_ok() && open(&at(START, account()), &mailed).is_err());
 }
 
 /// Whoever had the account may have linked somebody of theirs: nobody comes in by a link that was there.

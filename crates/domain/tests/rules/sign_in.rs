@@ -14,7 +14,7 @@ fn request() -> SignIn {
 fn view(status: Status) -> SignInView {
     let mut account = account();
     account.status = status;
-    SignInView { stamp: stamp(START), account: Some(account), client_cut: Cut::default() }
+    SignInView { stamp: stamp(START), account: Some(account), unused: false, client_cut: Cut::default() }
 }
 
 fn blocked(until: Option<Time>) -> Status {

@@ -39,7 +39,7 @@ fn identity(auth_time: Option<Time>) -> Identity {
 
 fn own(password: bool) -> AccountView {
     let password_hash = password.then(|| "a hash".into());
-    AccountView { stamp: stamp(START), account: Account { password_hash, ..account() } }
+    AccountView { stamp: stamp(START), account: Account { password_hash, ..account() }, all_ended: Rev::ZERO }
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! `/v1/admin/events` and `/v1/admin/audit`: who did what, and whether the records are what they were.
 use crate::problem::Problem;
 use crate::render;
-use crate::request::{AsAdmin, Ctx, Params};
+use crate::request::{AsAdmin, Ctx, Json, Params};
 use axum::body::{Body, Bytes};
 use axum::response::{IntoResponse as _, Response};
 use futures_util::stream;
@@ -10,6 +10,7 @@ use portcullis_app::{Admin, App, EventFilter};
 use portcullis_domain::EventKind;
 use portcullis_domain::audit::{Finding, Place};
 use portcullis_wire::{AccountId, Code, EventId, Rev, Time};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 /// What an export is (RFC 8259, one value a line; the type is in use, and not registered).
@@ -128,6 +129,26 @@ pub(super) async fn check(ctx: Ctx, AsAdmin(admin): AsAdmin) -> Result<Response,
         "complete": page.last, "known": out.known,
         "findings": out.findings.iter().map(finding).collect::<Vec<Value>>(),
     })))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Anew {
+    reason: String,
+}
+
+/// Another chain in the place of one that is broken: for the operator, who has looked.
+pub(super) async fn begin_anew(ctx: Ctx, AsAdmin(admin): AsAdmin, body: Json<Anew>) -> Result<Response, Problem> {
+    ctx.params(&[])?;
+    let start = ctx.app().admin_begin_trail_anew(&admin, &body.value.reason).await.map_err(|error| {
+        let problem = Problem::from(error);
+        match problem.code {
+            Code::Forbidden => problem.saying("a chain is begun anew on the admin socket only, by the operator"),
+            Code::NotFound => problem.saying("nothing was sealed yet"),
+            _ => problem,
+        }
+    })?;
+    Ok(render::ok(&json!({ "start": start.to_string() })))
 }
 
 fn finding(finding: &Finding) -> Value {

@@ -55,6 +55,7 @@ pub(crate) fn routes(table: Table) -> Table {
         .get("/v1/admin/events/stream", stream::open)
         .get("/v1/admin/audit", audit::state)
         .get("/v1/admin/audit/check", audit::check)
+        .post("/v1/admin/audit/begin-anew", audit::begin_anew)
         .get("/v1/admin/messages", messages::list)
         .post("/v1/admin/messages/{id}/retry", messages::retry)
         .get("/v1/admin/rules", rules::state)

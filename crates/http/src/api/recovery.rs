@@ -27,7 +27,8 @@ pub(super) async fn recover(ctx: Ctx, body: Json<Body>) -> Result<Response, Prob
             Ok(render::answer(StatusCode::ACCEPTED, &json!({})))
         }
         Body { identifier: None, token: Some(token), password: Some(password) } => {
-            let revoked = ctx.app().reset_password(&token, password, ctx.ip).await?;
+            let repeat = ctx.repeat(&body.bytes)?;
+            let revoked = ctx.app().reset_password(&token, password, ctx.ip, repeat.as_ref()).await?;
             Ok(super::me::ended(&ctx, &revoked, wait).await)
         }
         _ => Err(Problem::malformed("send `identifier` to be sent a link, or `token` and `password` to use one")),

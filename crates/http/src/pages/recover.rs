@@ -9,10 +9,10 @@ use crate::request::{Ctx, FormBytes, Id, Params};
 use axum::response::Response;
 use http::{HeaderValue, StatusCode, header};
 use minijinja::context;
-use portcullis_app::AppError;
 use portcullis_app::recovery::Link;
+use portcullis_app::{AppError, RepeatKey};
 use portcullis_domain::Refused;
-use portcullis_wire::{Code, SecretString};
+use portcullis_wire::{Code, Digest, SecretString};
 
 pub(super) const PATH: &str = "/recover";
 
@@ -62,7 +62,7 @@ pub(super) async fn show(ctx: Ctx, Id(secret): Id<String>) -> Result<Response, P
 }
 
 fn form(ctx: &Ctx, status: StatusCode, secret: &str, link: &Link, error: Option<String>) -> Result<Response, Problem> {
-    let values = context! { secret, email => link.account.email, error };
+    let values = context! { secret, email => link.account.email, error, repeat => ctx.app().repeat_text() };
     page(ctx, status, "recover_new.html", values).map(quiet)
 }
 
@@ -70,19 +70,25 @@ pub(super) async fn choose(ctx: Ctx, Id(secret): Id<String>, body: FormBytes) ->
     let mut params = form_of(&ctx, body).await?;
     let password = SecretString::new(params.take("password").unwrap_or_default());
     let again = SecretString::new(params.take("again").unwrap_or_default());
-    let link = match ctx.app().open_link(&SecretString::new(&*secret)).await {
-        Ok(link) => link,
-        Err(error) => return refused(&ctx, error),
-    };
-    if password.expose() != again.expose() {
-        let words = "The two are not the same. Please type the new password twice.".to_owned();
-        return form(&ctx, StatusCode::UNPROCESSABLE_ENTITY, &secret, &link, Some(words));
-    }
-    match ctx.app().reset_password(&SecretString::new(&*secret), password, ctx.ip).await {
-        Ok(_) => page(&ctx, StatusCode::OK, "recover_done.html", context! {}).map(quiet),
-        Err(AppError::Refused(Refused::InvalidValue { detail, .. })) => {
-            form(&ctx, StatusCode::UNPROCESSABLE_ENTITY, &secret, &link, Some(detail))
+    // The form's own: sent again because its answer got lost, it is answered as it was.
+    let key = params.take("repeat").filter(|key| (1..=64).contains(&key.len()));
+    let token = SecretString::new(&*secret);
+    let wrong = if password.expose() == again.expose() {
+        let repeat = key.map(|key| RepeatKey { key, request: Digest::of(password.expose().as_bytes()) });
+        match ctx.app().reset_password(&token, password, ctx.ip, repeat.as_ref()).await {
+            Ok(_) => return page(&ctx, StatusCode::OK, "recover_done.html", context! {}).map(quiet),
+            Err(AppError::Refused(Refused::InvalidValue { detail, .. })) => detail,
+            Err(AppError::Refused(Refused::PasswordBreached { .. })) => {
+                "This password is in a list of stolen ones, and is among the first that are tried. Please choose another one."
+                    .to_owned()
+            }
+            Err(error) => return refused(&ctx, error),
         }
+    } else {
+        "The two are not the same. Please type the new password twice.".to_owned()
+    };
+    match ctx.app().open_link(&token).await {
+        Ok(link) => form(&ctx, StatusCode::UNPROCESSABLE_ENTITY, &secret, &link, Some(wrong)),
         Err(error) => refused(&ctx, error),
     }
 }
@@ -94,7 +100,8 @@ pub(super) async fn show_not_me(ctx: Ctx, Id(secret): Id<String>) -> Result<Resp
         Ok(link) => {
             let session = link.session.as_ref().map(|view| &view.session);
             let values = context! {
-                secret, email => link.account.email, before => link.opened.body.address, what => link.opened.body.template, about => link.opened.body.session.is_some(),
+                secret, email => link.account.email, before => link.opened.body.address, what => link.opened.body.template,
+                about => link.is_about_a_living_session(), over => link.opened.body.session.is_some() && !link.is_about_a_living_session(),
                 device => session.map(|session| session.device_name.clone()),
                 address => session.and_then(|session| session.ip).map(|ip| ip.to_string()),
                 at => session.map(|session| portcullis_app::mail::minute(session.created_at)),

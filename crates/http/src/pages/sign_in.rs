@@ -15,10 +15,14 @@ use portcullis_domain::{Refused, client_hints};
 use portcullis_wire::{Code, SecretString};
 
 /// What a redirect to this page may say, as a word in `?notice=`: nothing of the address itself reaches the page.
-const NOTICES: [(&str, &str); 8] = [
+const NOTICES: [(&str, &str); 9] = [
     ("signed-out", "You are signed out on this device."),
     ("all-ended", "You are signed out everywhere."),
     ("ended", "This session was ended. Please sign in again."),
+    (
+        "upstream-refused",
+        "This sign-in looked like somebody else's, so it was refused. Please try again from a device or a network that you have used before.",
+    ),
     ("upstream-denied", "You were not signed in there. You can try again, or sign in here."),
     ("upstream-failed", "Signing in that way did not work. Please try again later, or sign in here."),
     ("upstream-stale", "That took too long, or was begun in another browser. Please try again."),

@@ -9,7 +9,7 @@ use axum::response::Response;
 use http::{HeaderValue, StatusCode, header};
 use minijinja::context;
 use portcullis_app::sessions::Credentials;
-use portcullis_app::upstream::{Arrival, Arrived, Return};
+use portcullis_app::upstream::{Arrival, Arrived, Return, Visitor};
 use portcullis_app::{AppError, Caller};
 use portcullis_domain::Refused;
 use portcullis_domain::model::SessionKind;
@@ -28,6 +28,10 @@ async fn present(ctx: &Ctx) -> Option<Caller> {
 
 fn browser(ctx: &Ctx) -> Option<SecretString> {
     cookies::read(&ctx.headers, cookies::UPSTREAM)
+}
+
+fn marks(ctx: &Ctx) -> Option<SecretString> {
+    cookies::read(&ctx.headers, cookies::DEVICE)
 }
 
 fn request(ctx: &Ctx) -> SignIn {
@@ -71,11 +75,26 @@ pub(super) async fn callback(ctx: Ctx, Path(id): Path<String>) -> Result<Respons
         iss: params.take("iss"),
         error: params.take("error"),
     };
-    let (browser, present) = (browser(&ctx), present(&ctx).await);
-    let device = cookies::read(&ctx.headers, cookies::DEVICE);
-    let (app, request) = (ctx.app(), request(&ctx));
-    let arrived = app.arrive_from(&id, browser.as_ref(), given, request, device.as_ref(), present.as_ref()).await?;
-    answer(&ctx, arrived)
+    let (browser, device, present) = (browser(&ctx), marks(&ctx), present(&ctx).await);
+    let visitor = Visitor { browser: browser.as_ref(), device: device.as_ref(), present: present.as_ref() };
+    match ctx.app().arrive_from(&id, given, request(&ctx), &visitor).await {
+        Ok(arrived) => answer(&ctx, arrived),
+        Err(error) => refused(&ctx, error),
+    }
+}
+
+/// Who may not come in, although they are who they are; it leads nowhere by itself.
+fn refused(ctx: &Ctx, error: AppError) -> Result<Response, Problem> {
+    match error {
+        AppError::Refused(Refused::AccountBlocked { reason, until }) => {
+            let until = until.map(|until| until.to_string());
+            page(ctx, StatusCode::FORBIDDEN, "blocked.html", context! { reason, until })
+        }
+        AppError::Refused(Refused::SessionEnded { .. }) => {
+            Ok(go(&sign_in::address(Some("upstream-refused"), None), vec![]))
+        }
+        other => Err(other.into()),
+    }
 }
 
 /// What came of an arrival, as the browser is told.
@@ -83,9 +102,11 @@ fn answer(ctx: &Ctx, arrived: Arrived) -> Result<Response, Problem> {
     let back = arrived.return_to.as_deref().unwrap_or(devices::PATH);
     let sorry = |notice| Ok(go(&sign_in::address(Some(notice), arrived.return_to.as_deref()), vec![]));
     match arrived.what {
-        Arrival::In(cookie, session, marks) => {
+        Arrival::In { cookie, session, device } => {
             let session = cookies::set(cookies::SESSION, &cookie, &session, ctx.app().now());
-            Ok(go(back, vec![session, cookies::set_device(&marks), cookies::clear(cookies::UPSTREAM)]))
+            let mut set = vec![session, cookies::clear(cookies::UPSTREAM)];
+            set.extend(device.as_ref().map(cookies::set_device));
+            Ok(go(back, set))
         }
         Arrival::GoesOn => Ok(go(back, vec![cookies::clear(cookies::UPSTREAM)])),
         Arrival::Prove { ticket, email, name } => {
@@ -136,10 +157,12 @@ pub(super) async fn decide(ctx: Ctx, body: FormBytes) -> Result<Response, Proble
         Some("no") => false,
         _ => return Err(Problem::malformed("the answer must be yes or no")),
     };
-    let (browser, present) = (browser(&ctx), present(&ctx).await);
-    let device = cookies::read(&ctx.headers, cookies::DEVICE);
-    let (app, request) = (ctx.app(), request(&ctx));
-    let said = app.answer_newcomer(&ticket, browser.as_ref(), yes, request, device.as_ref(), present.as_ref()).await?;
+    let (browser, device, present) = (browser(&ctx), marks(&ctx), present(&ctx).await);
+    let visitor = Visitor { browser: browser.as_ref(), device: device.as_ref(), present: present.as_ref() };
+    let said = match ctx.app().answer_newcomer(&ticket, yes, request(&ctx), &visitor).await {
+        Ok(said) => said,
+        Err(error) => return refused(&ctx, error),
+    };
     let back = said.return_to.clone().unwrap_or_default();
     Ok(leading_to(&back, answer(&ctx, said)?))
 }
@@ -166,7 +189,7 @@ pub(super) async fn confirm(ctx: Ctx, body: FormBytes) -> Result<Response, Probl
             let status = StatusCode::UNAUTHORIZED;
             return question(&ctx, status, "upstream_prove.html", values, &waiting.return_to);
         }
-        Err(error) => return Err(error.into()),
+        Err(error) => return refused(&ctx, error),
     };
     let session = cookies::set(cookies::SESSION, &entry.cookie, &entry.session, ctx.app().now());
     let set = vec![cookies::set_device(&entry.device), cookies::clear(cookies::UPSTREAM), session];

@@ -1,6 +1,6 @@
 //! `POST /v1/accounts`.
 use portcullis_testkit::server::PASSWORD;
-use portcullis_testkit::{Options, TestServer};
+use portcullis_testkit::{Options, TempDir, TestServer};
 use serde_json::json;
 
 #[tokio::test]
@@ -38,4 +38,21 @@ async fn sign_up_can_be_switched_off() {
     let server = TestServer::start(options).await;
     let body = json!({ "email": "ada@example.test", "password": PASSWORD });
     server.client.post("/v1/accounts").json(&body).send().await.expect_problem("forbidden");
+}
+
+#[tokio::test]
+async fn a_stolen_password_is_told_by_a_code_of_its_own() {
+    let server = TestServer::usual().await;
+    let dir = TempDir::new("breached");
+    let path = dir.path().join("list.txt");
+    // SHA-1 of `a stolen password`.
+    std::fs::write(&path, "AD97F12E8638DC022040ADBD69778756732CAAB1:12\n").unwrap();
+    server.app.set_breached(Some(portcullis_app::breached::List::open(&path).unwrap()));
+    let sign_up = |password: &str| {
+        let body = json!({ "email": "ada@example.test", "password": password });
+        server.client.post("/v1/accounts").json(&body).send()
+    };
+    let refused = sign_up("a stolen password").await.expect_problem("password_breached");
+    assert_eq!((refused.status.as_u16(), refused.json()["field"].as_str()), (422, Some("password")));
+    sign_up("another password").await.expect(201);
 }

@@ -22,3 +22,4 @@ mod problems;
 mod recovery;
 mod risk;
 mod sessions;
+mod sightings;

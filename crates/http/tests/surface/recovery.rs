@@ -227,6 +227,66 @@ async fn links_that_are_old_cut_off_or_of_another_kind_are_one_and_the_same_page
     assert_eq!(world.signs_in(PASSWORD).await, 201);
 }
 
+/// Whoever has stolen a session can end all others as often as they like: a link under way works all the same. An end of everything
+/// kills it, and no end that spares somebody revives it.
+#[tokio::test]
+async fn who_holds_a_session_keeps_nobody_from_recovering() {
+    let world = World::new().await;
+    let (thief, admin) = (world.server.sign_in(ADA).await, world.server.admin().await);
+    let killed = world.link().await;
+    let ends = world.server.client.delete(format!("/v1/admin/accounts/{}/sessions", thief.account));
+    ends.bearer(&admin.access).send().await.expect(200);
+    assert!(gone(&world.server.client.get(&*killed).send().await));
+    // The thief comes again.
+    let thief = world.server.sign_in(ADA).await;
+    let others = || world.server.client.delete("/v1/me/sessions?except=current").bearer(&thief.access).send();
+    let link = world.link().await;
+    for _ in 0..3 {
+        others().await.expect(200);
+        assert!(gone(&world.server.client.get(&*killed).send().await));
+        world.server.client.get(&*link).send().await.expect(200);
+    }
+    assert!(gone(&world.set(&killed, "of the link that was killed").await));
+    world.set(&link, NEW).await.expect(200);
+    assert!(!world.lives(&thief.access).await);
+    assert_eq!((world.signs_in(PASSWORD).await, world.signs_in(NEW).await), (401, 201));
+}
+
+/// A lost answer is asked for again: by the caller's key, and by the form's own.
+#[tokio::test]
+async fn who_did_not_hear_the_answer_repeats_the_call() {
+    let world = World::new().await;
+    let token = world.link().await.rsplit('/').next().unwrap().to_owned();
+    let call = |key: &str, password: &str| {
+        let call = world.server.client.post("/v1/recovery").header("idempotency-key", key);
+        call.json(&json!({ "token": token, "password": password })).send()
+    };
+    let first = call("k-1", NEW).await.expect(200).json();
+    let phone = world.server.client.post("/v1/sessions").json(&json!({ "identifier": ADA, "password": NEW }));
+    let access = phone.send().await.expect(201).json()["access_token"].as_str().unwrap().to_owned();
+    let again = call("k-1", NEW).await.expect(200).json();
+    assert_eq!((&again["rev"], &first["rev"]), (&first["rev"], &again["rev"]));
+    assert!(world.lives(&access).await, "it did nothing again");
+    // Of another password or another key nothing is told, least of all whether it is the right one.
+    assert_eq!(call("k-1", "a third password").await.expect(422).json()["field"], "Idempotency-Key");
+    call("k-2", NEW).await.expect(404);
+    let bare = json!({ "token": token, "password": NEW });
+    world.server.client.post("/v1/recovery").json(&bare).send().await.expect(404);
+
+    let link = world.link().await;
+    let page = world.server.client.get(&*link).send().await.expect(200).text();
+    let repeat = page.split("name=\"repeat\" value=\"").nth(1).unwrap().split('"').next().unwrap().to_owned();
+    let send = |password: &'static str| {
+        world.form(&link, &[("password", password), ("again", password), ("repeat", &repeat)]).send()
+    };
+    for _ in 0..2 {
+        let done = send("chosen on the page").await.expect(200);
+        assert!(done.text().contains("You have a new password"));
+    }
+    assert_eq!(world.signs_in("chosen on the page").await, 201);
+    assert!(gone(&world.set(&link, "chosen on the page").await));
+}
+
 #[tokio::test]
 async fn who_is_blocked_is_told_so_behind_the_link_and_stays_blocked() {
     let world = World::new().await;
@@ -371,6 +431,26 @@ async fn a_new_device_is_told_of_and_a_known_one_is_not() {
     assert!(here(&world, &thief).await);
 }
 
+/// An imported account has been in use elsewhere: whoever signs in to it first is told of. One that was made here has its first sign-in
+/// still before it, however long ago that was, and whatever of the trail is left.
+#[tokio::test]
+async fn the_first_sign_in_is_that_of_an_account_which_was_made_here() {
+    let world = World::new().await;
+    let admin = world.server.admin().await;
+    let hash = "$2a$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW";
+    let body = json!({ "accounts": [{ "email": "eve@example.test", "password_hash": hash }] });
+    world.server.client.post("/v1/admin/import").bearer(&admin.access).json(&body).send().await.expect(200);
+    let sign_in = async |who: &str, password: &str| {
+        world.form("/sign-in", &[("identifier", who), ("password", password)]).send().await.expect(303);
+    };
+    sign_in(ADA, PASSWORD).await;
+    sign_in("eve@example.test", "U*U").await;
+    let mails = world.post.wait_for(1).await;
+    assert_eq!(mails[0].to, ["eve@example.test"], "and not the other one, who was first");
+    sign_in(ADA, PASSWORD).await;
+    assert_eq!(world.post.wait_for(2).await[1].to, [ADA]);
+}
+
 #[tokio::test]
 async fn not_me_ends_that_session_and_leads_to_a_new_password() {
     let world = World::new().await;
@@ -395,6 +475,26 @@ async fn not_me_ends_that_session_and_leads_to_a_new_password() {
     assert!(gone(&world.set(&form, "a third password").await) && gone(&world.form(&link, &[]).send().await));
     let events = world.events().await;
     assert_eq!(events.iter().filter(|kind| *kind == "session.denied").count(), 1, "{events:?}");
+}
+
+/// Whoever is gone from the session that the mail is about may have others.
+#[tokio::test]
+async fn not_me_about_a_session_that_has_ended_ends_all() {
+    let world = World::new().await;
+    let (own, _) = browser(&world, None).await;
+    let (thief, _) = browser(&world, None).await;
+    let link = world.post.link("/not-me/").await;
+    let form = world.form("/sign-out", &[]).header("cookie", format!("__Host-portcullis_session={thief}"));
+    form.send().await.expect(303);
+    assert!(!here(&world, &thief).await);
+    let page = world.server.client.get(&*link).send().await.expect(200);
+    assert!(page.text().contains("has ended already") && page.text().contains("End all sessions"), "{}", page.text());
+    // Whatever the form says.
+    world.form(&link, &[]).send().await.expect(303);
+    assert!(!here(&world, &own).await);
+    let events = world.events().await;
+    assert_eq!(events.iter().filter(|kind| *kind == "session.denied").count(), 1, "{events:?}");
+    world.set(&link.replace("/not-me/", "/recover/"), NEW).await.expect(200);
 }
 
 #[tokio::test]

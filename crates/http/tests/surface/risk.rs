@@ -1,10 +1,12 @@
 //! What rules about suspicious activity do, as programs and people see it.
+use portcullis_app::Caught;
 use portcullis_domain::risk::{Hit, Judge, Outcome, Signals, Verdict};
 use portcullis_rules::Policy;
 use portcullis_testkit::application::{REDIRECT, encode};
 use portcullis_testkit::client::Call;
+use portcullis_testkit::mails::path_of;
 use portcullis_testkit::server::PASSWORD;
-use portcullis_testkit::{Answer, Options, SignedIn, TestServer, parameter};
+use portcullis_testkit::{Answer, Options, PostOffice, SignedIn, TestServer, parameter};
 use portcullis_wire::b64;
 use serde_json::{Value, json};
 
@@ -266,6 +268,26 @@ async fn an_application_that_is_asked_for_a_proof_stays_asked() {
     assert_eq!(proof(&renewed(&next, "198.51.100.9").await), unproven);
 }
 
+/// Behind a proxy that keeps one header and hands the other on, whoever writes that one is not at home by it.
+#[tokio::test]
+async fn who_hides_their_address_is_new_everywhere() {
+    let server = world().await;
+    let home = server.sign_in(ADA).await;
+    rule(&server, |s| s.act == "refresh" && s.new_network, Outcome::EndSession);
+    let shown = |token: &str| {
+        let call = server.client.from("203.0.113.77").post("/v1/sessions/refresh").header("forwarded", "for=192.0.2.1");
+        call.json(&json!({ "refresh_token": token }))
+    };
+    let next = refresh(&server, "203.0.113.77", &home.refresh).await.expect(200).json();
+    let token = next["refresh_token"].as_str().unwrap();
+    assert_eq!(shown(token).send().await.expect(401).json()["reason"], "risk_rule");
+    let admin = server.admin().await;
+    let path = format!("/v1/admin/events?account_id={}", home.account);
+    let page = server.client.get(path).bearer(&admin.access).send().await.expect(200).json();
+    let decided = page["events"].as_array().unwrap().iter().find(|row| row["kind"] == "risk.decided").unwrap();
+    assert_eq!(decided["ip"], "0.0.0.0");
+}
+
 fn built_in(server: &TestServer) {
     server.app.set_judge(Some(Box::new(Policy::built_in())));
 }
@@ -309,4 +331,156 @@ async fn a_stolen_token_that_was_never_used_twice_is_ended_by_the_built_in_rules
     let admin = server.admin().await;
     let kinds = kinds(&server, &admin, &account).await;
     assert!(kinds.contains(&"risk.decided".into()) && kinds.contains(&"risk.noticed".into()), "{kinds:?}");
+}
+
+/// Nobody is there yet: a sign-up is refused alike whether its address is taken or not, and nothing is left but the record.
+#[tokio::test]
+async fn a_sign_up_that_a_rule_refuses_tells_nobody_which_addresses_there_are() {
+    let server = world().await;
+    let admin = server.admin().await;
+    rule(&server, |s| s.act == "sign_up" && s.guesses_prefix >= 2, Outcome::EndSession);
+    let sign_up = async |from: &str, email: &str| {
+        let body = json!({ "email": email, "password": PASSWORD });
+        server.client.from(from).post("/v1/accounts").json(&body).send().await
+    };
+    sign_up("198.51.100.1", "first@example.test").await.expect(201);
+    for _ in 0..2 {
+        asked(&server, "198.51.100.1", "a wrong password").await.expect(401);
+    }
+    for email in [ADA, "nobody@example.test"] {
+        let mut refused = sign_up("198.51.100.1", email).await.expect(403).json();
+        assert!(refused["detail"].as_str().unwrap().contains("it did not look like you"), "{refused}");
+        refused.as_object_mut().unwrap().remove("request_id");
+        assert_eq!(refused["code"], "forbidden", "{email}");
+    }
+    sign_up("203.0.113.1", ADA).await.expect(409);
+    sign_up("203.0.113.1", "nobody@example.test").await.expect(201);
+    let path = "/v1/admin/events?kind=risk.decided";
+    let page = server.client.get(path).bearer(&admin.access).send().await.expect(200).json();
+    let rows = page["events"].as_array().unwrap();
+    assert_eq!(rows.len(), 2);
+    assert!(rows.iter().all(|row| row["account_id"].is_null()), "{rows:?}");
+}
+
+struct Recovering {
+    server: TestServer,
+    post: PostOffice,
+}
+
+impl Recovering {
+    async fn new() -> Self {
+        let post = PostOffice::open().await;
+        let mut options = Options::default();
+        options.settings.mail = Some(post.mailer.clone());
+        let server = TestServer::behind_a_proxy(options).await;
+        server.sign_up(ADA).await;
+        Self { server, post }
+    }
+    async fn ask(&self, from: &str, identifier: &str) -> Answer {
+        self.server.client.from(from).post("/v1/recovery").json(&json!({ "identifier": identifier })).send().await
+    }
+    /// The secret of a link that is asked for now, from home. Mails of other kinds may come in between.
+    async fn link(&self) -> String {
+        let links = |mails: &[Caught]| -> Vec<String> {
+            mails.iter().filter_map(path_of).filter(|path| path.starts_with("/recover/")).collect()
+        };
+        let mut seen = usize::try_from(self.post.catcher.count()).unwrap();
+        let known = links(&self.post.wait_for(seen).await);
+        self.ask("203.0.113.77", ADA).await.expect(202);
+        loop {
+            seen += 1;
+            let new = links(&self.post.wait_for(seen).await).into_iter().find(|path| !known.contains(path));
+            if let Some(path) = new {
+                return path.rsplit('/').next().unwrap().to_owned();
+            }
+        }
+    }
+    async fn set(&self, from: &str, token: &str, password: &str) -> Answer {
+        let body = json!({ "token": token, "password": password });
+        self.server.client.from(from).post("/v1/recovery").json(&body).send().await
+    }
+}
+
+/// Anybody may ask for a link: so a rule takes no more by that than the link, and nobody sees it.
+#[tokio::test]
+async fn who_asks_for_a_link_can_have_nothing_ended_by_it() {
+    let world = Recovering::new().await;
+    // Where she is at home is remembered, since there are rules.
+    rule(&world.server, |s| s.what == "asked" && s.new_network, Outcome::Block { for_ms: None });
+    let mine = world.server.sign_in(ADA).await;
+    let told = world.ask("198.51.100.1", ADA).await.expect(202);
+    assert_eq!(told.text(), world.ask("198.51.100.1", "nobody@example.test").await.expect(202).text());
+    world.server.client.get("/v1/me").bearer(&mine.access).send().await.expect(200);
+    asked(&world.server, "203.0.113.77", PASSWORD).await.expect(201);
+    // The owner's own link comes, and it is the first: the other was not sent.
+    let link = world.link().await;
+    assert_eq!(world.post.catcher.count(), 1);
+    world.set("203.0.113.77", &link, "another good password").await.expect(200);
+    let admin = world.server.admin().await;
+    let kinds = kinds(&world.server, &admin, &mine.account).await;
+    assert!(kinds.contains(&"risk.decided".into()) && !kinds.contains(&"account.blocked".into()), "{kinds:?}");
+}
+
+#[tokio::test]
+async fn a_reset_is_judged_before_it_is_done() {
+    let world = Recovering::new().await;
+    let server = &world.server;
+    // Refused: the password is what it was, and the link works elsewhere.
+    rule(server, |s| s.what == "done" && s.new_network, Outcome::EndSession);
+    asked(server, "203.0.113.77", PASSWORD).await.expect(201);
+    let link = world.link().await;
+    let refused = world.set("198.51.100.1", &link, "the password of a thief").await.expect(403).json();
+    assert_eq!(refused["code"], "forbidden");
+    assert!(refused["detail"].as_str().unwrap().contains("it did not look like you"));
+    let mine = asked(server, "203.0.113.77", PASSWORD).await.expect(201).json();
+    // All that there is ends by a reset, whether a rule says it or not.
+    rule(server, |s| s.what == "done", Outcome::EndAll);
+    world.set("203.0.113.77", &link, "another good password").await.expect(200);
+    server.client.get("/v1/me").bearer(mine["access_token"].as_str().unwrap()).send().await.expect(401);
+    asked(server, "203.0.113.77", "another good password").await.expect(201);
+    // Blocked: it is not done, and who holds the link is told why.
+    let link = world.link().await;
+    rule(server, |s| s.what == "done" && s.resets_done >= 2, block(24));
+    let refused = world.set("203.0.113.77", &link, "a third password").await.expect(403).json();
+    assert_eq!((&refused["code"], &refused["reason"]), (&json!("account_blocked"), &json!("it did not look like you")));
+    asked(server, "203.0.113.77", "another good password").await.expect(403);
+    asked(server, "203.0.113.77", "a third password").await.expect(401);
+}
+
+/// With the built-in rules whoever has lost a password gets a new one, also far from home; three times a day, from new countries
+/// too, only where places are known.
+#[tokio::test]
+async fn with_the_built_in_rules_a_reset_is_told_and_done() {
+    let world = Recovering::new().await;
+    built_in(&world.server);
+    let account = world.server.sign_in(ADA).await.account;
+    let link = world.link().await;
+    world.set("198.51.100.1", &link, "another good password").await.expect(200);
+    asked(&world.server, "198.51.100.1", "another good password").await.expect(201);
+    let admin = world.server.admin().await;
+    let page = format!("/v1/admin/events?account_id={account}&kind=risk.noticed");
+    let rows = world.server.client.get(page).bearer(&admin.access).send().await.expect(200).json();
+    let told: Vec<_> = rows["events"].as_array().unwrap().iter().map(|row| row["reason"].as_str().unwrap()).collect();
+    assert!(told.iter().any(|reason| reason.starts_with("recovered ")), "{told:?}");
+}
+
+/// "This was not me" is an act like others: the rule says what happens besides.
+#[tokio::test]
+async fn this_was_not_me_is_judged() {
+    let world = Recovering::new().await;
+    let server = &world.server;
+    asked(server, "203.0.113.77", PASSWORD).await.expect(201);
+    let before = usize::try_from(world.post.catcher.count()).unwrap();
+    asked(server, "198.51.100.1", PASSWORD).await.expect(201);
+    let mails = world.post.wait_for(before + 1).await;
+    let path = path_of(mails.last().unwrap()).unwrap();
+    assert!(path.starts_with("/not-me/"), "{path}");
+    let mine = asked(server, "203.0.113.77", PASSWORD).await.expect(201).json();
+    rule(server, |s| s.act == "recover" && s.what == "denied", Outcome::EndAll);
+    page(server, &path, &[]).send().await.expect(303);
+    server.client.get("/v1/me").bearer(mine["access_token"].as_str().unwrap()).send().await.expect(401);
+    let rules = server.app.risk_counts();
+    // Said once more, it is said: nothing is judged.
+    page(server, &path, &[]).send().await.expect(303);
+    assert_eq!(server.app.risk_counts(), rules);
 }

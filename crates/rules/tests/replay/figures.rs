@@ -152,12 +152,9 @@ impl Figures {
     }
 }
 
-/// Stolen tokens of the known traces that live on, as docs/risk.md says.
-fn missed(given: Given) -> Vec<&'static str> {
-    // Only what happened at other accounts at the same time tells.
-    let family = "family-computer-three-jars session 0";
-    if given.places && given.sightings { vec![family] } else { vec!["extension-sends-access-tokens session 0", family] }
-}
+/// Stolen tokens of the known traces that live on, as docs/risk.md says: only what happened at other accounts at the same time tells the
+/// one, and only services the other, whose word ends nothing.
+const MISSED: [&str; 2] = ["extension-sends-access-tokens session 0", "family-computer-three-jars session 0"];
 
 #[test]
 fn the_default_policy_over_the_known_traces() {
@@ -167,7 +164,7 @@ fn the_default_policy_over_the_known_traces() {
         figures.print(&format!("known, {given:?}"), true);
         assert!(figures.false_ends.is_empty(), "ended falsely: {:?}", figures.false_ends);
         assert!(figures.disturbed.is_empty(), "quiet, and asked: {:?}", figures.disturbed);
-        assert_eq!(figures.missed_thefts, missed(given));
+        assert_eq!(figures.missed_thefts, MISSED);
         assert!(figures.bytes <= portcullis_domain::risk::MAX_BYTES);
     }
 }

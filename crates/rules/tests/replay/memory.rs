@@ -6,7 +6,7 @@ use portcullis_wire::{SessionId, Time};
 /// Anything at all.
 fn anything(chance: &mut Seeded, at: Time) -> Seen {
     let n = |chance: &mut Seeded, most: u64| chance.below(most);
-    let act = match n(chance, 16) {
+    let act = match n(chance, 17) {
         0 => Act::SignUp,
         1 | 2 => Act::SignIn { known_device: n(chance, 2) == 0, breached: n(chance, 2) == 0 },
         3..=5 => Act::Refresh(RefreshSeen::Rotated),
@@ -16,8 +16,9 @@ fn anything(chance: &mut Seeded, at: Time) -> Seen {
         10 => Act::Refresh(RefreshSeen::Theft),
         11 => Act::Prove { ok: n(chance, 3) == 0 },
         12 => Act::Change([What::Password, What::Email, What::Factor, What::App][n(chance, 4) as usize]),
-        13 => Act::Recover(if n(chance, 2) == 0 { Step::Asked } else { Step::Done }),
+        13 => Act::Recover([Step::Asked, Step::Done, Step::Denied][n(chance, 3) as usize]),
         14 => Act::Sighting,
+        15 => Act::Arrive { known_device: n(chance, 2) == 0 },
         _ => Act::External(
             [ExternalKind::CredentialLeaked, ExternalKind::DeviceLost, ExternalKind::Fraud][n(chance, 3) as usize],
         ),
@@ -304,6 +305,32 @@ fn places_and_networks_fade() {
     assert!(!none.contains(places) && none.contains(names), "{none}");
 }
 
+/// Whoever hides where they are is at home nowhere, however often they come.
+#[test]
+fn nowhere_is_new_and_stays_new() {
+    let now = Time(1_800_000_000_000);
+    let sign_in = Act::SignIn { known_device: false, breached: false };
+    let nowhere = |hours: i64| Seen {
+        from: Some(Origin::somewhere(Origin::NOWHERE)),
+        ..at_home(now.plus(hours * HOUR_MS), sign_in, 2)
+    };
+    let (signals, mut memory) = observe(&Memory::default(), &Seen { from: in_network(1, now, 1).from, ..nowhere(0) });
+    assert!(signals.first && !signals.new_network);
+    for hours in [1, 3, 30] {
+        let (signals, after) = observe(&memory, &nowhere(hours));
+        assert!(signals.new_network && signals.new_provider && signals.new_country, "{hours}");
+        assert_eq!((signals.country.as_ref(), signals.asn), ("", 0));
+        memory = after;
+    }
+    // Without places nobody can say that of them.
+    let (_, bare) = observe(&Memory::default(), &at_home(now, sign_in, 1));
+    let (signals, _) = observe(&bare, &nowhere(3));
+    assert!(signals.new_network && !signals.new_provider && !signals.new_country);
+    // And who comes from nowhere first is nowhere else at home.
+    let (_, from_nowhere) = observe(&Memory::default(), &nowhere(0));
+    assert!(observe(&from_nowhere, &at_home(now.plus(1000), sign_in, 3)).0.new_network);
+}
+
 /// A row that is not ours: no moment of it makes arithmetic fail.
 #[test]
 fn moments_that_cannot_be_are_bounded() {
@@ -342,4 +369,40 @@ fn the_documentation_has_every_signal() {
         let row = format!("| `{}` | {} |", field.name, field.doc.replace('|', "\\|"));
         assert!(page.contains(&row), "docs/risk.md has no row: {row}");
     }
+}
+
+/// What services say is compared with what is known, and changes nothing that another act is judged by.
+#[test]
+fn sightings_teach_nothing_and_move_nothing() {
+    let start = Time(1_800_000_000_000);
+    let (_, known) =
+        observe(&Memory::default(), &at_home(start, Act::SignIn { known_device: true, breached: false }, 1));
+    let seen = |at, network: u8| Seen {
+        from: Some(Origin::somewhere([network; 8])),
+        agent: "curl".into(),
+        ..at_home(at, Act::Sighting, 1)
+    };
+    let (mut memory, mut at_once) = (known.clone(), vec![]);
+    for (n, network) in [2, 1, 2, 3, 1, 2, 9, 8, 7, 6, 5, 4].into_iter().enumerate() {
+        let (signals, after) = observe(&memory, &seen(start.plus(7_200_000 + n as i64 * 1000), network));
+        at_once.push(signals.at_once);
+        assert_eq!((signals.moved, signals.new_network), (network != 1, network != 1), "{network}");
+        memory = after;
+    }
+    // There and back is no more than a journey; there once more is in two places. Three are remembered.
+    assert_eq!(at_once[..6], [false, false, true, false, true, true]);
+    assert!(!at_once[6..].contains(&true));
+    // A refresh says what it would have said without them.
+    let later = start.plus(7_300_000);
+    for network in [1, 2] {
+        let refresh = Seen {
+            from: Some(Origin::somewhere([network; 8])),
+            ..at_home(later, Act::Refresh(RefreshSeen::Rotated), 1)
+        };
+        assert_eq!(observe(&memory, &refresh).0, observe(&known, &refresh).0);
+    }
+    // At home nothing is written down, and of a session of which nothing is known neither.
+    assert_eq!(observe(&known, &seen(later, 1)).1, known);
+    let strange = Seen { session: Some(SessionId::from_bits(77)), ..seen(later, 2) };
+    assert_eq!(observe(&known, &strange).1, known);
 }

@@ -135,6 +135,14 @@ pub enum AuditAct {
         #[arg(long, value_name = "NUMBER:LINK")]
         from: Option<String>,
     },
+    /// Begin another chain in the place of one that is broken, once you have looked: nothing sealed before can be checked any more.
+    BeginAnew {
+        #[command(flatten)]
+        reach: Reach,
+        /// Why, for the record.
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+    },
 }
 
 #[derive(Debug, Args)]

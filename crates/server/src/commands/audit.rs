@@ -23,6 +23,7 @@ pub fn run(args: &AuditArgs) -> Outcome {
             into_file(out.as_deref(), reach.json, "events", |out| block_on(export(reach, of, out)))
         }
         Some(AuditAct::Head { reach }) => block_on(head(reach)),
+        Some(AuditAct::BeginAnew { reach, reason }) => block_on(begin_anew(reach, reason)),
         Some(AuditAct::Verify { reach, head, from }) => block_on(verify(reach, head.as_deref(), from.as_deref())),
     }
 }
@@ -76,6 +77,17 @@ async fn head(reach: &Reach) -> Outcome {
         return Err(Failure::refused("nothing was sealed yet; ask again in a second"));
     };
     show(reach.json, &state, || format!("{head}\n"));
+    Ok(Exit::Done)
+}
+
+async fn begin_anew(reach: &Reach, reason: &str) -> Outcome {
+    let mut remote = Remote::of(reach)?;
+    let body = json!({ "reason": reason });
+    let begun = remote.call(Method::POST, "/v1/admin/audit/begin-anew", Some(&body)).await?;
+    show(reach.json, &begun, || {
+        let start = begun.get("start").and_then(Value::as_str).unwrap_or_default();
+        format!("another chain begins after {start}; write down a new head\n")
+    });
     Ok(Exit::Done)
 }
 

@@ -58,6 +58,9 @@ impl Node {
         app.guard_log(settings.high_water_path(), &mut background).await.map_err(start_error)?;
         app.keep_acts(settings.acts_path(), &mut background).await.map_err(start_error)?;
         settings.risk.clone().begin(&app, &mut background).map_err(Failure::config)?;
+        if let Some(path) = settings.breached.clone() {
+            crate::breached::begin(path, &app, &mut background).map_err(Failure::config)?;
+        }
         if let Some((email, password)) = &settings.bootstrap_admin {
             let made = app.bootstrap_admin(email, password.clone()).await;
             if made.map_err(start_error)? {

@@ -47,6 +47,8 @@ pub struct Settings {
     pub data_dir: PathBuf,
     /// Where it is written down how far the log has come, when that was given.
     pub high_water: Option<PathBuf>,
+    /// Where it is written down how far the audit trail was seen, when that was given.
+    pub audit_head: Option<PathBuf>,
     /// The journal of blocks and deletions, when it is told.
     pub acts: Option<PathBuf>,
     /// The master key, when it was given.
@@ -79,6 +81,8 @@ pub struct Settings {
     pub outgoing_ca: Authorities,
     /// The rules of risk and what they ask.
     pub risk: crate::risk::Files,
+    /// The list of stolen passwords.
+    pub breached: Option<PathBuf>,
     /// What sends mail, when that is set up.
     pub mail: Option<Mailer>,
     /// Other providers that people may sign in with.
@@ -265,6 +269,7 @@ impl Settings {
             database: r.get("database_url", values::database),
             data_dir: r.get("data_dir", values::directory).unwrap_or_default(),
             high_water: r.get("high_water_file", values::file),
+            audit_head: r.get("audit_head_file", values::file),
             acts: r.get("acts_file", values::file),
             master_key: r.get("master_key", |text| {
                 MasterKey::parse(&SecretString::new(text)).ok_or_else(|| "must be 32 bytes in base64".to_owned())
@@ -288,6 +293,7 @@ impl Settings {
                 rules: r.get("risk_rules", values::risk_rules).unwrap_or_default(),
                 places: r.get("geo_file", values::file),
             },
+            breached: r.get("breached_passwords_file", values::breached_file),
             outgoing: Allowed::networks(r.list("outgoing_private", values::networks).into_iter().flatten()),
             ops_listen: r.get("ops_listen", values::address),
             tls,
@@ -317,6 +323,7 @@ impl Settings {
                     .count("risk_max_blocks_per_minute")
                     .and_then(|n| u32::try_from(n).ok())
                     .unwrap_or(30),
+                refuse_breached: r.get("refuse_breached_passwords", values::switch).unwrap_or(true),
                 registration_retention: Some(r.span("registration_retention")).filter(|span| *span > 0),
             },
             log_json: r.word("log_format") == "json",
@@ -406,6 +413,11 @@ impl Settings {
         self.high_water.clone().unwrap_or_else(|| self.data_dir.join("high-water.json"))
     }
 
+    /// Where it is written down how far the audit trail was seen.
+    pub fn audit_head_path(&self) -> PathBuf {
+        self.audit_head.clone().unwrap_or_else(|| self.data_dir.join("audit-head.json"))
+    }
+
     /// Where blocks and deletions are written down.
     pub fn acts_path(&self) -> PathBuf {
         self.acts.clone().unwrap_or_else(|| self.data_dir.join("acts.jsonl"))
@@ -451,6 +463,7 @@ impl Settings {
             upstreams: self.upstreams.clone(),
             policy: self.policy,
             clients: self.clients.clone(),
+            audit_head_file: Some(self.audit_head_path()),
         }
     }
 

@@ -101,6 +101,12 @@ pub const SETTINGS: &[Setting] = &[
         "says how far the log has come, best on another volume; an older or an empty database is noticed by it",
     ),
     text(
+        "audit_head_file",
+        None,
+        "DATA_DIR/audit-head.json",
+        "says how far the audit trail was seen, best on another volume; a trail that was cut or replaced is noticed by it",
+    ),
+    text(
         "acts_file",
         None,
         "DATA_DIR/acts.jsonl",
@@ -271,6 +277,18 @@ pub const SETTINGS: &[Setting] = &[
         Kind::Count(1, 60_000),
         "30",
         "how many accounts rules may block a minute, all nodes together; beyond that there is an alarm instead",
+    ),
+    text(
+        "breached_passwords_file",
+        None,
+        "no stolen passwords are known",
+        "list of stolen passwords, SHA-1 and sorted by hash, as the downloader of Have I Been Pwned writes it; looked at again when it changes and on SIGHUP",
+    ),
+    of(
+        "refuse_breached_passwords",
+        Kind::Switch,
+        "on",
+        "whether new passwords are refused that are in breached_passwords_file; off: only rules are told, at sign-in",
     ),
     of(
         "require_verified_email",

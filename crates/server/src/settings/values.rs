@@ -109,6 +109,13 @@ pub(super) fn risk_rules(text: &str) -> Result<crate::risk::Rules, String> {
     Ok(rules)
 }
 
+/// A list of stolen passwords, looked at.
+pub(super) fn breached_file(text: &str) -> Result<PathBuf, String> {
+    let path = file(text)?;
+    portcullis_app::breached::List::open(&path)?;
+    Ok(path)
+}
+
 /// A file that is read when it is needed.
 pub(super) fn file(text: &str) -> Result<PathBuf, String> {
     if text.is_empty() { Err("must name a file".into()) } else { Ok(PathBuf::from(text)) }

@@ -7,6 +7,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod breached;
 mod cli;
 mod cluster;
 mod config;
@@ -36,6 +37,7 @@ mod relay;
 mod rollback;
 mod rules;
 mod serve;
+mod sightings;
 mod silent;
 mod stopped;
 mod storage;

@@ -78,6 +78,8 @@ pub(super) fn expect(what: &Expect) -> Encoded {
         Expect::Unborn { account, client, born, under } => json!({
             "is": "unborn", "id": id(*account), "client": id(*client), "born": rev(*born)?, "under": id_if(*under),
         }),
+        Expect::Unended { account, born } => json!({"is": "unended", "id": id(*account), "born": rev(*born)?}),
+        Expect::WebhooksBelow(below) => json!({"is": "webhooks_below", "limit": below}),
         Expect::AccountVersion { account, version } => {
             json!({"is": "account_version", "id": id(*account), "version": version})
         }
@@ -148,6 +150,7 @@ fn plain(what: &Change) -> Result<Option<Value>, StoreError> {
         Change::SetEmail { account, email, verified_at } => json!({
             "do": "set_email", "id": id(*account), "email": text_if(email.as_ref()), "verified_at": verified_at.map(|at| at.0),
         }),
+        Change::SetUnused { account, unused } => json!({"do": "set_unused", "id": id(*account), "unused": unused}),
         Change::RenameSession { session, device_name } => {
             json!({"do": "rename_session", "id": id(*session), "device_name": text(device_name)})
         }

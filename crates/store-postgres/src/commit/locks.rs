@@ -70,6 +70,7 @@ impl Locks {
             Expect::Family { grant, .. } | Expect::Handouts { grant, .. } => self.grant(*grant),
             Expect::Alive { .. }
             | Expect::Unborn { .. }
+            | Expect::Unended { .. }
             | Expect::AccountVersion { .. }
             | Expect::PasswordVersion { .. }
             | Expect::SessionNotEnded(_)
@@ -80,7 +81,8 @@ impl Locks {
             // A client or a consent that changes, and what is counted under a consent, does so under the counter's lock alone.
             | Expect::ClientVersion { .. }
             | Expect::Consent { .. }
-            | Expect::NoOtherGrants { .. } => {}
+            | Expect::NoOtherGrants { .. }
+            | Expect::WebhooksBelow(_) => {}
         }
     }
 
@@ -92,6 +94,7 @@ impl Locks {
             }
             Change::SetProfile { account, .. }
             | Change::SetPassword { account, .. }
+            | Change::SetUnused { account, .. }
             | Change::SetEmail { account, .. } => self.account(*account),
             // The row that a count of sessions is taken under.
             Change::InsertSession(row) => self.account(row.account),
@@ -136,7 +139,11 @@ pub(crate) fn is_exclusive(changes: &Changes) -> bool {
     let alone = |expect: &Expect| {
         matches!(
             expect,
-            Expect::EmailFree(_) | Expect::NoAccounts | Expect::StandingBelow(_) | Expect::NoOtherGrants { .. }
+            Expect::EmailFree(_)
+                | Expect::NoAccounts
+                | Expect::StandingBelow(_)
+                | Expect::NoOtherGrants { .. }
+                | Expect::WebhooksBelow(_)
         )
     };
     let shared = |step: &Change| {
@@ -150,6 +157,8 @@ pub(crate) fn is_exclusive(changes: &Changes) -> bool {
                 | Change::RenameSession { .. }
                 | Change::SetAuthTime { .. }
                 | Change::SetCookie { .. }
+                // No expectation asks for it.
+                | Change::SetUnused { .. }
                 // Locks what it deletes, and waits for nobody.
                 | Change::CrowdOutTickets { .. }
                 | Change::InsertTicket(_)

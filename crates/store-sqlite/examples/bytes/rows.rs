@@ -77,7 +77,7 @@ pub fn sign_in(n: u64) -> Changes {
         agent: None,
         proof: None,
         born: session.born,
-        network: None,
+        network: Some([n as u8; 8]),
         family,
         ended: None,
     };

@@ -28,6 +28,9 @@ pub(super) fn apply(act: &mut Act<'_>, step: &Change) -> Result<(), Stop> {
             "UPDATE accounts SET name = ?2, roles = ?3, version = version + 1 WHERE id = ?1",
             params![account.blob(), name, roles(list)],
         ),
+        Change::SetUnused { account, unused } => {
+            must_change(act, "UPDATE accounts SET unused = ?2 WHERE id = ?1", params![account.blob(), unused])
+        }
         Change::SetPassword { account, hash, rehash } => must_change(
             act,
             "UPDATE accounts SET password_hash = ?2, version = version + 1, \
@@ -143,6 +146,7 @@ pub(super) fn apply(act: &mut Act<'_>, step: &Change) -> Result<(), Stop> {
         }
         Change::BeginChain(row) => audit::begin(act, row),
         Change::Seal(what) => audit::seal(act, what),
+        Change::BeginAnew(what) => audit::begin_anew(act, what),
         Change::PruneChain(what) => audit::prune(act, what),
         Change::SetChainKey { before, sealed } => audit::set_key(act, before, sealed),
         Change::ForgetEventAddresses { .. } | Change::EraseRecords { .. } => Ok(()), // see `prune_events`
@@ -461,7 +465,9 @@ fn cut_account(act: &Act<'_>, account: AccountId, cut: Cut) -> Result<u64, Stop>
     } else {
         0
     };
-    let sql = "UPDATE accounts SET cut_rev = ?2, cut_except = ?3 WHERE id = ?1";
+    // `Cut::whole`: what stands on the right is what was there before.
+    let sql = "UPDATE accounts SET cut_rev = ?2, cut_except = ?3, cut_whole = CASE WHEN ?3 IS NULL THEN cut_whole \
+         WHEN cut_except IS NULL THEN cut_rev ELSE coalesce(cut_whole, cut_rev) END WHERE id = ?1";
     must_change(act, sql, params![account.blob(), rev(cut.rev), cut.except.map(Id::blob)])?;
     Ok(ended)
 }

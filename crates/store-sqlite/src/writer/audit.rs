@@ -3,7 +3,7 @@ use super::apply::run;
 use super::check::holds;
 use super::{Act, Stop};
 use crate::cells::{Id, Int};
-use portcullis_domain::audit::{ChainRow, Hidden, Place, Pruning, Seal, Sealing};
+use portcullis_domain::audit::{Anew, ChainRow, Hidden, Place, Pruning, Seal, Sealing};
 use portcullis_domain::changes::Conflict;
 use portcullis_wire::{EventId, SecretBytes};
 use rusqlite::{Params, params};
@@ -44,8 +44,17 @@ pub(super) fn prune(act: &mut Act<'_>, what: &Pruning) -> Result<(), Stop> {
          WHERE start = ?1 AND start_link = ?2 AND head >= ?3";
     let (from, to) = (what.from, what.to);
     moves(act, START, params![Int(from.n), from.link.0, Int(to.place.n), to.place.link.0, to.mac.0])?;
-    act.pruned += run(act, "DELETE FROM events WHERE place <= ?1", [Int(to.place.n)])? as u64;
+    act.pruned += run(act, "DELETE FROM events WHERE place <= ?1", [Int(what.up_to.min(to.place.n))])? as u64;
     Ok(())
+}
+
+pub(super) fn begin_anew(act: &Act<'_>, what: &Anew) -> Result<(), Stop> {
+    const SQL: &str = "UPDATE audit_chain SET key = ?3, start = ?4, start_link = ?5, start_mac = ?6, head = ?7, head_link = ?8 \
+         WHERE head = ?1 AND head_link = ?2";
+    let (Place { n, link }, ChainRow { key, start, head }) = (what.from, &what.row);
+    let (place, mac) = (start.place, start.mac);
+    let params = params![Int(n), link.0, key.expose(), Int(place.n), place.link.0, mac.0, Int(head.n), head.link.0];
+    moves(act, SQL, params)
 }
 
 pub(super) fn set_key(act: &Act<'_>, before: &SecretBytes, sealed: &SecretBytes) -> Result<(), Stop> {

@@ -26,6 +26,15 @@ pub(super) fn check(act: &Act<'_>, expect: &Expect) -> Result<(), Stop> {
         Expect::Unborn { account, client, born, under } => {
             holds(may_be_born(act, *account, *client, *born, *under)?, Conflict::BornDead)
         }
+        Expect::Unended { account, born } => {
+            let view = reads::account(db, *account, act.now)?.filter(|view| view.account.usable_at(act.now));
+            let held = view.is_some_and(|view| *born >= view.all_ended && !act.meta.all.kills_unborn(*born));
+            holds(held, Conflict::BornDead)
+        }
+        Expect::WebhooksBelow(limit) => {
+            let count = one(db, "SELECT count(*) FROM webhooks", [], |cells| cells.get::<i64>())?.unwrap_or(0);
+            holds(count < i64::from(*limit), Conflict::Moved)
+        }
         Expect::AccountVersion { account, version } => {
             let row = reads::account_row(db, *account)?.ok_or(Stop::Conflict(Conflict::Missing))?;
             holds(row.version == *version, Conflict::Moved)

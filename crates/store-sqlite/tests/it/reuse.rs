@@ -145,7 +145,8 @@ fn freed_pages_are_used_again() {
         }
         seal(&store, &mut dice);
         while let Some(read) = wait(store.read_chain(None, 100)).unwrap().filter(|read| !read.rows.is_empty()) {
-            let old = audit::prune(&key(), read_log(&store), &read.chain, &read.rows, store.now()).unwrap().unwrap();
+            let old =
+                audit::prune(&key(), read_log(&store), &read.chain, &read.rows, 100, store.now()).unwrap().unwrap();
             assert!(ok(Change::PruneChain(old)) > 0);
         }
         let rows = wait(store.count_rows()).unwrap();

@@ -49,6 +49,24 @@ pub(super) fn a_new_database_is_empty_but_for_the_first_party(backend: &dyn Back
     assert_eq!(w.expects(Expect::NoAccounts, None), Ok(()));
 }
 
+pub(super) fn whether_somebody_has_signed_in_is_kept(backend: &dyn Backend) {
+    let (w, ada, ses, _) = World::peopled(backend);
+    let view = |w: &World<'_>, email: &str| wait(w.store.load_sign_in(email, ClientId::FIRST_PARTY)).unwrap();
+    let unused = |w: &World<'_>| view(w, "ada@example.org").unused;
+    let set = |unused| Change::SetUnused { account: ada.id, unused };
+    assert!(!unused(&w), "nobody knows");
+    w.ok([set(true)]);
+    w.ok([set(true), Change::RenameSession { session: ses.id, device_name: "x".into() }]);
+    assert!(unused(&w) && !view(&w, "eve@example.org").unused);
+    assert_eq!(w.account(ada.id), ada, "no version is raised by it");
+    w.ok([set(false)]);
+    assert!(!unused(&w));
+    assert_eq!(w.conflict([Change::SetUnused { account: AccountId::from_bits(1), unused: true }]), Conflict::Missing);
+    w.ok([set(true)]);
+    let Some(w) = w.reopen() else { return };
+    assert!(unused(&w));
+}
+
 pub(super) fn an_account_comes_back_as_it_was(backend: &dyn Backend) {
     let w = World::new(backend);
     let statuses = [

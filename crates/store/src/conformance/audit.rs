@@ -3,7 +3,7 @@ use super::parallel::at_once;
 use super::{Backend, LOG, START, World, account, conflict, wait};
 use crate::{ChainRead, CommitError, EventFilter, EventRow, Store};
 use portcullis_domain::Chance;
-use portcullis_domain::audit::{self, AuditKey, ChainRow, Checked, Page, Place, Sealing, Unsealed};
+use portcullis_domain::audit::{self, Anew, AuditKey, ChainRow, Checked, Page, Place, Sealing, Unsealed};
 use portcullis_domain::changes::{Change, Changes, Conflict};
 use portcullis_domain::event::{EventKind, NewEvent};
 use portcullis_domain::model::Status;
@@ -58,7 +58,7 @@ fn seal(w: &World<'_>, most: u32) -> Sealing {
 /// What goes of those from before this time, looking at `most`.
 pub(super) fn pruning(store: &dyn Store, before: Time, most: u32) -> Option<Change> {
     let ChainRead { chain, rows } = wait(store.read_chain(None, most)).unwrap()?;
-    audit::prune(&key(), LOG, &chain, &rows, before).unwrap().map(Change::PruneChain)
+    audit::prune(&key(), LOG, &chain, &rows, most as usize, before).unwrap().map(Change::PruneChain)
 }
 
 fn record(w: &World<'_>, event: NewEvent) -> EventId {
@@ -243,8 +243,11 @@ pub(super) fn the_beginning_goes(backend: &dyn Backend) {
     assert_eq!((after.chain.start.place.n, after.chain.head), (3, before.chain.head));
     assert_eq!((is_whole(&w).records, wait(w.store.count_rows()).unwrap().events), (1, 3));
     // Not beyond its end; and when all of it goes, it goes on from there.
-    let beyond =
-        audit::Pruning { from: after.chain.start.place, to: audit::Start { place: place(5), mac: Digest([1; 32]) } };
+    let beyond = audit::Pruning {
+        from: after.chain.start.place,
+        to: audit::Start { place: place(5), mac: Digest([1; 32]) },
+        up_to: 5,
+    };
     assert_eq!(w.conflict([Change::PruneChain(beyond)]), Conflict::Moved);
     w.ok([pruning(&*w.store, START.plus(100), 9).unwrap()]);
     is_whole(&w);
@@ -255,6 +258,49 @@ pub(super) fn the_beginning_goes(backend: &dyn Backend) {
     // What was seen of it before is still known, or too long ago.
     assert_eq!(checked(&*w.store, Some(before.chain.head)).findings, []);
     assert_eq!(checked(&*w.store, Some(key().genesis(LOG).place)).findings.len(), 1);
+}
+
+/// In the place of a chain that is broken another one begins, of which nothing is part that was sealed before.
+pub(super) fn a_chain_is_begun_anew(backend: &dyn Backend) {
+    let w = World::new(backend);
+    let other = AuditKey(SecretBytes::new([6; 32]));
+    let anew = |from: Place| {
+        let start = other.start_anew(LOG, from.n);
+        Change::BeginAnew(Anew { from, row: ChainRow { key: SecretBytes::new(*b"anew"), start, head: start.place } })
+    };
+    assert_eq!(w.conflict([anew(place(0))]), Conflict::Moved, "there is none");
+    w.ok([begun()]);
+    let ids = some(&w, 5);
+    seal(&w, 4);
+    let head = read(&*w.store).unwrap().chain.head;
+    assert_eq!(w.conflict([anew(place(head.n))]), Conflict::Moved, "another link stands there");
+    w.ok([anew(head)]);
+    assert_eq!(w.conflict([anew(head)]), Conflict::Moved, "once");
+    let checked = |known| {
+        let ChainRead { chain, rows } = read(&*w.store).unwrap();
+        audit::check(&other, &Page { log: LOG, chain: &chain, from: None, known, rows: &rows, last: true })
+    };
+    let rows = wait(w.store.list_unsealed(9)).unwrap();
+    let chain = read(&*w.store).unwrap().chain;
+    assert_eq!((chain.key.expose(), chain.head), (&b"anew"[..], chain.start.place));
+    w.ok([Change::Seal(audit::seal(&other, LOG, chain.head, &rows, &mut Counting(1)))]);
+    let whole = checked(Some(head));
+    assert_eq!((whole.records, whole.findings.len()), (1, 1), "and the old head is forgotten");
+    assert_eq!(checked(None).findings, []);
+    // What was sealed before goes by its time, and the chain does not move for it.
+    let step = |before: i64, most: u32| {
+        let ChainRead { chain, rows } = wait(w.store.read_chain(None, most + 1)).unwrap().unwrap();
+        let what = audit::prune(&other, LOG, &chain, &rows, most as usize, START.plus(before)).unwrap();
+        what.map(|what| w.ok([Change::PruneChain(what)]).pruned)
+    };
+    assert_eq!(
+        (step(0, 9), step(2, 9), step(2, 9), step(100, 1), step(100, 9)),
+        (None, Some(2), None, Some(1), Some(1))
+    );
+    assert_eq!(checked(None).findings, []);
+    assert_eq!(read(&*w.store).unwrap().rows.iter().map(|row| row.event.id).collect::<Vec<_>>(), ids[4..]);
+    assert_eq!((step(100, 9), step(100, 9)), (Some(1), None));
+    assert_eq!(checked(None).findings, []);
 }
 
 pub(super) fn many_sealers_make_one_chain(backend: &dyn Backend) {

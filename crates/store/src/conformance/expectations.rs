@@ -1,5 +1,5 @@
 //! What must still be true at the commit: each reason why it is not.
-use super::{Backend, START, World, account, conflict, end, grant, session};
+use super::{Backend, START, World, account, conflict, end, grant, session, wait};
 use portcullis_domain::Cut;
 use portcullis_domain::changes::{Change, Changes, Conflict, Expect};
 use portcullis_domain::model::{Account, Block, ClientKind, Session, Status};
@@ -113,6 +113,41 @@ pub(super) fn nothing_is_born_dead(backend: &dyn Backend) {
     assert_eq!(born(3), Err(Conflict::BornDead));
     w.ok([Change::SetStatus { account: ada.id, status: Status::Deleted { at: START, rev: Rev(1) } }]);
     assert_eq!(born(3), Err(Conflict::BornDead));
+}
+
+/// Of what is no session's: an end that spares one leaves it, and revives nothing that an end of everything has killed.
+pub(super) fn who_is_no_session_dies_by_the_whole(backend: &dyn Backend) {
+    let (w, ada, ses, _) = World::peopled(backend);
+    let (other, _) = w.new_session(&ada);
+    let unended = |born| w.expects(Expect::Unended { account: ada.id, born: Rev(born) }, None);
+    let view = |w: &World<'_>| wait(w.store.load_account(ada.id)).unwrap().unwrap().all_ended;
+    let dead = Err(Conflict::BornDead);
+    assert_eq!((unended(0), view(&w)), (Ok(()), Rev::ZERO));
+    for spared in [ses.id, other.id, ses.id] {
+        w.ok([end(Target::Account(ada.id), Some(spared))]);
+        assert_eq!((unended(0), view(&w)), (Ok(()), Rev::ZERO));
+    }
+    w.ok([end(Target::Account(ada.id), None)]);
+    assert_eq!((unended(3), unended(4), view(&w)), (dead, Ok(()), Rev(4)));
+    let (later, _) = w.new_session(&ada);
+    for _ in 0..3 {
+        w.ok([end(Target::Account(ada.id), Some(later.id))]);
+        assert_eq!((unended(3), unended(4), view(&w)), (dead, Ok(()), Rev(4)));
+    }
+    // Everybody's end, whomever it spares; and an account that may not be used, or is not there.
+    w.ok([end(Target::All, Some(later.id))]);
+    assert_eq!((unended(7), unended(8), view(&w)), (dead, Ok(()), Rev(4)));
+    w.ok([Change::SetStatus { account: ada.id, status: block(None) }]);
+    assert_eq!(unended(8), dead);
+    assert_eq!(w.expects(Expect::Unended { account: AccountId::from_bits(1), born: Rev(8) }, None), dead);
+    // Where it is not known, the last one counts.
+    let cut = Cut { rev: Rev(5), except: Some(ses.id) };
+    let eve = Account { cut, ..account(AccountId::from_bits(w.bits()), "eve@example.org") };
+    w.ok([Change::InsertAccount(eve.clone())]);
+    let of_eve = |w: &World<'_>| wait(w.store.load_account(eve.id)).unwrap().unwrap().all_ended;
+    assert_eq!(of_eve(&w), Rev(5));
+    let Some(w) = w.reopen() else { return };
+    assert_eq!((view(&w), of_eve(&w)), (Rev(4), Rev(5)));
 }
 
 pub(super) fn versions_and_families_as_seen(backend: &dyn Backend) {

@@ -3,7 +3,7 @@ use super::audit::{begun, sealing};
 use super::{Backend, START, World, conflict, wait};
 use crate::CommitError;
 use portcullis_domain::Chance;
-use portcullis_domain::changes::{Change, Changes, Conflict};
+use portcullis_domain::changes::{Change, Changes, Conflict, Expect};
 use portcullis_domain::event::EventKind;
 use portcullis_domain::follow::{Follower, FollowerStep, Trail};
 use portcullis_domain::outbox::Message;
@@ -169,6 +169,36 @@ fn told_of(row: &Webhook) -> impl PartialEq + std::fmt::Debug + use<> {
     let old = row.old_secret.as_ref().map(|(secret, until)| (secret.expose().to_vec(), *until));
     let plain = (row.id, row.url.clone(), row.description.clone(), row.events.clone(), row.enabled);
     (plain, row.disabled_why.clone(), row.secret.expose().to_vec(), old, row.created_at, row.version)
+}
+
+/// A limit that many at once keep.
+pub(super) fn webhooks_are_counted_with_the_new_one(backend: &dyn Backend) {
+    let w = World::new(backend);
+    let add = |w: &World<'_>, below| {
+        let changes = Changes {
+            expects: vec![Expect::WebhooksBelow(below)],
+            steps: vec![Change::InsertWebhook(hook(w, "https://one.example/"))],
+            ..Changes::default()
+        };
+        match w.commit(changes) {
+            Ok(_) => true,
+            other => conflict(other) != Conflict::Moved,
+        }
+    };
+    assert!(!add(&w, 0) && add(&w, 1) && !add(&w, 1));
+    let made: usize = thread::scope(|scope| {
+        let tasks: Vec<_> = (0..4)
+            .map(|_| {
+                let w = &w;
+                scope.spawn(move || {
+                    let _guard = backend.enter();
+                    (0..4).filter(|_| add(w, 5)).count()
+                })
+            })
+            .collect();
+        tasks.into_iter().map(|task| task.join().unwrap()).sum()
+    });
+    assert_eq!((made, wait(w.store.list_webhooks()).unwrap().len()), (4, 5));
 }
 
 pub(super) fn a_webhook_comes_back_as_it_was(backend: &dyn Backend) {

@@ -43,6 +43,8 @@ pub struct Counts {
     pub revs: u64,
     /// Sessions counted as ended.
     pub ended: u64,
+    /// Records about tombstones that were looked at to be erased.
+    pub erased: u64,
     /// Attempts taken, by verdict.
     pub attempts: BTreeMap<Verdict, u64>,
 }
@@ -57,6 +59,7 @@ impl Counts {
             *self.attempts.entry(verdict).or_default() += n;
         }
         (self.revs, self.ended) = (self.revs + other.revs, self.ended + other.ended);
+        self.erased += other.erased;
     }
     /// Whether everything that can come out did, often.
     pub fn is_varied(&self) -> bool {
@@ -75,6 +78,7 @@ impl Counts {
         words.iter().all(|word| self.results.get(*word).is_some_and(|n| *n >= 5))
             && self.revs > 100
             && self.ended > 50
+            && self.erased > 5
             && self.attempts.len() == 4
     }
 }
@@ -98,6 +102,9 @@ pub fn compare(one: &dyn Backend, two: &dyn Backend, seed: u64, steps: u64) -> C
             let changes = sealer.chain(&*stores[0], Time(clock.load(SeqCst)));
             let [a, b] = [0, 1].map(|at| result(&wait(stores[at].commit(changes.clone()))));
             assert_eq!(a, b, "seed {seed}, step {step}: {changes:?}");
+            if let ([Change::EraseRecords { .. }], Ok(committed)) = (&changes.steps[..], &a) {
+                counts.erased += committed.pruned;
+            }
         }
         // Each view now and then, all the more often in the beginning.
         if step < 50 || dice.one_in(40) || step + 1 == steps {
@@ -260,6 +267,7 @@ impl Dice {
     fn chain(&mut self, store: &dyn Store, now: Time) -> Changes {
         let most = self.below(30) as u32 + 1;
         let what = match self.below(8) {
+            1 | 2 => Some(Change::EraseRecords { most: self.below(4) + 1 }),
             0 => audit::pruning(store, self.time(now).minus(2_000), most),
             _ => audit::sealing(store, most, u128::from(self.next()) << 64).map(Change::Seal),
         };
@@ -371,13 +379,13 @@ impl Dice {
     }
 
     fn status(&mut self, now: Time) -> Status {
-        match self.below(6) {
+        match self.below(8) {
             0..=2 => Status::Active,
             3 | 4 => {
                 let until = self.time_if(now);
                 Status::Blocked(Block { reason: "r".into(), actor: "system".into(), at: now, until })
             }
-            _ if self.one_in(2) => Status::Deleting { at: now, until: self.time(now), rev: Rev(self.below(9)) },
+            5 => Status::Deleting { at: now, until: self.time(now), rev: Rev(self.below(9)) },
             _ => Status::Deleted { at: now, rev: Rev(self.below(9)) },
         }
     }
@@ -389,6 +397,7 @@ impl Dice {
             }
             0 | 1 => Change::InsertAccount(self.new_account(now)),
             2 => Change::SetStatus { account: self.account(), status: self.status(now) },
+            3 if self.one_in(3) => Change::SetUnused { account: self.account(), unused: self.one_in(2) },
             3 => Change::SetProfile { account: self.account(), name: None, roles: self.roles() },
             4 => Change::SetPassword { account: self.account(), hash: "h".into(), rehash: self.one_in(2) },
             5..=7 => Change::InsertSession(self.new_session(now, head)),

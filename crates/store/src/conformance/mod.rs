@@ -92,6 +92,7 @@ macro_rules! cases {
 cases! {
     accounts:
         a_new_database_is_empty_but_for_the_first_party
+        whether_somebody_has_signed_in_is_kept
         an_account_comes_back_as_it_was
         every_change_of_an_account_raises_its_version
         a_deleted_account_keeps_nothing_and_frees_its_address
@@ -109,6 +110,7 @@ cases! {
         who_acts_is_alive
         a_block_that_has_passed_is_none
         idle_counts_from_the_latest_use
+        who_is_no_session_dies_by_the_whole
         nothing_is_born_dead
         versions_and_families_as_seen
         the_first_failed_expectation_is_told;
@@ -210,10 +212,12 @@ cases! {
         what_is_erased_leaves_its_commitment
         records_of_tombstones_are_erased_in_steps
         the_beginning_goes
+        a_chain_is_begun_anew
         many_sealers_make_one_chain;
     follow:
         a_cursor_moves_with_what_it_passes
         many_who_follow_tell_once
+        webhooks_are_counted_with_the_new_one
         a_webhook_comes_back_as_it_was;
     parallel:
         one_budget_for_many_at_once

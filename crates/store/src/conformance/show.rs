@@ -60,7 +60,7 @@ pub fn show(store: &dyn Store, known: &Known) -> String {
     }
     for id in &known.accounts {
         let view = wait(store.load_account(*id)).unwrap();
-        line!("{:?}", view.map(|view| (view.stamp, view.account)));
+        line!("{:?}", view.map(|view| (view.stamp, view.account, view.all_ended)));
         line!("{:?}", wait(store.list_consents(*id)).unwrap());
         line!("{:?}", wait(store.load_risk(*id, &[])).unwrap());
         for view in wait(store.list_grants(*id, None, 1000)).unwrap() {

@@ -101,6 +101,12 @@ fn check(db: &Memory, expect: &Expect, idle_ttl: Option<Millis>, now: Time) -> R
             });
             holds(may_be, Conflict::BornDead)
         }
+        Expect::Unended { account, born } => {
+            let view = db.load_account(*account, now).filter(|view| view.account.usable_at(now));
+            let held = view.is_some_and(|view| *born >= view.all_ended && !db.meta.all.kills_unborn(*born));
+            holds(held, Conflict::BornDead)
+        }
+        Expect::WebhooksBelow(limit) => holds(db.webhooks.len() < *limit as usize, Conflict::Moved),
         Expect::AccountVersion { account, version } => {
             let row = db.accounts.get(account).ok_or(Conflict::Missing)?;
             holds(row.version == *version, Conflict::Moved)
@@ -167,6 +173,10 @@ fn apply(db: &mut Memory, step: Change, so_far: &mut Progress) -> Result<(), Com
         Change::SetProfile { account: id, name, roles } => {
             let row = account(db, id)?;
             db.accounts.put(id, Account { name, roles, version: row.version + 1, ..row });
+        }
+        Change::SetUnused { account: id, unused } => {
+            require(db.accounts.has(&id), Conflict::Missing)?;
+            if unused { db.unused.put(id, ()) } else { db.unused.remove(&id) }
         }
         Change::SetPassword { account: id, hash, rehash } => {
             let row = account(db, id)?;
@@ -241,6 +251,7 @@ fn apply(db: &mut Memory, step: Change, so_far: &mut Progress) -> Result<(), Com
         }
         Change::BeginChain(chain) => audit::begin(db, chain)?,
         Change::Seal(what) => so_far.of_events.push(audit::seal(db, what)?),
+        Change::BeginAnew(what) => audit::begin_anew(db, what)?,
         Change::PruneChain(what) => so_far.of_events.push(audit::prune(db, &what)?),
         Change::SetChainKey { before, sealed } => audit::set_key(db, &before, sealed)?,
         Change::ForgetEventAddresses { before, most } => {
@@ -436,6 +447,10 @@ fn revoke(db: &mut Memory, what: Revoke, so_far: &mut Progress) -> Result<(), Co
             let row = account(db, *id)?;
             let dies = db.sessions_of(*id).filter(|s| Some(s.id) != except && db.alive(s, so_far.idle_ttl, so_far.now));
             let ended = dies.count() as u64;
+            if except.is_some() {
+                let whole = row.cut.whole(db.whole_cuts.get(id).copied());
+                db.whole_cuts.put(*id, whole);
+            }
             db.accounts.put(*id, Account { cut: Cut { rev, except }, ..row });
             Some(ended)
         }

@@ -4,7 +4,7 @@ use super::apply::require;
 use super::prune::OfEvents;
 use crate::rows::ChainRead;
 use crate::{CommitError, EventRow};
-use portcullis_domain::audit::{COUNTED, ChainRow, Pruning, Sealing, Unsealed};
+use portcullis_domain::audit::{Anew, COUNTED, ChainRow, Pruning, Sealing, Unsealed};
 use portcullis_domain::changes::Conflict;
 use portcullis_wire::SecretBytes;
 
@@ -69,7 +69,13 @@ pub(super) fn prune(db: &mut Memory, what: &Pruning) -> Result<OfEvents, CommitE
     let to = what.to.place.n;
     let chain = expected(db, |chain| chain.start.place == what.from && to <= chain.head.n)?;
     db.chain.put((), ChainRow { start: what.to, ..chain });
-    Ok(OfEvents::Delete { up_to: to })
+    Ok(OfEvents::Delete { up_to: what.up_to.min(to) })
+}
+
+pub(super) fn begin_anew(db: &mut Memory, what: Anew) -> Result<(), CommitError> {
+    expected(db, |chain| chain.head == what.from)?;
+    db.chain.put((), what.row);
+    Ok(())
 }
 
 pub(super) fn set_key(db: &mut Memory, before: &SecretBytes, sealed: SecretBytes) -> Result<(), CommitError> {

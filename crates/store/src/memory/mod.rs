@@ -69,6 +69,10 @@ pub struct Memory {
     owners: Table<Rev, AccountId>,
     accounts: Table<AccountId, Account>,
     emails: Table<String, AccountId>,
+    /// The last cut of an account that spared nobody, where a later one did.
+    whole_cuts: Table<AccountId, Rev>,
+    /// Nobody has signed in to these yet.
+    unused: Table<AccountId, ()>,
     sessions: Table<SessionId, Session>,
     sessions_of: Table<(AccountId, SessionId), ()>,
     grants: Table<GrantId, Grant>,
@@ -126,6 +130,8 @@ impl Memory {
             owners: Table::default(),
             accounts: Table::default(),
             emails: Table::default(),
+            whole_cuts: Table::default(),
+            unused: Table::default(),
             sessions: Table::default(),
             sessions_of: Table::default(),
             grants: Table::default(),
@@ -168,7 +174,7 @@ impl Memory {
             ($($table:ident)*) => {$( if kept { self.$table.keep() } else { self.$table.take_back() } )*};
         }
         settle!(log accounts emails sessions sessions_of grants grants_of clients instances keys remembered buckets networks jobs);
-        settle!(owners consents tickets notices messages links origins chain erasures memories followers webhooks);
+        settle!(whole_cuts unused owners consents tickets notices messages links origins chain erasures memories followers webhooks);
         result
     }
 
@@ -182,7 +188,8 @@ impl Memory {
     pub fn load_sign_in(&self, email: &str, client: ClientId, now: Time) -> SignInView {
         let account = self.emails.get(&email.to_owned()).and_then(|id| self.accounts.get(id)).cloned();
         let client_cut = self.clients.get(&client).map(|c| c.cut).unwrap_or_default();
-        SignInView { stamp: self.stamp(now), account, client_cut }
+        let unused = account.as_ref().is_some_and(|account| self.unused.has(&account.id));
+        SignInView { stamp: self.stamp(now), account, unused, client_cut }
     }
 
     /// As [`Store::load_refresh`](crate::Store::load_refresh).
@@ -215,7 +222,8 @@ impl Memory {
     /// As [`Store::load_account`](crate::Store::load_account).
     pub fn load_account(&self, account: AccountId, now: Time) -> Option<AccountView> {
         let account = self.accounts.get(&account)?.clone();
-        Some(AccountView { stamp: self.stamp(now), account })
+        let all_ended = account.cut.whole(self.whole_cuts.get(&account.id).copied());
+        Some(AccountView { stamp: self.stamp(now), account, all_ended })
     }
 
     /// As [`Store::list_sessions`](crate::Store::list_sessions).

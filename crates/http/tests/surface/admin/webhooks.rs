@@ -1,10 +1,12 @@
 //! `/v1/admin/webhooks`: audit records as signed calls (Standard Webhooks 1.0), to receivers that behave and to others.
 use http::Method;
+use portcullis_domain::changes::{Change, Changes};
+use portcullis_domain::outbox::Message;
 use portcullis_domain::webhook;
 use portcullis_testkit::receiver::Request;
 use portcullis_testkit::server::SignedIn;
 use portcullis_testkit::{Answer, Options, Receiver, Reply, TestServer};
-use portcullis_wire::{SecretBytes, Time, b64};
+use portcullis_wire::{SecretBytes, Time, WebhookId, b64};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -335,6 +337,30 @@ async fn dead_and_slow_ones_hold_up_nobody() {
     world.told(20, &quick.secret).await;
     assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
     assert!(slow.most_at_once() <= 4);
+}
+
+/// As many messages wait for one as may, and not one more, however many ask at once.
+#[tokio::test]
+async fn a_test_is_one_of_those_that_may_wait() {
+    let mut world = World::usual().await;
+    let hook = world.hook(&["account.created"]).await;
+    world.receiver.stop().await;
+    let id: WebhookId = hook.id.parse().unwrap();
+    let now = world.server.app.now();
+    let steps = (1..webhook::MOST_WAITING).map(|_| {
+        let message = webhook::message(id, None, now, &mut portcullis_app::real::RealChance);
+        Change::InsertMessage(Message { next_at: now.plus(3_600_000), give_up_at: now.plus(7_200_000), ..message })
+    });
+    let changes = Changes { steps: steps.collect(), ..Changes::default() };
+    world.server.app.store().commit(changes).await.unwrap();
+    let path = hook.path("/test");
+    let answers = futures_util::future::join_all((0..6).map(|_| world.call(Method::POST, &path, None))).await;
+    let count = |status: u16| answers.iter().filter(|answer| answer.status == status).count();
+    assert_eq!((count(202), count(409)), (1, 5), "{:?}", answers.iter().map(|a| a.status).collect::<Vec<_>>());
+    let shown = world.get(&hook.path("")).await;
+    assert_eq!(shown["waiting"], webhook::MOST_WAITING);
+    let refused = world.call(Method::POST, &path, None).await.expect_problem("conflict").json();
+    assert!(refused["detail"].as_str().unwrap().contains("1000 messages wait"), "{refused}");
 }
 
 #[tokio::test]

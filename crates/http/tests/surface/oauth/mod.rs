@@ -22,6 +22,7 @@ mod pairwise;
 mod par;
 mod register;
 mod request;
+mod risk;
 mod service;
 mod ssrf;
 mod tokens;

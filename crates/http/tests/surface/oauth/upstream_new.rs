@@ -107,6 +107,10 @@ async fn the_answer_of_somebody_new_is_their_own() {
     // Neither is it the ticket of the other question.
     let answer = jar.post(&server, "/upstream/confirm", &[("ticket", &ticket), ("password", PASSWORD)]).await;
     assert!(is_refused(&answer, "upstream-stale"));
+    // Nor a sign-in under way, by whatever is shown as its state; the question is still there.
+    let query = encode(&[("state", &*format!("new:{ticket}")), ("code", "x")]);
+    let answer = jar.get(&server, &format!("/upstream/idp/callback?{query}")).await;
+    assert!(is_refused(&answer, "upstream-stale"));
     assert_eq!(standing(&server).await, before);
     let calls = (0..8).map(|_| {
         let mut jar = jar.clone();

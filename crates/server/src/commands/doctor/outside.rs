@@ -111,7 +111,7 @@ fn hops_state(seen: &Value) -> (State, String) {
         (plain, _) => {
             let (kept, other) = if plain { ("X-Forwarded-For", "Forwarded") } else { ("Forwarded", "X-Forwarded-For") };
             let detail = format!(
-                "the proxy at {peer} keeps {kept}, and hands {other} on as the caller wrote it: who sends it seems to be the proxy. \
+                "the proxy at {peer} keeps {kept}, and hands {other} on as the caller wrote it: who sends it comes from nowhere (0.0.0.0). \
                  Have the proxy remove it"
             );
             (Warning, detail)

@@ -53,7 +53,8 @@ impl Dice {
 
     pub(super) fn app_expect(&mut self, head: Rev) -> Expect {
         let (account, client) = (self.account(), self.client());
-        match self.below(6) {
+        match self.below(7) {
+            6 => Expect::Unended { account, born: self.some_born(head) },
             5 => Expect::GrantNotEnded(self.grant()),
             0 => Expect::ClientVersion { client, version: 1 + self.below(3) as u32 },
             1 => {

@@ -1,13 +1,16 @@
 //! How many bytes a session takes in PostgreSQL, by table and index, and how many of its log a refresh and an end take:
-//! `cargo run --release -p portcullis-store-postgres --example bytes -- 40000`.
+//! `cargo run --release -p portcullis-store-postgres --example postgres_bytes -- 40000`.
 //!
 //! The rows are those of SQLite's example of that name: sign-ins as the server commits them, four sessions for each account.
 //! Afterwards every session is refreshed twice, as in use, and the tables are looked at again: old versions of rows take space
 //! until they are vacuumed.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a measurement")]
+#[path = "../../store-sqlite/examples/bytes/after.rs"]
+mod after;
 #[path = "../../store-sqlite/examples/bytes/rows.rs"]
 mod rows;
 
+use after::{remembered, seal_all};
 use portcullis_domain::changes::{Change, Changes, Revoke};
 use portcullis_domain::family::Family;
 use portcullis_store::Store as _;
@@ -35,6 +38,8 @@ async fn main() {
         store.commit(Changes { steps: part.to_vec(), ..Changes::default() }).await.unwrap();
     }
     commit_all(&store, (0..sessions).map(sign_in)).await;
+    commit_all(&store, (0..sessions / 4).map(remembered)).await;
+    seal_all(&*store, LogId::from_bits(1)).await.unwrap();
     cluster.psql("t0", "VACUUM ANALYZE");
     show(&cluster, sessions, "after the sign-ins");
 
