@@ -106,19 +106,6 @@ impl App {
         Ok(view)
     }
 
-    /// Makes the administrator of `bootstrap_admin` when there is no account at all. `true` when it did.
-    pub async fn bootstrap_admin(&self, email: &str, password: SecretString) -> Result<bool, AppError> {
-        if !self.store().list_accounts(None, None, 1).await?.rows.is_empty() {
-            return Ok(false);
-        }
-        let by = By::SYSTEM;
-        match self.create_account(email, Some(password), None, vec![ADMIN.into()], &by, None).await {
-            Ok(_) => Ok(true),
-            Err(AppError::Refused(Refused::EmailTaken)) => Ok(false),
-            Err(error) => Err(error),
-        }
-    }
-
     /// Makes an account.
     #[allow(clippy::too_many_arguments, reason = "what an account is made of")]
     pub async fn admin_create_account(

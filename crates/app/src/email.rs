@@ -202,7 +202,7 @@ impl App {
             let knows = known == Some(link.account.password_version);
             email::confirm(&link.view, &link.ticket, link.session.as_ref(), knows, &by, notice.as_ref(), chance)
         };
-        let acted = self.act_on_ticket(|| self.open_address_link(secret), decide).await;
+        let acted = self.act_on_ticket("", None, || self.open_address_link(secret), decide).await;
         self.mail_waits();
         let acted = acted.map_err(|error| match error {
             // Whoever has it by now does not become known by a link of somebody else's.

@@ -7,7 +7,7 @@ use crate::risk::{self, Verdicts, Who};
 use crate::{Acted, App, AppError, RepeatKey, real};
 use portcullis_domain::account::{self, Email};
 use portcullis_domain::changes::{Change, Changes, Committed, Expect};
-use portcullis_domain::event::Actor;
+use portcullis_domain::event::{Actor, EventKind};
 use portcullis_domain::family::Presented;
 use portcullis_domain::kernel::{self, By, Door, Scope};
 use portcullis_domain::mail::{self, Letter, Template};
@@ -19,7 +19,7 @@ use portcullis_domain::sign_in::{Issued, Proving, SignIn, awaits_proof, prove_ag
 use portcullis_domain::throttle::Verdict;
 use portcullis_domain::view::{Dead, SessionView, SignInView};
 use portcullis_domain::{Chance as _, Decision, Refused, device, page_cookie, session_limit, stored_hash, time_rules};
-use portcullis_store::Remembered;
+use portcullis_store::{EventFilter, Remembered};
 use portcullis_wire::claims::Confirmation;
 use portcullis_wire::{AccountId, ClientId, Code, Digest, GrantId, Rev, SecretBytes, SecretString, SessionId, Time};
 use std::net::IpAddr;

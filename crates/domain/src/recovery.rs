@@ -213,7 +213,9 @@ pub fn not_me(
     let back = email::address_before(ticket, &body, account).is_some();
     let about = |id: SessionId| session.filter(|view| view.session.id == id && view.account.id == account.id);
     let scope = match body.session {
-        Some(id) if !all && !back && about(id).is_some_and(lives) => Scope::Session { account: account.id, session: id },
+        Some(id) if !all && !back && about(id).is_some_and(lives) => {
+            Scope::Session { account: account.id, session: id }
+        }
         _ => Scope::Account(account.id),
     };
     let mut changes = kernel::end(Door::NotMe, scope, None, by, chance);

@@ -171,8 +171,15 @@ impl World {
             (LetterRequest::NotMe { all, .. }, LetterFacts::Link(link)) => {
                 let (mut ticket, mut view, session) = (**link).clone();
                 self.read_wrongly(&mut ticket, &mut view);
-                let decision =
-                    recovery::not_me(&view, &ticket, session.as_ref(), *all, Around::default(), &By::SYSTEM, &mut self.rng);
+                let decision = recovery::not_me(
+                    &view,
+                    &ticket,
+                    session.as_ref(),
+                    *all,
+                    Around::default(),
+                    &By::SYSTEM,
+                    &mut self.rng,
+                );
                 let Decision { outcome, mut changes } = decision;
                 if self.has(Mutant::NotMeEndsNothing) {
                     changes.steps.retain(|step| !matches!(step, Change::Revoke(_)));

@@ -30,7 +30,7 @@ use portcullis_domain::risk::enforce::At;
 use portcullis_domain::sign_in::SignIn;
 use portcullis_domain::ticket::{self, Ticket, TicketKind};
 use portcullis_domain::upstream::{self, Begun, Identity, LIFE, Link, MAX_SUBJECT, UnderWay, Waiting, bounded};
-use portcullis_domain::{Chance, Decision, Refused, known_device, session_limit};
+use portcullis_domain::{Chance, Decision, Refused, session_limit};
 use portcullis_store::CommitError;
 use portcullis_wire::{ClientId, Code, Digest, SecretString, Time, b64};
 use provider::{Failed, Provider, encoded};

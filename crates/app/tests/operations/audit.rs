@@ -305,7 +305,7 @@ fn file(name: &str) -> PathBuf {
 async fn a_node_that_was_started_anew_knows_where_the_chain_ended() {
     let (path, master) = (file("audit-head"), MasterKey::generate());
     let (app, store) = with_file(Memory::new(LogId::from_bits(7), real::wall()), &master, &path).await;
-    let ada = app.sign_up("ada@example.org", SecretString::new(PASSWORD), None, None).await.unwrap();
+    let ada = app.sign_up("ada@example.org", SecretString::new(PASSWORD), None, None).await.unwrap().unwrap();
     sign_in(&app, &ada, false).await.unwrap();
     app.seal_all().await.unwrap();
     let (older, cut_at) = (store.content().unwrap(), head(&app).await);
@@ -375,7 +375,7 @@ async fn what_an_earlier_chain_has_left_goes_by_its_time() {
     let (mut tasks, first, second) = (JoinSet::new(), MasterKey::generate(), MasterKey::generate());
     let app = App::start(store.clone(), settings(), first, &mut tasks).await.unwrap();
     tasks.abort_all();
-    let ada = app.sign_up("ada@example.org", SecretString::new(PASSWORD), None, None).await.unwrap();
+    let ada = app.sign_up("ada@example.org", SecretString::new(PASSWORD), None, None).await.unwrap().unwrap();
     sign_in(&app, &ada, false).await.unwrap();
     app.seal_all().await.unwrap();
     let old = app.store().count_rows().await.unwrap().events;

@@ -207,7 +207,7 @@ async fn accounts_that_fail_hold_up_nobody_behind_them() {
     let app = App::start(store.clone(), settings(), MasterKey::generate(), &mut tasks).await.unwrap();
     tasks.abort_all();
     while tasks.join_next().await.is_some() {}
-    let ada = app.sign_up("ada@example.org", SecretString::new(PASSWORD), None, None).await.unwrap();
+    let ada = app.sign_up("ada@example.org", SecretString::new(PASSWORD), None, None).await.unwrap().unwrap();
     let due = |n: u128| {
         let until = app.now().minus(1_000).plus(n as i64);
         let status = Status::Deleting { at: Time(0), until, rev: Rev(1) };
