@@ -461,3 +461,21 @@ async fn an_administrator_gives_an_account_another_address() {
     assert_eq!((&set["email"], &set["email_verified"]), (&json!(ADA), &json!(true)));
     assert_eq!(world.events().await.iter().filter(|kind| *kind == "email.changed").count(), 2);
 }
+
+/// Whoever has a session learns nothing new by what is missing: a proof says so.
+#[tokio::test]
+async fn a_proof_on_a_page_says_that_the_address_is_not_confirmed() {
+    let world = World::new(true).await;
+    let account = world.server.sign_up(ADA).await;
+    let pairs = [("identifier", ADA), ("password", PASSWORD)];
+    let page = world.form("/sign-in", &pairs).send().await.expect(303);
+    let cookie = format!("__Host-portcullis_session={}", page.cookie("__Host-portcullis_session").unwrap());
+    let admin = world.server.admin().await;
+    let path = format!("/v1/admin/accounts/{account}");
+    let patch = world.server.client.patch(path).bearer(&admin.access).json(&json!({ "email_verified": false }));
+    patch.send().await.expect(200);
+    let pairs = [("identifier", ADA), ("password", PASSWORD), ("again", "1")];
+    let page = world.form("/sign-in", &pairs).header("cookie", &cookie).send().await.expect(403);
+    assert!(page.text().contains("Your address is not confirmed yet"), "{}", page.text());
+    world.mail_to(ADA, "Confirm").await;
+}

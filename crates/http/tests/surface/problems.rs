@@ -18,8 +18,8 @@ fn every_code_is_expected_somewhere() {
         include_str!("oauth/dpop.rs"),
         include_str!("sessions.rs"),
     ];
-    // Of a verifier, or of factors that are not there yet; `conflict` and `overloaded` have tests of their own kind.
-    let elsewhere = [Code::NotFresh, Code::SecondFactorRequired, Code::StepUpRequired];
+    // Of a verifier, of a page alone, or of factors that are not there yet; `conflict` and `overloaded` have tests of their own kind.
+    let elsewhere = [Code::NotFresh, Code::SecondFactorRequired, Code::StepUpRequired, Code::EmailNotVerified];
     for code in Code::ALL.iter().filter(|code| !elsewhere.contains(code)) {
         let expected = format!("expect_problem(\"{code}\")");
         assert!(sources.iter().any(|source| source.contains(&expected)), "no test expects {code}");
