@@ -465,7 +465,9 @@ async fn link(app: &App, act: Act, ada: &Account, laptop: &Tokens) -> SecretStri
     let steps = mail::write(letter, &stamp, keys.mac(), &mut chance);
     app.store().commit(Changes { steps, ..Changes::default() }).await.unwrap();
     let page = app.store().list_messages(&MessageFilter::default(), None, 50).await.unwrap();
-    let (_, secret) = page.rows.iter().find_map(|message| app.link_of(message).unwrap()).expect("a mail with a link");
+    // Others wait, too: that of the sign-up.
+    let mut links = page.rows.iter().filter_map(|message| app.link_of(message).unwrap());
+    let (_, secret) = links.find(|(kind, _)| Some(*kind) == template.link()).expect("a mail with this link");
     secret
 }
 
