@@ -3,13 +3,14 @@
 use crate::callers::Caller;
 use crate::oauth::{has_secret, new_secret};
 use crate::{Acted, App, AppError, RepeatKey, Revoked, real};
-use portcullis_domain::account;
+use portcullis_domain::account::{self, Email};
 use portcullis_domain::changes::{Change, Changes, Expect, Idempotency};
 use portcullis_domain::client::{Profile, SubjectType};
+use portcullis_domain::email;
 use portcullis_domain::event::{Actor, EventKind, NewEvent};
 use portcullis_domain::family::MacKey;
 use portcullis_domain::kernel::{self, By, Door, Scope};
-use portcullis_domain::mail::{self, Template};
+use portcullis_domain::mail::{self, Letter, Template};
 use portcullis_domain::model::{ADMIN, Account, Client, ClientKind};
 use portcullis_domain::upstream::Link;
 use portcullis_domain::view::{AccountView, SessionView};
@@ -65,6 +66,10 @@ pub struct AccountPatch {
     pub roles: Option<Vec<String>>,
     /// Over how many milliseconds the refreshes that new roles cause are spread.
     pub spread_ms: Option<u64>,
+    /// Another address.
+    pub email: Option<String>,
+    /// Whether its address, the new one if there is one, is verified.
+    pub email_verified: Option<bool>,
 }
 
 impl App {
@@ -101,20 +106,8 @@ impl App {
         Ok(view)
     }
 
-    /// Makes the administrator of `bootstrap_admin` when there is no account at all. `true` when it did.
-    pub async fn bootstrap_admin(&self, email: &str, password: SecretString) -> Result<bool, AppError> {
-        if !self.store().list_accounts(None, None, 1).await?.rows.is_empty() {
-            return Ok(false);
-        }
-        let by = By::SYSTEM;
-        match self.create_account(email, Some(password), None, vec![ADMIN.into()], &by, None).await {
-            Ok(_) => Ok(true),
-            Err(AppError::Refused(Refused::EmailTaken)) => Ok(false),
-            Err(error) => Err(error),
-        }
-    }
-
     /// Makes an account.
+    #[allow(clippy::too_many_arguments, reason = "what an account is made of")]
     pub async fn admin_create_account(
         &self,
         admin: &Admin,
@@ -122,12 +115,13 @@ impl App {
         password: Option<SecretString>,
         name: Option<&str>,
         roles: Vec<String>,
+        verified: bool,
         repeat: Option<&RepeatKey>,
     ) -> Result<Account, AppError> {
         if let Some(password) = &password {
             self.refuse_breached("password", password).await?;
         }
-        self.create_account(email, password, name, roles, &admin.by(None), repeat).await
+        self.create_account(email, password, name, roles, verified, &admin.by(None), repeat).await
     }
 
     /// Changes name and roles. Changed roles make tokens with the old ones `stale`. The rev, when an entry was written.
@@ -142,15 +136,31 @@ impl App {
             other => other,
         };
         account::check_spread(patch.spread_ms)?;
+        let to = patch.email.as_deref().map(Email::parse).transpose()?;
+        let notice = self.mailer().map(|_| self.keys().mac().clone());
         let by = admin.by(None);
         let roles = patch.roles.map_or(account::Roles::Same, account::Roles::Set);
         self.act(
             "",
             None,
             || self.account_view(id),
-            |view, chance| account::change(view, name.clone(), &roles, patch.spread_ms, &by, chance),
+            |view, chance| {
+                let decision = account::change(view, name.clone(), &roles, patch.spread_ms, &by, chance);
+                if decision.outcome.is_err() {
+                    return decision;
+                }
+                let about = match (&to, patch.email_verified) {
+                    (Some(to), verified) => email::set(view, to, verified, &by, notice.as_ref(), chance),
+                    (None, Some(verified)) => email::mark(view, verified, &by, chance),
+                    (None, None) => return decision,
+                };
+                with(decision, about)
+            },
         )
         .await?;
+        if to.is_some() {
+            self.mail_waits();
+        }
         let view = self.account_view(id).await?;
         self.still_admin(admin).await?; // nothing was committed, and so checked, when nothing had to change
         Ok(view.account)
@@ -210,14 +220,19 @@ impl App {
         repeat: Option<&RepeatKey>,
     ) -> Result<Revoked, AppError> {
         let (by, grace) = (admin.by(None), self.settings().policy.deletion_grace);
+        let notice = self.may_tell_of_deletion(&self.account_view(id).await?.account).await?;
         let acted = self
             .act(
                 &admin.actor.text(),
                 repeat,
                 || self.account_view(id),
-                |view, chance| account::delete(view, grace, &by, chance),
+                |view, chance| {
+                    let decision = account::delete(view, grace, &by, chance);
+                    told(decision, Template::AccountDeleted, view, notice.as_ref(), chance)
+                },
             )
             .await?;
+        self.mail_waits();
         self.still_admin(admin).await?;
         match acted {
             Acted::Done(_, committed) => Revoked::of(committed),
@@ -526,20 +541,37 @@ pub(crate) fn not_alive(field: &'static str) -> AppError {
     Refused::InvalidValue { field, detail: "this session is not alive, so it cannot be spared".into() }.into()
 }
 
+/// Two decisions about one account, of the same view, as one.
+fn with(mut one: Decision<()>, other: Decision<()>) -> Decision<()> {
+    if other.outcome.is_err() {
+        return other;
+    }
+    for expect in other.changes.expects {
+        if !one.changes.expects.contains(&expect) {
+            one.changes.expects.push(expect);
+        }
+    }
+    one.changes.steps.extend(other.changes.steps);
+    one.changes.events.extend(other.changes.events);
+    one
+}
+
 /// A decision about an account of which its owner is told by a mail.
-fn told(
-    mut decision: Decision<()>,
+pub(crate) fn told<T>(
+    mut decision: Decision<T>,
     template: Template,
     view: &AccountView,
     notice: Option<&MacKey>,
     chance: &mut dyn Chance,
-) -> Decision<()> {
-    if let (Ok(()), Some(key), false) = (&decision.outcome, notice, decision.changes.is_empty()) {
-        let of = view.account.id;
-        if view.account.email.is_some() {
-            let password = view.account.password_version;
-            decision.changes.steps.extend(mail::write(template, of, password, None, &view.stamp, key, chance));
-        }
+) -> Decision<T> {
+    if let (Ok(_), Some(key), false) = (&decision.outcome, notice, decision.changes.is_empty()) {
+        let letter = Letter::of(template, &view.account);
+        // Of an account that is deleted nothing else says where it goes.
+        let letter = match (&view.account.email, template) {
+            (Some(email), Template::AccountDeleted) => letter.to(email),
+            _ => letter,
+        };
+        decision.changes.steps.extend(mail::write(letter, &view.stamp, key, chance));
     }
     decision
 }

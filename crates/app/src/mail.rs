@@ -6,8 +6,8 @@ use crate::outbox::Unsent;
 use crate::{App, AppError};
 use portcullis_domain::changes::{Change, Changes};
 use portcullis_domain::family::MacKey;
-use portcullis_domain::mail::{self, Answer, MailBody, Template};
-use portcullis_domain::model::Status;
+use portcullis_domain::mail::{self, Answer, LinkBody, MailBody, Template};
+use portcullis_domain::model::{Account, Status};
 use portcullis_domain::outbox::Message;
 use portcullis_domain::throttle::Attempt;
 use portcullis_domain::ticket::{self, TicketKind};
@@ -23,6 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(45);
 fn page(kind: TicketKind) -> &'static str {
     match kind {
         TicketKind::NotMe => "/not-me/",
+        TicketKind::VerifyEmail | TicketKind::ChangeEmail => "/email/",
         _ => "/recover/",
     }
 }
@@ -42,6 +43,16 @@ impl App {
         let key = self.keys().mac().clone();
         let may = !template.is_limited() || self.takes(Attempt::of_mail(&key, template, account)).await?;
         Ok(may.then_some(key))
+    }
+
+    /// The key by which the mail about a deletion is written. Each is told, but for those to an address that nobody has proved: there
+    /// somebody else may have signed up with it, again and again.
+    pub(crate) async fn may_tell_of_deletion(&self, account: &Account) -> Result<Option<MacKey>, AppError> {
+        let (template, address) = (Template::AccountDeleted, account.email.as_deref().unwrap_or_default());
+        if account.email_verified_at.is_none() && !self.may_write_to(template, address, None).await? {
+            return Ok(None);
+        }
+        self.may_mail(template, account.id).await
     }
 
     /// Takes something from its budgets, in a commit of its own.
@@ -72,25 +83,30 @@ impl App {
         let template = Template::parse(&body.template).ok_or(Unsent::Hopeless("there is no such mail"))?;
         let failed = |error: portcullis_store::StoreError| Unsent::Failed(error.to_string());
         let view = self.store().load_account(body.account).await.map_err(failed)?;
-        let account = view.map(|view| view.account).filter(|account| !matches!(account.status, Status::Deleted { .. }));
+        let gone = |account: &Account| matches!(account.status, Status::Deleted { .. });
+        // A mail that says so goes to whoever had it.
+        let account = view.map(|view| view.account).filter(|account| !gone(account) || body.to.is_some());
         let account = account.ok_or(Unsent::Hopeless("its account is gone"))?;
-        let to = account.email.as_deref().ok_or(Unsent::Hopeless("its account has no address"))?;
-        let link = self.link_of(message).map_err(Unsent::Refused)?;
         let mut values = self.values_of(&body, message.created_at).await.map_err(failed)?;
-        values.insert("email", to.to_owned());
-        if let Status::Blocked(block) = &account.status {
-            values.insert("reason", block.reason.clone());
+        match &account.status {
+            Status::Blocked(block) => drop(values.insert("reason", block.reason.clone())),
+            Status::Deleting { until, .. } => drop(values.insert("until", minute(*until))),
+            _ => {}
         }
-        if let Some((kind, secret)) = link {
+        let mut to = body.to.clone().or_else(|| account.email.clone());
+        if let Some((kind, secret)) = self.link_of(message).map_err(Unsent::Refused)? {
             let found = self.store().load_ticket(ticket::id(kind, secret.expose())).await.map_err(failed)?;
-            if found.is_none_or(|view| !view.ticket.is_open(view.stamp.epoch, view.stamp.now)) {
-                return Err(Unsent::Hopeless("its link leads nowhere any more"));
-            }
+            let open = found.filter(|view| view.ticket.is_open(view.stamp.epoch, view.stamp.now));
+            let open = open.ok_or(Unsent::Hopeless("its link leads nowhere any more"))?;
+            // Whoever opens it proves by that where it was sent.
+            to = open.ticket.read::<LinkBody>().and_then(|body| body.address).or(to);
             values.insert("link", format!("{}{}{}", self.settings().rules.issuer, page(kind), secret.expose()));
             values.insert("minutes", (mail::link_life(kind) / 60_000).to_string());
         }
+        let to = to.ok_or(Unsent::Hopeless("its account has no address"))?;
+        values.insert("email", to.clone());
         let (id, at_ms) = (message.id.to_string(), message.created_at.0);
-        let mail = Mail { id: &id, to, at_ms, name: template.as_str(), values: &values };
+        let mail = Mail { id: &id, to: &to, at_ms, name: template.as_str(), values: &values };
         let sent = tokio::time::timeout(PATIENCE, mailer.send(&mail)).await;
         match sent.unwrap_or_else(|_| Err(Failed::Unreached("the mail server takes too long".into()))) {
             Ok(()) => Ok(()),
@@ -119,6 +135,10 @@ impl App {
             None => None,
         };
         if let Some(view) = session {
+            if let Some(client) = view.session.client {
+                let client = self.store().load_client(client).await?;
+                values.insert("app", client.map(|view| view.client.name).unwrap_or_default());
+            }
             values.insert("device", view.session.device_name);
             values.insert("address", view.session.ip.map(|ip| ip.to_string()).unwrap_or_default());
         }

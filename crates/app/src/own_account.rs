@@ -1,4 +1,5 @@
 //! What people do with their own account besides its sessions: another name or password, its deletion, its audit records.
+use crate::admin::told;
 use crate::callers::Caller;
 use crate::guessing::{Counted, Taken};
 use crate::risk::{Look, Verdicts};
@@ -7,7 +8,7 @@ use crate::{Acted, App, AppError, RepeatKey, Revoked};
 use portcullis_domain::account::{self, Email, MAX_PASSWORD, Roles};
 use portcullis_domain::changes::{Changes, Expect};
 use portcullis_domain::kernel::By;
-use portcullis_domain::mail::{self, Template};
+use portcullis_domain::mail::{self, Letter, Template};
 use portcullis_domain::model::{Account, Status};
 use portcullis_domain::risk::enforce::At;
 use portcullis_domain::risk::{Act, What};
@@ -15,6 +16,7 @@ use portcullis_domain::view::AccountView;
 use portcullis_domain::{Decision, Refused};
 use portcullis_store::{EventFilter, EventRow, Page};
 use portcullis_wire::{EventId, SecretString};
+use std::net::IpAddr;
 
 impl App {
     async fn own_view(&self, caller: &Caller) -> Result<AccountView, AppError> {
@@ -55,8 +57,10 @@ impl App {
         };
         let by = By { actor: caller.actor(), role: None, ip: caller.ip, reason: None };
         let load = || self.own_view(caller);
+        let notice = self.may_tell_of_deletion(&caller.view.account).await?;
         let decide = |view: &AccountView, chance: &mut dyn portcullis_domain::Chance| {
-            let mut decision: Decision<_> = account::delete(view, grace, &by, chance);
+            let decision: Decision<_> = account::delete(view, grace, &by, chance);
+            let mut decision = told(decision, Template::AccountDeleted, view, notice.as_ref(), chance);
             if let Some(version) = proven {
                 // The proof is of one password.
                 let expect = Expect::PasswordVersion { account: view.account.id, version };
@@ -64,7 +68,9 @@ impl App {
             }
             decision
         };
-        match self.act(&by.actor.text(), repeat, load, decide).await? {
+        let acted = self.act(&by.actor.text(), repeat, load, decide).await?;
+        self.mail_waits();
+        match acted {
             Acted::Done(_, committed) => Revoked::of(committed),
             Acted::Answered(Some(rev)) => Ok(Revoked { rev, ended: Some(0), at: self.now() }),
             Acted::Answered(None) => Err(AppError::Fault("a deletion without changes".into())),
@@ -129,9 +135,8 @@ impl App {
             verdicts.anew();
             let mut base = account::change_password(view, hash.clone(), session, &by, chance);
             if let Some(key) = &notice {
-                let (template, id) = (Template::PasswordChanged, view.account.id);
-                let next = view.account.password_version + 1;
-                base.changes.steps.extend(mail::write(template, id, next, Some(session), &view.stamp, key, chance));
+                let letter = Letter::of(Template::PasswordChanged, &view.account).about(session).with_new_password();
+                base.changes.steps.extend(mail::write(letter, &view.stamp, key, chance));
             }
             // What was refused before is no change.
             let Some(look) = look.as_ref().filter(|_| base.outcome.is_ok()) else { return base };
@@ -152,25 +157,38 @@ impl App {
 
     /// Whether this is the caller's password: a guess like any other, paid for from the same budgets. The version that was
     /// right.
-    async fn prove(&self, caller: &Caller, password: SecretString) -> Result<u32, AppError> {
+    pub(crate) async fn prove(&self, caller: &Caller, password: SecretString) -> Result<u32, AppError> {
         let account = &caller.view.account;
-        let identifier = account.email.clone().unwrap_or_default();
-        let Taken { place, ours } = self.take_attempt(&identifier, caller.ip, None).await?;
-        let compare = ours.verdict.is_checked() && password.expose().len() <= MAX_PASSWORD;
-        let password = if compare { password } else { SecretString::new("") };
-        let checked = self.passwords().check(place, password, account.password_hash.clone(), compare).await;
-        match checked {
-            Ok(true) if compare => {
-                self.untake(ours.attempt, ours.verdict).await;
-                Ok(account.password_version)
-            }
-            Ok(_) => {
+        match self.is_password_of(account, password, caller.ip).await? {
+            (true, _) => Ok(account.password_version),
+            (false, ours) => {
                 // What was not looked at was not wrong.
                 if ours.verdict.is_checked() {
                     self.proof_was_wrong(caller, &ours).await?;
                 }
                 Err(Refused::InvalidCredentials.into())
             }
+        }
+    }
+
+    /// Whether this is the account's password, and what the guess was counted as. One that was right is given back.
+    pub(crate) async fn is_password_of(
+        &self,
+        account: &Account,
+        password: SecretString,
+        ip: Option<IpAddr>,
+    ) -> Result<(bool, Counted), AppError> {
+        let identifier = account.email.clone().unwrap_or_default();
+        let Taken { place, ours } = self.take_attempt(&identifier, ip, None).await?;
+        let compare = ours.verdict.is_checked() && password.expose().len() <= MAX_PASSWORD;
+        let password = if compare { password } else { SecretString::new("") };
+        let checked = self.passwords().check(place, password, account.password_hash.clone(), compare).await;
+        match checked {
+            Ok(true) if compare => {
+                self.untake(ours.attempt, ours.verdict).await;
+                Ok((true, ours))
+            }
+            Ok(_) => Ok((false, ours)),
             Err(error) => {
                 self.untake(ours.attempt, ours.verdict).await;
                 Err(pool_error(error))

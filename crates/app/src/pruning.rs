@@ -3,11 +3,14 @@
 //!
 //! Everything goes in small commits on a task of its own, which share the writer's transactions with everybody else's; between
 //! two of them the chore sleeps. What may go is decided in `domain::retention`, under the store's lock.
+use crate::admin::told;
 use crate::outbox::Spread;
 use crate::{App, AppError};
 use portcullis_domain::changes::{Change, Changes};
-use portcullis_domain::model::Client;
+use portcullis_domain::mail::Template;
+use portcullis_domain::model::{Client, Status};
 use portcullis_domain::retention::{self, Retention};
+use portcullis_domain::view::AccountView;
 use portcullis_domain::{account, outbox};
 use portcullis_wire::{AccountId, ClientId, SessionId};
 use std::collections::BTreeSet;
@@ -234,8 +237,19 @@ impl App {
             let load = || async {
                 self.store().load_account(*id).await?.ok_or(AppError::from(portcullis_domain::Refused::NotFound))
             };
-            match self.act("", None, load, account::due).await {
+            // Of a block that is over its owner is told; a deletion was told when it began.
+            let over = |view: &AccountView| matches!(view.account.status, Status::Blocked(_));
+            let notice = match load().await {
+                Ok(view) if over(&view) => self.may_mail(Template::AccountUnblocked, *id).await?,
+                _ => None,
+            };
+            let due = |view: &AccountView, chance: &mut dyn portcullis_domain::Chance| {
+                let notice = notice.as_ref().filter(|_| over(view));
+                told(account::due(view, chance), Template::AccountUnblocked, view, notice, chance)
+            };
+            match self.act("", None, load, due).await {
                 Ok(_) => {
+                    self.mail_waits();
                     seen_to = true;
                     self.counts().accounts_due.fetch_add(1, Ordering::Relaxed);
                 }

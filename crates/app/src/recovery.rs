@@ -5,20 +5,21 @@ use crate::sessions::pool_error;
 use crate::{Acted, App, AppError, RepeatKey, Revoked, real};
 use portcullis_domain::account::{self, Email};
 use portcullis_domain::changes::{Change, Changes};
+use portcullis_domain::email;
+use portcullis_domain::family::MacKey;
 use portcullis_domain::kernel::By;
 use portcullis_domain::mail::{self, LinkBody, Template};
 use portcullis_domain::model::Account;
-use portcullis_domain::recovery::{self, Opened};
+use portcullis_domain::recovery::{self, Around, Opened};
 use portcullis_domain::risk::enforce::At;
 use portcullis_domain::risk::{Act, Step};
 use portcullis_domain::throttle::{self, Attempt};
 use portcullis_domain::ticket::{self, Ticket, TicketKind};
 use portcullis_domain::view::{AccountView, SessionView, SignInView};
-use portcullis_domain::{Actor, Chance as _, Decision, Refused, time_rules};
+use portcullis_domain::{Actor, Chance, Decision, Refused};
 use portcullis_store::CommitError;
 use portcullis_wire::{ClientId, Code, Digest, SecretString, b64};
 use std::net::IpAddr;
-use std::time::Duration;
 
 /// How often somebody's asking for a link is decided, when what is remembered of the account is written at the same time.
 const TRIES: u32 = 4;
@@ -34,17 +35,19 @@ pub struct Link {
     pub session: Option<SessionView>,
     /// Who of other providers may sign in to the account.
     pub links: Vec<portcullis_domain::upstream::Link>,
+    /// Which other account has the address that it gives back.
+    holder: Option<Account>,
     ticket: Ticket,
     view: AccountView,
 }
 
 /// What is said of every link that is of no use: used, too old, cut off, of another kind, or never ours.
-fn no_such_link() -> AppError {
+pub(crate) fn no_such_link() -> AppError {
     let words = "This link does not work any more: it was used, is too old, or something newer took its place. Ask for a new one.";
     AppError::Bad(Code::NotFound, words.into())
 }
 
-fn or_no_such_link(error: AppError) -> AppError {
+pub(crate) fn or_no_such_link(error: AppError) -> AppError {
     match error {
         AppError::Refused(Refused::NotFound) => no_such_link(),
         other => other,
@@ -77,11 +80,7 @@ impl App {
         keeps_pace(&self.inner.paces.recovery, ip)?;
         let began = real::mono();
         let asked = self.ask_for_link(identifier, ip).await;
-        let step = self.settings().policy.failed_sign_in_step;
-        let took = real::mono().since(began);
-        if let Ok(wait @ 1..) = u64::try_from(time_rules::answered_after(took, step).saturating_sub(took)) {
-            tokio::time::sleep(Duration::from_millis(wait)).await;
-        }
+        self.hold_until_step(began).await;
         asked
     }
 
@@ -175,7 +174,14 @@ impl App {
             };
             let session = session.filter(|session| session.account.id == view.account.id);
             let links = self.links_of(account).await?;
-            return Ok(Link { opened, account: view.account.clone(), session, links, ticket, view });
+            let holder = match email::address_before(&ticket, &opened.body, &view.account) {
+                Some(address) => {
+                    let there = self.store().load_sign_in(address, ClientId::FIRST_PARTY).await;
+                    there.map_err(|e| self.fault(e.into()))?.account
+                }
+                None => None,
+            };
+            return Ok(Link { opened, account: view.account.clone(), session, links, holder, ticket, view });
         }
         Err(no_such_link())
     }
@@ -234,36 +240,31 @@ impl App {
         let notice = self.may_mail(Template::PasswordReset, link.account.id).await?;
         let by = By { actor: Actor::Anonymous, role: None, ip, reason: None };
         let verdicts = Verdicts::default();
-        let acted = self
-            .act_on_ticket(
-                &actor_by(secret),
-                repeat,
-                || async {
-                    let link = self.open_link(secret).await?;
-                    let look = self.look_at_recovery(Some(&link.account), ip).await?;
-                    let memory = match &look {
-                        Some(_) => None,
-                        None => self.memory_with_new_password(link.account.id).await?,
-                    };
-                    Ok((link, look, memory))
-                },
-                |(link, look, memory): &(Link, Option<Look>, Option<Change>), chance| {
-                    let (view, links, key) = (&link.view, &link.links, notice.as_ref());
-                    let mut decision = recovery::reset(view, &link.ticket, links, &hash, &by, key, chance);
-                    if decision.outcome.is_err() {
-                        return decision;
-                    }
-                    decision.changes.steps.extend(memory.clone());
-                    let Some(look) = look else { return decision };
-                    let (at, act) = (At::Reset, Act::Recover(Step::Done));
-                    look.judge(self, decision, &view.stamp, &view.account, at, act, &verdicts, chance)
-                },
-            )
-            .await;
+        let load = || async {
+            let link = self.open_link(secret).await?;
+            let look = self.look_at_recovery(Some(&link.account), ip).await?;
+            let memory = match &look {
+                Some(_) => None,
+                None => self.memory_with_new_password(link.account.id).await?,
+            };
+            Ok((link, look, memory))
+        };
+        let decide = |(link, look, memory): &(Link, Option<Look>, Option<Change>), chance: &mut dyn Chance| {
+            let (view, around) = (&link.view, link.around(notice.as_ref()));
+            let mut decision = recovery::reset(view, &link.ticket, around, &hash, &by, chance);
+            if decision.outcome.is_err() {
+                return decision;
+            }
+            decision.changes.steps.extend(memory.clone());
+            let Some(look) = look else { return decision };
+            let (at, act) = (At::Reset, Act::Recover(Step::Done));
+            look.judge(self, decision, &view.stamp, &view.account, at, act, &verdicts, chance)
+        };
+        let acted = self.act_on_link(&actor_by(secret), repeat, load, decide).await;
         if matches!(acted, Ok(_) | Err(AppError::Refused(_))) {
             self.judged(&verdicts);
         }
-        let acted = acted.map_err(or_no_such_link)?;
+        let acted = acted?;
         self.mail_waits();
         match acted {
             Acted::Done((), committed) => Revoked::of(committed),
@@ -278,35 +279,58 @@ impl App {
     /// As [`App::open_not_me`]; faults.
     pub async fn deny_session(&self, secret: &SecretString, all: bool, ip: Option<IpAddr>) -> Result<(), AppError> {
         let by = By { actor: Actor::Anonymous, role: None, ip, reason: None };
+        let notice = self.mailer().map(|_| self.keys().mac().clone());
         let verdicts = Verdicts::default();
-        let acted = self
-            .act_on_ticket(
-                "",
-                None,
-                || async {
-                    let link = self.open_not_me(secret).await?;
-                    let look = self.look_at_recovery(Some(&link.account), ip).await?;
-                    Ok((link, look))
-                },
-                |(link, look): &(Link, Option<Look>), chance| {
-                    let Link { view, ticket, session, .. } = link;
-                    let decision = recovery::not_me(view, ticket, session.as_ref(), all, &by, chance);
-                    // Said twice, it is said.
-                    let said = decision.outcome.is_ok() && !decision.changes.is_empty();
-                    let Some(look) = look.as_ref().filter(|_| said) else { return decision };
-                    let act = Act::Recover(Step::Denied);
-                    look.judge(self, decision, &view.stamp, &view.account, At::Account, act, &verdicts, chance)
-                },
-            )
-            .await;
+        let load = || async {
+            let link = self.open_not_me(secret).await?;
+            let look = self.look_at_recovery(Some(&link.account), ip).await?;
+            Ok((link, look))
+        };
+        let decide = |(link, look): &(Link, Option<Look>), chance: &mut dyn Chance| {
+            let Link { view, ticket, session, .. } = link;
+            let around = link.around(notice.as_ref());
+            let decision = recovery::not_me(view, ticket, session.as_ref(), all, around, &by, chance);
+            // Said twice, it is said.
+            let said = decision.outcome.is_ok() && !decision.changes.is_empty();
+            let Some(look) = look.as_ref().filter(|_| said) else { return decision };
+            let act = Act::Recover(Step::Denied);
+            look.judge(self, decision, &view.stamp, &view.account, At::Account, act, &verdicts, chance)
+        };
+        let acted = self.act_on_link("", None, load, decide).await;
         if matches!(acted, Ok(_) | Err(AppError::Refused(_))) {
             self.judged(&verdicts);
         }
-        acted.map(drop).map_err(or_no_such_link)
+        self.mail_waits();
+        acted.map(drop)
+    }
+
+    /// [`App::act_on_ticket`] for what may give an address back: when somebody takes it at that very moment it is looked at again, so that
+    /// nobody keeps everything from ending by that.
+    async fn act_on_link<V, F>(
+        &self,
+        actor: &str,
+        repeat: Option<&RepeatKey>,
+        load: impl Fn() -> F,
+        decide: impl Fn(&V, &mut dyn Chance) -> Decision<()>,
+    ) -> Result<Acted<()>, AppError>
+    where
+        F: Future<Output = Result<V, AppError>>,
+    {
+        for _ in 0..crate::MAX_TRIES {
+            match self.act_on_ticket(actor, repeat, &load, &decide).await {
+                Err(AppError::Refused(Refused::EmailTaken)) => {}
+                other => return other.map_err(or_no_such_link),
+            }
+        }
+        Err(AppError::Overloaded)
     }
 }
 
 impl Link {
+    fn around<'a>(&'a self, notice: Option<&'a MacKey>) -> Around<'a> {
+        Around { links: &self.links, holder: self.holder.as_ref(), notice }
+    }
+
     /// Whether the session that its mail was about lives: then "this was not me" ends that one alone, if no more is asked for.
     pub fn is_about_a_living_session(&self) -> bool {
         self.session.as_ref().is_some_and(recovery::lives)

@@ -11,15 +11,16 @@ use portcullis_domain::amr::Amr;
 use portcullis_domain::changes::{Change, Changes};
 use portcullis_domain::event::{EventKind, NewEvent};
 use portcullis_domain::family::{MacKey, Presented};
+use portcullis_domain::mail::Template;
 use portcullis_domain::model::{Account, Grant, Session, Status, UNPROVEN};
 use portcullis_domain::refresh::{self, How};
-use portcullis_domain::risk::enforce::{At, Cap, Judged, Kept, Plan, enforce, word};
+use portcullis_domain::risk::enforce::{At, Cap, Judged, Kept, Mails, Plan, enforce, word};
 use portcullis_domain::risk::{
     Act, ExternalKind, Guesses, Judge, Made, Memory, Origin, Place, RefreshSeen, Seen, Signals, Verdict, observe,
     strongest,
 };
 use portcullis_domain::sign_in::Issued;
-use portcullis_domain::throttle::{self, Attempt, BucketKey};
+use portcullis_domain::throttle::{self, Attempt, Bucket, BucketKey};
 use portcullis_domain::view::{RefreshView, RiskView, Stamp};
 use portcullis_domain::{Chance, Decision, Refused, device};
 use portcullis_wire::{AccountId, EventId, SessionId, Time};
@@ -101,6 +102,8 @@ pub(crate) struct Look {
     agent: String,
     made: Option<Made>,
     ip: Option<IpAddr>,
+    /// By what mails are written, and the bucket that they take from, where mail is sent.
+    mail: Option<(MacKey, BucketKey, Option<Bucket>)>,
 }
 
 /// What came of it, to be counted and told once it is committed.
@@ -258,7 +261,8 @@ impl App {
             None => Attempt::of(keys.mac(), &throttle::counted_as(who.identifier), who.ip, None),
         };
         let bucket = BucketKey(keys.mac().tag(b"blocks by rules", &[]));
-        let asked = [bucket, attempt.account, attempt.prefix];
+        let mails = Attempt::of_mail(keys.mac(), Template::SessionEnded, who.account).account;
+        let asked = [bucket, attempt.account, attempt.prefix, mails];
         let before = [attempt.account, attempt.prefix].map(|key| self.inner.under_way.standing(key));
         let view = self.store().load_risk(who.account, &asked).await.map_err(|e| self.fault(e.into()))?;
         let row = |n: usize| view.buckets.get(n).copied().flatten();
@@ -269,9 +273,11 @@ impl App {
         let [account, prefix] = [0, 1].map(|n| owed[n].saturating_sub(others[n]));
         let cap = Cap { bucket, budget: Cap::budget(self.settings().policy.max_blocks_per_minute), row: row(0) };
         let ip = who.ip.filter(|_| who.own);
+        let mail = self.mailer().map(|_| (keys.mac().clone(), mails, row(3)));
         let names: Option<Vec<[u8; 8]>> = ip.map(|ip| names_of(keys.macs(), who.account, ip).collect());
         Ok(Some(Look {
             judge,
+            mail,
             memory: self.remembered_of(view.memory.as_deref(), names.as_deref()),
             view,
             cap,
@@ -376,6 +382,7 @@ impl App {
         match &plan.does {
             None => false,
             Some((hit, outcome)) => {
+                self.mail_waits();
                 tracing::info!(%account, rule = hit.rule, does = word(*outcome), "a rule of risk");
                 true
             }
@@ -499,6 +506,7 @@ impl Look {
             verdict: &verdict,
             kept,
             cap: self.cap,
+            mail: self.mail.as_ref().and_then(|(key, bucket, row)| Mails::may(key, *bucket, *row, stamp.now)),
             tells: &tells,
         };
         let (decision, plan) = enforce(base, &judged, chance);

@@ -5,21 +5,21 @@ use crate::oauth::{Less, narrow_audience, narrowed};
 use crate::password::PoolError;
 use crate::risk::{self, Verdicts, Who};
 use crate::{Acted, App, AppError, RepeatKey, real};
-use portcullis_domain::account::{self, Email, NewAccount};
+use portcullis_domain::account::{self, Email};
 use portcullis_domain::changes::{Change, Changes, Committed, Expect};
-use portcullis_domain::event::Actor;
+use portcullis_domain::event::{Actor, EventKind};
 use portcullis_domain::family::Presented;
 use portcullis_domain::kernel::{self, By, Door, Scope};
-use portcullis_domain::mail::{self, Template};
+use portcullis_domain::mail::{self, Letter, Template};
 use portcullis_domain::model::{Account, Session, SessionKind};
 use portcullis_domain::refresh::{How, refresh};
 use portcullis_domain::risk::Act;
 use portcullis_domain::risk::enforce::At;
-use portcullis_domain::sign_in::{Issued, Proving, SignIn, prove_again, sign_in};
+use portcullis_domain::sign_in::{Issued, Proving, SignIn, awaits_proof, prove_again, sign_in};
 use portcullis_domain::throttle::Verdict;
 use portcullis_domain::view::{Dead, SessionView, SignInView};
 use portcullis_domain::{Chance as _, Decision, Refused, device, page_cookie, session_limit, stored_hash, time_rules};
-use portcullis_store::Remembered;
+use portcullis_store::{EventFilter, Remembered};
 use portcullis_wire::claims::Confirmation;
 use portcullis_wire::{AccountId, ClientId, Code, Digest, GrantId, Rev, SecretBytes, SecretString, SessionId, Time};
 use std::net::IpAddr;
@@ -115,93 +115,6 @@ pub struct Credentials {
 }
 
 impl App {
-    /// Makes an account for somebody who signs up, as often as their part of the network may (see `domain::throttle`).
-    ///
-    /// # Errors
-    /// Refused when nobody may, or for what can be no account; [`AppError::Overloaded`] beyond the budget; faults.
-    pub async fn sign_up(
-        &self,
-        email: &str,
-        password: SecretString,
-        name: Option<&str>,
-        ip: Option<IpAddr>,
-    ) -> Result<Account, AppError> {
-        if !self.settings().sign_up {
-            return Err(Refused::Forbidden.into());
-        }
-        let by = By { actor: Actor::Anonymous, role: None, ip, reason: None };
-        let address = Email::parse(email)?;
-        account::check_password(password.expose(), &address)?;
-        self.may_sign_up(address.as_str(), ip).await?;
-        self.refuse_breached("password", &password).await?;
-        self.create_account(email, Some(password), name, vec![], &by, None).await
-    }
-
-    pub(crate) async fn create_account(
-        &self,
-        email: &str,
-        password: Option<SecretString>,
-        name: Option<&str>,
-        roles: Vec<String>,
-        by: &By<'_>,
-        repeat: Option<&RepeatKey>,
-    ) -> Result<Account, AppError> {
-        let email = Email::parse(email)?;
-        let name = name.map(|name| account::check_text("name", name)).transpose()?;
-        let roles = account::check_roles(roles)?;
-        let password_hash = match password {
-            Some(password) => {
-                account::check_password(password.expose(), &email)?;
-                Some(self.passwords().hash(password).await.map_err(pool_error)?)
-            }
-            None => None,
-        };
-        let new = NewAccount { email, password_hash, name, roles };
-        let stranger = by.actor == Actor::Anonymous;
-        let load = || async {
-            // The system makes an account on an empty database only.
-            if by.actor == Actor::System && !self.store().list_accounts(None, None, 1).await?.rows.is_empty() {
-                return Err(Refused::EmailTaken.into());
-            }
-            let look = match stranger {
-                true => self.look_at_sign_up(new.email.as_str(), by.ip, None).await?,
-                false => None,
-            };
-            Ok((self.store().stamp().await.map_err(|e| self.fault(e.into()))?, look))
-        };
-        let verdicts = Verdicts::default();
-        let acted = self
-            .act(&by.actor.text(), repeat, load, |(stamp, look), chance| {
-                let mut decision = account::create(stamp, new.clone(), by, chance);
-                // Whether the address is taken shows at the commit: so what a rule refuses tells nobody.
-                if let (Some(look), Ok(account)) = (look, decision.outcome.clone()) {
-                    decision = look.judge(self, decision, stamp, &account, At::SignUp, Act::SignUp, &verdicts, chance);
-                }
-                if by.actor == Actor::System {
-                    decision.changes.expects.push(Expect::NoAccounts);
-                }
-                if let (Ok(account), Some(repeat)) = (&decision.outcome, repeat) {
-                    let made = Some(account.id.to_string());
-                    decision.changes.idempotency = Some(portcullis_domain::changes::Idempotency {
-                        made,
-                        ..self.remember(&by.actor.text(), repeat)
-                    });
-                }
-                decision
-            })
-            .await;
-        if matches!(acted, Ok(_) | Err(AppError::Refused(Refused::ByRule { .. }))) {
-            self.judged(&verdicts);
-        }
-        match acted? {
-            Acted::Done(account, _) | Acted::Answered(account) => Ok(account),
-            Acted::Before(before) => {
-                let id = before.made.and_then(|id| id.parse().ok()).ok_or(Refused::NotFound)?;
-                Ok(self.store().load_account(id).await?.ok_or(Refused::NotFound)?.account)
-            }
-        }
-    }
-
     /// Signs in by password. One hash is computed whatever the address; "blocked" is said only after the right password.
     /// With `page` the session also gets a page cookie.
     pub async fn sign_in(&self, credentials: Credentials, request: SignIn, page: bool) -> Result<Tokens, AppError> {
@@ -267,16 +180,22 @@ impl App {
         result
     }
 
+    /// Waits for the end of a step, so that the time of the answer tells nothing.
+    pub(crate) async fn hold_until_step(&self, began: portcullis_feed::Mono) {
+        let (took, step) = (real::mono().since(began), self.settings().policy.failed_sign_in_step);
+        let wait = time_rules::answered_after(took, step).saturating_sub(took);
+        if let Ok(wait @ 1..) = u64::try_from(wait) {
+            tokio::time::sleep(std::time::Duration::from_millis(wait)).await;
+        }
+    }
+
     /// A refusal waits until it tells nothing of the time that its hash took: imported ones take longer than ours, or less.
     async fn hold_back(&self, began: portcullis_feed::Mono) {
         let (took, step) = (real::mono().since(began), self.settings().policy.failed_sign_in_step);
         if step > 0 && took > step {
             self.counts().sign_ins_beyond_step.fetch_add(1, Ordering::Relaxed);
         }
-        let wait = time_rules::answered_after(took, step).saturating_sub(took);
-        if let Ok(wait @ 1..) = u64::try_from(wait) {
-            tokio::time::sleep(std::time::Duration::from_millis(wait)).await;
-        }
+        self.hold_until_step(began).await;
     }
 
     /// The attempt is taken from its budgets first; then one hash is computed, whatever the verdict, the address or the
@@ -318,6 +237,12 @@ impl App {
             }
         };
         if !ours.verdict.is_checked() {
+            return Err(Refused::InvalidCredentials.into());
+        }
+        // Who signed up with an address that they cannot read is told nothing by their own password; the rest is told by mail.
+        let waits = |account: &&Account| matches && present.is_none() && awaits_proof(account, &self.settings().rules);
+        if let Some(account) = view.account.as_ref().filter(waits) {
+            tokio::spawn(self.clone().remind_to_verify(account.id));
             return Err(Refused::InvalidCredentials.into());
         }
         let (keys, proven) = (self.keys(), view.account.as_ref().map(|account| (account.id, account.password_version)));
@@ -374,10 +299,8 @@ impl App {
                     None => {
                         let mut decision = sign_in(view, matches, &request, rules, keys.mac(), chance);
                         if let (Ok(issued), Some(key)) = (&decision.outcome, &notice) {
-                            let session = &issued.session;
-                            let (template, of, id) = (Template::NewDevice, session.account, Some(session.id));
-                            let password = issued.account.password_version;
-                            let mail = mail::write(template, of, password, id, &view.stamp, key, chance);
+                            let letter = Letter::of(Template::NewDevice, &issued.account).about(issued.session.id);
+                            let mail = mail::write(letter, &view.stamp, key, chance);
                             decision.changes.steps.extend(mail);
                         }
                         if let Some(limit) = limit {
@@ -417,6 +340,13 @@ impl App {
             if matches!(acted, Ok(Some(_)) | Err(AppError::Refused(_))) {
                 self.judged(&verdicts);
             }
+            // Whoever has a session proves it again: they are told what is missing, and sent it.
+            if let (Err(AppError::Refused(Refused::EmailNotVerified)), Some(account)) = (&acted, &view.account) {
+                self.untake(ours.attempt, ours.verdict).await;
+                if let Err(error) = self.send_verification(account.id).await {
+                    tracing::warn!(%error, account = %account.id, "a link to prove an address could not be sent");
+                }
+            }
             if let Some(signed) = acted? {
                 let worse = |account: &Account| {
                     let stored = account.password_hash.as_deref().and_then(|text| stored_hash::parse(text).ok());
@@ -448,6 +378,14 @@ impl App {
     fn is_new_device(&self, view: &SignInView, request: &SignIn, ours: &Counted) -> bool {
         let known = ours.device.is_some() || request.kind == SessionKind::App && ours.verdict != Verdict::Stranger;
         !known && !view.unused && self.mailer().is_some()
+    }
+
+    /// Whether somebody has signed in to this account before, as far as audit records are kept.
+    pub(crate) async fn was_signed_in_to(&self, account: AccountId) -> Result<bool, AppError> {
+        let kind = Some(EventKind::SessionStarted.as_str().into());
+        let filter = EventFilter { account: Some(account), kind, ..EventFilter::default() };
+        let before = self.store().list_events(&filter, None, 1).await.map_err(|e| self.fault(e.into()))?;
+        Ok(!before.rows.is_empty())
     }
 
     /// Puts a hash as new passwords get it in the place of a worse one, after its password was right. Best effort, after the

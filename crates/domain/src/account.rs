@@ -100,6 +100,8 @@ pub struct NewAccount {
     pub name: Option<String>,
     /// Roles.
     pub roles: Vec<String>,
+    /// Whether somebody answers for it that the address is theirs.
+    pub verified: bool,
 }
 
 /// Makes an account. `by` is the administrator, or nobody for a sign-up.
@@ -110,6 +112,7 @@ pub fn create(stamp: &Stamp, new: NewAccount, by: &By<'_>, chance: &mut dyn Chan
         name: new.name,
         password_hash: new.password_hash,
         password_version: 1,
+        email_verified_at: new.verified.then_some(stamp.now),
         roles: new.roles,
         status: Status::Active,
         created_at: stamp.now,

@@ -573,6 +573,16 @@ pub enum Change {
         /// And a grant that may keep a proof of its own.
         grant: Option<GrantId>,
     },
+    /// An account's address from now on, and since when it is known to be its owner's; raises the version. A Conflict (`EmailTaken`)
+    /// when it is another account's.
+    SetEmail {
+        /// The account.
+        account: AccountId,
+        /// The address, normalised; none when somebody else has proved it to be theirs.
+        email: Option<String>,
+        /// Since when it is verified, if it is.
+        verified_at: Option<Time>,
+    },
 }
 
 /// The bound B as the database keeps it: a lower one counts only after the old one has passed.

@@ -274,6 +274,11 @@ pub fn answer(
     Decision { outcome: Ok(()), changes }
 }
 
+/// Whether its user has allowed the device of this ticket.
+pub fn is_allowed(ticket: &Ticket) -> bool {
+    ticket.read::<DeviceBody>().is_some_and(|body| matches!(body.state, State::Allowed { .. }))
+}
+
 /// A device asks whether its user has answered (RFC 8628 §3.4, §3.5). `others` are the client's living grants of the account that
 /// has answered.
 pub fn poll(

@@ -135,6 +135,10 @@ kinds! {
     WebhookDeleted = "webhook.deleted";
     /// Another chain of audit records began in the place of one that was broken; the reason says why, and after which place.
     AuditBegunAnew = "audit.begun_anew";
+    /// It was shown that an account's address is its owner's, or an administrator says so.
+    EmailVerified = "email.verified";
+    /// An account has another address.
+    EmailChanged = "email.changed";
 }
 
 /// Who acts.

@@ -53,7 +53,7 @@ pub struct About {
     /// By `email`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub email: Option<String>,
-    /// By `email`: whether it was shown that the address is theirs. Nothing verifies addresses yet.
+    /// By `email`: whether it was shown that the address is theirs (see [`crate::email`]).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub email_verified: Option<bool>,
 }
@@ -64,7 +64,7 @@ pub fn about(account: &Account, scope: &str) -> About {
     let email = account.email.clone().filter(|_| has("email"));
     About {
         name: account.name.clone().filter(|_| has("profile")),
-        email_verified: email.as_ref().map(|_| false),
+        email_verified: email.as_ref().map(|_| account.email_verified_at.is_some()),
         email,
     }
 }

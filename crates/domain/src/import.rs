@@ -26,6 +26,9 @@ pub struct Line {
     pub id: Option<String>,
     /// The address.
     pub email: String,
+    /// Whether somebody knows that the address is theirs.
+    #[serde(default)]
+    pub email_verified: bool,
     /// What it calls itself.
     pub name: Option<String>,
     /// Roles.
@@ -119,6 +122,8 @@ pub struct Checked {
     pub id: Option<AccountId>,
     /// The address.
     pub email: Email,
+    /// Whether it is verified.
+    pub email_verified: bool,
     /// The name.
     pub name: Option<String>,
     /// Roles, sorted, each once.
@@ -174,7 +179,8 @@ pub fn check(line: Line, project: &FirebaseProject) -> Result<Checked, Refused> 
         }
     };
     let password_hash = line.password_hash.map(|hash| hash_text(hash, project)).transpose()?;
-    Ok(Checked { id, email, name, roles, created_at, blocked, password_hash })
+    let email_verified = line.email_verified;
+    Ok(Checked { id, email, email_verified, name, roles, created_at, blocked, password_hash })
 }
 
 fn hash_text(hash: HashLine, project: &FirebaseProject) -> Result<String, Refused> {
@@ -299,6 +305,9 @@ fn differences(there: &Account, line: &Checked) -> Vec<&'static str> {
     if there.roles != line.roles {
         out.push("roles");
     }
+    if line.email_verified && there.email_verified_at.is_none() {
+        out.push("email_verified");
+    }
     if line.created_at.is_some_and(|at| at != there.created_at) {
         out.push("created_at");
     }
@@ -321,6 +330,7 @@ fn account(stamp: &Stamp, line: &Checked, id: AccountId, by: &By<'_>) -> Account
         name: line.name.clone(),
         password_hash: line.password_hash.clone(),
         password_version: 1,
+        email_verified_at: line.email_verified.then_some(stamp.now),
         roles: line.roles.clone(),
         status,
         created_at: line.created_at.unwrap_or(stamp.now),
@@ -338,6 +348,9 @@ pub fn line_of(account: &Account, with_hash: bool, now: Time) -> Option<serde_js
     let mut out = serde_json::Map::new();
     out.insert("id".into(), account.id.to_string().into());
     out.insert("email".into(), email.as_str().into());
+    if account.email_verified_at.is_some() {
+        out.insert("email_verified".into(), true.into());
+    }
     if let Some(name) = &account.name {
         out.insert("name".into(), name.as_str().into());
     }

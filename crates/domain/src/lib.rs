@@ -25,6 +25,7 @@ pub mod code;
 pub mod cut;
 pub mod device;
 pub mod device_code;
+pub mod email;
 pub mod event;
 pub mod exchange;
 pub mod family;
@@ -126,6 +127,8 @@ pub struct Rules {
     pub retry_window: wire::Millis,
     /// How long a predecessor whose successor was never used may still get a new one; 0 = strict.
     pub late_retry: wire::Millis,
+    /// Whether nobody signs in by password to an account whose address was not proved (see [`email`]).
+    pub require_verified_email: bool,
 }
 
 impl Rules {

@@ -8,12 +8,13 @@
 //! and the message's id, and the ticket that is inserted with the message knows its digest alone. Who mails and who opens may be
 //! different nodes.
 use crate::family::MacKey;
+use crate::model::Account;
 use crate::outbox::{Message, MessageKind, PATIENCE};
 use crate::ticket::{self, Ticket, TicketKind};
 use crate::view::Stamp;
 use crate::{Chance, Change};
 use alloc::{format, string::String, vec, vec::Vec};
-use portcullis_wire::{AccountId, ClientId, KeyId, MessageId, Millis, SecretString, SessionId, b64};
+use portcullis_wire::{AccountId, ClientId, KeyId, MessageId, Millis, SecretString, SessionId, Time, b64};
 use serde::{Deserialize, Serialize};
 
 /// The mail server, as a receiver of messages.
@@ -24,6 +25,8 @@ const MINUTE: Millis = 60_000;
 pub const RESET_LIFE: Millis = 60 * MINUTE;
 /// How long "this was not me" works: over a weekend.
 pub const NOT_ME_LIFE: Millis = 3 * 24 * 60 * MINUTE;
+/// How long a link works that proves the address of an account: until tomorrow.
+pub const VERIFY_LIFE: Millis = 24 * 60 * MINUTE;
 
 macro_rules! templates {
     ($($(#[$doc:meta])* $name:ident = $text:literal, $link:expr;)*) => {
@@ -58,13 +61,39 @@ templates! {
     AccountUnblocked = "account_unblocked", None;
     /// That somebody of another provider may sign in from now on.
     LinkAdded = "link_added", Some(TicketKind::NotMe);
+    /// A link to prove that the address is theirs.
+    VerifyEmail = "verify_email", Some(TicketKind::VerifyEmail);
+    /// That somebody wanted to sign up with an address that has an account, and a link to a new password.
+    SignUpAgain = "sign_up_again", Some(TicketKind::ResetPassword);
+    /// A link by which an account gets the address that it is sent to.
+    ChangeEmail = "change_email", Some(TicketKind::ChangeEmail);
+    /// That an account has another address: to the one before.
+    EmailChanged = "email_changed", Some(TicketKind::NotMe);
+    /// That a sign-in with the right password was refused by a rule.
+    SignInRefused = "sign_in_refused", Some(TicketKind::NotMe);
+    /// That a rule has ended a session, or all of them.
+    SessionEnded = "session_ended", Some(TicketKind::NotMe);
+    /// An application that was connected.
+    AppConnected = "app_connected", Some(TicketKind::NotMe);
+    /// That the account was deleted, or will be.
+    AccountDeleted = "account_deleted", None;
+    /// That an account has another address: to one that nobody had proved, or that a link or an administrator took away.
+    EmailMoved = "email_moved", None;
 }
 
 impl Template {
     /// Whether only so many of it are sent in a while. Of what changes who can sign in everybody is told each time, or who made many
     /// small things happen first could do a great one in silence.
     pub const fn is_limited(self) -> bool {
-        !matches!(self, Self::PasswordReset | Self::PasswordChanged | Self::LinkAdded)
+        !matches!(
+            self,
+            Self::PasswordReset
+                | Self::PasswordChanged
+                | Self::LinkAdded
+                | Self::EmailChanged
+                | Self::AccountDeleted
+                | Self::EmailMoved
+        )
     }
 }
 
@@ -72,6 +101,7 @@ impl Template {
 pub const fn link_life(kind: TicketKind) -> Millis {
     match kind {
         TicketKind::NotMe => NOT_ME_LIFE,
+        TicketKind::VerifyEmail => VERIFY_LIFE,
         _ => RESET_LIFE,
     }
 }
@@ -89,6 +119,17 @@ pub struct MailBody {
     /// The server key that its link is derived by.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub key: Option<KeyId>,
+    /// To which address, where neither account nor link know it: of an account that is gone. Forgotten once it is sent.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub to: Option<String>,
+}
+
+impl MailBody {
+    /// As text.
+    pub fn write(&self) -> String {
+        // Ids and words always have a JSON form.
+        serde_json::to_string(self).unwrap_or_default()
+    }
 }
 
 /// What the ticket of a link knows besides.
@@ -106,6 +147,16 @@ pub struct LinkBody {
     /// so that who changes the password takes back every link in older mails.
     #[serde(default)]
     pub password: u32,
+    /// Which address its mail went to: whoever opens it can read what is sent there. Links of earlier releases do not say.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub address: Option<String>,
+    /// Of a link to another address: which one the account had.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub before: Option<String>,
+    /// Since when the account's address was known to be its owner's when it was written. What was proved earlier outweighs what was
+    /// proved later (see [`crate::email::address_before`]).
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub since: Option<Time>,
 }
 
 const PREFIX: &str = "pcl_";
@@ -121,30 +172,67 @@ pub fn is_link(text: &str) -> bool {
     text.strip_prefix(PREFIX).is_some_and(|rest| b64::decode_array::<16>(rest).is_some())
 }
 
-/// What inserts a mail to an account's address, and the ticket of the link in it. Of a link that leads nowhere any more nobody wants
-/// to hear: its mail is given up when the link has ended. `password`: the version of the account's password once the act is done.
-pub fn write(
-    template: Template,
-    account: AccountId,
-    password: u32,
-    session: Option<SessionId>,
-    stamp: &Stamp,
-    key: &MacKey,
-    chance: &mut dyn Chance,
-) -> Vec<Change> {
+/// A mail that is to be written.
+#[derive(Debug, Clone, Copy)]
+pub struct Letter<'a> {
+    /// Which.
+    pub template: Template,
+    /// Whose account it is about.
+    pub account: &'a Account,
+    /// To which address, when it is not the account's.
+    pub to: Option<&'a str>,
+    /// The version of the account's password once the act is done.
+    pub password: u32,
+    /// The session that it is about.
+    pub session: Option<SessionId>,
+}
+
+impl<'a> Letter<'a> {
+    /// About an account whose password stays, to its address.
+    pub const fn of(template: Template, account: &'a Account) -> Self {
+        Self { template, account, to: None, password: account.password_version, session: None }
+    }
+    /// About this session.
+    pub const fn about(self, session: SessionId) -> Self {
+        Self { session: Some(session), ..self }
+    }
+    /// With an act that gives the account another password.
+    pub const fn with_new_password(self) -> Self {
+        Self { password: self.password + 1, ..self }
+    }
+    /// To this address.
+    pub const fn to(self, address: &'a str) -> Self {
+        Self { to: Some(address), ..self }
+    }
+}
+
+/// What inserts a mail, and the ticket of the link in it; nothing for an account without an address. Of a link that leads nowhere any
+/// more nobody wants to hear: its mail is given up when the link has ended.
+pub fn write(letter: Letter<'_>, stamp: &Stamp, key: &MacKey, chance: &mut dyn Chance) -> Vec<Change> {
+    let Letter { template, account, to, password, session } = letter;
+    let Some(address) = to.or(account.email.as_deref()) else { return vec![] };
     let (now, kind) = (stamp.now, template.link());
     let life = kind.map_or(PATIENCE, link_life);
-    let body = MailBody { template: template.as_str().into(), account, session, key: kind.map(|_| key.id) };
-    // Ids and words always have a JSON form.
-    let body = serde_json::to_string(&body).unwrap_or_default();
-    let message = Message::new(MessageKind::Mail, Some(MAIL_SERVER), body, now, chance);
+    // A mail without a link to another address than the account's, which has none any more.
+    let to = to.filter(|_| kind.is_none()).map(String::from);
+    let body =
+        MailBody { template: template.as_str().into(), account: account.id, session, key: kind.map(|_| key.id), to };
+    let message = Message::new(MessageKind::Mail, Some(MAIL_SERVER), body.write(), now, chance);
     let id = message.id;
     let message = Message { give_up_at: now.plus(PATIENCE.min(life)), ..message };
     let mut steps = vec![Change::InsertMessage(message)];
     if let Some(kind) = kind {
         let secret = link_secret(key, kind, id);
-        let body = LinkBody { template: template.as_str().into(), session, said: false, password };
-        steps.push(Change::InsertTicket(link_ticket(kind, &secret, Some(account), &body, stamp)));
+        let before = account.email.clone().filter(|_| kind == TicketKind::ChangeEmail);
+        let own = kind == TicketKind::ChangeEmail || account.email.as_deref() == Some(address);
+        let since = account.email_verified_at.filter(|_| own);
+        let address = Some(address.into());
+        let template = template.as_str().into();
+        let body = LinkBody { template, session, said: false, password, address, before, since };
+        let ticket = link_ticket(kind, &secret, Some(account.id), &body, stamp);
+        // It is asked for by a session, and ends with it.
+        let under = session.filter(|_| kind == TicketKind::ChangeEmail);
+        steps.push(Change::InsertTicket(Ticket { session: under, ..ticket }));
     }
     steps
 }
@@ -203,7 +291,7 @@ mod tests {
         let keys = [1u8, 2].map(|n| MacKey { id: KeyId(n.into()), bytes: SecretBytes::new([n; 32]) });
         let mut seen = BTreeSet::new();
         for key in &keys {
-            for kind in [TicketKind::ResetPassword, TicketKind::NotMe] {
+            for kind in [TicketKind::ResetPassword, TicketKind::NotMe, TicketKind::VerifyEmail] {
                 for n in 0..20 {
                     let secret = link_secret(key, kind, MessageId::from_bits(n));
                     assert!(is_link(secret.expose()) && seen.insert(secret.expose().to_owned()));

@@ -21,6 +21,8 @@ pub struct Account {
     pub id: AccountId,
     /// The normalised address (see [`crate::account::Email`]); none once deleted.
     pub email: Option<String>,
+    /// Since when it is known that whoever has the account can read mail to this very address; `None`: nobody has shown it.
+    pub email_verified_at: Option<Time>,
     /// What it calls itself.
     pub name: Option<String>,
     /// The password's hash as a PHC string; none when it cannot sign in by password.

@@ -329,7 +329,12 @@ impl Message {
 
     /// The same, taken.
     pub fn done(&self, now: Time) -> Self {
-        Self { state: MessageState::Done, settled_at: Some(now), last_error: None, ..self.clone() }
+        // The address of an account that is gone is not kept longer than it is needed.
+        let body = match self.mail_body() {
+            Some(mail) if mail.to.is_some() => MailBody { to: None, ..mail }.write(),
+            _ => self.body.clone(),
+        };
+        Self { state: MessageState::Done, settled_at: Some(now), last_error: None, body, ..self.clone() }
     }
 
     /// The same, given up.

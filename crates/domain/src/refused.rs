@@ -79,6 +79,8 @@ pub enum Refused {
         /// Until when; `None`: until somebody lifts it.
         until: Option<Time>,
     },
+    /// The password was right, and nobody has shown that the account's address is theirs.
+    EmailNotVerified,
     /// Not a refresh token of ours, or presented by somebody else's kind of device.
     RefreshInvalid,
     /// Past its idle or absolute end, or of an older epoch.
@@ -146,6 +148,7 @@ impl Refused {
         match self {
             Self::InvalidCredentials => Code::InvalidCredentials,
             Self::AccountBlocked { .. } => Code::AccountBlocked,
+            Self::EmailNotVerified => Code::EmailNotVerified,
             Self::RefreshInvalid => Code::RefreshInvalid,
             Self::RefreshExpired | Self::RefreshForgotten => Code::RefreshExpired,
             Self::StepUpRequired { .. } => Code::StepUpRequired,

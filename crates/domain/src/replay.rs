@@ -317,6 +317,7 @@ mod tests {
             name: None,
             password_hash: None,
             password_version: 1,
+            email_verified_at: None,
             roles: Vec::new(),
             status,
             created_at: Time(0),

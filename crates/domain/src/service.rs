@@ -44,6 +44,7 @@ pub fn account_for(name: &str, profile: &Profile, now: Time, chance: &mut dyn Ch
         name: Some(name.to_owned()),
         password_hash: None,
         password_version: 1,
+        email_verified_at: None,
         roles: vec![],
         status: Status::Active,
         created_at: now,

@@ -51,11 +51,20 @@ pub fn first_party_scope(account: &Account) -> &'static str {
 }
 
 /// The account that the right password opens.
-fn opened(view: &SignInView, password_matches: bool) -> Result<&Account, Refused> {
+fn opened<'a>(view: &'a SignInView, password_matches: bool, rules: &Rules) -> Result<&'a Account, Refused> {
     let account = view.account.as_ref().filter(|account| password_matches && account.password_hash.is_some());
     let account = account.ok_or(Refused::InvalidCredentials)?;
+    // First of all: what else there is to say of the account is for its owner.
+    if awaits_proof(account, rules) {
+        return Err(Refused::EmailNotVerified);
+    }
     entitled(account, view.stamp.now)?;
     Ok(account)
+}
+
+/// Whether nobody may sign in to this account by its password before its address is proved.
+pub fn awaits_proof(account: &Account, rules: &Rules) -> bool {
+    rules.require_verified_email && account.email_verified_at.is_none()
 }
 
 /// Whether whoever proved to be this account's owner may sign in.
@@ -93,7 +102,7 @@ pub fn prove_again(
     rules: &Rules,
     chance: &mut dyn Chance,
 ) -> Decision<()> {
-    let account = match opened(view, password_matches) {
+    let account = match opened(view, password_matches, rules) {
         Ok(account) => account,
         Err(refused) => return Decision::refuse(refused),
     };
@@ -132,8 +141,10 @@ pub fn sign_in(
     key: &MacKey,
     chance: &mut dyn Chance,
 ) -> Decision<Issued> {
-    let account = match opened(view, password_matches) {
+    let account = match opened(view, password_matches, rules) {
         Ok(account) => account,
+        // Who chose the password by signing up would learn by another answer whether the address had an account before (I15).
+        Err(Refused::EmailNotVerified) => return Decision::refuse(Refused::InvalidCredentials),
         Err(refused) => return Decision::refuse(refused),
     };
     let mut decision = started(&view.stamp, account, view.stamp.head, request, rules, key, chance);

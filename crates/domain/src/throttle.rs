@@ -17,7 +17,8 @@
 //! answer tells whether an address has one (unless addresses are verified). They are taken whatever comes of it, and are those
 //! of [`NETWORK`] for one address and of [`PREFIX`] for all of them.
 //!
-//! Mails have some, too, so that nobody's mailbox is filled by who knows their address ([`Attempt::of_recovery`], [`Attempt::of_mail`]).
+//! Mails have some, too, so that nobody's mailbox is filled by who knows their address ([`Attempt::of_recovery`], [`Attempt::of_wish`],
+//! [`Attempt::of_mail`]).
 //!
 //! Buckets know the database's time only. When it was set back, a bucket takes it that no time has passed.
 use crate::family::MacKey;
@@ -112,6 +113,19 @@ impl Attempt {
             account: name(b"recoveries of account", &[id]),
             network: name(b"recoveries from network", &[&prefix, id]),
             prefix: name(b"recoveries from prefix", &[&prefix]),
+            device: None,
+            mail: true,
+        }
+    }
+    /// The buckets of a mail to an address that somebody else may have named: of a sign-up, a wish to have it, the deletion of an account
+    /// that never proved it. None is one of [`Attempt::of_recovery`]: nobody keeps somebody from a link to a new password by that.
+    pub fn of_wish(key: &MacKey, template: crate::mail::Template, address: &str, ip: Option<IpAddr>) -> Self {
+        let (prefix, id, what) = (prefix_of(ip), address.as_bytes(), template.as_str().as_bytes());
+        let name = |label: &[u8], parts: &[&[u8]]| BucketKey(key.tag(label, parts));
+        Self {
+            account: name(b"wishes for an address", &[what, id]),
+            network: name(b"wishes from network", &[what, &prefix, id]),
+            prefix: name(b"wishes from prefix", &[what, &prefix]),
             device: None,
             mail: true,
         }

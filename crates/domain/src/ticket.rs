@@ -28,6 +28,10 @@ pub enum TicketKind {
     ResetPassword,
     /// A link that says "this was not me", and then leads to a new password.
     NotMe,
+    /// A link that proves an account's address.
+    VerifyEmail,
+    /// A link that proves the address which an account is to have.
+    ChangeEmail,
 }
 
 impl TicketKind {
@@ -41,6 +45,8 @@ impl TicketKind {
         Self::Upstream,
         Self::ResetPassword,
         Self::NotMe,
+        Self::VerifyEmail,
+        Self::ChangeEmail,
     ];
 
     /// The word in the database.
@@ -54,6 +60,8 @@ impl TicketKind {
             Self::Upstream => "upstream",
             Self::ResetPassword => "reset_password",
             Self::NotMe => "not_me",
+            Self::VerifyEmail => "verify_email",
+            Self::ChangeEmail => "change_email",
         }
     }
     /// From that word.

@@ -278,6 +278,7 @@ pub fn new_account(stamp: &Stamp, from: &Identity, ip: Option<IpAddr>, chance: &
         name: from.name.clone(),
         password_hash: None,
         password_version: 1,
+        email_verified_at: None,
         roles: vec![],
         status: Status::Active,
         created_at: stamp.now,

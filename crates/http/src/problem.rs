@@ -217,6 +217,9 @@ fn advice(code: Code) -> &'static str {
             "This token is bound to a key: send it as `Authorization: DPoP …`, with a new proof in the DPoP header."
         }
         Code::AccountBlocked => "Ask whoever runs this service.",
+        Code::EmailNotVerified => {
+            "Open the link in the mail that was sent to this address, then prove again who you are."
+        }
         Code::Forbidden => "This account may not do that.",
         Code::InsufficientScope => "Use a token with the scope that this call needs.",
         Code::OriginRefused => {

@@ -47,7 +47,7 @@ pub(crate) fn next<T>(rows: &[T], more: bool, id: impl Fn(&T) -> String) -> Opti
 
 pub(crate) fn account(account: &Account, now: Time) -> Value {
     let mut out = json!({
-        "id": account.id, "email": account.email, "name": account.name, "roles": account.roles,
+        "id": account.id, "email": account.email, "email_verified": account.email_verified_at.is_some(), "name": account.name, "roles": account.roles,
         "status": "active", "created_at": account.created_at, "service": account.is_service(),
     });
     if let Status::Deleted { at, rev } = &account.status {

@@ -13,6 +13,15 @@ pub const NAMES: &[&str] = &[
     "account_blocked",
     "account_unblocked",
     "link_added",
+    "verify_email",
+    "sign_up_again",
+    "change_email",
+    "email_changed",
+    "sign_in_refused",
+    "session_ended",
+    "app_connected",
+    "account_deleted",
+    "email_moved",
 ];
 /// The languages that come with the program.
 pub const LANGUAGES: &[&str] = &["en", "de"];
@@ -26,6 +35,8 @@ pub const VALUES: &[(&str, &str)] = &[
     ("address", "192.0.2.1"),
     ("at", "2026-11-28 12:00 UTC"),
     ("reason", "a reason"),
+    ("until", "2026-12-28 12:00 UTC"),
+    ("app", "an application"),
 ];
 
 macro_rules! embedded {
@@ -39,7 +50,8 @@ macro_rules! embedded {
 
 const TEXTS: &[(&str, &str)] = embedded! {
     "reset_password" "password_reset" "password_changed" "new_device" "account_blocked" "account_unblocked"
-    "link_added"
+    "link_added" "verify_email" "sign_up_again" "change_email" "email_changed" "sign_in_refused" "session_ended"
+    "app_connected" "account_deleted" "email_moved"
 };
 const LAYOUT: (&str, &str) = ("layout.html", include_str!("../templates/layout.html"));
 /// The longest subject, in characters.

@@ -9,9 +9,10 @@ use portcullis_domain::event::Actor;
 use portcullis_domain::family::Presented;
 use portcullis_domain::kernel::{self, By, Door, Scope};
 use portcullis_domain::keys::{self, Revocation, Wanted};
-use portcullis_domain::mail::{self, Template};
+use portcullis_domain::mail::{self, Letter, Template};
 use portcullis_domain::model::{ADMIN, Key, SessionKind};
 use portcullis_domain::proof::Proof;
+use portcullis_domain::recovery::Around;
 use portcullis_domain::refresh::{How, Outcome as Judged, outcome, refresh};
 use portcullis_domain::refused::Refused;
 use portcullis_domain::sign_in::{Issued, SignIn, sign_in};
@@ -400,14 +401,14 @@ impl World {
 
     /// A new password by a link that was asked for just now.
     fn decide_reset(&mut self, view: &AccountView) -> Decision<Outcome> {
-        let (of, password) = (view.account.id, view.account.password_version);
-        let mail = mail::write(Template::ResetPassword, of, password, None, &view.stamp, &self.mac, &mut self.rng);
+        let letter = Letter::of(Template::ResetPassword, &view.account);
+        let mail = mail::write(letter, &view.stamp, &self.mac, &mut self.rng);
         let ticket = mail.iter().find_map(|step| match step {
             Change::InsertTicket(ticket) => Some(ticket.clone()),
             _ => None,
         });
         let Some(ticket) = ticket else { return Decision::refuse(Refused::NotFound) };
-        let mut decision = recovery::reset(view, &ticket, &[], "right, too", &By::SYSTEM, None, &mut self.rng);
+        let mut decision = recovery::reset(view, &ticket, Around::default(), "right, too", &By::SYSTEM, &mut self.rng);
         if decision.outcome.is_ok() {
             decision.changes.steps.insert(0, Change::InsertTicket(ticket));
         }
@@ -493,7 +494,7 @@ fn ended(decision: Decision<()>) -> Decision<Outcome> {
 
 /// What every account of this world is made with.
 pub fn new_account(email: Email) -> NewAccount {
-    NewAccount { email, password_hash: Some("right".into()), name: None, roles: Vec::new() }
+    NewAccount { email, password_hash: Some("right".into()), name: None, roles: Vec::new(), verified: false }
 }
 
 fn done<T>(decision: Decision<T>) -> Decision<Outcome> {

@@ -16,6 +16,7 @@ use portcullis_domain::changes::{Change, Changes, Committed, Expect};
 use portcullis_domain::kernel::{By, Door, Scope};
 use portcullis_domain::mail::{self, LinkBody, Template};
 use portcullis_domain::model::Status;
+use portcullis_domain::recovery::Around;
 use portcullis_domain::refused::Refused;
 use portcullis_domain::sign_in::Issued;
 use portcullis_domain::ticket::{self, Ticket, TicketKind};
@@ -156,7 +157,8 @@ impl World {
                 self.read_wrongly(&mut ticket, &mut view);
                 let mac = self.mac.clone();
                 let by = By::SYSTEM;
-                let decision = recovery::reset(&view, &ticket, &[], "right, too", &by, Some(&mac), &mut self.rng);
+                let around = Around { notice: Some(&mac), ..Around::default() };
+                let decision = recovery::reset(&view, &ticket, around, "right, too", &by, &mut self.rng);
                 let Decision { outcome, mut changes } = decision;
                 if self.has(Mutant::LinkWorksTwice) {
                     changes.steps.retain(|step| !matches!(step, Change::UseTicket { .. }));
@@ -169,7 +171,15 @@ impl World {
             (LetterRequest::NotMe { all, .. }, LetterFacts::Link(link)) => {
                 let (mut ticket, mut view, session) = (**link).clone();
                 self.read_wrongly(&mut ticket, &mut view);
-                let decision = recovery::not_me(&view, &ticket, session.as_ref(), *all, &By::SYSTEM, &mut self.rng);
+                let decision = recovery::not_me(
+                    &view,
+                    &ticket,
+                    session.as_ref(),
+                    *all,
+                    Around::default(),
+                    &By::SYSTEM,
+                    &mut self.rng,
+                );
                 let Decision { outcome, mut changes } = decision;
                 if self.has(Mutant::NotMeEndsNothing) {
                     changes.steps.retain(|step| !matches!(step, Change::Revoke(_)));
@@ -203,8 +213,8 @@ impl World {
         if !self.letters.on {
             return Vec::new();
         }
-        let (of, password, id) = (issued.account.id, issued.account.password_version, issued.session.id);
-        mail::write(Template::NewDevice, of, password, Some(id), stamp, &self.mac, &mut self.rng)
+        let letter = mail::Letter::of(Template::NewDevice, &issued.account).about(issued.session.id);
+        mail::write(letter, stamp, &self.mac, &mut self.rng)
     }
 
     /// The mail about a new password.
@@ -212,8 +222,8 @@ impl World {
         if !self.letters.on {
             return Vec::new();
         }
-        let (of, next) = (view.account.id, view.account.password_version + 1);
-        mail::write(Template::PasswordChanged, of, next, Some(session), &view.stamp, &self.mac, &mut self.rng)
+        let letter = mail::Letter::of(Template::PasswordChanged, &view.account).about(session).with_new_password();
+        mail::write(letter, &view.stamp, &self.mac, &mut self.rng)
     }
 
     /// Mails do not wait in the outbox here: their links are kept, to be handed over when they are on disk.

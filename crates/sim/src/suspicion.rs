@@ -239,6 +239,7 @@ impl World {
                 refused: after.refused(&memory, &seen, true).write(),
             },
             cap: Cap { bucket: CAP, budget: Cap::budget(BLOCKS), row },
+            mail: None,
             tells: &|_| true,
         };
         let (right, asked) = (base.outcome.is_ok(), base.changes.clone());

@@ -253,6 +253,7 @@ impl Settings {
             absolute_ttl: rng.pick(&[100_000, 130_000, 600_000]) * factor,
             retry_window: 4_000,
             late_retry: rng.pick(&[45_000, 60_000]) * factor,
+            require_verified_email: false,
         };
         let length = if slow { 900_000 } else { 150_000 };
         let bound = rng.pick(&[2_000, 3_000, 5_000]);

@@ -101,6 +101,7 @@ async fn people(store: &PostgresStore, grant: GrantId) {
         name: None,
         password_hash: None,
         password_version: 1,
+        email_verified_at: None,
         roles: Vec::new(),
         status: Status::Active,
         created_at: NOW,

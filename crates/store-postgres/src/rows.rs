@@ -67,7 +67,7 @@ impl Meta {
 macro_rules! account_columns {
     () => {
         "a.id, a.email, a.name, a.password_hash, a.password_version, a.roles, a.status, a.status_reason, \
-         a.status_actor, a.status_at, a.status_until, a.status_rev, a.created_at, a.cut_rev, a.cut_except, a.version"
+         a.status_actor, a.status_at, a.status_until, a.status_rev, a.created_at, a.cut_rev, a.cut_except, a.version, a.email_verified_at"
     };
 }
 pub(crate) use account_columns;
@@ -84,6 +84,7 @@ pub(crate) fn account(cells: &mut Cells<'_>) -> Result<Account, Fault> {
         created_at: cells.time()?,
         cut: cells.cut()?,
         version: cells.number()?,
+        email_verified_at: cells.time_if()?,
     })
 }
 

@@ -167,6 +167,7 @@ async fn found(store: &SqliteStore) -> Result<(), Fault> {
                 name: None,
                 password_hash: Some("$argon2id$v=19$m=19456,t=2,p=1$c29tZXNhbHRzb21lc2FsdA$c29tZWhhc2g".into()),
                 password_version: 1,
+                email_verified_at: None,
                 roles: vec![],
                 status: Status::Active,
                 created_at: NOW,

@@ -42,6 +42,7 @@ fn rows(n: u64, stamp: &Stamp) -> Vec<Change> {
             name: None,
             password_hash: Some("$argon2id$v=19$m=19456,t=2,p=1$c29tZXNhbHRzb21lc2FsdA$c29tZWhhc2g".into()),
             password_version: 1,
+            email_verified_at: None,
             roles: vec![],
             status: Status::Active,
             created_at: now,

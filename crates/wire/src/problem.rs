@@ -49,6 +49,8 @@ codes! {
     ProofInvalid = "proof_invalid", 401, "The proof of this token's key is not valid";
     /// The account is blocked (said only to who proved every factor).
     AccountBlocked = "account_blocked", 403, "This account is blocked";
+    /// The account's address was not verified, and must be (said only after the right password).
+    EmailNotVerified = "email_not_verified", 403, "The address of this account is not verified yet";
     /// The actor may not do this.
     Forbidden = "forbidden", 403, "This is not allowed";
     /// The token lacks the scope.

@@ -1,5 +1,5 @@
 //! Devices without a browser (RFC 8628), by `domain::device_code`.
-use super::tokens::OAuthTokens;
+use super::tokens::{OAuthTokens, tell_of_app};
 use super::{Known, as_grant_error, keeps_pace, refuse};
 use crate::risk::{Look, Verdicts};
 use crate::{Acted, App, AppError, Caller};
@@ -137,11 +137,17 @@ impl App {
             Ok((view, others))
         };
         let (keys, rules) = (self.keys(), &self.settings().rules);
+        let notice = self.may_tell_of_app(id, device_code::is_allowed).await?;
         let acted = self
             .act_on_ticket("", None, load, |(view, others), chance| {
-                device_code::poll(view, others, presented, rules, keys.mac(), chance)
+                let mut decision = device_code::poll(view, others, presented, rules, keys.mac(), chance);
+                tell_of_app(&mut decision, &view.stamp, notice.as_ref(), chance);
+                decision
             })
             .await;
+        if notice.is_some() {
+            self.mail_waits();
+        }
         match acted.map_err(as_grant_error)? {
             Acted::Done(granted, _) | Acted::Answered(granted) => self.oauth_tokens(known, granted),
             Acted::Before(_) => Err(AppError::Fault("a device code has no repeat key".into())),

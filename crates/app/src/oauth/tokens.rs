@@ -1,16 +1,19 @@
 //! The token endpoint, userinfo, introspection and revocation.
 use super::{Known, as_grant_error, refuse};
 use crate::{Acted, App, AppError};
+use portcullis_domain::authorize::{CodeBody, is_offline};
 use portcullis_domain::code::{Granted, Redeem, redeem};
-use portcullis_domain::family::Presented;
+use portcullis_domain::event::EventKind;
+use portcullis_domain::family::{MacKey, Presented};
 use portcullis_domain::id_token::{self, IdClaims, UserInfo};
 use portcullis_domain::kernel::{self, By, Door, Scope};
+use portcullis_domain::mail::{self, Letter, Template};
 use portcullis_domain::refresh::How;
 use portcullis_domain::refused::OAuthError;
 use portcullis_domain::sign_in::Issued;
-use portcullis_domain::ticket::{self, TicketKind};
-use portcullis_domain::view::{GrantView, RefreshView, TicketView};
-use portcullis_domain::{Decision, Refused};
+use portcullis_domain::ticket::{self, Ticket, TicketKind};
+use portcullis_domain::view::{GrantView, RefreshView, Stamp, TicketView};
+use portcullis_domain::{Chance, Decision, Refused};
 use portcullis_verify::{Authentic, Holder};
 use portcullis_wire::{AccessClaims, ClientId, Code, Digest, SecretString};
 use std::net::IpAddr;
@@ -81,6 +84,8 @@ impl App {
             Ok((view, given, others))
         };
         let (keys, rules) = (self.keys(), &self.settings().rules);
+        let lasts = |ticket: &Ticket| ticket.read::<CodeBody>().is_some_and(|body| is_offline(&body.scope));
+        let notice = self.may_tell_of_app(id, lasts).await?;
         let acted = self
             .act_on_ticket("", None, load, |(view, given, others), chance| {
                 let mut decision = redeem(view, given.as_ref(), others, presented, rules, keys.mac(), chance);
@@ -89,13 +94,38 @@ impl App {
                 {
                     return Decision::refuse(refused); // and the code is as it was
                 }
+                tell_of_app(&mut decision, &view.stamp, notice.as_ref(), chance);
                 decision
             })
             .await;
+        if notice.is_some() {
+            self.mail_waits();
+        }
         match acted.map_err(as_grant_error)? {
             Acted::Done(granted, _) | Acted::Answered(granted) => self.oauth_tokens(known, granted),
             Acted::Before(_) => Err(AppError::Fault("a code has no repeat key".into())),
         }
+    }
+
+    /// The key by which the owner of a code's account is told that an application keeps its access, if that is what the code is for;
+    /// `None` when it had that already.
+    pub(super) async fn may_tell_of_app(
+        &self,
+        code: Digest,
+        lasts: impl Fn(&Ticket) -> bool,
+    ) -> Result<Option<MacKey>, AppError> {
+        if self.mailer().is_none() {
+            return Ok(None);
+        }
+        let view = self.store().load_ticket(code).await.map_err(|e| self.fault(e.into()))?;
+        let open = |view: &TicketView| view.ticket.is_open(view.stamp.epoch, view.stamp.now) && lasts(&view.ticket);
+        let Some(view) = view.filter(open) else { return Ok(None) };
+        let Some(account) = view.ticket.account else { return Ok(None) };
+        let others = self.others_beside(&view).await?;
+        if others.iter().any(|one| one.session.client == view.ticket.client) {
+            return Ok(None);
+        }
+        self.may_mail(Template::AppConnected, account).await
     }
 
     /// What else the client of a ticket holds of its account.
@@ -343,4 +373,19 @@ pub(crate) fn narrowed(granted: &str, asked: Option<&str>) -> Result<Option<Stri
         return Err(Refused::OAuth { error: OAuthError::InvalidScope, detail });
     }
     Ok(Some(words.join(" ")))
+}
+
+/// Where an application was given access that lasts, its user is told by a mail.
+pub(super) fn tell_of_app(
+    decision: &mut Decision<Granted>,
+    stamp: &Stamp,
+    notice: Option<&MacKey>,
+    chance: &mut dyn Chance,
+) {
+    let (Ok(granted), Some(key)) = (&decision.outcome, notice) else { return };
+    if decision.changes.events.iter().any(|event| event.kind == EventKind::AppConnected) {
+        let Issued { session, account, .. } = &granted.issued;
+        let letter = Letter::of(Template::AppConnected, account).about(session.id);
+        decision.changes.steps.extend(mail::write(letter, stamp, key, chance));
+    }
 }

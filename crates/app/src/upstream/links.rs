@@ -4,7 +4,7 @@ use crate::risk::{Look, Verdicts};
 use crate::{Acted, App, AppError, Caller};
 use portcullis_domain::changes::Change;
 use portcullis_domain::kernel::{By, Door};
-use portcullis_domain::mail::{self, Template};
+use portcullis_domain::mail::{self, Letter, Template};
 use portcullis_domain::risk::enforce::At;
 use portcullis_domain::risk::{Act, What};
 use portcullis_domain::ticket::{self, Ticket, TicketKind};
@@ -106,10 +106,8 @@ impl App {
             // Not when it was linked already.
             let added = decision.changes.steps.iter().any(|step| matches!(step, Change::InsertLink(_)));
             if let (Some(key), true) = (&notice, added) {
-                let (template, of) = (Template::LinkAdded, own.account.id);
-                let password = own.account.password_version;
-                let mail = mail::write(template, of, password, Some(session), &own.stamp, key, chance);
-                decision.changes.steps.extend(mail);
+                let letter = Letter::of(Template::LinkAdded, &own.account).about(session);
+                decision.changes.steps.extend(mail::write(letter, &own.stamp, key, chance));
             }
             let Some(look) = look.as_ref().filter(|_| added) else { return decision };
             let (at, act) = (At::Session(session, None), Act::Change(What::Factor));

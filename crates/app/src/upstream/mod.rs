@@ -21,7 +21,9 @@ use logout::signed_out_meanwhile;
 use portcullis_domain::account::Email;
 use portcullis_domain::amr::Amr;
 use portcullis_domain::changes::{Change, Changes};
+use portcullis_domain::family::MacKey;
 use portcullis_domain::kernel::{By, Door};
+use portcullis_domain::mail::{self, Letter, Template};
 use portcullis_domain::model::{Account, Session};
 use portcullis_domain::risk::Act;
 use portcullis_domain::risk::enforce::At;
@@ -281,6 +283,7 @@ impl App {
     ///
     /// # Errors
     /// 404 for an unknown provider; the refusals of a sign-in; faults.
+    #[allow(clippy::too_many_arguments, reason = "what a browser brings")]
     pub async fn arrive_from(
         &self,
         id: &str,
@@ -486,7 +489,11 @@ impl App {
             }
             let name = account.email.clone().unwrap_or_else(|| account.id.to_string());
             let known = self.known_device(&name, coming.device);
-            if let Some(session) = self.by_link(&view.stamp, link, account, coming, known.is_some(), &request).await? {
+            let notice = self.may_tell_of_device(account, known.is_some()).await?;
+            let told = notice.as_ref();
+            if let Some(session) =
+                self.by_link(&view.stamp, (link, account), coming, known.is_some(), &request, told).await?
+            {
                 // Whoever is told of a logout writes that first and looks for sessions then; here it is the other way round. So one of
                 // both sees the other, whatever the order. The cookie has not left yet.
                 if self.signed_out_since(identity, begun).await? {
@@ -495,12 +502,23 @@ impl App {
                     return Err(signed_out_meanwhile());
                 }
                 self.counts().sign_ins.fetch_add(1, Ordering::Relaxed);
+                if notice.is_some() {
+                    self.mail_waits();
+                }
                 let device = Some(self.marks_at(&name, known, coming.device));
                 let cookie = cookie_text(session.id, &secret);
                 return Ok(Arrival::In { cookie, session: Box::new(session), device });
             }
         }
         Err(AppError::Overloaded)
+    }
+
+    /// The key by which the owner is told of a sign-in in a browser that is not known, of an account that was signed in to before.
+    async fn may_tell_of_device(&self, account: &Account, known: bool) -> Result<Option<MacKey>, AppError> {
+        if self.mailer().is_none() || known || !self.was_signed_in_to(account.id).await? {
+            return Ok(None);
+        }
+        self.may_mail(Template::NewDevice, account.id).await
     }
 
     /// What there is to know of an arrival before it is judged; `present`: the session that is there already.
@@ -526,11 +544,11 @@ impl App {
     async fn by_link(
         &self,
         stamp: &portcullis_domain::view::Stamp,
-        link: &Link,
-        account: &Account,
+        (link, account): (&Link, &Account),
         coming: &Coming<'_>,
         known_device: bool,
         request: &SignIn,
+        notice: Option<&MacKey>,
     ) -> Result<Option<Session>, AppError> {
         let Coming { identity, begun, .. } = *coming;
         let look = self.look_at_arrival(account, request, None).await?;
@@ -546,6 +564,10 @@ impl App {
         let decide = |_: &(), chance: &mut dyn Chance| {
             let mut decision =
                 upstream::sign_in(stamp, link, account, identity, begun, request, rules, keys.mac(), chance);
+            if let (Ok(issued), Some(key)) = (&decision.outcome, notice) {
+                let letter = Letter::of(Template::NewDevice, account).about(issued.session.id);
+                decision.changes.steps.extend(mail::write(letter, stamp, key, chance));
+            }
             if let Some(limit) = limit {
                 decision = session_limit::apply(decision, &live, limit, rules.idle_ttl, chance);
             }
@@ -599,21 +621,32 @@ impl App {
             Ok((self.store().stamp().await.map_err(|e| self.fault(e.into()))?, look.map(Look::without_guesses)))
         };
         let verdicts = Verdicts::default();
+        let writes = match &identity.email {
+            Some(email) => self.may_write_to(Template::VerifyEmail, email, request.ip).await?,
+            None => false,
+        };
+        let key = writes.then(|| self.keys().mac().clone());
         let made = self
             .act_once(load, |(stamp, look), chance| {
                 if stamp.epoch != begun.epoch {
                     let detail = "the log was founded anew while this sign-in was under way; sign in again".into();
                     return Decision::refuse(Refused::Conflict { detail });
                 }
-                let base = upstream::new_account(stamp, identity, request.ip, chance);
+                let mut base = upstream::new_account(stamp, identity, request.ip, chance);
                 let made = base.changes.steps.iter().find_map(|step| match step {
                     Change::InsertAccount(account) => Some(account.clone()),
                     _ => None,
                 });
+                // That the provider has verified the address is no proof of ours.
+                if let (Some(account), Some(key)) = (&made, &key) {
+                    let letter = Letter::of(Template::VerifyEmail, account);
+                    base.changes.steps.extend(mail::write(letter, stamp, key, chance));
+                }
                 let Some((look, account)) = look.as_ref().zip(made) else { return base };
                 look.judge(self, base, stamp, &account, At::SignUp, Act::SignUp, &verdicts, chance)
             })
             .await;
+        self.mail_waits();
         if matches!(made, Ok(Some(_)) | Err(AppError::Refused(Refused::ByRule { .. }))) {
             self.judged(&verdicts);
         }

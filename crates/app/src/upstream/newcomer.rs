@@ -51,6 +51,7 @@ impl App {
     ///
     /// # Errors
     /// The refusals of a sign-in; faults.
+    #[allow(clippy::too_many_arguments, reason = "what a browser brings, and what its user says")]
     pub async fn answer_newcomer(
         &self,
         ticket: &SecretString,

@@ -75,7 +75,7 @@ async fn a_fault_at_every_step_leaves_a_whole_chain() {
             let store = Arc::new(Faulty::new(memory()));
             let (app, mut tasks) = start(store.clone(), &master).await;
             tasks.abort_all(); // the rest would use up the count
-            let ada = app.sign_up("ada@example.org", SecretString::new(PASSWORD), None, None).await.unwrap();
+            let ada = app.sign_up("ada@example.org", SecretString::new(PASSWORD), None, None).await.unwrap().unwrap();
             for _ in 0..2 {
                 sign_in(&app, &ada, false).await.unwrap();
                 store.fail_at(n, mode);
@@ -98,7 +98,7 @@ async fn two_nodes_that_both_seal_make_one_chain() {
     let (two, mut second) = start(store.clone(), &master).await;
     first.abort_all();
     second.abort_all();
-    let ada = one.sign_up("ada@example.org", SecretString::new(PASSWORD), None, None).await.unwrap();
+    let ada = one.sign_up("ada@example.org", SecretString::new(PASSWORD), None, None).await.unwrap().unwrap();
     for _ in 0..5 {
         for app in [&one, &two] {
             sign_in(app, &ada, false).await.unwrap();
@@ -122,8 +122,8 @@ async fn pruned_and_erased_it_stays_whole() {
     let app = App::start(store, settings, MasterKey::generate(), &mut tasks).await.unwrap();
     tasks.abort_all();
     let ip = "192.0.2.1".parse().ok();
-    let ada = app.sign_up("ada@example.org", SecretString::new(PASSWORD), None, ip).await.unwrap();
-    let eve = app.sign_up("eve@example.org", SecretString::new(PASSWORD), None, ip).await.unwrap();
+    let ada = app.sign_up("ada@example.org", SecretString::new(PASSWORD), None, ip).await.unwrap().unwrap();
+    let eve = app.sign_up("eve@example.org", SecretString::new(PASSWORD), None, ip).await.unwrap().unwrap();
     app.admin_block(&Admin::operator(), eve.id, "has a name in it", None, None).await.unwrap();
     let mut known = None;
     let mut erased_once = 0;
@@ -160,7 +160,7 @@ async fn the_key_of_the_chain_goes_with_the_master_key() {
     let (store, old, new) = (Arc::new(memory()), MasterKey::generate(), MasterKey::generate());
     let (app, mut tasks) = start(store.clone(), &old).await;
     tasks.abort_all();
-    let ada = app.sign_up("ada@example.org", SecretString::new(PASSWORD), None, None).await.unwrap();
+    let ada = app.sign_up("ada@example.org", SecretString::new(PASSWORD), None, None).await.unwrap().unwrap();
     app.seal_all().await.unwrap();
     let known = head(&app).await;
     app.admin_rotate_master(&Admin::operator(), new.clone()).await.unwrap();
@@ -186,7 +186,7 @@ async fn an_older_database_and_a_tampered_one_show() {
     let (store, master) = (Arc::new(memory()), MasterKey::generate());
     let (app, mut tasks) = start(store.clone(), &master).await;
     tasks.abort_all();
-    let ada = app.sign_up("ada@example.org", SecretString::new(PASSWORD), None, None).await.unwrap();
+    let ada = app.sign_up("ada@example.org", SecretString::new(PASSWORD), None, None).await.unwrap().unwrap();
     for _ in 0..3 {
         sign_in(&app, &ada, false).await.unwrap();
     }
@@ -224,7 +224,7 @@ async fn nothing_is_sealed_over_another_chain() {
     let (store, master) = (Arc::new(memory()), MasterKey::generate());
     let (app, mut tasks) = start(store.clone(), &master).await;
     tasks.abort_all();
-    let ada = app.sign_up("ada@example.org", SecretString::new(PASSWORD), None, None).await.unwrap();
+    let ada = app.sign_up("ada@example.org", SecretString::new(PASSWORD), None, None).await.unwrap().unwrap();
     sign_in(&app, &ada, false).await.unwrap();
     app.seal_all().await.unwrap();
     let (older, start_of_it) = (store.content().unwrap(), head(&app).await);
@@ -271,8 +271,8 @@ async fn backdated_records_are_not_pruned() {
     let mut tasks = JoinSet::new();
     let app = App::start(store.clone(), settings, MasterKey::generate(), &mut tasks).await.unwrap();
     tasks.abort_all();
-    let ada = app.sign_up("ada@example.org", SecretString::new(PASSWORD), None, None).await.unwrap();
-    let eve = app.sign_up("eve@example.org", SecretString::new(PASSWORD), None, None).await.unwrap();
+    let ada = app.sign_up("ada@example.org", SecretString::new(PASSWORD), None, None).await.unwrap().unwrap();
+    let eve = app.sign_up("eve@example.org", SecretString::new(PASSWORD), None, None).await.unwrap().unwrap();
     sign_in(&app, &ada, false).await.unwrap();
     app.admin_delete(&Admin::operator(), eve.id, None).await.unwrap();
     app.seal_all().await.unwrap();
@@ -305,7 +305,7 @@ fn file(name: &str) -> PathBuf {
 async fn a_node_that_was_started_anew_knows_where_the_chain_ended() {
     let (path, master) = (file("audit-head"), MasterKey::generate());
     let (app, store) = with_file(Memory::new(LogId::from_bits(7), real::wall()), &master, &path).await;
-    let ada = app.sign_up("ada@example.org", SecretString::new(PASSWORD), None, None).await.unwrap();
+    let ada = app.sign_up("ada@example.org", SecretString::new(PASSWORD), None, None).await.unwrap().unwrap();
     sign_in(&app, &ada, false).await.unwrap();
     app.seal_all().await.unwrap();
     let (older, cut_at) = (store.content().unwrap(), head(&app).await);
@@ -375,7 +375,7 @@ async fn what_an_earlier_chain_has_left_goes_by_its_time() {
     let (mut tasks, first, second) = (JoinSet::new(), MasterKey::generate(), MasterKey::generate());
     let app = App::start(store.clone(), settings(), first, &mut tasks).await.unwrap();
     tasks.abort_all();
-    let ada = app.sign_up("ada@example.org", SecretString::new(PASSWORD), None, None).await.unwrap();
+    let ada = app.sign_up("ada@example.org", SecretString::new(PASSWORD), None, None).await.unwrap().unwrap();
     sign_in(&app, &ada, false).await.unwrap();
     app.seal_all().await.unwrap();
     let old = app.store().count_rows().await.unwrap().events;

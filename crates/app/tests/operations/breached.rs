@@ -184,7 +184,8 @@ async fn no_new_password_is_a_stolen_one() {
     for email in ["new@example.org", "ada@example.org"] {
         assert!(is_refused(world.app.sign_up(email, stolen(), None, None).await, "password"), "{email}");
     }
-    let made = world.app.admin_create_account(&world.admin, "new@example.org", Some(stolen()), None, vec![], None);
+    let made =
+        world.app.admin_create_account(&world.admin, "new@example.org", Some(stolen()), None, vec![], false, None);
     assert!(is_refused(made.await, "password"));
     let caller = world.caller(&mine).await.unwrap();
     // With a wrong password nothing is said of the new one.

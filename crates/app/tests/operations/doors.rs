@@ -10,7 +10,7 @@ use portcullis_app::risk::Told;
 use portcullis_app::{MessageFilter, Revoked, Tokens};
 use portcullis_domain::changes::{Change, Changes};
 use portcullis_domain::kernel::{self, By, Door, Scope};
-use portcullis_domain::mail::{self, Template};
+use portcullis_domain::mail::{self, Letter, Template};
 use portcullis_domain::mass::Filter;
 use portcullis_domain::risk::{ExternalKind, Outcome};
 use portcullis_domain::session_limit::{AtLimit, SessionLimit};
@@ -282,10 +282,11 @@ async fn go_through(door: Door, world: &World, mine: &Tokens, other: &Tokens, gr
         }
         Door::NotMe => {
             let stamp = app.store().stamp().await.unwrap();
-            let (of, about, keys) = (world.ada.id, Some(mine.session.id), app.keys());
-            let password = app.store().load_account(of).await.unwrap().unwrap().account.password_version;
+            let keys = app.keys();
+            let account = app.store().load_account(world.ada.id).await.unwrap().unwrap().account;
+            let letter = Letter::of(Template::NewDevice, &account).about(mine.session.id);
             let mut chance = portcullis_app::real::RealChance;
-            let steps = mail::write(Template::NewDevice, of, password, about, &stamp, keys.mac(), &mut chance);
+            let steps = mail::write(letter, &stamp, keys.mac(), &mut chance);
             app.store().commit(Changes { steps, ..Changes::default() }).await.unwrap();
             app.deny_session(&link(world, TicketKind::NotMe).await, false, None).await.unwrap();
             return None;

@@ -10,7 +10,6 @@ use portcullis_app::oauth::{ClientPatch, OAuthTokens};
 use portcullis_app::risk::Told;
 use portcullis_app::roles::RoleChange;
 use portcullis_app::{Admin, App, AppError, Caller, MailOptions, Mailer, RepeatKey, Tokens};
-use portcullis_domain::Changes;
 use portcullis_domain::client::Profile;
 use portcullis_domain::family::Presented;
 use portcullis_domain::import::{self, FirebaseProject, Line};
@@ -21,9 +20,10 @@ use portcullis_domain::model::{Account, ClientKind, Status};
 use portcullis_domain::refresh::How;
 use portcullis_domain::risk::{ExternalKind, Outcome};
 use portcullis_domain::ticket::{self, TicketKind};
+use portcullis_domain::{Change, Changes};
 use portcullis_store::faulty::{Faulty, Mode};
 use portcullis_store::memory::MemoryStore;
-use portcullis_store::{EventFilter, MessageFilter, Store};
+use portcullis_store::{EventFilter, Store};
 use portcullis_wire::{Chain, ClientId, Code, Digest, KeyId, Rev, SecretString};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -197,7 +197,7 @@ impl Scene {
         let mut accounts = Vec::new();
         for name in ["ada", "bob", "eve"] {
             let email = format!("{name}@example.org");
-            accounts.push(app.sign_up(&email, SecretString::new(PASSWORD), None, None).await.unwrap());
+            accounts.push(app.sign_up(&email, SecretString::new(PASSWORD), None, None).await.unwrap().unwrap());
         }
         let [ada, bob, eve] = accounts.try_into().unwrap();
         let (phone, laptop) = (sign_in(&app, &ada, false).await.unwrap(), sign_in(&app, &ada, false).await.unwrap());
@@ -270,7 +270,7 @@ impl Scene {
             Act::RenameMe => app.rename_me(caller, Some("Ada L.")).await.map(|_| None)?,
             Act::DeleteMe => Some(app.delete_me(caller, Some(password()), again).await?.rev),
             Act::AdminCreate => {
-                let new = app.admin_create_account(admin, "new@example.org", None, None, vec![], again);
+                let new = app.admin_create_account(admin, "new@example.org", None, None, vec![], false, again);
                 new.await.map(|_| None)?
             }
             Act::AdminChange => {
@@ -461,10 +461,16 @@ async fn link(app: &App, act: Act, ada: &Account, laptop: &Tokens) -> SecretStri
     };
     let (stamp, keys) = (app.store().stamp().await.unwrap(), app.keys());
     let (about, mut chance) = (Some(laptop.session.id), portcullis_app::real::RealChance);
-    let steps = mail::write(template, ada.id, ada.password_version, about, &stamp, keys.mac(), &mut chance);
+    let letter = mail::Letter { session: about, ..mail::Letter::of(template, ada) };
+    let steps = mail::write(letter, &stamp, keys.mac(), &mut chance);
+    // Others wait, too: those of the sign-up and of sign-ins.
+    let mut written = steps.iter().filter_map(|step| match step {
+        Change::InsertMessage(message) => app.link_of(message).unwrap(),
+        _ => None,
+    });
+    let (_, secret) = written.next().expect("a mail with a link");
+    drop(written);
     app.store().commit(Changes { steps, ..Changes::default() }).await.unwrap();
-    let page = app.store().list_messages(&MessageFilter::default(), None, 50).await.unwrap();
-    let (_, secret) = page.rows.iter().find_map(|message| app.link_of(message).unwrap()).expect("a mail with a link");
     secret
 }
 

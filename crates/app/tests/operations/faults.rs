@@ -22,8 +22,11 @@ async fn at_every_operation_of_a_refresh_and_a_sign_out() {
             let app = App::start(store.clone(), settings(), MasterKey::generate(), &mut tasks).await.unwrap();
             // The feed's reader would use up the count.
             tasks.abort_all();
-            let ada =
-                app.sign_up("ada@example.org", SecretString::new(crate::world::PASSWORD), None, None).await.unwrap();
+            let ada = app
+                .sign_up("ada@example.org", SecretString::new(crate::world::PASSWORD), None, None)
+                .await
+                .unwrap()
+                .unwrap();
             let start = sign_in(&app, &ada, false).await.unwrap();
 
             store.fail_at(n, mode);

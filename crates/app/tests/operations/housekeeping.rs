@@ -39,8 +39,8 @@ async fn no_table_grows_over_weeks() {
     let mut tasks = JoinSet::new();
     let store = Held::new(memory(&clock));
     let app = App::start(store, settings, MasterKey::generate(), &mut tasks).await.unwrap();
-    let ada = app.sign_up("ada@example.org", SecretString::new(PASSWORD), None, None).await.unwrap();
-    let eve = app.sign_up("eve@example.org", SecretString::new(PASSWORD), None, None).await.unwrap();
+    let ada = app.sign_up("ada@example.org", SecretString::new(PASSWORD), None, None).await.unwrap().unwrap();
+    let eve = app.sign_up("eve@example.org", SecretString::new(PASSWORD), None, None).await.unwrap().unwrap();
     // Somebody who comes every day, and is still there in the end.
     let mut faithful = sign_in(&app, &ada, false).await.unwrap();
     let mut most = 0;
@@ -70,7 +70,7 @@ async fn a_client_that_comes_back_after_its_session_was_forgotten() {
     let clock = Arc::new(AtomicI64::new(1_800_000_000_000));
     let mut tasks = JoinSet::new();
     let app = App::start(Held::new(memory(&clock)), settings, MasterKey::generate(), &mut tasks).await.unwrap();
-    let ada = app.sign_up("ada@example.org", SecretString::new(PASSWORD), None, None).await.unwrap();
+    let ada = app.sign_up("ada@example.org", SecretString::new(PASSWORD), None, None).await.unwrap().unwrap();
     let mine = sign_in(&app, &ada, false).await.unwrap();
     let caller = app.caller(Some(mine.access_token.expose()), None).await.unwrap();
     let theirs = Application::register(&app, "an app").await;
@@ -101,7 +101,7 @@ async fn grants_that_ended_do_not_pile_up_under_a_session_that_goes_on() {
     let clock = Arc::new(AtomicI64::new(1_800_000_000_000));
     let mut tasks = JoinSet::new();
     let app = App::start(Held::new(memory(&clock)), settings(), MasterKey::generate(), &mut tasks).await.unwrap();
-    let ada = app.sign_up("ada@example.org", SecretString::new(PASSWORD), None, None).await.unwrap();
+    let ada = app.sign_up("ada@example.org", SecretString::new(PASSWORD), None, None).await.unwrap().unwrap();
     let mut mine = sign_in(&app, &ada, false).await.unwrap();
     let theirs = Application::register(&app, "an app").await;
     let caller = app.caller(Some(mine.access_token.expose()), None).await.unwrap();
@@ -138,7 +138,7 @@ async fn a_chore_that_meets_a_fault_does_the_rest_later() {
             let app = App::start(store.clone(), settings.clone(), MasterKey::generate(), &mut tasks).await.unwrap();
             tasks.abort_all(); // only the test's own calls are counted
             while tasks.join_next().await.is_some() {}
-            let ada = app.sign_up("ada@example.org", SecretString::new(PASSWORD), None, None).await.unwrap();
+            let ada = app.sign_up("ada@example.org", SecretString::new(PASSWORD), None, None).await.unwrap().unwrap();
             let dead = sign_in(&app, &ada, false).await.unwrap();
             let alive = sign_in(&app, &ada, false).await.unwrap();
             app.admin_end_session(&Admin::operator(), dead.session.id, None).await.unwrap();
@@ -167,7 +167,11 @@ async fn an_account_that_fails_stops_no_other() {
     while tasks.join_next().await.is_some() {}
     let mut all = Vec::new();
     for name in ["ada", "eve", "bob"] {
-        let row = app.sign_up(&format!("{name}@example.org"), SecretString::new(PASSWORD), None, None).await.unwrap();
+        let row = app
+            .sign_up(&format!("{name}@example.org"), SecretString::new(PASSWORD), None, None)
+            .await
+            .unwrap()
+            .unwrap();
         app.admin_block(&Admin::operator(), row.id, "has a name in it", None, None).await.unwrap();
         app.admin_delete(&Admin::operator(), row.id, None).await.unwrap();
         all.push(row.id);
@@ -203,7 +207,7 @@ async fn accounts_that_fail_hold_up_nobody_behind_them() {
     let app = App::start(store.clone(), settings(), MasterKey::generate(), &mut tasks).await.unwrap();
     tasks.abort_all();
     while tasks.join_next().await.is_some() {}
-    let ada = app.sign_up("ada@example.org", SecretString::new(PASSWORD), None, None).await.unwrap();
+    let ada = app.sign_up("ada@example.org", SecretString::new(PASSWORD), None, None).await.unwrap().unwrap();
     let due = |n: u128| {
         let until = app.now().minus(1_000).plus(n as i64);
         let status = Status::Deleting { at: Time(0), until, rev: Rev(1) };

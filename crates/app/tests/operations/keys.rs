@@ -352,7 +352,7 @@ async fn another_algorithm_takes_over_and_back_across_starts() {
         let settings = Settings { keys, bound: 1_000, ..settings() };
         let app = App::start(held.clone(), settings, master.clone(), &mut tasks).await.unwrap();
         if made.is_empty() {
-            app.sign_up("ada@example.org", SecretString::new(PASSWORD), None, None).await.unwrap();
+            app.sign_up("ada@example.org", SecretString::new(PASSWORD), None, None).await.unwrap().unwrap();
         }
         let ada = app.store().list_accounts(None, None, 1).await.unwrap().rows.remove(0);
         until("the algorithm", async || app.keys().signs_with() == KeyId(signs)).await;
@@ -383,7 +383,7 @@ async fn at_every_operation_of_a_revocation() {
             let mut tasks = JoinSet::new();
             let app = App::start(store.clone(), settings(), MasterKey::generate(), &mut tasks).await.unwrap();
             tasks.abort_all(); // their operations would use up the count
-            app.sign_up("ada@example.org", SecretString::new(PASSWORD), None, None).await.unwrap();
+            app.sign_up("ada@example.org", SecretString::new(PASSWORD), None, None).await.unwrap().unwrap();
             let ada = app.store().list_accounts(None, None, 1).await.unwrap().rows.remove(0);
             let admin = portcullis_app::Admin::operator();
             store.fail_at(n, mode);
@@ -449,7 +449,7 @@ async fn a_clock_that_is_set_costs_a_rotation_at_most() {
     let keys = KeySettings { rotate_every: Some(10 * DAY), ..KeySettings::default() };
     let settings = Settings { bound: 1_000, keys, ..settings() };
     let app = App::start(store, settings, MasterKey::generate(), &mut tasks).await.unwrap();
-    let ada = app.sign_up("ada@example.org", SecretString::new(PASSWORD), None, None).await.unwrap();
+    let ada = app.sign_up("ada@example.org", SecretString::new(PASSWORD), None, None).await.unwrap().unwrap();
     let mut tokens = crate::world::sign_in(&app, &ada, false).await.unwrap();
     assert_eq!(kid(&tokens), KeyId(1));
     // A start takes the clock as found; what comes later moves F slowly.

@@ -57,7 +57,7 @@ async fn all_keys_are_sealed_anew_and_the_server_goes_on() {
     let (store, old, new) = (Arc::new(Faulty::new(memory())), MasterKey::generate(), MasterKey::generate());
     let home = Arc::new(Home { places: Mutex::new((Some(old.clone()), None)), ..Home::default() });
     let (app, _tasks) = start(&store, &old, Some(home.clone())).await.unwrap();
-    let ada = app.sign_up("ada@example.org", SecretString::new(PASSWORD), None, None).await.unwrap();
+    let ada = app.sign_up("ada@example.org", SecretString::new(PASSWORD), None, None).await.unwrap().unwrap();
     let tokens = sign_in(&app, &ada, false).await.unwrap();
     let admin = Admin::operator();
     assert_eq!(app.admin_rotate_master(&admin, new.clone()).await.unwrap(), (3, true));
@@ -131,7 +131,8 @@ async fn at_every_step() {
                 let home = Arc::new(Home { places, prepare_fails, settle_fails });
                 let (app, mut tasks) = start(&store, &old, Some(home.clone())).await.unwrap();
                 tasks.abort_all();
-                let ada = app.sign_up("ada@example.org", SecretString::new(PASSWORD), None, None).await.unwrap();
+                let ada =
+                    app.sign_up("ada@example.org", SecretString::new(PASSWORD), None, None).await.unwrap().unwrap();
                 store.fail_at(n, mode);
                 let done = app.admin_rotate_master(&Admin::operator(), new.clone()).await;
                 store.never_fail();

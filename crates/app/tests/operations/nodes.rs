@@ -36,7 +36,8 @@ impl Cluster {
         for _ in 0..n {
             nodes.push(Self::node(&store, &master).await);
         }
-        let ada = nodes[0].0.sign_up("ada@example.org", SecretString::new(PASSWORD), None, None).await.unwrap();
+        let ada =
+            nodes[0].0.sign_up("ada@example.org", SecretString::new(PASSWORD), None, None).await.unwrap().unwrap();
         Self { store, nodes, master, ada, admin: Admin::operator() }
     }
 

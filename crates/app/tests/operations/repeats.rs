@@ -37,7 +37,15 @@ async fn what_is_remembered_of_a_call_gives_no_password_away() {
     let call = key("new", &format!("POST /v1/admin/accounts\n{{\"password\":\"{PASSWORD}\"}}"));
     let make = || {
         let (app, admin) = (&world.app, &world.admin);
-        app.admin_create_account(admin, "c@example.org", Some(SecretString::new(PASSWORD)), None, vec![], Some(&call))
+        app.admin_create_account(
+            admin,
+            "c@example.org",
+            Some(SecretString::new(PASSWORD)),
+            None,
+            vec![],
+            false,
+            Some(&call),
+        )
     };
     let made = make().await.unwrap();
     assert_eq!(make().await.unwrap().id, made.id);
@@ -52,7 +60,7 @@ async fn a_call_that_is_repeated_while_the_first_is_under_way_gets_its_result() 
     world.held.hold.store(true, Ordering::SeqCst);
     let make = || {
         let (app, admin, call) = (world.app.clone(), world.admin.clone(), call.clone());
-        async move { app.admin_create_account(&admin, "c@example.org", None, None, vec![], Some(&call)).await }
+        async move { app.admin_create_account(&admin, "c@example.org", None, None, vec![], false, Some(&call)).await }
     };
     let slow = tokio::spawn(make());
     world.held.reached.notified().await;

@@ -35,6 +35,7 @@ pub fn settings() -> Settings {
             absolute_ttl: 90 * 86_400_000,
             retry_window: 10_000,
             late_retry: 86_400_000,
+            require_verified_email: false,
         },
         bound: 5000,
         stream_grace: 0,
@@ -295,8 +296,9 @@ impl World {
         let mut tasks = JoinSet::new();
         let master = MasterKey::generate();
         let app = App::start(held.clone(), settings, master.clone(), &mut tasks).await.unwrap();
-        let ada = app.sign_up("ada@example.org", SecretString::new(PASSWORD), Some("Ada"), None).await.unwrap();
-        let eve = app.sign_up("eve@example.org", SecretString::new(PASSWORD), None, None).await.unwrap();
+        let ada =
+            app.sign_up("ada@example.org", SecretString::new(PASSWORD), Some("Ada"), None).await.unwrap().unwrap();
+        let eve = app.sign_up("eve@example.org", SecretString::new(PASSWORD), None, None).await.unwrap().unwrap();
         Self { app, held, master, admin: Admin::operator(), ada, eve, _tasks: tasks }
     }
 

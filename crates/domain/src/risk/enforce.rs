@@ -9,7 +9,9 @@ use crate::authorize;
 use crate::changes::{Change, Changes, Expect};
 use crate::device_code;
 use crate::event::{Actor, EventKind, NewEvent};
+use crate::family::MacKey;
 use crate::kernel::{self, By, Door, Scope};
+use crate::mail::{self, Letter, Template};
 use crate::model::{Account, Block};
 use crate::throttle::{self, Attempt, Bucket, BucketKey, Budget};
 use crate::ticket::TicketKind;
@@ -78,6 +80,22 @@ impl Cap {
     }
 }
 
+/// How mails about what rules did are written, and the bucket that each takes from.
+#[derive(Debug, Clone, Copy)]
+pub struct Mails<'a> {
+    /// The key that links are derived by.
+    pub key: &'a MacKey,
+    /// The account's bucket.
+    pub bucket: BucketKey,
+}
+
+impl<'a> Mails<'a> {
+    /// When there may be one more, by the bucket as it was loaded.
+    pub fn may(key: &'a MacKey, bucket: BucketKey, row: Option<Bucket>, now: Time) -> Option<Self> {
+        throttle::draw(throttle::MAILS, row, now).map(|_| Self { key, bucket })
+    }
+}
+
 /// An act that was judged.
 #[allow(missing_debug_implementations, reason = "it holds a question to the caller")]
 pub struct Judged<'a> {
@@ -99,6 +117,8 @@ pub struct Judged<'a> {
     pub kept: Kept,
     /// How many may be blocked.
     pub cap: Cap,
+    /// By what the account's owner is told by mail; `None`: no mail is sent, or they had as many as they may have.
+    pub mail: Option<Mails<'a>>,
     /// Whether something by this name is to be recorded, which need not be told each time.
     pub tells: &'a dyn Fn(&str) -> bool,
 }
@@ -151,6 +171,8 @@ pub fn enforce<T>(base: Decision<T>, judged: &Judged<'_>, chance: &mut dyn Chanc
         own.steps.push(Change::PutMemory { account: judged.account.id, version, memory });
     }
     own.events.extend(records(&plan, refused.is_some(), judged, chance));
+    let mail = told(&plan, &own, judged, chance);
+    own.steps.extend(mail);
     match (refused, base.outcome) {
         (Some(refused), Ok(_)) => {
             // Whoever acts must still be there: of a session that has ended meanwhile nothing is left to be ended.
@@ -266,6 +288,26 @@ fn carried_out(
             (refused, blocked.changes)
         }
     }
+}
+
+/// The mail about what a rule did to a session or an account. Also where the act is refused: what it would have told is left out with
+/// it, and who guessed a password right would be told of less than who was let in.
+fn told(plan: &Plan, own: &Changes, judged: &Judged<'_>, chance: &mut dyn Chance) -> Vec<Change> {
+    let (Some((_, outcome)), Some(mails)) = (&plan.does, &judged.mail) else { return vec![] };
+    let blocks = own.steps.iter().any(|step| matches!(step, Change::SetStatus { .. }));
+    let letter = |template| Letter::of(template, judged.account);
+    let letter = match (outcome, judged.at) {
+        (Outcome::EndSession, At::SignIn(_)) => letter(Template::SignInRefused),
+        (Outcome::EndSession, At::Session(session, _)) => letter(Template::SessionEnded).about(session),
+        (Outcome::EndSession | Outcome::EndAll, _) => letter(Template::SessionEnded),
+        (Outcome::Block { .. }, _) if blocks => letter(Template::AccountBlocked),
+        _ => return vec![],
+    };
+    let mut steps = mail::write(letter, judged.stamp, mails.key, chance);
+    if !steps.is_empty() {
+        steps.push(Change::Draw { bucket: mails.bucket, budget: throttle::MAILS });
+    }
+    steps
 }
 
 /// An end through the door of the rules.

@@ -163,6 +163,7 @@ impl Case {
             verdict: &self.verdict,
             kept: Kept { version: 8, plain: "taught".into(), doubted: "doubted".into(), refused: "refused".into() },
             cap: self.cap(),
+            mail: None,
             tells: &|_| true,
         };
         let base = Decision { outcome: self.base.outcome.clone(), changes: self.base.changes.clone() };

@@ -4,6 +4,7 @@
 mod audit;
 mod authorize;
 mod cookie;
+mod email;
 mod enforce;
 mod hashes;
 mod import;

@@ -3,10 +3,10 @@ use crate::world::{START, Seeded, account, key, stamp, view};
 use portcullis_domain::changes::{Change, Changes, Expect};
 use portcullis_domain::event::EventKind;
 use portcullis_domain::kernel::By;
-use portcullis_domain::mail::{self, NOT_ME_LIFE, RESET_LIFE, Template};
+use portcullis_domain::mail::{self, Letter, NOT_ME_LIFE, RESET_LIFE, Template};
 use portcullis_domain::model::{Account, Block, Ended, Session, Status};
 use portcullis_domain::outbox::MessageKind;
-use portcullis_domain::recovery::{ask, not_me, open, reset};
+use portcullis_domain::recovery::{Around, ask, not_me, open, reset};
 use portcullis_domain::ticket::{Ticket, TicketKind, Used, id};
 use portcullis_domain::upstream::Link;
 use portcullis_domain::view::{AccountView, SessionView, SignInView, Stamp};
@@ -22,8 +22,9 @@ fn ticket_of(steps: &[Change]) -> Ticket {
 }
 
 fn link(template: Template, session: Option<SessionId>) -> Ticket {
-    let password = account().password_version;
-    ticket_of(&mail::write(template, account().id, password, session, &stamp(START), &key(), &mut Seeded(1)))
+    let account = account();
+    let letter = Letter { session, ..Letter::of(template, &account) };
+    ticket_of(&mail::write(letter, &stamp(START), &key(), &mut Seeded(1)))
 }
 
 fn at(now: Time, account: Account) -> AccountView {
@@ -108,7 +109,8 @@ fn a_link_opens_only_what_it_is_for_and_only_while_nothing_cut_it_off() {
 fn a_new_password_ends_everything_uses_its_link_and_expects_what_it_saw() {
     let (ticket, view) = (link(Template::ResetPassword, None), at(START, account()));
     for notice in [None, Some(key())] {
-        let decision = reset(&view, &ticket, &[], "a new hash", &By::SYSTEM, notice.as_ref(), &mut Seeded(2));
+        let around = Around { notice: notice.as_ref(), ..Around::default() };
+        let decision = reset(&view, &ticket, around, "a new hash", &By::SYSTEM, &mut Seeded(2));
         let changes = decision.changes;
         assert!(decision.outcome.is_ok() && ends(&changes) == [Target::Account(view.account.id)]);
         let unended = Expect::Unended { account: view.account.id, born: ticket.born };
@@ -120,11 +122,14 @@ fn a_new_password_ends_everything_uses_its_link_and_expects_what_it_saw() {
             |step: &Change| matches!(step, Change::SetPassword { hash, rehash: false, .. } if hash == "a new hash");
         assert!(changes.steps.iter().any(used) && changes.steps.iter().any(set));
         let mails = changes.steps.iter().filter(|step| matches!(step, Change::InsertMessage(_))).count();
-        assert_eq!((mails, changes.events.len()), (usize::from(notice.is_some()), 1));
+        // Whoever opens a link that was sent to the address has shown that it is theirs.
+        assert_eq!((mails, changes.events.len()), (usize::from(notice.is_some()), 2));
+        let proved = |step: &Change| matches!(step, Change::SetEmail { verified_at: Some(at), .. } if *at == START);
+        assert!(changes.steps.iter().any(proved) && changes.events[1].kind == EventKind::EmailVerified);
     }
     // A link of another kind, or one that has not come so far, sets no password.
     for other in [link(Template::NewDevice, None), Ticket { used: Some(Used { at: START, grant: None }), ..ticket }] {
-        let decision = reset(&view, &other, &[], "a new hash", &By::SYSTEM, None, &mut Seeded(2));
+        let decision = reset(&view, &other, Around::default(), "a new hash", &By::SYSTEM, &mut Seeded(2));
         assert!(decision.outcome == Err(Refused::NotFound) && decision.changes.is_empty());
     }
 }
@@ -156,7 +161,7 @@ fn not_me_ends_what_its_mail_was_about_and_only_then_leads_to_a_password() {
     ];
     for (about, found, all, ends_what) in cases {
         let ticket = link(Template::NewDevice, about);
-        let decision = not_me(&own, &ticket, found, all, &By::SYSTEM, &mut Seeded(3));
+        let decision = not_me(&own, &ticket, found, all, Around::default(), &By::SYSTEM, &mut Seeded(3));
         assert!(decision.outcome.is_ok());
         assert_eq!(ends(&decision.changes), ends_what);
         let told: Vec<_> = decision.changes.events.iter().map(|event| event.kind).collect();
@@ -170,13 +175,13 @@ fn not_me_ends_what_its_mail_was_about_and_only_then_leads_to_a_password() {
         assert!(open(&own, &next).unwrap().resets);
         // Said twice it is said; and by then even a cut of the account leaves it its use.
         let cut = Account { cut: Cut { rev: Rev(99), except: None }, ..account() };
-        let again = not_me(&at(START, cut.clone()), &next, found, all, &By::SYSTEM, &mut Seeded(4));
+        let again = not_me(&at(START, cut.clone()), &next, found, all, Around::default(), &By::SYSTEM, &mut Seeded(4));
         assert!(again.outcome.is_ok() && again.changes.is_empty());
-        let set = reset(&at(START, cut), &next, &[], "a new hash", &By::SYSTEM, None, &mut Seeded(5));
+        let set = reset(&at(START, cut), &next, Around::default(), "a new hash", &By::SYSTEM, &mut Seeded(5));
         assert_eq!(ends(&set.changes), [Target::Account(account().id)]);
     }
     let asked = link(Template::ResetPassword, None);
-    let wrong = not_me(&own, &asked, None, true, &By::SYSTEM, &mut Seeded(6));
+    let wrong = not_me(&own, &asked, None, true, Around::default(), &By::SYSTEM, &mut Seeded(6));
     assert!(wrong.outcome == Err(Refused::NotFound) && wrong.changes.is_empty());
 }
 
@@ -224,7 +229,9 @@ fn a_link_is_of_one_password() {
         assert_eq!(open(&at(START, next.clone()), &ticket), Err(Refused::NotFound));
     }
     let asked = link(Template::ResetPassword, None);
-    let decision = reset(&at(START, account()), &asked, &[], "a new hash", &By::SYSTEM, Some(&key()), &mut Seeded(2));
+    let key = key();
+    let around = Around { notice: Some(&key), ..Around::default() };
+    let decision = reset(&at(START, account()), &asked, around, "a new hash", &By::SYSTEM, &mut Seeded(2));
     let mailed = ticket_of(&decision.changes.steps);
     assert_eq!(mailed.kind, TicketKind::NotMe);
     assert!(open(&at(START, next), &mailed).is_ok() && open(&at(START, account()), &mailed).is_err());
@@ -246,7 +253,8 @@ fn a_new_password_takes_the_links_to_other_providers_with_it() {
     };
     let links = [link_row(5), link_row(6)];
     let asked = link(Template::ResetPassword, None);
-    let changes = reset(&at(START, account()), &asked, &links, "a new hash", &By::SYSTEM, None, &mut Seeded(2)).changes;
+    let around = Around { links: &links, ..Around::default() };
+    let changes = reset(&at(START, account()), &asked, around, "a new hash", &By::SYSTEM, &mut Seeded(2)).changes;
     let gone: Vec<LinkId> = changes
         .steps
         .iter()

@@ -40,6 +40,7 @@ pub fn rules() -> Rules {
         absolute_ttl: 90 * 86_400_000,
         retry_window: 10_000,
         late_retry: 86_400_000,
+        require_verified_email: false,
     }
 }
 
@@ -69,6 +70,7 @@ pub fn account() -> Account {
         name: None,
         password_hash: Some("a hash".into()),
         password_version: 1,
+        email_verified_at: None,
         roles: vec![],
         status: Status::Active,
         created_at: Time(0),

@@ -30,14 +30,16 @@ pub(super) struct Create {
     name: Option<String>,
     #[serde(default)]
     roles: Vec<String>,
+    #[serde(default)]
+    email_verified: bool,
 }
 
 pub(super) async fn create(ctx: Ctx, AsAdmin(admin): AsAdmin, body: Json<Create>) -> Result<Response, Problem> {
     ctx.params(&[])?;
     let repeat = ctx.repeat(&body.bytes)?;
-    let Create { email, password, name, roles } = body.value;
-    let made =
-        ctx.app().admin_create_account(&admin, &email, password, name.as_deref(), roles, repeat.as_ref()).await?;
+    let Create { email, password, name, roles, email_verified } = body.value;
+    let (app, name) = (ctx.app(), name.as_deref());
+    let made = app.admin_create_account(&admin, &email, password, name, roles, email_verified, repeat.as_ref()).await?;
     let mut response = render::answer(StatusCode::CREATED, &render::account(&made, ctx.app().now()));
     if let Ok(place) = HeaderValue::from_str(&format!("/v1/admin/accounts/{}", made.id)) {
         response.headers_mut().insert(header::LOCATION, place);
@@ -60,6 +62,10 @@ pub(super) struct Patch {
     roles: Option<Vec<String>>,
     /// Over how long the refreshes that new roles cause are spread.
     spread_ms: Option<u64>,
+    /// Another address.
+    email: Option<String>,
+    /// Whether the address is verified.
+    email_verified: Option<bool>,
 }
 
 /// Tells a member that is `null` from one that is missing.
@@ -74,8 +80,8 @@ pub(super) async fn change(
     body: Json<Patch>,
 ) -> Result<Response, Problem> {
     ctx.params(&[])?;
-    let Patch { name, roles, spread_ms } = body.value;
-    let patch = AccountPatch { name, roles, spread_ms };
+    let Patch { name, roles, spread_ms, email, email_verified } = body.value;
+    let patch = AccountPatch { name, roles, spread_ms, email, email_verified };
     let account = ctx.app().admin_change_account(&admin, id, patch).await?;
     Ok(render::ok(&render::account(&account, ctx.app().now())))
 }

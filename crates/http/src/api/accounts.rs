@@ -6,6 +6,7 @@ use axum::response::Response;
 use http::StatusCode;
 use portcullis_wire::SecretString;
 use serde::Deserialize;
+use serde_json::json;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -18,6 +19,9 @@ pub(super) struct SignUp {
 pub(super) async fn sign_up(ctx: Ctx, body: Json<SignUp>) -> Result<Response, Problem> {
     ctx.params(&[])?;
     let SignUp { email, password, name } = body.value;
-    let account = ctx.app().sign_up(&email, password, name.as_deref(), ctx.ip).await?;
-    Ok(render::answer(StatusCode::CREATED, &render::account(&account, account.created_at)))
+    match ctx.app().sign_up(&email, password, name.as_deref(), ctx.ip).await? {
+        Some(account) => Ok(render::answer(StatusCode::CREATED, &render::account(&account, account.created_at))),
+        // Alike for every address.
+        None => Ok(render::answer(StatusCode::ACCEPTED, &json!({}))),
+    }
 }

@@ -20,6 +20,7 @@ pub(crate) fn routes(table: Table) -> Table {
         .patch("/v1/me", own::change)
         .delete("/v1/me", own::delete)
         .post("/v1/me/password", own::password)
+        .post("/v1/me/email", own::email)
         .get("/v1/me/events", own::events)
         .get("/v1/me/api-keys", api_keys::list)
         .post("/v1/me/api-keys", api_keys::create)

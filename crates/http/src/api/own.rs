@@ -1,9 +1,10 @@
-//! `PATCH, DELETE /v1/me`, `POST /v1/me/password`, `GET /v1/me/events`: the own account besides its sessions.
+//! `PATCH, DELETE /v1/me`, `POST /v1/me/password`, `POST /v1/me/email`, `GET /v1/me/events`: the own account besides its sessions.
 use crate::problem::Problem;
 use crate::render;
 use crate::request::{AsCaller, Ctx, DeadOrAlive, Json, MaybeJson};
 use crate::revoking::Wait;
 use axum::response::Response;
+use http::StatusCode;
 use portcullis_app::EventRow;
 use portcullis_domain::model::Status;
 use portcullis_wire::{AccountId, SecretString};
@@ -67,6 +68,46 @@ pub(super) async fn password(ctx: Ctx, AsCaller(caller): AsCaller, body: Json<Pa
     let app = ctx.app();
     let revoked = app.change_my_password(&caller, current_password, new_password, end_links, repeat.as_ref()).await?;
     Ok(super::me::ended(&ctx, &revoked, wait).await)
+}
+
+/// The forms of the body: to be sent a link once more, to have another address, to use a link.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Address {
+    email: Option<String>,
+    password: Option<SecretString>,
+    token: Option<SecretString>,
+}
+
+/// The own address: a link that proves it, another one.
+pub(super) async fn email(ctx: Ctx, body: MaybeJson<Address>) -> Result<Response, Problem> {
+    ctx.params(&[])?;
+    let Address { email, password, token } = body.value.unwrap_or(Address { email: None, password: None, token: None });
+    match (email, password, token) {
+        // The link is the proof; whoever opens it may be signed in nowhere.
+        (None, password, Some(token)) => {
+            let (_, address) = ctx.app().confirm_address(&token, password, ctx.ip).await?;
+            Ok(render::ok(&json!({ "email": address, "email_verified": true })))
+        }
+        (Some(email), password, None) => {
+            let caller = ctx.caller().await?;
+            ctx.app().change_my_email(&caller, &email, password).await?;
+            Ok(render::answer(StatusCode::ACCEPTED, &json!({})))
+        }
+        (None, None, None) => {
+            let caller = ctx.caller().await?;
+            match ctx.app().verify_my_email(&caller).await? {
+                true => Ok(render::answer(StatusCode::ACCEPTED, &json!({}))),
+                false => {
+                    let account = &caller.view.account;
+                    Ok(render::ok(&json!({ "email": account.email, "email_verified": account.email.is_some() })))
+                }
+            }
+        }
+        _ => Err(Problem::malformed(
+            "send nothing to be sent a link to your address, `email` to have another one, or `token` to use a link (with the account's `password`)",
+        )),
+    }
 }
 
 /// What happened to the own account. Who else acted is told by kind only, and from where they did not at all: that is theirs.

@@ -7,6 +7,7 @@ mod apps;
 mod authorize;
 mod device;
 mod devices;
+mod email;
 mod logout;
 mod recover;
 mod sign_in;
@@ -26,7 +27,7 @@ use portcullis_wire::{Code, Digest, b64};
 use std::path::Path;
 use std::sync::Arc;
 
-const TEMPLATES: [(&str, &str); 22] = [
+const TEMPLATES: [(&str, &str); 24] = [
     ("layout.html", include_str!("../../templates/layout.html")),
     ("sign_in.html", include_str!("../../templates/sign_in.html")),
     ("devices.html", include_str!("../../templates/devices.html")),
@@ -49,6 +50,8 @@ const TEMPLATES: [(&str, &str); 22] = [
     ("link_gone.html", include_str!("../../templates/link_gone.html")),
     ("link_blocked.html", include_str!("../../templates/link_blocked.html")),
     ("not_me.html", include_str!("../../templates/not_me.html")),
+    ("email.html", include_str!("../../templates/email.html")),
+    ("email_done.html", include_str!("../../templates/email_done.html")),
 ];
 const CSS: (&str, &str) = ("app.css", include_str!("../../assets/app.css"));
 const ICON: (&str, &str) = ("icon.svg", include_str!("../../assets/icon.svg"));
@@ -86,7 +89,7 @@ impl Pages {
     /// With files of this directory in place of those of the same name: `layout.html`, `sign_in.html`, `devices.html`,
     /// `apps.html`, `consent.html`, `device.html`, `device_ask.html`, `logout.html`, `signed_out.html`, `links.html`,
     /// `upstream_prove.html`, `upstream_new.html`, `upstream_leave.html`, `go_on.html`, `blocked.html`, `problem.html`, `recover.html`, `recover_new.html`, `recover_done.html`,
-    /// `link_gone.html`, `link_blocked.html`, `not_me.html`, `app.css`, `icon.svg`. Read once, now.
+    /// `link_gone.html`, `link_blocked.html`, `not_me.html`, `email.html`, `email_done.html`, `app.css`, `icon.svg`. Read once, now.
     ///
     /// # Errors
     /// Which file cannot be read or is no template, in words.
@@ -162,6 +165,8 @@ pub(crate) fn routes(table: Table) -> Table {
         .post("/recover/{link}", recover::choose)
         .get("/not-me/{link}", recover::show_not_me)
         .post("/not-me/{link}", recover::not_me)
+        .get("/email/{link}", email::show)
+        .post("/email/{link}", email::confirm)
         .get("/assets/app.css", css)
         .get("/assets/icon.svg", icon)
 }
@@ -183,6 +188,7 @@ pub(crate) fn is_page(path: &str) -> bool {
     ) || path.starts_with("/account/")
         || path.starts_with("/recover/")
         || path.starts_with("/not-me/")
+        || path.starts_with("/email/")
         || (path.starts_with("/upstream/") && !path.ends_with("/backchannel-logout"))
 }
 

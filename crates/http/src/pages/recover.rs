@@ -18,19 +18,19 @@ pub(super) const PATH: &str = "/recover";
 
 /// Nothing of the address goes anywhere with the next request. Not `no-referrer`: browsers would then send `Origin: null` with the
 /// form, by which nobody could tell it from a foreign one.
-fn quiet(mut response: Response) -> Response {
+pub(super) fn quiet(mut response: Response) -> Response {
     response.headers_mut().insert(header::REFERRER_POLICY, HeaderValue::from_static("strict-origin"));
     response
 }
 
-async fn form_of(ctx: &Ctx, body: FormBytes) -> Result<Params, Problem> {
+pub(super) async fn form_of(ctx: &Ctx, body: FormBytes) -> Result<Params, Problem> {
     origin::must_be_our_page(&ctx.shared, &ctx.headers)?;
     let body = body.0.ok_or_else(|| Problem::new(Code::UnsupportedMediaType))?;
     Params::oauth(&body).map_err(|_| Problem::new(Code::Malformed))
 }
 
 /// What every link that is of no use leads to, and a good one of an account that is blocked.
-fn refused(ctx: &Ctx, error: AppError) -> Result<Response, Problem> {
+pub(super) fn refused(ctx: &Ctx, error: AppError) -> Result<Response, Problem> {
     match error {
         AppError::Bad(Code::NotFound, _) => page(ctx, StatusCode::NOT_FOUND, "link_gone.html", context! {}).map(quiet),
         AppError::Refused(Refused::AccountBlocked { reason, .. }) => {
@@ -100,7 +100,7 @@ pub(super) async fn show_not_me(ctx: Ctx, Id(secret): Id<String>) -> Result<Resp
         Ok(link) => {
             let session = link.session.as_ref().map(|view| &view.session);
             let values = context! {
-                secret, email => link.account.email, what => link.opened.body.template,
+                secret, email => link.account.email, before => link.opened.body.address, what => link.opened.body.template,
                 about => link.is_about_a_living_session(), over => link.opened.body.session.is_some() && !link.is_about_a_living_session(),
                 device => session.map(|session| session.device_name.clone()),
                 address => session.and_then(|session| session.ip).map(|ip| ip.to_string()),

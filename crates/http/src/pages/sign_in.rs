@@ -132,6 +132,10 @@ pub(super) async fn submit(ctx: Ctx, body: FormBytes) -> Result<Response, Proble
     };
     let status = StatusCode::from_u16(error.code().status()).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
     let words = match &error {
+        // Told to everybody alike: whether somebody has just signed up is nobody else's business.
+        AppError::Refused(Refused::InvalidCredentials) if ctx.app().settings().rules.require_verified_email => {
+            "Address or password is not right, or the address is not confirmed yet: then a mail with a link is on its way to it, if there was none a short while ago. Please check all three and try again.".to_owned()
+        }
         AppError::Refused(Refused::InvalidCredentials) => {
             "Address or password is not right. Please check both and try again.".to_owned()
         }
@@ -142,6 +146,10 @@ pub(super) async fn submit(ctx: Ctx, body: FormBytes) -> Result<Response, Proble
         AppError::Refused(Refused::AccountBlocked { reason, until }) => {
             let until = until.map(|until| until.to_string());
             return page(&ctx, status, "blocked.html", context! { reason, until });
+        }
+        // Said to who has a session, after the right password.
+        AppError::Refused(Refused::EmailNotVerified) => {
+            "Your address is not confirmed yet. A mail with a link is on its way to it, if there was none a short while ago: open the link, then sign in again.".to_owned()
         }
         AppError::Overloaded => "There is a lot to do at the moment. Please try again in a few seconds.".to_owned(),
         _ => return Err(error.into()),

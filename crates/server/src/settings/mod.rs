@@ -95,6 +95,8 @@ pub struct Settings {
     pub bootstrap_admin: Option<(String, SecretString)>,
     /// Whether people may sign up.
     pub sign_up: bool,
+    /// Whether addresses must be verified before anybody signs in by password.
+    pub require_verified_email: bool,
     /// How passwords are hashed.
     pub hashing: Hashing,
     /// How keys live.
@@ -297,6 +299,7 @@ impl Settings {
             tls,
             bootstrap_admin: r.get("bootstrap_admin", values::bootstrap_admin),
             sign_up: r.get("sign_up", values::switch).unwrap_or(false),
+            require_verified_email: r.get("require_verified_email", values::switch).unwrap_or(false),
             hashing,
             keys: KeySettings {
                 rotate_every: r.get("key_rotation", values::rotation).flatten(),
@@ -329,6 +332,9 @@ impl Settings {
             file: gathered.file,
             warnings: vec![],
         };
+        if settings.require_verified_email && settings.mail.is_none() && !r.found.contains_key("mail_url") {
+            r.wrong("require_verified_email", "needs mail_url: addresses are verified by a link in a mail");
+        }
         if matches!(settings.database, Some(Database::Postgres(_))) && !r.found.contains_key("master_key") {
             r.wrong(
                 "master_key",
@@ -443,6 +449,7 @@ impl Settings {
                 absolute_ttl: self.absolute_ttl,
                 retry_window: self.retry_window,
                 late_retry: self.late_retry,
+                require_verified_email: self.require_verified_email,
             },
             bound: self.bound,
             stream_grace: self.stream_grace,

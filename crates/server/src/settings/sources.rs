@@ -1,7 +1,7 @@
 //! Where values come from: flag before environment before file before default. This file only finds the texts and says
 //! from where; what they mean is read in [`super`].
 use super::clients;
-use super::table::{self, ENV_PREFIX, Kind, LATER, SETTINGS, Setting};
+use super::table::{self, ENV_PREFIX, Kind, SETTINGS, Setting};
 use super::upstream;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use portcullis_app::UpstreamSettings;
@@ -196,25 +196,17 @@ impl Gathered {
                 Err(problem) => all.problems.push(problem),
             }
         }
-        for name in LATER {
-            let variable = format!("{ENV_PREFIX}{}", name.to_ascii_uppercase());
-            if env.get(&variable).is_some() {
-                all.problems.push(format!("{variable}: {}", not_yet(name)));
-            }
-        }
         for stranger in env.strangers() {
             let rest = stranger.strip_prefix(ENV_PREFIX).unwrap_or(stranger);
-            if !LATER.iter().any(|name| rest.eq_ignore_ascii_case(name)) {
-                let said = format!("the environment variable {stranger} is no setting");
-                match table::nearest(rest) {
-                    // Nobody should believe a misspelt setting to be in force.
-                    Some(meant) => {
-                        let meant = meant.to_ascii_uppercase();
-                        all.problems.push(format!("{said}; did you mean {ENV_PREFIX}{meant}?"));
-                    }
-                    // Others use the prefix too: Kubernetes sets PORTCULLIS_PORT for a service of that name.
-                    None => all.warnings.push(said),
+            let said = format!("the environment variable {stranger} is no setting");
+            match table::nearest(rest) {
+                // Nobody should believe a misspelt setting to be in force.
+                Some(meant) => {
+                    let meant = meant.to_ascii_uppercase();
+                    all.problems.push(format!("{said}; did you mean {ENV_PREFIX}{meant}?"));
                 }
+                // Others use the prefix too: Kubernetes sets PORTCULLIS_PORT for a service of that name.
+                None => all.warnings.push(said),
             }
         }
         let data_dir = outer.get("data_dir").map_or(default_data_dir(), |found| PathBuf::from(found.text.expose()));
@@ -306,18 +298,11 @@ fn default_data_dir() -> PathBuf {
 
 /// What to say about a name that is no setting.
 fn unknown(name: &str) -> String {
-    if LATER.contains(&name) {
-        return not_yet(name);
-    }
     let shown: String = name.chars().filter(|c| !c.is_control()).take(64).collect();
     match table::nearest(name) {
         Some(meant) => format!("unknown key {shown}; did you mean {meant}?"),
         None => format!("unknown key {shown}; `portcullis config check --help` lists all settings"),
     }
-}
-
-fn not_yet(name: &str) -> String {
-    format!("{name} is not available in this release; take it out, so that nobody believes it to be in force")
 }
 
 /// A value of the file as the text that the other sources would give.

@@ -290,10 +290,13 @@ pub const SETTINGS: &[Setting] = &[
         "on",
         "whether new passwords are refused that are in breached_passwords_file; off: only rules are told, at sign-in",
     ),
+    of(
+        "require_verified_email",
+        Kind::Switch,
+        "off",
+        "whether who signs in by password must have opened a link that was sent to their address; needs mail_url",
+    ),
 ];
-
-/// Names that DESIGN fixes for later releases. Said apart from typing errors, so that nobody believes them to be in force.
-pub const LATER: &[&str] = &["require_verified_email"];
 
 /// The setting of this name.
 pub fn by_name(name: &str) -> Option<&'static Setting> {
@@ -303,7 +306,7 @@ pub fn by_name(name: &str) -> Option<&'static Setting> {
 /// The known name that a typing error most likely meant.
 pub fn nearest(name: &str) -> Option<&'static str> {
     let name = name.to_ascii_lowercase().replace('-', "_");
-    let names = SETTINGS.iter().map(|setting| setting.name).chain(LATER.iter().copied());
+    let names = SETTINGS.iter().map(|setting| setting.name);
     let (distance, best) = names.map(|known| (edits(&name, known), known)).min()?;
     (distance <= best.len() / 3 + 1).then_some(best)
 }
@@ -330,7 +333,6 @@ mod tests {
     fn names_are_fit_for_all_three_sources() {
         for setting in SETTINGS {
             assert!(setting.name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_' || b.is_ascii_digit()));
-            assert!(!LATER.contains(&setting.name));
             assert_eq!(SETTINGS.iter().filter(|other| other.name == setting.name).count(), 1);
             assert!(setting.default.is_some() == setting.otherwise.is_empty(), "{}", setting.name);
         }

@@ -64,14 +64,13 @@ fn all_problems_at_once_each_with_its_place() {
         ("PORTCULLIS_ISSUER", "http://id.example.org"),
         ("PORTCULLIS_DATABASE_URL", "mysql://u:hush@db/x"),
         ("PORTCULLIS_MASTER_KEY", "hush-hush-hush"),
-        ("PORTCULLIS_REQUIRE_VERIFIED_EMAIL", "on"),
     ]);
     let Err(Problems(problems)) = read(&flags(&[("hash_queue", "0")]), &env, &dir.0) else { panic!("accepted") };
     let all = problems.join("\n");
     for expected in [
         "portcullis.toml:1: unknown key acess_ttl; did you mean access_ttl?",
         "portcullis.toml:2: bound must be a string with a unit",
-        "portcullis.toml:4: require_verified_email is not available in this release",
+        "portcullis.toml:4: require_verified_email must be true, false",
         "idle_ttl = \"5\": a duration needs a number and a unit",
         "(from portcullis.toml:5)",
         "log_format = \"xml\": must be one of text, json (from portcullis.toml:6)",
@@ -79,13 +78,12 @@ fn all_problems_at_once_each_with_its_place() {
         "issuer = \"http://id.example.org\": must be https; http is for loopback addresses only (from PORTCULLIS_ISSUER)",
         "database_url must be sqlite://PATH or postgres://USER:PASSWORD@HOST:PORT/DATABASE (from PORTCULLIS_DATABASE_URL)",
         "master_key must be 32 bytes in base64 (from PORTCULLIS_MASTER_KEY)",
-        "PORTCULLIS_REQUIRE_VERIFIED_EMAIL: require_verified_email is not available in this release",
         "hash_queue = \"0\": must be a whole number between 1 and 1000000 (from --hash-queue)",
     ] {
         assert!(all.contains(expected), "missing: {expected}\nin:\n{all}");
     }
     assert!(!all.contains("hush"), "{all}");
-    assert_eq!(problems.len(), 11, "{all}");
+    assert_eq!(problems.len(), 10, "{all}");
 }
 
 #[test]

@@ -58,7 +58,7 @@ fn what_is_wrong_is_told_with_its_place_and_exit_code_2() {
 
     let mut command = portcullis(&dir.0, &["config", "check"]);
     let ran = command.env("PORTCULLIS_REQUIRE_VERIFIED_EMAIL", "on").output().unwrap();
-    crate::support::Ran::from(ran).must(2, "require_verified_email is not available in this release");
+    crate::support::Ran::from(ran).must(2, "require_verified_email = \"on\": needs mail_url");
     let mut command = portcullis(&dir.0, &["serve"]);
     let ran = command.env("PORTCULLIS_BOUNT", "3s").output().unwrap();
     crate::support::Ran::from(ran).must(2, "PORTCULLIS_BOUNT is no setting; did you mean PORTCULLIS_BOUND?");

@@ -33,6 +33,7 @@ async fn fill(dir: &Dir) {
             name: None,
             password_hash: None,
             password_version: 1,
+            email_verified_at: None,
             roles: vec![],
             status: Status::Active,
             created_at: stamp.now,

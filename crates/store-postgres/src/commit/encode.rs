@@ -147,6 +147,9 @@ fn plain(what: &Change) -> Result<Option<Value>, StoreError> {
         Change::SetPassword { account, hash, rehash } => {
             json!({"do": "set_password", "id": id(*account), "hash": text(hash), "rehash": rehash})
         }
+        Change::SetEmail { account, email, verified_at } => json!({
+            "do": "set_email", "id": id(*account), "email": text_if(email.as_ref()), "verified_at": verified_at.map(|at| at.0),
+        }),
         Change::SetUnused { account, unused } => json!({"do": "set_unused", "id": id(*account), "unused": unused}),
         Change::RenameSession { session, device_name } => {
             json!({"do": "rename_session", "id": id(*session), "device_name": text(device_name)})
@@ -319,6 +322,7 @@ fn account(row: &Account) -> Encoded {
         "password_hash": text_if(row.password_hash.as_ref()), "password_version": row.password_version,
         "roles": texts(&row.roles), "created_at": row.created_at.0, "cut_rev": rev(row.cut.rev)?,
         "cut_except": id_if(row.cut.except), "version": row.version,
+        "email_verified_at": row.email_verified_at.map(|at| at.0),
     });
     Ok(merged(columns, status(&row.status)?))
 }

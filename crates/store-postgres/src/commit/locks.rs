@@ -94,7 +94,8 @@ impl Locks {
             }
             Change::SetProfile { account, .. }
             | Change::SetPassword { account, .. }
-            | Change::SetUnused { account, .. } => self.account(*account),
+            | Change::SetUnused { account, .. }
+            | Change::SetEmail { account, .. } => self.account(*account),
             // The row that a count of sessions is taken under.
             Change::InsertSession(row) => self.account(row.account),
             Change::RenameSession { session, .. }

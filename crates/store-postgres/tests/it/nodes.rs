@@ -31,6 +31,7 @@ fn account(email: &str) -> Account {
         name: None,
         password_hash: None,
         password_version: 1,
+        email_verified_at: None,
         roles: Vec::new(),
         status: Status::Active,
         created_at: START,

@@ -30,6 +30,7 @@ pub fn account(n: u64) -> Change {
         name: None,
         password_hash: Some(format!("$argon2id$v=19$m=19456,t=2,p=1${}${}", "c".repeat(22), "d".repeat(43))),
         password_version: 1,
+        email_verified_at: None,
         roles: vec![],
         status: Status::Active,
         created_at: NOW,

@@ -37,6 +37,9 @@ pub(super) fn apply(act: &mut Act<'_>, step: &Change) -> Result<(), Stop> {
              password_version = password_version + ?3 WHERE id = ?1",
             params![account.blob(), hash, !rehash],
         ),
+        Change::SetEmail { account, email, verified_at } => {
+            insert::email(act, *account, email.as_deref(), *verified_at)
+        }
         Change::InsertSession(row) => insert::session(act, row),
         Change::RenameSession { session, device_name } => {
             must_change(act, "UPDATE sessions SET device_name = ?2 WHERE id = ?1", params![session.blob(), device_name])
@@ -268,7 +271,7 @@ fn set_status(act: &mut Act<'_>, account: AccountId, status: &Status) -> Result<
          status_at = ?5, status_until = ?6, status_rev = NULL WHERE id = ?1";
     const DELETED: &str = "UPDATE accounts SET version = version + 1, status = 'deleted', status_reason = NULL, \
          status_actor = NULL, status_at = ?2, status_until = NULL, status_rev = ?3, email = NULL, name = NULL, \
-         password_hash = NULL, roles = '[]' WHERE id = ?1";
+         email_verified_at = NULL, password_hash = NULL, roles = '[]' WHERE id = ?1";
     const DELETING: &str = "UPDATE accounts SET version = version + 1, status = 'deleting', status_reason = NULL, \
          status_actor = NULL, status_at = ?2, status_until = ?3, status_rev = ?4 WHERE id = ?1";
     let id = account.blob();

@@ -33,10 +33,19 @@ fn ms(time: Option<Time>) -> Option<i64> {
     time.map(|time| time.0)
 }
 
+/// Another address, or the same with another standing.
+pub(super) fn email(act: &Act<'_>, id: AccountId, email: Option<&str>, verified_at: Option<Time>) -> Result<(), Stop> {
+    const SQL: &str = "UPDATE accounts SET email = ?2, email_verified_at = ?3, version = version + 1 WHERE id = ?1";
+    if !any(act.db, "SELECT 1 FROM accounts WHERE id = ?1", [id.blob()])? {
+        return Err(Stop::Conflict(Conflict::Missing));
+    }
+    insert(act, SQL, params![id.blob(), email, ms(verified_at)], Conflict::EmailTaken)
+}
+
 pub(super) fn account(act: &mut Act<'_>, row: &Account) -> Result<(), Stop> {
     const SQL: &str = "INSERT INTO accounts (id, email, name, password_hash, password_version, roles, status, \
-         status_reason, status_actor, status_at, status_until, status_rev, created_at, cut_rev, cut_except, version) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)";
+         status_reason, status_actor, status_at, status_until, status_rev, created_at, cut_rev, cut_except, version, \
+         email_verified_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)";
     let (word, reason, actor, at, until, end) = match &row.status {
         Status::Active => ("active", None, None, None, None, None),
         Status::Blocked(b) => ("blocked", Some(&b.reason), Some(&b.actor), Some(b.at), b.until, None),
@@ -61,6 +70,7 @@ pub(super) fn account(act: &mut Act<'_>, row: &Account) -> Result<(), Stop> {
         rev(cut),
         except.map(Id::blob),
         row.version,
+        ms(row.email_verified_at),
     ];
     match insert(act, SQL, params, Conflict::EmailTaken) {
         // Two things may be taken; an id that exists is another matter than an address.

@@ -83,7 +83,7 @@ pub(super) fn insert_message(act: &Act<'_>, row: &Message) -> Result<(), Stop> {
 
 pub(super) fn update_message(act: &Act<'_>, row: &Message) -> Result<(), Stop> {
     const SQL: &str = "UPDATE messages SET next_at = ?3, give_up_at = ?4, tries = ?5, state = ?6, settled_at = ?7, \
-         last_error = ?8, version = version + 1 WHERE id = ?1 AND version = ?2";
+         last_error = ?8, body = ?9, version = version + 1 WHERE id = ?1 AND version = ?2";
     let params = params![
         row.id.blob(),
         row.version,
@@ -93,6 +93,7 @@ pub(super) fn update_message(act: &Act<'_>, row: &Message) -> Result<(), Stop> {
         row.state.as_str(),
         row.settled_at.map(|at| at.0),
         row.last_error,
+        row.body,
     ];
     if run(act, SQL, params)? == 1 {
         return Ok(());

@@ -35,6 +35,7 @@ fn found(store: &SqliteStore) {
         name: None,
         password_hash: None,
         password_version: 1,
+        email_verified_at: None,
         roles: vec![],
         status: Status::Active,
         created_at: START,

@@ -110,6 +110,7 @@ fn freed_pages_are_used_again() {
                 name: None,
                 password_hash: None,
                 password_version: 1,
+                email_verified_at: None,
                 roles: vec![],
                 status: Status::Active,
                 created_at: START,

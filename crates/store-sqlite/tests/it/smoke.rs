@@ -29,6 +29,7 @@ async fn sign_up_sign_in_refresh_end_and_open_again() {
         absolute_ttl: 30 * 86_400_000,
         retry_window: 10_000,
         late_retry: 86_400_000,
+        require_verified_email: false,
     };
     let (directory, mut chance) = (Directory::new(), Counting(100));
     let key = MacKey { id: KeyId(1), bytes: SecretBytes::new([1; 32]) };
@@ -37,8 +38,13 @@ async fn sign_up_sign_in_refresh_end_and_open_again() {
     store.commit(horizon).await.unwrap();
 
     let email = Email::parse("ada@example.org").unwrap();
-    let new =
-        NewAccount { email, password_hash: Some("h".into()), name: Some("n".into()), roles: vec!["admin".into()] };
+    let new = NewAccount {
+        email,
+        password_hash: Some("h".into()),
+        name: Some("n".into()),
+        roles: vec!["admin".into()],
+        verified: false,
+    };
     let made = account::create(&store.stamp().await.unwrap(), new, &By::SYSTEM, &mut chance);
     store.commit(made.changes).await.unwrap();
     let ada = made.outcome.unwrap();

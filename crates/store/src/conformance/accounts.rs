@@ -79,6 +79,7 @@ pub(super) fn an_account_comes_back_as_it_was(backend: &dyn Backend) {
         let full = Account {
             status,
             password_version: 3,
+            email_verified_at: Some(START),
             version: 9,
             created_at: Time(-5),
             cut: Cut { rev: Rev(4), except: Some(SessionId::from_bits(u128::MAX)) },
@@ -122,6 +123,25 @@ pub(super) fn every_change_of_an_account_raises_its_version(backend: &dyn Backen
     step(Change::SetProfile { account: ada.id, name: None, roles: vec![] }, &|a| {
         (a.name, a.roles) = (None, vec![]);
     });
+    for (email, at) in [("ada@example.org", Some(START)), ("ada@example.net", None), ("ada@example.com", Some(HORIZON))]
+    {
+        let change = Change::SetEmail { account: ada.id, email: Some(email.into()), verified_at: at };
+        step(change, &|a| (a.email, a.email_verified_at) = (Some(email.into()), at));
+        let view = wait(w.store.load_sign_in(email, ClientId::FIRST_PARTY)).unwrap();
+        assert_eq!(view.account.map(|row| row.id), Some(ada.id));
+    }
+    // An address that goes is nobody's, and what comes back is as before.
+    step(Change::SetEmail { account: ada.id, email: None, verified_at: None }, &|a| {
+        (a.email, a.email_verified_at) = (None, None);
+    });
+    let gone = wait(w.store.load_sign_in("ada@example.com", ClientId::FIRST_PARTY)).unwrap();
+    assert!(gone.account.is_none() && wait(w.store.load_sign_in("", ClientId::FIRST_PARTY)).unwrap().account.is_none());
+    let back = Change::SetEmail { account: ada.id, email: Some("ada@example.com".into()), verified_at: Some(HORIZON) };
+    step(back, &|a| (a.email, a.email_verified_at) = (Some("ada@example.com".into()), Some(HORIZON)));
+    for (email, taken) in [("ada@example.org", false), ("eve@example.org", true)] {
+        let view = wait(w.store.load_sign_in(email, ClientId::FIRST_PARTY)).unwrap();
+        assert_eq!(view.account.is_some(), taken, "{email}");
+    }
     step(Change::SetPassword { account: ada.id, hash: "new".into(), rehash: false }, &|a| {
         (a.password_hash, a.password_version) = (Some("new".into()), 2);
     });
@@ -142,6 +162,7 @@ pub(super) fn a_deleted_account_keeps_nothing_and_frees_its_address(backend: &dy
     for end_first in [true, false] {
         let (w, ada, session, _) = World::peopled(backend);
         w.end(Target::All);
+        w.ok([Change::SetEmail { account: ada.id, email: Some("ada@example.org".into()), verified_at: Some(START) }]);
         w.set(START.plus(5));
         let status = Status::Deleted { at: START, rev: Rev::ZERO };
         let mut steps = vec![end(Target::Account(ada.id), None), Change::SetStatus { account: ada.id, status }];
@@ -153,7 +174,8 @@ pub(super) fn a_deleted_account_keeps_nothing_and_frees_its_address(backend: &dy
         let row = w.account(ada.id);
         assert_eq!(row.status, Status::Deleted { at: START.plus(5), rev: Rev(2) });
         assert_eq!((row.email, row.name, row.password_hash, row.roles), (None, None, None, vec![]));
-        assert_eq!((row.version, row.cut), (ada.version + 1, Cut { rev: Rev(2), except: None }));
+        assert_eq!(row.email_verified_at, None);
+        assert_eq!((row.version, row.cut), (ada.version + 2, Cut { rev: Rev(2), except: None }));
         assert!(!w.alive(session.id));
         assert!(wait(w.store.load_sign_in("ada@example.org", ClientId::FIRST_PARTY)).unwrap().account.is_none());
         let again = w.new_account("ada@example.org");
@@ -173,6 +195,20 @@ pub(super) fn one_account_per_address(backend: &dyn Backend) {
     // An id that exists is another matter, also when the address is taken too.
     assert_eq!(w.conflict([Change::InsertAccount(account(ada.id, "eve@example.org"))]), Conflict::Moved);
     assert_eq!(w.conflict([Change::InsertAccount(account(ada.id, "ada@example.org"))]), Conflict::Moved);
+    // Who changes their address takes nobody else's, and frees their own.
+    let eve = w.new_account("eve@example.org");
+    let to = |email: &str| Change::SetEmail { account: eve.id, email: Some(email.into()), verified_at: Some(START) };
+    assert_eq!(w.conflict([to("ada@example.org")]), Conflict::EmailTaken);
+    assert_eq!(w.account(eve.id), eve);
+    w.ok([to("eva@example.org"), to("eva@example.org")]);
+    assert_eq!(w.expects(Expect::EmailFree("eve@example.org".into()), None), Ok(()));
+    assert_eq!(w.expects(Expect::EmailFree("eva@example.org".into()), None), Err(Conflict::EmailTaken));
+    // In one commit it goes from one to the other, as their steps stand.
+    let goes = Change::SetEmail { account: eve.id, email: None, verified_at: None };
+    let comes = Change::SetEmail { account: ada.id, email: Some("eva@example.org".into()), verified_at: Some(START) };
+    assert_eq!(w.conflict([comes.clone(), goes.clone()]), Conflict::EmailTaken);
+    w.ok([goes, comes]);
+    assert_eq!((w.account(eve.id).email, w.account(ada.id).email), (None, Some("eva@example.org".into())));
     // Two in one commit, too.
     let (one, two) = (AccountId::from_bits(w.bits()), AccountId::from_bits(w.bits()));
     let steps = [one, two].map(|id| Change::InsertAccount(account(id, "eve@example.org")));
@@ -188,6 +224,7 @@ pub(super) fn an_account_that_is_not_there_is_missing(backend: &dyn Backend) {
         Change::SetStatus { account: nobody, status: Status::Deleted { at: START, rev: Rev(1) } },
         Change::SetProfile { account: nobody, name: None, roles: vec![] },
         Change::SetPassword { account: nobody, hash: "x".into(), rehash: false },
+        Change::SetEmail { account: nobody, email: Some("x@example.org".into()), verified_at: None },
         end(Target::Account(nobody), None),
     ] {
         let what = format!("{step:?}");

@@ -391,7 +391,10 @@ impl Dice {
     }
 
     fn step(&mut self, now: Time, head: Rev) -> Change {
-        match self.below(24) {
+        match self.below(25) {
+            24 => {
+                Change::SetEmail { account: self.account(), email: Some(self.email()), verified_at: self.time_if(now) }
+            }
             0 | 1 => Change::InsertAccount(self.new_account(now)),
             2 => Change::SetStatus { account: self.account(), status: self.status(now) },
             3 if self.one_in(3) => Change::SetUnused { account: self.account(), unused: self.one_in(2) },
@@ -515,6 +518,7 @@ impl Dice {
             name: self.one_in(2).then(|| "n".into()),
             password_hash: Some("h".into()),
             password_version: 1,
+            email_verified_at: self.time_if(now),
             roles: self.roles(),
             status: Status::Active,
             created_at: now,

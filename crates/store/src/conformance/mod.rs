@@ -364,6 +364,7 @@ pub(crate) fn account(id: AccountId, email: &str) -> Account {
         name: Some("Ada".into()),
         password_hash: Some("$argon2id$".into()),
         password_version: 1,
+        email_verified_at: None,
         roles: vec!["admin".into(), "ops".into()],
         status: Status::Active,
         created_at: START,

@@ -184,6 +184,19 @@ fn apply(db: &mut Memory, step: Change, so_far: &mut Progress) -> Result<(), Com
             let (password_hash, version) = (Some(hash), row.version + 1);
             db.accounts.put(id, Account { password_hash, password_version, version, ..row });
         }
+        Change::SetEmail { account: id, email, verified_at } => {
+            let row = account(db, id)?;
+            let owner = email.as_ref().and_then(|email| db.emails.get(email));
+            require(owner.is_none_or(|owner| *owner == id), Conflict::EmailTaken)?;
+            if let Some(before) = &row.email {
+                db.emails.remove(before);
+            }
+            if let Some(email) = &email {
+                db.emails.put(email.clone(), id);
+            }
+            let version = row.version + 1;
+            db.accounts.put(id, Account { email, email_verified_at: verified_at, version, ..row });
+        }
         Change::InsertSession(row) => {
             require(!db.sessions.has(&row.id), Conflict::Moved)?;
             require(db.accounts.has(&row.account), Conflict::Missing)?;
@@ -382,7 +395,7 @@ fn set_status(db: &mut Memory, id: AccountId, status: Status, so_far: &mut Progr
         if let Some(email) = row.email.take() {
             db.emails.remove(&email);
         }
-        (row.name, row.password_hash) = (None, None);
+        (row.name, row.password_hash, row.email_verified_at) = (None, None, None);
         row.roles.clear();
         so_far.deleted.push((id, None));
         so_far.erased.push(id);

@@ -171,9 +171,10 @@ pub(super) fn insert_message(db: &mut Memory, row: Message) -> Result<(), Commit
 pub(super) fn update_message(db: &mut Memory, row: Message) -> Result<(), CommitError> {
     let kept = db.messages.get(&row.id).cloned().ok_or(CommitError::Conflict(Conflict::Missing))?;
     require(kept.version == row.version, Conflict::Moved)?;
-    let Message { next_at, give_up_at, tries, state, settled_at, last_error, .. } = row;
+    let Message { next_at, give_up_at, tries, state, settled_at, last_error, body, .. } = row;
     let version = kept.version + 1;
-    db.messages.put(row.id, Message { next_at, give_up_at, tries, state, settled_at, last_error, version, ..kept });
+    db.messages
+        .put(row.id, Message { next_at, give_up_at, tries, state, settled_at, last_error, body, version, ..kept });
     Ok(())
 }
 

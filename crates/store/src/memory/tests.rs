@@ -27,6 +27,7 @@ fn rules() -> Rules {
         absolute_ttl: 30 * 86_400_000,
         retry_window: 10_000,
         late_retry: 86_400_000,
+        require_verified_email: false,
     }
 }
 
@@ -53,8 +54,13 @@ impl World {
     }
     fn account(&mut self, email: &str) -> AccountId {
         let email = Email::parse(email).unwrap();
-        let new =
-            NewAccount { email, password_hash: Some("h".into()), name: Some("n".into()), roles: vec!["admin".into()] };
+        let new = NewAccount {
+            email,
+            password_hash: Some("h".into()),
+            name: Some("n".into()),
+            roles: vec!["admin".into()],
+            verified: false,
+        };
         let made = account::create(&self.db.stamp(self.now), new, &By::SYSTEM, &mut self.chance);
         self.commit(made.changes).unwrap();
         made.outcome.unwrap().id

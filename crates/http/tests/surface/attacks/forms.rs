@@ -171,7 +171,7 @@ async fn nothing_leaks_by_referrer_history_or_cache() {
         let referrer = answer.header("referrer-policy");
         assert_eq!(told == "no-store", !public, "{} {}: {told}", operation.method, operation.path);
         // Pages whose path is a secret send no path, not even to us; with `no-referrer` their forms would come from nowhere.
-        let secret = ["/recover/", "/not-me/"].iter().any(|page| operation.path.starts_with(page));
+        let secret = ["/recover/", "/not-me/", "/email/"].iter().any(|page| operation.path.starts_with(page));
         let quiet = ["same-origin", "no-referrer"].contains(&referrer) || secret && referrer == "strict-origin";
         assert!(quiet, "{}: {referrer}", operation.path);
     }

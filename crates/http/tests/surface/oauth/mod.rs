@@ -26,7 +26,7 @@ mod risk;
 mod service;
 mod ssrf;
 mod tokens;
-mod upstream;
+pub mod upstream;
 mod upstream_links;
 mod upstream_logout;
 mod upstream_new;

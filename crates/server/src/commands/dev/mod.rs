@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// What `dev` decides by itself. All other settings may come from the environment, or from a file in its data directory.
-const OURS: [&str; 11] = [
+const OURS: [&str; 12] = [
     "issuer",
     "audience",
     "database_url",
@@ -37,6 +37,7 @@ const OURS: [&str; 11] = [
     "tls_key",
     "mail_url",
     "mail_from",
+    "require_verified_email",
 ];
 /// How long the demo API may take to become fresh.
 const FRESH: Duration = Duration::from_secs(20);
@@ -220,7 +221,7 @@ async fn start_demo(args: &DevArgs, settings: &Settings, node: &Node, mails: &Ma
 async fn person(app: &App, email: &'static str, password: &'static str, roles: Vec<String>) -> Result<Person, Failure> {
     let failed = |error: AppError| Failure::refused(format!("the demo account {email} cannot be made: {error}"));
     let secret = Some(SecretString::new(password));
-    let id = match app.admin_create_account(&Admin::operator(), email, secret, None, roles, None).await {
+    let id = match app.admin_create_account(&Admin::operator(), email, secret, None, roles, true, None).await {
         Ok(account) => account.id,
         Err(AppError::Refused(Refused::EmailTaken)) => {
             let page = app.admin_accounts(&Admin::operator(), Some(email), None, 1).await.map_err(failed)?;

@@ -292,8 +292,11 @@ impl Run<'_> {
 
 /// A line as it is sent: what was read of it, and nothing else.
 fn sent(checked: &Checked) -> Value {
-    let Checked { id, email, name, roles, created_at, blocked, password_hash } = checked;
+    let Checked { id, email, email_verified, name, roles, created_at, blocked, password_hash } = checked;
     let mut out = json!({ "email": email.as_str(), "roles": roles });
+    if *email_verified {
+        out["email_verified"] = true.into();
+    }
     if let Some(id) = id {
         out["id"] = id.to_string().into();
     }

@@ -1,7 +1,7 @@
 //! How each door is entered: the calls that users, operators, applications and other providers make.
 use super::holdings::{ADA, BYE, SESSIONS, World, clock, text};
 use portcullis_domain::changes::Changes;
-use portcullis_domain::mail::{self, Template};
+use portcullis_domain::mail::{self, Letter, Template};
 use portcullis_domain::risk::{Hit, Judge, Outcome, Signals, Verdict};
 use portcullis_testkit::application::encode;
 use portcullis_testkit::server::PASSWORD;
@@ -187,8 +187,9 @@ impl Way {
         let (stamp, keys) = (server.app.store().stamp().await.unwrap(), server.app.keys());
         let (of, about) = (world.ada.parse().unwrap(), world.grant.sid().parse().unwrap());
         let mut chance = portcullis_app::real::RealChance;
-        let password = server.app.store().load_account(of).await.unwrap().unwrap().account.password_version;
-        let steps = mail::write(Template::NewDevice, of, password, Some(about), &stamp, keys.mac(), &mut chance);
+        let account = server.app.store().load_account(of).await.unwrap().unwrap().account;
+        let letter = Letter::of(Template::NewDevice, &account).about(about);
+        let steps = mail::write(letter, &stamp, keys.mac(), &mut chance);
         server.app.store().commit(Changes { steps, ..Changes::default() }).await.unwrap();
         let link = world.link("New sign-in", "/not-me/").await;
         let all: &[(&str, &str)] = if self == Self::NotMe { &[] } else { &[("all", "1")] };
