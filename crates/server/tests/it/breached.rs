@@ -27,7 +27,7 @@ fn a_list_that_is_none_keeps_the_server_from_starting() {
     assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
     run(&dir.0, &["config", "check", "--breached-passwords-file", "pipe"]).must(2, "is no file");
     // Who does not serve does without: a list that is just being written keeps nobody from their database.
-    run(&dir.0, &["doctor", "--offline", "--breached-passwords-file", "pipe"]).must(0, "the first start makes it");
+    run(&dir.0, &["doctor", "--offline", "--breached-passwords-file", "pipe"]).must(0, "read without a mistake");
     dir.write("list.txt", FIRST);
     run(&dir.0, &["config", "check", "--breached-passwords-file", "list.txt"]).must(0, "list.txt");
 }
