@@ -14,7 +14,7 @@ const EACH: usize = 30;
 /// Of two nodes, one after the other.
 const NODE_KILLS: usize = 5;
 /// A claim of a server that was killed lapses after a minute.
-const PATIENCE: Duration = Duration::from_secs(150);
+const PATIENCE: Duration = Duration::from_secs(400);
 
 async fn start(dir: &Dir, at: SocketAddr) -> Server {
     serve(dir, at, &["--outgoing-private", "127.0.0.0/8"]).await
