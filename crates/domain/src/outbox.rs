@@ -160,7 +160,10 @@ pub fn clients_told(notice: &Notice, under: &Under, all: Cut, idle_ttl: Millis) 
         }
         Ending::Client(_) => lived(),
     };
-    if expired || !dies {
+    // A cut had killed it, and its own end came later: whoever spread the cut may have found it ended by itself already, and left it
+    // to this notice. Time did not end it then.
+    let of_a_cut = matches!(notice.what, Ending::Session(_)) && (earlier(under.account_cut) || earlier(all));
+    if expired && !of_a_cut || !dies {
         return vec![];
     }
     let ends = |grant: &&UnderGrant| {
@@ -522,6 +525,17 @@ mod tests {
         }
         let spared = Ending::All { except: Some(SessionId::from_bits(1)) };
         assert!(told(spared, |_, _| {}).is_empty());
+        // What a cut had killed and is ended by itself later is told then, though its time is over by now.
+        let late = |under: &mut Under| under.session.absolute_expires_at = Time(100);
+        assert!(told(ONE, |_, under| late(under)).is_empty());
+        let cut = Cut { rev: Rev(9), except: None };
+        assert_eq!(
+            told(ONE, |_, under| {
+                late(under);
+                under.account_cut = cut
+            }),
+            [APP, OTHER]
+        );
         // A row that a silent job marked carries an older rev.
         assert_eq!(
             told(ONE, |_, u| u.session.ended = Some(Ended { rev: Rev(3), reason: "x".into(), at: Time(1) })),

@@ -28,7 +28,7 @@ mutants! {
     /// A refresh reads the head after the facts.
     HeadAfterFacts = "head-after-facts" breaks "I3";
     /// "End all" and "end others" end the sessions that are listed, one commit each, and write no cut.
-    RowByRowEnd = "row-by-row-end" breaks "I1 I7";
+    RowByRowEnd = "row-by-row-end" breaks "I1 I7 I13";
     /// The server drops entries from snapshots by their age.
     ForgetByTtl = "forget-by-ttl" breaks "I4 I16";
     /// A verifier forgets by its wall clock.
@@ -42,7 +42,7 @@ mutants! {
     /// A repeated presentation makes another successor.
     TwoSuccessors = "two-successors" breaks "I5";
     /// A fault of the commit is answered as success.
-    ErrorAsSuccess = "error-as-success" breaks "I9";
+    ErrorAsSuccess = "error-as-success" breaks "I9 I12";
     /// Success is answered when the commit has begun.
     AnswerBeforeDurable = "answer-before-durable" breaks "I9";
     /// A sign-in is born at its commit, and no cut above it is looked at.
