@@ -308,15 +308,7 @@ impl App {
         if same && presented.counter() == view.grant.family.counter {
             return None;
         }
-        match refresh::seen(view, presented, how, &self.settings().rules, key).ok()? {
-            refresh::Outcome::Rotate | refresh::Outcome::Again if same => None,
-            refresh::Outcome::Rotate => Some(RefreshSeen::Rotated),
-            refresh::Outcome::Again => Some(RefreshSeen::Again),
-            refresh::Outcome::Skip => Some(RefreshSeen::Skipped),
-            refresh::Outcome::OtherDevice => Some(RefreshSeen::OtherDevice),
-            refresh::Outcome::Theft => Some(RefreshSeen::Theft),
-            refresh::Outcome::Ahead => None,
-        }
+        RefreshSeen::of(refresh::seen(view, presented, how, &self.settings().rules, key).ok()?, same)
     }
 
     /// A memory as an act is judged by it: with today's name of the network that it comes from, and without what is kept no longer.

@@ -22,6 +22,7 @@ pub use observe::observe;
 pub use place::km_between;
 pub use signals::{FIELDS, Field, Kind, Signals, Word};
 
+use crate::refresh;
 use alloc::{borrow::ToOwned as _, string::String, vec::Vec};
 use portcullis_wire::{Millis, SessionId, Time};
 use serde::Serialize;
@@ -93,6 +94,22 @@ pub enum RefreshSeen {
     OtherDevice,
     /// A copy: the rules for refresh tokens have ended what it belongs to.
     Theft,
+}
+
+impl RefreshSeen {
+    /// What rules are asked about of a refresh; `None`: it is an everyday one. `same`: it came from the network that its grant was used
+    /// from before.
+    pub fn of(outcome: refresh::Outcome, same: bool) -> Option<Self> {
+        match outcome {
+            refresh::Outcome::Rotate | refresh::Outcome::Again if same => None,
+            refresh::Outcome::Rotate => Some(Self::Rotated),
+            refresh::Outcome::Again => Some(Self::Again),
+            refresh::Outcome::Skip => Some(Self::Skipped),
+            refresh::Outcome::OtherDevice => Some(Self::OtherDevice),
+            refresh::Outcome::Theft => Some(Self::Theft),
+            refresh::Outcome::Ahead => None,
+        }
+    }
 }
 
 /// What was changed.

@@ -14,7 +14,7 @@ use crate::event::{Actor, EventKind, NewEvent};
 use crate::family::MacKey;
 use crate::model::{Account, Session, SessionKind, Status, UNPROVEN};
 use crate::sign_in::{Issued, Proving, SignIn, entitled, proven, started};
-use crate::ticket::{self, TicketKind};
+use crate::ticket::{self, Ticket, TicketKind};
 use crate::view::{AccountView, Stamp};
 use crate::{Chance, Cut, Decision, Refused, Rules};
 use alloc::{format, string::String, vec, vec::Vec};
@@ -462,6 +462,26 @@ pub struct Newcomer {
     pub at: i64,
     /// Whether the provider was asked to have its user prove who they are anew.
     pub fresh: bool,
+}
+
+impl Newcomer {
+    /// The question as it is kept, until it is answered once or its time is over: that of a sign-in under way, and no longer than a
+    /// sign-in may take in all.
+    pub fn ticket(&self, id: Digest, begun: Begun, now: Time) -> Ticket {
+        Ticket {
+            id,
+            kind: TicketKind::Upstream,
+            account: None,
+            session: None,
+            client: None,
+            born: begun.born,
+            epoch: begun.epoch,
+            expires_at: now.plus(LIFE).min(begun.at.plus(LONGEST)),
+            body: Ticket::write(self),
+            version: 1,
+            used: None,
+        }
+    }
 }
 
 /// A text that came from elsewhere: what is empty or too long is none.

@@ -707,10 +707,7 @@ pub fn code_of(request: &Request) -> Option<[u8; 32]> {
 
 /// What an application's operation takes away, if its commit succeeds.
 pub fn act_of(op: &Op, request: &AppRequest) -> Option<Act> {
-    let act = |door, scope, account| {
-        let (only, asked, key) = (None, None, None);
-        Some(Act { door, scope, except: None, only, asked, rev: Rev::ZERO, key, acked: None, enforced: None, account })
-    };
+    let act = |door, scope, account| Some(Act { account, ..Act::of(door, scope) });
     let (ended, refused) = match op.outcome.as_ref()? {
         Ok(Outcome::Ended) => (true, false),
         Err(Refused::OAuth { error: OAuthError::InvalidGrant, .. }) => (false, true),

@@ -563,18 +563,7 @@ pub fn act_on_row(changes: &Changes) -> Option<Act> {
         Change::Revoke(revoke) => match revoke.target {
             Target::Session(session) => {
                 let scope = Scope::Session { account: event.account?, session };
-                Some(Act {
-                    door,
-                    scope,
-                    except: None,
-                    only: None,
-                    asked: None,
-                    rev: Rev::ZERO,
-                    key: None,
-                    acked: None,
-                    enforced: None,
-                    account: None,
-                })
+                Some(Act::of(door, scope))
             }
             _ => None,
         },

@@ -422,19 +422,7 @@ pub fn act_of(op: &Op, request: &LetterRequest) -> Option<Act> {
         }
         _ => return None,
     };
-    let (only, asked, key) = (None, None, None);
-    Some(Act {
-        door,
-        scope,
-        except: None,
-        only,
-        asked,
-        rev: Rev::ZERO,
-        key,
-        acked: None,
-        enforced: None,
-        account: None,
-    })
+    Some(Act::of(door, scope))
 }
 
 /// What a request does with a link.

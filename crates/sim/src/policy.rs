@@ -80,18 +80,7 @@ impl World {
         for (session, account, rev) in &ends {
             let rev = *rev;
             let scope = Scope::Session { account: *account, session: *session };
-            let act = Act {
-                door: Door::SessionLimit,
-                scope,
-                except: None,
-                only: None,
-                asked: None,
-                rev,
-                key: None,
-                acked: None,
-                enforced: None,
-                account: None,
-            };
+            let act = Act { rev, ..Act::of(Door::SessionLimit, scope) };
             self.counts.add("end: session_limit");
             self.truth.by_rev.insert(rev, self.truth.acts.len());
             self.truth.acts.push(act);

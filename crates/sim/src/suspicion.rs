@@ -346,15 +346,7 @@ impl World {
         let how = How { cookie, user_agent, ip: None, client: by, proven, sender: None };
         let ip = Whence { network, known: None, right: true }.ip();
         let same = view.grant.network == Some(Origin::network_of(&self.mac, view.account.id, ip));
-        match refresh::seen(view, presented, &how, &self.settings.rules, &self.mac).ok()? {
-            refresh::Outcome::Rotate | refresh::Outcome::Again if same => None,
-            refresh::Outcome::Rotate => Some(RefreshSeen::Rotated),
-            refresh::Outcome::Again => Some(RefreshSeen::Again),
-            refresh::Outcome::Skip => Some(RefreshSeen::Skipped),
-            refresh::Outcome::OtherDevice => Some(RefreshSeen::OtherDevice),
-            refresh::Outcome::Theft => Some(RefreshSeen::Theft),
-            refresh::Outcome::Ahead => None,
-        }
+        RefreshSeen::of(refresh::seen(view, presented, &how, &self.settings.rules, &self.mac).ok()?, same)
     }
 
     // ---- what really happened ----
@@ -422,9 +414,7 @@ impl World {
             }
             (_, Some((door, scope, except, rev))) => {
                 self.counts.add(if door == Door::Block { "end: blocked by a rule" } else { "end: risk_rule" });
-                let (only, asked, key) = (None, None, None);
-                let act =
-                    Taken { door, scope, except, only, asked, rev, key, acked: None, enforced: None, account: None };
+                let act = Taken { except, rev, ..Taken::of(door, scope) };
                 self.truth.by_rev.insert(rev, self.truth.acts.len());
                 self.truth.acts.push(act);
             }

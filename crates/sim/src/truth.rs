@@ -93,6 +93,11 @@ pub struct Act {
 }
 
 impl Act {
+    /// One that spares nobody; its rev is that of its commit.
+    pub fn of(door: Door, scope: Scope) -> Self {
+        let (only, asked, key) = (None, None, None);
+        Self { door, scope, except: None, only, asked, rev: Rev::ZERO, key, acked: None, enforced: None, account: None }
+    }
     /// Whether it is about this grant of this client, or about what is above it.
     pub fn is_about_grant(&self, account: AccountId, session: SessionId, grant: GrantId, client: ClientId) -> bool {
         match self.scope {

@@ -15,7 +15,7 @@ use portcullis_domain::model::SessionKind;
 use portcullis_domain::refused::Refused;
 use portcullis_domain::sign_in::SignIn;
 use portcullis_domain::ticket::{self, Ticket, TicketKind};
-use portcullis_domain::upstream::{self, Begun, CameFrom, Identity, LIFE, Link, LinkView, Newcomer, Origin};
+use portcullis_domain::upstream::{self, Begun, CameFrom, Identity, Link, LinkView, Newcomer, Origin};
 use portcullis_domain::view::Stamp;
 use portcullis_domain::{Chance as _, Decision};
 use portcullis_wire::{AccountId, Digest, LinkId, Rev, SecretString, SessionId, Target, Time};
@@ -305,19 +305,7 @@ impl World {
         let identity = Identity { email: None, name: None, auth_time: None, amr: Amr::unknown(), ..who.clone() };
         let newcomer =
             Newcomer { identity, browser: String::new(), return_to: "/".into(), at: begun.at.0, fresh: false };
-        let ticket = Ticket {
-            id: question(&secret),
-            kind: TicketKind::Upstream,
-            account: None,
-            session: None,
-            client: None,
-            born: begun.born,
-            epoch: begun.epoch,
-            expires_at: stamp.now.plus(LIFE),
-            body: Ticket::write(&newcomer),
-            version: 1,
-            used: None,
-        };
+        let ticket = newcomer.ticket(question(&secret), begun, stamp.now);
         let changes = Changes { steps: vec![Change::InsertTicket(ticket)], ..Changes::default() };
         Decision { outcome: Ok(Outcome::Code(secret)), changes }
     }
@@ -434,20 +422,8 @@ pub fn act_of(op: &Op, request: &UpstreamRequest) -> Option<Act> {
     };
     let Some(Facts::Upstream(UpstreamFacts::Sessions(sessions))) = op.facts.as_ref() else { return None };
     let (account, session) = sessions.first().copied()?;
-    let (only, asked, key) = (None, None, None);
     let (door, scope) = (Door::UpstreamLogout, Scope::Session { account, session });
-    Some(Act {
-        door,
-        scope,
-        except: None,
-        only,
-        asked,
-        rev: Rev::ZERO,
-        key,
-        acked: None,
-        enforced: None,
-        account: None,
-    })
+    Some(Act::of(door, scope))
 }
 
 /// The sign-in by a provider that a request is.

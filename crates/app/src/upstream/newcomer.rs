@@ -7,8 +7,8 @@ use crate::{App, AppError};
 use portcullis_domain::Changes;
 use portcullis_domain::changes::Change;
 use portcullis_domain::sign_in::SignIn;
-use portcullis_domain::ticket::{self, Ticket, TicketKind};
-use portcullis_domain::upstream::{Begun, Identity, LIFE, LONGEST, Newcomer};
+use portcullis_domain::ticket::{self, TicketKind};
+use portcullis_domain::upstream::{Begun, Identity, Newcomer};
 use portcullis_wire::{Digest, SecretString, Time};
 
 fn question(secret: &SecretString) -> Digest {
@@ -28,19 +28,7 @@ impl App {
             at: begun.at.0,
             fresh: coming.fresh,
         };
-        let ticket = Ticket {
-            id: question(&secret),
-            kind: TicketKind::Upstream,
-            account: None,
-            session: None,
-            client: None,
-            born: begun.born,
-            epoch: begun.epoch,
-            expires_at: stamp.now.plus(LIFE).min(begun.at.plus(LONGEST)),
-            body: Ticket::write(&newcomer),
-            version: 1,
-            used: None,
-        };
+        let ticket = newcomer.ticket(question(&secret), begun, stamp.now);
         let changes = Changes { steps: vec![Change::InsertTicket(ticket)], ..Changes::default() };
         self.store().commit(changes).await.map_err(|error| self.fault(error.into()))?;
         let (name, Identity { email, name: person, .. }) = (provider.settings.name.clone(), newcomer.identity);
