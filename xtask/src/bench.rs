@@ -7,6 +7,7 @@ pub mod cluster;
 mod ends;
 pub mod mass;
 mod postgres;
+pub mod table;
 pub mod trips;
 
 use crate::workspace::Workspace;

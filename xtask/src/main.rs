@@ -32,6 +32,8 @@ cargo xtask COMMAND
                          rules, stores, surface, world, house, interop (only those named, when any are named)
   interop [NAME...]      clients of others' making against the real server (only those named, when any are named): `rust`,
                          the workspace in interop/ with format, lints and tests; and the scripts beside it
+  bench [SECTION...] [--quick]
+                         one table: ours, the machine's limit or a peer beside it, the ratio, all from one run
   bench cluster [--quick | --refreshes | --verifiers]
                          one node and three on a PostgreSQL of its own: refreshes beside pgbench (only those with
                          --refreshes), revocations per second, and when 30 and 1,000 verifiers have applied them
@@ -87,10 +89,7 @@ fn main() -> ExitCode {
         ["bench", "trips", rest @ ..] => bench::trips::command(rest),
         ["bench", "mass", rest @ ..] => bench::mass::command(rest),
         ["bench", "cluster", rest @ ..] => bench::cluster::command(rest),
-        ["bench", ..] => Err(Failure::Usage(
-            "`bench` has five forms: bench smoke, bench rules, bench trips [--calls N], bench cluster [--quick | --refreshes | --verifiers], bench mass [--sessions N]"
-                .into(),
-        )),
+        ["bench", rest @ ..] => bench::table::command(rest),
         ["soak", rest @ ..] => soak::command(rest),
         [unknown, ..] => Err(Failure::Usage(format!("no command like `{unknown}`, or it takes no arguments"))),
     };
