@@ -3,8 +3,8 @@
 //! One malformed sighting has the server refuse the call that it is in. So what comes from below is looked at as the server does, and what
 //! is taken is bounded: in all, of one session, and of one client a minute, so that none takes all that the server takes of a relay.
 use portcullis_feed::Mono;
+use portcullis_wire::ClientId;
 use portcullis_wire::frame::{MAX_SEEN_AGENT, MAX_SIGHTINGS, Sighting, network_of};
-use portcullis_wire::{ClientId, SessionId};
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 
@@ -52,10 +52,13 @@ impl Waiting {
         let mut taken = 0;
         for one in seen {
             let ago_ms = i64::try_from(one.ago_ms).unwrap_or(i64::MAX);
-            let of = |session: SessionId| self.rows.iter().filter(|(_, row)| row.session == session);
-            let there = of(one.session).any(|(_, row)| row.network == one.network);
+            let (mut of_it, mut there) = (0, false);
+            for (_, row) in self.rows.iter().filter(|(_, row)| row.session == one.session) {
+                of_it += 1;
+                there |= row.network == one.network;
+            }
             let told = self.told.1.entry(client).or_default();
-            if ago_ms > MAX_AGO_MS || there || of(one.session).count() >= OF_ONE || *told >= A_MINUTE {
+            if ago_ms > MAX_AGO_MS || there || of_it >= OF_ONE || *told >= A_MINUTE {
                 continue;
             }
             if self.rows.len() >= WAITING {
@@ -80,6 +83,7 @@ impl Waiting {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use portcullis_wire::SessionId;
 
     fn seen(session: u128, network: &str, ago_ms: u64) -> Sighting {
         Sighting {
