@@ -3,6 +3,7 @@
 //! Under `/v1` nothing is guessed and nothing ignored: an unknown or repeated parameter, an unknown or repeated member, a wrong
 //! type or another content type is an error that says what and where. Bodies are bounded in size and in time.
 use crate::HttpConfig;
+use crate::oauth::metadata::Documents;
 use crate::problem::Problem;
 use crate::traffic::RouteCounts;
 use axum::extract::{FromRequest, FromRequestParts, Path, Request};
@@ -35,12 +36,13 @@ struct Inner {
     operator: bool,
     counts: RouteCounts,
     failures_told: Few,
+    documents: Documents,
 }
 
 impl Shared {
     pub(crate) fn new(app: App, config: HttpConfig, operator: bool, counts: RouteCounts) -> Self {
         let origin = config.issuer_origin();
-        Self { inner: Arc::new(Inner { app, config, origin, operator, counts, failures_told: Few::default() }) }
+        Self { inner: Arc::new(Inner { app, config, origin, operator, counts, failures_told: Few::default(), documents: Documents::default() }) }
     }
     pub(crate) fn app(&self) -> &App {
         &self.inner.app
@@ -58,6 +60,10 @@ impl Shared {
     }
     pub(crate) fn counts(&self) -> &RouteCounts {
         &self.inner.counts
+    }
+    /// What others can find out by themselves.
+    pub(crate) fn documents(&self) -> &Documents {
+        &self.inner.documents
     }
     /// Which answers of class 5xx get a line of their own in the log.
     pub(crate) fn failures_told(&self) -> &Few {

@@ -1,7 +1,7 @@
 //! Computing hashes: one for a new password, and one to compare with a stored one, of whatever scheme it is.
 use crate::real;
-use argon2::password_hash::SaltString;
-use argon2::{Algorithm, Argon2, Block, Params, PasswordHasher as _, Version};
+use argon2::password_hash::{Output, ParamsString, SaltString};
+use argon2::{Algorithm, Argon2, Block, Params, PasswordHash, Version};
 use aws_lc_rs::cipher::{AES_256, DecryptingKey, DecryptionContext, UnboundCipherKey};
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::iv::FixedLength;
@@ -9,13 +9,24 @@ use portcullis_domain::stored_hash::{self, Function, Scheme, Stored};
 use portcullis_wire::SecretString;
 use zeroize::Zeroizing;
 
-/// The PHC string of a new password.
-pub(super) fn hash(password: &SecretString, params: &Params) -> Option<String> {
+/// The PHC string of a new password. `memory` is the thread's: what is allocated anew for each would stay with the allocator.
+pub(super) fn hash(password: &SecretString, params: &Params, memory: &mut Vec<Block>) -> Option<String> {
     let mut salt = [0; 16];
     real::fill(&mut salt);
+    let (algorithm, version) = (Algorithm::Argon2id, Version::V0x13);
+    let mut out = Zeroizing::new(vec![0; params.output_len().unwrap_or(Params::DEFAULT_OUTPUT_LEN)]);
+    if !argon2(password, &salt, &mut out, (algorithm, version, params.clone()), memory) {
+        return None;
+    }
     let salt = SaltString::encode_b64(&salt).ok()?;
-    let argon = Argon2::new(Algorithm::Argon2id, Version::V0x13, params.clone());
-    argon.hash_password(password.expose().as_bytes(), &salt).ok().map(|hash| hash.to_string())
+    let hash = PasswordHash {
+        algorithm: algorithm.ident(),
+        version: Some(version.into()),
+        params: ParamsString::try_from(params).ok()?,
+        salt: Some(salt.as_salt()),
+        hash: Some(Output::new(&out).ok()?),
+    };
+    Some(hash.to_string())
 }
 
 /// Computes exactly one hash, by the scheme of `stored` (by `params` when there is none that can be read), and compares in
@@ -123,6 +134,17 @@ mod tests {
         }
         assert!(!check(password, false), "compared although told not to");
         check(password, true)
+    }
+
+    #[test]
+    fn a_new_hash_is_right_for_its_password_whatever_the_memory_was_used_for() {
+        let params = Params::new(64, 2, 1, Some(32)).unwrap();
+        let mut memory = vec![Block::default(); 200];
+        let password = SecretString::new("correct horse");
+        let first = hash(&password, &params, &mut memory).unwrap();
+        let second = hash(&password, &params, &mut memory).unwrap();
+        assert!(first.starts_with("$argon2id$v=19$m=64,t=2,p=1$") && first != second);
+        assert!(right("correct horse", &first) && right("correct horse", &second));
     }
 
     /// Vectors that others published, or computed by other implementations.

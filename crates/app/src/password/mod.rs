@@ -252,11 +252,11 @@ fn work(shared: &Shared, params: &Params) {
         match job {
             Job::Hash(password, reply) => {
                 shared.computed.fetch_add(1, Ordering::Relaxed);
-                let _ = reply.send(compute::hash(&password, params));
+                let _ = reply.send(compute::hash(&password, params, &mut memory));
             }
             Job::Upgrade(password, reply) => {
                 shared.upgraded.fetch_add(1, Ordering::Relaxed);
-                let _ = reply.send(compute::hash(&password, params));
+                let _ = reply.send(compute::hash(&password, params, &mut memory));
             }
             Job::Check { password, phc, compare, reply } => {
                 shared.computed.fetch_add(1, Ordering::Relaxed);

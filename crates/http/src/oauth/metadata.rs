@@ -1,26 +1,73 @@
 //! What others can find out by themselves: keys and metadata. Only what is true now.
-use crate::render;
 use crate::request::Ctx;
-use axum::response::Response;
+use arc_swap::ArcSwapOption;
+use axum::response::{IntoResponse as _, Response};
+use bytes::Bytes;
 use http::{HeaderValue, header};
+use portcullis_app::keys::KeyRing;
 use portcullis_domain::client::GrantType;
-use serde_json::json;
+use serde_json::{Value, json};
+use std::sync::{Arc, Weak};
 
 /// For how long others may keep public metadata. The next signing key is listed long before it signs.
 const KEEP: HeaderValue = HeaderValue::from_static("public, max-age=300");
 
-fn kept(mut response: Response) -> Response {
-    response.headers_mut().insert(header::CACHE_CONTROL, KEEP);
-    response
+/// All that changes about the documents while a server runs. Of the keys no more than which they are: old ones are not kept alive by it.
+#[derive(Debug)]
+struct MadeOf {
+    keys: Weak<KeyRing>,
+    bound_ms: i64,
+    registers: bool,
+}
+
+impl PartialEq for MadeOf {
+    fn eq(&self, other: &Self) -> bool {
+        // What a weak pointer points at keeps its place as long as the pointer is there, so no other ring can have it.
+        self.keys.ptr_eq(&other.keys) && (self.bound_ms, self.registers) == (other.bound_ms, other.registers)
+    }
+}
+
+/// A document as it was written last, with what it was made of.
+#[derive(Debug, Default)]
+struct Written(ArcSwapOption<(MadeOf, Bytes)>);
+
+/// The documents, each written once for as long as it says the same.
+#[derive(Debug, Default)]
+pub(crate) struct Documents {
+    jwks: Written,
+    metadata: Written,
+}
+
+impl Written {
+    fn answer(&self, ctx: &Ctx, make: impl FnOnce(&Ctx) -> Value) -> Response {
+        let app = ctx.app();
+        let keys = Arc::downgrade(&app.keys());
+        let made_of = MadeOf { keys, bound_ms: app.hub().bound_ms(), registers: app.registers_clients() };
+        let last = self.0.load();
+        let text = match last.as_ref().filter(|last| last.0 == made_of) {
+            Some(last) => last.1.clone(),
+            None => {
+                let text = Bytes::from(make(ctx).to_string());
+                self.0.store(Some(Arc::new((made_of, text.clone()))));
+                text
+            }
+        };
+        let json = HeaderValue::from_static("application/json");
+        ([(header::CONTENT_TYPE, json), (header::CACHE_CONTROL, KEEP)], text).into_response()
+    }
 }
 
 /// The public signing keys (RFC 7517 §5), for those who do not follow the feed.
 pub(super) async fn jwks(ctx: Ctx) -> Response {
-    kept(render::ok(&json!({ "keys": ctx.app().keys().jwks() })))
+    ctx.shared.documents().jwks.answer(&ctx, |ctx| json!({ "keys": ctx.app().keys().jwks() }))
 }
 
 /// RFC 8414 §2, OpenID Connect Discovery §3.
 pub(super) async fn metadata(ctx: Ctx) -> Response {
+    ctx.shared.documents().metadata.answer(&ctx, told)
+}
+
+fn told(ctx: &Ctx) -> Value {
     let issuer = &ctx.shared.config().issuer;
     let at = |path: &str| format!("{issuer}{path}");
     let keys = ctx.app().keys();
@@ -79,5 +126,5 @@ pub(super) async fn metadata(ctx: Ctx) -> Response {
     if ctx.app().registers_clients() {
         told["registration_endpoint"] = at("/oauth2/register").into();
     }
-    kept(render::ok(&told))
+    told
 }

@@ -4,7 +4,7 @@ mod device;
 mod dpop;
 mod form;
 mod global;
-mod metadata;
+pub(crate) mod metadata;
 mod par;
 mod register;
 mod request;
