@@ -219,7 +219,7 @@ pub enum Change {
         roles: Vec<String>,
     },
     /// Nobody has signed in to the account yet, or somebody has; `Missing` when there is no such account. Of one that was inserted
-    /// without it nobody knows, and it counts as used.
+    /// without it nobody knows, and it counts as used. A session that is inserted takes the mark away by itself.
     SetUnused {
         /// The account.
         account: AccountId,

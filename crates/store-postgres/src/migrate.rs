@@ -47,6 +47,7 @@ pub(crate) const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0032_links_in_mails.sql"),
     include_str!("migrations/0033_begun_anew.sql"),
     include_str!("migrations/0034_verified.sql"),
+    include_str!("migrations/0035_used.sql"),
 ];
 
 /// Between two looks whether another node migrates.
@@ -251,6 +252,7 @@ mod tests {
         "a9bc95a3bfab9775",
         "222dc7b5c10862c9",
         "6bbc1ba8c3417790",
+        "d75b4f5a26bb419c",
     ];
 
     fn found(sql: &str) -> String {

@@ -203,6 +203,7 @@ fn apply(db: &mut Memory, step: Change, so_far: &mut Progress) -> Result<(), Com
             require(mass::killed_by(&db.standing(), &row).is_none(), Conflict::BornDead)?;
             require(row.born >= db.meta.worked_off, Conflict::Moved)?;
             db.sessions_of.put((row.account, row.id), ());
+            db.unused.remove(&row.account);
             db.sessions.put(row.id, row);
         }
         Change::RenameSession { session, device_name } => {
