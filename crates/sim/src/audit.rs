@@ -111,7 +111,7 @@ fn key() -> AuditKey {
 impl World {
     fn new(seed: u64, bug: Option<Seam>, story: bool) -> Self {
         let (mut db, start) = (Memory::new(LOG, Time(0)), key().genesis(LOG));
-        let row = ChainRow { key: SecretBytes::new([]), start, head: start.place };
+        let row = ChainRow::new(SecretBytes::new([]), start);
         let begun = db.commit(Changes { steps: vec![Change::BeginChain(row)], ..Changes::default() }, Time(0)).is_ok();
         let sealer = || Sealer { doing: Doing::Nothing, next: 0 };
         let leader = || Leader { telling: Telling::Nothing, next: 0 };
@@ -334,7 +334,7 @@ impl World {
 
     fn looks(&mut self, one: usize) {
         let chain = self.chain().0;
-        let trail = Trail { start: chain.start.place.n, head: chain.head.n };
+        let trail = Trail::of(&chain);
         match self.place_of_follower() {
             Some(place) if place == trail.head => {}
             Some(place) => self.leaders[one].telling = Telling::Looked(trail, place),
@@ -408,7 +408,7 @@ impl World {
     /// Somebody wants to be told again of what comes after some place.
     fn ask_again(&mut self) {
         let chain = self.chain().0;
-        let trail = Trail { start: chain.start.place.n, head: chain.head.n };
+        let trail = Trail::of(&chain);
         let Some(place) = self.place_of_follower() else { return };
         let to = trail.bounded(self.rng.range(0, i64::try_from(trail.head).unwrap_or(0)).unsigned_abs());
         // Only back: whoever skips something wants to.

@@ -48,6 +48,7 @@ pub(crate) const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0033_begun_anew.sql"),
     include_str!("migrations/0034_verified.sql"),
     include_str!("migrations/0035_used.sql"),
+    include_str!("migrations/0036_goes_on.sql"),
 ];
 
 /// Between two looks whether another node migrates.

@@ -43,7 +43,7 @@ fn key() -> AuditKey {
 impl Kept {
     fn new(dice: &mut Seeded, count: i64) -> Self {
         let start = key().genesis(LOG);
-        let row = ChainRow { key: SecretBytes::new([]), start, head: start.place };
+        let row = ChainRow::new(SecretBytes::new([]), start);
         let mut kept = Self { row, rows: Vec::new() };
         kept.add(dice, count);
         kept
@@ -271,7 +271,7 @@ fn tamper(kept: &mut Kept, dice: &mut Seeded) -> Option<&'static str> {
             // The beginning cut off, and the start set there: without the key.
             let place = kept.rows[n].seal.unwrap().place;
             kept.rows.drain(..=n);
-            kept.row.start = Start { place, mac: kept.row.start.mac };
+            kept.row.start = Start { place, ..kept.row.start };
             "a beginning cut off and signed with an old mark"
         }
         25 => {

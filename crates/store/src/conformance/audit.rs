@@ -24,7 +24,7 @@ impl Chance for Counting {
 
 pub(super) fn begun() -> Change {
     let start = key().genesis(LOG);
-    Change::BeginChain(ChainRow { key: SecretBytes::new(*b"sealed"), start, head: start.place })
+    Change::BeginChain(ChainRow::new(SecretBytes::new(*b"sealed"), start))
 }
 
 pub(super) fn read(store: &dyn Store) -> Option<ChainRead> {
@@ -245,7 +245,7 @@ pub(super) fn the_beginning_goes(backend: &dyn Backend) {
     // Not beyond its end; and when all of it goes, it goes on from there.
     let beyond = audit::Pruning {
         from: after.chain.start.place,
-        to: audit::Start { place: place(5), mac: Digest([1; 32]) },
+        to: audit::Start { place: place(5), mac: Digest([1; 32]), old: None },
         up_to: 5,
     };
     assert_eq!(w.conflict([Change::PruneChain(beyond)]), Conflict::Moved);
@@ -266,7 +266,7 @@ pub(super) fn a_chain_is_begun_anew(backend: &dyn Backend) {
     let other = AuditKey(SecretBytes::new([6; 32]));
     let anew = |from: Place| {
         let start = other.start_anew(LOG, from.n);
-        Change::BeginAnew(Anew { from, row: ChainRow { key: SecretBytes::new(*b"anew"), start, head: start.place } })
+        Change::BeginAnew(Anew { from, row: ChainRow::new(SecretBytes::new(*b"anew"), start) })
     };
     assert_eq!(w.conflict([anew(place(0))]), Conflict::Moved, "there is none");
     w.ok([begun()]);
