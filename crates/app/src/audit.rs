@@ -20,8 +20,8 @@ use portcullis_domain::{Chance, Decision, Refused, account};
 use portcullis_store::{ChainRead, CommitError, FaultKind, Store};
 use portcullis_wire::{Epoch, EventId, LogId, SecretBytes, Time};
 use serde::{Deserialize, Serialize};
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::path::Path;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -165,7 +165,11 @@ async fn attest(
 
 /// What founding the log anew says of the chain: that it goes on from where it ends in this database. Nothing where there is none, or
 /// one that cannot go on: then it takes another one.
-pub(crate) async fn of_refounding(store: &dyn Store, master: &MasterKey, stamp: &Stamp) -> Result<Option<Change>, AppError> {
+pub(crate) async fn of_refounding(
+    store: &dyn Store,
+    master: &MasterKey,
+    stamp: &Stamp,
+) -> Result<Option<Change>, AppError> {
     let Some(chain) = store.read_chain(None, 0).await?.map(|read| read.chain) else { return Ok(None) };
     let Ok(key) = master.open_audit_key(&chain, stamp.log) else { return Ok(None) };
     let attested = attest(store, &key, stamp.log, &chain, None, stamp.now).await?;

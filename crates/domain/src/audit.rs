@@ -17,11 +17,11 @@ pub mod seen;
 
 use crate::Chance;
 use crate::event::NewEvent;
-pub use seen::{Attested, Seen};
 use alloc::{format, string::ToString, vec::Vec};
 use core::{fmt, str};
 use hmac::{Hmac, Mac as _};
 use portcullis_wire::{Digest, EventId, LogId, Millis, Rev, SecretBytes, Time, b64};
+pub use seen::{Attested, Seen};
 use sha2::Sha256;
 
 /// How many records are sealed in one commit: some milliseconds of the database.

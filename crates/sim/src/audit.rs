@@ -91,6 +91,8 @@ struct World {
     /// Whether somebody asked to be told again.
     again: bool,
     known: Vec<Place>,
+    /// Up to which place the chain before this one has left records.
+    left: u64,
     counts: Counts,
     violation: Option<Violation>,
     events: u64,
@@ -133,6 +135,7 @@ impl World {
             let_go: BTreeSet::new(),
             again: false,
             known: Vec::new(),
+            left: 0,
             counts: Counts::default(),
             violation: None,
             events: 0,
@@ -497,6 +500,7 @@ impl World {
         }
         if self.db.commit(Changes { steps, ..Changes::default() }, Time(self.now)).is_ok() {
             self.counts.add("audit: begun anew");
+            self.left = left;
             self.tell(&format!("begun anew after {}", start.place.n));
             // Nothing can be told of those any more.
             self.known.clear();
@@ -530,8 +534,10 @@ impl World {
             return;
         }
         // A record is put where no server puts one.
-        let Some(old) = chain.start.old.filter(|_| !rows.is_empty()) else { return };
-        let n = old + 1 + self.rng.range(0, 1_000).unsigned_abs();
+        if chain.start.old.is_none() || rows.is_empty() {
+            return;
+        }
+        let n = self.left + 1 + self.rng.range(0, 1_000).unsigned_abs();
         let which = self.rng.index(rows.len());
         let id = rows[which].event.id;
         for row in db.tamper() {

@@ -6,7 +6,9 @@ use crate::cells::{Fault, Id as _};
 use crate::commit::hex;
 use crate::pool::Reader;
 use crate::rows::{self, event_columns};
-use portcullis_domain::audit::{Anew, Attested, COUNTED, ChainRow, Hidden, Hides, Place, Pruning, Seal, Sealing, Unsealed};
+use portcullis_domain::audit::{
+    Anew, Attested, COUNTED, ChainRow, Hidden, Hides, Place, Pruning, Seal, Sealing, Unsealed,
+};
 use portcullis_domain::changes::{Change, Conflict};
 use portcullis_store::{ChainRead, CommitError, EventRow};
 use serde_json::{Value, json};

@@ -254,6 +254,7 @@ mod tests {
         "222dc7b5c10862c9",
         "6bbc1ba8c3417790",
         "d75b4f5a26bb419c",
+        "9dfcf0ed222b90cd",
     ];
 
     fn found(sql: &str) -> String {

@@ -7,8 +7,7 @@ use portcullis_store::{ChainRead, EventRow};
 use rusqlite::{Connection, params};
 
 pub(crate) fn chain(db: &Connection, after: Option<u64>, limit: u32) -> Result<Option<ChainRead>, Fault> {
-    const CHAIN: &str =
-        "SELECT c.key, c.start, c.start_link, c.start_mac, c.head, c.head_link, c.start_old, c.attested, c.attested_place, \
+    const CHAIN: &str = "SELECT c.key, c.start, c.start_link, c.start_mac, c.head, c.head_link, c.start_old, c.attested, c.attested_place, \
          c.attested_link, c.attested_mac FROM audit_chain c WHERE c.one = 1";
     const ROWS: &str = concat!(
         "SELECT ",

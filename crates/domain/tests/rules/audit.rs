@@ -1,7 +1,8 @@
 //! Chains of thousands of kinds, each tampered with in one way: it is always found. What is done by the rules is never taken for it.
 use crate::world::Seeded;
 use portcullis_domain::audit::{
-    self, AuditKey, ChainRow, Checked, Finding, Hidden, MAX_FINDINGS, FARTHEST, LEAP, Page, Part, Place, Record, Seen, Start, Unsealed, seen,
+    self, AuditKey, ChainRow, Checked, FARTHEST, Finding, Hidden, LEAP, MAX_FINDINGS, Page, Part, Place, Record, Seen,
+    Start, Unsealed, seen,
 };
 use portcullis_domain::{Actor, Chance, EventKind, NewEvent};
 use portcullis_wire::{AccountId, ClientId, Digest, EventId, LogId, Rev, SecretBytes, SessionId, Time};
@@ -462,7 +463,9 @@ fn what_is_put_between_two_chains_is_found() {
         let found = Finding::Inserted { n, event: row.event.id };
         forged.rows.push(row);
         for size in 1..10 {
-            assert_eq!(forged.checked(None, size).findings, [found], "{n} {size}");
+            let mut findings = forged.checked(None, size).findings;
+            findings.dedup(); // at the beginning itself it is every page's
+            assert_eq!(findings, [found], "{n} {size}");
         }
         let pruned = audit::prune(&key(), LOG, &forged.row, &forged.by_place(), 100, Time(i64::MAX));
         assert_eq!(pruned, Err(found));
@@ -573,7 +576,8 @@ fn an_end_that_was_put_there_is_none() {
             assert!(ends(&other).is_some(), "seed {seed}");
             // Also where the record, too, claims that link.
             let mut other = kept.clone();
-            (other.row.head.link, other.rows[last].seal.as_mut().unwrap().place.link) = (Digest([9; 32]), Digest([9; 32]));
+            (other.row.head.link, other.rows[last].seal.as_mut().unwrap().place.link) =
+                (Digest([9; 32]), Digest([9; 32]));
             assert!(ends(&other).is_some(), "seed {seed}");
         }
     }

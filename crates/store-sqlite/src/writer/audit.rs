@@ -54,8 +54,7 @@ pub(super) fn begin_anew(act: &Act<'_>, what: &Anew) -> Result<(), Stop> {
     let Some(Place { n, link }) = what.from else { return begin(act, &what.row) };
     let ChainRow { key, start: Start { place, mac, old }, head, attested: _ } = &what.row;
     let (key, old) = (key.expose(), old.map(Int));
-    let params =
-        params![Int(n), link.0, key, Int(place.n), place.link.0, mac.0, Int(head.n), head.link.0, old];
+    let params = params![Int(n), link.0, key, Int(place.n), place.link.0, mac.0, Int(head.n), head.link.0, old];
     moves(act, SQL, params)
 }
 
