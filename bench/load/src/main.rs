@@ -1,8 +1,9 @@
 //! A closed loop of refreshes: one connection and one chain of refresh tokens per caller, the next request when the answer to
 //! the last one is read. The same program measures the server and its floor, so that its own cost cancels out.
 //!
-//! Usage: `portcullis-load ADDRESS[,ADDRESS…] PATH TOKENS_FILE SECONDS MAX_REQUESTS`. The callers are spread over the addresses.
-//! The file holds one refresh token per line, each is one caller; afterwards it holds the tokens that the chains ended with, so that a next round goes on from there. It stops at
+//! Usage: `portcullis-load ADDRESS[,ADDRESS…] PATH TOKENS_FILE SECONDS MAX_REQUESTS [CALLERS]`. The callers are spread over the addresses.
+//! The file holds one refresh token per line, each is one caller, or, with so many callers, each caller has a share of them and
+//! refreshes the next one with each request, so that many rows are met; afterwards it holds the tokens that the chains ended with, so that a next round goes on from there. It stops at
 //! the time or at the count, whichever comes first, and prints one line of JSON:
 //! `{"callers", "requests", "errors", "first_error", "seconds", "per_s", "p50_us", "p99_us", "max_us"}`.
 //! A chain ends at its first error: a lost token cannot be guessed.
@@ -10,6 +11,7 @@ mod call;
 
 use call::{Caller, Fault};
 use serde::Deserialize;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -27,7 +29,8 @@ struct Plan {
 }
 
 struct Ran {
-    token: String,
+    /// The next one is in front.
+    tokens: VecDeque<String>,
     took_us: Vec<u64>,
     error: Option<String>,
 }
@@ -35,10 +38,15 @@ struct Ran {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Fault> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [addresses, path, file, seconds, max] = arguments.as_slice() else {
-        return Err("usage: portcullis-load ADDRESS[,ADDRESS…] PATH TOKENS_FILE SECONDS MAX_REQUESTS".into());
+    let [addresses, path, file, seconds, max, callers @ ..] = arguments.as_slice() else {
+        return Err("usage: portcullis-load ADDRESS[,ADDRESS…] PATH TOKENS_FILE SECONDS MAX_REQUESTS [CALLERS]".into());
     };
-    let tokens: Vec<String> = std::fs::read_to_string(file)?.lines().map(str::to_owned).collect();
+    let text = std::fs::read_to_string(file)?;
+    let count = callers.first().map_or(Ok(text.lines().count()), |callers| callers.parse())?;
+    let mut tokens = vec![VecDeque::new(); count];
+    for (n, token) in text.lines().enumerate() {
+        tokens[n % count.max(1)].push_back(token.to_owned());
+    }
     let begun = now();
     let plan = Arc::new(Plan {
         path: path.clone(),
@@ -49,21 +57,21 @@ async fn main() -> Result<(), Fault> {
     let callers: Vec<_> = tokens
         .into_iter()
         .zip(addresses)
-        .map(|(token, address)| tokio::spawn(call(plan.clone(), address, token)))
+        .map(|(tokens, address)| tokio::spawn(call(plan.clone(), address, tokens)))
         .collect();
     let mut ran = Vec::with_capacity(callers.len());
     for caller in callers {
         ran.push(caller.await?);
     }
     let seconds = begun.elapsed().as_secs_f64();
-    std::fs::write(file, ran.iter().map(|r| format!("{}\n", r.token)).collect::<String>())?;
+    std::fs::write(file, ran.iter().flat_map(|r| &r.tokens).map(|token| format!("{token}\n")).collect::<String>())?;
     report(&ran, seconds);
     Ok(())
 }
 
-/// One caller: refreshes with the token that the last answer brought.
-async fn call(plan: Arc<Plan>, address: String, token: String) -> Ran {
-    let mut ran = Ran { token, took_us: Vec::with_capacity(1 << 16), error: None };
+/// One caller: refreshes with the token that the last answer of the same chain brought, one chain after the other.
+async fn call(plan: Arc<Plan>, address: String, tokens: VecDeque<String>) -> Ran {
+    let mut ran = Ran { tokens, took_us: Vec::with_capacity(1 << 16), error: None };
     let mut caller = match Caller::connect(&address).await {
         Ok(caller) => caller,
         Err(error) => {
@@ -75,10 +83,12 @@ async fn call(plan: Arc<Plan>, address: String, token: String) -> Ran {
         if plan.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_err() {
             break;
         }
+        let Some(token) = ran.tokens.pop_front() else { break };
         let sent = now();
-        match refresh(&plan.path, &mut caller, &ran.token).await {
-            Ok(next) => ran.token = next,
+        match refresh(&plan.path, &mut caller, &token).await {
+            Ok(next) => ran.tokens.push_back(next),
             Err(error) => {
+                ran.tokens.push_back(token);
                 ran.error = Some(error.to_string());
                 break;
             }
