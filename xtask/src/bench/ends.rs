@@ -4,7 +4,7 @@
 //! between is told from two sides: from when the caller sent its call, and from when it had the answer, which left after the
 //! commit. A verifier may well be quicker than the answer.
 use super::cluster::{CALLERS, Cluster, Extent, Fleet};
-use super::{Bench, Running, median, path};
+use super::{Running, median, path};
 use crate::{Failure, mini_http, process};
 use serde_json::json;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -288,6 +288,10 @@ impl Followers {
     pub fn memory_kb(&self) -> Result<u64, Failure> {
         super::memory_kb(self.child.id())
     }
+
+    pub fn cpu_ms(&self) -> Result<f64, Failure> {
+        super::cpu_ms(self.child.id())
+    }
 }
 
 impl Drop for Followers {
@@ -305,7 +309,7 @@ pub fn children_cpu_ms() -> Result<f64, Failure> {
     Ok(fields.filter_map(|field| field.parse::<f64>().ok()).sum::<f64>() * 10.0)
 }
 
-fn rate(ended: &[Ended]) -> f64 {
+pub fn rate(ended: &[Ended]) -> f64 {
     let first = ended.iter().map(|e| e.sent_us).fold(f64::MAX, f64::min);
     let last = ended.iter().map(|e| e.answered_us).fold(f64::MIN, f64::max);
     ended.len() as f64 * 1e6 / (last - first).max(1.0)
