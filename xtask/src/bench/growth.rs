@@ -3,7 +3,7 @@
 //! Two servers stand on the same cores, one with ten million sessions and one with a hundred thousand. A third has as many again that
 //! are long over, and its chore is at work on them. 32 callers refresh thousands of sessions in turns, so that pages all over the
 //! tables are met; what is in the way of the figures is the same for both.
-use super::node::Node;
+use super::node::{self, Node};
 use super::table::{Aim, Ask, Figure, Row, Unit};
 use super::{Bench, mega, process};
 use crate::Failure;
@@ -38,10 +38,11 @@ const QUICK: Extent = Extent { many: 20_000, few: 5_000, expired: 6_000, rounds:
 
 /// The section.
 pub fn section(ask: &Ask) -> Result<Vec<Row>, Failure> {
-    let extent = if ask.quick { QUICK } else { EARNEST };
+    let mut extent = if ask.quick { QUICK } else { EARNEST };
+    extent.many = node::sessions(extent.many)?;
     let bench = Bench::built(&ask.workspace)?;
     let free = free_bytes(&bench)?;
-    if !ask.quick && free < LEAST_FREE {
+    if extent.many >= EARNEST.many && free < LEAST_FREE {
         println!("growth: NOT MEASURED: {:.1} GB free, {:.0} are wanted", mega(free) / 1e3, mega(LEAST_FREE) / 1e3);
         let what = "growth: NOT MEASURED, for the disk has too little free space";
         return Ok(vec![Row::alone(what, Figure::once(Unit::Mb, mega(free)), Aim::None)]);
@@ -187,7 +188,7 @@ fn free_bytes(bench: &Bench) -> Result<u64, Failure> {
     number.ok_or_else(|| Failure::Missing(format!("df said {text:?}")))
 }
 
-fn grouped(number: u64) -> String {
+pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut out = String::new();
     for (place, digit) in digits.chars().enumerate() {

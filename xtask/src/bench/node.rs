@@ -11,6 +11,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+const SESSIONS_VARIABLE: &str = "PORTCULLIS_BENCH_SESSIONS";
 /// How often people were signed in: each time others.
 static BATCHES: AtomicUsize = AtomicUsize::new(0);
 /// Who signs in at once, to prepare what is measured.
@@ -69,9 +70,20 @@ impl<'a> Node<'a> {
         command.env("PORTCULLIS_BOOTSTRAP_ADMIN", format!("{ADMIN}:{PASSWORD}"));
         // Sign-ins only prepare what is measured.
         command.env("PORTCULLIS_ARGON2_MEMORY", "64KiB").env("PORTCULLIS_ARGON2_PASSES", "1");
-        command.envs(settings.iter().copied());
+        // The server takes a variable for a setting that is spelled wrong.
+        command.envs(settings.iter().copied()).env_remove(SESSIONS_VARIABLE);
         let (running, _) = Running::start(command, address, &bench.folder.join(format!("{name}.log")))?;
         Ok(Self { bench, running, programs: programs.to_owned(), name: name.to_owned() })
+    }
+
+    /// As [`Node::start`], with what another one has in its database, which is stopped meanwhile.
+    pub fn like(other: Self, programs: &Path, name: &str) -> Result<(Self, Self), Failure> {
+        let Self { bench, running, programs: own, name: from } = other;
+        running.stop()?;
+        let folder = |name: &str| bench.folder.join(name);
+        process::run(Command::new("cp").arg("-r").args([folder(&from), folder(name)]))?;
+        std::fs::copy(accounts_file(bench, &from), accounts_file(bench, name))?;
+        Ok((Self::start(bench, &own, &from, &[])?, Self::start(bench, programs, name, &[])?))
     }
 
     /// As [`Node::start`], with so many sessions in its database; what the example `fill` says of them, too.
@@ -240,6 +252,13 @@ fn with_files(command: Command) -> Command {
     let mut wrapped = Command::new("sh");
     wrapped.args(["-c", FILES, "sh"]).arg(command.get_program()).args(command.get_args());
     wrapped
+}
+
+/// As many sessions as are named for a slower machine or a smaller disk, or as many as are measured in earnest.
+pub fn sessions(earnest: u64) -> Result<u64, Failure> {
+    let Some(given) = std::env::var_os(SESSIONS_VARIABLE) else { return Ok(earnest) };
+    let wrong = || Failure::Usage(format!("{SESSIONS_VARIABLE}: a whole number is wanted"));
+    given.to_string_lossy().parse().map_err(|_| wrong())
 }
 
 /// The value below which 99 of 100 are, of what is not sorted.

@@ -8,7 +8,8 @@
 //! With `PORTCULLIS_BENCH_BESIDE` another folder of programs is measured in turns with the first.
 use super::Bench;
 use super::ends::{self, Ended, Followers};
-use super::node::{Node, Sheet, p99};
+use super::growth::grouped;
+use super::node::{self, Node, Sheet, p99};
 use super::table::{Aim, Ask, Figure, Row, Unit};
 use crate::Failure;
 use serde_json::json;
@@ -59,20 +60,25 @@ const QUICK: Extent = Extent {
 
 /// The section.
 pub fn section(ask: &Ask) -> Result<Vec<Row>, Failure> {
-    let extent = if ask.quick { QUICK } else { EARNEST };
+    let mut extent = if ask.quick { QUICK } else { EARNEST };
+    extent.sessions = node::sessions(extent.sessions)?;
     let bench = Bench::built(&ask.workspace)?;
     let mut builds = vec![bench.programs.clone()];
     builds.extend(std::env::var_os(BESIDE_VARIABLE).map(PathBuf::from));
-    let mut nodes = Vec::new();
-    for (n, programs) in builds.iter().enumerate() {
-        let words: &[&str] = if ask.quick { &[] } else { &["ascending"] };
-        nodes.push(Node::filled(&bench, programs, &format!("revoke-{n}"), extent.sessions, words)?.0);
-    }
+    let (first, _) = Node::filled(&bench, &builds[0], "revoke-0", extent.sessions, &["ascending"])?;
+    let nodes = match builds.get(1) {
+        None => vec![first],
+        Some(programs) => {
+            let (first, second) = Node::like(first, programs, "revoke-1")?;
+            vec![first, second]
+        }
+    };
+    println!("revoke: {} sessions are there", extent.sessions);
     let mut sheets: Vec<Sheet> = nodes.iter().map(|_| Sheet::default()).collect();
     for _ in 0..extent.rounds {
         for fleet in extent.fleets {
             for (node, sheet) in nodes.iter().zip(&mut sheets) {
-                watched(node, fleet, extent.everyone, sheet)?;
+                watched(node, fleet, &extent, sheet)?;
             }
         }
     }
@@ -95,7 +101,7 @@ pub fn section(ask: &Ask) -> Result<Vec<Row>, Failure> {
 fn watched(
     node: &Node<'_>,
     (count, applied_aim, enforced_aim, ends): (usize, f64, f64, usize),
-    everyone: usize,
+    extent: &Extent,
     sheet: &mut Sheet,
 ) -> Result<(), Failure> {
     let mut fleet = node.followers(count, 1)?;
@@ -130,6 +136,8 @@ fn watched(
     enforced(&waited, &name("an account's end"), enforced_aim, sheet);
 
     let (mut ended, mut waited) = (Vec::new(), Vec::new());
+    let everyone = extent.everyone;
+    let name = |what: &str| name(&format!("everyone ({} sessions){what}", grouped(extent.sessions)));
     for n in 0..everyone * 2 {
         // Each ends the administrator's session, too.
         let admin = node.admin()?;
@@ -140,10 +148,10 @@ fn watched(
         all.extend(node.ends(1, WATCH_S, 0, &plan)?);
     }
     let took = ended.iter().map(|e| (e.answered_us - e.sent_us) / 1000.0).collect();
-    let whole = name("everyone: answered, so committed");
+    let whole = name(": answered, so committed");
     sheet.add(&format!("{whole} (slowest)"), Unit::Ms, Aim::AtMost(50.0), p99(took));
-    applied(&mut fleet, &ended, &name("everyone"), applied_aim, sheet)?;
-    enforced(&waited, &name("everyone"), enforced_aim, sheet);
+    applied(&mut fleet, &ended, &name(""), applied_aim, sheet)?;
+    enforced(&waited, &name(""), enforced_aim, sheet);
     Ok(())
 }
 
