@@ -8,8 +8,10 @@
 //! `{"callers", "requests", "errors", "first_error", "seconds", "per_s", "p50_us", "p99_us", "max_us"}`.
 //! A chain ends at its first error: a lost token cannot be guessed.
 mod call;
+mod report;
 
 use call::{Caller, Fault};
+use report::{Ran, now, report};
 use serde::Deserialize;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -26,13 +28,6 @@ struct Plan {
     until: Instant,
     /// Requests that may still be begun, by all callers together.
     left: AtomicU64,
-}
-
-struct Ran {
-    /// The next one is in front.
-    tokens: VecDeque<String>,
-    took_us: Vec<u64>,
-    error: Option<String>,
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -64,14 +59,15 @@ async fn main() -> Result<(), Fault> {
         ran.push(caller.await?);
     }
     let seconds = begun.elapsed().as_secs_f64();
-    std::fs::write(file, ran.iter().flat_map(|r| &r.tokens).map(|token| format!("{token}\n")).collect::<String>())?;
+    std::fs::write(file, ran.iter().map(|r| format!("{}\n", r.value)).collect::<String>())?;
     report(&ran, seconds);
     Ok(())
 }
 
-/// One caller: refreshes with the token that the last answer of the same chain brought, one chain after the other.
-async fn call(plan: Arc<Plan>, address: String, tokens: VecDeque<String>) -> Ran {
-    let mut ran = Ran { tokens, took_us: Vec::with_capacity(1 << 16), error: None };
+/// One caller: refreshes with the token that the last answer of the same chain brought, one chain after the other. What the chains
+/// ended with is the value, a line each.
+async fn call(plan: Arc<Plan>, address: String, mut tokens: VecDeque<String>) -> Ran {
+    let mut ran = Ran::new(lines(&tokens));
     let mut caller = match Caller::connect(&address).await {
         Ok(caller) => caller,
         Err(error) => {
@@ -83,48 +79,28 @@ async fn call(plan: Arc<Plan>, address: String, tokens: VecDeque<String>) -> Ran
         if plan.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_err() {
             break;
         }
-        let Some(token) = ran.tokens.pop_front() else { break };
+        let Some(token) = tokens.pop_front() else { break };
         let sent = now();
         match refresh(&plan.path, &mut caller, &token).await {
-            Ok(next) => ran.tokens.push_back(next),
+            Ok(next) => tokens.push_back(next),
             Err(error) => {
-                ran.tokens.push_back(token);
+                tokens.push_back(token);
                 ran.error = Some(error.to_string());
                 break;
             }
         }
-        ran.took_us.push(u64::try_from(sent.elapsed().as_micros()).unwrap_or(u64::MAX));
+        ran.took(sent);
     }
+    ran.value = lines(&tokens);
     ran
+}
+
+fn lines(tokens: &VecDeque<String>) -> String {
+    tokens.iter().map(String::as_str).collect::<Vec<_>>().join("\n")
 }
 
 async fn refresh(path: &str, caller: &mut Caller, token: &str) -> Result<String, Fault> {
     let body = serde_json::json!({ "refresh_token": token }).to_string();
     let answer = caller.call("POST", path, None, Some(body)).await?;
     Ok(serde_json::from_slice::<Answer>(&answer)?.refresh_token)
-}
-
-#[allow(clippy::print_stdout, reason = "the line is the program's result")]
-fn report(ran: &[Ran], seconds: f64) {
-    let mut took_us: Vec<u64> = ran.iter().flat_map(|r| r.took_us.iter().copied()).collect();
-    took_us.sort_unstable();
-    let at = |percent: usize| took_us.get(took_us.len().saturating_sub(1) * percent / 100).copied().unwrap_or(0);
-    let errors = ran.iter().filter(|r| r.error.is_some()).count();
-    let line = serde_json::json!({
-        "callers": ran.len(),
-        "requests": took_us.len(),
-        "errors": errors,
-        "first_error": ran.iter().find_map(|r| r.error.as_deref()),
-        "seconds": seconds,
-        "per_s": took_us.len() as f64 / seconds,
-        "p50_us": at(50),
-        "p99_us": at(99),
-        "max_us": at(100),
-    });
-    println!("{line}");
-}
-
-#[allow(clippy::disallowed_methods, reason = "a measuring program apart from the product: its clock is the machine's")]
-fn now() -> Instant {
-    Instant::now()
 }
