@@ -37,6 +37,8 @@ const REQUEST_LIMIT: Duration = Duration::from_secs(30);
 /// Idle for as long before its memory is read.
 const IDLE: Duration = Duration::from_secs(2);
 
+/// Names a folder of programs to measure, in place of the ones that would be built: two builds can be held against each other.
+const PROGRAMS_VARIABLE: &str = "PORTCULLIS_BENCH_PROGRAMS";
 const REFRESH: &str = "/v1/sessions/refresh";
 const ADMIN: &str = "bench-admin@example.org";
 const PASSWORD: &str = "correct horse battery staple of the bench";
@@ -86,10 +88,7 @@ pub fn command() -> Result<(), Failure> {
             ])
             .current_dir(&workspace.root),
     )?;
-    let bench = Bench::new(&workspace)?;
-    let outcome = bench.run();
-    std::fs::remove_dir_all(&bench.folder)?;
-    let report = outcome?;
+    let report = Bench::new(&workspace)?.run()?;
     report.print(&workspace)?;
     if report.ratio() < LEAST_RATIO {
         return Err(Failure::Bound(format!(
@@ -129,10 +128,22 @@ struct Report {
 }
 
 impl Bench {
+    /// With a folder of its own, which is deleted with this value.
     fn new(workspace: &Workspace) -> Result<Self, Failure> {
         let folder = workspace.target.join(format!("bench-{}", std::process::id()));
         std::fs::create_dir_all(&folder)?;
-        Ok(Self { programs: workspace.target.join("release"), folder, cores: cores() })
+        let given = std::env::var_os(PROGRAMS_VARIABLE).map(PathBuf::from);
+        Ok(Self { programs: given.unwrap_or_else(|| workspace.target.join("release")), folder, cores: cores() })
+    }
+
+    /// For a section: with all programs built, unless a folder of them is given.
+    pub fn built(workspace: &Workspace) -> Result<Self, Failure> {
+        if std::env::var_os(PROGRAMS_VARIABLE).is_none() {
+            // The whole workspace, as the tests build it: with fewer crates they have other features, and all is built again.
+            let build = ["build", "--release", "--locked", "--workspace", "--bins"];
+            process::run(process::cargo().args(build).current_dir(&workspace.root))?;
+        }
+        Self::new(workspace)
     }
 
     fn run(&self) -> Result<Report, Failure> {
@@ -221,6 +232,13 @@ impl Bench {
             && Command::new("strip").arg("-o").arg(&bare).arg(&built).status()?.success();
         let size = if stripped { Some(std::fs::metadata(&bare)?.len()) } else { None };
         Ok((std::fs::metadata(&built)?.len(), size))
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        // It may be gone already.
+        let _ = std::fs::remove_dir_all(&self.folder);
     }
 }
 

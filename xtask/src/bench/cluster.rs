@@ -71,13 +71,8 @@ pub fn command(words: &[&str]) -> Result<(), Failure> {
         }
     };
     let workspace = workspace::load()?;
-    // The whole workspace, as the tests build it: with fewer crates they have other features, and all is built again.
-    let build = ["build", "--release", "--locked", "--workspace", "--bins"];
-    process::run(process::cargo().args(build).current_dir(&workspace.root))?;
-    let bench = Bench::new(&workspace)?;
-    let outcome = Cluster::start(&bench, &workspace.root).and_then(|cluster| cluster.run(&extent));
-    std::fs::remove_dir_all(&bench.folder)?;
-    outcome
+    let bench = Bench::built(&workspace)?;
+    Cluster::start(&bench, &workspace.root).and_then(|cluster| cluster.run(&extent))
 }
 
 /// The database and the nodes on it.

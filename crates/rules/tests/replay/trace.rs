@@ -364,7 +364,7 @@ fn every_trace_makes_sense() {
 #[test]
 fn there_are_enough_of_each_kind() {
     let (known, held_out) = (read("known"), read("held-out"));
-    assert!(known.len() >= 140 && held_out.len() >= 70, "{} known, {} held out", known.len(), held_out.len());
+    assert!(known.len() >= 290 && held_out.len() >= 150, "{} known, {} held out", known.len(), held_out.len());
     let mut kinds: BTreeMap<Kind, u32> = BTreeMap::new();
     for trace in known.iter().chain(&held_out) {
         *kinds.entry(trace.label.kind).or_default() += 1;
