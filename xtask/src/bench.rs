@@ -5,10 +5,12 @@
 //! other. The floor (bench/floor) has the same HTTP stack, one signature and one grouped one-row update, and no rules.
 pub mod cluster;
 mod ends;
+pub mod instructions;
 pub mod mass;
 mod postgres;
 pub mod table;
 pub mod trips;
+mod verify;
 
 use crate::workspace::Workspace;
 use crate::{Failure, mini_http, process, tidy, workspace};
