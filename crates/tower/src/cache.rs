@@ -6,7 +6,7 @@
 //! What is kept of a token is its text up to the last 55 bytes, and of those the digest. They are the end of the signature, and without them nothing
 //! can be presented. A token is the one that was verified when both are the same: the text byte for byte, the end by SHA-256. The digest of the
 //! whole token would say no more, and costs ten times as much: 55 bytes are what SHA-256 takes in one step
-//! (docs/decisions/0053-what-a-cache-keeps.md).
+//! (docs/decisions/0054-what-a-verifier-keeps-of-a-token.md).
 use arc_swap::ArcSwapOption;
 use portcullis_verify::Authentic;
 use portcullis_wire::Digest;

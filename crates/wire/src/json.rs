@@ -47,7 +47,8 @@ impl<'de> Visitor<'de> for NoTwice {
         // One bit for what names look like at a glance: one that looks like none before it is none of them.
         let mut glances = 0_u64;
         while let Some(Name(name)) = map.next_key::<Name<'de>>()? {
-            let glance = 1 << (name.bytes().last().map_or(0, usize::from) * 7 + name.len()) % 64;
+            let last = name.as_bytes().last().copied().map_or(0, usize::from);
+            let glance = 1 << ((last * 7 + name.len()) % 64);
             if glances & glance != 0 && seen.contains(&name) {
                 return Err(serde::de::Error::custom("a member is given twice"));
             }
