@@ -1,8 +1,8 @@
 //! `cargo xtask bench verify`: what it costs a service to judge a token, beside the bare signature and beside libraries of others.
 //!
 //! Our figures are processor time of the measuring thread, medians of many short batches in each round (`bench/verifying`): so they hardly change on
-//! a busy machine, and what another program does to caches is seen all the same. The peers count what they do in a second of the clock, in turns
-//! with ours.
+//! a busy machine, and what another program does to caches is seen all the same. The peers count what they do in a second of their processor time, of
+//! all their threads, in turns with ours.
 use super::instructions::valgrind;
 use super::table::{Aim, Ask, Figure, Row, Unit};
 use crate::{Failure, interop, process};
@@ -170,7 +170,7 @@ fn peers(ask: &Ask, programs: &Path) -> Result<Vec<Row>, Failure> {
             theirs.push(per_s(command().arg(&file).arg(seconds))?);
         }
         rows.push(Row::paired(
-            "verify: tokens never seen before, ES256, one core",
+            "verify: tokens never seen before, ES256, per second of a core",
             Unit::PerSecond,
             &ours,
             name,
