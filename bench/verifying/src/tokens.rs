@@ -47,7 +47,8 @@ impl Signer {
     /// The library's.
     pub fn sign(&self, claims: &AccessClaims) -> Result<String, Fault> {
         let input = signing_input(Algorithm::Es256, KeyId(1), ACCESS_TOKEN_TYP, claims)?;
-        Ok(assemble(&input, self.pair.sign(&self.random, input.as_bytes())?.as_ref()))
+        let signature = self.pair.sign(&self.random, input.as_bytes())?;
+        Ok(assemble(input, signature.as_ref()))
     }
 }
 
