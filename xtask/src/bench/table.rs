@@ -35,6 +35,8 @@ const SECTIONS: &[(&str, Section)] = &[
     ("introspect", super::introspect::section),
     ("footprint", super::footprint::section),
     ("verify", super::verify::section),
+    ("revoke", super::revoke::section),
+    ("growth", super::growth::section),
 ];
 
 /// What a figure counts.
