@@ -406,7 +406,8 @@ impl KeyRing {
         let name = purpose.alg_name().ok_or(KeyError::Library)?;
         let input = jws::signing_input_as(name, *id, id_token::TYP, &finish(pair.algorithm()));
         let input = input.map_err(|_| KeyError::Library)?;
-        Ok(SecretString::new(jws::assemble(&input, &pair.sign(input.as_bytes())?)))
+        let signature = pair.sign(input.as_bytes())?;
+        Ok(SecretString::new(jws::assemble(input, &signature)))
     }
 
     /// Signs a logout token (OpenID Connect Back-Channel Logout §2.4).
@@ -437,7 +438,8 @@ impl KeyRing {
         let (kid, pair) = &self.signer;
         let input = jws::signing_input(pair.algorithm(), *kid, typ, claims);
         let input = input.map_err(|_| KeyError::Library)?;
-        Ok(SecretString::new(jws::assemble(&input, &pair.sign(input.as_bytes())?)))
+        let signature = pair.sign(input.as_bytes())?;
+        Ok(SecretString::new(jws::assemble(input, &signature)))
     }
 }
 

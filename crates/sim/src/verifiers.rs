@@ -390,7 +390,7 @@ impl World {
             judge_claims(&v.shown, &token, &Holder::Bearer, &expect, Policy::Closed, mono, wall)
         } else {
             let input = signing_input(Algorithm::Es256, key, ACCESS_TOKEN_TYP, &claims).unwrap_or_default();
-            unauthentic(&v.shown, &assemble(&input, &[0; 64]), Reason::UnknownKey, Policy::Closed, mono, wall)
+            unauthentic(&v.shown, &assemble(input, &[0; 64]), Reason::UnknownKey, Policy::Closed, mono, wall)
         };
         let judged = match (verdict.decision, verdict.ahead) {
             (Decision::Accept, Some(rev)) => {

@@ -24,11 +24,34 @@ impl fmt::Display for ParseIdError {
 
 impl core::error::Error for ParseIdError {}
 
-fn encode(value: u128, out: &mut [u8; LEN]) {
-    for (i, slot) in out.iter_mut().enumerate() {
-        let shift = 5 * (LEN - 1 - i);
-        *slot = ALPHABET[((value >> shift) & 31) as usize];
+/// From the last character to the first: the lower 60 bits, then the rest, so that no shift is of 128 bits but two.
+fn encode(value: u128, out: &mut [u8]) {
+    const LOWER: usize = 12;
+    let mut rest = (value & ((1 << (5 * LOWER)) - 1)) as u64;
+    let (upper, lower) = out.split_at_mut(LEN - LOWER);
+    for slot in lower.iter_mut().rev() {
+        *slot = ALPHABET[(rest & 31) as usize];
+        rest >>= 5;
     }
+    // 68 bits are left: eight of them stand in the first two characters.
+    let above = value >> (5 * LOWER);
+    let mut rest = above as u64 & ((1 << 60) - 1);
+    let (first, middle) = upper.split_at_mut(2);
+    for slot in middle.iter_mut().rev() {
+        *slot = ALPHABET[(rest & 31) as usize];
+        rest >>= 5;
+    }
+    let first_two = (above >> 60) as u8;
+    first[0] = ALPHABET[usize::from(first_two >> 5)];
+    first[1] = ALPHABET[usize::from(first_two & 31)];
+}
+
+/// The text of an id, on the stack.
+fn with_text<const N: usize, T>(prefix: &str, bits: u128, then: impl FnOnce(&str) -> T) -> Option<T> {
+    let mut out = [b'_'; N];
+    out.get_mut(..prefix.len())?.copy_from_slice(prefix.as_bytes());
+    encode(bits, out.get_mut(prefix.len() + 1..)?);
+    core::str::from_utf8(&out).ok().map(then)
 }
 
 fn decode(text: &[u8]) -> Option<u128> {
@@ -64,14 +87,23 @@ macro_rules! id {
             pub const fn from_bits(bits: u128) -> Self { Self(bits) }
             /// The 128 bits.
             pub const fn bits(self) -> u128 { self.0 }
+            fn with_text<T>(self, then: impl FnOnce(&str) -> T) -> Option<T> {
+                with_text::<{ $prefix.len() + 1 + LEN }, T>($prefix, self.0, then)
+            }
         }
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                let mut out = [0u8; LEN];
-                encode(self.0, &mut out);
-                f.write_str(concat!($prefix, "_"))?;
-                f.write_str(core::str::from_utf8(&out).map_err(|_| fmt::Error)?)
+                self.with_text(|text| f.write_str(text)).unwrap_or(Err(fmt::Error))
+            }
+        }
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+                // Not by way of Display: access tokens are made of little else.
+                match self.with_text(|text| s.serialize_str(text)) {
+                    Some(done) => done,
+                    None => Err(serde::ser::Error::custom("an id has no text")),
+                }
             }
         }
         text_form!($name);
@@ -88,7 +120,7 @@ macro_rules! id {
     };
 }
 
-/// Debug, serde: by way of Display and FromStr.
+/// Debug and Deserialize, by way of Display and FromStr.
 macro_rules! text_form {
     ($name:ident) => {
         impl fmt::Debug for $name {
@@ -96,15 +128,21 @@ macro_rules! text_form {
                 fmt::Display::fmt(self, f)
             }
         }
-        impl Serialize for $name {
-            fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-                s.collect_str(self)
-            }
-        }
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
                 let text: Cow<'de, str> = Cow::deserialize(d)?;
                 text.parse().map_err(serde::de::Error::custom)
+            }
+        }
+    };
+}
+
+/// Serialize, by way of Display.
+macro_rules! by_display {
+    ($name:ident) => {
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+                s.collect_str(self)
             }
         }
     };
@@ -172,12 +210,10 @@ impl fmt::Display for ClientId {
         if *self == Self::FIRST_PARTY {
             return f.write_str("portcullis");
         }
-        let mut out = [0u8; LEN];
-        encode(self.0, &mut out);
-        f.write_str("cli_")?;
-        f.write_str(core::str::from_utf8(&out).map_err(|_| fmt::Error)?)
+        with_text::<{ 4 + LEN }, _>("cli", self.0, |text| f.write_str(text)).unwrap_or(Err(fmt::Error))
     }
 }
+by_display!(ClientId);
 text_form!(ClientId);
 
 impl FromStr for ClientId {
@@ -202,6 +238,7 @@ impl fmt::Display for KeyId {
         write!(f, "key_{}", self.0)
     }
 }
+by_display!(KeyId);
 text_form!(KeyId);
 
 impl FromStr for KeyId {

@@ -255,13 +255,22 @@ pub fn signing_input_as(
     typ: &str,
     claims: &impl Serialize,
 ) -> Result<String, serde_json::Error> {
+    /// Room for the usual token with its signature: nothing is moved while it is made.
+    const USUAL: usize = 1024;
     let header = format!(r#"{{"typ":"{typ}","alg":"{alg}","kid":"{kid}"}}"#);
-    Ok(format!("{}.{}", b64::encode(header.as_bytes()), b64::encode(&serde_json::to_vec(claims)?)))
+    let payload = serde_json::to_vec(claims)?;
+    let mut out = String::with_capacity(USUAL);
+    b64::append(header.as_bytes(), &mut out);
+    out.push('.');
+    b64::append(&payload, &mut out);
+    Ok(out)
 }
 
 /// The compact token from what was signed and its signature.
-pub fn assemble(signing_input: &str, signature: &[u8]) -> String {
-    format!("{signing_input}.{}", b64::encode(signature))
+pub fn assemble(mut signing_input: String, signature: &[u8]) -> String {
+    signing_input.push('.');
+    b64::append(signature, &mut signing_input);
+    signing_input
 }
 
 #[cfg(test)]

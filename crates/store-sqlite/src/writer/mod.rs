@@ -117,7 +117,7 @@ impl Writer {
     pub(crate) fn run(mut self, db: Connection, meta: Meta, waiting: &Receiver<Job>) {
         let mut open = Some(Open { db, meta });
         while let Ok(first) = waiting.recv() {
-            let jobs: Vec<Job> = std::iter::once(first).chain(waiting.try_iter().take(self.group - 1)).collect();
+            let jobs = self.gather(first, waiting);
             self.counters.groups.fetch_add(1, Relaxed);
             self.counters.acts.fetch_add(jobs.len() as u64, Relaxed);
             let before = open.take();
@@ -126,6 +126,25 @@ impl Writer {
                 tracing::error!("the database writer panicked; its connection is opened anew");
                 None
             });
+        }
+    }
+
+    /// Those who wait now, and those who are about to: as long as stepping back brings somebody, it is done again. With a core
+    /// to itself that costs a microsecond; where the callers' thread wants the same core, a group without it would be whoever
+    /// came first alone, and the rest would pay for another sync.
+    fn gather(&self, first: Job, waiting: &Receiver<Job>) -> Vec<Job> {
+        let mut jobs = vec![first];
+        loop {
+            let before = jobs.len();
+            jobs.extend(waiting.try_iter().take(self.group - before));
+            if jobs.len() >= self.group {
+                return jobs;
+            }
+            std::thread::yield_now();
+            jobs.extend(waiting.try_iter().take(self.group - jobs.len()));
+            if jobs.len() == before {
+                return jobs;
+            }
         }
     }
 

@@ -35,7 +35,8 @@ impl Signer {
     }
     pub fn sign(&self, claims: &AccessClaims) -> String {
         let input = signing_input(Algorithm::Es256, self.1, "at+jwt", claims).unwrap();
-        assemble(&input, self.0.sign(&SystemRandom::new(), input.as_bytes()).unwrap().as_ref())
+        let signature = self.0.sign(&SystemRandom::new(), input.as_bytes()).unwrap();
+        assemble(input, signature.as_ref())
     }
 }
 

@@ -29,7 +29,7 @@ impl Signer {
         Jwk::es256(self.kid, self.pair.public_key().as_ref()).unwrap()
     }
     pub fn sign_input(&self, input: &str) -> String {
-        assemble(input, self.pair.sign(&SystemRandom::new(), input.as_bytes()).unwrap().as_ref())
+        assemble(input.to_owned(), self.pair.sign(&SystemRandom::new(), input.as_bytes()).unwrap().as_ref())
     }
     pub fn sign(&self, claims: &AccessClaims) -> String {
         self.sign_input(&signing_input(Algorithm::Es256, self.kid, "at+jwt", claims).unwrap())
