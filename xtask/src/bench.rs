@@ -3,10 +3,17 @@
 //! Absolute numbers belong to one machine on one day; the ratio does not. So both programs run at the same time in the same
 //! run, take turns under the same load, and share nothing: the server and the floor on one half of the cores, the load on the
 //! other. The floor (bench/floor) has the same HTTP stack, one signature and one grouped one-row update, and no rules.
+mod asked;
 pub mod cluster;
 mod ends;
+pub mod flames;
+mod footprint;
+mod introspect;
 pub mod mass;
+mod peers;
 mod postgres;
+mod refresh;
+mod sign_in;
 pub mod table;
 pub mod trips;
 
@@ -339,12 +346,22 @@ impl Running {
     fn memory_kb(&self) -> Result<u64, Failure> {
         memory_kb(self.child.id())
     }
+
+    /// The most resident memory that it has had.
+    fn peak_kb(&self) -> Result<u64, Failure> {
+        kb(self.child.id(), "VmHWM:")
+    }
 }
 
 /// Resident memory of a process.
 fn memory_kb(pid: u32) -> Result<u64, Failure> {
+    kb(pid, "VmRSS:")
+}
+
+/// A line of the kernel's about a process's memory.
+fn kb(pid: u32, name: &str) -> Result<u64, Failure> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
     let number = line.and_then(|line| line.split_whitespace().next()).and_then(|number| number.parse().ok());
     number.ok_or_else(|| Failure::Missing("the kernel does not say how much memory a process has".into()))
 }

@@ -40,6 +40,7 @@ cargo xtask COMMAND
   bench mass [--sessions N]
                          revocation among 2,000,000 sessions: everyone by one entry, by filter as a job; time until enforced,
                          and how refreshes fare meanwhile
+  bench flames           where processor time goes, by `perf`: pictures in docs/performance
   bench rules            what an event costs: a memory, signals, the built-in rules about suspicious activity
   bench trips [--calls N]
                          from a call that trips such a rule to when 30 verifiers have applied what it ended
@@ -85,6 +86,7 @@ fn main() -> ExitCode {
         ["test", rings @ ..] => rings::command(rings),
         ["interop", names @ ..] => interop::command(names),
         ["bench", "smoke"] => bench::command(),
+        ["bench", "flames"] => bench::flames::command(),
         ["bench", "rules"] => bench::rules(),
         ["bench", "trips", rest @ ..] => bench::trips::command(rest),
         ["bench", "mass", rest @ ..] => bench::mass::command(rest),

@@ -7,8 +7,10 @@
 //! `{"callers", "requests", "errors", "first_error", "seconds", "per_s", "p50_us", "p99_us", "max_us"}`.
 //! A chain ends at its first error: a lost token cannot be guessed.
 mod call;
+mod report;
 
 use call::{Caller, Fault};
+use report::{Ran, now, report};
 use serde::Deserialize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,12 +26,6 @@ struct Plan {
     until: Instant,
     /// Requests that may still be begun, by all callers together.
     left: AtomicU64,
-}
-
-struct Ran {
-    token: String,
-    took_us: Vec<u64>,
-    error: Option<String>,
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -56,14 +52,14 @@ async fn main() -> Result<(), Fault> {
         ran.push(caller.await?);
     }
     let seconds = begun.elapsed().as_secs_f64();
-    std::fs::write(file, ran.iter().map(|r| format!("{}\n", r.token)).collect::<String>())?;
+    std::fs::write(file, ran.iter().map(|r| format!("{}\n", r.value)).collect::<String>())?;
     report(&ran, seconds);
     Ok(())
 }
 
 /// One caller: refreshes with the token that the last answer brought.
 async fn call(plan: Arc<Plan>, address: String, token: String) -> Ran {
-    let mut ran = Ran { token, took_us: Vec::with_capacity(1 << 16), error: None };
+    let mut ran = Ran::new(token);
     let mut caller = match Caller::connect(&address).await {
         Ok(caller) => caller,
         Err(error) => {
@@ -76,14 +72,14 @@ async fn call(plan: Arc<Plan>, address: String, token: String) -> Ran {
             break;
         }
         let sent = now();
-        match refresh(&plan.path, &mut caller, &ran.token).await {
-            Ok(next) => ran.token = next,
+        match refresh(&plan.path, &mut caller, &ran.value).await {
+            Ok(next) => ran.value = next,
             Err(error) => {
                 ran.error = Some(error.to_string());
                 break;
             }
         }
-        ran.took_us.push(u64::try_from(sent.elapsed().as_micros()).unwrap_or(u64::MAX));
+        ran.took(sent);
     }
     ran
 }
@@ -92,29 +88,4 @@ async fn refresh(path: &str, caller: &mut Caller, token: &str) -> Result<String,
     let body = serde_json::json!({ "refresh_token": token }).to_string();
     let answer = caller.call("POST", path, None, Some(body)).await?;
     Ok(serde_json::from_slice::<Answer>(&answer)?.refresh_token)
-}
-
-#[allow(clippy::print_stdout, reason = "the line is the program's result")]
-fn report(ran: &[Ran], seconds: f64) {
-    let mut took_us: Vec<u64> = ran.iter().flat_map(|r| r.took_us.iter().copied()).collect();
-    took_us.sort_unstable();
-    let at = |percent: usize| took_us.get(took_us.len().saturating_sub(1) * percent / 100).copied().unwrap_or(0);
-    let errors = ran.iter().filter(|r| r.error.is_some()).count();
-    let line = serde_json::json!({
-        "callers": ran.len(),
-        "requests": took_us.len(),
-        "errors": errors,
-        "first_error": ran.iter().find_map(|r| r.error.as_deref()),
-        "seconds": seconds,
-        "per_s": took_us.len() as f64 / seconds,
-        "p50_us": at(50),
-        "p99_us": at(99),
-        "max_us": at(100),
-    });
-    println!("{line}");
-}
-
-#[allow(clippy::disallowed_methods, reason = "a measuring program apart from the product: its clock is the machine's")]
-fn now() -> Instant {
-    Instant::now()
 }

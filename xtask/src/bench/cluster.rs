@@ -72,7 +72,7 @@ pub fn command(words: &[&str]) -> Result<(), Failure> {
     };
     let workspace = workspace::load()?;
     let bench = Bench::built(&workspace)?;
-    Cluster::start(&bench, &workspace.root).and_then(|cluster| cluster.run(&extent))
+    Cluster::start(&bench, &workspace.root, NODES).and_then(|cluster| cluster.run(&extent))
 }
 
 /// The database and the nodes on it.
@@ -99,11 +99,11 @@ struct Round {
 }
 
 impl<'a> Cluster<'a> {
-    fn start(bench: &'a Bench, root: &Path) -> Result<Self, Failure> {
+    pub fn start(bench: &'a Bench, root: &Path, nodes: usize) -> Result<Self, Failure> {
         let postgres = Postgres::start(root)?;
-        println!("PostgreSQL {} with fsync, {NODES} nodes, one machine for all", postgres.version()?);
+        println!("PostgreSQL {} with fsync, nodes: {nodes}, one machine for all", postgres.version()?);
         let mut cluster = Self { bench, postgres, nodes: Vec::new() };
-        let addresses: Vec<SocketAddr> = (0..NODES).map(|_| free_address()).collect::<Result<_, _>>()?;
+        let addresses: Vec<SocketAddr> = (0..nodes).map(|_| free_address()).collect::<Result<_, _>>()?;
         let issuer = format!("http://{}", addresses[0]);
         for (n, address) in addresses.iter().enumerate() {
             let mut command = Command::new(bench.programs.join("portcullis"));
@@ -141,7 +141,7 @@ impl<'a> Cluster<'a> {
 
     /// Signs so many people in, `CALLERS` at most at a time; access and refresh token of each.
     pub fn sign_in(&self, name: &str, accounts: usize, sessions: usize) -> Result<Vec<(String, String)>, Failure> {
-        let one_of = |n: usize| self.nodes[n % NODES].address;
+        let one_of = |n: usize| self.nodes[n % self.nodes.len()].address;
         let email = |n: usize| format!("{name}-{n}@example.org");
         let thread = |own: usize| -> Result<Vec<(String, String)>, Failure> {
             let mine = |all: usize| (own..all).step_by(CALLERS);
@@ -184,6 +184,20 @@ impl<'a> Cluster<'a> {
             return Err(Failure::Missing(format!("{method} {path}: {} {}", answer.status, answer.body)));
         }
         serde_json::from_str(&answer.body).map_err(|error| Failure::Missing(format!("{method} {path}: {error}")))
+    }
+
+    /// Refreshes per second of one node and pgbench's bare transactions per second, in alternating rounds.
+    pub fn beside_pgbench(&self, rounds: usize, round_s: u64) -> Result<(Vec<f64>, Vec<f64>), Failure> {
+        let tokens = self.tokens("caller", CALLERS)?;
+        let (mut node, mut bare) = (Vec::new(), Vec::new());
+        for round in 0..=rounds {
+            let pair = (self.refresh_round(1, round_s, &tokens)?.per_s, self.bare_round(round_s)?.per_s);
+            if round > 0 {
+                node.push(pair.0);
+                bare.push(pair.1);
+            }
+        }
+        Ok((node, bare))
     }
 
     fn refreshes(&self, extent: &Extent) -> Result<(), Failure> {

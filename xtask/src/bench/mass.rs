@@ -152,13 +152,13 @@ fn demo(bench: &Bench, server: SocketAddr) -> Result<(Running, SocketAddr), Fail
 }
 
 /// A fresh token: a revocation with `now` makes older ones stale.
-fn admin(server: SocketAddr) -> Result<String, Failure> {
+pub fn admin(server: SocketAddr) -> Result<String, Failure> {
     let body = json!({ "identifier": ADMIN, "password": PASSWORD });
     let session = post(server, "/v1/sessions", &body)?;
     Ok(session["access_token"].as_str().unwrap_or_default().to_owned())
 }
 
-fn call(server: SocketAddr, method: &str, path: &str, token: &str, body: Option<&Value>) -> Result<Value, Failure> {
+pub fn call(server: SocketAddr, method: &str, path: &str, token: &str, body: Option<&Value>) -> Result<Value, Failure> {
     let body = body.map(ToString::to_string);
     let answer = mini_http::request_as(server, method, path, Some(token), body.as_deref(), LIMIT)?;
     if !(200..300).contains(&answer.status) {

@@ -29,7 +29,12 @@ impl Ask {
 type Section = fn(&Ask) -> Result<Vec<Row>, Failure>;
 
 /// The sections, in the order of the table.
-const SECTIONS: &[(&str, Section)] = &[];
+const SECTIONS: &[(&str, Section)] = &[
+    ("refresh", super::refresh::section),
+    ("sign_in", super::sign_in::section),
+    ("introspect", super::introspect::section),
+    ("footprint", super::footprint::section),
+];
 
 /// What a figure counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -198,6 +203,7 @@ pub fn command(words: &[&str]) -> Result<(), Failure> {
         return Err(Failure::Usage(format!("`bench {unknown}`: there are {}", names.join(", "))));
     }
     let ask = Ask { workspace: workspace::load()?, quick };
+    let before = machine();
     let mut text = String::from(
         "| what | ours | beside it | its figure | ours / its | aim | met |\n|---|--:|---|--:|--:|---|---|\n",
     );
@@ -211,10 +217,21 @@ pub fn command(words: &[&str]) -> Result<(), Failure> {
             let _ = writeln!(text, "{}", row.line());
         }
     }
+    let _ = writeln!(text, "\nBefore: {before}. After: {}.", machine());
     let file = ask.workspace.target.join("bench-table.md");
     std::fs::write(&file, &text)?;
     println!("\n{text}\n{missed} aims missed{}", if quick { " (--quick measures nothing)" } else { "" });
     Ok(())
+}
+
+/// What it was measured on, and how much else went on.
+fn machine() -> String {
+    let read = |file: &str| std::fs::read_to_string(file).unwrap_or_default();
+    let (cpu, load) = (read("/proc/cpuinfo"), read("/proc/loadavg"));
+    let model =
+        cpu.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or("").trim_start_matches([':', '\t', ' ']);
+    let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
+    format!("{model}, {cores} cores, load average {}", load.split(' ').next().unwrap_or_default())
 }
 
 #[cfg(test)]

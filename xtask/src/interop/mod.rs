@@ -5,7 +5,7 @@
 //! already. Beside it stand scripts for clients in other languages, each with a server of its own (`clients.rs`).
 mod clients;
 mod place;
-mod tools;
+pub mod tools;
 
 use crate::rings::{PROGRAM_LIMIT, Tally, judge, log_file, minutes};
 use crate::workspace::{self, Workspace};

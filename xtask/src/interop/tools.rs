@@ -20,7 +20,12 @@ const NODE_MAJOR: u32 = 20;
 
 /// Node.js, and the packages of `interop/node/package-lock.json`.
 pub fn node(workspace: &Workspace) -> Result<(), Failure> {
-    let advice = format!("the clients in interop/node need Node.js {NODE_MAJOR} or later with npm: install both");
+    packages(workspace, "npm", "interop/node", &["--ignore-scripts"])
+}
+
+/// Node.js, and the packages of the `package-lock.json` in this folder of the repository.
+pub fn packages(workspace: &Workspace, name: &str, of: &str, flags: &[&str]) -> Result<(), Failure> {
+    let advice = format!("what is in {of} needs Node.js {NODE_MAJOR} or later with npm: install both");
     found_or_installed(&["node"], "nodejs", &advice)?;
     found_or_installed(&["npm"], "npm", &advice)?;
     let version = process::output(Command::new("node").arg("--version"))?;
@@ -28,11 +33,17 @@ pub fn node(workspace: &Workspace) -> Result<(), Failure> {
     if major.is_none_or(|major| major < NODE_MAJOR) {
         return Err(Failure::Missing(format!("{advice}; this is {}", version.trim())));
     }
-    let folder = workspace.root.join("interop/node");
+    let folder = workspace.root.join(of);
     let installed = folder.join("node_modules");
-    once(workspace, "npm", &folder.join("package-lock.json"), &installed, || {
-        process::run(Command::new("npm").args(["ci", "--ignore-scripts", "--no-progress"]).current_dir(&folder))
-            .map_err(|_| Failure::Missing("`npm ci` failed in interop/node: see above".into()))
+    once(workspace, name, &folder.join("package-lock.json"), &installed, || {
+        let mut npm = Command::new("npm");
+        npm.args(["ci", "--no-progress"]).args(flags).current_dir(&folder);
+        // What is compiled needs the headers of Node.js; where they are installed they are not fetched.
+        let prefix = process::find("node").and_then(|file| Some(file.parent()?.parent()?.to_owned()));
+        if let Some(prefix) = prefix.filter(|prefix| prefix.join("include/node/node_api.h").exists()) {
+            npm.env("npm_config_nodedir", prefix);
+        }
+        process::run(&mut npm).map_err(|_| Failure::Missing(format!("`npm ci` failed in {of}: see above")))
     })
 }
 
