@@ -5,7 +5,7 @@
 use crate::workspace::{Package, Workspace, short};
 use crate::{Failure, interop, process, tidy, workspace};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -253,7 +253,12 @@ fn run_program(
         // What happened how often is part of the result.
         command.arg("--nocapture");
     }
-    judge(&name, &log, process::logged(&mut command, &log, PROGRAM_LIMIT)?, ring == "world")
+    let logged = process::logged(&mut command, &log, PROGRAM_LIMIT)?;
+    if logged.status.is_none() {
+        let list = process::output(Command::new(&program.file).arg("--list"))?;
+        println!("  {name}: running or not begun: {}", unreported(&list, &logged.text).join(", "));
+    }
+    judge(&name, &log, logged, ring == "world")
 }
 
 /// The examples in the documentation, of all crates at once: the features are then those of the one build.
@@ -270,7 +275,11 @@ pub fn judge(name: &str, log: &Path, logged: process::Logged, always_shown: bool
     let (mut tally, ignored) = summary(&logged.text);
     let mut wrong = Vec::new();
     match logged.status {
-        None => wrong.push(format!("ended after {}", minutes(logged.took))),
+        None => {
+            let hung = unended(&logged.text);
+            let which = if hung.is_empty() { String::new() } else { format!(" while these ran: {}", hung.join(", ")) };
+            wrong.push(format!("ended after {}{which}", minutes(logged.took)));
+        }
         Some(status) if !status.success() && tally.failed == 0 => wrong.push(format!("ended with {status}")),
         Some(_) => {}
     }
@@ -289,6 +298,33 @@ pub fn judge(name: &str, log: &Path, logged: process::Logged, always_shown: bool
         println!("  all of it: {}", log.display());
     }
     Ok(tally)
+}
+
+/// The tests that libtest has reported the end of. What a test prints may stand before that in its line.
+fn ended(text: &str) -> BTreeSet<&str> {
+    text.lines()
+        .filter_map(|line| {
+            let (before, came) = line.rsplit_once(" ... ")?;
+            let word = came.split([',', ' ']).next()?;
+            let name = before.rsplit_once("test ").map(|(_, name)| name)?;
+            ["ok", "FAILED", "ignored"].contains(&word).then(|| name.trim_end_matches(" - should panic"))
+        })
+        .collect()
+}
+
+/// The tests that libtest says take long, and whose end it has not reported.
+fn unended(text: &str) -> Vec<&str> {
+    let ended = ended(text);
+    let long = text.lines().filter_map(|line| line.strip_suffix(" has been running for over 60 seconds"));
+    long.filter_map(|line| line.rsplit_once("test ").map(|(_, name)| name))
+        .filter(|name| !ended.contains(name))
+        .collect()
+}
+
+/// The tests of a program, by its `--list`, whose end is not reported.
+fn unreported<'a>(list: &'a str, text: &str) -> Vec<&'a str> {
+    let ended = ended(text);
+    list.lines().filter_map(|line| line.strip_suffix(": test")).filter(|name| !ended.contains(name)).collect()
 }
 
 /// The sums over `test result:` lines: passed and failed, and ignored.
@@ -413,6 +449,17 @@ mod tests {
         );
         assert_eq!(shell("exec sleep 20", Duration::from_millis(100)), Tally { passed: 0, failed: 1 });
         std::fs::remove_file(&log).unwrap();
+    }
+
+    #[test]
+    fn which_tests_hang_is_told() {
+        let text = "running 5 tests\ntest a::quick ... ok\ntest b::wrong - should panic ... ok\n\
+                    test a::slow has been running for over 60 seconds\ntest c::hangs has been running for over 60 seconds\n\
+                    seed 7: test a::slow ... ok\n";
+        let list =
+            "a::quick: test\nb::wrong: test\na::slow: test\nc::hangs: test\nd::waits: test\n\n5 tests, 0 benchmarks\n";
+        assert_eq!(unended(text), ["c::hangs"]);
+        assert_eq!(unreported(list, text), ["c::hangs", "d::waits"]);
     }
 
     #[test]

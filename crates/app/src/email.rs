@@ -124,6 +124,7 @@ impl App {
 
     async fn ask_to_change(&self, caller: &Caller, to: &Email, proven: Option<u32>) -> Result<(), AppError> {
         let (own, session) = (caller.view.account.id, caller.view.session.id);
+        let by = By { actor: caller.actor(), role: None, ip: caller.ip, reason: None };
         let Some(key) = self.may_mail(Template::ChangeEmail, own).await? else { return Err(already_sent()) };
         // Nobody's mailbox is filled by somebody else's wish for its address.
         let may = self.may_write_to(Template::ChangeEmail, to.as_str(), caller.ip).await?;
@@ -135,7 +136,7 @@ impl App {
         let verdicts = Verdicts::default();
         let decide = |(look, view, free): &(Option<Look>, AccountView, bool), chance: &mut dyn Chance| {
             verdicts.anew();
-            let mut base = email::ask_change(view, to, may && *free, session, &key, chance);
+            let mut base = email::ask_change(view, to, may && *free, session, &by, &key, chance);
             // The proof is of one password.
             let version = proven.map(|version| Expect::PasswordVersion { account: own, version });
             base.changes.expects.extend(version);

@@ -7,7 +7,7 @@ use crate::{App, AppError, real};
 use portcullis_domain::Chance as _;
 use portcullis_domain::changes::{Change, Changes};
 use portcullis_domain::known_device;
-use portcullis_domain::throttle::{self, Attempt, BucketKey, Verdict};
+use portcullis_domain::throttle::{Attempt, BucketKey, Name, Verdict};
 use portcullis_wire::SecretString;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -106,24 +106,23 @@ pub(crate) struct Counted {
     /// It is under way, and is charged as a stranger's.
     pub(crate) flying: Option<Flying>,
     /// Under which name.
-    pub(crate) identifier: String,
+    pub(crate) name: Name,
     /// The device that proved to be known.
     pub(crate) device: Option<u128>,
 }
 
 impl App {
-    /// Takes an attempt at `identifier` from its budgets, in a commit of its own, after a place in the password pool was
+    /// Takes an attempt at whoever has this name from its budgets, in a commit of its own, after a place in the password pool was
     /// found for it: what cannot be looked at is not charged.
     pub(crate) async fn take_attempt(
         &self,
-        identifier: &str,
+        name: Name,
         ip: Option<IpAddr>,
         marks: Option<&SecretString>,
     ) -> Result<Taken, AppError> {
-        let identifier = throttle::counted_as(identifier);
         let keys = self.keys();
-        let device = self.known_device(&identifier, marks);
-        let attempt = Attempt::of(keys.mac(), &identifier, ip, device);
+        let device = self.known_device(&name, marks);
+        let attempt = Attempt::of(keys.mac(), name.now(), ip, device);
         let lane = if device.is_some() { Lane::Known } else { Lane::Others };
         let place = self.passwords().reserve(lane).map_err(crate::sessions::pool_error)?;
         let changes = Changes { steps: vec![Change::TakeAttempt(attempt)], ..Changes::default() };
@@ -142,7 +141,7 @@ impl App {
             }
             _ => place,
         };
-        Ok(Taken { place, ours: Counted { attempt, verdict, flying, identifier, device } })
+        Ok(Taken { place, ours: Counted { attempt, verdict, flying, name, device } })
     }
 
     /// Takes a sign-up from its budgets, in a commit of its own. Nothing gives it back: who is refused an address has learned
@@ -165,6 +164,19 @@ impl App {
         Err(AppError::Overloaded)
     }
 
+    /// Whether the account signed in from this network when releases before counted it under its address. They wrote that down for
+    /// [`throttle::NETWORK_LIFE`](portcullis_domain::throttle::NETWORK_LIFE), which is how long this may say yes. Asked after a right
+    /// password only: an attempt under that name is taken and given back.
+    pub(crate) async fn was_known_by_address(&self, ours: &Counted, ip: Option<IpAddr>) -> Result<bool, AppError> {
+        let Some(address) = ours.name.before() else { return Ok(false) };
+        let attempt = Attempt::of(self.keys().mac(), address, ip, None);
+        let changes = Changes { steps: vec![Change::TakeAttempt(attempt)], ..Changes::default() };
+        let committed = self.store().commit(changes).await.map_err(|error| self.fault(error.into()))?;
+        let verdict = committed.attempt.unwrap_or(Verdict::Throttled);
+        self.untake(attempt, verdict).await;
+        Ok(verdict == Verdict::Network)
+    }
+
     /// The password was not looked at after all: what was taken is given back, if the database lets us.
     pub(crate) async fn untake(&self, attempt: Attempt, verdict: Verdict) {
         if !verdict.is_checked() {
@@ -179,26 +191,21 @@ impl App {
     /// The marks for the device that signed in: its own for this account (the number that it had, or a new one), and those
     /// that it brought for others.
     pub(crate) fn marks(&self, ours: &Counted, before: Option<&SecretString>) -> SecretString {
-        self.marks_at(&ours.identifier, ours.device, before)
+        self.marks_at(&ours.name, ours.device, before)
     }
 
     /// The same for who comes by another provider to the account that is known under this name.
-    pub(crate) fn marks_at(
-        &self,
-        identifier: &str,
-        device: Option<u128>,
-        before: Option<&SecretString>,
-    ) -> SecretString {
+    pub(crate) fn marks_at(&self, name: &Name, device: Option<u128>, before: Option<&SecretString>) -> SecretString {
         let (keys, now) = (self.keys(), self.now());
         let device = device.unwrap_or_else(|| real::RealChance.bits());
-        let new = known_device::mint(keys.mac(), device, identifier, now);
-        known_device::renewed(before, keys.macs(), &new, identifier, now)
+        let new = known_device::mint(keys.mac(), device, name, now);
+        known_device::renewed(before, keys.macs(), &new, name, now)
     }
 
     /// The number of a device that signed in to the account of this name before.
-    pub(crate) fn known_device(&self, identifier: &str, marks: Option<&SecretString>) -> Option<u128> {
+    pub(crate) fn known_device(&self, name: &Name, marks: Option<&SecretString>) -> Option<u128> {
         let keys = self.keys();
-        marks.and_then(|marks| known_device::device(marks, keys.macs(), identifier, self.now()))
+        marks.and_then(|marks| known_device::device(marks, keys.macs(), name, self.now()))
     }
 
     /// Forgets buckets that are full again and networks that are old, in small commits; for ever.

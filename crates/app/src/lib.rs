@@ -39,6 +39,7 @@ pub mod settings;
 pub mod sightings;
 pub mod sign_up;
 pub mod start;
+mod unverified;
 pub mod upstream;
 pub mod webhooks;
 
@@ -150,6 +151,8 @@ pub struct Counts {
     pub grants_pruned: AtomicU64,
     /// Clients deleted that registered themselves and that nobody used.
     pub clients_pruned: AtomicU64,
+    /// Accounts deleted whose address was never proved.
+    pub unverified_pruned: AtomicU64,
     /// Audit records that were sealed.
     pub events_sealed: AtomicU64,
     /// How often this server found its chain of audit records to be another than it was.

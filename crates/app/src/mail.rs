@@ -104,6 +104,9 @@ impl App {
             values.insert("minutes", (mail::link_life(kind) / 60_000).to_string());
         }
         let to = to.ok_or(Unsent::Hopeless("its account has no address"))?;
+        // Whoever reads the mailbox before is to know that it is not their new one, and not which one it is.
+        let other = account.email.as_ref().filter(|other| template == Template::EmailChanged && **other != to);
+        values.insert("other", other.map(|other| masked(other)).unwrap_or_default());
         values.insert("email", to.clone());
         let (id, at_ms) = (message.id.to_string(), message.created_at.0);
         let mail = Mail { id: &id, to: &to, at_ms, name: template.as_str(), values: &values };
@@ -146,6 +149,13 @@ impl App {
     }
 }
 
+/// An address whose owner knows it again: `a…@example.org`.
+fn masked(address: &str) -> String {
+    let (local, host) = address.rsplit_once('@').unwrap_or((address, ""));
+    let first = local.chars().next().filter(|_| local.chars().nth(1).is_some());
+    format!("{}…@{host}", first.map(String::from).unwrap_or_default())
+}
+
 /// `2026-11-28 12:00 UTC`.
 pub fn minute(at: Time) -> String {
     let text = at.to_string();
@@ -161,6 +171,13 @@ mod tests {
     fn rules_and_words_know_the_same_mails() {
         let known: Vec<&str> = Template::ALL.iter().map(|template| template.as_str()).collect();
         assert_eq!(known, portcullis_mail::NAMES);
+    }
+
+    #[test]
+    fn of_another_address_one_letter_is_told() {
+        assert_eq!(masked("ada@example.org"), "a…@example.org");
+        assert_eq!(masked("ünal@example.org"), "ü…@example.org");
+        assert_eq!(masked("a@example.org"), "…@example.org");
     }
 
     #[test]

@@ -12,6 +12,7 @@ use portcullis_domain::mail::{self, Letter, Template};
 use portcullis_domain::model::{Account, Status};
 use portcullis_domain::risk::enforce::At;
 use portcullis_domain::risk::{Act, What};
+use portcullis_domain::throttle::Name;
 use portcullis_domain::view::AccountView;
 use portcullis_domain::{Decision, Refused};
 use portcullis_store::{EventFilter, EventRow, Page};
@@ -178,8 +179,8 @@ impl App {
         password: SecretString,
         ip: Option<IpAddr>,
     ) -> Result<(bool, Counted), AppError> {
-        let identifier = account.email.clone().unwrap_or_default();
-        let Taken { place, ours } = self.take_attempt(&identifier, ip, None).await?;
+        let name = Name::of(Some(account.id), account.email.as_deref().unwrap_or_default());
+        let Taken { place, ours } = self.take_attempt(name, ip, None).await?;
         let compare = ours.verdict.is_checked() && password.expose().len() <= MAX_PASSWORD;
         let password = if compare { password } else { SecretString::new("") };
         let checked = self.passwords().check(place, password, account.password_hash.clone(), compare).await;

@@ -40,6 +40,8 @@ const MAX_FAILED: usize = 10_000;
 struct Round {
     /// After which client the next ones are looked at.
     clients: Option<ClientId>,
+    /// After which account the next ones are looked at.
+    accounts: Option<AccountId>,
     /// Accounts that are due and could not be seen to.
     failed: BTreeSet<AccountId>,
 }
@@ -117,7 +119,7 @@ impl App {
             if let Some(error) = rest.failed {
                 return Err(error);
             }
-            if next.is_none() && !rest.more && round.clients.is_none() {
+            if next.is_none() && !rest.more && round.clients.is_none() && round.accounts.is_none() {
                 return Ok(());
             }
         }
@@ -150,6 +152,7 @@ impl App {
             out.part(self.erase_records().await);
             out.part(self.see_to_due_accounts(&mut round.failed).await);
             out.part(self.prune_clients(&mut round.clients).await);
+            out.part(self.prune_unverified(&mut round.accounts).await);
         }
         Ok(Step { next: found.next, rest: out })
     }

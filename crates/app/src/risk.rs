@@ -11,7 +11,6 @@ use portcullis_domain::amr::Amr;
 use portcullis_domain::changes::{Change, Changes};
 use portcullis_domain::event::{EventKind, NewEvent};
 use portcullis_domain::family::{MacKey, Presented};
-use portcullis_domain::mail::Template;
 use portcullis_domain::model::{Account, Grant, Session, Status, UNPROVEN};
 use portcullis_domain::refresh::{self, How};
 use portcullis_domain::risk::enforce::{At, Cap, Judged, Kept, Mails, Plan, enforce, word};
@@ -20,7 +19,7 @@ use portcullis_domain::risk::{
     strongest,
 };
 use portcullis_domain::sign_in::Issued;
-use portcullis_domain::throttle::{self, Attempt, Bucket, BucketKey};
+use portcullis_domain::throttle::{self, Attempt, Bucket, BucketKey, Name};
 use portcullis_domain::view::{RefreshView, RiskView, Stamp};
 use portcullis_domain::{Chance, Decision, Refused, device};
 use portcullis_wire::{AccountId, EventId, SessionId, Time};
@@ -103,7 +102,7 @@ pub(crate) struct Look {
     made: Option<Made>,
     ip: Option<IpAddr>,
     /// By what mails are written, and the bucket that they take from, where mail is sent.
-    mail: Option<(MacKey, BucketKey, Option<Bucket>)>,
+    mail: Option<(MacKey, [BucketKey; 3], [Option<Bucket>; 3])>,
 }
 
 /// What came of it, to be counted and told once it is committed.
@@ -129,8 +128,8 @@ impl Verdicts {
 /// Who does something, in words that a look needs.
 pub(crate) struct Who<'a> {
     pub(crate) account: AccountId,
-    /// Under which name guesses at it are counted.
-    pub(crate) identifier: &'a str,
+    /// The address of somebody who has no account yet.
+    pub(crate) newcomer: Option<&'a str>,
     pub(crate) ip: Option<IpAddr>,
     /// Whether the address is the user's own, and not an application's server.
     pub(crate) own: bool,
@@ -202,10 +201,9 @@ impl App {
         let by = admin.by(told.detail.as_deref());
         let load = || async {
             let view = self.account_view(told.account).await?;
-            let identifier = view.account.email.clone().unwrap_or_default();
             let who = Who {
                 account: told.account,
-                identifier: &identifier,
+                newcomer: None,
                 ip: None,
                 own: false,
                 user_agent: None,
@@ -258,11 +256,15 @@ impl App {
         let keys = self.keys();
         let attempt = match who.counted {
             Some(counted) => counted.attempt,
-            None => Attempt::of(keys.mac(), &throttle::counted_as(who.identifier), who.ip, None),
+            None => {
+                let account = Some(who.account).filter(|account| *account != NOBODY);
+                let name = Name::of(account, who.newcomer.unwrap_or_default());
+                Attempt::of(keys.mac(), name.now(), who.ip, None)
+            }
         };
         let bucket = BucketKey(keys.mac().tag(b"blocks by rules", &[]));
-        let mails = Attempt::of_mail(keys.mac(), Template::SessionEnded, who.account).account;
-        let asked = [bucket, attempt.account, attempt.prefix, mails];
+        let mails = Mails::buckets_of(keys.mac(), who.account);
+        let asked = [bucket, attempt.account, attempt.prefix, mails[0], mails[1], mails[2]];
         let before = [attempt.account, attempt.prefix].map(|key| self.inner.under_way.standing(key));
         let view = self.store().load_risk(who.account, &asked).await.map_err(|e| self.fault(e.into()))?;
         let row = |n: usize| view.buckets.get(n).copied().flatten();
@@ -273,7 +275,7 @@ impl App {
         let [account, prefix] = [0, 1].map(|n| owed[n].saturating_sub(others[n]));
         let cap = Cap { bucket, budget: Cap::budget(self.settings().policy.max_blocks_per_minute), row: row(0) };
         let ip = who.ip.filter(|_| who.own);
-        let mail = self.mailer().map(|_| (keys.mac().clone(), mails, row(3)));
+        let mail = self.mailer().map(|_| (keys.mac().clone(), mails, [row(3), row(4), row(5)]));
         let names: Option<Vec<[u8; 8]>> = ip.map(|ip| names_of(keys.macs(), who.account, ip).collect());
         Ok(Some(Look {
             judge,
@@ -328,11 +330,12 @@ impl App {
     /// A look at somebody who wants an account: there is none yet of which anything could be remembered.
     pub(crate) async fn look_at_sign_up(
         &self,
-        identifier: &str,
+        email: &str,
         ip: Option<IpAddr>,
         user_agent: Option<&str>,
     ) -> Result<Option<Look>, AppError> {
-        let who = Who { account: NOBODY, identifier, ip, own: true, user_agent, made: None, counted: None };
+        let newcomer = Some(email);
+        let who = Who { account: NOBODY, newcomer, ip, own: true, user_agent, made: None, counted: None };
         self.look(&who).await
     }
 
@@ -342,9 +345,8 @@ impl App {
         account: Option<&Account>,
         ip: Option<IpAddr>,
     ) -> Result<Option<Look>, AppError> {
-        let identifier = account.and_then(|account| account.email.as_deref()).unwrap_or_default();
         let account = account.map_or(NOBODY, |account| account.id);
-        let who = Who { account, identifier, ip, own: true, user_agent: None, made: None, counted: None };
+        let who = Who { account, newcomer: None, ip, own: true, user_agent: None, made: None, counted: None };
         self.look(&who).await
     }
 
@@ -400,10 +402,9 @@ impl App {
     /// A look at what a caller does in their session.
     pub(crate) async fn look_at(&self, caller: &Caller, counted: Option<&Counted>) -> Result<Option<Look>, AppError> {
         let account = &caller.view.account;
-        let identifier = account.email.clone().unwrap_or_default();
         let who = Who {
             account: account.id,
-            identifier: &identifier,
+            newcomer: None,
             ip: caller.ip,
             own: true,
             user_agent: None,
@@ -498,7 +499,7 @@ impl Look {
             verdict: &verdict,
             kept,
             cap: self.cap,
-            mail: self.mail.as_ref().and_then(|(key, bucket, row)| Mails::may(key, *bucket, *row, stamp.now)),
+            mail: self.mail.as_ref().map(|(key, buckets, rows)| Mails::may(key, *buckets, *rows, stamp.now)),
             tells: &tells,
         };
         let (decision, plan) = enforce(base, &judged, chance);

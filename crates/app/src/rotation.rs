@@ -378,15 +378,16 @@ impl App {
     // ---- ID tokens of clients that want another algorithm ----
 
     /// Whether ID tokens of this purpose may be signed: their key has been listed for as long as other nodes may take to list it, too.
+    /// Where there is one node, it lists the key as soon as it has it. No verifier is waited for: none ever hears of such a key.
     fn may_sign_ids(&self, ring: &KeyRing, purpose: KeyPurpose) -> bool {
         let Some((id, made)) = ring.id_signer(purpose) else { return false };
-        self.now().since(made) >= self.publish_ms() || self.is_published(id)
+        !self.hub().is_shared() || self.now().since(made) >= self.publish_ms() || self.is_published(id)
     }
 
     /// Sees to it that ID tokens for a client can be signed, before anything is used up for them. Nearly always two comparisons.
     ///
     /// # Errors
-    /// Overloaded, until a key that was made for its algorithm has been listed for long enough: 503, and the client repeats.
+    /// Overloaded, until a key that was made for its algorithm has been listed for long enough by all nodes: 503, and the client repeats.
     pub(crate) async fn ensure_may_sign_ids(&self, profile: &Profile) -> Result<(), AppError> {
         self.ensure_may_name(profile).await?;
         self.ensure_may_sign_by(profile.id_keys(self.keys().id_algorithm())).await
@@ -396,7 +397,7 @@ impl App {
     pub(crate) async fn ensure_may_sign_by(&self, purpose: Option<KeyPurpose>) -> Result<(), AppError> {
         let Some(purpose) = purpose.filter(|purpose| !self.may_sign_ids(&self.keys(), *purpose)) else { return Ok(()) };
         self.ensure_key_of(purpose).await?;
-        Err(AppError::Overloaded)
+        if self.may_sign_ids(&self.keys(), purpose) { Ok(()) } else { Err(AppError::Overloaded) }
     }
 
     /// Makes the first keys for the ID tokens and the userinfo of a client, if it needs some that are not there. One for RS256 takes up to seconds, on a thread of its own.

@@ -16,7 +16,7 @@ use portcullis_domain::refresh::{How, refresh};
 use portcullis_domain::risk::Act;
 use portcullis_domain::risk::enforce::At;
 use portcullis_domain::sign_in::{Issued, Proving, SignIn, awaits_proof, prove_again, sign_in};
-use portcullis_domain::throttle::Verdict;
+use portcullis_domain::throttle::{Name, Verdict};
 use portcullis_domain::view::{Dead, SessionView, SignInView};
 use portcullis_domain::{Chance as _, Decision, Refused, device, page_cookie, session_limit, stored_hash, time_rules};
 use portcullis_store::{EventFilter, Remembered};
@@ -211,7 +211,6 @@ impl App {
         request.cookie = secret.map(|secret| Digest::of(&secret));
         self.ensure_horizon().await?;
         let Credentials { identifier, password, device } = credentials;
-        let Taken { place, ours } = self.take_attempt(&identifier, request.ip, device.as_ref()).await?;
         // An address that cannot be one is looked up like any other: nothing is found, and one hash is computed.
         let email = Email::parse(&identifier).map_or_else(|_| String::new(), |email| email.as_str().into());
         // A password that is too long to be one costs no more than others, and is none.
@@ -220,20 +219,19 @@ impl App {
         let load = || async {
             self.store().load_sign_in(&email, ClientId::FIRST_PARTY).await.map_err(|e| self.fault(e.into()))
         };
+        let mut view = load().await?;
+        // What is counted is counted at the account, whatever address it has.
+        let name = Name::of(view.account.as_ref().map(|account| account.id), &identifier);
+        let Taken { place, ours } = self.take_attempt(name, request.ip, device.as_ref()).await?;
         // What a better hash is made of, should the stored one be worse than what new passwords get.
         let (hashing, again) = (self.settings().hashing, password.clone());
-        let checked = async {
-            let view = load().await?;
-            let phc = view.account.as_ref().and_then(|account| account.password_hash.clone());
-            let compare = ours.verdict.is_checked() && fits;
-            let matches = self.passwords().check(place, password, phc, compare).await.map_err(pool_error)?;
-            Ok((view, matches))
-        };
-        let (mut view, matches) = match checked.await {
-            Ok(checked) => checked,
+        let phc = view.account.as_ref().and_then(|account| account.password_hash.clone());
+        let compare = ours.verdict.is_checked() && fits;
+        let matches = match self.passwords().check(place, password, phc, compare).await {
+            Ok(matches) => matches,
             Err(error) => {
                 self.untake(ours.attempt, ours.verdict).await;
-                return Err(error);
+                return Err(pool_error(error));
             }
         };
         if !ours.verdict.is_checked() {
@@ -251,7 +249,7 @@ impl App {
         let breached = matches && present.is_none() && self.asks_rules() && self.is_breached(&again).await;
         let owner = view.account.as_ref().filter(|_| matches && present.is_none());
         let notice = match owner {
-            Some(account) if self.is_new_device(&view, &request, &ours) => {
+            Some(account) if self.is_new_device(&view, &request, &ours).await? => {
                 self.may_mail(Template::NewDevice, account.id).await?
             }
             _ => None,
@@ -275,7 +273,7 @@ impl App {
                 Some(account) if matches => {
                     let who = Who {
                         account: account.id,
-                        identifier: &identifier,
+                        newcomer: None,
                         ip: request.ip,
                         own: true,
                         user_agent: request.user_agent.as_deref(),
@@ -375,9 +373,13 @@ impl App {
 
     /// Whether this sign-in is one that its account's owner would want to hear of: on a device without a mark, of an account that
     /// somebody signed in to before. What holds its refresh token itself keeps no marks; there a network that is not known counts.
-    fn is_new_device(&self, view: &SignInView, request: &SignIn, ours: &Counted) -> bool {
-        let known = ours.device.is_some() || request.kind == SessionKind::App && ours.verdict != Verdict::Stranger;
-        !known && !view.unused && self.mailer().is_some()
+    async fn is_new_device(&self, view: &SignInView, request: &SignIn, ours: &Counted) -> Result<bool, AppError> {
+        let app = request.kind == SessionKind::App;
+        let known = ours.device.is_some() || app && ours.verdict != Verdict::Stranger;
+        if known || view.unused || self.mailer().is_none() {
+            return Ok(false);
+        }
+        Ok(!app || !self.was_known_by_address(ours, request.ip).await?)
     }
 
     /// Whether somebody has signed in to this account before, as far as audit records are kept.
@@ -463,7 +465,7 @@ impl App {
                 Some(seen) => {
                     let who = Who {
                         account: view.account.id,
-                        identifier: view.account.email.as_deref().unwrap_or_default(),
+                        newcomer: None,
                         ip: how.ip,
                         own: !how.proven,
                         user_agent: how.user_agent.as_deref(),

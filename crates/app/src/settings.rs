@@ -136,6 +136,9 @@ pub struct PolicySettings {
     pub max_blocks_per_minute: u32,
     /// Whether new passwords are refused that are in the list of stolen ones.
     pub refuse_breached: bool,
+    /// How long accounts are kept that somebody signed up for and whose address nobody proves, where that must be proved; `None`: for
+    /// ever.
+    pub unverified_retention: Option<Millis>,
     /// How long clients are kept that registered themselves and that nobody uses; `None`: for ever.
     pub registration_retention: Option<Millis>,
 }
@@ -153,6 +156,7 @@ impl Default for PolicySettings {
             address_retention: 90 * DAY,
             max_blocks_per_minute: 30,
             refuse_breached: true,
+            unverified_retention: Some(7 * DAY),
             registration_retention: Some(30 * DAY),
         }
     }

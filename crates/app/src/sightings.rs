@@ -129,7 +129,7 @@ impl App {
         };
         let who = Who {
             account: view.account.id,
-            identifier: view.account.email.as_deref().unwrap_or_default(),
+            newcomer: None,
             ip: Some(seen.network),
             own: true,
             user_agent: seen.agent,

@@ -75,12 +75,14 @@ pub fn ask(view: &AccountView, key: &MacKey, chance: &mut dyn Chance) -> Decisio
 }
 
 /// Sends a link by which the account gets another address, to that address. `free`: no account has it, and no mail too many goes
-/// there; else nothing is sent, and a ticket of nobody's is written.
+/// there; else nothing is sent, and a ticket of nobody's is written. It is on record in both cases alike, without the address: the
+/// record is read by who asked.
 pub fn ask_change(
     view: &AccountView,
     to: &Email,
     free: bool,
     session: SessionId,
+    by: &By<'_>,
     key: &MacKey,
     chance: &mut dyn Chance,
 ) -> Decision<()> {
@@ -96,7 +98,8 @@ pub fn ask_change(
         Expect::Alive { session, role: None },
         Expect::AccountVersion { account: account.id, version: account.version },
     ];
-    Decision { outcome: Ok(()), changes: Changes { expects, steps, ..Changes::default() } }
+    let event = NewEvent { session: Some(session), ..record(EventKind::EmailChangeAsked, account, by, chance) };
+    Decision { outcome: Ok(()), changes: Changes { expects, steps, events: vec![event], ..Changes::default() } }
 }
 
 /// What a link about an address stands for.

@@ -139,6 +139,8 @@ kinds! {
     EmailVerified = "email.verified";
     /// An account has another address.
     EmailChanged = "email.changed";
+    /// Somebody in a session asked for another address. It counts once the link that was sent there is used.
+    EmailChangeAsked = "email.change_asked";
 }
 
 /// Who acts.

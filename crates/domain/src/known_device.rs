@@ -1,9 +1,11 @@
 //! The mark of a device that signed in to an account before: it has a budget of its own for guesses ([`crate::throttle`]), and
 //! waits in a lane of its own for the password pool. It is no credential: who holds it may *try* a password, no more.
 //!
-//! Nothing of it is kept in the database. A MAC binds it to the address that it was made for, so it can neither be made up nor
-//! moved to another account.
+//! Nothing of it is kept in the database. A MAC binds it to the account that it was made for, by [`crate::throttle::Name`], so it can
+//! neither be made up nor moved to another account, and stays good when that gets another address. Releases before bound it to the
+//! address: such a mark is read until it is too old, and the next sign-in puts one of ours in its place.
 use crate::family::MacKey;
+use crate::throttle::Name;
 use alloc::{format, vec::Vec};
 use core::fmt;
 use portcullis_wire::{KeyId, Millis, SecretString, Time, b64};
@@ -28,26 +30,26 @@ impl fmt::Debug for Mark {
     }
 }
 
-fn tag(key: &MacKey, body: &[u8], identifier: &str) -> [u8; 16] {
-    key.tag(b"known device", &[body, identifier.as_bytes()])
+fn tag(key: &MacKey, body: &[u8], name: &str) -> [u8; 16] {
+    key.tag(b"known device", &[body, name.as_bytes()])
 }
 
-/// Makes the mark of this device for the account of `identifier`.
-pub fn mint(key: &MacKey, device: u128, identifier: &str, now: Time) -> SecretString {
+/// Makes the mark of this device for the account of this name.
+pub fn mint(key: &MacKey, device: u128, name: &Name, now: Time) -> SecretString {
     let mut bytes = Vec::with_capacity(LEN);
     bytes.extend_from_slice(&key.id.0.to_be_bytes());
     bytes.extend_from_slice(&device.to_be_bytes());
     bytes.extend_from_slice(&now.0.to_be_bytes());
-    bytes.extend_from_slice(&tag(key, &bytes[..BODY], identifier));
+    bytes.extend_from_slice(&tag(key, &bytes[..BODY], name.now()));
     SecretString::new(format!("{PREFIX}{}", b64::encode(&bytes)))
 }
 
 /// At most so many accounts have their mark in one browser: those that signed in last.
 pub const MAX_MARKS: usize = 4;
 
-/// The number of the device that one of the marks in `cookie` proves to be known at `identifier`.
-pub fn device(cookie: &SecretString, keys: &[MacKey], identifier: &str, now: Time) -> Option<u128> {
-    marks(cookie).find_map(|(_, mark)| device_of(&mark, keys, identifier, now))
+/// The number of the device that one of the marks in `cookie` proves to be known at this account.
+pub fn device(cookie: &SecretString, keys: &[MacKey], name: &Name, now: Time) -> Option<u128> {
+    marks(cookie).find_map(|(_, mark)| device_of(&mark, keys, name, now))
 }
 
 /// The cookie from now on: the new mark, then those of other accounts.
@@ -55,11 +57,11 @@ pub fn renewed(
     cookie: Option<&SecretString>,
     keys: &[MacKey],
     new: &SecretString,
-    identifier: &str,
+    name: &Name,
     now: Time,
 ) -> SecretString {
     let others = cookie.into_iter().flat_map(marks);
-    let others = others.filter(|(_, mark)| device_of(mark, keys, identifier, now).is_none()).map(|(text, _)| text);
+    let others = others.filter(|(_, mark)| device_of(mark, keys, name, now).is_none()).map(|(text, _)| text);
     let all: Vec<&str> = core::iter::once(new.expose()).chain(others).take(MAX_MARKS).collect();
     SecretString::new(all.join("."))
 }
@@ -69,8 +71,9 @@ fn marks(cookie: &SecretString) -> impl Iterator<Item = (&str, Mark)> {
     texts.filter_map(|text| Some((text, Mark::parse(text)?)))
 }
 
-fn device_of(mark: &Mark, keys: &[MacKey], identifier: &str, now: Time) -> Option<u128> {
-    mark.device(keys.iter().find(|key| key.id == mark.key())?, identifier, now)
+fn device_of(mark: &Mark, keys: &[MacKey], name: &Name, now: Time) -> Option<u128> {
+    let key = keys.iter().find(|key| key.id == mark.key())?;
+    [Some(name.now()), name.before()].into_iter().flatten().find_map(|name| mark.device(key, name, now))
 }
 
 impl Mark {
@@ -85,13 +88,13 @@ impl Mark {
         id.copy_from_slice(&self.bytes[..4]);
         KeyId(u32::from_be_bytes(id))
     }
-    /// The device's number, if `key` made this mark for the account of `identifier`, and not too long ago.
-    pub fn device(&self, key: &MacKey, identifier: &str, now: Time) -> Option<u128> {
+    /// The device's number, if `key` made this mark for this name of an account, and not too long ago.
+    pub fn device(&self, key: &MacKey, name: &str, now: Time) -> Option<u128> {
         let (body, theirs) = self.bytes.split_at(BODY);
         let (mut device, mut at) = ([0; 16], [0; 8]);
         device.copy_from_slice(&body[4..20]);
         at.copy_from_slice(&body[20..]);
-        let ours = bool::from(tag(key, body, identifier).ct_eq(theirs));
+        let ours = bool::from(tag(key, body, name).ct_eq(theirs));
         let young = now.since(Time(i64::from_be_bytes(at))) < LIFE;
         (ours && young).then(|| u128::from_be_bytes(device))
     }

@@ -4,7 +4,7 @@
 //! with its refresh token and is told why it is signed out, by the rule that counts how many ends of an account stand in the log.
 //! It may go when none of them can come any more: when its tokens have expired everywhere (F has passed its end), when the log
 //! has forgotten every entry about it, and when the time has passed for which answers were promised.
-use crate::model::{Client, Session};
+use crate::model::{Account, Client, Session, Status};
 use crate::outbox::Notice;
 use portcullis_wire::{Millis, Rev, Time};
 
@@ -76,6 +76,15 @@ pub fn client_may_go(client: &Client, held: bool, now: Time, unused: Millis) -> 
     let profile = &client.profile;
     let nobodys = (profile.is_stranger() || profile.deleted) && profile.service_account.is_none();
     nobodys && !held && client.created_at.plus(unused) <= now
+}
+
+/// Whether an account may be deleted, as far as its row tells: its address was never proved, and nobody did anything with it in `keep`.
+/// Besides, somebody must have signed up for it by themselves, and nobody ever signed in to it.
+pub fn unverified_may_go(account: &Account, now: Time, keep: Millis) -> bool {
+    let plain = account.status == Status::Active && account.roles.is_empty();
+    // Sign-ups give an address and a password; whoever comes by another provider has a session at once.
+    let by_password = account.email.is_some() && account.password_hash.is_some();
+    plain && by_password && account.email_verified_at.is_none() && account.created_at.plus(keep) <= now
 }
 
 /// Whether nothing of sessions may be deleted now. Who is told of an end is read of its session, so none goes while that has not been

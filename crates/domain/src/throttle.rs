@@ -22,9 +22,9 @@
 //!
 //! Buckets know the database's time only. When it was set back, a bucket takes it that no time has passed.
 use crate::family::MacKey;
-use alloc::{string::String, vec::Vec};
+use alloc::{format, string::String, vec::Vec};
 use core::net::IpAddr;
-use portcullis_wire::{Millis, Time};
+use portcullis_wire::{AccountId, Millis, Time};
 
 /// A bucket's size and pace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,12 +90,12 @@ pub struct Attempt {
 }
 
 impl Attempt {
-    /// The buckets of an attempt at `identifier` (normalised when it is an address, else as it came) from `ip`. `device` is
-    /// the number of a device that proved to be a known one of this identifier.
-    pub fn of(key: &MacKey, identifier: &str, ip: Option<IpAddr>, device: Option<u128>) -> Self {
+    /// The buckets of an attempt at what is counted under `name_of` ([`Name::now`]) from `ip`. `device` is the number of a device that
+    /// proved to be a known one of it.
+    pub fn of(key: &MacKey, name_of: &str, ip: Option<IpAddr>, device: Option<u128>) -> Self {
         let prefix = prefix_of(ip);
         let name = |label: &[u8], parts: &[&[u8]]| BucketKey(key.tag(label, parts));
-        let id = identifier.as_bytes();
+        let id = name_of.as_bytes();
         Self {
             account: name(b"guesses at account", &[id]),
             network: name(b"guesses from network", &[&prefix, id]),
@@ -131,7 +131,7 @@ impl Attempt {
         }
     }
     /// The buckets of a mail of this kind to an account.
-    pub fn of_mail(key: &MacKey, template: crate::mail::Template, account: portcullis_wire::AccountId) -> Self {
+    pub fn of_mail(key: &MacKey, template: crate::mail::Template, account: AccountId) -> Self {
         let name =
             |label: &[u8]| BucketKey(key.tag(label, &[template.as_str().as_bytes(), &account.bits().to_be_bytes()]));
         let (network, prefix) = (name(b"mails to account, too"), name(b"mails to account, as well"));
@@ -334,5 +334,33 @@ pub fn counted_as(identifier: &str) -> String {
     match crate::account::Email::parse(identifier) {
         Ok(email) => email.as_str().into(),
         Err(_) => identifier.trim().to_lowercase(),
+    }
+}
+
+/// What attempts at an account, the networks that it signed in from and the marks of its devices are counted under: its id, so that
+/// they stay when it gets another address; what was typed, where that is no account's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Name {
+    now: String,
+    before: Option<String>,
+}
+
+impl Name {
+    /// Of what somebody typed, and the account that has this address, if one does.
+    pub fn of(account: Option<AccountId>, typed: &str) -> Self {
+        let typed = counted_as(typed);
+        match account {
+            // Nobody can type it: what is typed is counted without capital letters.
+            Some(account) => Self { now: format!("ACCOUNT {account}"), before: Some(typed) },
+            None => Self { now: typed, before: None },
+        }
+    }
+    /// The name.
+    pub fn now(&self) -> &str {
+        &self.now
+    }
+    /// Under which releases before counted it: the address.
+    pub fn before(&self) -> Option<&str> {
+        self.before.as_deref()
     }
 }

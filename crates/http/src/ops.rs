@@ -128,6 +128,7 @@ fn text(ctx: &Ctx) -> String {
             "Clients deleted that registered themselves and that nobody used.",
             read(&counts.clients_pruned),
         ),
+        ("unverified_pruned", "Accounts deleted whose address was never verified.", read(&counts.unverified_pruned)),
         ("events_sealed", "Audit records sealed into their chain.", read(&counts.events_sealed)),
         (
             "audit_misfits",

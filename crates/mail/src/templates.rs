@@ -37,6 +37,7 @@ pub const VALUES: &[(&str, &str)] = &[
     ("reason", "a reason"),
     ("until", "2026-12-28 12:00 UTC"),
     ("app", "an application"),
+    ("other", "a…@example.net"),
 ];
 
 macro_rules! embedded {

@@ -1,6 +1,7 @@
 //! The log as it is handed on, who is below, and what they have said. One lock, held for moments and never across an await.
 use crate::position::{Position, Standing};
 use crate::registry::Registry;
+use crate::sightings::Waiting;
 use bytes::Bytes;
 use portcullis_app::real;
 use portcullis_domain::Chance as _;
@@ -10,7 +11,7 @@ use portcullis_feed::relay::{Refused, Relay};
 use portcullis_feed::{Fleet, Mono, Policies, Subscriber};
 use portcullis_tower::following::{Following, Hears, Registrar};
 use portcullis_tower::{Config, ConfigError};
-use portcullis_wire::frame::{AckAnswer, AckRequest, Entries, Snapshot};
+use portcullis_wire::frame::{AckAnswer, AckRequest, Entries, Sighting, SightingsRequest, Snapshot};
 use portcullis_wire::{ClientId, Digest, InstanceId, Rev, SecretString, Target, Verb, b64};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -57,6 +58,8 @@ pub struct Stats {
     pub leases_refused: AtomicU64,
     /// Positions that were passed on to the server because they do not fit.
     pub proofs: AtomicU64,
+    /// Sightings that were taken from below.
+    pub sightings: AtomicU64,
 }
 
 /// The relay; see the [module](self). Cheap to clone.
@@ -94,6 +97,8 @@ pub(crate) struct State {
     /// gone are forgotten, so that verifiers which come and go do not have the stream to the server opened again each time.
     declared: Policies,
     pruned: Mono,
+    /// What services below have seen.
+    sightings: Waiting,
 }
 
 /// Entries encoded once for all streams that stand right before them.
@@ -150,6 +155,7 @@ impl Hub {
             ends: BTreeMap::new(),
             declared: Policies::default(),
             pruned: real::mono(),
+            sightings: Waiting::default(),
         };
         let inner = Arc::new(Inner {
             state: Mutex::new(state),
@@ -241,8 +247,7 @@ impl Hub {
     /// Takes an acknowledgement and gives a lease.
     pub fn acknowledge(&self, client: ClientId, asked: &AckRequest, arrived: Mono) -> Result<AckAnswer, CannotServe> {
         let mut state = self.state();
-        let kept = state.secrets.get(&asked.instance);
-        if !kept.is_some_and(|(owner, digest)| *owner == client && *digest == asked.instance_secret.digest()) {
+        if !state.is_instance(client, asked.instance, &asked.instance_secret) {
             return Err(CannotServe::Gone);
         }
         let wall = real::wall(); // before the other clock: a pause in between cannot look as if it had outrun that
@@ -260,6 +265,18 @@ impl Hub {
             Refused::Gone => CannotServe::Gone,
             Refused::NotFresh => CannotServe::NotFresh,
         })
+    }
+
+    /// Takes what an instance of this client has seen, for the server; how many of them.
+    pub fn sighted(&self, client: ClientId, told: SightingsRequest) -> Result<usize, CannotServe> {
+        let mut state = self.state();
+        if !state.is_instance(client, told.instance, &told.instance_secret) {
+            return Err(CannotServe::Gone);
+        }
+        let taken = state.sightings.take(client, told.sightings, real::mono());
+        drop(state);
+        self.inner.stats.sightings.fetch_add(taken as u64, Ordering::Relaxed);
+        Ok(taken)
     }
 
     /// How a position that was shown stands to what is known here, when that takes no more than `max` entries to tell; `None`
@@ -292,6 +309,11 @@ impl State {
     pub(crate) fn is_ready(&self) -> bool {
         let wall = real::wall();
         self.relay.is_ready(real::mono(), wall)
+    }
+
+    fn is_instance(&self, client: ClientId, id: InstanceId, secret: &SecretString) -> bool {
+        let kept = self.secrets.get(&id);
+        kept.is_some_and(|(owner, digest)| *owner == client && *digest == secret.digest())
     }
 
     /// Whether a client was ended since.
@@ -435,6 +457,9 @@ impl Hears for Ear {
     }
     fn policies(&self) -> Policies {
         self.0.upgrade().map_or_else(Policies::default, |inner| inner.state().declared)
+    }
+    fn sightings(&self) -> Vec<Sighting> {
+        self.0.upgrade().map_or_else(Vec::new, |inner| inner.state().sightings.next(real::mono()))
     }
     fn connected(&self, yes: bool) {
         if let Some(inner) = self.0.upgrade() {

@@ -2,6 +2,7 @@
 use crate::hub::{CannotServe, Hub, Opening};
 use crate::position::{Position, Standing};
 use crate::registry::{Client, Refused};
+use crate::sightings::check;
 use crate::streams::MAX_RESUME;
 use axum::Router;
 use axum::body::Body;
@@ -18,9 +19,10 @@ use portcullis_feed::relay::MAX_TAIL;
 use portcullis_http::feed::{self, Wanted};
 use portcullis_http::problem::Problem;
 use portcullis_http::request::{Basic, Params, basic};
-use portcullis_wire::frame::AckRequest;
+use portcullis_wire::frame::{AckRequest, MAX_SIGHTINGS, SightingsRequest};
 use portcullis_wire::{Code, Rev, SecretString, b64, json};
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::json;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -36,6 +38,7 @@ pub fn router(hub: Hub, ops: bool) -> Router {
     let feed = Router::new()
         .route("/v1/feed", get(open))
         .route("/v1/feed/acks", post(acknowledge))
+        .route("/v1/feed/sightings", post(sightings))
         .route("/v1/feed/snapshot", get(snapshot))
         .route("/v1/feed/known", get(known));
     finish(if ops { feed.merge(for_operators()) } else { feed }, hub)
@@ -208,8 +211,23 @@ async fn acknowledge(State(hub): State<Hub>, uri: Uri, headers: HeaderMap, body:
     ok(&hub.acknowledge(who.client.id, &asked, arrived)?)
 }
 
+/// Where services below were shown access tokens: the server is told with the next questions. What is too much is left out.
+async fn sightings(State(hub): State<Hub>, uri: Uri, headers: HeaderMap, body: Body) -> Result<Response, Problem> {
+    let who = caller(&hub, &headers).await?;
+    params(&uri, &[])?;
+    let told: SightingsRequest = question(&headers, body).await?;
+    if told.sightings.len() > MAX_SIGHTINGS {
+        return Err(Problem::malformed(format!("sightings: at most {MAX_SIGHTINGS} at once")));
+    }
+    let wrong = told.sightings.iter().find_map(|one| check(one).err());
+    if let Some(wrong) = wrong {
+        return Err(Problem::malformed(format!("sightings: {wrong}")));
+    }
+    ok(&json!({ "taken": hub.sighted(who.client.id, told)? }))
+}
+
 /// A question, bounded in size and time.
-async fn question(headers: &HeaderMap, body: Body) -> Result<AckRequest, Problem> {
+async fn question<T: DeserializeOwned>(headers: &HeaderMap, body: Body) -> Result<T, Problem> {
     let kind = text(headers, "content-type").and_then(|kind| kind.split(';').next()).unwrap_or("").trim();
     if !kind.eq_ignore_ascii_case("application/json") {
         return Err(Problem::new(Code::UnsupportedMediaType));
@@ -285,6 +303,7 @@ async fn metrics(State(hub): State<Hub>) -> Response {
         ("streams_ended_total", "counter", stats.ended.load(Ordering::Relaxed).to_string()),
         ("leases_total", "counter", stats.leases.load(Ordering::Relaxed).to_string()),
         ("leases_refused_total", "counter", stats.leases_refused.load(Ordering::Relaxed).to_string()),
+        ("sightings_total", "counter", stats.sightings.load(Ordering::Relaxed).to_string()),
         ("positions_passed_on_total", "counter", stats.proofs.load(Ordering::Relaxed).to_string()),
     ];
     drop(state);

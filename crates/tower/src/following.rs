@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Request, StatusCode, Uri, header};
 use http_body_util::Full;
 use portcullis_feed::{Policies, Subscriber};
+use portcullis_wire::frame::Sighting;
 use portcullis_wire::{ClientId, Rev, SecretString};
 use serde::Deserialize;
 use std::sync::Arc;
@@ -29,6 +30,8 @@ pub trait Hears: Send + Sync + 'static {
     fn prompted(&self);
     /// The policies of all routes below.
     fn policies(&self) -> Policies;
+    /// What services below have seen and the server was not told yet.
+    fn sightings(&self) -> Vec<Sighting>;
     /// Whether the stream is open.
     fn connected(&self, yes: bool);
 }
@@ -56,6 +59,9 @@ impl<H: Hears> Upper for Relayed<H> {
     }
     fn enforced(&self) -> Option<Rev> {
         Some(self.hears.enforced())
+    }
+    fn sightings(&self) -> Vec<Sighting> {
+        self.hears.sightings()
     }
     fn relays(&self) -> bool {
         true

@@ -1,7 +1,9 @@
-//! `cargo xtask bench flames`: where the server's processor time goes while it refreshes and while people sign in, as pictures in
+//! `cargo xtask bench flames`: where the server's processor time goes while it refreshes, while people sign in and while tokens
+//! are asked about, as pictures in
 //! `docs/performance/`. By the kernel's `perf`, from outside: the server is the one that is measured.
 use super::asked::{Ours, emails, refreshes, sign_ins};
-use super::{Bench, CALLERS, path};
+use super::peers::TOKENS;
+use super::{Bench, CALLERS, introspect, path};
 use crate::rings::found_or_installed;
 use crate::{Failure, process, workspace};
 use std::collections::BTreeMap;
@@ -34,7 +36,10 @@ pub fn command() -> Result<(), Failure> {
     let sign_in = sign_ins("/v1/sessions", "identifier", CALLERS, &emails(&bench, CALLERS)?);
     let folder = workspace.root.join("docs/performance");
     std::fs::create_dir_all(&folder)?;
-    for (name, asked) in [("refresh", refreshes(&ours.tokens)), ("sign-in", sign_in)] {
+    let known = introspect::minted(&bench, &ours, "known", TOKENS, 1.0)?;
+    let introspecting = introspect::asked(&introspect::client(&ours)?, &known);
+    let all = [("refresh", refreshes(&ours.tokens)), ("sign-in", sign_in), ("introspection", introspecting)];
+    for (name, asked) in all {
         bench.ask(&ours.running, &asked, 1.0)?; // warms
         let mut load = bench.asking(&ours.running, &asked, f64::from(SECONDS) + 1.0)?.stdout(Stdio::null()).spawn()?;
         let data = bench.folder.join("perf.data");

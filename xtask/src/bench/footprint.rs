@@ -18,6 +18,8 @@ pub fn section(ask: &Ask) -> Result<Vec<Row>, Failure> {
     let address = free_address()?;
     let (first, _) = bench.start_server(address)?;
     sign_in_all(address)?;
+    std::thread::sleep(IDLE);
+    let signed_up = first.memory_kb()? as f64 / 1024.0;
     first.stop()?;
 
     let (mut starts, mut idle) = (Vec::new(), Vec::new());
@@ -46,6 +48,11 @@ pub fn section(ask: &Ask) -> Result<Vec<Row>, Failure> {
             Aim::AtMost(60.0),
         ),
         Row::alone("memory in that burst, the most", Figure::once(Unit::Mib, peak), Aim::None),
+        Row::alone(
+            &format!("memory after {CALLERS} sign-ups and as many sign-ins"),
+            Figure::once(Unit::Mib, signed_up),
+            Aim::None,
+        ),
         Row::alone("start to ready on an existing database", Figure::of(Unit::Ms, &starts), Aim::AtMost(100.0)),
     ];
     let ours = Figure::of(Unit::Mib, &idle);

@@ -6,7 +6,7 @@ use super::peers::{Provider, TOKENS};
 use super::table::{Aim, Ask, Row, Unit};
 use super::{Bench, CALLERS};
 use crate::Failure;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
 const LIVES: &str = r#""active":true"#;
@@ -15,19 +15,11 @@ pub fn section(ask: &Ask) -> Result<Vec<Row>, Failure> {
     let bench = Bench::built(&ask.workspace)?;
     let ours = Ours::start(&bench)?;
     let provider = Provider::start(&bench, &ask.workspace)?;
-    let address = ours.running.address;
-    let body = json!({ "name": "bench", "kind": "verifier" });
-    let client = call(address, "POST", "/v1/admin/clients", &admin(address)?, Some(&body))?;
-    let text = |member: &str| client[member].as_str().unwrap_or_default();
-    let proof = basic(text("client_id"), text("client_secret"));
+    let proof = client(&ours)?;
 
     let seconds = if ask.quick { 0.5 } else { 2.0 };
     let known = minted(&bench, &ours, "known", TOKENS, seconds)?;
-    let asked = |values: &Path| {
-        let mut asked = form("/oauth2/introspect", &proof, "token", values);
-        asked["holds"] = LIVES.into();
-        asked
-    };
+    let asked = |values: &Path| asked(&proof, values);
     let mut theirs = form("/token/introspection", &provider.basic, "token", &provider.opaque);
     theirs["holds"] = LIVES.into();
     let mut rounds = [const { Rounds::new() }; 3];
@@ -85,8 +77,24 @@ pub fn section(ask: &Ask) -> Result<Vec<Row>, Failure> {
     Ok(rows)
 }
 
+/// A service that may ask: its proof.
+pub fn client(ours: &Ours) -> Result<String, Failure> {
+    let address = ours.running.address;
+    let body = json!({ "name": "bench", "kind": "verifier" });
+    let client = call(address, "POST", "/v1/admin/clients", &admin(address)?, Some(&body))?;
+    let text = |member: &str| client[member].as_str().unwrap_or_default();
+    Ok(basic(text("client_id"), text("client_secret")))
+}
+
+/// What it asks about these tokens, all of which live.
+pub fn asked(proof: &str, tokens: &Path) -> Value {
+    let mut asked = form("/oauth2/introspect", proof, "token", tokens);
+    asked["holds"] = LIVES.into();
+    asked
+}
+
 /// So many access tokens at most, from refreshes.
-fn minted(bench: &Bench, ours: &Ours, name: &str, most: usize, seconds: f64) -> Result<PathBuf, Failure> {
+pub fn minted(bench: &Bench, ours: &Ours, name: &str, most: usize, seconds: f64) -> Result<PathBuf, Failure> {
     let file = bench.folder.join(format!("{name}.tokens"));
     let mut minting = refreshes(&ours.tokens);
     minting["keep"] = json!(["access_token", &file]);

@@ -28,6 +28,7 @@ use portcullis_domain::model::{Account, Session};
 use portcullis_domain::risk::Act;
 use portcullis_domain::risk::enforce::At;
 use portcullis_domain::sign_in::SignIn;
+use portcullis_domain::throttle::Name;
 use portcullis_domain::ticket::{self, Ticket, TicketKind};
 use portcullis_domain::upstream::{self, Begun, Identity, LIFE, Link, MAX_SUBJECT, UnderWay, Waiting, bounded};
 use portcullis_domain::{Chance, Decision, Refused, session_limit};
@@ -487,7 +488,7 @@ impl App {
                 }
                 continue;
             }
-            let name = account.email.clone().unwrap_or_else(|| account.id.to_string());
+            let name = Name::of(Some(account.id), account.email.as_deref().unwrap_or_default());
             let known = self.known_device(&name, coming.device);
             let notice = self.may_tell_of_device(account, known.is_some()).await?;
             let told = notice.as_ref();
@@ -530,7 +531,7 @@ impl App {
     ) -> Result<Option<Look>, AppError> {
         let who = Who {
             account: account.id,
-            identifier: account.email.as_deref().unwrap_or_default(),
+            newcomer: None,
             ip: request.ip,
             own: true,
             user_agent: request.user_agent.as_deref(),

@@ -19,7 +19,7 @@ use crate::view::{AccountView, Stamp};
 use crate::{Chance, Decision, Refused};
 use alloc::{format, string::String, vec, vec::Vec};
 use core::net::IpAddr;
-use portcullis_wire::{EventId, GrantId, SessionId, Time};
+use portcullis_wire::{AccountId, EventId, GrantId, SessionId, Time};
 
 /// In which act something was seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,19 +80,32 @@ impl Cap {
     }
 }
 
-/// How mails about what rules did are written, and the bucket that each takes from.
+/// How mails about what rules did are written, and the buckets that they take from.
 #[derive(Debug, Clone, Copy)]
 pub struct Mails<'a> {
     /// The key that links are derived by.
     pub key: &'a MacKey,
-    /// The account's bucket.
-    pub bucket: BucketKey,
+    /// The account's buckets, one for each of [`Mails::KINDS`]; `None` where there may be no more now.
+    pub buckets: [Option<BucketKey>; 3],
 }
 
 impl<'a> Mails<'a> {
-    /// When there may be one more, by the bucket as it was loaded.
-    pub fn may(key: &'a MacKey, bucket: BucketKey, row: Option<Bucket>, now: Time) -> Option<Self> {
-        throttle::draw(throttle::MAILS, row, now).map(|_| Self { key, bucket })
+    /// Which mails these are. Each has a bucket of its own: who makes sign-ins that are refused does not use up what tells of a session
+    /// that has ended, and who makes sessions end not what tells of a block.
+    pub const KINDS: [Template; 3] = [Template::SignInRefused, Template::SessionEnded, Template::AccountBlocked];
+
+    /// The buckets of an account.
+    pub fn buckets_of(key: &MacKey, account: AccountId) -> [BucketKey; 3] {
+        Self::KINDS.map(|template| Attempt::of_mail(key, template, account).account)
+    }
+    /// Which there may be more of, by the buckets as they were loaded.
+    pub fn may(key: &'a MacKey, buckets: [BucketKey; 3], rows: [Option<Bucket>; 3], now: Time) -> Self {
+        let may = |n: usize| throttle::draw(throttle::MAILS, rows[n], now).map(|_| buckets[n]);
+        Self { key, buckets: [may(0), may(1), may(2)] }
+    }
+    /// The bucket that a mail takes from, where there may be one more.
+    fn bucket(&self, template: Template) -> Option<BucketKey> {
+        Self::KINDS.iter().position(|kind| *kind == template).and_then(|n| self.buckets[n])
     }
 }
 
@@ -117,7 +130,7 @@ pub struct Judged<'a> {
     pub kept: Kept,
     /// How many may be blocked.
     pub cap: Cap,
-    /// By what the account's owner is told by mail; `None`: no mail is sent, or they had as many as they may have.
+    /// By what the account's owner is told by mail; `None`: no mail is sent.
     pub mail: Option<Mails<'a>>,
     /// Whether something by this name is to be recorded, which need not be told each time.
     pub tells: &'a dyn Fn(&str) -> bool,
@@ -303,9 +316,10 @@ fn told(plan: &Plan, own: &Changes, judged: &Judged<'_>, chance: &mut dyn Chance
         (Outcome::Block { .. }, _) if blocks => letter(Template::AccountBlocked),
         _ => return vec![],
     };
+    let Some(bucket) = mails.bucket(letter.template) else { return vec![] };
     let mut steps = mail::write(letter, judged.stamp, mails.key, chance);
     if !steps.is_empty() {
-        steps.push(Change::Draw { bucket: mails.bucket, budget: throttle::MAILS });
+        steps.push(Change::Draw { bucket, budget: throttle::MAILS });
     }
     steps
 }

@@ -62,9 +62,11 @@ fn asker(account: Account) -> SessionView {
 fn changes_to(free: bool) -> Vec<Change> {
     let to = Email::parse(NEW).unwrap();
     let session = asker(account()).session.id;
-    let decision = ask_change(&at(account()), &to, free, session, &key(), &mut Seeded(2));
+    let decision = ask_change(&at(account()), &to, free, session, &By::SYSTEM, &key(), &mut Seeded(2));
     assert!(decision.outcome.is_ok());
     assert!(decision.changes.expects.contains(&Expect::Alive { session, role: None }));
+    let [event] = &decision.changes.events[..] else { panic!("{:?}", decision.changes.events) };
+    assert_eq!((event.kind, event.session, &event.reason), (EventKind::EmailChangeAsked, Some(session), &None));
     decision.changes.steps
 }
 
@@ -200,7 +202,7 @@ fn taken_over() -> (Account, Account, Ticket) {
     let ours = Account { email_verified_at: Some(START), ..account() };
     let asker = asker(ours.clone());
     let to = Email::parse(NEW).unwrap();
-    let asked = ask_change(&at(ours.clone()), &to, true, asker.session.id, &key(), &mut Seeded(2));
+    let asked = ask_change(&at(ours.clone()), &to, true, asker.session.id, &By::SYSTEM, &key(), &mut Seeded(2));
     let ticket = tickets(&asked.changes.steps).remove(0);
     let done = confirm(&at(ours.clone()), &ticket, Some(&asker), false, &By::SYSTEM, Some(&key()), &mut Seeded(3));
     assert_eq!(names(&done.changes.steps), ["email_changed"]);
@@ -297,7 +299,8 @@ fn the_address_that_was_proved_earlier_wins() {
     // They go on to a third one, which tells the second.
     let asker = asker(theirs.clone());
     let to = Email::parse("third@example.net").unwrap();
-    let asked = ask_change(&at(theirs.clone()), &to, true, asker.session.id, &key(), &mut Seeded(2)).changes;
+    let asked =
+        ask_change(&at(theirs.clone()), &to, true, asker.session.id, &By::SYSTEM, &key(), &mut Seeded(2)).changes;
     let link = tickets(&asked.steps).remove(0);
     let done = confirm(&at(theirs.clone()), &link, Some(&asker), false, &By::SYSTEM, Some(&key()), &mut Seeded(3));
     let (third, second_told) = (applied(&theirs, &done.changes), tickets(&done.changes.steps).remove(0));

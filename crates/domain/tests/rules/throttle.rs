@@ -2,7 +2,7 @@
 use crate::world::{Seeded, key};
 use portcullis_domain::known_device::{self, Mark};
 use portcullis_domain::throttle::*;
-use portcullis_wire::{KeyId, SecretString, Time};
+use portcullis_wire::{AccountId, KeyId, SecretString, Time};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -235,7 +235,7 @@ fn networks_are_few_and_forgotten() {
 
 #[test]
 fn a_mark_is_of_one_device_one_account_and_one_server() {
-    let text = known_device::mint(&key(), 7, "ada@example.org", START);
+    let text = known_device::mint(&key(), 7, &Name::of(None, "ada@example.org"), START);
     let mark = Mark::parse(text.expose()).unwrap();
     assert_eq!(mark.key(), key().id);
     assert_eq!(mark.device(&key(), "ada@example.org", START), Some(7));
@@ -261,7 +261,7 @@ fn a_browser_keeps_the_marks_of_several_accounts() {
     let keys = [key()];
     let mut cookie: Option<SecretString> = None;
     for n in 0..6u128 {
-        let who = format!("user{n}");
+        let who = Name::of(None, &format!("user{n}"));
         for again in 0..2 {
             let before = cookie.as_ref().and_then(|cookie| known_device::device(cookie, &keys, &who, START));
             assert_eq!(before, (again == 1).then_some(n));
@@ -271,8 +271,27 @@ fn a_browser_keeps_the_marks_of_several_accounts() {
     }
     let cookie = cookie.unwrap();
     assert_eq!(cookie.expose().split('.').count(), known_device::MAX_MARKS);
-    let known = (0..6u128).filter(|n| known_device::device(&cookie, &keys, &format!("user{n}"), START) == Some(*n));
+    let known = (0..6u128)
+        .filter(|n| known_device::device(&cookie, &keys, &Name::of(None, &format!("user{n}")), START) == Some(*n));
     assert_eq!(known.collect::<Vec<_>>(), [2, 3, 4, 5]);
     let garbage = SecretString::new("....pcd_x.".repeat(1000));
-    assert_eq!(known_device::device(&garbage, &keys, "user1", START), None);
+    assert_eq!(known_device::device(&garbage, &keys, &Name::of(None, "user1"), START), None);
+}
+
+/// The mark of an account stays when that gets another address; one of a release before is read, and replaced.
+#[test]
+fn a_mark_outlives_its_accounts_address() {
+    let (keys, ada) = ([key()], AccountId::from_bits(7));
+    let at = |address: &str| Name::of(Some(ada), address);
+    let old = known_device::mint(&key(), 7, &Name::of(None, "ada@example.org"), START);
+    assert_eq!(known_device::device(&old, &keys, &at("Ada@example.org"), START), Some(7));
+    assert_eq!(known_device::device(&old, &keys, &at("ada@elsewhere.org"), START), None);
+    let new = known_device::mint(&key(), 7, &at("ada@example.org"), START);
+    let cookie = known_device::renewed(Some(&old), &keys, &new, &at("ada@example.org"), START);
+    assert_eq!(cookie.expose(), new.expose(), "the old one has gone");
+    assert_eq!(known_device::device(&cookie, &keys, &at("ada@elsewhere.org"), START), Some(7));
+    let bob = Name::of(Some(AccountId::from_bits(8)), "ada@example.org");
+    assert_eq!(known_device::device(&cookie, &keys, &bob, START), None, "whoever has that address now is another");
+    // What somebody types is no account's name.
+    assert_ne!(Name::of(None, at("").now()).now(), at("").now());
 }

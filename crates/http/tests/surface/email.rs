@@ -1,6 +1,8 @@
 //! Addresses: proved by links in mails, where they must be and where they need not be, and changed.
+use crate::one_rule::rule;
 use portcullis_app::Admin;
-use portcullis_store::Store;
+use portcullis_domain::risk::Outcome;
+use portcullis_store::{EventFilter, Store};
 use portcullis_testkit::application::encode;
 use portcullis_testkit::client::Call;
 use portcullis_testkit::mails::path_of;
@@ -271,6 +273,7 @@ async fn another_address_counts_once_its_link_is_used_and_the_one_before_is_told
     let mails = world.post.catcher.mails();
     let told = mails.iter().find(|mail| path_of(mail).as_ref() == Some(&not_me)).unwrap();
     assert_eq!(told.to, [ADA]);
+    assert!(told.text().contains("a…@example.org") && !told.text().contains(NEW), "{}", told.text());
     // It was not them: the address comes back with the end of everything.
     assert!(world.server.client.get(&*not_me).send().await.expect(200).text().contains("gets yours back"));
     let next = world.form(&not_me, &[("all", "1")]).send().await.expect(303);
@@ -281,7 +284,41 @@ async fn another_address_counts_once_its_link_is_used_and_the_one_before_is_told
     let path = format!("/v1/admin/accounts/{account}");
     let shown = world.server.client.get(path).bearer(&admin.access).send().await.expect(200).json();
     assert_eq!((shown["email"].as_str(), shown["email_verified"].as_bool()), (Some(ADA), Some(true)));
-    assert_eq!(world.events().await.iter().filter(|kind| *kind == "email.changed").count(), 2);
+    let events = world.events().await;
+    let count = |kind: &str| events.iter().filter(|one| *one == kind).count();
+    // Also of the address that somebody else has: the record tells no more than the answer.
+    assert_eq!((count("email.change_asked"), count("email.changed")), (2, 2));
+}
+
+/// A browser that is known stays known when the account gets another address: no mail tells of it.
+#[tokio::test]
+async fn another_address_makes_no_device_new() {
+    let world = World::new(false).await;
+    world.server.sign_up(ADA).await;
+    world.server.sign_in(ADA).await;
+    let enters = async |email: &str, mark: Option<&str>| {
+        let body = encode(&[("identifier", email), ("password", PASSWORD)]);
+        let call = world.server.client.post("/sign-in").header("origin", &world.server.issuer).form(&body);
+        let call = match mark {
+            Some(mark) => call.header("cookie", format!("__Host-portcullis_device={mark}")),
+            None => call,
+        };
+        let entered = call.send().await.expect(303);
+        entered.cookie("__Host-portcullis_device").unwrap()
+    };
+    let mark = enters(ADA, None).await;
+    world.mail_to(ADA, "New sign-in").await;
+    let phone = world.server.sign_in(ADA).await;
+    world.moves(&phone.access, NEW).await;
+    let mails = world.post.catcher.mails().len();
+    let mark = enters(NEW, Some(&mark)).await;
+    enters(NEW, Some(&mark)).await;
+    // It is told of one without the mark, and that is the first one since.
+    enters(NEW, None).await;
+    world.mail_to(NEW, "New sign-in").await;
+    let to_new = |mail: &&portcullis_app::Caught| mail.to == [NEW];
+    let mails = world.post.catcher.mails()[mails..].iter().filter(to_new).count();
+    assert_eq!(mails, 1);
 }
 
 #[tokio::test]
@@ -391,26 +428,10 @@ async fn nobody_keeps_somebody_from_a_link_to_a_new_password() {
 
 #[tokio::test]
 async fn rules_see_a_change_of_address() {
-    use portcullis_domain::risk::{Hit, Judge, Outcome, Signals, Verdict};
-    struct NoNewAddress;
-    impl Judge for NoNewAddress {
-        fn judge(&self, signals: &Signals) -> Verdict {
-            let hit = (signals.act == "change" && signals.what == "email").then(|| Hit {
-                rule: "no-new-address".into(),
-                outcomes: vec![Outcome::EndSession],
-                reason: "it did not look like you".into(),
-                shadow: false,
-            });
-            Verdict { version: self.version().into(), hits: hit.into_iter().collect() }
-        }
-        fn version(&self) -> &str {
-            "test"
-        }
-    }
     let world = World::new(false).await;
     world.server.sign_up(ADA).await;
     let phone = world.server.sign_in(ADA).await;
-    world.server.app.set_judge(Some(Box::new(NoNewAddress)));
+    rule(&world.server, |s| s.act == "change" && s.what == "email", Outcome::EndSession);
     let refused = world.me(&phone.access, &json!({ "email": NEW })).send().await;
     assert!(refused.status.is_client_error(), "{refused:?}");
     world.server.client.get("/v1/me").bearer(&phone.access).send().await.expect(401);
@@ -478,4 +499,51 @@ async fn a_proof_on_a_page_says_that_the_address_is_not_confirmed() {
     let page = world.form("/sign-in", &pairs).header("cookie", &cookie).send().await.expect(403);
     assert!(page.text().contains("Your address is not confirmed yet"), "{}", page.text());
     world.mail_to(ADA, "Confirm").await;
+}
+
+const DAY: i64 = 86_400_000;
+
+/// What somebody signed up for and never confirmed goes; what was confirmed, made by an administrator or given a role stays.
+#[tokio::test]
+async fn what_nobody_confirms_goes_after_a_week() {
+    let world = World::new(true).await;
+    let client = &world.server.client;
+    let admin = world.server.admin().await;
+    let body = json!({ "email": "made@example.test", "password": PASSWORD });
+    client.post("/v1/admin/accounts").bearer(&admin.access).json(&body).send().await.expect(201);
+    world.signs_up(ADA).await.expect(202);
+    world.proves(&world.post.link("/email/").await).await.expect(200);
+    world.signs_up("role@example.test").await.expect(202);
+    world.signs_up(EVE).await.expect(202);
+    let accounts = async || {
+        let page = world.server.app.store().list_accounts(None, None, 100).await.unwrap();
+        let mut all: Vec<_> = page.rows.into_iter().filter_map(|row| Some((row.email?, row.id))).collect();
+        all.sort();
+        all
+    };
+    let all = accounts().await;
+    let id = |email: &str| all.iter().find(|row| row.0 == email).unwrap().1;
+    let path = format!("/v1/admin/accounts/{}", id("role@example.test"));
+    client.patch(path).bearer(&admin.access).json(&json!({ "roles": ["support"] })).send().await.expect(200);
+    let later = async |ms| {
+        world.server.advance(ms);
+        world.server.app.prune_all().await.unwrap();
+    };
+    later(6 * DAY).await;
+    assert_eq!(accounts().await, all);
+    let written = world.post.catcher.mails().len();
+    later(DAY + 1).await;
+    let left: Vec<_> = all.iter().filter(|row| row.0 != EVE).cloned().collect();
+    assert_eq!(accounts().await, left);
+    let kind = Some("account.deleted".into());
+    let filter = EventFilter { account: Some(id(EVE)), kind, ..EventFilter::default() };
+    let gone = world.server.app.store().list_events(&filter, None, 10).await.unwrap().rows;
+    assert_eq!(gone.iter().map(|row| &*row.event.actor).collect::<Vec<_>>(), ["system"]);
+    let metrics = client.get("/metrics").send().await.expect(200).text();
+    assert!(metrics.contains("portcullis_unverified_pruned_total 1"), "{metrics}");
+    // The address is free.
+    world.signs_up(EVE).await.expect(202);
+    assert_eq!(accounts().await.len(), all.len());
+    let to_eve = world.post.catcher.mails()[written..].iter().filter(|mail| mail.to == [EVE]).count();
+    assert!(to_eve <= 1, "nobody was told");
 }

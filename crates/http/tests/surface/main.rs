@@ -15,6 +15,7 @@ mod mail;
 mod me;
 mod notices;
 mod oauth;
+mod one_rule;
 mod ops;
 mod pages;
 mod policy;

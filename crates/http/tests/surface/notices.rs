@@ -1,7 +1,8 @@
 //! What the owners of accounts are told of by mail, and what they are not.
 use crate::oauth::upstream::{Jar, provider, sign_in as by_provider};
+use crate::one_rule::rule;
 use portcullis_app::UpstreamKind;
-use portcullis_domain::risk::{Hit, Judge, Outcome, Signals, Verdict};
+use portcullis_domain::risk::Outcome;
 use portcullis_testkit::idp::Idp;
 use portcullis_testkit::mails::path_of;
 use portcullis_testkit::server::PASSWORD;
@@ -40,24 +41,11 @@ async fn last(server: &TestServer, post: &PostOffice, count: usize) -> Vec<(Stri
     mails.iter().map(|mail| (mail.to[0].clone(), mail.header("subject").to_owned())).collect()
 }
 
-/// Whoever it matches is done this to.
-struct Rule(fn(&Signals) -> bool, Outcome);
-
-impl Judge for Rule {
-    fn judge(&self, signals: &Signals) -> Verdict {
-        let hit = Hit { rule: "r".into(), outcomes: vec![self.1], reason: "it was not you".into(), shadow: false };
-        Verdict { version: "test".into(), hits: self.0(signals).then_some(hit).into_iter().collect() }
-    }
-    fn version(&self) -> &str {
-        "test"
-    }
-}
-
 #[tokio::test]
 async fn what_rules_do_is_told_also_of_a_sign_in_that_they_refuse() {
     let (server, post) = world(|_| {}).await;
     server.sign_in(ADA).await;
-    server.app.set_judge(Some(Box::new(Rule(|s| s.act == "sign_in", Outcome::EndSession))));
+    rule(&server, |s| s.act == "sign_in", Outcome::EndSession);
     for n in 0..5 {
         asked(&server, &format!("198.51.{n}.1")).await.expect(401);
     }
@@ -74,20 +62,41 @@ async fn what_rules_do_is_told_also_of_a_sign_in_that_they_refuse() {
     last(&server, &post, 3).await;
 }
 
+/// Sign-ins that are refused are told of three times, and then not for a while. What ends sessions or blocks is told all the same.
+#[tokio::test]
+async fn what_happens_often_keeps_nothing_rarer_from_being_told() {
+    let (server, post) = world(|_| {}).await;
+    let phone = server.sign_in(ADA).await;
+    rule(&server, |s| s.act == "sign_in", Outcome::EndSession);
+    for n in 0..4 {
+        asked(&server, &format!("198.51.{n}.1")).await.expect(401);
+    }
+    post.wait_for(3).await;
+    rule(&server, |s| s.act == "refresh", Outcome::EndSession);
+    let body = json!({ "refresh_token": phone.refresh });
+    server.client.from("198.51.100.1").post("/v1/sessions/refresh").json(&body).send().await.expect(401);
+    let mails = post.wait_for(4).await;
+    assert!(mails.iter().any(|mail| mail.header("subject").contains("You were signed out")), "{mails:?}");
+    rule(&server, |s| s.act == "sign_in", Outcome::Block { for_ms: None });
+    asked(&server, "198.51.100.2").await.expect(403);
+    let mails = post.wait_for(5).await;
+    assert!(mails.iter().any(|mail| mail.header("subject").contains("was blocked")), "{mails:?}");
+}
+
 #[tokio::test]
 async fn a_session_that_a_rule_ends_and_an_account_that_it_blocks_are_told() {
     let (server, post) = world(|_| {}).await;
     let phone = server.sign_in(ADA).await;
-    server.app.set_judge(Some(Box::new(Rule(|s| s.act == "refresh", Outcome::EndSession))));
+    rule(&server, |s| s.act == "refresh", Outcome::EndSession);
     let body = json!({ "refresh_token": phone.refresh });
     server.client.from("198.51.100.1").post("/v1/sessions/refresh").json(&body).send().await.expect(401);
     let ended = post.wait_for(1).await.pop().unwrap();
     assert!(ended.to == [ADA] && ended.header("subject").contains("You were signed out"), "{ended:?}");
     assert!(ended.text().contains("a session was ended") && path_of(&ended).unwrap().starts_with("/not-me/"));
-    server.app.set_judge(Some(Box::new(Rule(|s| s.act == "sign_in", Outcome::Block { for_ms: Some(3_600_000) }))));
+    rule(&server, |s| s.act == "sign_in", Outcome::Block { for_ms: Some(3_600_000) });
     asked(&server, "198.51.100.2").await.expect(403);
     let blocked = post.wait_for(2).await.pop().unwrap();
-    assert!(blocked.header("subject").contains("was blocked") && blocked.text().contains("it was not you"));
+    assert!(blocked.header("subject").contains("was blocked") && blocked.text().contains("it did not look like you"));
     // When its time is over it lifts itself, and that is told.
     server.app.set_judge(None);
     server.advance(3_600_001);

@@ -1,6 +1,7 @@
 //! What rules about suspicious activity do, as programs and people see it.
+use crate::one_rule::rule;
 use portcullis_app::Caught;
-use portcullis_domain::risk::{Hit, Judge, Outcome, Signals, Verdict};
+use portcullis_domain::risk::Outcome;
 use portcullis_rules::Policy;
 use portcullis_testkit::application::{REDIRECT, encode};
 use portcullis_testkit::client::Call;
@@ -11,31 +12,6 @@ use portcullis_wire::b64;
 use serde_json::{Value, json};
 
 const ADA: &str = "ada@example.test";
-
-/// One rule.
-struct Rule {
-    when: fn(&Signals) -> bool,
-    then: Vec<Outcome>,
-}
-
-impl Judge for Rule {
-    fn judge(&self, signals: &Signals) -> Verdict {
-        let hit = || Hit {
-            rule: "a-rule".into(),
-            outcomes: self.then.clone(),
-            reason: "it did not look like you".into(),
-            shadow: false,
-        };
-        Verdict { version: self.version().into(), hits: (self.when)(signals).then(hit).into_iter().collect() }
-    }
-    fn version(&self) -> &str {
-        "test 7"
-    }
-}
-
-fn rule(server: &TestServer, when: fn(&Signals) -> bool, then: Outcome) {
-    server.app.set_judge(Some(Box::new(Rule { when, then: vec![then] })));
-}
 
 const fn block(hours: i64) -> Outcome {
     Outcome::Block { for_ms: Some(hours * 3_600_000) }

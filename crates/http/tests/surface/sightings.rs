@@ -1,41 +1,15 @@
 //! `POST /v1/feed/sightings`: where services saw access tokens; hostile until parsed, and bounded in what it does.
+use crate::one_rule::{Asked, rule_about};
 use portcullis_domain::amr::Amr;
 use portcullis_domain::model::UNPROVEN;
-use portcullis_domain::risk::{Hit, Judge, Outcome, Signals, Verdict};
+use portcullis_domain::risk::{Outcome, Signals};
 use portcullis_domain::{Change, Changes};
 use portcullis_rules::Policy;
 use portcullis_testkit::{Answer, Options, SignedIn, TestServer};
 use serde_json::{Value, json};
-use std::sync::{Arc, Mutex};
 
 const ADA: &str = "ada@example.test";
 const AGENT: &str = "Mozilla/5.0 (X11; Linux x86_64; rv:130.0) Gecko/20100101 Firefox/130.0";
-
-/// One rule about sightings, which writes down what it was asked.
-struct Rule {
-    when: fn(&Signals) -> bool,
-    then: Vec<Outcome>,
-    asked: Arc<Mutex<Vec<Signals>>>,
-}
-
-impl Judge for Rule {
-    fn judge(&self, signals: &Signals) -> Verdict {
-        if signals.act == "sighting" {
-            self.asked.lock().unwrap().push(signals.clone());
-        }
-        let hit = || Hit {
-            rule: "a-rule".into(),
-            outcomes: self.then.clone(),
-            reason: "it was in two places".into(),
-            shadow: false,
-        };
-        let holds = signals.act == "sighting" && (self.when)(signals);
-        Verdict { version: "test 7".into(), hits: holds.then(hit).into_iter().collect() }
-    }
-    fn version(&self) -> &str {
-        "test 7"
-    }
-}
 
 struct World {
     server: TestServer,
@@ -92,10 +66,8 @@ impl World {
     }
 }
 
-fn rule(server: &TestServer, when: fn(&Signals) -> bool, then: Outcome) -> Arc<Mutex<Vec<Signals>>> {
-    let asked = Arc::<Mutex<Vec<Signals>>>::default();
-    server.app.set_judge(Some(Box::new(Rule { when, then: vec![then], asked: asked.clone() })));
-    asked
+fn rule(server: &TestServer, when: fn(&Signals) -> bool, then: Outcome) -> Asked {
+    rule_about(server, "sighting", when, then)
 }
 
 #[tokio::test]

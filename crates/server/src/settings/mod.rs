@@ -324,6 +324,7 @@ impl Settings {
                     .and_then(|n| u32::try_from(n).ok())
                     .unwrap_or(30),
                 refuse_breached: r.get("refuse_breached_passwords", values::switch).unwrap_or(true),
+                unverified_retention: Some(r.span("unverified_retention")).filter(|span| *span > 0),
                 registration_retention: Some(r.span("registration_retention")).filter(|span| *span > 0),
             },
             log_json: r.word("log_format") == "json",

@@ -177,6 +177,13 @@ pub const SETTINGS: &[Setting] = &[
     of("event_retention", Kind::Span(0, 36_600 * DAY), "365d", "how long audit records are kept; 0s is for ever"),
     of("address_retention", Kind::Span(0, 3660 * DAY), "90d", "how long sessions and audit records keep addresses"),
     of(
+        "unverified_retention",
+        Kind::Span(0, 3660 * DAY),
+        "7d",
+        "with require_verified_email, how long accounts are kept that somebody signed up for and whose address nobody verifies; 0s is \
+         for ever",
+    ),
+    of(
         "registration_retention",
         Kind::Span(0, 3660 * DAY),
         "30d",

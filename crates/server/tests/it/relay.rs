@@ -16,6 +16,7 @@ use std::time::Duration;
 
 mod fork;
 mod limits;
+mod seen;
 
 const BOUND: [&str; 2] = ["--bound", "2s"];
 const BOUND_US: i64 = 2_000_000;

@@ -1,41 +1,13 @@
 //! What rules about suspicious activity do to sign-ins by another provider, to newcomers and to applications that are let in.
 use super::upstream::{Jar, came_back, is_refused, sign_in, world};
-use portcullis_domain::risk::{Hit, Judge, Outcome, Signals, Verdict};
+use crate::one_rule::rule;
+use portcullis_domain::risk::{Outcome, Signals};
 use portcullis_testkit::application::encode;
 use portcullis_testkit::{Answer, Idp, TestServer, parameter};
 use serde_json::{Value, json};
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 
 const ADA: &str = "ada@example.test";
-
-/// One rule, which writes down what it was asked about.
-struct Rule {
-    when: fn(&Signals) -> bool,
-    then: Vec<Outcome>,
-    asked: Arc<Mutex<Vec<Signals>>>,
-}
-
-impl Judge for Rule {
-    fn judge(&self, signals: &Signals) -> Verdict {
-        self.asked.lock().unwrap().push(signals.clone());
-        let hit = || Hit {
-            rule: "a-rule".into(),
-            outcomes: self.then.clone(),
-            reason: "it did not look like you".into(),
-            shadow: false,
-        };
-        Verdict { version: "test 7".into(), hits: (self.when)(signals).then(hit).into_iter().collect() }
-    }
-    fn version(&self) -> &str {
-        "test 7"
-    }
-}
-
-fn rule(server: &TestServer, when: fn(&Signals) -> bool, then: Outcome) -> Arc<Mutex<Vec<Signals>>> {
-    let asked = Arc::<Mutex<Vec<Signals>>>::default();
-    server.app.set_judge(Some(Box::new(Rule { when, then: vec![then], asked: asked.clone() })));
-    asked
-}
 
 /// The acts that were asked about since the last time.
 fn acts(asked: &Mutex<Vec<Signals>>) -> Vec<(String, String)> {
