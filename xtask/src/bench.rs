@@ -8,11 +8,14 @@ pub mod cluster;
 mod ends;
 pub mod flames;
 mod footprint;
+mod growth;
 mod introspect;
 pub mod mass;
+mod node;
 mod peers;
 mod postgres;
 mod refresh;
+mod revoke;
 mod sign_in;
 pub mod table;
 pub mod trips;
@@ -147,7 +150,7 @@ impl Bench {
     pub fn built(workspace: &Workspace) -> Result<Self, Failure> {
         if std::env::var_os(PROGRAMS_VARIABLE).is_none() {
             // The whole workspace, as the tests build it: with fewer crates they have other features, and all is built again.
-            let build = ["build", "--release", "--locked", "--workspace", "--bins"];
+            let build = ["build", "--release", "--locked", "--workspace", "--bins", "--example", "fill"];
             process::run(process::cargo().args(build).current_dir(&workspace.root))?;
         }
         Self::new(workspace)
@@ -336,10 +339,7 @@ impl Running {
 
     /// Processor time so far, of all threads. The kernel counts in hundredths of a second.
     fn cpu_ms(&self) -> Result<f64, Failure> {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
-        // After the name, which may contain anything: state is the first field, user and system time the 12th and 13th.
-        let fields = stat.rsplit(") ").next().unwrap_or_default().split(' ').skip(11).take(2);
-        Ok(fields.filter_map(|field| field.parse::<f64>().ok()).sum::<f64>() * 10.0)
+        cpu_ms(self.child.id())
     }
 
     /// Resident memory.
@@ -351,6 +351,14 @@ impl Running {
     fn peak_kb(&self) -> Result<u64, Failure> {
         kb(self.child.id(), "VmHWM:")
     }
+}
+
+/// Processor time of a process so far, of all threads, in milliseconds.
+fn cpu_ms(pid: u32) -> Result<f64, Failure> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // After the name, which may contain anything: state is the first field, user and system time the 12th and 13th.
+    let fields = stat.rsplit(") ").next().unwrap_or_default().split(' ').skip(11).take(2);
+    Ok(fields.filter_map(|field| field.parse::<f64>().ok()).sum::<f64>() * 10.0)
 }
 
 /// Resident memory of a process.

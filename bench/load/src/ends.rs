@@ -1,6 +1,7 @@
 //! Revoking calls, one after the other on each of some connections: for `cargo xtask bench cluster`.
 //!
-//! Usage: `portcullis-ends CALLERS SECONDS PAUSE_MS PLAN_FILE ADDRESS…`. Each line of the plan is one call, `METHOD PATH TOKEN`.
+//! Usage: `portcullis-ends CALLERS SECONDS PAUSE_MS PLAN_FILE ADDRESS…`. Each line of the plan is one call,
+//! `METHOD PATH TOKEN`, and perhaps a body of JSON after that.
 //! The callers are spread over the addresses, take the next line of the plan each, and rest for the pause after each answer. It
 //! stops at the time or at the end of the plan, and prints a line for each call: `REV SENT_US ANSWERED_US TOOK_MS COMPLETE`, times
 //! by the machine's `CLOCK_MONOTONIC`, the last two as the server says them. At the first error it ends with that.
@@ -60,11 +61,12 @@ async fn run(plan: Arc<Plan>, address: String) -> Result<Vec<String>, Fault> {
     let mut done = Vec::new();
     while now_us() < plan.until_us {
         let Some(line) = plan.lines.get(plan.next.fetch_add(1, Ordering::Relaxed)) else { break };
-        let mut words = line.split(' ');
+        let mut words = line.splitn(4, ' ');
         let mut word = || words.next().ok_or_else(|| format!("the plan's line {line:?} is not METHOD PATH TOKEN"));
         let (method, path, token) = (word()?, word()?, word()?);
+        let body = words.next().map(str::to_owned);
         let sent = now_us();
-        let body = caller.call(method, path, Some(token), None).await?;
+        let body = caller.call(method, path, Some(token), body).await?;
         let answered = now_us();
         let Answer { rev, enforcement: Enforcement { took_ms, complete } } = serde_json::from_slice(&body)?;
         done.push(format!("{rev} {sent} {answered} {took_ms} {complete}"));

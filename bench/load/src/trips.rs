@@ -1,6 +1,6 @@
 //! Calls that trip a rule about suspicious activity, one after the other: for `cargo xtask bench trips`.
 //!
-//! Usage: `portcullis-trips PAUSE_MS PLAN_FILE ADDRESS`. Each line of the plan is one call, as JSON: `method`, `path`, `body`, and perhaps
+//! Usage: `portcullis-trips PAUSE_MS PLAN_FILE ADDRESS`. Each line of the plan is one call, as JSON: `method`, `path`, and perhaps `body`,
 //! `token` and `headers`. After each answer it rests for the pause. It prints a line for each call: `STATUS SENT_US ANSWERED_US`, times by the
 //! machine's `CLOCK_MONOTONIC`. Any status is an answer: a call that trips a rule is refused.
 #[allow(dead_code, reason = "calls that must succeed are made by the other programs here")]
@@ -19,7 +19,7 @@ struct Line {
     token: Option<String>,
     #[serde(default)]
     headers: BTreeMap<String, String>,
-    body: serde_json::Value,
+    body: Option<serde_json::Value>,
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -33,7 +33,7 @@ async fn main() -> Result<(), Fault> {
     let mut caller = Caller::connect(address).await?;
     let mut out = std::io::stdout().lock();
     for Line { method, path, token, headers, body } in plan {
-        let body = Some(body.to_string());
+        let body = body.map(|body| body.to_string());
         let sent = now_us();
         let (status, _) = caller.answer(&method, &path, token.as_deref(), &headers, body).await?;
         writeln!(out, "{} {sent} {}", status.as_u16(), now_us())?;

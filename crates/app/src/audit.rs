@@ -5,18 +5,24 @@
 //! seal is read anew each time, whatever its number, so a record whose transaction came late is sealed late, and a node that dies
 //! at any moment leaves a whole chain behind it. In memory is only where the chain was seen to end: a chain that does not go on from
 //! there is not sealed on. That place is written to a file apart from the database, so that a node that was started anew knows it, too.
+//! What it takes to let go of it is a rule (`domain::audit::seen`): something that only a server with the key can have written.
 use crate::admin::Admin;
+use crate::keys::MasterKey;
 use crate::{Acted, App, AppError, high_water, real, rotation};
-use portcullis_domain::audit::{self, Anew, AuditKey, ChainRow, Checked, Finding, Page, Place, Pruning, Unsealed};
+use portcullis_domain::audit::{
+    self, Anew, Attested, AuditKey, ChainRow, Checked, Finding, Page, Place, Pruning, Seen, Unsealed, seen,
+};
 use portcullis_domain::changes::{Change, Changes};
 use portcullis_domain::event::{EventKind, NewEvent};
-use portcullis_domain::follow::Follower;
+use portcullis_domain::ledger::Commits;
+use portcullis_domain::view::Stamp;
 use portcullis_domain::{Chance, Decision, Refused, account};
-use portcullis_store::{ChainRead, CommitError, FaultKind};
-use portcullis_wire::{Epoch, EventId, LogId, Time};
+use portcullis_store::{ChainRead, CommitError, FaultKind, Store};
+use portcullis_wire::{Epoch, EventId, LogId, SecretBytes, Time};
 use serde::{Deserialize, Serialize};
+use std::path::Path;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// Between two looks: with the time that a commit takes, much less than a second.
@@ -33,11 +39,12 @@ const WARN_EVERY: i64 = 60_000;
 /// What the sealer has seen.
 #[derive(Debug, Default)]
 pub(crate) struct Sealer {
-    /// The furthest place that this process has read or written, and in which epoch: who founds the log anew may have an older
-    /// database by right.
-    seen: Mutex<Option<(Epoch, Place)>>,
+    /// The furthest place that this process has seen proven.
+    seen: Mutex<Option<Seen>>,
     /// What of that is in the file.
-    written: Mutex<Option<(Epoch, Place)>>,
+    written: Mutex<Option<Seen>>,
+    /// What was counted of the database's commits when the chain was last what it should be.
+    counted_then: Mutex<Option<Commits>>,
     /// When it was last counted what waits.
     counted: AtomicI64,
     warned: AtomicI64,
@@ -45,25 +52,53 @@ pub(crate) struct Sealer {
 }
 
 impl Sealer {
-    fn seen(&self, epoch: Epoch) -> Option<Place> {
-        let seen = *self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.filter(|(then, _)| *then == epoch).map(|(_, place)| place)
+    fn seen(&self) -> Option<Seen> {
+        *locked(&self.seen)
     }
     /// It is never lowered.
-    fn saw(&self, epoch: Epoch, place: Place) {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        if seen.is_none_or(|(then, seen)| (then, seen.n) < (epoch, place.n)) {
-            *seen = Some((epoch, place));
+    fn saw(&self, now: Seen) {
+        let mut seen = locked(&self.seen);
+        if seen.is_none_or(|seen| now.is_beyond(&seen)) {
+            *seen = Some(now);
         }
     }
+    /// The chain goes on up to there, by this process's own doing.
+    fn went_on(&self, place: Place) {
+        self.saw(Seen { number: self.seen().map_or(0, |seen| seen.number), place });
+    }
+}
+
+/// What is behind these locks is whole after every statement, so a panic of another holder changes nothing.
+fn locked<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
+    lock.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What the file holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Kept {
     log: LogId,
+    /// For the release before, which goes by it.
     epoch: Epoch,
     head: String,
+    /// That of [`Seen`]; the release before wrote none.
+    #[serde(default)]
+    number: u64,
+}
+
+impl Kept {
+    fn seen(&self, path: &Path) -> Result<Seen, String> {
+        let place = self.head.parse().map_err(|why| format!("{}: head {why}", path.display()))?;
+        Ok(Seen { number: self.number, place })
+    }
+}
+
+/// Writes down what was seen, unless the file has what is further: another process may write it, too.
+fn keep(path: &Path, log: LogId, epoch: Epoch, seen: Seen) -> std::io::Result<()> {
+    let there = high_water::read::<Kept>(path).ok().flatten().filter(|kept| kept.log == log);
+    if there.and_then(|kept| kept.seen(path).ok()).is_some_and(|there| there.is_beyond(&seen)) {
+        return Ok(());
+    }
+    high_water::write(path, &Kept { log, epoch, head: seen.place.to_string(), number: seen.number })
 }
 
 /// What one step of the sealer came to.
@@ -101,6 +136,49 @@ pub struct CheckedPage {
     pub last: bool,
 }
 
+/// Only for who reaches the admin socket: a token that was stolen must not be able to hide what was done with it.
+fn operator_says(admin: &Admin, reason: &str) -> Result<String, AppError> {
+    if !admin.is_operator() {
+        return Err(Refused::Forbidden.into());
+    }
+    Ok(account::check_text("reason", reason)?)
+}
+
+/// That this chain goes on from its end; or what is wrong with its beginning or its end, so that this cannot be said.
+async fn attest(
+    store: &dyn Store,
+    key: &AuditKey,
+    log: LogId,
+    chain: &ChainRow,
+    seen: Option<Seen>,
+    now: Time,
+) -> Result<Result<Attested, Finding>, AppError> {
+    if !key.begins(log, chain.start) {
+        return Ok(Err(Finding::Start));
+    }
+    let rows = store.read_chain(Some(seen::before_end(chain)), 2).await?.map(|read| read.rows).unwrap_or_default();
+    Ok(match seen::ends(key, log, chain, &rows) {
+        Some(finding) => Err(finding),
+        None => Ok(key.attest(log, seen::next_number(key, log, chain, seen, now), chain.head)),
+    })
+}
+
+/// What founding the log anew says of the chain: that it goes on from where it ends in this database. Nothing where there is none, or
+/// one that cannot go on: then it takes another one.
+pub(crate) async fn of_refounding(
+    store: &dyn Store,
+    master: &MasterKey,
+    stamp: &Stamp,
+) -> Result<Option<Change>, AppError> {
+    let Some(chain) = store.read_chain(None, 0).await?.map(|read| read.chain) else { return Ok(None) };
+    let Ok(key) = master.open_audit_key(&chain, stamp.log) else { return Ok(None) };
+    let attested = attest(store, &key, stamp.log, &chain, None, stamp.now).await?;
+    if let Err(finding) = &attested {
+        tracing::warn!(%finding, "the chain of audit records is broken, and founding the log anew does not mend it");
+    }
+    Ok(attested.ok().map(|attested| Change::Attest { key: chain.key, attested }))
+}
+
 impl App {
     /// Learns from the file where this node, before it was started anew, saw the chain end. To be called before anything is sealed.
     ///
@@ -110,10 +188,10 @@ impl App {
         let Some(path) = &self.settings().audit_head_file else { return Ok(()) };
         let fault = |what: String| AppError::Fault(what.into());
         let Some(kept) = high_water::read::<Kept>(path).map_err(fault)? else { return Ok(()) };
-        let place: Place = kept.head.parse().map_err(|why| fault(format!("{}: head {why}", path.display())))?;
+        let seen = kept.seen(path).map_err(fault)?;
         if kept.log == self.inner.log {
-            self.inner.sealer.saw(kept.epoch, place);
-            *self.inner.sealer.written.lock().unwrap_or_else(PoisonError::into_inner) = Some((kept.epoch, place));
+            self.inner.sealer.saw(seen);
+            *locked(&self.inner.sealer.written) = Some(seen);
         }
         Ok(())
     }
@@ -130,13 +208,10 @@ impl App {
     pub(crate) async fn write_trail(&self) {
         let Some(path) = self.settings().audit_head_file.clone() else { return };
         let sealer = &self.inner.sealer;
-        let seen = *sealer.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let written = *sealer.written.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some((epoch, place)) = seen.filter(|_| seen != written) else { return };
-        let kept = Kept { log: self.inner.log, epoch, head: place.to_string() };
-        let at = path.clone();
-        match high_water::off_thread(move || high_water::write(&at, &kept)).await {
-            Ok(()) => *sealer.written.lock().unwrap_or_else(PoisonError::into_inner) = seen,
+        let Some(seen) = sealer.seen().filter(|seen| Some(*seen) != *locked(&sealer.written)) else { return };
+        let (at, log, epoch) = (path.clone(), self.inner.log, self.hub().at().0);
+        match high_water::off_thread(move || keep(&at, log, epoch, seen)).await {
+            Ok(()) => *locked(&sealer.written) = Some(seen),
             Err(error) => {
                 if let Some(times) = self.flood().note(FaultKind::of_io(&error), self.now()) {
                     let path = path.display();
@@ -180,7 +255,6 @@ impl App {
         if rows.is_empty() {
             return Ok(Sealed::Nothing);
         }
-        let epoch = self.hub().at().0;
         let chain = match self.chain_followed().await? {
             Some(chain) => chain,
             None => self.begin_chain().await?,
@@ -189,7 +263,7 @@ impl App {
         let to = what.to;
         match self.store().commit(Changes { steps: vec![Change::Seal(what)], ..Changes::default() }).await {
             Ok(_) => {
-                self.inner.sealer.saw(epoch, to);
+                self.inner.sealer.went_on(to);
                 self.inner.sealings.told(to.n);
                 self.counts().events_sealed.fetch_add(rows.len() as u64, Ordering::Relaxed);
                 Ok(Sealed::Some(rows.len()))
@@ -206,28 +280,58 @@ impl App {
     }
 
     async fn followed(&self) -> Result<Result<Option<ChainRow>, Finding>, AppError> {
-        // In this order: what is seen after the read may be further than it.
-        let epoch = self.hub().at().0;
-        let Some(seen) = self.inner.sealer.seen(epoch) else {
-            let row = self.chain_row().await?;
-            row.iter().for_each(|row| self.inner.sealer.saw(epoch, row.head));
-            return Ok(Ok(row));
-        };
-        let Some(ChainRead { chain, rows }) = self.store().read_chain(Some(seen.n.saturating_sub(1)), 1).await? else {
-            return Ok(Err(Finding::Truncated { head: 0, known: seen.n }));
-        };
-        if let Some(finding) = audit::follows(seen, &chain, rows.first()) {
-            return Ok(Err(finding));
+        let (sealer, log) = (&self.inner.sealer, self.inner.log);
+        let seen = sealer.seen();
+        let mut place = seen.map(|seen| seen.place);
+        for _ in 0..crate::MAX_TRIES {
+            let after = place.map(|place| place.n.saturating_sub(1));
+            let Some(ChainRead { chain, rows }) = self.store().read_chain(after, u32::from(place.is_some())).await?
+            else {
+                let gone = |seen: Seen| Finding::Truncated { head: 0, known: seen.place.n };
+                return Ok(seen.map_or(Ok(None), |seen| Err(gone(seen))));
+            };
+            let key = self.audit_key(&chain)?;
+            let held = match seen::held(&key, log, &chain, seen) {
+                Ok(held) => held,
+                Err(finding) => return Ok(Err(finding)),
+            };
+            if held.map(|held| held.place) != place {
+                // It goes on from elsewhere: what stands there is to be of one snapshot with the chain's row, too.
+                place = held.map(|held| held.place);
+                continue;
+            }
+            if let Some(finding) = held.and_then(|held| seen::follows(held.place, &chain, rows.first())) {
+                return Ok(Err(finding));
+            }
+            if held.is_none_or(|held| held.place.n < chain.head.n) {
+                let read = match chain.head.n > chain.start.place.n {
+                    true => self.store().read_chain(Some(seen::before_end(&chain)), 2).await?,
+                    false => None,
+                };
+                // Pruned, or begun anew, since: looked at again.
+                if read.as_ref().is_some_and(|read| read.chain.start.place.n >= chain.head.n) {
+                    continue;
+                }
+                let rows = read.map(|read| read.rows).unwrap_or_default();
+                if let Some(finding) = seen::ends(&key, log, &chain, &rows) {
+                    return Ok(Err(finding));
+                }
+            }
+            sealer.saw(Seen { number: held.map_or(0, |held| held.number), place: chain.head });
+            *locked(&sealer.counted_then) = self.store().commits();
+            return Ok(Ok(Some(chain)));
         }
-        self.inner.sealer.saw(epoch, chain.head);
-        Ok(Ok(Some(chain)))
+        Err(AppError::Overloaded)
     }
 
     /// Counted, and told once a minute.
     fn misfit(&self, finding: Finding) -> AppError {
         self.counts().audit_misfits.fetch_add(1, Ordering::Relaxed);
         if self.once_a_minute(&self.inner.sealer.warned_of_misfit) {
-            tracing::error!(%finding, "the chain of audit records was tampered with, or its database replaced");
+            let (was, is) = (*locked(&self.inner.sealer.counted_then), self.store().commits());
+            let failover = was.zip(is).and_then(|(was, is)| was.failover(is.timeline));
+            let failover = failover.as_deref().unwrap_or("no failover was seen");
+            tracing::error!(%finding, failover, "the chain of audit records was tampered with, or its database replaced");
         }
         AppError::Fault(format!("the chain of audit records is not what it was: {finding}").into())
     }
@@ -252,7 +356,7 @@ impl App {
         let key = AuditKey::new(&mut real::RealChance);
         let start = key.genesis(self.inner.log);
         let sealed = self.inner.rota.master().seal_audit_key(&key, self.inner.log).map_err(rotation::fault)?;
-        let row = ChainRow { key: sealed, start, head: start.place };
+        let row = ChainRow::new(sealed, start);
         match self.store().commit(Changes { steps: vec![Change::BeginChain(row.clone())], ..Changes::default() }).await
         {
             Ok(_) => Ok(row),
@@ -264,44 +368,92 @@ impl App {
         }
     }
 
-    /// Another chain in the place of one that is broken, under a new key. What was sealed before is no part of it, and goes by its time.
-    /// For who reaches the admin socket, with words that are on record; whoever follows the trail goes on with what comes now.
+    /// Another chain in the place of one that is broken, or whose row is gone, under a new key. What was sealed before is no part of
+    /// it, and goes by its time. For who reaches the admin socket, with words that are on record; whoever follows the trail is told of
+    /// what the old one has left, and then of what comes.
     ///
     /// # Errors
-    /// Refused to others, without words, and where no chain was begun; faults.
+    /// Refused to others, without words, and where nothing was ever sealed; faults.
     pub async fn admin_begin_trail_anew(&self, admin: &Admin, reason: &str) -> Result<Place, AppError> {
-        if !admin.is_operator() {
-            return Err(Refused::Forbidden.into());
-        }
-        let reason = account::check_text("reason", reason)?;
+        let reason = operator_says(admin, reason)?;
         // A key that is made under a master key which is just being replaced would never open again.
         let _turn = self.inner.rota.turn().await;
-        let epoch = self.hub().at().0;
         let key = AuditKey::new(&mut real::RealChance);
         let sealed = self.inner.rota.master().seal_audit_key(&key, self.inner.log).map_err(rotation::fault)?;
         let by = admin.by(Some(&reason));
+        let seen = self.inner.sealer.seen().map_or(0, |seen| seen.place.n);
+        let most = audit::FARTHEST.max(seen);
         let load = || async {
             let chain = self.chain_row().await.map_err(|error| self.fault(error))?;
-            let followers = self.store().list_followers().await.map_err(|error| self.fault(error.into()))?;
-            Ok((chain.ok_or(Refused::NotFound)?, followers))
+            let left = self.store().last_place(most).await.map_err(|error| self.fault(error.into()))?;
+            if chain.is_none() && left.is_none() && seen == 0 {
+                return Err(Refused::NotFound.into());
+            }
+            Ok((chain.map(|chain| chain.head), left.unwrap_or(0)))
         };
-        let decide = |(chain, followers): &(ChainRow, Vec<Follower>), chance: &mut dyn Chance| {
-            let seen = self.inner.sealer.seen(epoch).map_or(0, |place| place.n);
-            let start = key.start_anew(self.inner.log, chain.head.n.max(seen));
-            let row = ChainRow { key: sealed.clone(), start, head: start.place };
+        let decide = |(head, left): &(Option<Place>, u64), chance: &mut dyn Chance| {
+            let known = head.map_or(0, |head| head.n).min(most).max(seen);
+            let Some(start) = key.start_anew(self.inner.log, *left, known) else {
+                let detail = "the chain is at the end of numbers".into();
+                return Decision::refuse(Refused::Unavailable { detail });
+            };
+            let after = head.map_or(*left, |head| head.n);
             let event = NewEvent::new(EventId::from_bits(chance.bits()), EventKind::AuditBegunAnew, &by.actor);
-            let event = event.ip(by.ip).reason(format!("after {}: {reason}", chain.head.n));
-            let steps = followers.iter().map(|one| Change::StepFollower(one.moved(start.place.n)));
-            let steps = steps.chain([Change::BeginAnew(Anew { from: chain.head, row })]).collect();
+            let event = event.ip(by.ip).reason(format!("after {after}: {reason}"));
+            let row = ChainRow::new(sealed.clone(), start);
+            let steps = vec![Change::BeginAnew(Anew { from: *head, row })];
             Decision { outcome: Ok(start.place), changes: Changes { steps, events: vec![event], ..Changes::default() } }
         };
         match self.act("", None, load, decide).await? {
             Acted::Done(start, _) | Acted::Answered(start) => {
-                self.inner.sealer.saw(epoch, start);
+                self.inner.sealer.went_on(start);
                 self.write_trail().await;
                 Ok(start)
             }
             Acted::Before(_) => Err(AppError::Fault("a beginning has no repeat key".into())),
+        }
+    }
+
+    /// The chain goes on from where it ends, whatever nodes have seen beyond that: a failover has lost the last seals, or a backup was
+    /// put back. It stays the one that it is. For who reaches the admin socket, with words that are on record.
+    ///
+    /// # Errors
+    /// Refused to others, without words, where no chain was begun, and where the chain's own beginning or end is not what a server with
+    /// the key has written; faults.
+    pub async fn admin_go_on_with_trail(&self, admin: &Admin, reason: &str) -> Result<Place, AppError> {
+        let reason = operator_says(admin, reason)?;
+        let _turn = self.inner.rota.turn().await;
+        let by = admin.by(Some(&reason));
+        let load = || async {
+            let chain = self.chain_row().await.map_err(|error| self.fault(error))?.ok_or(Refused::NotFound)?;
+            let key = self.audit_key(&chain).map_err(|error| self.fault(error))?;
+            let seen = self.inner.sealer.seen();
+            let attested = attest(self.store(), &key, self.inner.log, &chain, seen, self.now()).await;
+            Ok((chain.key.clone(), attested.map_err(|error| self.fault(error))?))
+        };
+        type Loaded = (SecretBytes, Result<Attested, Finding>);
+        let decide = |(key, attested): &Loaded, chance: &mut dyn Chance| match attested {
+            Ok(attested) => {
+                let event = NewEvent::new(EventId::from_bits(chance.bits()), EventKind::AuditWentOn, &by.actor);
+                let event = event.ip(by.ip).reason(format!("from {}: {reason}", attested.place.n));
+                let steps = vec![Change::Attest { key: key.clone(), attested: *attested }];
+                Decision {
+                    outcome: Ok(*attested),
+                    changes: Changes { steps, events: vec![event], ..Changes::default() },
+                }
+            }
+            Err(finding) => {
+                let detail = format!("{finding}: only another chain can go on here, by begin-anew");
+                Decision::refuse(Refused::Conflict { detail })
+            }
+        };
+        match self.act("", None, load, decide).await? {
+            Acted::Done(Attested { number, place, .. }, _) | Acted::Answered(Attested { number, place, .. }) => {
+                self.inner.sealer.saw(Seen { number, place });
+                self.write_trail().await;
+                Ok(place)
+            }
+            Acted::Before(_) => Err(AppError::Fault("going on has no repeat key".into())),
         }
     }
 
@@ -372,7 +524,9 @@ impl App {
         known: Option<Place>,
     ) -> Result<Option<CheckedPage>, AppError> {
         let most = audit::PAGE + u32::from(from.is_some());
-        let read = self.store().read_chain(audit::reading(from), most);
+        let first = self.chain_row().await.map_err(|error| self.fault(error))?;
+        let after = first.and_then(|chain| audit::reading(from, chain.start));
+        let read = self.store().read_chain(after, most);
         let read = read.await.map_err(|error| self.fault(error.into()))?;
         self.still_admin(admin).await?;
         let Some(ChainRead { chain, rows }) = read else { return Ok(None) };

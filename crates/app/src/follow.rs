@@ -69,11 +69,13 @@ impl Tail {
     /// Faults of the database.
     pub async fn next(&mut self) -> Result<Vec<EventRow>, AppError> {
         let read = self.app.store().read_chain(Some(self.after), follow::AT_ONCE).await;
-        let rows = read.map_err(|error| self.app.fault(error.into()))?.map(|read| read.rows).unwrap_or_default();
+        let read = read.map_err(|error| self.app.fault(error.into()))?;
+        let (trail, mut rows) = read.map(|read| (Trail::of(&read.chain), read.rows)).unwrap_or_default();
         match rows.last().and_then(|row| row.seal) {
             Some(seal) => self.after = seal.place.n,
             None => more(&mut self.news).await,
         }
+        rows.retain(|row| row.seal.is_some_and(|seal| trail.has(seal.place.n)));
         Ok(rows)
     }
 }
@@ -134,9 +136,7 @@ impl App {
     /// Where the trail begins and ends; before it was begun, at nothing.
     pub(crate) async fn trail(&self) -> Result<Trail, AppError> {
         let read = self.store().read_chain(None, 0).await?;
-        let at = read.map(|read| (read.chain.start.place.n, read.chain.head.n));
-        let (start, head) = at.unwrap_or_default();
-        Ok(Trail { start, head })
+        Ok(read.map(|read| Trail::of(&read.chain)).unwrap_or_default())
     }
 
     /// The trail as it grows: after this place, or from now on; and how many records after that place were pruned.
@@ -158,7 +158,8 @@ impl App {
             let step = FollowerStep::begin(name.to_owned(), look.trail.head);
             return Ok(Some(Before { rows: vec![], step, more: false }));
         };
-        if *place == look.trail.head {
+        // Where the chain's row is gone, nobody is told twice of everything: another one begins after what it has left.
+        if *place == look.trail.head || look.trail == Trail::default() {
             return Ok(None);
         }
         let one = Follower { name: name.to_owned(), place: *place };
@@ -172,9 +173,10 @@ impl App {
         }
         let most = most.min(follow::AT_ONCE);
         let read = self.store().read_chain(Some(reading.after), most).await?;
-        let rows = read.map(|read| read.rows).unwrap_or_default();
+        let mut rows = read.map(|read| read.rows).unwrap_or_default();
         let last = rows.last().and_then(|row| row.seal).map(|seal| seal.place.n);
         let more = rows.len() == most as usize;
+        rows.retain(|row| row.seal.is_some_and(|seal| look.trail.has(seal.place.n)));
         Ok(one.over(reading, last).map(|step| Before { rows, step, more }))
     }
 

@@ -72,13 +72,20 @@ pub fn read<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<Option<T>, Stri
     parsed.map(Some).map_err(|error| format!("{} is damaged ({error}); look at it, and move it away", path.display()))
 }
 
-/// Writes a file whole, or not at all.
+/// Writes a file whole, or not at all. Each time under a draft's name of its own: of two processes that write the same file (a restart
+/// that overlaps, two nodes with one data directory) none puts half of what the other writes in place.
 pub(crate) fn write(path: &Path, value: &impl Serialize) -> std::io::Result<()> {
-    let draft = path.with_extension("draft");
-    let mut file = std::fs::File::create(&draft)?;
-    file.write_all(serde_json::to_string(value)?.as_bytes())?;
-    file.sync_data()?;
-    std::fs::rename(&draft, path)?;
+    let draft = path.with_extension(format!("{:032x}.draft", real::RealChance.bits()));
+    let put = || -> std::io::Result<()> {
+        let mut file = std::fs::File::create_new(&draft)?;
+        file.write_all(serde_json::to_string(value)?.as_bytes())?;
+        file.sync_data()?;
+        std::fs::rename(&draft, path)
+    };
+    if let Err(error) = put() {
+        let _ = std::fs::remove_file(&draft); // where it was made at all
+        return Err(error);
+    }
     let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     std::fs::File::open(folder)?.sync_all()
 }
@@ -239,4 +246,28 @@ pub fn other_log(path: &Path, mark: &Mark, found: LogId) -> String {
         mark.rev,
         path.display()
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{read, write};
+
+    /// Two that write one file: whoever reads finds what one of them wrote, whole, and no draft is left behind.
+    #[test]
+    fn two_writers_of_one_file_do_not_mix_what_they_write() {
+        let folder = std::env::temp_dir().join(format!("portcullis-two-writers-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let path = folder.join("audit-head.json");
+        std::thread::scope(|scope| {
+            for (letter, length) in [("a", 9_000), ("b", 10)] {
+                let path = &path;
+                scope.spawn(move || (0..40).for_each(|_| write(path, &letter.repeat(length)).unwrap()));
+            }
+            let whole = [Some("a".repeat(9_000)), Some("b".repeat(10)), None];
+            (0..200).for_each(|_| assert!(whole.contains(&read::<String>(&path).unwrap())));
+        });
+        let left: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|one| one.unwrap().file_name()).collect();
+        assert_eq!(left, ["audit-head.json"]);
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
 }

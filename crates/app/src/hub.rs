@@ -140,8 +140,17 @@ struct State {
     newest_key: Option<KeyId>,
     /// Clients that are switched off, by the end that switched them off.
     closed_clients: BTreeMap<ClientId, Rev>,
+    /// The position that was written last: all who renew at the same head are given the same one.
+    written: Option<Written>,
     /// The newest snapshots, newest last: who pulls pages of one finishes it while the log goes on.
     snapshots: VecDeque<Made>,
+}
+
+/// A position, the key that it was signed with, and its text.
+struct Written {
+    at: Position,
+    key: KeyId,
+    text: String,
 }
 
 /// A snapshot that was made, and when.
@@ -155,6 +164,8 @@ struct Batch {
     after: Rev,
     last: Rev,
     event: Bytes,
+    /// The same with the request to acknowledge at once behind it; made when the first stream wants it.
+    asking: Option<Bytes>,
 }
 
 #[derive(Debug, Clone)]
@@ -217,6 +228,7 @@ impl Hub {
                 keys_version: 0,
                 newest_key: None,
                 closed_clients: BTreeMap::new(),
+                written: None,
                 snapshots: VecDeque::new(),
             }),
             version: watch::channel(0).0,
@@ -555,7 +567,7 @@ impl Hub {
             }
             let frame = Entries { entries: read.entries.clone(), ack: false };
             let event = self.event("entries", Some(Position::of(&state.publisher)), &frame);
-            state.batches.push_back(Batch { after, last, event });
+            state.batches.push_back(Batch { after, last, event, asking: None });
             if state.batches.len() > BATCHES {
                 state.batches.pop_front();
             }
@@ -684,6 +696,18 @@ impl Hub {
         let macs = self.inner.macs.load();
         let tag = macs.last().map(|mac| self.position_tag(mac, at)).unwrap_or_default();
         format!("{}.{}.{}", at.epoch, at.rev, b64::encode(&[&at.chain.0[..], &tag[..]].concat()))
+    }
+
+    /// [`Hub::position`] of where this node is.
+    fn position_here(&self, state: &mut State) -> String {
+        let at = Position::of(&state.publisher);
+        let Some(key) = self.inner.macs.load().last().map(|mac| mac.id) else { return self.position(&at) };
+        if let Some(written) = state.written.as_ref().filter(|written| written.at == at && written.key == key) {
+            return written.text.clone();
+        }
+        let text = self.position(&at);
+        state.written = Some(Written { at, key, text: text.clone() });
+        text
     }
 
     fn position_tag(&self, mac: &MacKey, at: &Position) -> [u8; 16] {

@@ -192,7 +192,8 @@ impl App {
     }
 
     /// Gives the account of a link a new password, and ends everything that it has. Once. Repeated: the old rev. Without a key of the
-    /// caller's choice a used link says nothing, for it would tell whoever finds it later which password is right.
+    /// caller's choice a used link says nothing, for it would tell whoever finds it later which password is right. Nor may a key do
+    /// that which can be guessed: `repeat` is made of the password only where the key is this server's chance ([`App::repeat_text`]).
     ///
     /// # Errors
     /// As [`App::open_link`]; 422 for a password that may not be, or is known to be stolen; faults.

@@ -1,7 +1,7 @@
 //! Founding the log anew: the operation around `domain::refound`, for a running server and for a database that nobody serves.
 use crate::admin::Admin;
 use crate::keys::MasterKey;
-use crate::{App, AppError, real, rotation};
+use crate::{App, AppError, audit, real, rotation};
 use portcullis_domain::kernel::By;
 use portcullis_domain::keys::KeyRules;
 use portcullis_domain::view::Stamp;
@@ -48,7 +48,8 @@ pub async fn refound(
     let what = refound::plan(&stamp, &rows, rules, proven, &mut real::RealChance)?;
     let epoch = what.epoch;
     let made = rotation::make_all(master, &what.keys.make, stamp.log, stamp.now).await?;
-    let changes = refound::changes(what, made, by, &mut real::RealChance)?;
+    let mut changes = refound::changes(what, made, by, &mut real::RealChance)?;
+    changes.steps.extend(audit::of_refounding(store, master, &stamp).await?);
     let committed = store.commit(changes).await?;
     let rev = committed.rev.ok_or_else(|| AppError::Fault("a refounding without an entry".into()))?;
     let (old_epoch, old_head) = (stamp.epoch, stamp.head);

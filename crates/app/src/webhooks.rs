@@ -390,7 +390,7 @@ impl App {
     /// The last place whose record is from before this time: by halving, for places are nearly in the order of times.
     async fn place_before(&self, time: Time) -> Result<u64, AppError> {
         let trail = self.trail().await.map_err(|e| self.fault(e))?;
-        let (mut low, mut high) = (trail.start, trail.head);
+        let (mut low, mut high) = (trail.first(), trail.head);
         while low < high {
             let middle = low + (high - low) / 2;
             let read = self.store().read_chain(Some(middle), 1).await.map_err(|e| self.fault(e.into()))?;

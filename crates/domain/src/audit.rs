@@ -6,19 +6,22 @@
 //! not stay for ever: the oldest are pruned, and the chain then begins at a [`Start`], which is under that key too. What the database
 //! cannot show by itself: an end that was cut off, an older copy in its place, and records whose seals were taken away, so that the
 //! sealer chains them again as they are now. A place that somebody wrote down elsewhere shows them ([`Page::known`]), and to a
-//! process that runs on, the place that it has seen ([`follows`]).
+//! process that runs on, the place that it has seen ([`seen`]).
 //!
 //! What can be about a person (the address, the words of the reason) enters a link as a commitment with a salt of its own, drawn at
 //! random: when it is erased, value and salt go, the commitment stays, and neither the four thousand million addresses of IPv4 nor any
 //! list of words lead back. Ids are opaque, and stay.
 //!
 //! Why sealing comes after the commit and not in it: docs/decisions/0041-audit-chain.md.
+pub mod seen;
+
 use crate::Chance;
 use crate::event::NewEvent;
 use alloc::{format, string::ToString, vec::Vec};
 use core::{fmt, str};
 use hmac::{Hmac, Mac as _};
 use portcullis_wire::{Digest, EventId, LogId, Millis, Rev, SecretBytes, Time, b64};
+pub use seen::{Attested, Seen};
 use sha2::Sha256;
 
 /// How many records are sealed in one commit: some milliseconds of the database.
@@ -62,24 +65,36 @@ impl AuditKey {
 
     fn start(&self, log: LogId, place: Place) -> Start {
         let mac = self.mac(b"audit start 1", &[&log.bits().to_be_bytes(), &place.n.to_be_bytes(), &place.link.0]);
-        Start { place, mac }
+        Start { place, mac, old: None }
     }
 
-    /// Where a chain begins in the place of one that is broken: what stands up to there is no part of it.
-    pub fn start_anew(&self, log: LogId, after: u64) -> Start {
-        let n = after.saturating_add(LEAP);
+    /// Where a chain begins in the place of one that is broken: what stands up to `old` was left by that one and is no part of it, and
+    /// nothing stands between there and the beginning. `seen`: the last place that anybody is known to have seen. `None`: at the end
+    /// of numbers.
+    pub fn start_anew(&self, log: LogId, old: u64, seen: u64) -> Option<Start> {
+        let n = old.max(seen).checked_add(LEAP).filter(|n| i64::try_from(*n).is_ok())?;
         let link = self.mac(b"audit genesis 2", &[&log.bits().to_be_bytes(), &n.to_be_bytes()]);
-        self.anew(log, Place { n, link })
+        Some(self.anew(log, Place { n, link }, Some(old)))
     }
 
-    fn anew(&self, log: LogId, place: Place) -> Start {
-        let mac = self.mac(b"audit anew 1", &[&log.bits().to_be_bytes(), &place.n.to_be_bytes(), &place.link.0]);
-        Start { place, mac }
+    fn anew(&self, log: LogId, place: Place, old: Option<u64>) -> Start {
+        let (log, n) = (log.bits().to_be_bytes(), place.n.to_be_bytes());
+        let mac = match old {
+            Some(old) => self.mac(b"audit anew 2", &[&log, &n, &place.link.0, &old.to_be_bytes()]),
+            // Of a chain that was begun before it was written down what the one before had left.
+            None => self.mac(b"audit anew 1", &[&log, &n, &place.link.0]),
+        };
+        Start { place, mac, old }
     }
 
     /// Whether this start is one of [`Self::start_anew`].
     fn is_anew(&self, log: LogId, start: Start) -> bool {
-        self.anew(log, start.place) == start
+        self.anew(log, start.place, start.old) == start
+    }
+
+    /// Whether a server with the key has written this start.
+    pub fn begins(&self, log: LogId, start: Start) -> bool {
+        self.is_anew(log, start) || self.start(log, start.place) == start
     }
 
     /// Where a chain begins in which nothing is sealed yet.
@@ -90,6 +105,9 @@ impl AuditKey {
 
 /// So far after the last place that anybody here saw a chain begins anew: other nodes may have seen a little more.
 pub const LEAP: u64 = 1_000_000;
+/// Beyond this no place is believed that no server is known to have given: whoever writes numbers into the database must not bring a
+/// chain that is begun anew to their end.
+pub const FARTHEST: u64 = 1 << 62;
 
 /// A place in the chain: what is written down elsewhere, as `NUMBER:LINK`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,6 +142,16 @@ pub struct Start {
     pub place: Place,
     /// Over that, under the key.
     pub mac: Digest,
+    /// Where the chain was begun anew: up to which place the one before has left records.
+    pub old: Option<u64>,
+}
+
+impl Start {
+    /// Whether the chain before has left what stands here. Where nobody wrote down how far that went, it may be anything before the
+    /// beginning.
+    fn left(&self, n: u64) -> bool {
+        n <= self.old.unwrap_or(self.place.n).min(self.place.n)
+    }
 }
 
 /// The chain's row.
@@ -135,6 +163,15 @@ pub struct ChainRow {
     pub start: Start,
     /// Where it ends.
     pub head: Place,
+    /// That it goes on from a place, whatever was seen beyond it.
+    pub attested: Option<Attested>,
+}
+
+impl ChainRow {
+    /// A chain that begins there, with nothing in it.
+    pub fn new(key: SecretBytes, start: Start) -> Self {
+        Self { key, start, head: start.place, attested: None }
+    }
 }
 
 /// The commitment to a value that may be erased.
@@ -259,8 +296,8 @@ pub struct Pruning {
 /// Another chain takes the place of one that is broken. A Conflict where the old one ends elsewhere by now.
 #[derive(Debug, Clone)]
 pub struct Anew {
-    /// Where the old one ends.
-    pub from: Place,
+    /// Where the old one ends; `None`: its row is gone.
+    pub from: Option<Place>,
     /// The new one.
     pub row: ChainRow,
 }
@@ -283,6 +320,10 @@ pub fn prune(
         // What stands before a chain that was begun anew proves nothing; it goes by its time.
         let before_it = |row: &&Record| row.seal.is_some_and(|seal| seal.place.n <= chain.start.place.n);
         let earlier = rows.iter().take_while(before_it);
+        let put_there = |row: &&Record| row.seal.is_some_and(|seal| !chain.start.left(seal.place.n));
+        if let Some((row, seal)) = earlier.clone().find(put_there).and_then(|row| Some((row, row.seal?))) {
+            return Err(Finding::Inserted { n: seal.place.n, event: row.event.id });
+        }
         let due = earlier.clone().take(most).take_while(|row| row.at < before);
         if let Some(seal) = due.last().and_then(|row| row.seal) {
             return Ok(Some(Pruning { from: chain.start.place, to: chain.start, up_to: seal.place.n }));
@@ -305,22 +346,6 @@ pub fn prune(
         Some(finding) => Err(*finding),
         None => Ok((to != from).then(|| Pruning { from, to: key.start(log, to), up_to: to.n })),
     }
-}
-
-/// What a process that has seen the chain end at `seen` finds wrong with it now. `there`: what stands at that place, where the chain
-/// goes beyond it. A place that was pruned since tells nothing.
-pub fn follows(seen: Place, chain: &ChainRow, there: Option<&Record>) -> Option<Finding> {
-    let place = match seen.n {
-        n if n > chain.head.n => return Some(Finding::Truncated { head: chain.head.n, known: n }),
-        n if n == chain.head.n => chain.head,
-        n if n < chain.start.place.n => return None,
-        n if n == chain.start.place.n => chain.start.place,
-        n => match there.and_then(|record| record.seal).filter(|seal| seal.place.n == n) {
-            Some(seal) => seal.place,
-            None => return Some(Finding::Missing { from: n, to: n }),
-        },
-    };
-    (place != seen).then_some(Finding::Replaced { known: seen.n })
 }
 
 /// A part of a record that does not fit its commitment.
@@ -369,7 +394,8 @@ pub enum Finding {
         /// Its own place.
         own: u64,
     },
-    /// A record where the chain has no place: before its beginning, beyond its end, or where another one stands.
+    /// A record where the chain has no place: before its beginning, between that and what an earlier chain has left, beyond its end,
+    /// or where another one stands.
     Inserted {
         /// The place that it claims.
         n: u64,
@@ -493,9 +519,10 @@ pub struct Page<'a> {
     pub last: bool,
 }
 
-/// After which place to read for a page: the record that the page before ended with comes first once more.
-pub fn reading(from: Option<Place>) -> Option<u64> {
-    from.map(|from| from.n.saturating_sub(1))
+/// After which place to read for a page: the record that the page before ended with comes first once more. What a chain has left that
+/// was there before is passed over; from its end on everything is looked at.
+pub fn reading(from: Option<Place>, start: Start) -> Option<u64> {
+    from.map(|from| from.n.saturating_sub(1)).or(start.old)
 }
 
 /// Whether nothing is left to look at after these rows, of which so many were asked for: what claims a place beyond the end only
@@ -532,7 +559,7 @@ pub fn check(key: &AuditKey, page: &Page<'_>) -> Checked {
     let Page { log, chain, from, known, rows, last } = page;
     let mut out = Checked { findings: Vec::new(), to: chain.start.place, records: 0, erased: 0, known: false };
     let anew = key.is_anew(*log, chain.start);
-    if !anew && key.start(*log, chain.start.place) != chain.start {
+    if !key.begins(*log, chain.start) {
         out.findings.push(Finding::Start);
     }
     if let Some(from) = from
@@ -557,7 +584,7 @@ pub fn check(key: &AuditKey, page: &Page<'_>) -> Checked {
             continue;
         }
         let (n, event) = (seal.place.n, record.event.id);
-        if anew && n <= chain.start.place.n {
+        if anew && chain.start.left(n) {
             continue; // of an earlier chain
         }
         out.records += 1;

@@ -3,7 +3,7 @@
 //! A store checks every [`Expect`] and applies every [`Change`] in one transaction, or none. A mismatch is a
 //! [`Conflict`], never ignored: the caller loads a new view and decides again.
 use crate::amr::Amr;
-use crate::audit::{Anew, ChainRow, Pruning, Sealing};
+use crate::audit::{Anew, Attested, ChainRow, Pruning, Sealing};
 use crate::event::NewEvent;
 use crate::family::Family;
 use crate::follow::FollowerStep;
@@ -219,7 +219,7 @@ pub enum Change {
         roles: Vec<String>,
     },
     /// Nobody has signed in to the account yet, or somebody has; `Missing` when there is no such account. Of one that was inserted
-    /// without it nobody knows, and it counts as used.
+    /// without it nobody knows, and it counts as used. A session that is inserted takes the mark away by itself.
     SetUnused {
         /// The account.
         account: AccountId,
@@ -473,8 +473,16 @@ pub enum Change {
     /// The beginning of the chain goes, and the records there are deleted, which are counted. A Conflict (`Moved`) when it does
     /// not begin there any more, or does not reach so far.
     PruneChain(Pruning),
-    /// Another chain begins in the place of one that is broken; a Conflict (`Moved`) when that does not end there any more.
+    /// Another chain begins in the place of one that is broken; a Conflict (`Moved`) when that does not end there any more, or is there
+    /// again. What was attested of the old one goes with it.
     BeginAnew(Anew),
+    /// It is attested that the chain goes on from a place. A Conflict (`Moved`) when its key is not sealed as expected.
+    Attest {
+        /// How the key is sealed that it was attested under.
+        key: SecretBytes,
+        /// What was attested, in the place of what was before.
+        attested: Attested,
+    },
     /// The chain's key, sealed anew. A Conflict (`Moved`) when it is not sealed as expected.
     SetChainKey {
         /// How it was sealed.

@@ -135,6 +135,8 @@ kinds! {
     WebhookDeleted = "webhook.deleted";
     /// Another chain of audit records began in the place of one that was broken; the reason says why, and after which place.
     AuditBegunAnew = "audit.begun_anew";
+    /// The chain of audit records goes on from where it ends, whatever was seen beyond; the reason says why, and from which place.
+    AuditWentOn = "audit.went_on";
     /// It was shown that an account's address is its owner's, or an administrator says so.
     EmailVerified = "email.verified";
     /// An account has another address.

@@ -151,9 +151,6 @@ pub fn sign_in(
     if decision.outcome.is_ok() {
         let version = account.password_version;
         decision.changes.expects.push(Expect::PasswordVersion { account: account.id, version });
-        if view.unused {
-            decision.changes.steps.push(Change::SetUnused { account: account.id, unused: false });
-        }
     }
     decision
 }

@@ -92,6 +92,8 @@ pub struct Publisher {
     floor: Time,
     set: RevokedSet,
     recent: VecDeque<Entry>,
+    /// The link before each entry that was appended here, the newest last: what a position is held against without hashing anew.
+    links: VecDeque<Chain>,
     keys: Vec<Jwk>,
     /// The newest entry about a key, and the newest key of the list that goes with it.
     key_entry: Option<(Rev, Option<KeyId>)>,
@@ -123,6 +125,7 @@ impl Publisher {
             floor: state.floor,
             set,
             recent,
+            links: VecDeque::new(),
             keys: Vec::new(),
             key_entry,
             limits,
@@ -131,9 +134,9 @@ impl Publisher {
 
     /// From what a follower knows: the set may have widened what it holds, so no entry of it serves a resume.
     pub fn of_set(log: LogId, epoch: Epoch, at: (Rev, Chain), floor: Time, set: RevokedSet, limits: Limits) -> Self {
-        let ((head, chain), keys) = (at, Vec::new());
+        let ((head, chain), keys, links) = (at, Vec::new(), VecDeque::new());
         let key_entry = set.dead_keys().next().is_some().then_some((head, None));
-        Self { log, epoch, head, chain, floor, set, recent: VecDeque::new(), keys, key_entry, limits }
+        Self { log, epoch, head, chain, floor, set, recent: VecDeque::new(), links, keys, key_entry, limits }
     }
 
     /// A log without entries.
@@ -150,11 +153,13 @@ impl Publisher {
     /// [`Broken`] when they do not continue the log; nothing has changed then, and this node must not go on serving it.
     pub fn append(&mut self, entries: &[Entry], chain: Chain, now: Mono) -> Result<(), Broken> {
         let (mut head, mut link) = (self.head, self.chain);
+        let mut links = Vec::with_capacity(entries.len());
         for entry in entries {
             let expected = head.next().ok_or(Broken::Exhausted)?;
             if entry.rev != expected {
                 return Err(Broken::Gap { expected, found: entry.rev });
             }
+            links.push(link);
             link = link.after(entry);
             head = expected;
         }
@@ -163,8 +168,12 @@ impl Publisher {
         }
         let about_keys = entries.iter().rfind(|entry| entry.verb == Verb::Key);
         self.key_entry = about_keys.map(|entry| (entry.rev, self.newest_key())).or(self.key_entry);
-        for entry in entries {
+        for (entry, before) in entries.iter().zip(links) {
             self.set.apply(entry, now);
+            if self.links.len() >= self.limits.recent {
+                self.links.pop_front();
+            }
+            self.links.push_back(before);
             if self.recent.len() >= self.limits.recent {
                 self.recent.pop_front();
             }
@@ -245,6 +254,13 @@ impl Publisher {
         let behind = self.head.0.checked_sub(rev.0).and_then(|behind| usize::try_from(behind).ok())?;
         if behind > max {
             return None;
+        }
+        if behind == 0 {
+            return Some(link == self.chain);
+        }
+        // Each renewal of each lease comes here.
+        if let Some(own) = self.links.len().checked_sub(behind).and_then(|at| self.links.get(at)) {
+            return Some(link == *own);
         }
         let skip = self.recent.len().checked_sub(behind)?;
         Some(self.recent.iter().skip(skip).fold(link, |link, entry| link.after(entry)) == self.chain)

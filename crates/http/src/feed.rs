@@ -158,7 +158,7 @@ async fn acknowledge(
 ) -> Result<Response, Problem> {
     ctx.params(&[])?;
     let answer = ctx.app().hub().acknowledge(client.id, &body.value).await?;
-    Ok(render::ok(&serde_json::to_value(&answer).map_err(|_| Problem::new(Code::Unavailable))?))
+    Ok(render::ok(&answer))
 }
 
 /// Where services were shown access tokens. What cannot be used is left out and counted: no verifier hangs on this.

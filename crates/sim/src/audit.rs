@@ -10,7 +10,9 @@ use crate::mutant::Seam;
 use crate::rng::Rng;
 use crate::{Counts, Outcome, Violation};
 use portcullis_domain::Chance as _;
-use portcullis_domain::audit::{self, AuditKey, ChainRow, Finding, Page, Place, Record, Seal, Sealing, Start};
+use portcullis_domain::audit::{
+    self, Anew, Attested, AuditKey, ChainRow, Finding, LEAP, Page, Place, Record, Seal, Sealing, Seen, Start, seen,
+};
 use portcullis_domain::changes::{Change, Changes};
 use portcullis_domain::event::{Actor, EventKind, NewEvent};
 use portcullis_domain::follow::{Follower, FollowerStep, Trail};
@@ -89,6 +91,8 @@ struct World {
     /// Whether somebody asked to be told again.
     again: bool,
     known: Vec<Place>,
+    /// Up to which place the chain before this one has left records.
+    left: u64,
     counts: Counts,
     violation: Option<Violation>,
     events: u64,
@@ -111,7 +115,7 @@ fn key() -> AuditKey {
 impl World {
     fn new(seed: u64, bug: Option<Seam>, story: bool) -> Self {
         let (mut db, start) = (Memory::new(LOG, Time(0)), key().genesis(LOG));
-        let row = ChainRow { key: SecretBytes::new([]), start, head: start.place };
+        let row = ChainRow::new(SecretBytes::new([]), start);
         let begun = db.commit(Changes { steps: vec![Change::BeginChain(row)], ..Changes::default() }, Time(0)).is_ok();
         let sealer = || Sealer { doing: Doing::Nothing, next: 0 };
         let leader = || Leader { telling: Telling::Nothing, next: 0 };
@@ -131,6 +135,7 @@ impl World {
             let_go: BTreeSet::new(),
             again: false,
             known: Vec::new(),
+            left: 0,
             counts: Counts::default(),
             violation: None,
             events: 0,
@@ -160,6 +165,12 @@ impl World {
             }
             if self.rng.chance(4) {
                 self.ask_again();
+            }
+            if self.rng.chance(3) {
+                self.begin_anew();
+            }
+            if self.rng.chance(30) {
+                self.tampered_with();
             }
         }
         self.now += 100_000;
@@ -334,7 +345,7 @@ impl World {
 
     fn looks(&mut self, one: usize) {
         let chain = self.chain().0;
-        let trail = Trail { start: chain.start.place.n, head: chain.head.n };
+        let trail = Trail::of(&chain);
         match self.place_of_follower() {
             Some(place) if place == trail.head => {}
             Some(place) => self.leaders[one].telling = Telling::Looked(trail, place),
@@ -408,7 +419,7 @@ impl World {
     /// Somebody wants to be told again of what comes after some place.
     fn ask_again(&mut self) {
         let chain = self.chain().0;
-        let trail = Trail { start: chain.start.place.n, head: chain.head.n };
+        let trail = Trail::of(&chain);
         let Some(place) = self.place_of_follower() else { return };
         let to = trail.bounded(self.rng.range(0, i64::try_from(trail.head).unwrap_or(0)).unsigned_abs());
         // Only back: whoever skips something wants to.
@@ -460,7 +471,7 @@ impl World {
         let untold: BTreeSet<EventId> = untold.map(|row| row.event.id).collect();
         let gone: Vec<EventId> = rows
             .iter()
-            .filter(|row| row.seal.is_some_and(|seal| seal.place.n <= what.to.place.n))
+            .filter(|row| row.seal.is_some_and(|seal| seal.place.n <= what.up_to))
             .map(|row| row.event.id)
             .collect();
         let done =
@@ -470,6 +481,78 @@ impl World {
             self.let_go.extend(gone.iter().filter(|id| untold.contains(id)));
             self.counts.add("audit: the beginning was pruned");
             self.tell(&format!("pruned up to {}", what.to.place.n));
+        }
+    }
+
+    // ---- chains that are begun anew, and who tampers ----
+
+    /// Somebody takes the chain for broken, and begins another one.
+    fn begin_anew(&mut self) {
+        let (chain, rows) = self.chain();
+        let left = rows.last().and_then(|row| row.seal).map_or(0, |seal| seal.place.n);
+        let old = if self.has(Seam::OldUpToTheBeginning) { left + LEAP / 2 } else { left };
+        let Some(start) = key().start_anew(LOG, old, chain.head.n) else { return };
+        let row = ChainRow::new(SecretBytes::new([]), start);
+        let mut steps = vec![Change::BeginAnew(Anew { from: Some(chain.head), row })];
+        if self.has(Seam::CursorToTheBeginning) {
+            let one = self.place_of_follower().map(|place| Follower { name: FOLLOWER.into(), place });
+            steps.extend(one.map(|one| Change::StepFollower(one.moved(start.place.n))));
+        }
+        if self.db.commit(Changes { steps, ..Changes::default() }, Time(self.now)).is_ok() {
+            self.counts.add("audit: begun anew");
+            self.left = left;
+            self.tell(&format!("begun anew after {}", start.place.n));
+            // Nothing can be told of those any more.
+            self.known.clear();
+        }
+    }
+
+    /// Somebody who has the database and not the key does one thing to a copy of it. Who has seen the chain, or checks it, finds that.
+    fn tampered_with(&mut self) {
+        let (chain, rows) = self.chain();
+        let seen = Seen { number: 5, place: chain.head };
+        let mut db = self.db.clone();
+        // What a server has said once: words of that number are known already, and not believed again.
+        let said = key().attest(LOG, seen.number, chain.start.place);
+        let forged = Attested { number: seen.number + 1, ..said };
+        let mut row = ChainRow { attested: Some(if self.rng.chance(500) { said } else { forged }), ..chain.clone() };
+        if self.rng.chance(500) {
+            // The end is cut off, or everything of it is sealed anew.
+            row.head = chain.start.place;
+            if chain.head == chain.start.place {
+                return;
+            }
+            db.tamper_chain(Some(row.clone()));
+            let held = match self.has(Seam::LetsGoUnattested) {
+                true => row.attested.map(|one| Seen { number: one.number, place: one.place }),
+                false => seen::held(&key(), LOG, &row, Some(seen)).unwrap_or_default(),
+            };
+            self.counts.add("audit: an end was cut off");
+            if held.is_none_or(|held| seen::follows(held.place, &row, None).is_none()) {
+                self.violate(format!("{} was seen, and nobody misses it", seen.place));
+            }
+            return;
+        }
+        // A record is put where no server puts one.
+        if chain.start.old.is_none() || rows.is_empty() {
+            return;
+        }
+        let n = self.left + 1 + self.rng.range(0, 1_000).unsigned_abs();
+        let which = self.rng.index(rows.len());
+        let id = rows[which].event.id;
+        for row in db.tamper() {
+            if row.event.id == id
+                && let Some(seal) = &mut row.seal
+            {
+                seal.place.n = n;
+            }
+        }
+        let Some(read) = db.read_chain(audit::reading(None, chain.start), u32::MAX) else { return };
+        let page = Page { log: LOG, chain: &chain, from: None, known: None, rows: &read.rows, last: true };
+        self.counts.add("audit: a record was put between two chains");
+        let found = audit::check(&key(), &page).findings;
+        if !found.iter().any(|one| matches!(one, Finding::Inserted { n: at, .. } if *at == n)) {
+            self.violate(format!("{id} stands at {n}, between two chains, and nobody finds it"));
         }
     }
 

@@ -294,4 +294,10 @@ mutants! {
     CursorBlindly = "cursor-blindly" breaks "I9";
     /// A cursor moves to the end of the trail, whatever was read.
     CursorToTheEnd = "cursor-to-the-end" breaks "I9";
+    /// When a chain is begun anew cursors are put to its beginning, and what the old one has left is never told.
+    CursorToTheBeginning = "cursor-to-the-beginning" breaks "I9";
+    /// What was seen of the chain is let go by words that nobody with the key has said, or has said long ago.
+    LetsGoUnattested = "lets-go-unattested" breaks "I9";
+    /// A chain that is begun anew takes whatever stands before it for what the old one has left.
+    OldUpToTheBeginning = "old-up-to-the-beginning" breaks "I9";
 }

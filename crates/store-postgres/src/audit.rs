@@ -6,7 +6,9 @@ use crate::cells::{Fault, Id as _};
 use crate::commit::hex;
 use crate::pool::Reader;
 use crate::rows::{self, event_columns};
-use portcullis_domain::audit::{Anew, COUNTED, ChainRow, Hidden, Hides, Pruning, Seal, Sealing, Unsealed};
+use portcullis_domain::audit::{
+    Anew, Attested, COUNTED, ChainRow, Hidden, Hides, Place, Pruning, Seal, Sealing, Unsealed,
+};
 use portcullis_domain::changes::{Change, Conflict};
 use portcullis_store::{ChainRead, CommitError, EventRow};
 use serde_json::{Value, json};
@@ -15,7 +17,8 @@ use sqlx::query;
 /// The chain's row beside each record, and once where there is none.
 pub(crate) async fn chain(db: &Reader, after: Option<u64>, limit: u32) -> Result<Option<ChainRead>, Fault> {
     const SQL: &str = concat!(
-        "SELECT c.key, c.start, c.start_link, c.start_mac, c.head, c.head_link, ",
+        "SELECT c.key, c.start, c.start_link, c.start_mac, c.head, c.head_link, c.start_old, c.attested, c.attested_place, \
+         c.attested_link, c.attested_mac, ",
         event_columns!(),
         " FROM audit_chain c LEFT JOIN LATERAL (SELECT r.* FROM events r WHERE r.place IS NOT NULL AND r.place > $1 \
          ORDER BY r.place LIMIT $2) e ON true ORDER BY e.place"
@@ -33,6 +36,12 @@ pub(crate) async fn chain(db: &Reader, after: Option<u64>, limit: u32) -> Result
         out.get_or_insert_with(|| ChainRead { chain, rows: Vec::new() }).rows.extend(row);
     }
     Ok(out)
+}
+
+pub(crate) async fn last_place(db: &Reader, up_to: u64) -> Result<Option<u64>, Fault> {
+    const SQL: &str = "SELECT max(e.place) FROM events e WHERE e.place <= $1";
+    let up_to = i64::try_from(up_to).unwrap_or(i64::MAX);
+    Ok(db.one(|| query(SQL).bind(up_to), |cells| cells.number_if()).await?.flatten())
 }
 
 pub(crate) async fn unsealed(db: &Reader, limit: u32) -> Result<Vec<EventRow>, Fault> {
@@ -87,19 +96,24 @@ fn encode(what: &Sealing) -> Value {
 
 /// What is done when everything else of an act is written: `set_chain`.
 pub(crate) fn last(what: &Change) -> Option<Value> {
+    let begins = |word: &str, from: Option<Place>, row: &ChainRow| {
+        let ChainRow { key, start, head, attested: _ } = row;
+        json!({
+            "do": word, "from": from.map(|from| from.n), "from_link": from.map(|from| hex(&from.link.0)),
+            "key": hex(key.expose()), "start": start.place.n, "start_link": hex(&start.place.link.0),
+            "start_mac": hex(&start.mac.0), "start_old": start.old, "head": head.n, "head_link": hex(&head.link.0),
+        })
+    };
     Some(match what {
-        Change::BeginChain(ChainRow { key, start, head }) => json!({
-            "do": "begin_chain", "key": hex(key.expose()), "start": start.place.n, "start_link": hex(&start.place.link.0),
-            "start_mac": hex(&start.mac.0), "head": head.n, "head_link": hex(&head.link.0),
-        }),
-        Change::BeginAnew(Anew { from, row: ChainRow { key, start, head } }) => json!({
-            "do": "begin_anew", "from": from.n, "from_link": hex(&from.link.0), "key": hex(key.expose()),
-            "start": start.place.n, "start_link": hex(&start.place.link.0), "start_mac": hex(&start.mac.0),
-            "head": head.n, "head_link": hex(&head.link.0),
+        Change::BeginChain(row) | Change::BeginAnew(Anew { from: None, row }) => begins("begin_chain", None, row),
+        Change::BeginAnew(Anew { from, row }) => begins("begin_anew", *from, row),
+        Change::Attest { key, attested: Attested { number, place, mac } } => json!({
+            "do": "attest", "key": hex(key.expose()), "number": number, "place": place.n,
+            "link": hex(&place.link.0), "mac": hex(&mac.0),
         }),
         Change::PruneChain(Pruning { from, to, up_to }) => json!({
             "do": "prune_chain", "from": from.n, "from_link": hex(&from.link.0), "start": to.place.n, "up_to": up_to,
-            "start_link": hex(&to.place.link.0), "start_mac": hex(&to.mac.0),
+            "start_link": hex(&to.place.link.0), "start_mac": hex(&to.mac.0), "start_old": to.old,
         }),
         Change::SetChainKey { before, sealed } => json!({
             "do": "set_chain_key", "from_key": hex(before.expose()), "to_key": hex(sealed.expose()),

@@ -291,6 +291,9 @@ impl Store for PostgresStore {
     fn read_chain(&self, after: Option<u64>, limit: u32) -> Fut<'_, Result<Option<ChainRead>, StoreError>> {
         self.read(audit::chain(&self.reader, after, limit))
     }
+    fn last_place(&self, up_to: u64) -> Fut<'_, Result<Option<u64>, StoreError>> {
+        self.read(audit::last_place(&self.reader, up_to))
+    }
     fn list_unsealed(&self, limit: u32) -> Fut<'_, Result<Vec<EventRow>, StoreError>> {
         self.read(audit::unsealed(&self.reader, limit))
     }

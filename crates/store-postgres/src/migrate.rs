@@ -47,6 +47,8 @@ pub(crate) const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0032_links_in_mails.sql"),
     include_str!("migrations/0033_begun_anew.sql"),
     include_str!("migrations/0034_verified.sql"),
+    include_str!("migrations/0035_used.sql"),
+    include_str!("migrations/0036_goes_on.sql"),
 ];
 
 /// Between two looks whether another node migrates.
@@ -251,6 +253,8 @@ mod tests {
         "a9bc95a3bfab9775",
         "222dc7b5c10862c9",
         "6bbc1ba8c3417790",
+        "d75b4f5a26bb419c",
+        "9dfcf0ed222b90cd",
     ];
 
     fn found(sql: &str) -> String {

@@ -2,7 +2,7 @@
 use crate::cells::{Cells, Fault};
 use portcullis_domain::Cut;
 use portcullis_domain::amr::Amr;
-use portcullis_domain::audit::{ChainRow, Hidden, Hides, Place, Seal, Start};
+use portcullis_domain::audit::{Attested, ChainRow, Hidden, Hides, Place, Seal, Start};
 use portcullis_domain::changes::BoundRow;
 use portcullis_domain::event::{EventKind, NewEvent};
 use portcullis_domain::family::Family;
@@ -334,8 +334,13 @@ fn fixed<const N: usize>(bytes: Option<&[u8]>) -> [u8; N] {
 
 pub(crate) fn chain(cells: &mut Cells<'_>) -> Result<ChainRow, Fault> {
     let key = cells.secret()?;
-    let start = Start { place: Place { n: cells.number()?, link: cells.digest()? }, mac: cells.digest()? };
-    Ok(ChainRow { key, start, head: Place { n: cells.number()?, link: cells.digest()? } })
+    let (place, mac) = (Place { n: cells.number()?, link: cells.digest()? }, cells.digest()?);
+    let head = Place { n: cells.number()?, link: cells.digest()? };
+    let start = Start { place, mac, old: cells.number_if()? };
+    let (number, n, link, mac) = (cells.number_if()?, cells.number_if()?, cells.digest_if()?, cells.digest_if()?);
+    let attested = number.zip(n).zip(link.zip(mac));
+    let attested = attested.map(|((number, n), (link, mac))| Attested { number, place: Place { n, link }, mac });
+    Ok(ChainRow { key, start, head, attested })
 }
 
 macro_rules! entry_columns {

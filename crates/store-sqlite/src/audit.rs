@@ -7,8 +7,8 @@ use portcullis_store::{ChainRead, EventRow};
 use rusqlite::{Connection, params};
 
 pub(crate) fn chain(db: &Connection, after: Option<u64>, limit: u32) -> Result<Option<ChainRead>, Fault> {
-    const CHAIN: &str =
-        "SELECT c.key, c.start, c.start_link, c.start_mac, c.head, c.head_link FROM audit_chain c WHERE c.one = 1";
+    const CHAIN: &str = "SELECT c.key, c.start, c.start_link, c.start_mac, c.head, c.head_link, c.start_old, c.attested, c.attested_place, \
+         c.attested_link, c.attested_mac FROM audit_chain c WHERE c.one = 1";
     const ROWS: &str = concat!(
         "SELECT ",
         event_columns!(),
@@ -25,6 +25,12 @@ pub(crate) fn chain(db: &Connection, after: Option<u64>, limit: u32) -> Result<O
         };
         Ok(Some(ChainRead { chain, rows }))
     })
+}
+
+pub(crate) fn last_place(db: &Connection, up_to: u64) -> Result<Option<u64>, Fault> {
+    const SQL: &str = "SELECT max(e.place) FROM events e WHERE e.place <= ?1";
+    let up_to = i64::try_from(up_to).unwrap_or(i64::MAX);
+    Ok(one(db, SQL, [up_to], |cells| cells.u64_if())?.flatten())
 }
 
 pub(crate) fn unsealed(db: &Connection, limit: u32) -> Result<Vec<EventRow>, Fault> {

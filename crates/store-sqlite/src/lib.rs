@@ -289,6 +289,9 @@ impl Store for SqliteStore {
     fn read_chain(&self, after: Option<u64>, limit: u32) -> Fut<'_, Result<Option<ChainRead>, StoreError>> {
         self.long(move |db, _| audit::chain(db, after, limit))
     }
+    fn last_place(&self, up_to: u64) -> Fut<'_, Result<Option<u64>, StoreError>> {
+        self.long(move |db, _| audit::last_place(db, up_to))
+    }
     fn list_unsealed(&self, limit: u32) -> Fut<'_, Result<Vec<EventRow>, StoreError>> {
         self.long(move |db, _| audit::unsealed(db, limit))
     }

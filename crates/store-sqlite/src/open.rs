@@ -39,6 +39,8 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0018_followers.sql"),
     include_str!("migrations/0019_links_in_mails.sql"),
     include_str!("migrations/0020_verified.sql"),
+    include_str!("migrations/0021_used.sql"),
+    include_str!("migrations/0022_goes_on.sql"),
 ];
 /// `application_id` of our files: "Port".
 const APPLICATION: i32 = 0x506f_7274;

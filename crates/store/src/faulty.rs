@@ -230,6 +230,9 @@ impl<S: Store> Store for Faulty<S> {
     fn read_chain(&self, after: Option<u64>, limit: u32) -> Fut<'_, Result<Option<ChainRead>, StoreError>> {
         self.load(move |s| s.read_chain(after, limit))
     }
+    fn last_place(&self, up_to: u64) -> Fut<'_, Result<Option<u64>, StoreError>> {
+        self.load(move |s| s.last_place(up_to))
+    }
     fn list_unsealed(&self, limit: u32) -> Fut<'_, Result<Vec<EventRow>, StoreError>> {
         self.load(move |s| s.list_unsealed(limit))
     }

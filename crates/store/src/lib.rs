@@ -168,6 +168,8 @@ pub trait Store: Send + Sync + 'static {
     /// The chain over audit records: its row, and what stands at places beyond `after` (`None`: at any), by place, at most `limit`,
     /// all of one snapshot. `None` before it was begun.
     fn read_chain(&self, after: Option<u64>, limit: u32) -> Fut<'_, Result<Option<ChainRead>, StoreError>>;
+    /// The last place, up to this one, at which an audit record stands.
+    fn last_place(&self, up_to: u64) -> Fut<'_, Result<Option<u64>, StoreError>>;
     /// Audit records without a seal, oldest first, at most `limit`: whatever can be seen, whenever it was written.
     fn list_unsealed(&self, limit: u32) -> Fut<'_, Result<Vec<EventRow>, StoreError>>;
     /// How many there are of them, of the oldest [`COUNTED`](portcullis_domain::audit::COUNTED): a bounded read.

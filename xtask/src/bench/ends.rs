@@ -4,7 +4,7 @@
 //! between is told from two sides: from when the caller sent its call, and from when it had the answer, which left after the
 //! commit. A verifier may well be quicker than the answer.
 use super::cluster::{CALLERS, Cluster, Extent, Fleet};
-use super::{Bench, Running, median, path};
+use super::{Running, median, path};
 use crate::{Failure, mini_http, process};
 use serde_json::json;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -26,12 +26,30 @@ const PAUSE_MS: usize = 10;
 const QUIET: Duration = Duration::from_secs(5);
 
 /// A revoking call that was answered.
-struct Ended {
-    rev: u64,
-    sent_us: f64,
-    answered_us: f64,
-    took_ms: f64,
-    complete: bool,
+pub struct Ended {
+    /// Its position in the log.
+    pub rev: u64,
+    /// When it was sent and when its answer was there, by the machine's monotonic clock.
+    pub sent_us: f64,
+    pub answered_us: f64,
+    /// From the commit until it was enforced, as the server says.
+    pub took_ms: f64,
+    pub complete: bool,
+}
+
+impl Ended {
+    /// What `portcullis-ends` printed; an error when that is nothing.
+    pub fn all(text: &str) -> Result<Vec<Self>, Failure> {
+        let parse = |line: &str| {
+            let words: Vec<&str> = line.split(' ').collect();
+            let number = |index: usize| words.get(index).and_then(|word| word.parse::<f64>().ok());
+            let rev = words.first().and_then(|word| word.parse().ok())?;
+            let complete = words.get(4) == Some(&"true");
+            Some(Self { rev, sent_us: number(1)?, answered_us: number(2)?, took_ms: number(3)?, complete })
+        };
+        let all: Option<Vec<Self>> = text.lines().map(parse).collect();
+        all.filter(|all| !all.is_empty()).ok_or_else(|| Failure::Missing(format!("portcullis-ends said:\n{text}")))
+    }
 }
 
 pub struct Ends<'a> {
@@ -115,16 +133,7 @@ impl<'a> Ends<'a> {
         std::fs::write(&file, plan)?;
         let mut command = Command::new(self.cluster.bench.programs.join("portcullis-ends"));
         command.args([&callers.to_string(), seconds, pause_ms, &path(&file)]).args(self.cluster.addresses(nodes));
-        let text = process::output(&mut command)?;
-        let parse = |line: &str| {
-            let words: Vec<&str> = line.split(' ').collect();
-            let number = |index: usize| words.get(index).and_then(|word| word.parse::<f64>().ok());
-            let rev = words.first().and_then(|word| word.parse().ok())?;
-            let complete = words.get(4) == Some(&"true");
-            Some(Ended { rev, sent_us: number(1)?, answered_us: number(2)?, took_ms: number(3)?, complete })
-        };
-        let all: Option<Vec<Ended>> = text.lines().map(parse).collect();
-        all.filter(|all| !all.is_empty()).ok_or_else(|| Failure::Missing(format!("portcullis-ends said:\n{text}")))
+        Ended::all(&process::output(&mut command)?)
     }
 
     fn fleet(&self, &Fleet { verifiers: count, ends, waits }: &Fleet) -> Result<(), Failure> {
@@ -140,7 +149,8 @@ impl<'a> Ends<'a> {
         for (n, node) in self.cluster.addresses(all).into_iter().enumerate() {
             let share = count / all + usize::from(n < count % all);
             let issuer = format!("http://{}", self.cluster.nodes[0].address);
-            fleet.push(Followers::start(self.cluster.bench, &issuer, share, &node, (&id, &secret))?);
+            let program = Command::new(self.cluster.bench.programs.join("portcullis-followers"));
+            fleet.push(Followers::start(program, &issuer, share, &node, (&id, &secret))?);
         }
         fleet.iter_mut().try_for_each(Followers::ready)?;
         let after_kb = memory(&self.cluster.nodes)?;
@@ -212,7 +222,7 @@ impl<'a> Ends<'a> {
 }
 
 /// When each verifier had applied each of `ended`, in microseconds.
-fn applied(fleet: &mut [Followers], ended: &[Ended]) -> Result<Vec<Vec<f64>>, Failure> {
+pub fn applied(fleet: &mut [Followers], ended: &[Ended]) -> Result<Vec<Vec<f64>>, Failure> {
     let revs: Vec<u64> = ended.iter().map(|e| e.rev).collect();
     let mut all = vec![Vec::new(); revs.len()];
     for followers in fleet {
@@ -231,15 +241,14 @@ pub struct Followers {
 }
 
 impl Followers {
-    /// So many on this node of the server with this issuer, as this client.
+    /// So many on this node of the server with this issuer, as this client, by this program.
     pub fn start(
-        bench: &Bench,
+        mut command: Command,
         issuer: &str,
         count: usize,
         node: &str,
         (client, secret): (&str, &str),
     ) -> Result<Self, Failure> {
-        let mut command = Command::new(bench.programs.join("portcullis-followers"));
         command.args([&count.to_string(), issuer, client, &format!("http://{node}/v1/feed")]);
         command.env("PORTCULLIS_CLIENT_SECRET", secret).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn()?;
@@ -276,8 +285,12 @@ impl Followers {
         lines.collect()
     }
 
-    fn memory_kb(&self) -> Result<u64, Failure> {
+    pub fn memory_kb(&self) -> Result<u64, Failure> {
         super::memory_kb(self.child.id())
+    }
+
+    pub fn cpu_ms(&self) -> Result<f64, Failure> {
+        super::cpu_ms(self.child.id())
     }
 }
 
@@ -296,7 +309,7 @@ pub fn children_cpu_ms() -> Result<f64, Failure> {
     Ok(fields.filter_map(|field| field.parse::<f64>().ok()).sum::<f64>() * 10.0)
 }
 
-fn rate(ended: &[Ended]) -> f64 {
+pub fn rate(ended: &[Ended]) -> f64 {
     let first = ended.iter().map(|e| e.sent_us).fold(f64::MAX, f64::min);
     let last = ended.iter().map(|e| e.answered_us).fold(f64::MIN, f64::max);
     ended.len() as f64 * 1e6 / (last - first).max(1.0)

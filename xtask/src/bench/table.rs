@@ -34,6 +34,8 @@ const SECTIONS: &[(&str, Section)] = &[
     ("sign_in", super::sign_in::section),
     ("introspect", super::introspect::section),
     ("footprint", super::footprint::section),
+    ("revoke", super::revoke::section),
+    ("growth", super::growth::section),
 ];
 
 /// What a figure counts.

@@ -67,7 +67,8 @@ fn run(bench: &Bench, calls: usize) -> Result<(), Failure> {
     let text = |member: &str| client[member].as_str().unwrap_or_default().to_owned();
     let (id, secret) = (text("client_id"), text("client_secret"));
     let issuer = format!("http://{address}");
-    let mut fleet = Followers::start(bench, &issuer, VERIFIERS, &address.to_string(), (&id, &secret))?;
+    let program = Command::new(bench.programs.join("portcullis-followers"));
+    let mut fleet = Followers::start(program, &issuer, VERIFIERS, &address.to_string(), (&id, &secret))?;
     fleet.ready()?;
 
     println!(

@@ -181,7 +181,10 @@ impl Hub {
             return seen.found;
         }
         self.inner.prompt.fetch_max(revoked.rev.0, Ordering::AcqRel);
-        self.bump();
+        // Streams that do not have the entry yet are woken by it, and see then that somebody waits.
+        if self.head() >= revoked.rev {
+            self.bump();
+        }
         let deadline = real::mono().plus(i64::try_from(timeout.as_millis()).unwrap_or(i64::MAX));
         let (mut acks, after) = (self.inner.acks.subscribe(), real::mono());
         let mut others = self.ask_the_others(revoked.rev).await;

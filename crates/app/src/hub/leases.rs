@@ -74,6 +74,26 @@ impl Hub {
         answer
     }
 
+    /// What a verifier has applied is true whether it gets a lease or not: who waits for it need not wait for the read as well. Not
+    /// where another history may have been shown, which is looked into first, and not among several nodes, where a silenced one must not speak.
+    fn hear(&self, request: &AckRequest, witness: Option<&super::Position>) {
+        if self.is_shared() || witness.is_some_and(|at| self.agrees(at, MAX_TAIL) != Some(true)) {
+            return;
+        }
+        let applied = request.applied.min(request.enforced.unwrap_or(request.applied));
+        let mut state = self.state();
+        let ours = request.epoch == state.publisher.epoch() && request.applied <= state.publisher.head();
+        if !ours || state.fleet.must_return(request.instance) || self.inner.rolled_back.load().is_some() {
+            return;
+        }
+        let applied = state.publisher.confirmed(applied, request.keys.as_deref());
+        let news = state.fleet.ack(request.instance, applied, real::mono()).unwrap_or(false);
+        drop(state);
+        if news {
+            self.inner.acks.send_modify(|n| *n += 1);
+        }
+    }
+
     async fn lease(&self, client: ClientId, request: &AckRequest, arrived: Mono) -> Result<AckAnswer, AppError> {
         let bad = |detail: &str| AppError::Bad(Code::Malformed, detail.into());
         if request.nonce.is_empty() || request.nonce.len() > MAX_NONCE {
@@ -98,6 +118,7 @@ impl Hub {
             // the lease that this read may give without it.
             state.fleet.lease_granted(request.instance, arrived, real::mono()).map_err(|_| gone())?;
         }
+        self.hear(request, witness.as_ref());
         let (stamp, began) = self.read_after_now().await?;
         if let Some(at) = witness {
             let beyond = (at.epoch, at.rev) > (stamp.epoch, stamp.head);
@@ -125,12 +146,12 @@ impl Hub {
         // Who holds a lease knows the keys, also when its stream is held up.
         let keys = state.publisher.keys_unless(request.keys.as_deref());
         let (head, chain, epoch) = (state.publisher.head(), state.publisher.chain(), state.publisher.epoch());
+        // The publisher has applied at least what the read saw; its head is committed too.
+        let position = Some(self.position_here(&mut state));
         drop(state);
         if news {
             self.inner.acks.send_modify(|n| *n += 1);
         }
-        // The publisher has applied at least what the read saw; its head is committed too.
-        let position = Some(self.position(&super::Position { epoch, rev: head, chain }));
         Ok(AckAnswer {
             nonce: request.nonce.clone(),
             epoch,

@@ -318,7 +318,7 @@ impl Subscription {
         if hub.inner.closing.load(Ordering::Acquire) || hub.why_not_ready().is_some() {
             return self.bye();
         }
-        let state = hub.state();
+        let mut state = hub.state();
         if state.closed_clients.contains_key(&self.client)
             || state.fleet.must_return(self.instance)
             || state.fleet.gives_way(self.instance, self.number)
@@ -331,8 +331,12 @@ impl Subscription {
             return Some(hub.event("keys", None, &state.publisher.keys_frame()));
         }
         if state.publisher.head() > self.at {
-            if let Some(batch) = state.batches.iter().rev().find(|batch| batch.after == self.at) {
+            if let Some(batch) = state.batches.iter_mut().rev().find(|batch| batch.after == self.at) {
                 self.at = batch.last;
+                // Who waits waits for one write to each verifier, not for two.
+                if self.is_prompted(&hub) {
+                    return Some(batch.asking.get_or_insert_with(|| asking(&hub, &batch.event)).clone());
+                }
                 return Some(batch.event.clone());
             }
             return match state.publisher.resume(self.epoch, self.at, MAX_RESUME) {
@@ -348,11 +352,26 @@ impl Subscription {
             };
         }
         drop(state);
-        let prompt = hub.inner.prompt.load(Ordering::Acquire);
-        if prompt > self.prompted && prompt <= self.at.0 {
-            self.prompted = prompt;
-            return Some(hub.event("entries", None, &Entries { entries: vec![], ack: true }));
-        }
-        None
+        self.is_prompted(&hub).then(|| prompt(&hub))
     }
+
+    /// Whether somebody waits for this stream to be told to speak, who knows everything that it should speak of; once for each wait.
+    fn is_prompted(&mut self, hub: &Hub) -> bool {
+        let prompt = hub.inner.prompt.load(Ordering::Acquire);
+        let prompted = prompt > self.prompted && prompt <= self.at.0;
+        if prompted {
+            self.prompted = prompt;
+        }
+        prompted
+    }
+}
+
+/// The event that asks for an acknowledgement.
+fn prompt(hub: &Hub) -> Bytes {
+    hub.event("entries", None, &Entries { entries: vec![], ack: true })
+}
+
+/// An event, and the one that asks for an acknowledgement right behind it.
+fn asking(hub: &Hub, event: &Bytes) -> Bytes {
+    Bytes::from([&event[..], &prompt(hub)[..]].concat())
 }

@@ -3,11 +3,11 @@ use crate::world::{PASSWORD, World, memory, settings, sign_in};
 use portcullis_app::audit::CheckedPage;
 use portcullis_app::keys::MasterKey;
 use portcullis_app::{Admin, App, AppError, Settings, Store, real};
-use portcullis_domain::audit::{AuditKey, Finding, Place};
+use portcullis_domain::audit::{AuditKey, ChainRow, Finding, Place, Start};
 use portcullis_domain::{Change, Changes, EventKind, Refused};
 use portcullis_store::faulty::{Faulty, Mode};
 use portcullis_store::memory::{Memory, MemoryStore};
-use portcullis_wire::{LogId, SecretString, Time};
+use portcullis_wire::{Digest, Epoch, LogId, Rev, SecretString, Time};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering::SeqCst};
@@ -359,6 +359,160 @@ async fn a_node_that_was_started_anew_knows_where_the_chain_ended() {
     let wrong = App::start(Arc::new(memory()), settings, master, &mut JoinSet::new()).await;
     assert!(wrong.unwrap_err().to_string().contains("is damaged"));
     std::fs::remove_file(path).unwrap();
+}
+
+/// Whoever has the database alone cannot make a node forget what it saw: neither by a greater epoch nor by words that nobody with the
+/// key has said. Who founds the log anew, with the master key, lets them go on; each time that is said once.
+#[tokio::test]
+async fn no_raised_epoch_makes_a_node_forget_what_it_saw() {
+    let (path, master) = (file("epoch"), MasterKey::generate());
+    let (app, store) = with_file(Memory::new(LogId::from_bits(7), real::wall()), &master, &path).await;
+    let ada = app.sign_up("ada@example.org", SecretString::new(PASSWORD), None, None).await.unwrap().unwrap();
+    sign_in(&app, &ada, false).await.unwrap();
+    app.seal_all().await.unwrap();
+    let (older, cut_at) = (store.content().unwrap(), head(&app).await);
+    for _ in 0..3 {
+        sign_in(&app, &ada, false).await.unwrap();
+    }
+    app.seal_all().await.unwrap();
+    let seen = head(&app).await;
+    app.finish().await;
+    let truncated = Finding::Truncated { head: cut_at.n, known: seen.n };
+
+    let put_back = MemoryStore::with(older.clone(), Arc::new(real::wall));
+    let raised = Change::Refound { epoch: Epoch(9), base: Rev(1 << 40) };
+    put_back.commit(Changes { steps: vec![raised], ..Changes::default() }).await.unwrap();
+    let forge = |memory: &mut Memory| {
+        let chain = memory.read_chain(None, 0).unwrap().chain;
+        let attested = AuditKey::new(&mut real::RealChance).attest(LogId::from_bits(7), 1 << 50, chain.head);
+        memory.tamper_chain(Some(ChainRow { attested: Some(attested), ..chain }));
+    };
+    put_back.tamper(forge).unwrap();
+    // One that was started anew, and one that saw it happen.
+    let (app, store) = with_file(put_back.content().unwrap(), &master, &path).await;
+    assert_eq!(checked(&app, None).await.0, [truncated]);
+    let (running, other) = with_file(older.clone(), &master, &file("epoch-2")).await;
+    assert_eq!(checked(&running, None).await.0, []);
+    for _ in 0..3 {
+        sign_in(&running, &ada, false).await.unwrap();
+    }
+    running.seal_all().await.unwrap();
+    let theirs = head(&running).await;
+    other.tamper(|memory| *memory = put_back.content().unwrap()).unwrap();
+    assert_eq!(checked(&running, None).await.0, [Finding::Truncated { head: cut_at.n, known: theirs.n }]);
+    sign_in(&app, &ada, false).await.unwrap();
+    assert!(app.seal_all().await.is_err());
+
+    app.admin_refound(&Admin::operator(), "an older database was put back").await.unwrap();
+    app.seal_all().await.unwrap();
+    let goes_on = head(&app).await;
+    assert_eq!((checked(&app, Some(goes_on)).await.0, checked(&app, Some(cut_at)).await.0), (vec![], vec![]));
+    other.tamper(|memory| *memory = store.content().unwrap()).unwrap();
+    assert_eq!(checked(&running, None).await.0, [], "the others hear of it by the database");
+    // It was said of that chain, then: the same database put back once more is one that somebody put back.
+    let said = store.content().unwrap();
+    for _ in 0..2 {
+        sign_in(&app, &ada, false).await.unwrap();
+    }
+    app.seal_all().await.unwrap();
+    let later = head(&app).await;
+    app.finish().await;
+    let (app, _) = with_file(said, &master, &path).await;
+    assert_eq!(checked(&app, None).await.0, [Finding::Truncated { head: goes_on.n, known: later.n }]);
+    [path, file("epoch-2")].into_iter().for_each(|path| drop(std::fs::remove_file(path)));
+}
+
+/// A failover has lost the last seals, and nothing else: who has looked lets the chain go on, and it stays the one that it is.
+#[tokio::test]
+async fn a_chain_that_lost_its_last_seals_goes_on() {
+    let (store, master) = (Arc::new(memory().shared()), MasterKey::generate());
+    let (app, mut tasks) = start(store.clone(), &master).await;
+    tasks.abort_all();
+    let (other, mut tasks) = start(store.clone(), &master).await;
+    tasks.abort_all();
+    let ada = app.sign_up("ada@example.org", SecretString::new(PASSWORD), None, None).await.unwrap().unwrap();
+    sign_in(&app, &ada, false).await.unwrap();
+    app.seal_all().await.unwrap();
+    let before = head(&app).await;
+    sign_in(&app, &ada, false).await.unwrap();
+    let lost = store.content().unwrap();
+    app.seal_all().await.unwrap();
+    let seen = head(&app).await;
+    assert_eq!(checked(&other, None).await.0, []);
+    store.tamper(|memory| *memory = lost).unwrap();
+    let truncated = Finding::Truncated { head: before.n, known: seen.n };
+    assert_eq!((checked(&app, None).await.0, checked(&other, None).await.0), (vec![truncated], vec![truncated]));
+    assert!(app.seal_all().await.is_err());
+
+    let tokens = sign_in(&app, &ada, false).await.unwrap();
+    let caller = app.caller(Some(tokens.access_token.expose()), None).await.unwrap();
+    let refused = app.admin_go_on_with_trail(&Admin::by_token(&caller), "looked").await;
+    assert!(matches!(refused, Err(AppError::Refused(Refused::Forbidden))), "{refused:?}");
+    assert!(app.admin_go_on_with_trail(&Admin::operator(), " ").await.is_err());
+    assert_eq!(app.admin_go_on_with_trail(&Admin::operator(), "a failover").await.unwrap(), before);
+    app.seal_all().await.unwrap();
+    other.seal_all().await.unwrap();
+    assert_eq!((checked(&app, Some(before)).await.0, checked(&other, None).await.0), (vec![], vec![]));
+    let rows = app.store().list_events(&Default::default(), None, 100).await.unwrap().rows;
+    let went_on = rows.iter().find(|row| row.event.kind == EventKind::AuditWentOn).unwrap();
+    assert_eq!(went_on.event.reason.as_deref(), Some(&*format!("from {}: a failover", before.n)));
+    assert!(rows.iter().all(|row| row.seal.is_some()), "what had lost its seal has one");
+    // A chain that is broken where it ends is not mended by it.
+    store.tamper(|memory| memory.tamper().last_mut().unwrap().at = Time(1)).unwrap();
+    let refused = app.admin_go_on_with_trail(&Admin::operator(), "a failover").await;
+    assert!(matches!(refused, Err(AppError::Refused(Refused::Conflict { .. }))), "{refused:?}");
+}
+
+/// Whatever was made of the chain's row, another one can begin, and what was sealed before is there still.
+#[tokio::test]
+async fn a_chain_begins_anew_whatever_was_made_of_its_row() {
+    type How = fn(ChainRow) -> Option<ChainRow>;
+    let far = |chain: ChainRow| Some(ChainRow { head: Place { n: i64::MAX as u64, link: chain.head.link }, ..chain });
+    let start_gone = |chain: ChainRow| Some(ChainRow { start: Start { mac: Digest([1; 32]), ..chain.start }, ..chain });
+    let jumped = |chain: ChainRow| {
+        let start = AuditKey::new(&mut real::RealChance).start_anew(LogId::from_bits(7), 500, 500).unwrap();
+        Some(ChainRow { start, head: start.place, ..chain })
+    };
+    let cases: [(&str, How, &str); 4] = [
+        ("gone", |_| None, "truncated"),
+        ("an end of its own", far, "head"),
+        ("a start of its own", start_gone, "start"),
+        ("a start beyond all that was seen", jumped, "start"),
+    ];
+    for (what, how, finding) in cases {
+        let (store, master) = (Arc::new(memory()), MasterKey::generate());
+        let (app, mut tasks) = start(store.clone(), &master).await;
+        tasks.abort_all();
+        let nothing = app.admin_begin_trail_anew(&Admin::operator(), "looked").await;
+        assert!(matches!(nothing, Err(AppError::Refused(Refused::NotFound))), "{nothing:?}");
+        let ada = app.sign_up("ada@example.org", SecretString::new(PASSWORD), None, None).await.unwrap().unwrap();
+        sign_in(&app, &ada, false).await.unwrap();
+        app.seal_all().await.unwrap();
+        let (seen, all) = (head(&app).await, store.count_rows().await.unwrap().events);
+        store.tamper(|memory| memory.tamper_chain(how(memory.read_chain(None, 0).unwrap().chain))).unwrap();
+        sign_in(&app, &ada, false).await.unwrap();
+        let error = app.seal_all().await.unwrap_err().to_string();
+        let said = match finding {
+            "truncated" => "the chain ends at 0",
+            "head" => "names another end",
+            _ => "starting point was not written by this server",
+        };
+        assert!(error.contains(said), "{what}: {error}");
+        let begins = app.admin_begin_trail_anew(&Admin::operator(), "looked").await.unwrap();
+        assert!(begins.n > seen.n + 999_999 && begins.n < u64::MAX / 2, "{what}: {begins}");
+        app.seal_all().await.unwrap();
+        assert_eq!(checked(&app, Some(head(&app).await)).await.0, [], "{what}");
+        assert!(matches!(checked(&app, Some(seen)).await.0[..], [Finding::Forgotten { .. }]), "{what}");
+        assert_eq!(store.last_place(seen.n).await.unwrap(), Some(all), "{what}: what was sealed before stays");
+        // And once more, from there.
+        app.admin_begin_trail_anew(&Admin::operator(), "again").await.unwrap();
+        app.seal_all().await.unwrap();
+        assert_eq!(checked(&app, None).await.0, [], "{what}");
+        // A record between what is left and the beginning is nobody's.
+        let at = head(&app).await.n - 2;
+        store.tamper(|memory| memory.tamper()[0].seal.as_mut().unwrap().place.n = at).unwrap();
+        assert!(matches!(checked(&app, None).await.0[..], [Finding::Inserted { n, .. }] if n == at), "{what}");
+    }
 }
 
 /// A chain whose key opens nowhere any more: another one begins, under another key. What is old goes by its time, and new records by theirs.

@@ -104,6 +104,34 @@ async fn a_lease_that_is_under_way_at_the_commit_is_waited_for() {
 }
 
 #[tokio::test]
+async fn what_is_acknowledged_counts_before_its_lease_is_read() {
+    let world = World::start().await;
+    let mut verifier = Verifier::of(&world).await;
+    let (app, client) = (world.app.clone(), verifier.client.id);
+    app.hub().acknowledge(client, &verifier.question()).await.unwrap();
+    let revoked = app.admin_end_everyone(&world.admin, None, "test", None).await.unwrap();
+    while app.hub().head() < revoked.rev {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    assert!(!app.hub().enforcement(&revoked).counts.complete);
+    verifier.applied = revoked.rev;
+    // The read that the lease waits for takes its time.
+    world.held.hold_read.store(true, Ordering::SeqCst);
+    let question = verifier.question();
+    let asked = tokio::spawn(async move { app.hub().acknowledge(client, &question).await });
+    world.held.reached.notified().await;
+    let heard = async {
+        while !world.app.hub().enforcement(&revoked).counts.complete {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    let heard = tokio::time::timeout(Duration::from_secs(1), heard).await;
+    assert!(heard.is_ok() && !asked.is_finished(), "who waits waits for the lease, too");
+    world.held.release.notify_one();
+    assert!(asked.await.unwrap().unwrap().head >= revoked.rev);
+}
+
+#[tokio::test]
 async fn a_lower_bound_is_told_to_who_follows_already() {
     let world = World::start().await;
     let mut verifier = Verifier::of(&world).await;

@@ -1,7 +1,8 @@
 //! Chains of thousands of kinds, each tampered with in one way: it is always found. What is done by the rules is never taken for it.
 use crate::world::Seeded;
 use portcullis_domain::audit::{
-    self, AuditKey, ChainRow, Checked, Finding, Hidden, MAX_FINDINGS, Page, Part, Place, Record, Start, Unsealed,
+    self, AuditKey, ChainRow, Checked, FARTHEST, Finding, Hidden, LEAP, MAX_FINDINGS, Page, Part, Place, Record, Seen,
+    Start, Unsealed, seen,
 };
 use portcullis_domain::{Actor, Chance, EventKind, NewEvent};
 use portcullis_wire::{AccountId, ClientId, Digest, EventId, LogId, Rev, SecretBytes, SessionId, Time};
@@ -43,7 +44,7 @@ fn key() -> AuditKey {
 impl Kept {
     fn new(dice: &mut Seeded, count: i64) -> Self {
         let start = key().genesis(LOG);
-        let row = ChainRow { key: SecretBytes::new([]), start, head: start.place };
+        let row = ChainRow::new(SecretBytes::new([]), start);
         let mut kept = Self { row, rows: Vec::new() };
         kept.add(dice, count);
         kept
@@ -90,7 +91,7 @@ impl Kept {
         let mut from: Option<Place> = None;
         let (mut findings, mut records, mut erased, mut met) = (Vec::new(), 0, 0, false);
         loop {
-            let (reading, size) = (audit::reading(from), size + usize::from(from.is_some()));
+            let (reading, size) = (audit::reading(from, self.row.start), size + usize::from(from.is_some()));
             let after = |row: &&Record| reading.is_none_or(|place| row.seal.unwrap().place.n > place);
             let page: Vec<Record> = rows.iter().filter(after).take(size).cloned().collect();
             let last = audit::is_last(&self.row, &page, size);
@@ -271,7 +272,7 @@ fn tamper(kept: &mut Kept, dice: &mut Seeded) -> Option<&'static str> {
             // The beginning cut off, and the start set there: without the key.
             let place = kept.rows[n].seal.unwrap().place;
             kept.rows.drain(..=n);
-            kept.row.start = Start { place, mac: kept.row.start.mac };
+            kept.row.start = Start { place, ..kept.row.start };
             "a beginning cut off and signed with an old mark"
         }
         25 => {
@@ -382,7 +383,7 @@ fn a_process_knows_where_it_saw_the_chain_end() {
     let follows = |kept: &Kept| {
         let rows = kept.by_place();
         let there = rows.iter().find(|row| row.seal.unwrap().place.n >= seen.n);
-        audit::follows(seen, &kept.row, there)
+        seen::follows(seen, &kept.row, there)
     };
     assert_eq!(follows(&kept), None);
     let mut shorter = kept.clone();
@@ -413,7 +414,7 @@ fn a_chain_that_was_begun_anew_is_whole_by_itself() {
     kept.rows[2].at = Time(99);
     assert!(!kept.check(None).is_empty());
     let broken = kept.row.head;
-    let start = key().start_anew(LOG, broken.n);
+    let start = key().start_anew(LOG, broken.n, broken.n).unwrap();
     (kept.row.start, kept.row.head) = (start, start.place);
     assert_eq!(kept.check(None), []);
     kept.add(&mut dice, 3);
@@ -431,7 +432,7 @@ fn a_chain_that_was_begun_anew_is_whole_by_itself() {
         assert!(!other.check(None).is_empty());
     }
     let mut forged = kept.clone();
-    forged.row.start = AuditKey(SecretBytes::new([4; 32])).start_anew(LOG, broken.n);
+    forged.row.start = AuditKey(SecretBytes::new([4; 32])).start_anew(LOG, broken.n, broken.n).unwrap();
     assert!(forged.check(None).contains(&Finding::Start));
     // A start that pruning made takes nothing before it for an earlier chain's.
     let mut pruned = Kept::new(&mut dice, 5);
@@ -440,6 +441,146 @@ fn a_chain_that_was_begun_anew_is_whole_by_itself() {
     late.seal.as_mut().unwrap().place.n = 1;
     pruned.rows.insert(0, late);
     assert!(matches!(pruned.check(None)[..], [Finding::Inserted { n: 1, .. }]));
+}
+
+/// Between what an earlier chain has left and the beginning no server has put a record: whoever does is found, wherever a page ends,
+/// and nothing of it goes as if it were old.
+#[test]
+fn what_is_put_between_two_chains_is_found() {
+    let mut dice = Seeded(12);
+    let mut kept = Kept::new(&mut dice, 5);
+    kept.rows[2].at = Time(99);
+    let old = kept.row.head.n;
+    let start = key().start_anew(LOG, old, old + 70).unwrap();
+    assert_eq!(start.place.n, old + 70 + LEAP);
+    (kept.row.start, kept.row.head) = (start, start.place);
+    kept.add(&mut dice, 3);
+    assert_eq!(kept.check(None), []);
+    for n in [old + 1, old + 70, start.place.n - 1, start.place.n] {
+        let mut forged = kept.clone();
+        let mut row = forged.rows[1].clone();
+        row.seal.as_mut().unwrap().place.n = n;
+        let found = Finding::Inserted { n, event: row.event.id };
+        forged.rows.push(row);
+        for size in 1..10 {
+            let mut findings = forged.checked(None, size).findings;
+            findings.dedup(); // at the beginning itself it is every page's
+            assert_eq!(findings, [found], "{n} {size}");
+        }
+        let pruned = audit::prune(&key(), LOG, &forged.row, &forged.by_place(), 100, Time(i64::MAX));
+        assert_eq!(pruned, Err(found));
+        // Who writes down that the old chain went so far has not the key.
+        forged.row.start.old = Some(n);
+        assert!(forged.check(None).contains(&Finding::Start));
+        forged.row.start.old = None;
+        assert!(forged.check(None).contains(&Finding::Start));
+    }
+    // A chain that was begun anew before that was written down begins as it did.
+    assert!(key().begins(LOG, start) && key().begins(LOG, key().genesis(LOG)));
+}
+
+/// A chain begins anew wherever somebody without the key says that the old one ends, and never runs out of numbers for that.
+#[test]
+fn no_number_keeps_a_chain_from_beginning_anew() {
+    assert_eq!(key().start_anew(LOG, 3, FARTHEST).unwrap().place.n, FARTHEST + LEAP);
+    assert_eq!(key().start_anew(LOG, i64::MAX as u64 - LEAP, 0).unwrap().place.n, i64::MAX as u64);
+    for n in [i64::MAX as u64 - LEAP + 1, i64::MAX as u64, u64::MAX] {
+        assert_eq!((key().start_anew(LOG, n, 0), key().start_anew(LOG, 0, n)), (None, None));
+    }
+}
+
+/// Only what somebody with the key has said lets go of what was seen, and each of that once.
+#[test]
+fn what_was_seen_is_let_go_only_by_who_has_the_key() {
+    let mut dice = Seeded(5);
+    let mut kept = Kept::new(&mut dice, 6);
+    let older = kept.clone();
+    kept.add(&mut dice, 4);
+    let seen = Seen { number: 7, place: kept.row.head };
+    let wrong = |kept: &Kept, seen: Seen| {
+        let held = match seen::held(&key(), LOG, &kept.row, Some(seen)) {
+            Ok(held) => held.unwrap(),
+            Err(finding) => return (Some(finding), seen),
+        };
+        let rows = kept.by_place();
+        let there = rows.iter().find(|row| row.seal.unwrap().place.n >= held.place.n);
+        (seen::follows(held.place, &kept.row, there), held)
+    };
+    let truncated = (Some(Finding::Truncated { head: 6, known: 10 }), seen);
+    assert_eq!((wrong(&kept, seen), wrong(&older, seen)), ((None, seen), truncated));
+    let mut put_back = older.clone();
+    let forged = AuditKey(SecretBytes::new([4; 32])).attest(LOG, 8, older.row.head);
+    let of_another_log = key().attest(LogId::from_bits(8), 8, older.row.head);
+    let good = key().attest(LOG, 8, older.row.head);
+    let elsewhere = audit::Attested { place: kept.row.head, ..good };
+    let later = audit::Attested { number: 9, ..good };
+    for one in [forged, of_another_log, elsewhere, later, key().attest(LOG, 7, older.row.head)] {
+        put_back.row.attested = Some(one);
+        assert_eq!(wrong(&put_back, seen), truncated, "{one:?}");
+    }
+    put_back.row.attested = Some(good);
+    let goes_on = Seen { number: 8, place: older.row.head };
+    assert_eq!(wrong(&put_back, seen), (None, goes_on));
+    // It goes on from there: what was seen since is not let go by the same words.
+    put_back.add(&mut dice, 3);
+    let since = Seen { number: 8, place: put_back.row.head };
+    assert!(since.is_beyond(&seen) && !seen.is_beyond(&since));
+    assert_eq!(wrong(&put_back, since), (None, since));
+    let mut again = older.clone();
+    again.row.attested = Some(good);
+    assert_eq!(wrong(&again, since), (Some(Finding::Truncated { head: 6, known: 9 }), since));
+    // Whoever has seen nothing holds what was attested against it.
+    assert_eq!(seen::held(&key(), LOG, &again.row, None), Ok(Some(goes_on)));
+    let number = |row: &ChainRow, seen, now| seen::next_number(&key(), LOG, row, seen, Time(now));
+    let numbers = (number(&again.row, None, 3), number(&again.row, Some(Seen { number: 20, ..since }), 3));
+    assert_eq!((numbers, number(&again.row, None, 99), number(&kept.row, None, -5)), ((9, 21), 99, 1));
+    again.row.attested = Some(audit::Attested { number: u64::MAX - 1, ..good });
+    assert_eq!(number(&again.row, None, 3), 3, "what nobody attested counts for nothing");
+    // A beginning that lies beyond what was seen would let go of it, too.
+    let mut begun = older.clone();
+    begun.row.start = AuditKey(SecretBytes::new([4; 32])).start_anew(LOG, 6, 10).unwrap();
+    begun.row.head = begun.row.start.place;
+    assert_eq!(wrong(&begun, seen).0, Some(Finding::Start));
+    begun.row.start = key().start_anew(LOG, 6, 10).unwrap();
+    begun.row.head = begun.row.start.place;
+    assert_eq!(wrong(&begun, seen).0, None);
+}
+
+/// Where the chain ends is believed by the last link alone.
+#[test]
+fn an_end_that_was_put_there_is_none() {
+    for seed in 0..200 {
+        let mut dice = Seeded(seed);
+        let count = below(&mut dice, 5) as i64;
+        let mut kept = Kept::new(&mut dice, count);
+        let most = below(&mut dice, 4);
+        kept.prune(most);
+        let ends = |kept: &Kept| {
+            let after = seen::before_end(&kept.row);
+            let rows: Vec<Record> = kept.by_place();
+            let rows: Vec<Record> = rows.into_iter().filter(|row| row.seal.unwrap().place.n > after).take(2).collect();
+            seen::ends(&key(), LOG, &kept.row, &rows)
+        };
+        assert_eq!(ends(&kept), None, "seed {seed}");
+        for n in [kept.row.head.n + 1, kept.row.head.n.wrapping_sub(1).min(i64::MAX as u64), i64::MAX as u64] {
+            let mut other = kept.clone();
+            other.row.head.n = n;
+            assert_eq!(ends(&other), Some(Finding::Head { n }), "seed {seed}");
+        }
+        let mut other = kept.clone();
+        other.row.head.link = Digest([9; 32]);
+        assert!(ends(&other).is_some());
+        if let Some(last) = kept.rows.len().checked_sub(1) {
+            let mut other = kept.clone();
+            other.rows[last].event.actor = "somebody else".into();
+            assert!(ends(&other).is_some(), "seed {seed}");
+            // Also where the record, too, claims that link.
+            let mut other = kept.clone();
+            (other.row.head.link, other.rows[last].seal.as_mut().unwrap().place.link) =
+                (Digest([9; 32]), Digest([9; 32]));
+            assert!(ends(&other).is_some(), "seed {seed}");
+        }
+    }
 }
 
 #[test]

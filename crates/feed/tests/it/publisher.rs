@@ -47,6 +47,33 @@ fn resume_continues_or_brings_a_snapshot() {
 }
 
 #[test]
+fn a_link_is_held_against_what_was_appended_here_and_what_the_store_gave() {
+    let (p, entries) = log(40, 30);
+    let link = |rev: usize| chained(Chain::genesis(LOG), &entries[..rev]);
+    let state = LogState {
+        log: LOG,
+        epoch: p.epoch(),
+        head: p.head(),
+        chain: p.chain(),
+        floor: p.floor(),
+        live: entries.clone(),
+    };
+    // One that has appended everything, and one that has read it and appends on: what lies before has no link of its own there.
+    let mut again = Publisher::new(state, Limits { recent: 30, set: 1000 }, Mono(0));
+    let more: Vec<Entry> = (41..=45).map(|rev| end(rev, Target::Session(ses(rev)))).collect();
+    again.append(&more, chained(again.chain(), &more), Mono(0)).unwrap();
+    for (p, head) in [(&p, 40), (&again, 45)] {
+        for rev in head - 29..=40 {
+            assert_eq!(p.agrees(Rev(rev as u64), link(rev), 100), Some(true), "{rev} of {head}");
+            assert_eq!(p.agrees(Rev(rev as u64), link(rev - 1), 100), Some(false), "{rev} of {head}");
+        }
+        assert_eq!(p.agrees(Rev(5), link(5), 100), None, "forgotten");
+        assert_eq!(p.agrees(Rev(30), link(30), 5), None, "more than may be looked at");
+        assert_eq!(p.agrees(Rev(50), link(40), 100), None, "beyond");
+    }
+}
+
+#[test]
 fn a_restart_from_the_store_goes_on_alike() {
     let (mut p, entries) = log(30, 100);
     p.set_floor(Time(10));

@@ -151,6 +151,20 @@ pub(super) async fn begin_anew(ctx: Ctx, AsAdmin(admin): AsAdmin, body: Json<Ane
     Ok(render::ok(&json!({ "start": start.to_string() })))
 }
 
+/// The chain goes on from where it ends, whatever was seen beyond: for the operator, who has looked.
+pub(super) async fn go_on(ctx: Ctx, AsAdmin(admin): AsAdmin, body: Json<Anew>) -> Result<Response, Problem> {
+    ctx.params(&[])?;
+    let from = ctx.app().admin_go_on_with_trail(&admin, &body.value.reason).await.map_err(|error| {
+        let problem = Problem::from(error);
+        match problem.code {
+            Code::Forbidden => problem.saying("a chain goes on by the admin socket only, by the operator"),
+            Code::NotFound => problem.saying("nothing was sealed yet"),
+            _ => problem,
+        }
+    })?;
+    Ok(render::ok(&json!({ "from": from.to_string() })))
+}
+
 fn finding(finding: &Finding) -> Value {
     json!({
         "kind": finding.as_str(), "place": finding.place(), "event_id": finding.event(), "detail": finding.to_string(),

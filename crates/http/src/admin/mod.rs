@@ -56,6 +56,7 @@ pub(crate) fn routes(table: Table) -> Table {
         .get("/v1/admin/audit", audit::state)
         .get("/v1/admin/audit/check", audit::check)
         .post("/v1/admin/audit/begin-anew", audit::begin_anew)
+        .post("/v1/admin/audit/go-on", audit::go_on)
         .get("/v1/admin/messages", messages::list)
         .post("/v1/admin/messages/{id}/retry", messages::retry)
         .get("/v1/admin/rules", rules::state)

@@ -70,7 +70,8 @@ pub(super) async fn choose(ctx: Ctx, Id(secret): Id<String>, body: FormBytes) ->
     let mut params = form_of(&ctx, body).await?;
     let password = SecretString::new(params.take("password").unwrap_or_default());
     let again = SecretString::new(params.take("again").unwrap_or_default());
-    // The form's own: sent again because its answer got lost, it is answered as it was.
+    // The form's own: sent again because its answer got lost, it is answered as it was. Nobody can guess it, so that it may be held
+    // against the password: who has typed another one since must not be told that it is set.
     let key = params.take("repeat").filter(|key| (1..=64).contains(&key.len()));
     let token = SecretString::new(&*secret);
     let wrong = if password.expose() == again.expose() {

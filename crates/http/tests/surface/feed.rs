@@ -56,6 +56,8 @@ async fn a_verifier_hears_of_an_end_and_acknowledges_it() {
     assert_eq!((entry["verb"].as_str(), entry["scope"].as_str()), (Some("end"), Some("account")));
     assert_eq!(entry["id"], ada.account);
     let rev = entry["rev"].as_u64().unwrap();
+    let asked = feed.next_named("entries").await.data;
+    assert_eq!((asked["ack"].as_bool(), asked["entries"].as_array().map(Vec::len)), (Some(true), Some(0)), "{asked}");
     ack(&server, client, &hello, rev, entries.id.as_deref().unwrap(), "n2").await;
     let ended = waiting.await.unwrap().expect(200).json();
     let enforcement = &ended["enforcement"];

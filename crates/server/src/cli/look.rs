@@ -135,6 +135,15 @@ pub enum AuditAct {
         #[arg(long, value_name = "NUMBER:LINK")]
         from: Option<String>,
     },
+    /// Let the chain go on from where it ends, whatever nodes have seen beyond, once you have looked: after a failover that has lost the
+    /// last seals, or when an older database was put back.
+    GoOn {
+        #[command(flatten)]
+        reach: Reach,
+        /// Why, for the record.
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+    },
     /// Begin another chain in the place of one that is broken, once you have looked: nothing sealed before can be checked any more.
     BeginAnew {
         #[command(flatten)]

@@ -24,6 +24,7 @@ pub fn run(args: &AuditArgs) -> Outcome {
         }
         Some(AuditAct::Head { reach }) => block_on(head(reach)),
         Some(AuditAct::BeginAnew { reach, reason }) => block_on(begin_anew(reach, reason)),
+        Some(AuditAct::GoOn { reach, reason }) => block_on(go_on(reach, reason)),
         Some(AuditAct::Verify { reach, head, from }) => block_on(verify(reach, head.as_deref(), from.as_deref())),
     }
 }
@@ -87,6 +88,17 @@ async fn begin_anew(reach: &Reach, reason: &str) -> Outcome {
     show(reach.json, &begun, || {
         let start = begun.get("start").and_then(Value::as_str).unwrap_or_default();
         format!("another chain begins after {start}; write down a new head\n")
+    });
+    Ok(Exit::Done)
+}
+
+async fn go_on(reach: &Reach, reason: &str) -> Outcome {
+    let mut remote = Remote::of(reach)?;
+    let body = json!({ "reason": reason });
+    let went_on = remote.call(Method::POST, "/v1/admin/audit/go-on", Some(&body)).await?;
+    show(reach.json, &went_on, || {
+        let from = went_on.get("from").and_then(Value::as_str).unwrap_or_default();
+        format!("the chain goes on from {from}; write down a new head\n")
     });
     Ok(Exit::Done)
 }

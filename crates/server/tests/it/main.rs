@@ -43,6 +43,7 @@ mod stopped;
 mod storage;
 mod support;
 mod tls;
+mod trail;
 mod transfer;
 mod unwilling;
 mod webhooks;

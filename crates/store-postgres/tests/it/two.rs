@@ -71,6 +71,7 @@ in_turn! {
     load_run() -> Result<Option<RunId>, StoreError>;
     load_revocation(rev: Rev) -> Result<Option<EventRow>, StoreError>;
     read_chain(after: Option<u64>, limit: u32) -> Result<Option<ChainRead>, StoreError>;
+    last_place(up_to: u64) -> Result<Option<u64>, StoreError>;
     list_unsealed(limit: u32) -> Result<Vec<EventRow>, StoreError>;
     count_unsealed() -> Result<portcullis_domain::audit::Unsealed, StoreError>;
     count_live() -> Result<LiveCount, StoreError>;

@@ -43,7 +43,7 @@ impl Chance for Counting {
 pub async fn seal_all(store: &dyn Store, log: LogId) -> Result<(), CommitError> {
     let key = AuditKey(SecretBytes::new([1; 32]));
     let start = key.genesis(log);
-    let row = ChainRow { key: SecretBytes::new([2; 60]), start, head: start.place };
+    let row = ChainRow::new(SecretBytes::new([2; 60]), start);
     store.commit(Changes { steps: vec![Change::BeginChain(row)], ..Changes::default() }).await?;
     let (mut head, mut chance) = (start.place, Counting(1));
     loop {

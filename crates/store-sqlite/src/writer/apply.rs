@@ -147,6 +147,7 @@ pub(super) fn apply(act: &mut Act<'_>, step: &Change) -> Result<(), Stop> {
         Change::BeginChain(row) => audit::begin(act, row),
         Change::Seal(what) => audit::seal(act, what),
         Change::BeginAnew(what) => audit::begin_anew(act, what),
+        Change::Attest { key, attested } => audit::attest(act, key, attested),
         Change::PruneChain(what) => audit::prune(act, what),
         Change::SetChainKey { before, sealed } => audit::set_key(act, before, sealed),
         Change::ForgetEventAddresses { .. } | Change::EraseRecords { .. } => Ok(()), // see `prune_events`

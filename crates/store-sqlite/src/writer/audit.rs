@@ -3,7 +3,7 @@ use super::apply::run;
 use super::check::holds;
 use super::{Act, Stop};
 use crate::cells::{Id, Int};
-use portcullis_domain::audit::{Anew, ChainRow, Hidden, Place, Pruning, Seal, Sealing};
+use portcullis_domain::audit::{Anew, Attested, ChainRow, Hidden, Place, Pruning, Seal, Sealing, Start};
 use portcullis_domain::changes::Conflict;
 use portcullis_wire::{EventId, SecretBytes};
 use rusqlite::{Params, params};
@@ -14,12 +14,11 @@ fn moves(act: &Act<'_>, sql: &str, params: impl Params) -> Result<(), Stop> {
 }
 
 pub(super) fn begin(act: &Act<'_>, row: &ChainRow) -> Result<(), Stop> {
-    const SQL: &str = "INSERT INTO audit_chain (one, key, start, start_link, start_mac, head, head_link) \
-         VALUES (1, ?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT DO NOTHING";
-    let (start, head) = (row.start, row.head);
-    let params =
-        params![row.key.expose(), Int(start.place.n), start.place.link.0, start.mac.0, Int(head.n), head.link.0];
-    moves(act, SQL, params)
+    const SQL: &str = "INSERT INTO audit_chain (one, key, start, start_link, start_mac, head, head_link, start_old) \
+         VALUES (1, ?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO NOTHING";
+    let (Start { place, mac, old }, head) = (row.start, row.head);
+    let old = old.map(Int);
+    moves(act, SQL, params![row.key.expose(), Int(place.n), place.link.0, mac.0, Int(head.n), head.link.0, old])
 }
 
 pub(super) fn seal(act: &Act<'_>, what: &Sealing) -> Result<(), Stop> {
@@ -40,21 +39,30 @@ fn seal_one(act: &Act<'_>, id: EventId, seal: &Seal) -> Result<(), Stop> {
 }
 
 pub(super) fn prune(act: &mut Act<'_>, what: &Pruning) -> Result<(), Stop> {
-    const START: &str = "UPDATE audit_chain SET start = ?3, start_link = ?4, start_mac = ?5 \
+    const START: &str = "UPDATE audit_chain SET start = ?3, start_link = ?4, start_mac = ?5, start_old = ?6 \
          WHERE start = ?1 AND start_link = ?2 AND head >= ?3";
     let (from, to) = (what.from, what.to);
-    moves(act, START, params![Int(from.n), from.link.0, Int(to.place.n), to.place.link.0, to.mac.0])?;
+    moves(act, START, params![Int(from.n), from.link.0, Int(to.place.n), to.place.link.0, to.mac.0, to.old.map(Int)])?;
     act.pruned += run(act, "DELETE FROM events WHERE place <= ?1", [Int(what.up_to.min(to.place.n))])? as u64;
     Ok(())
 }
 
 pub(super) fn begin_anew(act: &Act<'_>, what: &Anew) -> Result<(), Stop> {
-    const SQL: &str = "UPDATE audit_chain SET key = ?3, start = ?4, start_link = ?5, start_mac = ?6, head = ?7, head_link = ?8 \
+    const SQL: &str = "UPDATE audit_chain SET key = ?3, start = ?4, start_link = ?5, start_mac = ?6, head = ?7, head_link = ?8, \
+         start_old = ?9, attested = NULL, attested_place = NULL, attested_link = NULL, attested_mac = NULL \
          WHERE head = ?1 AND head_link = ?2";
-    let (Place { n, link }, ChainRow { key, start, head }) = (what.from, &what.row);
-    let (place, mac) = (start.place, start.mac);
-    let params = params![Int(n), link.0, key.expose(), Int(place.n), place.link.0, mac.0, Int(head.n), head.link.0];
+    let Some(Place { n, link }) = what.from else { return begin(act, &what.row) };
+    let ChainRow { key, start: Start { place, mac, old }, head, attested: _ } = &what.row;
+    let (key, old) = (key.expose(), old.map(Int));
+    let params = params![Int(n), link.0, key, Int(place.n), place.link.0, mac.0, Int(head.n), head.link.0, old];
     moves(act, SQL, params)
+}
+
+pub(super) fn attest(act: &Act<'_>, key: &SecretBytes, attested: &Attested) -> Result<(), Stop> {
+    const SQL: &str = "UPDATE audit_chain SET attested = ?2, attested_place = ?3, attested_link = ?4, attested_mac = ?5 \
+         WHERE key = ?1";
+    let Attested { number, place, mac } = attested;
+    moves(act, SQL, params![key.expose(), Int(*number), Int(place.n), place.link.0, mac.0])
 }
 
 pub(super) fn set_key(act: &Act<'_>, before: &SecretBytes, sealed: &SecretBytes) -> Result<(), Stop> {

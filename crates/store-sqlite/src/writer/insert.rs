@@ -119,7 +119,10 @@ pub(super) fn session(act: &mut Act<'_>, row: &Session) -> Result<(), Stop> {
     holds(any(act.db, "SELECT 1 FROM accounts WHERE id = ?1", [row.account.blob()])?, Conflict::Missing)?;
     let standing = crate::jobs::standing(act.db, &act.meta)?;
     holds(portcullis_domain::mass::killed_by(&standing, row).is_none(), Conflict::BornDead)?;
-    holds(row.born >= act.meta.worked_off, Conflict::Moved)
+    holds(row.born >= act.meta.worked_off, Conflict::Moved)?;
+    // Somebody has signed in, whichever way.
+    const USED: &str = "UPDATE accounts SET unused = 0 WHERE id = ?1 AND unused <> 0";
+    super::apply::run(act, USED, [row.account.blob()]).map(drop)
 }
 
 pub(super) fn grant(act: &mut Act<'_>, row: &Grant) -> Result<(), Stop> {

@@ -118,7 +118,7 @@ fn freed_pages_are_used_again() {
                 version: 1,
             };
             let start = key().genesis(read_log(&store));
-            let chain = ChainRow { key: SecretBytes::new([]), start, head: start.place };
+            let chain = ChainRow::new(SecretBytes::new([]), start);
             let steps = vec![Change::InsertAccount(account), Change::BeginChain(chain)];
             wait(store.commit(Changes { steps, ..Changes::default() })).unwrap();
         }

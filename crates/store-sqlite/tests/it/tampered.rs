@@ -31,7 +31,7 @@ fn made() -> Directory {
     let store = SqliteStore::open(&directory.file(), options()).unwrap();
     let log = wait(store.stamp()).unwrap().log;
     let start = key().genesis(log);
-    let begun = Change::BeginChain(ChainRow { key: SecretBytes::new([]), start, head: start.place });
+    let begun = Change::BeginChain(ChainRow::new(SecretBytes::new([]), start));
     let event = |n| {
         let event = NewEvent::new(EventId::from_bits(n), EventKind::SessionEnded, &Actor::System);
         event.ip("192.0.2.1".parse().ok()).reason("why")

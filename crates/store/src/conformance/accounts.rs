@@ -3,7 +3,7 @@ use super::{Backend, HORIZON, LOG, START, World, account, conflict, end, wait};
 use crate::{EventFilter, LiveCount};
 use portcullis_domain::Cut;
 use portcullis_domain::changes::{Change, Changes, Conflict, Expect};
-use portcullis_domain::model::{Account, Block, ClientKind, Status};
+use portcullis_domain::model::{Account, Block, ClientKind, Session, SessionKind, Status};
 use portcullis_domain::view::Stamp;
 use portcullis_wire::{AccountId, Chain, ClientId, Epoch, GrantId, Rev, SessionId, Target, Time};
 
@@ -63,6 +63,20 @@ pub(super) fn whether_somebody_has_signed_in_is_kept(backend: &dyn Backend) {
     assert!(!unused(&w));
     assert_eq!(w.conflict([Change::SetUnused { account: AccountId::from_bits(1), unused: true }]), Conflict::Missing);
     w.ok([set(true)]);
+    // Every session takes it away, whichever way somebody came by it, also in the commit that has made the account.
+    let session = |n: u128| Session { id: SessionId::from_bits(900 + n), cookie: None, ..ses.clone() };
+    let kinds =
+        [SessionKind::Browser, SessionKind::App, SessionKind::Connected, SessionKind::Service, SessionKind::ApiKey];
+    for (kind, n) in kinds.into_iter().zip(0..) {
+        w.ok([set(true)]);
+        w.ok([Change::InsertSession(Session { kind, ..session(n) })]);
+        assert!(!unused(&w), "{kind:?}");
+    }
+    w.ok([set(true), Change::InsertSession(session(50))]);
+    assert!(!unused(&w));
+    w.ok([set(true)]);
+    assert_eq!(w.conflict([Change::InsertSession(session(50))]), Conflict::Moved);
+    assert!(unused(&w), "none was inserted");
     let Some(w) = w.reopen() else { return };
     assert!(unused(&w));
 }

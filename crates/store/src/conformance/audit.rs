@@ -24,7 +24,7 @@ impl Chance for Counting {
 
 pub(super) fn begun() -> Change {
     let start = key().genesis(LOG);
-    Change::BeginChain(ChainRow { key: SecretBytes::new(*b"sealed"), start, head: start.place })
+    Change::BeginChain(ChainRow::new(SecretBytes::new(*b"sealed"), start))
 }
 
 pub(super) fn read(store: &dyn Store) -> Option<ChainRead> {
@@ -245,7 +245,7 @@ pub(super) fn the_beginning_goes(backend: &dyn Backend) {
     // Not beyond its end; and when all of it goes, it goes on from there.
     let beyond = audit::Pruning {
         from: after.chain.start.place,
-        to: audit::Start { place: place(5), mac: Digest([1; 32]) },
+        to: audit::Start { place: place(5), mac: Digest([1; 32]), old: None },
         up_to: 5,
     };
     assert_eq!(w.conflict([Change::PruneChain(beyond)]), Conflict::Moved);
@@ -264,17 +264,25 @@ pub(super) fn the_beginning_goes(backend: &dyn Backend) {
 pub(super) fn a_chain_is_begun_anew(backend: &dyn Backend) {
     let w = World::new(backend);
     let other = AuditKey(SecretBytes::new([6; 32]));
-    let anew = |from: Place| {
-        let start = other.start_anew(LOG, from.n);
-        Change::BeginAnew(Anew { from, row: ChainRow { key: SecretBytes::new(*b"anew"), start, head: start.place } })
+    let begins = |from: Option<Place>| {
+        let old = from.map_or(0, |from| from.n);
+        let row = ChainRow::new(SecretBytes::new(*b"anew"), other.start_anew(LOG, old, 0).unwrap());
+        Change::BeginAnew(Anew { from, row })
     };
+    let anew = |from: Place| begins(Some(from));
     assert_eq!(w.conflict([anew(place(0))]), Conflict::Moved, "there is none");
     w.ok([begun()]);
     let ids = some(&w, 5);
     seal(&w, 4);
     let head = read(&*w.store).unwrap().chain.head;
     assert_eq!(w.conflict([anew(place(head.n))]), Conflict::Moved, "another link stands there");
+    assert_eq!(w.conflict([begins(None)]), Conflict::Moved, "its row is there");
+    let last = |up_to| wait(w.store.last_place(up_to)).unwrap();
+    assert_eq!((last(u64::MAX), last(3), last(0)), (Some(4), Some(3), None));
+    let attested = key().attest(LOG, 3, head);
+    w.ok([Change::Attest { key: SecretBytes::new(*b"sealed"), attested }]);
     w.ok([anew(head)]);
+    assert_eq!(read(&*w.store).unwrap().chain.attested, None, "that was of the old one");
     assert_eq!(w.conflict([anew(head)]), Conflict::Moved, "once");
     let checked = |known| {
         let ChainRead { chain, rows } = read(&*w.store).unwrap();
@@ -301,6 +309,41 @@ pub(super) fn a_chain_is_begun_anew(backend: &dyn Backend) {
     assert_eq!(read(&*w.store).unwrap().rows.iter().map(|row| row.event.id).collect::<Vec<_>>(), ids[4..]);
     assert_eq!((step(100, 9), step(100, 9)), (Some(1), None));
     assert_eq!(checked(None).findings, []);
+}
+
+/// A chain whose row is gone begins anew, too.
+pub(super) fn a_chain_without_a_row_begins_anew(backend: &dyn Backend) {
+    let w = World::new(backend);
+    let start = key().start_anew(LOG, 7, 9).unwrap();
+    let row = || ChainRow::new(SecretBytes::new(*b"anew"), start);
+    w.ok([Change::BeginAnew(Anew { from: None, row: row() })]);
+    assert_eq!(w.conflict([Change::BeginAnew(Anew { from: None, row: row() })]), Conflict::Moved);
+    let there = |w: &World<'_>| read(&*w.store).unwrap().chain;
+    assert_eq!((there(&w).start, there(&w).head, there(&w).attested), (start, start.place, None));
+    let Some(w) = w.reopen() else { return };
+    assert_eq!(there(&w).start, start);
+}
+
+/// That a chain goes on is kept with it, under the key that it was attested under.
+pub(super) fn what_is_attested_of_a_chain_is_kept(backend: &dyn Backend) {
+    let w = World::new(backend);
+    let attest = |sealed: &[u8], number: u64| Change::Attest {
+        key: SecretBytes::new(sealed),
+        attested: key().attest(LOG, number, place(number)),
+    };
+    assert_eq!(w.conflict([attest(b"sealed", 1)]), Conflict::Moved, "there is none");
+    w.ok([begun()]);
+    let there = |w: &World<'_>| read(&*w.store).unwrap().chain.attested;
+    assert_eq!(there(&w), None);
+    assert_eq!(w.conflict([attest(b"another", 1)]), Conflict::Moved);
+    w.ok([attest(b"sealed", 5)]);
+    w.ok([attest(b"sealed", 2)]);
+    some(&w, 3);
+    seal(&w, 3);
+    w.ok([Change::SetChainKey { before: SecretBytes::new(*b"sealed"), sealed: SecretBytes::new(*b"resealed") }]);
+    assert_eq!(there(&w), Some(key().attest(LOG, 2, place(2))), "sealing and another master key change nothing of it");
+    let Some(w) = w.reopen() else { return };
+    assert_eq!(there(&w), Some(key().attest(LOG, 2, place(2))));
 }
 
 pub(super) fn many_sealers_make_one_chain(backend: &dyn Backend) {

@@ -107,7 +107,7 @@ fn follow(w: &World<'_>) {
             return;
         }
         let read = wait(w.store.read_chain(None, 0)).unwrap().unwrap();
-        let trail = Trail { start: read.chain.start.place.n, head: read.chain.head.n };
+        let trail = Trail::of(&read.chain);
         let reading = trail.reading(one.place);
         let rows = wait(w.store.read_chain(Some(reading.after), 5)).unwrap().unwrap().rows;
         let last = rows.last().and_then(|row| row.seal).map(|seal| seal.place.n);

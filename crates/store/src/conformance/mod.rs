@@ -213,6 +213,8 @@ cases! {
         records_of_tombstones_are_erased_in_steps
         the_beginning_goes
         a_chain_is_begun_anew
+        a_chain_without_a_row_begins_anew
+        what_is_attested_of_a_chain_is_kept
         many_sealers_make_one_chain;
     follow:
         a_cursor_moves_with_what_it_passes

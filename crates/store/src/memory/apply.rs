@@ -203,6 +203,7 @@ fn apply(db: &mut Memory, step: Change, so_far: &mut Progress) -> Result<(), Com
             require(mass::killed_by(&db.standing(), &row).is_none(), Conflict::BornDead)?;
             require(row.born >= db.meta.worked_off, Conflict::Moved)?;
             db.sessions_of.put((row.account, row.id), ());
+            db.unused.remove(&row.account);
             db.sessions.put(row.id, row);
         }
         Change::RenameSession { session, device_name } => {
@@ -252,6 +253,7 @@ fn apply(db: &mut Memory, step: Change, so_far: &mut Progress) -> Result<(), Com
         Change::BeginChain(chain) => audit::begin(db, chain)?,
         Change::Seal(what) => so_far.of_events.push(audit::seal(db, what)?),
         Change::BeginAnew(what) => audit::begin_anew(db, what)?,
+        Change::Attest { key, attested } => audit::attest(db, &key, attested)?,
         Change::PruneChain(what) => so_far.of_events.push(audit::prune(db, &what)?),
         Change::SetChainKey { before, sealed } => audit::set_key(db, &before, sealed)?,
         Change::ForgetEventAddresses { before, most } => {

@@ -4,7 +4,7 @@ use super::apply::require;
 use super::prune::OfEvents;
 use crate::rows::ChainRead;
 use crate::{CommitError, EventRow};
-use portcullis_domain::audit::{Anew, COUNTED, ChainRow, Pruning, Sealing, Unsealed};
+use portcullis_domain::audit::{Anew, Attested, COUNTED, ChainRow, Pruning, Sealing, Unsealed};
 use portcullis_domain::changes::Conflict;
 use portcullis_wire::SecretBytes;
 
@@ -22,6 +22,11 @@ impl Memory {
         rows.sort_by_key(|row| place(row));
         rows.truncate(limit as usize);
         Some(ChainRead { chain, rows: rows.into_iter().cloned().collect() })
+    }
+
+    /// As [`Store::last_place`](crate::Store::last_place).
+    pub fn last_place(&self, up_to: u64) -> Option<u64> {
+        self.events.iter().filter_map(|row| Some(row.seal?.place.n)).filter(|n| *n <= up_to).max()
     }
 
     fn unsealed(&self) -> impl Iterator<Item = &EventRow> {
@@ -42,6 +47,12 @@ impl Memory {
     /// The audit records as they are kept, to be tampered with: what somebody can do who has the database and not the key.
     pub fn tamper(&mut self) -> &mut Vec<EventRow> {
         &mut self.events
+    }
+
+    /// Puts another row in the place of the chain's, or none: as above.
+    pub fn tamper_chain(&mut self, row: Option<ChainRow>) {
+        self.chain = Default::default();
+        row.into_iter().for_each(|row| self.chain.put((), row));
     }
 }
 
@@ -73,8 +84,14 @@ pub(super) fn prune(db: &mut Memory, what: &Pruning) -> Result<OfEvents, CommitE
 }
 
 pub(super) fn begin_anew(db: &mut Memory, what: Anew) -> Result<(), CommitError> {
-    expected(db, |chain| chain.head == what.from)?;
+    require(db.chain().map(|chain| chain.head) == what.from, Conflict::Moved)?;
     db.chain.put((), what.row);
+    Ok(())
+}
+
+pub(super) fn attest(db: &mut Memory, key: &SecretBytes, attested: Attested) -> Result<(), CommitError> {
+    let chain = expected(db, |chain| chain.key.expose() == key.expose())?;
+    db.chain.put((), ChainRow { attested: Some(attested), ..chain });
     Ok(())
 }
 

@@ -186,6 +186,9 @@ impl Store for MemoryStore {
     fn read_chain(&self, after: Option<u64>, limit: u32) -> Fut<'_, Result<Option<ChainRead>, StoreError>> {
         self.read(|m, _| m.read_chain(after, limit))
     }
+    fn last_place(&self, up_to: u64) -> Fut<'_, Result<Option<u64>, StoreError>> {
+        self.read(move |m, _| m.last_place(up_to))
+    }
     fn list_unsealed(&self, limit: u32) -> Fut<'_, Result<Vec<EventRow>, StoreError>> {
         self.read(|m, _| m.list_unsealed(limit))
     }
