@@ -9,6 +9,7 @@ mod ends;
 pub mod flames;
 mod footprint;
 mod growth;
+pub mod instructions;
 mod introspect;
 pub mod mass;
 mod node;
@@ -19,6 +20,7 @@ mod revoke;
 mod sign_in;
 pub mod table;
 pub mod trips;
+mod verify;
 
 use crate::workspace::Workspace;
 use crate::{Failure, mini_http, process, tidy, workspace};

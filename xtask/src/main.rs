@@ -37,6 +37,8 @@ cargo xtask COMMAND
   bench cluster [--quick | --refreshes | --verifiers]
                          one node and three on a PostgreSQL of its own: refreshes beside pgbench (only those with
                          --refreshes), revocations per second, and when 30 and 1,000 verifiers have applied them
+  bench instructions [--write]
+                         instructions of the pure hot paths, held against bench/instructions.toml, or written there
   bench mass [--sessions N]
                          revocation among 2,000,000 sessions: everyone by one entry, by filter as a job; time until enforced,
                          and how refreshes fare meanwhile
@@ -88,6 +90,7 @@ fn main() -> ExitCode {
         ["bench", "smoke"] => bench::command(),
         ["bench", "flames"] => bench::flames::command(),
         ["bench", "rules"] => bench::rules(),
+        ["bench", "instructions", rest @ ..] => bench::instructions::command(rest),
         ["bench", "trips", rest @ ..] => bench::trips::command(rest),
         ["bench", "mass", rest @ ..] => bench::mass::command(rest),
         ["bench", "cluster", rest @ ..] => bench::cluster::command(rest),

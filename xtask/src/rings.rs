@@ -3,7 +3,7 @@
 //! The tests stand in rings, from rules to the whole world; each package belongs to exactly one, and a ring in which nothing
 //! ran has failed: a test that is not run proves nothing. Format, tidy and lints come first because they are cheap.
 use crate::workspace::{Package, Workspace, short};
-use crate::{Failure, interop, process, tidy, workspace};
+use crate::{Failure, bench, interop, process, tidy, workspace};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ const RINGS: &[(&str, &[&str])] = &[
     ("stores", &["store", "store-sqlite", "store-postgres"]),
     ("surface", &["app", "http", "outgoing", "mail", "relay", "server", "tower", "testkit"]),
     ("world", &["sim", "oracle"]),
-    ("house", &["xtask", "floor", "load", "followers"]),
+    ("house", &["xtask", "floor", "load", "followers", "verifying"]),
 ];
 
 /// One test program is ended after as long.
@@ -81,6 +81,9 @@ pub fn command(wanted: &[&str]) -> Result<(), Failure> {
     let mut total = Tally::default();
     for (ring, packages) in RINGS.iter().filter(|(ring, _)| wanted.is_empty() || wanted.contains(ring)) {
         total.add(run_ring(&workspace, ring, packages, &built, browser.as_deref())?);
+        if *ring == "house" {
+            total.add(instructions(&workspace, &built)?);
+        }
     }
     if wanted.is_empty() || wanted.contains(&interop::RING) {
         let server = built.programs.iter().find(|program| program.target == SERVER).map(|program| &*program.file);
@@ -259,6 +262,18 @@ fn run_program(
         println!("  {name}: running or not begun: {}", unreported(&list, &logged.text).join(", "));
     }
     judge(&name, &log, logged, ring == "world")
+}
+
+/// The instructions of the hot paths, held against what is written.
+fn instructions(workspace: &Workspace, built: &Built) -> Result<Tally, Failure> {
+    let begun = Instant::now();
+    println!("\ninstructions");
+    let program = built.programs.iter().find(|program| program.target == "portcullis-instructions");
+    let program = program.ok_or_else(|| Failure::Missing("the program that is counted was not built".into()))?;
+    let good = bench::instructions::check(workspace, &program.file)?;
+    let tally = Tally { passed: usize::from(good), failed: usize::from(!good) };
+    println!("instructions: {} in {}", if good { "passed" } else { "FAILED" }, minutes(begun.elapsed()));
+    Ok(tally)
 }
 
 /// The examples in the documentation, of all crates at once: the features are then those of the one build.

@@ -10,6 +10,7 @@
 use crate::Mono;
 use alloc::{collections::BTreeMap, sync::Arc, vec::Vec};
 use core::fmt;
+use hashbrown::HashTable;
 use portcullis_wire::{
     AccessClaims, AccountId, ClientId, Entry, GrantId, KeyId, Rev, SessionId, Target, Time, TokenId, Verb,
 };
@@ -200,48 +201,29 @@ fn mix(bits: u128) -> u64 {
     x ^ (x >> 31)
 }
 
-/// What stands at one target. Nearly always one plain `end`, hence the short form.
-#[derive(Clone, Debug)]
-enum Slot {
-    End(Mark),
-    Items(Vec<Item>),
+/// One plain `end` at one target, as small as it can be: nearly all that a set holds.
+#[derive(Clone, Copy, Debug)]
+struct Plain {
+    high: u64,
+    low: u64,
+    mark: Mark,
+    kind: Kind,
 }
 
-impl Slot {
-    fn items(&self) -> Items<'_> {
-        match self {
-            Self::End(mark) => Items::One(Some(Item { effect: Effect::End, except: None, spread: None, mark: *mark })),
-            Self::Items(items) => Items::Many(items.iter()),
-        }
+impl Plain {
+    fn new(key: Key, mark: Mark) -> Self {
+        Self { high: (key.1 >> 64) as u64, low: key.1 as u64, mark, kind: key.0 }
     }
-
-    fn from_items(items: Vec<Item>) -> Option<Self> {
-        match &items[..] {
-            [] => None,
-            [Item { effect: Effect::End, except: None, mark, .. }] => Some(Self::End(*mark)),
-            _ => Some(Self::Items(items)),
-        }
+    fn key(&self) -> Key {
+        (self.kind, u128::from(self.high) << 64 | u128::from(self.low))
     }
-
-    fn len(&self) -> usize {
-        match self {
-            Self::End(_) => 1,
-            Self::Items(items) => items.len(),
-        }
+    fn item(&self) -> Item {
+        Item { effect: Effect::End, except: None, spread: None, mark: self.mark }
     }
-}
-
-enum Items<'a> {
-    One(Option<Item>),
-    Many(core::slice::Iter<'a, Item>),
-}
-
-impl Iterator for Items<'_> {
-    type Item = Item;
-    fn next(&mut self) -> Option<Item> {
-        match self {
-            Self::One(item) => item.take(),
-            Self::Many(items) => items.next().copied(),
+    fn of(items: &[Item]) -> Option<Mark> {
+        match items {
+            [Item { effect: Effect::End, except: None, mark, .. }] => Some(*mark),
+            _ => None,
         }
     }
 }
@@ -287,11 +269,82 @@ fn collapse(items: &mut Vec<Item>) {
     items.push(Item::stale(all));
 }
 
+/// What stands at the targets that come here; a target stands in one of the two.
 #[derive(Clone, Default, Debug)]
 struct Shard {
-    slots: BTreeMap<Key, Slot>,
+    /// Looked into for every token, and nearly always in vain: a table answers that from one line of memory, where a tree goes down several nodes.
+    plain: HashTable<Plain>,
+    other: BTreeMap<Key, Vec<Item>>,
     /// Not above the lowest `until` in here.
     lowest_until: Option<Time>,
+}
+
+impl Shard {
+    fn see(&self, hash: u64, key: Key, see: &mut impl FnMut(Item)) {
+        if let Some(plain) = self.plain.find(hash, |plain| plain.key() == key) {
+            see(plain.item());
+        } else if !self.other.is_empty() {
+            self.other.get(&key).into_iter().flatten().copied().for_each(see);
+        }
+    }
+
+    fn has(&self, hash: u64, key: Key) -> bool {
+        self.plain.find(hash, |plain| plain.key() == key).is_some() || self.other.contains_key(&key)
+    }
+
+    /// Adds to what stands at one target; says how many items stood there, and how many do now.
+    fn put(&mut self, hash: u64, key: Key, item: Item) -> (usize, usize) {
+        self.lowest_until = Some(self.lowest_until.map_or(item.mark.until, |t| t.min(item.mark.until)));
+        let mut items = match self.plain.find_entry(hash, |plain| plain.key() == key) {
+            Ok(found) => Vec::from([found.remove().0.item()]),
+            Err(_) => self.other.remove(&key).unwrap_or_default(),
+        };
+        let before = items.len();
+        add(&mut items, item);
+        let after = items.len();
+        match Plain::of(&items) {
+            Some(mark) => {
+                self.plain.insert_unique(hash, Plain::new(key, mark), |plain| hashed(plain.key()));
+            }
+            None => {
+                self.other.insert(key, items);
+            }
+        }
+        (before, after)
+    }
+
+    /// Removes what is below the floor; says how many entries went.
+    fn forget(&mut self, floor: Time) -> usize {
+        let (mut gone, mut lowest) = (0, None::<Time>);
+        let mut keep = |until: Time| {
+            let kept = until >= floor;
+            if kept {
+                lowest = Some(lowest.map_or(until, |t| t.min(until)));
+            } else {
+                gone += 1;
+            }
+            kept
+        };
+        self.plain.retain(|plain| keep(plain.mark.until));
+        self.other.retain(|_, items| {
+            items.retain(|item| keep(item.mark.until));
+            !items.is_empty()
+        });
+        self.lowest_until = lowest;
+        // What is left of several may be a plain one.
+        let plain = self.other.extract_if(.., |_, items| Plain::of(items).is_some()).collect::<Vec<_>>();
+        for (key, mark) in plain.into_iter().filter_map(|(key, items)| Some((key, Plain::of(&items)?))) {
+            self.plain.insert_unique(hashed(key), Plain::new(key, mark), |plain| hashed(plain.key()));
+        }
+        // A table that was full once is as large as then: what is copied at each change is to be as small as what it holds.
+        self.plain.shrink_to(self.plain.len() * 2, |plain| hashed(plain.key()));
+        gone
+    }
+
+    fn entries(&self) -> impl Iterator<Item = Entry> + '_ {
+        let plain = self.plain.iter().map(|plain| plain.item().entry(target(plain.key())));
+        plain.chain(self.other.iter().flat_map(|(key, items)| items.iter().map(|item| item.entry(target(*key)))))
+    }
 }
 
 const FAN: usize = 32;
@@ -383,21 +436,15 @@ impl RevokedSet {
     }
 
     fn put(&mut self, key: Key, item: Item) {
-        let (group, shard) = route(key);
-        if self.len >= self.limit && !self.groups[group][shard].slots.contains_key(&key) {
+        let hash = hashed(key);
+        let (group, shard) = route(hash);
+        if self.len >= self.limit && !self.groups[group][shard].has(hash, key) {
             self.overflowed = self.overflowed.saturating_add(1);
             return self.put_all(Item::stale(item.mark));
         }
         let shard = Arc::make_mut(&mut Arc::make_mut(&mut Arc::make_mut(&mut self.groups)[group])[shard]);
-        let mut items: Vec<Item> = shard.slots.get(&key).map(|s| s.items().collect()).unwrap_or_default();
-        let before = items.len();
-        add(&mut items, item);
-        self.len = self.len - before + items.len();
-        let lowest = shard.lowest_until.map_or(item.mark.until, |t| t.min(item.mark.until));
-        shard.lowest_until = Some(lowest);
-        if let Some(slot) = Slot::from_items(items) {
-            shard.slots.insert(key, slot);
-        }
+        let (before, after) = shard.put(hash, key, item);
+        self.len = self.len - before + after;
     }
 
     fn bury(&mut self, key: KeyId, mark: Option<Mark>) {
@@ -426,7 +473,7 @@ impl RevokedSet {
             }
             let group = Arc::make_mut(&mut Arc::make_mut(&mut self.groups)[g]);
             for shard in group.iter_mut().filter(|s| due(s)) {
-                self.len -= forget_in(Arc::make_mut(shard), floor);
+                self.len -= Arc::make_mut(shard).forget(floor);
             }
         }
         if self.all.iter().any(|i| i.mark.until < floor) {
@@ -443,17 +490,6 @@ impl RevokedSet {
 
     /// Judges a token. `now` matters for spread `stale` entries only.
     pub fn verdict(&self, subject: &Subject, now: Mono) -> Verdict {
-        if subject.key.is_some_and(|key| self.key_is_dead(key)) {
-            return Verdict::KeyDead;
-        }
-        let (mut ended, mut stale) = (None, None);
-        let mut see = |item: Item| {
-            if item.matches(subject.rev, subject.session, now) {
-                let newest = if item.effect == Effect::End { &mut ended } else { &mut stale };
-                *newest = (*newest).max(Some(item.mark.rev));
-            }
-        };
-        self.all.iter().copied().for_each(&mut see);
         let own = [
             Some((Kind::Session, subject.session.bits())),
             Some((Kind::Account, subject.account.bits())),
@@ -464,11 +500,50 @@ impl RevokedSet {
         let actors = subject.actors.iter().map(|a| (Kind::Account, a.bits()));
         let via = subject.via.iter().map(|client| (Kind::Client, client.bits()));
         let from = subject.from.iter().map(|token| (Kind::Token, token.bits()));
-        for key in own.into_iter().flatten().chain(actors).chain(via).chain(from) {
-            let (group, shard) = route(key);
-            if let Some(slot) = self.groups[group][shard].slots.get(&key) {
-                slot.items().for_each(&mut see);
+        let keys = own.into_iter().flatten().chain(actors).chain(via).chain(from);
+        self.look(subject.key, subject.rev, subject.session, keys, now)
+    }
+
+    /// As [`RevokedSet::verdict`], by a token's claims and the key that signed it: at each request, so that nothing is copied for it.
+    pub fn verdict_of(&self, claims: &AccessClaims, key: Option<KeyId>, now: Mono) -> Verdict {
+        let own = [
+            Some((Kind::Session, claims.sid.bits())),
+            Some((Kind::Account, claims.sub.bits())),
+            Some((Kind::Token, claims.jti.bits())),
+            Some((Kind::Client, claims.client_id.bits())),
+            claims.gid.map(|g| (Kind::Grant, g.bits())),
+        ];
+        let actors = claims.accounts().skip(1).map(|a| (Kind::Account, a.bits()));
+        let via = claims.via.iter().map(|client| (Kind::Client, client.bits()));
+        let from = claims.from.iter().map(|token| (Kind::Token, token.bits()));
+        let keys = own.into_iter().flatten().chain(actors).chain(via).chain(from);
+        self.look(key, claims.rev, claims.sid, keys, now)
+    }
+
+    #[inline]
+    fn look(
+        &self,
+        key: Option<KeyId>,
+        rev: Rev,
+        session: SessionId,
+        keys: impl Iterator<Item = Key>,
+        now: Mono,
+    ) -> Verdict {
+        if key.is_some_and(|key| self.key_is_dead(key)) {
+            return Verdict::KeyDead;
+        }
+        let (mut ended, mut stale) = (None, None);
+        let mut see = |item: Item| {
+            if item.matches(rev, session, now) {
+                let newest = if item.effect == Effect::End { &mut ended } else { &mut stale };
+                *newest = (*newest).max(Some(item.mark.rev));
             }
+        };
+        self.all.iter().copied().for_each(&mut see);
+        for key in keys {
+            let hash = hashed(key);
+            let (group, shard) = route(hash);
+            self.groups[group][shard].see(hash, key, &mut see);
         }
         match (ended, stale) {
             (Some(rev), _) => Verdict::Ended { rev },
@@ -484,16 +559,14 @@ impl RevokedSet {
 
     /// The live entries by ascending rev: what a snapshot carries.
     pub fn live_entries(&self) -> Vec<Entry> {
-        let shards = self.groups.iter().flat_map(|g| g.iter());
-        let slots = shards.flat_map(|s| s.slots.iter());
-        let mut entries: Vec<Entry> =
-            slots.flat_map(|(key, slot)| slot.items().map(|i| i.entry(target(*key)))).collect();
+        let mut entries: Vec<Entry> = self.groups.iter().flat_map(|g| g.iter()).flat_map(|s| s.entries()).collect();
         entries.extend(self.all.iter().map(|i| i.entry(Target::All)));
         entries.extend(self.dead.keys.iter().filter_map(|(id, mark)| {
             let Mark { rev, until } = (*mark)?;
             Some(Entry { rev, verb: Verb::Key, target: Target::Key(*id), except: None, spread_ms: None, until })
         }));
-        entries.sort_by_key(|e| e.rev);
+        // By target too: where an entry stands in a table says nothing about it.
+        entries.sort_by(|a, b| (a.rev, &a.target).cmp(&(b.rev, &b.target)));
         entries
     }
 
@@ -529,29 +602,13 @@ impl fmt::Debug for RevokedSet {
     }
 }
 
-fn route(key: Key) -> (usize, usize) {
-    let hash = mix(key.1) as usize;
-    (hash % FAN, hash / FAN % FAN)
+fn hashed(key: Key) -> u64 {
+    mix(key.1)
 }
 
-/// Removes what is below the floor; says how many entries went.
-fn forget_in(shard: &mut Shard, floor: Time) -> usize {
-    let (mut gone, mut lowest) = (0, None::<Time>);
-    shard.slots.retain(|_, slot| {
-        let before = slot.len();
-        let kept: Vec<Item> = slot.items().filter(|i| i.mark.until >= floor).collect();
-        gone += before - kept.len();
-        if let Some(least) = kept.iter().map(|i| i.mark.until).min() {
-            lowest = Some(lowest.map_or(least, |t| t.min(least)));
-        }
-        match Slot::from_items(kept) {
-            Some(kept) => {
-                *slot = kept;
-                true
-            }
-            None => false,
-        }
-    });
-    shard.lowest_until = lowest;
-    gone
+/// Where what has this hash stands. The table in a shard takes its places from the lowest bits and its tags from the highest seven, so that
+/// these are of those between.
+fn route(hash: u64) -> (usize, usize) {
+    let bits = (hash >> 40) as usize;
+    (bits % FAN, bits / FAN % FAN)
 }

@@ -3,7 +3,7 @@
 //!
 //! Every account has four sessions with a grant each; half of the sessions come from 10.1.0.0/16, the others from 10.0.0.0/16.
 //! Words: `ascending` gives ids that are as far apart as random ones but come in order, so that ten million rows are written once
-//! and not again with each page that a random id meets (and pages are full, which random ids leave at two thirds); `expired` makes
+//! and not again with each page that a random id meets; `expired` makes
 //! two of three sessions long over, so that the chore has work; any other is a file, which gets the ids of a thousand accounts
 //! spread over all, one a line.
 //! Prints one line of JSON: `{"sessions", "accounts", "bytes"}`, the last one of the file.

@@ -1,42 +1,195 @@
 //! Tokens whose signature was verified already: claims, never verdicts (DESIGN §4.8).
 //!
-//! A table of fixed size, one token per place; a newer one takes the place of an older. What is kept of a token is its digest,
-//! so that no cache holds anything that could be presented. No lock: readers and writers swap pointers.
+//! A table of fixed size: a token may stand in one of eight places, and a newer one takes the place of the one that expires first. No lock: readers
+//! and writers swap pointers.
+//!
+//! What is kept of a token is its text up to the last 55 bytes, and of those the digest. They are the end of the signature, and without them nothing
+//! can be presented. A token is the one that was verified when both are the same: the text byte for byte, the end by SHA-256. The digest of the
+//! whole token would say no more, and costs ten times as much: 55 bytes are what SHA-256 takes in one step
+//! (docs/decisions/0054-what-a-verifier-keeps-of-a-token.md).
 use arc_swap::ArcSwapOption;
 use portcullis_verify::Authentic;
 use portcullis_wire::Digest;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// In how many places a token may stand.
+const WAYS: usize = 8;
+
+/// How many bytes at the end of a token are kept as a digest only. A signature by ES256 or Ed25519 is 86 bytes of text, and by RS256 more.
+const END: usize = 55;
+
+/// One verified token.
+struct Kept {
+    text: Box<[u8]>,
+    end: Digest,
+    token: Arc<Authentic>,
+}
+
+/// The places of tokens that fall together, and of each the beginning of the digest that stands there: those are looked at first.
+struct Bucket {
+    tags: [AtomicU32; WAYS],
+    places: [ArcSwapOption<Kept>; WAYS],
+}
+
+impl Bucket {
+    fn empty() -> Self {
+        Self { tags: Default::default(), places: std::array::from_fn(|_| ArcSwapOption::empty()) }
+    }
+}
+
+/// How a token is looked for: made once for both questions.
+pub(crate) struct Shown<'a> {
+    text: &'a [u8],
+    end: Digest,
+}
+
+impl<'a> Shown<'a> {
+    /// `None` for what is too short to be a token, and so never stands in a cache.
+    pub(crate) fn of(token: &'a str) -> Option<Self> {
+        let (text, end) = token.as_bytes().split_last_chunk::<END>()?;
+        Some(Self { text, end: Digest::of(end) })
+    }
+
+    fn is(&self, kept: &Kept) -> bool {
+        // Not in constant time: whoever finds out how far a digest agrees is no nearer to a text that has it.
+        kept.end.0 == self.end.0 && *kept.text == *self.text
+    }
+
+    /// The place in the table, and the tag there.
+    fn numbers(&self) -> (u64, u32) {
+        let [a, b, c, d, e, f, g, h, i, j, k, l, ..] = self.end.0;
+        (u64::from_le_bytes([a, b, c, d, e, f, g, h]), u32::from_le_bytes([i, j, k, l]))
+    }
+}
 
 pub(crate) struct Cache {
-    slots: Vec<ArcSwapOption<(Digest, Arc<Authentic>)>>,
+    buckets: Vec<Bucket>,
 }
 
 impl Cache {
+    /// Room for `slots` tokens, rounded up to whole buckets; 0: for none.
     pub(crate) fn new(slots: usize) -> Self {
-        Self { slots: (0..slots).map(|_| ArcSwapOption::empty()).collect() }
+        Self { buckets: (0..slots.div_ceil(WAYS)).map(|_| Bucket::empty()).collect() }
     }
 
-    fn slot(&self, digest: &Digest) -> Option<&ArcSwapOption<(Digest, Arc<Authentic>)>> {
-        let start = digest.0.first_chunk::<8>().map_or(0, |b| u64::from_le_bytes(*b));
-        let len = u64::try_from(self.slots.len()).ok().filter(|len| *len > 0)?;
-        self.slots.get(usize::try_from(start % len).ok()?)
+    fn bucket(&self, shown: &Shown<'_>) -> Option<(&Bucket, u32)> {
+        let (number, tag) = shown.numbers();
+        let len = u64::try_from(self.buckets.len()).ok().filter(|len| *len > 0)?;
+        Some((self.buckets.get(usize::try_from(number % len).ok()?)?, tag))
     }
 
-    pub(crate) fn get(&self, digest: &Digest) -> Option<Arc<Authentic>> {
-        let kept = self.slot(digest)?.load();
-        kept.as_ref().filter(|kept| kept.0 == *digest).map(|kept| kept.1.clone())
+    pub(crate) fn get(&self, shown: &Shown<'_>) -> Option<Arc<Authentic>> {
+        let (bucket, tag) = self.bucket(shown)?;
+        // A tag that belongs to another token by now costs a look and nothing else: what stands there is compared.
+        let places = bucket.tags.iter().zip(&bucket.places).filter(|(at, _)| at.load(Ordering::Relaxed) == tag);
+        places
+            .filter_map(|(_, place)| {
+                let kept = place.load();
+                kept.as_ref().filter(|kept| shown.is(kept)).map(|kept| kept.token.clone())
+            })
+            .next()
     }
 
-    pub(crate) fn put(&self, digest: Digest, token: Arc<Authentic>) {
-        if let Some(slot) = self.slot(&digest) {
-            slot.store(Some(Arc::new((digest, token))));
+    pub(crate) fn put(&self, shown: &Shown<'_>, token: Arc<Authentic>) {
+        let Some((bucket, tag)) = self.bucket(shown) else { return };
+        let ends = |place: &ArcSwapOption<Kept>| place.load().as_ref().map(|kept| kept.token.claims().exp);
+        // None comes before all numbers: an empty place is taken first.
+        let first = bucket.tags.iter().zip(&bucket.places).min_by_key(|(_, place)| ends(place));
+        if let Some((at, place)) = first {
+            place.store(Some(Arc::new(Kept { text: shown.text.into(), end: shown.end, token })));
+            at.store(tag, Ordering::Relaxed);
         }
     }
 }
 
 impl fmt::Debug for Cache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Cache({} slots)", self.slots.len())
+        write!(f, "Cache({} slots)", self.buckets.len() * WAYS)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Cache, Shown, WAYS};
+    use portcullis_verify::Authentic;
+    use portcullis_wire::claims::Audience;
+    use portcullis_wire::*;
+    use std::sync::Arc;
+
+    fn token(n: u128, exp: i64) -> Arc<Authentic> {
+        let claims = AccessClaims {
+            cnf: None,
+            via: vec![],
+            from: vec![],
+            iss: "i".into(),
+            sub: AccountId::from_bits(n),
+            aud: Audience(vec!["a".into()]),
+            client_id: ClientId::FIRST_PARTY,
+            exp,
+            iat: 0,
+            jti: TokenId::from_bits(n),
+            scope: String::new(),
+            auth_time: 0,
+            acr: "1".into(),
+            amr: vec![],
+            sid: SessionId::from_bits(n),
+            rev: Rev(0),
+            epoch: Epoch(0),
+            gid: None,
+            roles: vec![],
+            act: None,
+        };
+        Arc::new(Authentic::insecure_without_signature(claims, None))
+    }
+
+    fn found(cache: &Cache, text: &str) -> Option<TokenId> {
+        cache.get(&Shown::of(text)?).map(|token| token.claims().jti)
+    }
+
+    fn text(n: u128) -> String {
+        format!("header.claims.{n:086}")
+    }
+
+    #[test]
+    fn a_token_is_found_by_every_byte_of_it_and_by_no_other() {
+        let cache = Cache::new(64);
+        let text = text(1);
+        cache.put(&Shown::of(&text).unwrap(), token(1, 10));
+        assert_eq!(found(&cache, &text), Some(TokenId::from_bits(1)));
+        // Whoever holds a good token changes what it says, and keeps the signature; or the other way round.
+        for at in 0..text.len() {
+            let mut other = text.as_bytes().to_vec();
+            other[at] ^= 1;
+            assert_eq!(found(&cache, std::str::from_utf8(&other).unwrap()), None, "byte {at}");
+        }
+        for other in ["", &text[1..], &text[..text.len() - 1], &text[text.len() - 55..], &format!("{text}A")] {
+            assert_eq!(found(&cache, other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn nothing_of_what_is_kept_can_be_presented() {
+        let text = text(7);
+        let shown = Shown::of(&text).unwrap();
+        assert!(shown.text.len() + 55 == text.len() && text.as_bytes().starts_with(shown.text));
+        let (_, signature) = text.rsplit_once('.').unwrap();
+        assert!(shown.text.ends_with(&signature.as_bytes()[..86 - 55]), "the end of the signature is not there");
+    }
+
+    #[test]
+    fn it_holds_as_many_as_it_may_and_gives_up_what_expires_first() {
+        let cache = Cache::new(1);
+        for n in 0..WAYS as u128 {
+            cache.put(&Shown::of(&text(n)).unwrap(), token(n, 100 - n as i64));
+        }
+        assert_eq!((0..WAYS as u128).filter(|n| found(&cache, &text(*n)).is_some()).count(), WAYS);
+        cache.put(&Shown::of(&text(20)).unwrap(), token(20, 200));
+        assert_eq!(found(&cache, &text(7)), None, "the one that expires first");
+        assert!(found(&cache, &text(0)).is_some() && found(&cache, &text(20)).is_some());
+        let none = Cache::new(0);
+        none.put(&Shown::of(&text(1)).unwrap(), token(1, 1));
+        assert_eq!(found(&none, &text(1)), None);
     }
 }

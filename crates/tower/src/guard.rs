@@ -1,6 +1,7 @@
 //! Open connections: a guard tells when the newest token shown on one no longer carries it (DESIGN I14).
+use crate::judging::{Carries, Judge};
 use crate::real;
-use crate::verifier::{Carries, Rule, Verified, Verifier};
+use crate::verifier::{Rule, Verified};
 use crate::{Guarded, Refusal};
 use arc_swap::ArcSwap;
 use portcullis_feed::{Mono, Policy};
@@ -34,7 +35,7 @@ pub struct Guard {
 
 #[derive(Debug)]
 struct Connection {
-    verifier: Verifier,
+    judge: Arc<Judge>,
     /// What the token that opened it was judged by; later ones are judged by the same.
     rule: Rule,
     /// Read without a lock; a renewal and an end that meet are put in order by comparing and swapping.
@@ -88,10 +89,10 @@ impl std::error::Error for RenewError {}
 
 impl Guard {
     pub(crate) fn new(on: Verified) -> Self {
-        let (verifier, rule) = (on.verifier.clone(), on.rule.clone());
+        let (judge, rule) = (on.judge.clone(), on.rule.clone());
         let standing = ArcSwap::from_pointee(Standing { on, over: None });
         let (lost_at, told) = (AtomicI64::new(NOT_LOST), watch::Sender::new(()));
-        Self { connection: Arc::new(Connection { verifier, rule, standing, lost_at, told }) }
+        Self { connection: Arc::new(Connection { judge, rule, standing, lost_at, told }) }
     }
 
     /// The token that the connection stands on: the newest that was shown on it.
@@ -111,9 +112,9 @@ impl Guard {
     /// # Errors
     /// [`RenewError`]; the token must be of the same account, session and client.
     pub async fn renew_with(&self, token: &str) -> Result<(), RenewError> {
-        let Connection { verifier, rule, .. } = &*self.connection;
+        let Connection { judge, rule, .. } = &*self.connection;
         let holder = self.verified().holder;
-        self.renew(verifier.verify_as(token, holder, rule).await.map_err(RenewError::Refused)?)
+        self.renew(judge.verify_as(token, holder, rule).await.map_err(RenewError::Refused)?)
     }
 
     /// As [`Guard::renew_with`], for a token that came by another request: clients of server-sent events have no other way.
@@ -122,19 +123,19 @@ impl Guard {
     /// # Errors
     /// [`RenewError`].
     pub fn renew(&self, shown: Verified) -> Result<(), RenewError> {
-        let Connection { verifier, rule, lost_at, .. } = &*self.connection;
-        verifier.reaches(&shown.token, rule).map_err(RenewError::Refused)?;
+        let Connection { judge, rule, lost_at, .. } = &*self.connection;
+        judge.reaches(&shown.token, rule).map_err(RenewError::Refused)?;
         let shown = Verified { rule: rule.clone(), ..shown };
         loop {
             let now = self.carried().map_err(RenewError::Over)?;
-            if let Carries::No(reason) = verifier.rejudge(&shown) {
-                return Err(RenewError::Refused(verifier.refuse(reason.code(), Some(reason))));
+            if let Carries::No(reason) = judge.rejudge(&shown) {
+                return Err(RenewError::Refused(judge.refuse(reason.code(), Some(reason))));
             }
             match renewal(now.on.claims(), shown.claims()).map_err(RenewError::NotTheSame)? {
                 Shown::Older => return Ok(()),
                 Shown::Newest if self.swap(&now, Standing { on: shown.clone(), over: None }) => {
                     lost_at.store(NOT_LOST, Ordering::Relaxed);
-                    verifier.shared.metrics.guards_renewed.up();
+                    judge.shared.metrics.guards_renewed.up();
                     return Ok(());
                 }
                 Shown::Newest => {} // something else was faster
@@ -156,7 +157,7 @@ impl Guard {
                 return Err(reason);
             }
             if self.swap(&now, Standing { on: now.on.clone(), over: Some(reason) }) {
-                self.connection.verifier.shared.metrics.guards_ended.up();
+                self.connection.judge.shared.metrics.guards_ended.up();
                 return Err(reason);
             }
             // A newer token was shown meanwhile: that one is judged.
@@ -174,18 +175,18 @@ impl Guard {
     }
 
     fn judge(&self, on: &Verified) -> Option<Reason> {
-        let Connection { verifier, lost_at, .. } = &*self.connection;
-        match verifier.rejudge(on) {
+        let Connection { judge, lost_at, .. } = &*self.connection;
+        match judge.rejudge(on) {
             Carries::Yes => {
                 lost_at.store(NOT_LOST, Ordering::Relaxed);
                 None
             }
             Carries::No(Reason::NotFresh) => {
                 let now = real::mono();
-                let lease_end = verifier.shared.view.load().known.lease.map_or(now, |lease| lease.until.min(now));
+                let lease_end = judge.shared.view.load().known.lease.map_or(now, |lease| lease.until.min(now));
                 let first = lost_at.compare_exchange(NOT_LOST, lease_end.0, Ordering::Relaxed, Ordering::Relaxed);
                 let lost = first.map_or_else(Mono, |_| lease_end);
-                (now.since(lost) >= verifier.shared.stream_grace_ms).then_some(Reason::NotFresh)
+                (now.since(lost) >= judge.shared.stream_grace_ms).then_some(Reason::NotFresh)
             }
             Carries::No(reason) => Some(reason),
         }
@@ -193,7 +194,7 @@ impl Guard {
 
     /// Waits until the connection must end, and says why.
     pub async fn ended(&self) -> Reason {
-        let mut view = self.connection.verifier.shared.changed.subscribe();
+        let mut view = self.connection.judge.shared.changed.subscribe();
         let mut told = self.connection.told.subscribe();
         loop {
             view.mark_unchanged();
@@ -209,9 +210,9 @@ impl Guard {
 
     /// How many milliseconds may pass until something could end by itself.
     fn patience(&self) -> i64 {
-        let Connection { verifier, rule, standing, lost_at, .. } = &*self.connection;
+        let Connection { judge, rule, standing, lost_at, .. } = &*self.connection;
         let (now, wall) = real::clocks();
-        let view = verifier.shared.view.load();
+        let view = judge.shared.view.load();
         let until_exp = standing.load().on.claims().expires_at().since(view.known.clock(now, wall));
         let until_lost = match (rule.policy, view.known.lease) {
             (Policy::Open, _) | (_, None) => LOOK_MS,
@@ -219,7 +220,7 @@ impl Guard {
         };
         let until_grace = match lost_at.load(Ordering::Relaxed) {
             NOT_LOST => LOOK_MS,
-            lost => Mono(lost).plus(verifier.shared.stream_grace_ms).since(now),
+            lost => Mono(lost).plus(judge.shared.stream_grace_ms).since(now),
         };
         let until_lost = if until_lost <= 0 { until_grace } else { until_lost };
         until_exp.min(until_lost).clamp(1, LOOK_MS)
@@ -245,7 +246,7 @@ async fn either(a: impl Future, b: impl Future) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Config;
+    use crate::{Config, Verifier};
     use portcullis_verify::{Authentic, Holder};
     use portcullis_wire::claims::Audience;
     use portcullis_wire::{AccessClaims, AccountId, ClientId, Epoch, Rev, SessionId, TokenId};
@@ -276,8 +277,8 @@ mod tests {
             act: None,
         };
         let token = Arc::new(Authentic::insecure_without_signature(claims, None));
-        let verifier = Verifier::start(config).unwrap();
-        Verified { token, proven: true, holder: Holder::Bearer, rule: Rule::default(), vouched_until: None, verifier }
+        let judge = Verifier::start(config).unwrap().judge().clone();
+        Verified { token, proven: true, holder: Holder::Bearer, rule: Rule::default(), vouched_until: None, judge }
     }
 
     #[tokio::test]

@@ -1,6 +1,7 @@
 //! The layer: judges each request before the service sees it, and guards its answer where that is asked for.
 use crate::dpop::{Address, Called};
-use crate::verifier::{Outcome, Rule, Verified, Verifier};
+use crate::judging::Outcome;
+use crate::verifier::{Rule, Verified, Verifier};
 use crate::{AnswerBody, Guard, Refusal, grpc};
 use http::{Request, Response};
 use http_body::Body;
@@ -107,7 +108,7 @@ where
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let VerifyLayer { verifier, rule, address, .. } = &self.layer;
         let called = Called { address: address.as_ref(), method: request.method(), path: request.uri().path() };
-        let state = match verifier.outcome_of(request.headers(), &called, rule) {
+        let state = match verifier.judge().outcome_of(request.headers(), &called, rule) {
             Outcome::Pass(verified) if self.layer.guarding => {
                 let inner = self.take();
                 State::Apart { future: Box::pin(guarded(inner, request, verified)) }
@@ -122,7 +123,7 @@ where
             Outcome::Ask(token, claims, holder) => {
                 let (mut inner, layer) = (self.take(), self.layer.clone());
                 let future = Box::pin(async move {
-                    match layer.verifier.ask_server(&token, claims, holder, &layer.rule).await {
+                    match layer.verifier.judge().ask_server(&token, claims, holder, &layer.rule).await {
                         Ok(verified) if layer.guarding => guarded(inner, request, verified).await,
                         Ok(verified) => {
                             request.extensions_mut().insert(verified);

@@ -40,11 +40,13 @@ mod guard;
 mod guarded;
 mod http1;
 mod introspect;
+mod judging;
 mod layer;
 mod metrics;
 mod real;
 mod sightings;
 pub mod sse;
+mod stripe;
 mod verifier;
 pub mod websocket;
 

@@ -1,4 +1,5 @@
 //! Counters, and their text for Prometheus (exposition format 0.0.4).
+use crate::stripe::Striped;
 use crate::verifier::Readiness;
 use portcullis_feed::subscriber::Trouble;
 use portcullis_wire::Code;
@@ -45,12 +46,12 @@ impl Count {
 
 #[derive(Debug, Default)]
 pub(crate) struct Metrics {
-    pub(crate) accepted: Count,
-    pub(crate) accepted_unproven: Count,
+    pub(crate) accepted: Striped,
+    pub(crate) accepted_unproven: Striped,
     pub(crate) introspected: Count,
     refused: [Count; REFUSED.len()],
     pub(crate) alarming: Count,
-    pub(crate) cache_hits: Count,
+    pub(crate) cache_hits: Striped,
     pub(crate) connects: Count,
     pub(crate) asks: Count,
     pub(crate) asks_failed: Count,
@@ -83,9 +84,9 @@ impl Metrics {
             }
         };
         let plain = |value: u64| vec![(String::new(), value)];
-        let ways =
-            [("fresh", &self.accepted), ("unproven", &self.accepted_unproven), ("introspected", &self.introspected)];
-        let accepted: Vec<_> = ways.iter().map(|(how, c)| (format!("{{how=\"{how}\"}}"), c.get())).collect();
+        let (fresh, unproven) = (self.accepted.get(), self.accepted_unproven.get());
+        let ways = [("fresh", fresh), ("unproven", unproven), ("introspected", self.introspected.get())];
+        let accepted: Vec<_> = ways.iter().map(|(how, count)| (format!("{{how=\"{how}\"}}"), *count)).collect();
         metric("accepted_total", "counter", "Requests accepted, by what proved the token alive.", &accepted);
         let codes = REFUSED.iter().zip(&self.refused);
         let refused: Vec<_> = codes.map(|(code, c)| (format!("{{code=\"{code}\"}}"), c.get())).collect();

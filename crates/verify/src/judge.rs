@@ -1,6 +1,6 @@
 //! The judgement itself.
 use crate::{Holder, Keys};
-use portcullis_feed::{Knowledge, Mono, Policy, Subject, set};
+use portcullis_feed::{Knowledge, Mono, Policy, set};
 use portcullis_wire::dpop::BadProof;
 use portcullis_wire::jws::{ACCESS_TOKEN_TYP, Compact, Malformed};
 use portcullis_wire::{AccessClaims, Code, KeyId, Rev, Time};
@@ -256,7 +256,7 @@ pub fn judge_claims(
     if claims.exp > beyond && known.time.is_some() {
         return if fresh { Verdict::refuse(Reason::TooLong) } else { unknown_yet(policy) };
     }
-    match known.set.verdict(&Subject::of(claims, token.key), now) {
+    match known.set.verdict_of(claims, token.key, now) {
         set::Verdict::Live => {}
         set::Verdict::Ended { rev } => return Verdict::refuse(Reason::Ended { rev }),
         set::Verdict::Stale { rev } => return Verdict::refuse(Reason::Stale { rev }),

@@ -1,7 +1,9 @@
 //! The claims of an access token (RFC 9068 §2.2), plus what makes it revocable: `sid`, `rev`, `epoch`, `gid`.
 use crate::{AccountId, ClientId, Digest, Epoch, GrantId, Rev, SessionId, Time, TokenId, b64};
 use alloc::{boxed::Box, string::String, vec, vec::Vec};
-use serde::{Deserialize, Serialize};
+use core::fmt;
+use serde::de::{Error, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// The claims of an access token. Times are whole seconds (RFC 7519 §2 NumericDate).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -107,17 +109,25 @@ impl Serialize for Audience {
 }
 
 impl<'de> Deserialize<'de> for Audience {
-    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Form {
-            One(String),
-            Several(Vec<String>),
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        struct OneOrSeveral;
+        impl<'de> Visitor<'de> for OneOrSeveral {
+            type Value = Audience;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string or an array of strings")
+            }
+            fn visit_str<E: Error>(self, one: &str) -> Result<Audience, E> {
+                Ok(Audience(vec![one.into()]))
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut all: A) -> Result<Audience, A::Error> {
+                let mut several = Vec::new();
+                while let Some(one) = all.next_element()? {
+                    several.push(one);
+                }
+                Ok(Audience(several))
+            }
         }
-        Ok(match Form::deserialize(d)? {
-            Form::One(one) => Self(vec![one]),
-            Form::Several(several) => Self(several),
-        })
+        d.deserialize_any(OneOrSeveral)
     }
 }
 

@@ -2,12 +2,23 @@
 //! code (a type each) nor in requests (a session's id where an account's belongs does not parse).
 //!
 //! The text is Crockford's base32 in lower case, 26 characters, one spelling per id: what parses prints the same again.
-use alloc::{borrow::Cow, format, string::String};
+use alloc::{format, string::String};
 use core::{fmt, str::FromStr};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 const LEN: usize = 26;
+
+/// What each byte stands for; above 31 when for nothing.
+const DIGITS: [u8; 256] = {
+    let mut digits = [u8::MAX; 256];
+    let mut value = 0;
+    while value < ALPHABET.len() {
+        digits[ALPHABET[value] as usize] = value as u8;
+        value += 1;
+    }
+    digits
+};
 
 /// A text that is not an id of the expected kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,15 +71,10 @@ fn decode(text: &[u8]) -> Option<u128> {
     }
     let mut value: u128 = 0;
     for &c in text {
-        let digit = match c {
-            b'0'..=b'9' => c - b'0',
-            b'a'..=b'h' => c - b'a' + 10,
-            b'j' | b'k' => c - b'j' + 18,
-            b'm' | b'n' => c - b'm' + 20,
-            b'p'..=b't' => c - b'p' + 22,
-            b'v'..=b'z' => c - b'v' + 27,
-            _ => return None,
-        };
+        let digit = DIGITS[usize::from(c)];
+        if digit > 31 {
+            return None;
+        }
         value = (value << 5) | u128::from(digit);
     }
     Some(value)
@@ -120,6 +126,19 @@ macro_rules! id {
     };
 }
 
+/// Reads an id from a text where it stands, without a copy of it: a token has six.
+struct Parsed<T>(core::marker::PhantomData<T>);
+
+impl<T: FromStr<Err = ParseIdError>> serde::de::Visitor<'_> for Parsed<T> {
+    type Value = T;
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an id")
+    }
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<T, E> {
+        text.parse().map_err(E::custom)
+    }
+}
+
 /// Debug and Deserialize, by way of Display and FromStr.
 macro_rules! text_form {
     ($name:ident) => {
@@ -130,8 +149,7 @@ macro_rules! text_form {
         }
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-                let text: Cow<'de, str> = Cow::deserialize(d)?;
-                text.parse().map_err(serde::de::Error::custom)
+                d.deserialize_str(Parsed(core::marker::PhantomData))
             }
         }
     };
@@ -244,11 +262,11 @@ text_form!(KeyId);
 impl FromStr for KeyId {
     type Err = ParseIdError;
     fn from_str(text: &str) -> Result<Self, ParseIdError> {
-        let number = text.strip_prefix("key_").and_then(|n| n.parse::<u32>().ok());
-        match number {
-            Some(n) if format!("key_{n}") == text => Ok(Self(n)),
-            _ => Err(ParseIdError { expected: "key" }),
-        }
+        // One spelling: digits only, and no zero in front.
+        let digits = text.strip_prefix("key_").filter(|digits| {
+            digits.bytes().all(|digit| digit.is_ascii_digit()) && (*digits == "0" || !digits.starts_with('0'))
+        });
+        digits.and_then(|digits| digits.parse().ok()).map(Self).ok_or(ParseIdError { expected: "key" })
     }
 }
 

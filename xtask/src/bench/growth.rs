@@ -55,7 +55,7 @@ pub fn section(ask: &Ask) -> Result<Vec<Row>, Failure> {
     rows.push(Row::alone(what, Figure::once(Unit::Bytes, bytes), Aim::None));
     let (many, filled) = Node::filled(&bench, &bench.programs, "many", extent.many, &["ascending"])?;
     let bytes = filled["bytes"].as_f64().unwrap_or(0.0) / extent.many as f64;
-    let what = format!("the same, {} put in in order, so that pages are full", grouped(extent.many));
+    let what = format!("the same, {} put in in order", grouped(extent.many));
     rows.push(Row::alone(&what, Figure::once(Unit::Bytes, bytes), Aim::None));
     println!("growth: filled in {} s", begun.elapsed().as_secs());
 

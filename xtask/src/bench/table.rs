@@ -34,6 +34,7 @@ const SECTIONS: &[(&str, Section)] = &[
     ("sign_in", super::sign_in::section),
     ("introspect", super::introspect::section),
     ("footprint", super::footprint::section),
+    ("verify", super::verify::section),
     ("revoke", super::revoke::section),
     ("growth", super::growth::section),
 ];

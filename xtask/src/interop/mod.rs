@@ -7,6 +7,8 @@ mod clients;
 mod place;
 pub mod tools;
 
+pub use tools::{node, python};
+
 use crate::rings::{PROGRAM_LIMIT, Tally, judge, log_file, minutes};
 use crate::workspace::{self, Workspace};
 use crate::{Failure, process};

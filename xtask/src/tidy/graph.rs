@@ -33,6 +33,7 @@ const KEPT: &[(&str, &[&str])] = &[
             "floor",
             "load",
             "followers",
+            "verifying",
             "outgoing",
             "mail",
         ],

@@ -32,6 +32,8 @@ pub(super) const MAX_MOMENTS: usize = 6;
 pub(super) const MAX_MOVES: usize = 4;
 /// The most repetitions from elsewhere.
 pub(super) const MAX_ECHOES: usize = 5;
+/// The most forks.
+pub(super) const MAX_FORKS: usize = 5;
 /// The most late repetitions, and as many refusals.
 pub(super) const MAX_LATE: usize = 2;
 /// The most wrong proofs.
@@ -170,6 +172,14 @@ pub(super) struct Sess {
     pub e: Vec<i64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ep: Option<(NetName, NetName)>,
+    /// When the first one of all came.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub es: Option<i64>,
+    /// Forks in a row, and from which network to which the last one went.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fk: Vec<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fp: Option<(NetName, NetName)>,
     /// Late repetitions, with their networks.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub k: Vec<(i64, NetName)>,
@@ -317,7 +327,8 @@ impl Memory {
         for session in &mut kept.s {
             swap(&mut session.h);
             session.m.iter_mut().for_each(|step| swap(&mut step.0));
-            session.ep.iter_mut().for_each(|(from, to)| [from, to].into_iter().for_each(swap));
+            let pairs = session.ep.iter_mut().chain(&mut session.fp);
+            pairs.for_each(|(from, to)| [from, to].into_iter().for_each(swap));
             session.k.iter_mut().for_each(|late| swap(&mut late.1));
             session.g.iter_mut().for_each(|seen| swap(&mut seen.0));
         }
@@ -375,10 +386,10 @@ impl Memory {
             session.m.iter_mut().for_each(|step| past(&mut step.1));
             session.k.iter_mut().for_each(|late| past(&mut late.0));
             session.g.iter_mut().for_each(|seen| past(&mut seen.1));
-            for list in [&mut session.e, &mut session.o, &mut session.p] {
+            for list in [&mut session.e, &mut session.fk, &mut session.o, &mut session.p] {
                 list.iter_mut().for_each(past);
             }
-            session.r.iter_mut().for_each(past);
+            session.r.iter_mut().chain(&mut session.es).for_each(past);
             if let Some((_, at)) = &mut session.w {
                 past(at);
             }

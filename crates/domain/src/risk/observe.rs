@@ -1,7 +1,7 @@
 //! From a memory and something that was seen to signals and the memory from then on.
 use super::memory::{
-    Agent, Country, Kept, MAX_AGENT, MAX_AGENTS, MAX_ECHOES, MAX_LATE, MAX_MOMENTS, MAX_MOVES, MAX_SEEN, MAX_SESSIONS,
-    MAX_WRONG, Memory, Move, Net, NetName, Sess, Where, push, secs, where_of,
+    Agent, Country, Kept, MAX_AGENT, MAX_AGENTS, MAX_ECHOES, MAX_FORKS, MAX_LATE, MAX_MOMENTS, MAX_MOVES, MAX_SEEN,
+    MAX_SESSIONS, MAX_WRONG, Memory, Move, Net, NetName, Sess, Where, push, secs, where_of,
 };
 use super::{Act, ExternalKind, Origin, RefreshSeen, Seen, Signals, Spot, Step, What, km_between};
 use alloc::{borrow::Cow, string::String, vec::Vec};
@@ -22,8 +22,14 @@ pub fn observe(memory: &Memory, seen: &Seen) -> (Signals, Memory) {
     let now = secs(seen.at);
     let mut kept = memory.settled(now);
     let as_it_was = kept.clone();
-    let mut say =
-        Signals { agent: agent_of(seen).into(), ok: true, reset_age_s: -1, session_age_s: -1, ..Signals::default() };
+    let mut say = Signals {
+        agent: agent_of(seen).into(),
+        ok: true,
+        reset_age_s: -1,
+        session_age_s: -1,
+        echoes_after_s: -1,
+        ..Signals::default()
+    };
     (say.act, say.what) = names(seen.act);
     say.first = kept.f.is_none();
     // Who comes by another provider has shown no password.
@@ -163,12 +169,12 @@ fn session(kept: &mut Kept, id: NetName, seen: &Seen, now: i64, say: &mut Signal
     say.session_new_network = one.f & Sess::NETWORK != 0;
     say.session_new_country = one.f & Sess::COUNTRY != 0;
     say.session_breached = one.f & Sess::BREACHED != 0;
-    say.other_browser = !say.agent.is_empty() && !one.a.is_empty() && one.a != say.agent;
-    say.other_program = say.other_browser && program(&one.a) != program(&say.agent);
+    agents(&one.a, say);
     // A token that was refused shows no move: the session is where it was.
     let moves = !matches!(seen.act, Act::Refresh(RefreshSeen::OtherDevice | RefreshSeen::Theft));
     let before = one.network();
     say.moved = network.is_some_and(|network| network != before);
+    let last = one.m.last().cloned();
     if let (true, true, Some(network)) = (say.moved, moves, network) {
         let asn = seen.from.as_ref().and_then(|from| from.place.asn).unwrap_or(0);
         push(&mut one.m, Move(network, now, asn, say.new_network), MAX_MOVES);
@@ -176,7 +182,11 @@ fn session(kept: &mut Kept, id: NetName, seen: &Seen, now: i64, say: &mut Signal
     (say.hops, say.turns) = (hops(&one.m, now), turns(&one, now));
     match seen.act {
         Act::Refresh(RefreshSeen::Again) if say.moved => echo(&mut one, before, network.unwrap_or_default(), now, say),
-        Act::Refresh(RefreshSeen::Skipped) => push(&mut one.k, (now, network.unwrap_or_default()), MAX_LATE),
+        Act::Refresh(RefreshSeen::Skipped) => {
+            let here = network.unwrap_or_default();
+            push(&mut one.k, (now, here), MAX_LATE);
+            fork(&mut one, last.as_ref(), here, now, say);
+        }
         Act::Refresh(RefreshSeen::OtherDevice) => push(&mut one.o, now, MAX_LATE),
         Act::Prove { ok: false } => push(&mut one.p, now, MAX_WRONG),
         _ => {}
@@ -185,6 +195,8 @@ fn session(kept: &mut Kept, id: NetName, seen: &Seen, now: i64, say: &mut Signal
         say.ok = ok;
     }
     say.echoes = age(&one.e, HOUR);
+    say.echoes_after_s = one.es.map_or(-1, |first| (first - one.b).max(0));
+    say.forks = age(&one.fk, HOUR);
     say.other_device_tries = age(&one.o, DAY);
     say.wrong_proofs = age(&one.p, HOUR);
     let mut late: Vec<NetName> = one.k.iter().filter(|(at, _)| now - at < DAY).map(|(_, network)| *network).collect();
@@ -221,8 +233,7 @@ fn sighting(kept: &mut Kept, id: NetName, seen: &Seen, now: i64, say: &mut Signa
     let network = seen.from.as_ref().map(|from| NetName(from.network));
     travel(&one.w, seen, now, say);
     say.session_age_s = if one.f & Sess::MADE == 0 && seen.made.is_none() { -1 } else { now - one.b };
-    say.other_browser = !say.agent.is_empty() && !one.a.is_empty() && one.a != say.agent;
-    say.other_program = say.other_browser && program(&one.a) != program(&say.agent);
+    agents(&one.a, say);
     say.moved = network.is_some_and(|network| network != one.network());
     one.g.retain(|(_, at)| now - at < 10 * MINUTE);
     // Where the session is anyway is worth a line only once it was seen elsewhere.
@@ -264,6 +275,9 @@ fn unknown(id: NetName, seen: &Seen, now: i64, makes: bool, say: &Signals) -> Se
         m: Vec::new(),
         e: Vec::new(),
         ep: None,
+        es: None,
+        fk: Vec::new(),
+        fp: None,
         k: Vec::new(),
         o: Vec::new(),
         p: Vec::new(),
@@ -280,9 +294,47 @@ fn echo(one: &mut Sess, before: NetName, here: NetName, now: i64, say: &Signals)
         one.e.clear();
     }
     one.ep = pair;
+    one.es = one.es.or(Some(now));
     if say.new_network {
         push(&mut one.e, now, MAX_ECHOES);
     }
+}
+
+/// A late repetition. It is a fork when what the session got last, in a network that was new to the account, was never used, and nobody
+/// waits for an answer for that long. It counts as long as what comes late comes from the same network, one that the account knows: it goes
+/// on there as if nothing had been elsewhere. Sooner than that it may be an answer that was lost, which neither counts nor breaks the row.
+fn fork(one: &mut Sess, last: Option<&Move>, here: NetName, now: i64, say: &Signals) {
+    let pair = |last: &Move| (last.0, here);
+    let strange = last.filter(|last| last.3 && now - last.1 < HOUR || one.fp == Some(pair(last)));
+    let Some(last) = strange.filter(|_| say.moved && !say.new_network) else {
+        (one.fk, one.fp) = (Vec::new(), None);
+        return;
+    };
+    if now - last.1 < 2 * MINUTE {
+        return;
+    }
+    if one.fp.is_some_and(|(_, to)| to != here) {
+        one.fk.clear();
+    }
+    one.fp = Some(pair(last));
+    push(&mut one.fk, now, MAX_FORKS);
+}
+
+/// What was made with `made` and is shown by another one.
+fn agents(made: &str, say: &mut Signals) {
+    say.other_browser = !say.agent.is_empty() && !made.is_empty() && made != say.agent;
+    say.other_program = say.other_browser && program(made) != program(&say.agent);
+    let (a, b) = (system(made), system(&say.agent));
+    let is = |x: &str, y: &str| (a, b) == (x, y) || (b, a) == (x, y);
+    let asked_as_computer =
+        is("android", "linux") || is("iphone", "macos") || is("ipad", "macos") || is("iphone", "ipad");
+    say.other_system = say.other_browser && a != b && a != "?" && b != "?" && !asked_as_computer;
+    say.other_machine = say.other_system && !is("windows", "linux");
+}
+
+/// Of `firefox/linux` the second; `?` where it is not known.
+fn system(agent: &str) -> &str {
+    agent.split_once('/').map_or("?", |(_, system)| system)
 }
 
 /// Of `firefox/linux` the first.

@@ -93,9 +93,13 @@ table! {
     moved Bool "signal.moved" "The session is in another network than it was last."
     other_browser Bool "signal.other_browser" "Browser and system are not those that the session was made with."
     other_program Bool "signal.other_program" "The browser, or the program, is not the one that the session was made with, whatever the system."
+    other_system Bool "signal.other_system" "The system is not the one that the session was made with, and no page that was asked for as computers get it explains that: Android as Linux, an iPhone or iPad as macOS or as each other."
+    other_machine Bool "signal.other_machine" "The same, and one computer with two systems that share what a browser keeps (Windows and Linux) does not explain it either."
     hops Int "signal.hops" "Networks that were new to the account and to which the session moved within the last 30 minutes; where providers are known, one of each counts."
     turns Int "signal.turns" "How often within 10 minutes the session went back to the network that it had been in before."
     echoes Int "signal.echoes" "How often in a row, within an hour, a refresh was repeated within seconds from a network that is new to the account: always the same two networks, in the same order."
+    echoes_after_s Int "signal.echoes_after_s" "Seconds from the session's making to its first repetition from another network, new or not; -1: there was none."
+    forks Int "signal.forks" "How often in a row, within an hour, a refresh token was used in a network that is new to the account, and what that brought was never used, since two minutes later or more the same token came from one and the same other network."
     late_retries Int "signal.late_retries" "Late repetitions of a refresh in this session within a day."
     late_networks Int "signal.late_networks" "From how many networks those came."
     other_device_tries Int "signal.other_device_tries" "How often within a day a token of this session was refused since another kind of device showed it."
@@ -138,6 +142,7 @@ impl Signals {
             changes: i64::from(act == "change"),
             resets_asked: i64::from(what == "asked"),
             resets_done: i64::from(what == "done"),
+            echoes_after_s: -1,
             reset_age_s: if what == "done" { 0 } else { -1 },
             ..Self::default()
         }

@@ -309,6 +309,38 @@ async fn a_stolen_token_that_was_never_used_twice_is_ended_by_the_built_in_rules
     assert!(kinds.contains(&"risk.decided".into()) && kinds.contains(&"risk.noticed".into()), "{kinds:?}");
 }
 
+/// Two with one session, of whom one is told of each new token and uses it first: its owner seems to have lost each answer, and an app
+/// that was on one system is on another. Neither is a copy by the rules for refresh tokens.
+#[tokio::test]
+async fn who_is_always_first_and_who_is_on_another_system_are_ended_by_the_built_in_rules() {
+    const MAC: &str = "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36";
+    const WINDOWS: &str = "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36";
+    let server = world().await;
+    built_in(&server);
+    let body = json!({ "identifier": ADA, "password": PASSWORD });
+    let call = server.client.from("203.0.113.77").post("/v1/sessions").header("user-agent", MAC).json(&body);
+    let mut mine = call.send().await.expect(201).json();
+    let token = |answer: &Value| answer["refresh_token"].as_str().unwrap().to_owned();
+    server.advance(7_200_000);
+    for round in 1..=5 {
+        refresh_with(&server, "198.51.100.1", MAC, &token(&mine)).await.expect(200);
+        server.advance(180_000);
+        let answer = refresh_with(&server, "203.0.113.77", MAC, &token(&mine)).await;
+        if round == 5 {
+            let problem = answer.expect(401).json();
+            assert_eq!((&problem["code"], &problem["reason"]), (&json!("session_ended"), &json!("risk_rule")));
+        } else {
+            mine = answer.expect(200).json();
+            server.advance(90_000);
+        }
+    }
+    let call = server.client.from("203.0.113.77").post("/v1/sessions").header("user-agent", MAC).json(&body);
+    let mine = call.send().await.expect(201).json();
+    server.advance(7_200_000);
+    let problem = refresh_with(&server, "192.0.2.9", WINDOWS, &token(&mine)).await.expect(401).json();
+    assert_eq!((&problem["code"], &problem["reason"]), (&json!("session_ended"), &json!("risk_rule")));
+}
+
 /// Nobody is there yet: a sign-up is refused alike whether its address is taken or not, and nothing is left but the record.
 #[tokio::test]
 async fn a_sign_up_that_a_rule_refuses_tells_nobody_which_addresses_there_are() {

@@ -21,8 +21,12 @@ struct Figures {
     stolen: BTreeMap<Kind, (usize, usize)>,
     /// The same of those that nobody could tell.
     untellable: (usize, usize),
-    /// Stolen sessions that live, of those whose tokens were stolen.
+    /// Of thefts of tokens: refresh tokens (the thief refreshed with one, see [`Trace::refreshed_by_a_thief`]) and access tokens alone.
+    tokens: [(usize, usize); 2],
+    /// Stolen sessions that live, of those whose refresh tokens were stolen.
     missed_thefts: Said,
+    /// And of those whose access tokens were.
+    missed_access: Said,
     missed_others: Said,
     /// Benign traces in which something was ended or blocked.
     false_ends: Said,
@@ -108,9 +112,22 @@ impl Figures {
         let entry = self.stolen.entry(label.kind).or_default();
         entry.0 += label.stolen.len();
         entry.1 += dead;
-        for session in label.stolen.iter().filter(|session| !came.dead.contains(session)) {
-            let said = format!("{} session {session}", trace.name);
-            if label.kind == Kind::TokenTheft { self.missed_thefts.push(said) } else { self.missed_others.push(said) }
+        for session in &label.stolen {
+            let (lives, theft) = (!came.dead.contains(session), label.kind == Kind::TokenTheft);
+            let access = theft && !trace.refreshed_by_a_thief(*session);
+            if theft {
+                let entry = &mut self.tokens[usize::from(access)];
+                entry.0 += 1;
+                entry.1 += usize::from(!lives);
+            }
+            if lives {
+                let list = match (theft, access) {
+                    (true, false) => &mut self.missed_thefts,
+                    (true, true) => &mut self.missed_access,
+                    (false, _) => &mut self.missed_others,
+                };
+                list.push(format!("{} session {session}", trace.name));
+            }
         }
     }
 
@@ -119,9 +136,13 @@ impl Figures {
         for (kind, (of, dead)) in &self.stolen {
             println!("   {kind:?}: {dead} of {of} stolen sessions dead at the end");
         }
+        for (what, (of, dead)) in ["refresh tokens", "access tokens alone"].iter().zip(&self.tokens) {
+            println!("   of thefts of tokens, {what}: {dead} of {of}");
+        }
         println!("   nobody could tell: {} of {}", self.untellable.1, self.untellable.0);
         for (about, list) in [
-            ("stolen tokens missed", &self.missed_thefts),
+            ("stolen refresh tokens missed", &self.missed_thefts),
+            ("stolen access tokens missed", &self.missed_access),
             ("others missed", &self.missed_others),
             ("ended falsely", &self.false_ends),
             ("ended beside the stolen ones", &self.beside),
@@ -152,42 +173,49 @@ impl Figures {
     }
 }
 
-/// Stolen tokens of the known traces that live on, as docs/risk.md says: only what happened at other accounts at the same time, or on other
-/// days, tells some, and only services the others, whose word ends nothing.
-const MISSED: [&str; 4] = [
-    "bearer-copied-out-of-a-bug-tracker session 0",
-    "extension-sends-access-tokens session 0",
-    "extension-that-forwards-every-cookie session 0",
-    "family-computer-three-jars session 0",
-];
+/// Stolen refresh tokens of the known traces that live on, as docs/risk.md says: only what happened at other accounts at the same time
+/// tells.
+const MISSED: [&str; 1] = ["family-computer-three-jars session 0"];
 
 #[test]
 fn the_default_policy_over_the_known_traces() {
     let (traces, policy) = (read("known"), Policy::built_in());
     for given in ALL {
-        let mut figures = figures(&traces, &policy, given);
+        let figures = figures(&traces, &policy, given);
         figures.print(&format!("known, {given:?}"), true);
-        // Not as it should be: one of those that were held out before.
-        assert!(figures.false_ends.len() <= 1, "ended falsely: {:?}", figures.false_ends);
-        assert!(figures.disturbed.len() <= 1, "quiet, and asked: {:?}", figures.disturbed);
-        figures.missed_thefts.sort();
+        assert!(figures.false_ends.is_empty(), "ended falsely: {:?}", figures.false_ends);
+        assert!(figures.disturbed.is_empty(), "quiet, and asked: {:?}", figures.disturbed);
         assert_eq!(figures.missed_thefts, MISSED);
+        // Services tell of these, and their word ends nothing.
+        assert_eq!(figures.missed_access.len(), 2);
         assert!(figures.bytes <= portcullis_domain::risk::MAX_BYTES);
     }
 }
 
-/// The rules for refresh tokens alone end nobody's session that is not stolen (I6), and what they end of the stolen ones is counted.
+/// The final figures. Nothing of a trace is printed, so that no rule is written after one: counts alone.
+#[test]
+fn the_default_policy_over_the_held_out_traces() {
+    let (traces, policy) = (read("held-out"), Policy::built_in());
+    for given in ALL {
+        let figures = figures(&traces, &policy, given);
+        figures.print(&format!("held out, {given:?}"), false);
+        // Not as it should be, and no worse than docs/risk.md says.
+        let (thefts, ends) = (figures.missed_thefts.len(), figures.false_ends.len());
+        assert!(thefts <= 3 && ends <= 4, "{thefts} stolen refresh tokens missed, {ends} sessions ended falsely");
+    }
+}
+
+/// The rules for refresh tokens alone end nobody's session that is not stolen (I6), and what they end of the stolen ones is counted. Three of
+/// the held-out traces have an owner who shows a copy of their own of a token that was replaced long ago (docs/risk.md).
 #[test]
 fn the_rules_for_refresh_tokens_end_no_session_falsely() {
-    let (mut stolen, mut caught) = (0, 0);
-    for trace in &read("known") {
+    let (mut stolen, mut caught, mut own_copies, known) = (0, 0, 0, read("known"));
+    for (n, trace) in known.iter().chain(&read("held-out")).enumerate() {
         let ended = run(trace, None, ALL[0]).ended;
-        for (session, at) in &ended {
-            assert!(
-                trace.label.stolen.contains(session),
-                "{}: session {session} was ended at event {at}, and is not stolen",
-                trace.name
-            );
+        for (session, at) in ended.iter().filter(|(session, _)| !trace.label.stolen.contains(session)) {
+            let name = &trace.name;
+            assert!(n >= known.len(), "{name}: session {session} was ended at event {at}, and is not stolen");
+            own_copies += 1;
         }
         if trace.label.kind == Kind::TokenTheft {
             stolen += trace.label.stolen.len();
@@ -195,5 +223,5 @@ fn the_rules_for_refresh_tokens_end_no_session_falsely() {
         }
     }
     println!("of {stolen} sessions with stolen tokens the rules for refresh tokens alone end {caught}");
-    assert!(caught > 0);
+    assert!(caught > 0 && own_copies <= 3, "{own_copies}");
 }

@@ -8,6 +8,7 @@
 )]
 
 mod conditions;
+mod copies;
 mod figures;
 mod files;
 mod memory;

@@ -210,6 +210,15 @@ impl Trace {
         }
     }
 
+    /// Whether a thief has used a refresh token of this session, and not just access tokens.
+    pub fn refreshed_by_a_thief(&self, session: usize) -> bool {
+        let of = |event: &Event| match event.act {
+            Act::Refresh { with, .. } => self.token_of(with),
+            _ => None,
+        };
+        self.events.iter().any(|event| event.who == Who::Thief && of(event) == Some(session))
+    }
+
     fn check(&self) -> Vec<String> {
         let mut wrong = vec![];
         let mut say = |yes: bool, what: String| {
