@@ -42,7 +42,17 @@ struct Inner {
 impl Shared {
     pub(crate) fn new(app: App, config: HttpConfig, operator: bool, counts: RouteCounts) -> Self {
         let origin = config.issuer_origin();
-        Self { inner: Arc::new(Inner { app, config, origin, operator, counts, failures_told: Few::default(), documents: Documents::default() }) }
+        Self {
+            inner: Arc::new(Inner {
+                app,
+                config,
+                origin,
+                operator,
+                counts,
+                failures_told: Few::default(),
+                documents: Documents::default(),
+            }),
+        }
     }
     pub(crate) fn app(&self) -> &App {
         &self.inner.app
