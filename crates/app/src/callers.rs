@@ -16,6 +16,7 @@ use portcullis_domain::{Actor, Refused};
 use portcullis_verify::{Authentic, Holder};
 use portcullis_wire::{AccessClaims, Code, Digest, SecretBytes, SecretString, SessionId, b64};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 /// Somebody who proved to hold a living session.
 #[derive(Debug, Clone)]
@@ -80,7 +81,7 @@ impl App {
             return Err(AppError::NeedsScope { scope: "account", detail });
         }
         self.saw(view.session.id, view.stamp.now);
-        Ok(Caller { view, scope: token.into_claims().scope, ip, page: None })
+        Ok(Caller { view, scope: token.claims().scope.clone(), ip, page: None })
     }
 
     /// The session behind a bearer token that may be dead already: for a repeated sign-out.
@@ -100,7 +101,7 @@ impl App {
         if view.account.id != claims.sub || claims.rev > view.stamp.head {
             return Err(AppError::Unauthenticated(Code::TokenMalformed));
         }
-        Ok(Caller { view, scope: token.into_claims().scope, ip, page: None })
+        Ok(Caller { view, scope: token.claims().scope.clone(), ip, page: None })
     }
 
     /// The caller behind a page cookie that their browser has shown: the one before it has done its duty.
@@ -212,7 +213,7 @@ impl App {
         Ok(caller)
     }
 
-    pub(crate) fn authentic(&self, token: Option<&str>) -> Result<Authentic, AppError> {
+    pub(crate) fn authentic(&self, token: Option<&str>) -> Result<Arc<Authentic>, AppError> {
         let token = token.ok_or(AppError::Unauthenticated(Code::TokenMissing))?;
         let token = self.hub().authenticate(token).map_err(AppError::Unauthenticated)?;
         // The rows first: a key that is dead there is dead here at once. Whoever has it signs what they like, so such a token

@@ -27,7 +27,7 @@ use portcullis_feed::knowledge::{Anchor, Knowledge, Lease};
 use portcullis_feed::publisher::{Limits, LogState, Publisher};
 use portcullis_feed::{Mono, Policy, fleet};
 use portcullis_store::{News, Store, StoreError};
-use portcullis_verify::{Authentic, Decision, Expect, Holder, View};
+use portcullis_verify::{Authentic, Cache, Decision, Expect, Holder, View};
 use portcullis_wire::frame::Entries;
 use portcullis_wire::jws::Jwk;
 use portcullis_wire::{
@@ -43,6 +43,8 @@ use tokio::sync::{Notify, watch};
 const READ_LIMIT: u32 = 10_000;
 /// Encoded batches kept for streams that are about to send them.
 const BATCHES: usize = 512;
+/// Verified tokens kept: some 6 MB when all places are taken.
+const AUTHENTIC: usize = 4_096;
 
 /// The feed at this node. Cheap to clone.
 #[derive(Clone)]
@@ -78,6 +80,8 @@ struct Inner {
     closing: AtomicBool,
     /// What own tokens are judged by: the same as at every verifier, with this node's own reads as leases.
     view: ArcSwap<View>,
+    /// Own tokens whose signature was verified: whoever asks about one asks often.
+    authentic: Cache,
     /// What positions are made with, the newest last; those of an older one are still believed.
     macs: ArcSwap<Vec<MacKey>>,
     /// An entry about a key was read.
@@ -239,6 +243,7 @@ impl Hub {
             prompt: AtomicU64::new(0),
             closing: AtomicBool::new(false),
             view,
+            authentic: Cache::new(AUTHENTIC),
             macs: ArcSwap::from_pointee(keys.macs().to_vec()),
             keys_changed: Notify::new(),
             last_read_began: AtomicI64::new(now.0),
@@ -599,9 +604,9 @@ impl Hub {
     }
 
     /// Form and signature of one of our own tokens: what never changes about it.
-    pub fn authenticate(&self, token: &str) -> Result<Authentic, Code> {
+    pub fn authenticate(&self, token: &str) -> Result<Arc<Authentic>, Code> {
         let view = self.inner.view.load();
-        portcullis_verify::authenticate(&view.keys, token).map_err(|reason| {
+        self.inner.authentic.authenticate(&view.keys, token).map(|(token, _)| token).map_err(|reason| {
             let (wall, now) = (real::wall(), real::mono());
             // A key that is dead is not unknown.
             match portcullis_verify::unauthentic(&view, token, reason, Policy::Closed, now, wall).decision {

@@ -3,7 +3,6 @@
 //! All cores do this at once, so nothing is written to that they share: what is counted at each request is counted apart ([`crate::stripe`]), and
 //! whoever was judged holds on to the judge by a count that is its core's own.
 use crate::answer::Refusal;
-use crate::cache::{Cache, Shown};
 use crate::dpop::{Called, Proofs};
 use crate::follow::{Heard, Upper};
 use crate::introspect::Introspection;
@@ -17,7 +16,7 @@ use http::{HeaderMap, header};
 use portcullis_feed::{Policies, Subscriber};
 use portcullis_verify::proof::First;
 use portcullis_verify::{
-    AheadRecord, Authentic, Decision, Expect, Holder, Reason, Verdict, View, authenticate, judge_claims, unauthentic,
+    AheadRecord, Authentic, Cache, Decision, Expect, Holder, Reason, Verdict, View, judge_claims, unauthentic,
 };
 use portcullis_wire::dpop::BadProof;
 use portcullis_wire::frame::Sighting;
@@ -197,17 +196,9 @@ impl Judge {
     }
 
     fn authentic(&self, view: &View, token: &str) -> Result<Arc<Authentic>, Reason> {
-        if token.len() > portcullis_wire::jws::MAX_TOKEN_BYTES {
-            return authenticate(&view.keys, token).map(Arc::new); // which refuses it
-        }
-        let shown = Shown::of(token);
-        if let Some(known) = shown.as_ref().and_then(|shown| self.shared.cache.get(shown)) {
+        let (token, known) = self.shared.cache.authenticate(&view.keys, token)?;
+        if known {
             self.shared.metrics.cache_hits.up();
-            return Ok(known);
-        }
-        let token = Arc::new(authenticate(&view.keys, token)?);
-        if let Some(shown) = shown {
-            self.shared.cache.put(&shown, token.clone());
         }
         Ok(token)
     }

@@ -28,7 +28,6 @@
 
 mod answer;
 mod body;
-mod cache;
 mod config;
 mod dpop;
 #[cfg(feature = "axum")]

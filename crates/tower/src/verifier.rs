@@ -1,6 +1,5 @@
 //! The handle that services hold.
 use crate::answer::Refusal;
-use crate::cache::Cache;
 use crate::config::{Config, ConfigError, parse_url};
 use crate::dpop::{Address, Called, Proofs};
 use crate::follow::Heard;
@@ -15,7 +14,7 @@ use crate::{follow, real};
 use arc_swap::ArcSwap;
 use http::{HeaderMap, Method};
 use portcullis_feed::{Knowledge, Mono, Policy, RevokedSet};
-use portcullis_verify::{Authentic, Holder, View};
+use portcullis_verify::{Authentic, Cache, Holder, View};
 use portcullis_wire::{AccessClaims, Epoch, Rev};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -215,7 +215,7 @@ impl App {
         // An access token that was revoked by itself has no row that says so: the log does.
         self.hub().caught_up(&view.stamp).await.map_err(|error| self.fault(error))?;
         match self.hub().judge_for_any(&token, holder) {
-            Ok(()) => Ok(Bearer { view, claims: token.into_claims() }),
+            Ok(()) => Ok(Bearer { view, claims: token.claims().clone() }),
             Err(Code::NotFresh) => Err(self.fault(AppError::Fault("this node's view of the log is too old".into()))),
             Err(code) => Err(AppError::Unauthenticated(code)),
         }

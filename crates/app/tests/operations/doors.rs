@@ -395,7 +395,7 @@ async fn row_of(door: Door) -> Row {
 }
 
 fn at_services(world: &World, token: &SecretString) -> portcullis_verify::Authentic {
-    world.app.hub().authenticate(token.expose()).unwrap()
+    world.app.hub().authenticate(token.expose()).unwrap().as_ref().clone()
 }
 
 /// The feed has whatever was committed by now.

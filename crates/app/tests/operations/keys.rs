@@ -40,7 +40,7 @@ async fn lives(app: &App, tokens: &Tokens) {
 }
 
 fn authentic(app: &App, tokens: &Tokens) -> Authentic {
-    app.hub().authenticate(tokens.access_token.expose()).unwrap()
+    app.hub().authenticate(tokens.access_token.expose()).unwrap().as_ref().clone()
 }
 
 async fn rows(app: &App) -> Vec<(u32, KeyPurpose, State)> {

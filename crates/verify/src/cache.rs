@@ -7,9 +7,10 @@
 //! can be presented. A token is the one that was verified when both are the same: the text byte for byte, the end by SHA-256. The digest of the
 //! whole token would say no more, and costs ten times as much: 55 bytes are what SHA-256 takes in one step
 //! (docs/decisions/0054-what-a-verifier-keeps-of-a-token.md).
+use crate::{Authentic, Keys, Reason, authenticate};
 use arc_swap::ArcSwapOption;
-use portcullis_verify::Authentic;
 use portcullis_wire::Digest;
+use portcullis_wire::jws::MAX_TOKEN_BYTES;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -40,14 +41,14 @@ impl Bucket {
 }
 
 /// How a token is looked for: made once for both questions.
-pub(crate) struct Shown<'a> {
+struct Shown<'a> {
     text: &'a [u8],
     end: Digest,
 }
 
 impl<'a> Shown<'a> {
     /// `None` for what is too short to be a token, and so never stands in a cache.
-    pub(crate) fn of(token: &'a str) -> Option<Self> {
+    fn of(token: &'a str) -> Option<Self> {
         let (text, end) = token.as_bytes().split_last_chunk::<END>()?;
         Some(Self { text, end: Digest::of(end) })
     }
@@ -64,14 +65,33 @@ impl<'a> Shown<'a> {
     }
 }
 
-pub(crate) struct Cache {
+/// Verified tokens, as many as there is room for.
+pub struct Cache {
     buckets: Vec<Bucket>,
 }
 
 impl Cache {
     /// Room for `slots` tokens, rounded up to whole buckets; 0: for none.
-    pub(crate) fn new(slots: usize) -> Self {
+    pub fn new(slots: usize) -> Self {
         Self { buckets: (0..slots.div_ceil(WAYS)).map(|_| Bucket::empty()).collect() }
+    }
+
+    /// As [`authenticate`], unless the same token was authentic before; and whether it was found. What is kept is as true of keys that
+    /// came and went meanwhile: whether a key is dead is asked at each judgement.
+    ///
+    /// # Errors
+    /// Those of [`authenticate`].
+    pub fn authenticate(&self, keys: &Keys, token: &str) -> Result<(Arc<Authentic>, bool), Reason> {
+        // What is longer than a token may be is refused there, and costs no digest here.
+        let shown = Some(token).filter(|token| token.len() <= MAX_TOKEN_BYTES).and_then(Shown::of);
+        if let Some(known) = shown.as_ref().and_then(|shown| self.get(shown)) {
+            return Ok((known, true));
+        }
+        let token = Arc::new(authenticate(keys, token)?);
+        if let Some(shown) = shown {
+            self.put(&shown, token.clone());
+        }
+        Ok((token, false))
     }
 
     fn bucket(&self, shown: &Shown<'_>) -> Option<(&Bucket, u32)> {
@@ -80,7 +100,7 @@ impl Cache {
         Some((self.buckets.get(usize::try_from(number % len).ok()?)?, tag))
     }
 
-    pub(crate) fn get(&self, shown: &Shown<'_>) -> Option<Arc<Authentic>> {
+    fn get(&self, shown: &Shown<'_>) -> Option<Arc<Authentic>> {
         let (bucket, tag) = self.bucket(shown)?;
         // A tag that belongs to another token by now costs a look and nothing else: what stands there is compared.
         let places = bucket.tags.iter().zip(&bucket.places).filter(|(at, _)| at.load(Ordering::Relaxed) == tag);
@@ -92,7 +112,7 @@ impl Cache {
             .next()
     }
 
-    pub(crate) fn put(&self, shown: &Shown<'_>, token: Arc<Authentic>) {
+    fn put(&self, shown: &Shown<'_>, token: Arc<Authentic>) {
         let Some((bucket, tag)) = self.bucket(shown) else { return };
         let ends = |place: &ArcSwapOption<Kept>| place.load().as_ref().map(|kept| kept.token.claims().exp);
         // None comes before all numbers: an empty place is taken first.
@@ -113,7 +133,7 @@ impl fmt::Debug for Cache {
 #[cfg(test)]
 mod tests {
     use super::{Cache, Shown, WAYS};
-    use portcullis_verify::Authentic;
+    use crate::Authentic;
     use portcullis_wire::claims::Audience;
     use portcullis_wire::*;
     use std::sync::Arc;
