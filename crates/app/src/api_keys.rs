@@ -1,8 +1,11 @@
 //! API keys, by `domain::api_key`: making them, listing them, and the tokens that they are exchanged for.
+use crate::risk::Verdicts;
 use crate::{Acted, App, AppError, Caller, RepeatKey};
 use portcullis_domain::api_key::{self, Wanted};
 use portcullis_domain::changes::Idempotency;
 use portcullis_domain::model::{Session, SessionKind};
+use portcullis_domain::risk::enforce::At;
+use portcullis_domain::risk::{Act, What};
 use portcullis_domain::{Refused, session_limit};
 use portcullis_wire::{ClientId, Code, SecretString, SessionId, Time};
 
@@ -37,7 +40,7 @@ impl App {
     /// Makes a key for the caller. A repeated call gives the key's row without the key itself.
     ///
     /// # Errors
-    /// 401 `step_up_required`; 422 naming the member; 409 when there are too many.
+    /// 401 `step_up_required`, or what a rule about suspicious activity says; 422 naming the member; 409 when there are too many.
     pub async fn create_api_key(
         &self,
         caller: &Caller,
@@ -49,10 +52,12 @@ impl App {
             let listed = self.store().list_sessions(caller.view.account.id, session_limit::MAX_LOOKED_AT).await;
             let mut live = listed.map_err(|e| self.fault(e.into()))?;
             live.retain(|view| view.dead(settings.rules.idle_ttl).is_none());
-            Ok(live)
+            Ok((live, self.look_at(caller, None).await?))
         };
+        let verdicts = Verdicts::default();
         let acted = self
-            .act(&actor, repeat, load, |live, chance| {
+            .act(&actor, repeat, load, |(live, look), chance| {
+                verdicts.anew();
                 let (allowed, max_age) = (&settings.clients.api_key_scopes, settings.policy.step_up_max_age);
                 let view = &caller.view;
                 let mut decision =
@@ -61,10 +66,15 @@ impl App {
                     let made = Some(made.session.id.to_string());
                     decision.changes.idempotency = Some(Idempotency { made, ..self.remember(&actor, repeat) });
                 }
-                decision
+                let Some(look) = look.as_ref().filter(|_| decision.outcome.is_ok()) else { return decision };
+                let (at, act) = (At::Session(view.session.id, None), Act::Change(What::Key));
+                look.judge(self, decision, &view.stamp, &view.account, at, act, &verdicts, chance)
             })
-            .await?;
-        match acted {
+            .await;
+        if matches!(acted, Ok(Acted::Done(..)) | Err(AppError::Refused(_))) {
+            self.judged(&verdicts);
+        }
+        match acted? {
             Acted::Done(made, _) | Acted::Answered(made) => {
                 let api_key::Made { session, scope, key } = made;
                 Ok(ApiKey { session, scope, last_used_at: None, key: Some(key) })

@@ -123,6 +123,8 @@ pub enum What {
     Factor,
     /// An application was given access.
     App,
+    /// An API key was made.
+    Key,
 }
 
 /// A step of a recovery by mail.

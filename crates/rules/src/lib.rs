@@ -30,6 +30,7 @@ pub(crate) const WORDS: &[(&str, &[&str])] = &[
             "email",
             "factor",
             "app",
+            "key",
             "asked",
             "done",
             "denied",

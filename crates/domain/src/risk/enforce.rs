@@ -12,7 +12,7 @@ use crate::event::{Actor, EventKind, NewEvent};
 use crate::family::MacKey;
 use crate::kernel::{self, By, Door, Scope};
 use crate::mail::{self, Letter, Template};
-use crate::model::{Account, Block};
+use crate::model::{Account, Block, SessionKind, UNPROVEN};
 use crate::throttle::{self, Attempt, Bucket, BucketKey, Budget};
 use crate::ticket::TicketKind;
 use crate::view::{AccountView, Stamp};
@@ -409,6 +409,12 @@ fn remember_network(changes: &mut Changes, done: bool, judged: &Judged<'_>) {
 
 /// What carries a proof to whoever redeems it carries none.
 fn unprove(step: &mut Change) {
+    // An API key that is made says when whoever made it had proved who they are.
+    if let Change::InsertSession(session) = step
+        && session.kind == SessionKind::ApiKey
+    {
+        session.auth_time = UNPROVEN;
+    }
     let (Change::InsertTicket(ticket) | Change::UpdateTicket(ticket)) = step else { return };
     match ticket.kind {
         TicketKind::Code => authorize::unprove(ticket),

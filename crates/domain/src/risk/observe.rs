@@ -71,6 +71,7 @@ fn names(act: Act) -> (Cow<'static, str>, Cow<'static, str>) {
         Act::Change(What::Email) => ("change", "email"),
         Act::Change(What::Factor) => ("change", "factor"),
         Act::Change(What::App) => ("change", "app"),
+        Act::Change(What::Key) => ("change", "key"),
         Act::Recover(Step::Asked) => ("recover", "asked"),
         Act::Recover(Step::Done) => ("recover", "done"),
         Act::Recover(Step::Denied) => ("recover", "denied"),

@@ -492,3 +492,27 @@ async fn this_was_not_me_is_judged() {
     page(server, &path, &[]).send().await.expect(303);
     assert_eq!(server.app.risk_counts(), rules);
 }
+
+/// Whoever has taken an account over makes an API key to stay.
+#[tokio::test]
+async fn an_api_key_that_is_made_is_judged() {
+    let server = world().await;
+    let phone = server.sign_in(ADA).await;
+    let make = || server.client.post("/v1/me/api-keys").bearer(&phone.access).json(&json!({ "name": "ci" }));
+    let keys = async |by: &str| {
+        let listed = server.client.get("/v1/me/api-keys").bearer(by).send().await.expect(200).json();
+        listed["api_keys"].as_array().unwrap().len()
+    };
+    let asked = rule(&server, |_| false, Outcome::Notify);
+    let made = make().send().await.expect(201).json();
+    let seen: Vec<_> = asked.lock().unwrap().drain(..).map(|s| (s.act.into_owned(), s.what.into_owned())).collect();
+    assert_eq!(seen, [("change".to_owned(), "key".to_owned())]);
+    // What it is exchanged for is a program's business.
+    server.client.post("/v1/api-keys/token").bearer(made["key"].as_str().unwrap()).send().await.expect(200);
+    assert!(asked.lock().unwrap().is_empty());
+    rule(&server, |s| s.what == "key", Outcome::EndSession);
+    assert_eq!(make().send().await.expect(401).json()["code"], "session_ended");
+    server.app.set_judge(None);
+    let next = server.sign_in(ADA).await;
+    assert_eq!(keys(&next.access).await, 1);
+}

@@ -70,7 +70,7 @@ fn no_guesses_of_others_keep_anybody_out() {
 #[test]
 fn who_signs_in_to_an_application_abroad_stays_signed_in() {
     let policy = Policy::built_in();
-    for (what, ends) in [("app", false), ("email", true), ("factor", true), ("password", true)] {
+    for (what, ends) in [("app", false), ("key", true), ("email", true), ("factor", true), ("password", true)] {
         let signals = Signals {
             session_new_device: true,
             session_new_country: true,

@@ -15,7 +15,7 @@ fn anything(chance: &mut Seeded, at: Time) -> Seen {
         9 => Act::Refresh(RefreshSeen::OtherDevice),
         10 => Act::Refresh(RefreshSeen::Theft),
         11 => Act::Prove { ok: n(chance, 3) == 0 },
-        12 => Act::Change([What::Password, What::Email, What::Factor, What::App][n(chance, 4) as usize]),
+        12 => Act::Change([What::Password, What::Email, What::Factor, What::App, What::Key][n(chance, 5) as usize]),
         13 => Act::Recover([Step::Asked, Step::Done, Step::Denied][n(chance, 3) as usize]),
         14 => Act::Sighting,
         15 => Act::Arrive { known_device: n(chance, 2) == 0 },
