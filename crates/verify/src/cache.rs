@@ -94,6 +94,13 @@ impl Cache {
         Ok((token, false))
     }
 
+    /// Keeps what is known of a token by other means than [`Cache::authenticate`]: for measurements. It is believed.
+    pub fn insert(&self, token: &str, known: Arc<Authentic>) {
+        if let Some(shown) = Shown::of(token) {
+            self.put(&shown, known);
+        }
+    }
+
     fn bucket(&self, shown: &Shown<'_>) -> Option<(&Bucket, u32)> {
         let (number, tag) = shown.numbers();
         let len = u64::try_from(self.buckets.len()).ok().filter(|len| *len > 0)?;

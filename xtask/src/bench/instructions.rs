@@ -17,6 +17,9 @@ const BASELINE: &str = "bench/instructions.toml";
 /// The program.
 const PROGRAM: &str = "portcullis-instructions";
 
+/// The path of a token that was seen before.
+const REPEAT: &str = "repeat";
+
 /// How often a path is gone: as often as its preparation is worth.
 fn count(path: &str) -> u64 {
     if path == "feed-apply" { 500 } else { 2000 }
@@ -40,9 +43,28 @@ pub fn command(words: &[&str]) -> Result<(), Failure> {
     if judged(&counted, &baseline(&workspace)?) { Ok(()) } else { Err(Failure::Failed) }
 }
 
-/// For `test`: whether all paths are as the baseline says.
+/// For `test`: whether all paths are as the baseline says, and a token that was seen before is judged without an allocation.
 pub fn check(workspace: &Workspace, program: &Path) -> Result<bool, Failure> {
-    Ok(judged(&counted(program)?, &baseline(workspace)?))
+    let allocated = allocations(program)?;
+    println!("  {REPEAT}: {allocated} allocations{}", if allocated == 0 { "" } else { ": FAILED: there were none" });
+    Ok(judged(&counted(program)?, &baseline(workspace)?) && allocated == 0)
+}
+
+/// Allocations on the path of tokens that were seen before, all of [`count`] together.
+pub fn allocations(program: &Path) -> Result<u64, Failure> {
+    let valgrind = valgrind()?;
+    let run = |count: u64| {
+        let mut command = Command::new(&valgrind);
+        command.args(["--tool=memcheck", "--leak-check=no", "--undef-value-errors=no"]).arg(program);
+        let output = command.args([REPEAT, &count.to_string()]).output()?;
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        let line = text.lines().find_map(|line| line.split_once("total heap usage: "));
+        let said =
+            line.and_then(|(_, rest)| rest.split(' ').next()).and_then(|n| n.replace(',', "").parse::<u64>().ok());
+        said.filter(|_| output.status.success())
+            .ok_or_else(|| Failure::Missing(format!("{REPEAT} under valgrind: {text}")))
+    };
+    Ok(run(count(REPEAT))?.saturating_sub(run(0)?))
 }
 
 /// valgrind: found, or installed where that is possible.

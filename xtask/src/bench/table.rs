@@ -3,7 +3,6 @@
 //! A section measures and gives rows. Absolute figures belong to one machine on one day; a ratio is of figures that were taken
 //! in turns in the same run, and is the median of the rounds' ratios. Whether an aim is met is said, and ends nothing: a busy
 //! machine misses many.
-#![allow(dead_code, reason = "sections are being added")]
 use crate::Failure;
 use crate::workspace::{self, Workspace};
 use std::fmt::Write as _;
@@ -48,8 +47,6 @@ pub enum Unit {
     Ms,
     /// Microseconds.
     Us,
-    /// Nanoseconds.
-    Ns,
     /// 2^20 bytes.
     Mib,
     /// 10^6 bytes.
@@ -90,7 +87,6 @@ impl Figure {
             Unit::PerSecond => "/s",
             Unit::Ms => " ms",
             Unit::Us => " µs",
-            Unit::Ns => " ns",
             Unit::Mib => " MiB",
             Unit::Mb => " MB",
             Unit::Bytes => " B",
@@ -217,6 +213,7 @@ pub fn command(words: &[&str]) -> Result<(), Failure> {
         println!("{name}: {} rows in {:.1} min", rows.len(), begun.elapsed().as_secs_f64() / 60.0);
         for row in rows {
             missed += usize::from(row.met() == Some(false));
+            println!("{}", row.line()); // at once: a section that comes later may be broken off
             let _ = writeln!(text, "{}", row.line());
         }
     }

@@ -3,7 +3,7 @@
 //! Our figures are processor time of the measuring thread, medians of many short batches in each round (`bench/verifying`): so they hardly change on
 //! a busy machine, and what another program does to caches is seen all the same. The peers count what they do in a second of their processor time, of
 //! all their threads, in turns with ours.
-use super::instructions::valgrind;
+use super::instructions::allocations;
 use super::table::{Aim, Ask, Figure, Row, Unit};
 use crate::{Failure, interop, process};
 use serde_json::Value;
@@ -15,9 +15,6 @@ use std::process::Command;
 const LIVE: usize = 1_000_000;
 /// Rounds in an earnest run.
 const ROUNDS: usize = 9;
-/// Requests that are looked at for allocations.
-const REPEATED: u64 = 20_000;
-
 /// One round's figures by name.
 type Round = BTreeMap<String, f64>;
 
@@ -29,11 +26,9 @@ pub fn section(ask: &Ask) -> Result<Vec<Row>, Failure> {
     let text = process::output(measuring.args(["measure", &ask.rounds(ROUNDS).to_string(), &live.to_string()]))?;
     let rounds: Vec<Round> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
     let mut rows = rows_of(&rounds, live);
-    match allocations(&programs) {
-        Ok(row) => rows.push(row),
-        // On some machines valgrind hides what `rustix` reads clocks by, and the program ends.
-        Err(_) => println!("verify: allocations were NOT counted: the verifier does not run under this valgrind"),
-    }
+    let allocated = allocations(&programs.join("portcullis-instructions"))?;
+    let allocated = Figure::once(Unit::Count, allocated as f64);
+    rows.push(Row::alone("verify: allocations of 2,000 tokens seen before", allocated, Aim::AtMost(0.0)));
     rows.extend(peers(ask, &programs)?);
     rows.push(size(ask, &programs)?);
     Ok(rows)
@@ -114,30 +109,6 @@ fn rows_of(rounds: &[Round], live: usize) -> Vec<Row> {
 fn rate(rounds: &[Round]) -> String {
     let rates = rounds.iter().filter_map(|round| round.get("fed_per_s").copied()).collect();
     format!("{:.0}", super::median(rates))
-}
-
-/// Allocations per request with a token that was seen before: valgrind counts those of two runs.
-fn allocations(programs: &Path) -> Result<Row, Failure> {
-    let valgrind = valgrind()?;
-    let counted = |times: u64| -> Result<f64, Failure> {
-        let mut command = Command::new(&valgrind);
-        command.args(["--tool=memcheck", "--leak-check=no", "--undef-value-errors=no"]);
-        let output =
-            command.arg(programs.join("portcullis-verifying")).args(["repeat", "100", &times.to_string()]).output()?;
-        let text = String::from_utf8_lossy(&output.stderr).into_owned();
-        if !output.status.success() {
-            return Err(Failure::Missing(format!("valgrind: {text}")));
-        }
-        let line = text.lines().find_map(|line| line.split_once("total heap usage: "));
-        let count =
-            line.and_then(|(_, rest)| rest.split(' ').next()).and_then(|count| count.replace(',', "").parse().ok());
-        count.ok_or_else(|| Failure::Missing(format!("valgrind does not say how often memory was allocated: {text}")))
-    };
-    let (few, many) = (counted(REPEATED)?, counted(REPEATED * 3)?);
-    // The task that follows the feed allocates beside, by the clock: far below one per hundred requests, where one per request would be 1.
-    let each = (many - few).max(0.0) / (REPEATED * 2) as f64;
-    let rounded = (each * 100.0).round() / 100.0;
-    Ok(Row::alone("verify: allocations for a token seen before", Figure::once(Unit::Count, rounded), Aim::AtMost(0.0)))
 }
 
 /// Ours beside each library of others.

@@ -9,7 +9,7 @@ use portcullis_domain::view::{RefreshView, Stamp};
 use portcullis_domain::{Chance, Cut, Rules, amr::Amr, issue, refresh};
 use portcullis_feed::knowledge::{Anchor, Lease};
 use portcullis_feed::{Knowledge, Mono, Policy, RevokedSet, set};
-use portcullis_verify::{Authentic, Decision, Expect, Holder, Keys, Reason, View, authenticate, judge_claims};
+use portcullis_verify::{Authentic, Cache, Decision, Expect, Holder, Keys, Reason, View, authenticate, judge_claims};
 use portcullis_verifying::feed::entry;
 use portcullis_verifying::tokens::{AUDIENCE, ISSUER, claims};
 use portcullis_verifying::{Fault, Seeded};
@@ -19,6 +19,7 @@ use portcullis_wire::{
     AccessClaims, AccountId, Chain, ClientId, Epoch, GrantId, KeyId, LogId, Rev, SecretBytes, SessionId, Time,
 };
 use std::hint::black_box;
+use std::sync::Arc;
 
 const NOW: Time = Time(1_800_000_000_000);
 /// Live entries of the sets that are looked into.
@@ -32,6 +33,7 @@ const PATHS: &[(&str, Path)] = &[
     ("parse", parse),
     ("unknown-key", unknown_key),
     ("judge", judged),
+    ("repeat", repeated),
     ("set", in_set),
     ("refresh", refreshed),
     ("issue", issued),
@@ -56,7 +58,7 @@ fn sample(n: usize) -> AccessClaims {
 /// As a token has it; the signature is as long as a real one, and nobody's.
 fn text(n: usize) -> Result<String, Fault> {
     let input = signing_input(Algorithm::Es256, KeyId(1), ACCESS_TOKEN_TYP, &sample(n))?;
-    Ok(format!("{input}.{}", "A".repeat(86)))
+    Ok(format!("{input}.{n:A>86}"))
 }
 
 fn wrong(what: &str) -> Fault {
@@ -93,21 +95,46 @@ fn filled(live: usize) -> RevokedSet {
     set
 }
 
-/// The judgement of a token whose signature is known already, fresh, among the live entries.
-fn judged(count: u64) -> Result<(), Fault> {
+/// A view that is fresh, with the live entries.
+fn fresh() -> View {
     let mut known = Knowledge::nothing(filled(LIVE));
     let anchor = Anchor { time: NOW, at: Mono(0) };
     (known.synced, known.applied, known.max_life_s, known.time) = (true, Rev(LIVE as u64), 3600, Some(anchor));
     known.lease = Some(Lease { from: Mono(0), until: Mono(60_000), wall: anchor, tolerance_ms: 1000 });
-    let view = View::new(known);
-    let expect = Expect { issuer: ISSUER.into(), audience: AUDIENCE.into() };
-    let token = |n| Authentic::insecure_without_signature(sample(n), Some(KeyId(1)));
-    let tokens: Vec<Authentic> = (0..TOKENS).map(token).collect();
+    View::new(known)
+}
+
+fn accepted(view: &View, token: &Authentic, expect: &Expect) -> Result<(), Fault> {
+    let verdict = judge_claims(view, black_box(token), &Holder::Bearer, expect, Policy::Closed, Mono(1), NOW.plus(1));
+    if verdict.decision == Decision::Accept { Ok(()) } else { Err(wrong("the verdict")) }
+}
+
+fn known(n: usize) -> Authentic {
+    Authentic::insecure_without_signature(sample(n), Some(KeyId(1)))
+}
+
+/// The judgement of a token whose signature is known already, fresh, among the live entries.
+fn judged(count: u64) -> Result<(), Fault> {
+    let (view, expect) = (fresh(), Expect { issuer: ISSUER.into(), audience: AUDIENCE.into() });
+    let tokens: Vec<Authentic> = (0..TOKENS).map(known).collect();
     for (token, _) in tokens.iter().cycle().zip(0..count) {
-        let verdict =
-            judge_claims(&view, black_box(token), &Holder::Bearer, &expect, Policy::Closed, Mono(1), NOW.plus(1));
-        if verdict.decision != Decision::Accept {
-            return Err(wrong("the verdict"));
+        accepted(&view, token, &expect)?;
+    }
+    Ok(())
+}
+
+/// All of a token that was seen before: it is found by its text, and judged.
+fn repeated(count: u64) -> Result<(), Fault> {
+    let (view, expect) = (fresh(), Expect { issuer: ISSUER.into(), audience: AUDIENCE.into() });
+    let cache = Cache::new(TOKENS * 8);
+    let texts = (0..TOKENS).map(text).collect::<Result<Vec<_>, _>>()?;
+    for (n, text) in texts.iter().enumerate() {
+        cache.insert(text, Arc::new(known(n)));
+    }
+    for (text, _) in texts.iter().cycle().zip(0..count) {
+        match cache.authenticate(&view.keys, black_box(text)) {
+            Ok((token, true)) => accepted(&view, &token, &expect)?,
+            _ => return Err(wrong("the cache")),
         }
     }
     Ok(())
