@@ -99,6 +99,7 @@ pub(crate) struct Look {
     attempt: Attempt,
     origin: Option<Origin>,
     agent: String,
+    build: device::Build,
     made: Option<Made>,
     ip: Option<IpAddr>,
     /// By what mails are written, and the bucket that they take from, where mail is sent.
@@ -287,6 +288,7 @@ impl App {
             attempt,
             origin: ip.zip(names).map(|(ip, names)| Origin { network: names[0], place: self.place_of(ip) }),
             agent: if who.own { device::family(who.user_agent) } else { String::new() },
+            build: if who.own { device::build(who.user_agent) } else { device::Build::default() },
             made: who.made.clone(),
             ip: who.ip,
         }))
@@ -437,6 +439,7 @@ impl Look {
             made: self.made.clone(),
             from: self.origin,
             agent: self.agent.clone(),
+            build: self.build,
             guesses: self.guesses,
         }
     }

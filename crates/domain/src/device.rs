@@ -40,6 +40,68 @@ fn parts(agent: &str) -> (Option<&str>, Option<&'static str>) {
     (program, find(SYSTEMS))
 }
 
+/// What else the header says of a device, as numbers: 0 where it does not say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Build {
+    /// A browser's version.
+    pub browser: u32,
+    /// The version of the system, as an app on a phone says it. (Browsers say one that never changes.)
+    pub system: u32,
+    /// A digest of the model, as an app on a phone says it.
+    pub model: u32,
+}
+
+/// What else the header says: of browsers their version, of apps on phones the system's and which model of phone.
+pub fn build(agent: Option<&str>) -> Build {
+    let agent = agent.unwrap_or("");
+    if agent.starts_with("Mozilla/") {
+        // What stands in front of it is the engine, or a version that all have.
+        let marks = [
+            "Edg/",
+            "EdgA/",
+            "EdgiOS/",
+            "OPR/",
+            "SamsungBrowser/",
+            "Vivaldi/",
+            "Firefox/",
+            "FxiOS/",
+            "CriOS/",
+            "Chrome/",
+        ];
+        let mark = marks.iter().chain(&["Version/"]).find(|mark| agent.contains(**mark));
+        return Build { browser: mark.map_or(0, |mark| version_after(agent, mark)), ..Build::default() };
+    }
+    let marks = ["Android ", "Android/", "iPhone OS ", "iOS ", "iOS/", "iPadOS ", "Darwin/"];
+    let system = marks.iter().map(|mark| version_after(agent, mark)).find(|version| *version > 0).unwrap_or(0);
+    Build { browser: 0, system, model: model(agent).map_or(0, digest) }
+}
+
+/// The version behind a word: its first two numbers.
+fn version_after(agent: &str, mark: &str) -> u32 {
+    let Some((_, rest)) = agent.split_once(mark) else { return 0 };
+    let text = rest.split(|c: char| !c.is_ascii_digit() && c != '.' && c != '_').next().unwrap_or("");
+    let mut numbers = text.split(['.', '_']).map(|number| number.parse().unwrap_or(0_u32).min(9999));
+    numbers.next().unwrap_or(0) * 10_000 + numbers.next().unwrap_or(0)
+}
+
+/// The phone's model in the brackets of an app's header: the first part that is not the system, a language or how things are drawn.
+fn model(agent: &str) -> Option<&str> {
+    let inside = agent.split_once('(')?.1.split(')').next()?;
+    inside.split([';', ',']).map(|part| part.split(" Build/").next().unwrap_or("").trim()).find(|part| {
+        let known = ["Android", "iOS", "iPadOS", "Scale/", "iPhone OS", "CPU ", "build", "Build", "rv:"];
+        let plain = ["", "Linux", "U", "K", "wv", "Mobile", "Tablet", "iPhone", "iPad"];
+        let language = part.len() == 2 || part.len() == 5 && matches!(part.as_bytes()[2], b'-' | b'_');
+        let letters = part.bytes().any(|b| b.is_ascii_alphabetic());
+        letters && !language && !plain.contains(part) && !known.iter().any(|mark| part.starts_with(mark))
+    })
+}
+
+/// FNV-1a; 0 says that there is none.
+pub(crate) fn digest(text: &str) -> u32 {
+    let all = text.bytes().fold(0x811c_9dc5_u32, |all, b| (all ^ u32::from(b)).wrapping_mul(0x0100_0193));
+    all.max(1)
+}
+
 /// The name that a session gets when its user gave none.
 pub fn name_from_agent(agent: Option<&str>) -> String {
     match parts(agent.unwrap_or("")) {
@@ -105,6 +167,49 @@ mod tests {
             assert_eq!(name_from_agent(Some(agent)), name);
         }
         assert_eq!(family(Some("curl/8.5.0")), family(Some("curl/9.0.0")));
+    }
+
+    #[test]
+    fn what_else_an_app_and_a_browser_say() {
+        let of = |agent| build(Some(agent));
+        let (phone, emulator) =
+            (of("Pay/7.2.1 (Android 14; SM-A546B)"), of("Pay/7.2.1 (Android 13; sdk_gphone64_x86_64)"));
+        assert_eq!((phone.system, emulator.system), (140_000, 130_000));
+        assert!(phone.model > 0 && emulator.model > 0 && phone.model != emulator.model && phone.browser == 0);
+        // However else an app says the same.
+        for agent in [
+            "Pay/8.0 (SM-A546B; Android 14)",
+            "Dalvik/2.1.0 (Linux; U; Android 14; SM-A546B Build/UP1A.231005.007)",
+            "Pay/1 (Linux; Android 14; en-US; SM-A546B) okhttp/4.12.0",
+        ] {
+            assert_eq!(of(agent), phone, "{agent}");
+        }
+        let bare = |system| Build { system, ..Build::default() };
+        for (agent, system) in [
+            ("Notes/4.12 (iPhone; iOS 18.5; Scale/3.00)", 180_005),
+            ("Notes/3.6 (Android 15)", 150_000),
+            ("Notes/5.2 CFNetwork/1568.300.101 Darwin/24.2.0", 240_002),
+            ("curl/8.5.0", 0),
+            ("(((;;;)))Android ", 0),
+            ("", 0),
+        ] {
+            assert_eq!(of(agent), bare(system), "{agent}");
+        }
+        assert!(of("Notes/4.12 (iPhone15,2; iOS 18.5)").model > 0);
+        for (agent, browser) in [
+            ("Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.3", 1_400_003),
+            (
+                "Mozilla/5.0 (Linux; Android 10; K) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/142.0.0.0 Mobile Safari/537.36",
+                1_420_000,
+            ),
+            (
+                "Mozilla/5.0 (iPhone; CPU iPhone OS 18_6 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/26.1 Mobile/15E148 Safari/604.1",
+                260_001,
+            ),
+            ("Mozilla/5.0 Firefox/99999999999999999999.1", 1),
+        ] {
+            assert_eq!(of(agent), Build { browser, ..Build::default() }, "{agent}");
+        }
     }
 
     #[test]

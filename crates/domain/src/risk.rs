@@ -217,6 +217,8 @@ pub struct Seen {
     pub from: Option<Origin>,
     /// Browser and system ([`crate::device::family`]).
     pub agent: String,
+    /// What else the User-Agent says.
+    pub build: crate::device::Build,
     /// See there.
     pub guesses: Guesses,
 }

@@ -36,6 +36,7 @@ fn main() {
                 made: None,
                 from: Some(Origin { network, place }),
                 agent: "firefox/linux".into(),
+                build: Default::default(),
                 guesses: Guesses { account: 0, prefix: below(3) as u32 },
             };
             (account, seen)

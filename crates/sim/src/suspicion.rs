@@ -210,9 +210,9 @@ impl World {
             At::SignIn(session) | At::Session(session, _) => Some(session),
             At::Account | At::SignUp | At::Asked | At::Reset => None,
         };
-        let guesses = Guesses::default();
+        let (guesses, build) = (Guesses::default(), portcullis_domain::device::Build::default());
         let (now, act, made) = (case.stamp.now, case.act, case.made.clone());
-        let seen = Seen { at: now, act, session, made, from, agent: case.agent.clone(), guesses };
+        let seen = Seen { at: now, act, session, made, from, agent: case.agent.clone(), build, guesses };
         let (signals, after) = observe(&memory, &seen);
         let judge = Policy { dice: self.suspicion.rng.word(), ..self.suspicion.policy.clone() };
         let verdict = judge.judge(&signals);

@@ -130,6 +130,14 @@ impl Kept {
     }
 }
 
+fn is_false(is: &bool) -> bool {
+    !*is
+}
+
+fn is_zero(numbers: &[u32; 4]) -> bool {
+    *numbers == [0; 4]
+}
+
 fn is_nothing(told: &[Option<i64>; 3]) -> bool {
     *told == [None; 3]
 }
@@ -180,6 +188,18 @@ pub(super) struct Sess {
     pub fk: Vec<i64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fp: Option<(NetName, NetName)>,
+    /// Each of those began in another country than the one where it went on.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub fa: bool,
+    /// Repetitions of what had come from a network that was new, in a row, and from which network to which.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub n: Vec<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub np: Option<(NetName, NetName)>,
+    /// Of which program what follows is (a digest); its version if it is a browser, the phone's system's, and the phone's model
+    /// ([`crate::device::Build`])
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub u: [u32; 4],
     /// Late repetitions, with their networks.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub k: Vec<(i64, NetName)>,
@@ -327,7 +347,7 @@ impl Memory {
         for session in &mut kept.s {
             swap(&mut session.h);
             session.m.iter_mut().for_each(|step| swap(&mut step.0));
-            let pairs = session.ep.iter_mut().chain(&mut session.fp);
+            let pairs = session.ep.iter_mut().chain(&mut session.fp).chain(&mut session.np);
             pairs.for_each(|(from, to)| [from, to].into_iter().for_each(swap));
             session.k.iter_mut().for_each(|late| swap(&mut late.1));
             session.g.iter_mut().for_each(|seen| swap(&mut seen.0));
@@ -386,7 +406,7 @@ impl Memory {
             session.m.iter_mut().for_each(|step| past(&mut step.1));
             session.k.iter_mut().for_each(|late| past(&mut late.0));
             session.g.iter_mut().for_each(|seen| past(&mut seen.1));
-            for list in [&mut session.e, &mut session.fk, &mut session.o, &mut session.p] {
+            for list in [&mut session.e, &mut session.n, &mut session.fk, &mut session.o, &mut session.p] {
                 list.iter_mut().for_each(past);
             }
             session.r.iter_mut().chain(&mut session.es).for_each(past);

@@ -4,6 +4,7 @@ use super::memory::{
     MAX_SESSIONS, MAX_WRONG, Memory, Move, Net, NetName, Sess, Where, push, secs, where_of,
 };
 use super::{Act, ExternalKind, Origin, RefreshSeen, Seen, Signals, Spot, Step, What, km_between};
+use crate::device::{Build, digest};
 use alloc::{borrow::Cow, string::String, vec::Vec};
 
 const MINUTE: i64 = 60;
@@ -171,6 +172,7 @@ fn session(kept: &mut Kept, id: NetName, seen: &Seen, now: i64, say: &mut Signal
     say.session_new_country = one.f & Sess::COUNTRY != 0;
     say.session_breached = one.f & Sess::BREACHED != 0;
     agents(&one.a, say);
+    built(&mut one, seen, now, say);
     // A token that was refused shows no move: the session is where it was.
     let moves = !matches!(seen.act, Act::Refresh(RefreshSeen::OtherDevice | RefreshSeen::Theft));
     let before = one.network();
@@ -182,11 +184,29 @@ fn session(kept: &mut Kept, id: NetName, seen: &Seen, now: i64, say: &mut Signal
     }
     (say.hops, say.turns) = (hops(&one.m, now), turns(&one, now));
     match seen.act {
-        Act::Refresh(RefreshSeen::Again) if say.moved => echo(&mut one, before, network.unwrap_or_default(), now, say),
+        Act::Refresh(RefreshSeen::Rotated) if say.moved => {
+            // What came there was used here: nobody else has it.
+            if one.fp.is_some_and(|(there, _)| there == before) {
+                (one.fk, one.fp) = (Vec::new(), None);
+            }
+            if one.np.is_some_and(|(there, here)| network != Some(there) || before != here) {
+                (one.n, one.np) = (Vec::new(), None);
+            }
+        }
+        Act::Refresh(RefreshSeen::Again) if say.moved => {
+            let here = network.unwrap_or_default();
+            echo(&mut one, before, here, now, say);
+            echoed(&mut one, last.as_ref(), here, now, say);
+        }
         Act::Refresh(RefreshSeen::Skipped) => {
             let here = network.unwrap_or_default();
             push(&mut one.k, (now, here), MAX_LATE);
-            fork(&mut one, last.as_ref(), here, now, say);
+            let there = last.as_ref().and_then(|last| kept.n.iter().find(|net| net.0 == last.0)?.1);
+            let abroad = there.is_some_and(|there| !say.country.is_empty() && there.0 != say.country.as_bytes());
+            fork(&mut one, last.as_ref(), here, now, say, abroad);
+            // Whoever repeats that late got no answer. Two who share the answers always have them.
+            one.e.clear();
+            (one.n, one.np) = (Vec::new(), None);
         }
         Act::Refresh(RefreshSeen::OtherDevice) => push(&mut one.o, now, MAX_LATE),
         Act::Prove { ok: false } => push(&mut one.p, now, MAX_WRONG),
@@ -198,6 +218,8 @@ fn session(kept: &mut Kept, id: NetName, seen: &Seen, now: i64, say: &mut Signal
     say.echoes = age(&one.e, HOUR);
     say.echoes_after_s = one.es.map_or(-1, |first| (first - one.b).max(0));
     say.forks = age(&one.fk, HOUR);
+    say.fork_days = if one.fa { days(&one.fk, now) } else { 0 };
+    say.echoed = age(&one.n, HOUR);
     say.other_device_tries = age(&one.o, DAY);
     say.wrong_proofs = age(&one.p, HOUR);
     let mut late: Vec<NetName> = one.k.iter().filter(|(at, _)| now - at < DAY).map(|(_, network)| *network).collect();
@@ -279,6 +301,10 @@ fn unknown(id: NetName, seen: &Seen, now: i64, makes: bool, say: &Signals) -> Se
         es: None,
         fk: Vec::new(),
         fp: None,
+        fa: false,
+        n: Vec::new(),
+        np: None,
+        u: numbers(seen),
         k: Vec::new(),
         o: Vec::new(),
         p: Vec::new(),
@@ -304,9 +330,9 @@ fn echo(one: &mut Sess, before: NetName, here: NetName, now: i64, say: &Signals)
 /// A late repetition. It is a fork when what the session got last, in a network that was new to the account, was never used, and nobody
 /// waits for an answer for that long. It counts as long as what comes late comes from the same network, one that the account knows: it goes
 /// on there as if nothing had been elsewhere. Sooner than that it may be an answer that was lost, which neither counts nor breaks the row.
-fn fork(one: &mut Sess, last: Option<&Move>, here: NetName, now: i64, say: &Signals) {
+fn fork(one: &mut Sess, last: Option<&Move>, here: NetName, now: i64, say: &Signals, abroad: bool) {
     let pair = |last: &Move| (last.0, here);
-    let strange = last.filter(|last| last.3 && now - last.1 < HOUR || one.fp == Some(pair(last)));
+    let strange = last.filter(|last| last.3 && now - last.1 < DAY || one.fp == Some(pair(last)));
     let Some(last) = strange.filter(|_| say.moved && !say.new_network) else {
         (one.fk, one.fp) = (Vec::new(), None);
         return;
@@ -317,8 +343,55 @@ fn fork(one: &mut Sess, last: Option<&Move>, here: NetName, now: i64, say: &Sign
     if one.fp.is_some_and(|(_, to)| to != here) {
         one.fk.clear();
     }
+    one.fa = abroad && (one.fa || one.fk.is_empty());
     one.fp = Some(pair(last));
     push(&mut one.fk, now, MAX_FORKS);
+}
+
+/// How many of those moments of the last two weeks are eight hours apart from the one counted before.
+fn days(moments: &[i64], now: i64) -> i64 {
+    let young = moments.iter().filter(|at| now - **at < 14 * DAY);
+    let apart = |(count, last): (i64, i64), at: &i64| match count > 0 && at - last < 8 * HOUR {
+        true => (count, last),
+        false => (count + 1, *at),
+    };
+    young.fold((0, 0), apart).0
+}
+
+/// A repetition, from where the account is at home, of what had come from a network that was new to it: as long as it is always the same two,
+/// whoever is the first there is so each time, and the second has what the first got.
+fn echoed(one: &mut Sess, last: Option<&Move>, here: NetName, now: i64, say: &Signals) {
+    let Some(last) = last.filter(|last| !say.new_network && (last.3 || one.np == Some((last.0, here)))) else {
+        (one.n, one.np) = (Vec::new(), None);
+        return;
+    };
+    if one.np != Some((last.0, here)) {
+        one.n.clear();
+    }
+    one.np = Some((last.0, here));
+    push(&mut one.n, now, MAX_ECHOES);
+}
+
+/// The numbers of a User-Agent, as they are kept: what there is to compare, and of whom. Nothing where nothing is said.
+fn numbers(seen: &Seen) -> [u32; 4] {
+    let build = seen.build;
+    match build == Build::default() {
+        true => [0; 4],
+        false => [digest(&agent_of(seen)), build.browser, build.system, build.model],
+    }
+}
+
+/// Whether what was shown is older than what the session showed before. What comes from a country that is new is not taken over: who stole
+/// the session would otherwise be its owner the next time.
+fn built(one: &mut Sess, seen: &Seen, now: i64, say: &mut Signals) {
+    let shown = numbers(seen);
+    let lower = |n: usize| shown[n] > 0 && shown[n] < one.u[n];
+    let other = shown[3] > 0 && one.u[3] > 0 && shown[3] != one.u[3];
+    let app = now - one.l < DAY && (lower(2) || other);
+    say.older_build = shown[0] == one.u[0] && (lower(1) || app);
+    if shown[0] != 0 && !say.new_country {
+        one.u = shown;
+    }
 }
 
 /// What was made with `made` and is shown by another one.

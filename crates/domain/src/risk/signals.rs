@@ -75,7 +75,7 @@ macro_rules! table {
 
 table! {
     act Text "act.kind" "What happened: `sign_up`, `sign_in`, `refresh`, `prove`, `change`, `recover`, `sighting` or `external`."
-    what Text "act.what" "More about it. Of a sign-in by another provider `provider`; of a refresh `rotated`, `again`, `skipped`, `other_device` or `theft`; of a change `password`, `email`, `factor` or `app`; of a recovery `asked`, `done` or `denied`; of what comes from outside `credential_leaked`, `device_lost` or `fraud`."
+    what Text "act.what" "More about it. Of a sign-in by another provider `provider`; of a refresh `rotated`, `again`, `skipped`, `other_device` or `theft`; of a change `password`, `email`, `factor`, `app` or `key`; of a recovery `asked`, `done` or `denied`; of what comes from outside `credential_leaked`, `device_lost` or `fraud`."
     ok Bool "act.ok" "Whether what was shown was right. Only a proof can be wrong: wrong passwords at a sign-in are counted by the throttle."
     country Text "from.country" "The country by the database of places, ISO 3166-1 alpha-2; empty where nothing is known."
     asn Int "from.asn" "The provider's autonomous system; 0 where nothing is known."
@@ -100,6 +100,9 @@ table! {
     echoes Int "signal.echoes" "How often in a row, within an hour, a refresh was repeated within seconds from a network that is new to the account: always the same two networks, in the same order."
     echoes_after_s Int "signal.echoes_after_s" "Seconds from the session's making to its first repetition from another network, new or not; -1: there was none."
     forks Int "signal.forks" "How often in a row, within an hour, a refresh token was used in a network that is new to the account, and what that brought was never used, since two minutes later or more the same token came from one and the same other network."
+    fork_days Int "signal.fork_days" "On how many days of two weeks such a thing happened, each time in a country other than that of where it went on, and between those days nothing that came from there was used elsewhere."
+    echoed Int "signal.echoed" "How often in a row, within an hour, a refresh from a network that is new to the account was repeated within seconds from a network that the account knows: always the same two networks, and nothing of the session from a third one, or late, in between."
+    older_build Bool "signal.older_build" "The browser's version is lower than the session showed before; or the version of a phone's system that an app says, or another model of phone, when the session was last seen less than a day ago. No update does that."
     late_retries Int "signal.late_retries" "Late repetitions of a refresh in this session within a day."
     late_networks Int "signal.late_networks" "From how many networks those came."
     other_device_tries Int "signal.other_device_tries" "How often within a day a token of this session was refused since another kind of device showed it."

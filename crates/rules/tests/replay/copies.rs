@@ -1,4 +1,5 @@
 //! What tells two that hold one session from one whose answers get lost: who repeats whom, since when, how late, and on what.
+use portcullis_domain::device;
 use portcullis_domain::risk::{Act, Guesses, Memory, Origin, Place, RefreshSeen, Seen, Signals, Spot, observe};
 use portcullis_rules::Policy;
 use portcullis_wire::{SessionId, Time};
@@ -11,27 +12,41 @@ struct World {
     memory: Memory,
     at: Time,
     far: bool,
+    /// Whether countries are known: home is in one, all else in another.
+    countries: bool,
+    /// What the User-Agent says beside browser and system.
+    build: device::Build,
     policy: Policy,
 }
 
 impl World {
     fn new(far: bool) -> Self {
         let (memory, at) = (Memory::default(), Time(1_800_000_000_000));
-        let mut world = Self { memory, at, far, policy: Policy::built_in() };
+        let (countries, build) = (false, device::Build::default());
+        Self { memory, at, far, countries, build, policy: Policy::built_in() }.signed_in()
+    }
+    fn abroad(user_agent: &str) -> Self {
+        let (memory, build) = (Memory::default(), device::build(Some(user_agent)));
+        Self { memory, countries: true, build, ..Self::new(false) }.signed_in()
+    }
+    fn signed_in(mut self) -> Self {
+        let world = &mut self;
         world.sees(0, HOME, Act::SignIn { known_device: true, breached: false }, "firefox/windows");
-        world
+        self
     }
     fn sees(&mut self, after_s: i64, network: u8, act: Act, agent: &str) -> Signals {
         self.at = self.at.plus(after_s * 1000);
         let lon_udeg = if network == HOME { 5_000_000 } else { 120_000_000 };
         let spot = self.far.then_some(Spot { lat_udeg: 45_000_000, lon_udeg, radius_km: 50 });
+        let country = self.countries.then_some(if network == HOME { *b"RO" } else { *b"MD" });
         let seen = Seen {
             at: self.at,
             act,
             session: Some(SessionId::from_bits(7)),
             made: None,
-            from: Some(Origin { network: [network; 8], place: Place { spot, ..Place::default() } }),
+            from: Some(Origin { network: [network; 8], place: Place { spot, country, ..Place::default() } }),
             agent: agent.into(),
+            build: self.build,
             guesses: Guesses::default(),
         };
         let (signals, after) = observe(&self.memory, &seen);
@@ -100,6 +115,115 @@ fn whoever_is_always_seconds_behind_is_found_and_a_box_with_two_lines_is_not() {
     assert_eq!((rounds_behind(true, 3600), rounds_behind(false, 3600)), (Some(3), Some(5)));
     // From the first refresh on: a client that is made so, unless it is on two continents at once.
     assert_eq!((rounds_behind(true, 280), rounds_behind(false, 280)), (Some(5), None));
+}
+
+/// The same of one who repeats from abroad, while countries are known, and of a client that now and then loses both answers.
+#[test]
+fn whoever_asks_by_two_ways_near_each_other_is_not_behind() {
+    let rounds = |countries: bool, here: u8, there: u8, loses: bool| {
+        let mut world = World { countries, ..World::new(false) };
+        world.memory = Memory::default();
+        world = world.signed_in();
+        world.at = world.at.plus(7_200_000);
+        world.refresh(0, here, RefreshSeen::Rotated);
+        world.at = world.at.plus(7_200_000);
+        (1..=8).find(|n| {
+            world.refresh(280, here, RefreshSeen::Rotated);
+            let found = !world.refresh(3, there, RefreshSeen::Again).1.is_empty();
+            if loses && n % 3 == 0 {
+                world.refresh(63, there, RefreshSeen::Skipped);
+            }
+            found
+        })
+    };
+    assert_eq!((rounds(true, HOME, ELSEWHERE, false), rounds(false, HOME, ELSEWHERE, false)), (Some(5), Some(5)));
+    assert_eq!(rounds(true, 7, ELSEWHERE, false), None, "both ways are in one country");
+    assert_eq!(rounds(false, HOME, ELSEWHERE, true), None, "nobody who shares the answers loses them");
+}
+
+/// How many rounds one has who is seconds ahead of the owner with each refresh, beginning so long after the sign-in.
+fn rounds_before(far: bool, begins_s: i64, alone: bool) -> Option<i64> {
+    let mut world = World::new(far);
+    (1..=8).find(|n| {
+        world.refresh(if *n == 1 { begins_s } else { 280 }, ELSEWHERE, RefreshSeen::Rotated);
+        let found = !world.refresh(4, HOME, RefreshSeen::Again).1.is_empty();
+        if alone {
+            world.refresh(280, ELSEWHERE, RefreshSeen::Rotated);
+            world.refresh(280, HOME, RefreshSeen::Rotated);
+        }
+        found
+    })
+}
+
+#[test]
+fn whoever_is_always_seconds_ahead_is_found_and_a_way_out_without_answers_is_not() {
+    assert_eq!(rounds_before(true, 3600, false), Some(3));
+    // A client that is made so, or whose two ways end near each other, or one that goes on alone by the first of them.
+    assert_eq!(rounds_before(true, 280, false), Some(5));
+    assert_eq!((rounds_before(false, 3600, false), rounds_before(true, 3600, true)), (None, None));
+}
+
+/// How many days one has who uses a fresh copy each night.
+fn nights(countries: bool, rests_h: i64, uses: bool) -> Option<i64> {
+    let mut world = World { countries, ..World::new(false) };
+    world.memory = Memory::default();
+    world = world.signed_in();
+    (1..=6).find(|_| {
+        world.refresh(rests_h * 3600, ELSEWHERE, RefreshSeen::Rotated);
+        if uses {
+            world.refresh(300, HOME, RefreshSeen::Rotated);
+            world.refresh(300, ELSEWHERE, RefreshSeen::Rotated);
+        }
+        !world.refresh(6 * 3600, HOME, RefreshSeen::Skipped).1.is_empty()
+    })
+}
+
+#[test]
+fn whoever_uses_a_fresh_copy_each_night_is_found_and_one_on_a_journey_is_not() {
+    assert_eq!(nights(true, 18, false), Some(3));
+    // Within one country answers get lost each day at the same place; who goes there uses what came there; once a week is no row.
+    assert_eq!((nights(false, 18, false), nights(true, 18, true), nights(true, 170, false)), (None, None, None));
+    // Twice in an evening is one day.
+    assert_eq!(nights(true, 1, false), Some(5));
+}
+
+/// What is said of a session that was made with the one and goes on with the other.
+fn goes_on(made: &str, shown: &str, after_s: i64, network: u8) -> Vec<String> {
+    let mut world = World::abroad(made);
+    world.build = device::build(Some(shown));
+    world.refresh(after_s, network, RefreshSeen::Rotated).1
+}
+
+#[test]
+fn no_update_makes_a_browser_older_or_a_phone_another() {
+    let firefox =
+        |version: u32| format!("Mozilla/5.0 (Windows NT 10.0; Win64; x64) Gecko/20100101 Firefox/{version}.0");
+    let hit = ["older-than-it-was"];
+    let (month, hour) = (30 * 86_400, 3600);
+    assert_eq!(goes_on(&firefox(142), &firefox(141), month, ELSEWHERE), hit);
+    for (shown, network) in
+        [(firefox(143), ELSEWHERE), (firefox(142), ELSEWHERE), (firefox(141), HOME), (String::new(), ELSEWHERE)]
+    {
+        assert!(goes_on(&firefox(142), &shown, month, network).is_empty(), "{shown}");
+    }
+    let phone = "Pay/7.2 (Android 14; SM-A546B)";
+    for other in
+        ["Pay/7.2 (Android 13; SM-A546B)", "Pay/7.2 (Android 14; sdk_gphone64)", "Pay/7.3 (Android 15; Pixel 8)"]
+    {
+        assert_eq!(goes_on(phone, other, hour, ELSEWHERE), hit, "{other}");
+        // A phone that was moved to another one, long ago or at home.
+        assert!(goes_on(phone, other, month, ELSEWHERE).is_empty() && goes_on(phone, other, hour, HOME).is_empty());
+    }
+    for same in ["Pay/7.2 (Android 15; SM-A546B)", "Pay/8.0 (Android 14)", "Pay/7.0 (Android 14; SM-A546B)"] {
+        assert!(goes_on(phone, same, hour, ELSEWHERE).is_empty(), "{same}");
+    }
+    // Another program in the same session is another matter; and who came with less is not its owner the next time.
+    let mut world = World::abroad(phone);
+    world.build = device::build(Some("Pay/7.2 (Android 13; SM-A546B)"));
+    let act = Act::Refresh(RefreshSeen::Rotated);
+    assert!(!world.sees(hour, ELSEWHERE, act, "other/android").older_build);
+    assert!(world.sees(hour, ELSEWHERE, act, "firefox/windows").older_build);
+    assert!(world.sees(60, 3, act, "firefox/windows").older_build);
 }
 
 #[test]

@@ -39,6 +39,7 @@ fn anything(chance: &mut Seeded, at: Time) -> Seen {
         made: None,
         from: Some(Origin { network, place }),
         agent: format!("{agent}/{}", n(chance, 12)),
+        build: Default::default(),
         guesses: Guesses { account: u32::MAX, prefix: u32::MAX },
     }
 }
@@ -95,6 +96,7 @@ fn at_home(at: Time, act: Act, session: u128) -> Seen {
         made: None,
         from: Some(Origin::somewhere([1; 8])),
         agent: "firefox/linux".into(),
+        build: Default::default(),
         guesses: Guesses::default(),
     }
 }

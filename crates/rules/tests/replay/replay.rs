@@ -353,6 +353,7 @@ impl World<'_> {
                 .map(|row| Made { at: row.session.created_at, agent: row.session.agent.clone() }),
             from: self.from(event, &account),
             agent: self.agent(event).map_or(String::new(), |agent| device::family(Some(agent))),
+            build: device::build(self.agent(event)),
             guesses,
         };
         let before = self.memories.get(&account).map_or_else(Memory::default, |text| Memory::read(text));

@@ -20,6 +20,7 @@ pub fn remembered(n: u64) -> Changes {
             made: None,
             from: Some(Origin::somewhere((row.id.bits() as u64 ^ of).to_be_bytes())),
             agent: session.agent,
+            build: Default::default(),
             guesses: Guesses { account: 0, prefix: 0 },
         };
         memory = observe(&memory, &seen).1;
