@@ -26,7 +26,8 @@ fn text(value: &Value) -> String {
 }
 
 fn judged(server: &TestServer, token: &str) -> Result<(), Code> {
-    server.app.hub().judge_for_any(&server.app.hub().authenticate(token)?, &portcullis_verify::Holder::Bearer)
+    let authentic = server.app.hub().authenticate(token)?;
+    server.app.hub().judge_for_any(&authentic, &portcullis_verify::Holder::Bearer)
 }
 
 #[tokio::test]

@@ -13,7 +13,8 @@ pub(super) fn claims(token: &Value) -> Value {
 /// What a verifier that follows the log says of the access token in this answer.
 pub(super) fn judged(server: &TestServer, answer: &Value) -> Result<(), Code> {
     let hub = server.app.hub();
-    hub.judge_for_any(&hub.authenticate(answer["access_token"].as_str().unwrap())?, &portcullis_verify::Holder::Bearer)
+    let authentic = hub.authenticate(answer["access_token"].as_str().unwrap())?;
+    hub.judge_for_any(&authentic, &portcullis_verify::Holder::Bearer)
 }
 
 /// Waits until a verifier refuses the token, and sees to it that the rows say the same.
