@@ -192,25 +192,30 @@ fn the_default_policy_over_the_known_traces() {
     }
 }
 
-/// The final figures. Nothing of a trace is printed, so that no rule is written after one: counts alone.
+/// The final figures; the second set is blind for these rules (corpus/README.md). Nothing of a trace is printed, so that no rule is written after one: counts alone.
 #[test]
 fn the_default_policy_over_the_held_out_traces() {
-    let (traces, policy) = (read("held-out"), Policy::built_in());
-    for given in ALL {
-        let figures = figures(&traces, &policy, given);
-        figures.print(&format!("held out, {given:?}"), false);
-        // Not as it should be, and no worse than docs/risk.md says.
-        let (thefts, ends) = (figures.missed_thefts.len(), figures.false_ends.len());
-        assert!(thefts <= 3 && ends <= 4, "{thefts} stolen refresh tokens missed, {ends} sessions ended falsely");
+    let policy = Policy::built_in();
+    // Not as it should be, and no worse than docs/risk.md says: stolen refresh tokens missed, with places and without; sessions ended falsely.
+    for (set, missed, ends) in [("held-out", [0, 3], 3), ("held-out-2", [1, 2], 1)] {
+        let traces = read(set);
+        for given in ALL {
+            let figures = figures(&traces, &policy, given);
+            figures.print(&format!("{set}, {given:?}"), false);
+            let (thefts, falsely) = (figures.missed_thefts.len(), figures.false_ends.len());
+            let most = missed[usize::from(!given.places)];
+            assert!(thefts <= most && falsely <= ends, "{set}: {thefts} missed, {falsely} sessions ended falsely");
+        }
     }
 }
 
-/// The rules for refresh tokens alone end nobody's session that is not stolen (I6), and what they end of the stolen ones is counted. Three of
+/// The rules for refresh tokens alone end nobody's session that is not stolen (I6), and what they end of the stolen ones is counted. Four of
 /// the held-out traces have an owner who shows a copy of their own of a token that was replaced long ago (docs/risk.md).
 #[test]
 fn the_rules_for_refresh_tokens_end_no_session_falsely() {
     let (mut stolen, mut caught, mut own_copies, known) = (0, 0, 0, read("known"));
-    for (n, trace) in known.iter().chain(&read("held-out")).enumerate() {
+    let held_out = ["held-out", "held-out-2"].into_iter().flat_map(read).collect::<Vec<_>>();
+    for (n, trace) in known.iter().chain(&held_out).enumerate() {
         let ended = run(trace, None, ALL[0]).ended;
         for (session, at) in ended.iter().filter(|(session, _)| !trace.label.stolen.contains(session)) {
             let name = &trace.name;
@@ -223,5 +228,5 @@ fn the_rules_for_refresh_tokens_end_no_session_falsely() {
         }
     }
     println!("of {stolen} sessions with stolen tokens the rules for refresh tokens alone end {caught}");
-    assert!(caught > 0 && own_copies <= 3, "{own_copies}");
+    assert!(caught > 0 && own_copies <= 4, "{own_copies}");
 }

@@ -358,7 +358,7 @@ pub fn read(folder: &str) -> Vec<Trace> {
 }
 
 fn every_one() -> Vec<Trace> {
-    read("known").into_iter().chain(read("held-out")).collect()
+    ["known", "held-out", "held-out-2"].into_iter().flat_map(read).collect()
 }
 
 #[test]
@@ -372,13 +372,14 @@ fn every_trace_makes_sense() {
 
 #[test]
 fn there_are_enough_of_each_kind() {
-    let (known, held_out) = (read("known"), read("held-out"));
-    assert!(known.len() >= 290 && held_out.len() >= 150, "{} known, {} held out", known.len(), held_out.len());
+    let (known, held_out, second) = (read("known").len(), read("held-out").len(), read("held-out-2").len());
+    assert!(known >= 290 && held_out >= 150 && second >= 50, "{known} known, {held_out} and {second} held out");
+    let traces = every_one();
     let mut kinds: BTreeMap<Kind, u32> = BTreeMap::new();
-    for trace in known.iter().chain(&held_out) {
+    for trace in &traces {
         *kinds.entry(trace.label.kind).or_default() += 1;
     }
-    println!("{} traces: {kinds:?}", known.len() + held_out.len());
+    println!("{} traces: {kinds:?}", traces.len());
     assert!(kinds.len() == 19 && kinds.values().all(|n| *n >= 4), "too few of a kind: {kinds:?}");
 }
 
