@@ -86,8 +86,13 @@ async fn a_database_without_a_free_connection_is_no_end() {
     tokio::time::sleep(Duration::from_secs(3)).await;
     node.way.heal();
     refuses(&node, &email, &session).await;
+    // Those calls may have been refused by what the node knew from before; it asks again several times a second.
+    while !node.log().contains("53300") && !node.log().contains("too many clients") {
+        assert!(mono_us() - begun_us < 11_000_000, "connections are free again: {}", node.log());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    refuses(&node, &email, &session).await;
     assert!(mono_us() - begun_us < 11_000_000, "connections are free again");
-    assert!(node.log().contains("53300") || node.log().contains("too many clients"), "{}", node.log());
     goes_on(&node, &email, &session).await;
     assert!(held.into_iter().filter_map(|one| one.join().ok()).count() > SMALL / 2);
 }
