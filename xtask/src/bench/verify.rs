@@ -35,7 +35,8 @@ pub fn section(ask: &Ask) -> Result<Vec<Row>, Failure> {
 }
 
 fn build(ask: &Ask) -> Result<PathBuf, Failure> {
-    let arguments = ["build", "--release", "--locked", "-p", "portcullis-verifying"];
+    // The whole workspace, as the tests build it: with fewer crates they have other features, and all is built again.
+    let arguments = ["build", "--release", "--locked", "--workspace", "--bins"];
     process::run(process::cargo().args(arguments).current_dir(&ask.workspace.root))?;
     Ok(ask.workspace.target.join("release"))
 }
