@@ -93,8 +93,6 @@ async fn a_database_without_a_free_connection_is_no_end() {
         assert!(mono_us() - begun_us < 11_000_000, "connections are free again: {}", node.log());
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    refuses(&node, &email, &session).await;
-    assert!(mono_us() - begun_us < 11_000_000, "connections are free again");
     goes_on(&node, &email, &session).await;
     assert!(held.into_iter().filter_map(|one| one.join().ok()).count() > SMALL / 2);
 }
