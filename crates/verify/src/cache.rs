@@ -1,6 +1,6 @@
 //! Tokens whose signature was verified already: claims, never verdicts (DESIGN §4.8).
 //!
-//! A table of fixed size: a token may stand in one of eight places, and a newer one takes the place of the one that expires first. No lock: readers
+//! A table of fixed size: a token may stand in one of eight places, and a newer one takes the place of one that is over, or of each in turn. No lock: readers
 //! and writers swap pointers.
 //!
 //! What is kept of a token is its text up to the last 55 bytes, and of those the digest. They are the end of the signature, and without them nothing
@@ -31,12 +31,18 @@ struct Kept {
 /// The places of tokens that fall together, and of each the beginning of the digest that stands there: those are looked at first.
 struct Bucket {
     tags: [AtomicU32; WAYS],
+    /// Whose turn it is to go.
+    turn: AtomicU32,
     places: [ArcSwapOption<Kept>; WAYS],
 }
 
 impl Bucket {
     fn empty() -> Self {
-        Self { tags: Default::default(), places: std::array::from_fn(|_| ArcSwapOption::empty()) }
+        Self {
+            tags: Default::default(),
+            turn: AtomicU32::new(0),
+            places: std::array::from_fn(|_| ArcSwapOption::empty()),
+        }
     }
 }
 
@@ -121,10 +127,14 @@ impl Cache {
 
     fn put(&self, shown: &Shown<'_>, token: Arc<Authentic>) {
         let Some((bucket, tag)) = self.bucket(shown) else { return };
-        let ends = |place: &ArcSwapOption<Kept>| place.load().as_ref().map(|kept| kept.token.claims().exp);
-        // None comes before all numbers: an empty place is taken first.
-        let first = bucket.tags.iter().zip(&bucket.places).min_by_key(|(_, place)| ends(place));
-        if let Some((at, place)) = first {
+        // What expired before this one was made is over. Where all live, they go in turn: were it always the one that expires first, two
+        // old tokens that are asked about all the time would push each other out for ever, beside six that nobody asks about any more.
+        let made = token.claims().iat;
+        let over =
+            |place: &ArcSwapOption<Kept>| place.load().as_ref().is_none_or(|kept| kept.token.claims().exp <= made);
+        let free = bucket.places.iter().position(over);
+        let number = free.unwrap_or_else(|| bucket.turn.fetch_add(1, Ordering::Relaxed) as usize % WAYS);
+        if let (Some(at), Some(place)) = (bucket.tags.get(number), bucket.places.get(number)) {
             place.store(Some(Arc::new(Kept { text: shown.text.into(), end: shown.end, token })));
             at.store(tag, Ordering::Relaxed);
         }
@@ -145,7 +155,7 @@ mod tests {
     use portcullis_wire::*;
     use std::sync::Arc;
 
-    fn token(n: u128, exp: i64) -> Arc<Authentic> {
+    fn token(n: u128, iat: i64, exp: i64) -> Arc<Authentic> {
         let claims = AccessClaims {
             cnf: None,
             via: vec![],
@@ -155,7 +165,7 @@ mod tests {
             aud: Audience(vec!["a".into()]),
             client_id: ClientId::FIRST_PARTY,
             exp,
-            iat: 0,
+            iat,
             jti: TokenId::from_bits(n),
             scope: String::new(),
             auth_time: 0,
@@ -183,7 +193,7 @@ mod tests {
     fn a_token_is_found_by_every_byte_of_it_and_by_no_other() {
         let cache = Cache::new(64);
         let text = text(1);
-        cache.put(&Shown::of(&text).unwrap(), token(1, 10));
+        cache.put(&Shown::of(&text).unwrap(), token(1, 0, 10));
         assert_eq!(found(&cache, &text), Some(TokenId::from_bits(1)));
         // Whoever holds a good token changes what it says, and keeps the signature; or the other way round.
         for at in 0..text.len() {
@@ -206,17 +216,36 @@ mod tests {
     }
 
     #[test]
-    fn it_holds_as_many_as_it_may_and_gives_up_what_expires_first() {
+    fn it_holds_as_many_as_it_may_and_gives_up_what_is_over() {
         let cache = Cache::new(1);
+        let put = |n: u128, made: i64, exp: i64| cache.put(&Shown::of(&text(n)).unwrap(), token(n, made, exp));
         for n in 0..WAYS as u128 {
-            cache.put(&Shown::of(&text(n)).unwrap(), token(n, 100 - n as i64));
+            put(n, 0, 100 - n as i64);
         }
         assert_eq!((0..WAYS as u128).filter(|n| found(&cache, &text(*n)).is_some()).count(), WAYS);
-        cache.put(&Shown::of(&text(20)).unwrap(), token(20, 200));
-        assert_eq!(found(&cache, &text(7)), None, "the one that expires first");
-        assert!(found(&cache, &text(0)).is_some() && found(&cache, &text(20)).is_some());
+        put(20, 93, 200);
+        assert_eq!(found(&cache, &text(7)), None, "over when the new one was made");
+        assert!((0..7).all(|n| found(&cache, &text(n)).is_some()) && found(&cache, &text(20)).is_some());
         let none = Cache::new(0);
-        none.put(&Shown::of(&text(1)).unwrap(), token(1, 1));
+        none.put(&Shown::of(&text(1)).unwrap(), token(1, 0, 1));
         assert_eq!(found(&none, &text(1)), None);
+    }
+
+    #[test]
+    fn old_tokens_that_are_asked_about_do_not_push_each_other_out() {
+        let cache = Cache::new(1);
+        let ask = |n: u128, exp: i64| {
+            let known = found(&cache, &text(n)).is_some();
+            if !known {
+                cache.put(&Shown::of(&text(n)).unwrap(), token(n, 0, exp));
+            }
+            known
+        };
+        // Many that live longer, and are asked about once.
+        for n in 100..140 {
+            ask(n, 1_000);
+        }
+        let seen: Vec<bool> = (0..12).map(|round| ask(round % 3, 500)).collect();
+        assert_eq!(seen.iter().filter(|seen| !**seen).count(), 3, "{seen:?}");
     }
 }
