@@ -100,8 +100,8 @@ impl Cache {
         Ok((token, false))
     }
 
-    /// Keeps what is known of a token by other means than [`Cache::authenticate`]: for measurements. It is believed.
-    pub fn insert(&self, token: &str, known: Arc<Authentic>) {
+    /// Keeps a token that nobody has verified, for measurements: from then on it is taken for authentic.
+    pub fn insert_without_signature(&self, token: &str, known: Arc<Authentic>) {
         if let Some(shown) = Shown::of(token) {
             self.put(&shown, known);
         }

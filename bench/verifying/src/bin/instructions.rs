@@ -129,7 +129,7 @@ fn repeated(count: u64) -> Result<(), Fault> {
     let cache = Cache::new(TOKENS * 8);
     let texts = (0..TOKENS).map(text).collect::<Result<Vec<_>, _>>()?;
     for (n, text) in texts.iter().enumerate() {
-        cache.insert(text, Arc::new(known(n)));
+        cache.insert_without_signature(text, Arc::new(known(n)));
     }
     for (text, _) in texts.iter().cycle().zip(0..count) {
         match cache.authenticate(&view.keys, black_box(text)) {
