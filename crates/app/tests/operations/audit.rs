@@ -4,6 +4,7 @@ use portcullis_app::audit::CheckedPage;
 use portcullis_app::keys::MasterKey;
 use portcullis_app::{Admin, App, AppError, Settings, Store, real};
 use portcullis_domain::audit::{AuditKey, ChainRow, Finding, Place, Start};
+use portcullis_domain::model::Account;
 use portcullis_domain::{Change, Changes, EventKind, Refused};
 use portcullis_store::faulty::{Faulty, Mode};
 use portcullis_store::memory::{Memory, MemoryStore};
@@ -300,11 +301,9 @@ fn file(name: &str) -> PathBuf {
     std::env::temp_dir().join(format!("portcullis-{name}-{}.json", std::process::id()))
 }
 
-/// Over a node's end, too: what it wrote down it holds the chain against when it is started anew. Who has looked begins another one.
-#[tokio::test]
-async fn a_node_that_was_started_anew_knows_where_the_chain_ended() {
-    let (path, master) = (file("audit-head"), MasterKey::generate());
-    let (app, store) = with_file(Memory::new(LogId::from_bits(7), real::wall()), &master, &path).await;
+/// A node that has ended: an account, an older content of its database, where the chain ended then, and where it has seen it end.
+async fn saw_more(master: &MasterKey, path: &Path) -> (Account, Memory, Place, Place) {
+    let (app, store) = with_file(Memory::new(LogId::from_bits(7), real::wall()), master, path).await;
     let ada = app.sign_up("ada@example.org", SecretString::new(PASSWORD), None, None).await.unwrap().unwrap();
     sign_in(&app, &ada, false).await.unwrap();
     app.seal_all().await.unwrap();
@@ -315,6 +314,14 @@ async fn a_node_that_was_started_anew_knows_where_the_chain_ended() {
     app.seal_all().await.unwrap();
     let seen = head(&app).await;
     app.finish().await;
+    (ada, older, cut_at, seen)
+}
+
+/// Over a node's end, too: what it wrote down it holds the chain against when it is started anew. Who has looked begins another one.
+#[tokio::test]
+async fn a_node_that_was_started_anew_knows_where_the_chain_ended() {
+    let (path, master) = (file("audit-head"), MasterKey::generate());
+    let (ada, older, cut_at, seen) = saw_more(&master, &path).await;
 
     // The end cut off, and the chain's row set back, while nobody looked.
     let (app, store) = with_file(older, &master, &path).await;
@@ -366,17 +373,7 @@ async fn a_node_that_was_started_anew_knows_where_the_chain_ended() {
 #[tokio::test]
 async fn no_raised_epoch_makes_a_node_forget_what_it_saw() {
     let (path, master) = (file("epoch"), MasterKey::generate());
-    let (app, store) = with_file(Memory::new(LogId::from_bits(7), real::wall()), &master, &path).await;
-    let ada = app.sign_up("ada@example.org", SecretString::new(PASSWORD), None, None).await.unwrap().unwrap();
-    sign_in(&app, &ada, false).await.unwrap();
-    app.seal_all().await.unwrap();
-    let (older, cut_at) = (store.content().unwrap(), head(&app).await);
-    for _ in 0..3 {
-        sign_in(&app, &ada, false).await.unwrap();
-    }
-    app.seal_all().await.unwrap();
-    let seen = head(&app).await;
-    app.finish().await;
+    let (ada, older, cut_at, seen) = saw_more(&master, &path).await;
     let truncated = Finding::Truncated { head: cut_at.n, known: seen.n };
 
     let put_back = MemoryStore::with(older.clone(), Arc::new(real::wall));

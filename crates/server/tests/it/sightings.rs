@@ -5,7 +5,8 @@ use portcullis_tower::wire::Code;
 use portcullis_tower::{Config, Rule, Verifier};
 use std::time::Duration;
 
-const RULES: &str = r#"
+/// A session that is seen elsewhere ends.
+pub(crate) const RULES: &str = r#"
 version = "test 1"
 [[rule]]
 name = "seen-elsewhere"

@@ -1,20 +1,11 @@
 //! What services below a relay have seen reaches the server's rules, and what they say comes back.
 use super::{Relay, all_accept, refusal};
 use crate::kept::{sign_in, sign_up, turn};
+use crate::sightings::RULES;
 use crate::support::{Dir, ISSUER, PATIENCE, Server};
 use portcullis_tower::wire::Code;
 use portcullis_tower::{Config, Rule, Verifier};
 use std::time::Duration;
-
-const RULES: &str = r#"
-version = "test 1"
-[[rule]]
-name = "seen-elsewhere"
-acts = ["sighting"]
-when = "signal.moved && signal.new_network && from.agent == 'curl/?'"
-then = ["end_session"]
-reason = "Your session's access token was used elsewhere."
-"#;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_service_below_relays_saw_is_judged_and_comes_back_as_an_end() {
