@@ -5,6 +5,7 @@
 use portcullis_domain::Chance;
 use portcullis_feed::Mono;
 use portcullis_wire::Time;
+use std::cell::RefCell;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Wall time: on an embedded database, the database's time.
@@ -28,7 +29,7 @@ pub fn mono_us() -> i64 {
     t.tv_sec * 1_000_000 + t.tv_nsec / 1000
 }
 
-/// The operating system's randomness.
+/// The operating system's randomness, a thread at a time.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct RealChance;
 
@@ -40,10 +41,52 @@ pub fn fill(out: &mut [u8]) {
     }
 }
 
+/// Random bytes that were fetched at once, for ids and lives: a call of the system for each would cost a hundredth of a refresh.
+/// Keys and salts are filled by [`fill`] alone.
+struct Drawn {
+    bytes: [u8; 512],
+    left: usize,
+}
+
+impl Drawn {
+    /// The next sixteen; no trace of them stays here.
+    fn next(&mut self) -> u128 {
+        if self.left < 16 {
+            fill(&mut self.bytes);
+            self.left = self.bytes.len();
+        }
+        let mut next = [0; 16];
+        let place = &mut self.bytes[self.left - 16..self.left];
+        next.copy_from_slice(place);
+        place.fill(0);
+        self.left -= 16;
+        u128::from_be_bytes(next)
+    }
+}
+
+thread_local! {
+    static DRAWN: RefCell<Drawn> = const { RefCell::new(Drawn { bytes: [0; 512], left: 0 }) };
+}
+
 impl Chance for RealChance {
     fn bits(&mut self) -> u128 {
-        let mut bytes = [0; 16];
-        fill(&mut bytes);
-        u128::from_be_bytes(bytes)
+        DRAWN.with_borrow_mut(Drawn::next)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn no_bits_are_given_twice_and_none_stay() {
+        let threads: Vec<_> =
+            (0..4).map(|_| std::thread::spawn(|| (0..1000).map(|_| RealChance.bits()).collect::<Vec<_>>())).collect();
+        let all: BTreeSet<u128> = threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect();
+        assert_eq!(all.len(), 4000);
+        let mut drawn = Drawn { bytes: [0; 512], left: 0 };
+        assert!((0..32).all(|_| drawn.next() != 0));
+        assert_eq!((drawn.left, drawn.bytes), (0, [0; 512]));
     }
 }

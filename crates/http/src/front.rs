@@ -9,12 +9,12 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use futures_util::FutureExt as _;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use portcullis_app::real;
 use portcullis_domain::Chance as _;
 use portcullis_wire::{Code, b64};
+use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
-use tracing::Instrument as _;
 
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -28,12 +28,45 @@ pub(crate) async fn no_such_method() -> Problem {
     Problem::new(Code::MethodNotAllowed)
 }
 
-pub(crate) async fn front(State(shared): State<Shared>, mut request: Request, next: Next) -> Response {
-    let began = real::mono_us();
+/// What log lines say of the request that they belong to. A span would say it as well, for two hundredths of a refresh, whether
+/// there is a line or not.
+#[derive(Debug)]
+pub struct About {
+    pub id: String,
+    pub method: Method,
+    route: Option<MatchedPath>,
+}
+
+impl About {
+    /// The route's pattern; `-` when nothing is there.
+    pub fn route(&self) -> &str {
+        self.route.as_ref().map_or("-", MatchedPath::as_str)
+    }
+}
+
+tokio::task_local! {
+    static ABOUT: About;
+}
+
+/// What is known of the request that this task answers; `None`: it answers none.
+pub fn about<T>(told: impl FnOnce(&About) -> T) -> Option<T> {
+    ABOUT.try_with(told).ok()
+}
+
+pub(crate) async fn front(State(shared): State<Shared>, request: Request, next: Next) -> Response {
     let peer = request.extensions().get::<Peer>().and_then(|peer| peer.0);
+    let by_proxy = forwarded::from_proxy(peer, &shared.config().trusted_proxies);
+    let about = About {
+        id: request_id(request.headers(), by_proxy),
+        method: request.method().clone(),
+        route: request.extensions().get::<MatchedPath>().cloned(),
+    };
+    ABOUT.scope(about, answered(shared, request, next, peer, by_proxy)).await
+}
+
+async fn answered(shared: Shared, mut request: Request, next: Next, peer: Option<IpAddr>, by_proxy: bool) -> Response {
+    let began = real::mono_us();
     let config = shared.config();
-    let by_proxy = forwarded::from_proxy(peer, &config.trusted_proxies);
-    let id = request_id(request.headers(), by_proxy);
     let ip = forwarded::client_ip(peer, request.headers(), &config.trusted_proxies);
     config.probe.look(request.headers(), peer, by_proxy, ip);
     request.extensions_mut().insert(ClientIp(ip));
@@ -47,30 +80,28 @@ pub(crate) async fn front(State(shared): State<Shared>, mut request: Request, ne
 
     let route_name = route.as_ref().map(MatchedPath::as_str);
     let shut = shared.is_shut() && !matches!(route_name, Some("/healthz" | "/readyz" | "/metrics" | "/openapi.json"));
-    let span = tracing::info_span!("request", id = %id, %method, route = route_name.unwrap_or("-"));
-    let handled = async {
-        match origin::preflight(&shared, &method, &path, request.headers()) {
-            Some(response) => response,
-            None if shut => Problem::new(Code::Unavailable).into_response(),
-            None => match AssertUnwindSafe(next.run(request)).catch_unwind().await {
-                Ok(response) => response,
-                Err(_) => {
-                    Traffic::add(&config.traffic.panics);
-                    tracing::error!("a handler panicked");
-                    Problem::new(Code::Unavailable).into_response()
-                }
-            },
-        }
+    let mut response = match origin::preflight(&shared, &method, &path, request.headers()) {
+        Some(response) => response,
+        None if shut => Problem::new(Code::Unavailable).into_response(),
+        None => match AssertUnwindSafe(next.run(request)).catch_unwind().await {
+            Ok(response) => response,
+            Err(_) => {
+                Traffic::add(&config.traffic.panics);
+                tracing::error!("a handler panicked");
+                Problem::new(Code::Unavailable).into_response()
+            }
+        },
     };
-    let mut response = handled.instrument(span.clone()).await;
-    if let Some(problem) = response.extensions_mut().remove::<Problem>() {
-        write_problem(&shared, &path, &id, &problem, &mut response);
-    }
-    finish_headers(&shared, &path, &id, &kept, &mut response);
+    ABOUT.with(|about| {
+        if let Some(problem) = response.extensions_mut().remove::<Problem>() {
+            write_problem(&shared, &path, &about.id, &problem, &mut response);
+        }
+        finish_headers(&shared, &path, &about.id, &kept, &mut response);
+    });
     let took_us = u64::try_from(real::mono_us() - began).unwrap_or(0);
     let status = response.status().as_u16();
     shared.counts().record(&method, route_name, status, took_us);
-    span.in_scope(|| match status {
+    match status {
         500.. => match shared.failures_told().may(real::mono_us()) {
             Some(left_out) => tracing::warn!(status, took_us, left_out, "answered"),
             None => tracing::debug!(status, took_us, "answered"),
@@ -78,7 +109,7 @@ pub(crate) async fn front(State(shared): State<Shared>, mut request: Request, ne
         400.. => tracing::info!(status, took_us, "answered"),
         // Metrics count these; a line for each would cost a tenth of a refresh.
         _ => tracing::debug!(status, took_us, "answered"),
-    });
+    }
     response
 }
 

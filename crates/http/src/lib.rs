@@ -39,6 +39,7 @@ mod revoking;
 
 pub use accept::{Limits, Listener, Tls, serve, serve_any};
 pub use config::HttpConfig;
+pub use front::{About, about};
 pub use traffic::Traffic;
 
 use crate::request::Shared;

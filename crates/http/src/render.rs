@@ -2,7 +2,7 @@
 use crate::problem::Problem;
 use crate::request::cursor_text;
 use axum::response::{IntoResponse as _, Response};
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use portcullis_app::EventRow;
 use portcullis_app::hub::nodes::Placed;
 use portcullis_app::webhooks;
@@ -18,11 +18,17 @@ use std::net::IpAddr;
 
 /// An answer with a JSON body.
 pub(crate) fn answer(status: StatusCode, body: &impl Serialize) -> Response {
-    let kind = (header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    // The usual answer with two tokens fits at once.
-    let mut text = Vec::with_capacity(2048);
+    // The usual answer with two tokens fits at once, and so do its headers.
+    let mut text = Vec::with_capacity(1536);
     match serde_json::to_writer(&mut text, body) {
-        Ok(()) => (status, [kind], text).into_response(),
+        Ok(()) => {
+            let mut headers = HeaderMap::with_capacity(12);
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            let mut response = Response::new(text.into());
+            *response.status_mut() = status;
+            *response.headers_mut() = headers;
+            response
+        }
         Err(error) => {
             tracing::error!(%error, "an answer is no JSON");
             Problem::new(Code::Unavailable).into_response()

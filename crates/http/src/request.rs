@@ -342,9 +342,14 @@ impl Params {
     /// refused (RFC 6749 §3.1, §3.2).
     /// `Err`: the parameter that came twice.
     pub(crate) fn oauth(body: &[u8]) -> Result<Self, String> {
+        Self::oauth_pairs(
+            form_urlencoded::parse(body).map(|(name, value)| (name.into_owned(), value.into_owned())).collect(),
+        )
+    }
+
+    /// The same, of what was decoded already.
+    pub(crate) fn oauth_pairs(pairs: Vec<(String, String)>) -> Result<Self, String> {
         let mut seen = BTreeSet::new();
-        let pairs: Vec<(String, String)> =
-            form_urlencoded::parse(body).map(|(name, value)| (name.into_owned(), value.into_owned())).collect();
         for (name, _) in &pairs {
             if !seen.insert(name) {
                 return Err(name.clone());

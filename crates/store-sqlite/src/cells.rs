@@ -171,8 +171,19 @@ impl<'r, 's> Cells<'r, 's> {
     }
     /// A text that `parse` must understand.
     pub(crate) fn word<T>(&mut self, parse: impl FnOnce(&str) -> Option<T>) -> Result<T, Fault> {
-        let text: String = self.get()?;
-        parse(&text).ok_or_else(|| self.wrong(format_args!("the word {text:?} is not known to this program")))
+        let text = self.text()?;
+        parse(text).ok_or_else(|| self.wrong(format_args!("the word {text:?} is not known to this program")))
+    }
+    /// A text where it lies, for as long as the row is looked at.
+    pub(crate) fn text(&mut self) -> Result<&'r str, Fault> {
+        let (row, column) = (self.row, self.next);
+        self.next += 1;
+        let text = row.get_ref(column).map_err(|error| error.to_string());
+        let text = text.and_then(|value| value.as_str().map_err(|error| error.to_string()));
+        text.map_err(|error| {
+            let name = row.as_ref().column_name(column).unwrap_or("?");
+            self.wrong(format_args!("column {name}: {error}"))
+        })
     }
     pub(crate) fn ip_if(&mut self) -> Result<Option<std::net::IpAddr>, Fault> {
         match self.get::<Option<String>>()? {
@@ -181,11 +192,11 @@ impl<'r, 's> Cells<'r, 's> {
         }
     }
     pub(crate) fn roles(&mut self) -> Result<Vec<String>, Fault> {
-        let text: String = self.get()?;
+        let text = self.text()?;
         if text == "[]" {
             return Ok(Vec::new());
         }
-        serde_json::from_str(&text).map_err(|_| self.wrong("roles are no list of texts in JSON"))
+        serde_json::from_str(text).map_err(|_| self.wrong("roles are no list of texts in JSON"))
     }
 }
 

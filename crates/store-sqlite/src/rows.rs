@@ -88,10 +88,10 @@ pub(crate) fn account(cells: &mut Cells<'_, '_>) -> Result<Account, Fault> {
 }
 
 fn status(cells: &mut Cells<'_, '_>) -> Result<Status, Fault> {
-    let word: String = cells.get()?;
+    let word = cells.text()?;
     let (reason, actor) = (cells.get::<Option<String>>()?, cells.get::<Option<String>>()?);
     let (at, until, rev) = (cells.time_if()?, cells.time_if()?, cells.rev_if()?);
-    match (word.as_str(), reason, actor, at, until, rev) {
+    match (word, reason, actor, at, until, rev) {
         ("active", ..) => Ok(Status::Active),
         ("blocked", Some(reason), Some(actor), Some(at), until, _) => {
             Ok(Status::Blocked(Block { reason, actor, at, until }))

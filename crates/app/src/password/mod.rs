@@ -21,6 +21,10 @@ use tokio::sync::oneshot;
 /// After so long without work a thread gives its memory back.
 const KEEP_MEMORY: Duration = Duration::from_secs(20);
 
+/// The `nice` value of the threads that hash: on a core that is full of requests they still get a tenth of it.
+#[cfg(target_os = "linux")]
+const BEHIND: i32 = 10;
+
 /// So many of known devices are served in a row before one of the others is, if one waits.
 pub const FIRST_IN_A_ROW: u32 = 8;
 
@@ -228,8 +232,18 @@ impl Passwords {
     }
 }
 
+/// Puts the calling thread behind those that serve: a hash takes many milliseconds of a core, and whoever refreshes would wait for
+/// it. Where nobody serves it costs nothing. Linux alone has a priority for each thread; elsewhere the order stays the system's.
+fn step_behind() {
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::process::setpriority_process(None, BEHIND) {
+        tracing::debug!(%error, "passwords are hashed beside requests, not behind them");
+    }
+}
+
 /// A thread's life: one job after the other, its memory kept while there is work.
 fn work(shared: &Shared, params: &Params) {
+    step_behind();
     let mut memory: Vec<Block> = Vec::new();
     loop {
         let mut waiting = shared.lock();

@@ -15,8 +15,7 @@ pub(crate) fn with_resources<E>(form: &[u8], refuse: impl Fn(String) -> E) -> Re
     if resources.len() > MAX_SCOPES {
         return Err(refuse(format!("there are more than {MAX_SCOPES} resources")));
     }
-    let rest = form_urlencoded::Serializer::new(String::new()).extend_pairs(&pairs).finish();
-    let params = Params::oauth(rest.as_bytes())
+    let params = Params::oauth_pairs(pairs)
         .map_err(|name| refuse(format!("the parameter {name:?} is given twice (RFC 6749 §3.1)")))?;
     Ok((params, resources))
 }

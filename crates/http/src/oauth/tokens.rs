@@ -9,7 +9,7 @@ use portcullis_app::AppError;
 use portcullis_app::oauth::ToldUser;
 use portcullis_domain::refused::OAuthError;
 use portcullis_wire::{AccessClaims, Code, SecretString};
-use serde_json::Value;
+use serde::Serialize;
 
 /// RFC 7519 §10.3.1.
 const JWT: HeaderValue = HeaderValue::from_static("application/jwt");
@@ -27,18 +27,27 @@ pub(super) async fn introspect(ctx: Ctx, form: FormBytes) -> Result<Response, Pr
     // Nobody vouches for it: of tokens that are not its own it learns nothing.
     let known = &form.known.client;
     let may_know = |claims: &AccessClaims| !known.profile.is_stranger() || claims.client_id == known.id;
-    let answer = match ctx.app().introspect(&token).await.map_err(problem)?.filter(may_know) {
-        Some(claims) => {
-            let sub = ctx.app().introspected_name(&form.known.client, &claims).map_err(problem)?;
-            let mut out = serde_json::to_value(&claims).map_err(|_| Problem::new(Code::Unavailable))?;
-            out["sub"] = sub.into();
-            out["active"] = true.into();
-            out["token_type"] = if claims.cnf.is_some() { "DPoP" } else { "Bearer" }.into();
-            out
-        }
-        None => Value::Object(std::iter::once(("active".to_owned(), Value::Bool(false))).collect()),
+    let Some(claims) = ctx.app().introspect(&token).await.map_err(problem)?.filter(may_know) else {
+        return Ok(render::ok(&Told::<AccessClaims> { claims: None, active: false, token_type: None }));
     };
-    Ok(render::ok(&answer))
+    let sub = ctx.app().introspected_name(&form.known.client, &claims).map_err(problem)?;
+    let token_type = Some(if claims.cnf.is_some() { "DPoP" } else { "Bearer" });
+    if sub == claims.sub.to_string() {
+        return Ok(render::ok(&Told { claims: Some(&claims), active: true, token_type }));
+    }
+    let mut named = serde_json::to_value(&claims).map_err(|_| Problem::new(Code::Unavailable))?;
+    named["sub"] = sub.into();
+    Ok(render::ok(&Told { claims: Some(&named), active: true, token_type }))
+}
+
+/// What an introspection answers (RFC 7662 §2.2).
+#[derive(Serialize)]
+struct Told<'a, Claims: Serialize> {
+    #[serde(flatten)]
+    claims: Option<&'a Claims>,
+    active: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token_type: Option<&'static str>,
 }
 
 /// Gives a token up (RFC 7009). 200 also for one that is unknown, dead, or another client's: its holder has what it wanted, or

@@ -1,8 +1,9 @@
 //! The server as a process: starting, ending, and what it leaves behind.
-use crate::support::{ADMIN, Dir, ISSUER, Server, basic, open, portcullis, read_until, run};
+use crate::support::{ADMIN, Dir, ISSUER, Running, Server, basic, open, portcullis, read_until, run};
 use rustix::process::Signal;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::os::unix::fs::PermissionsExt as _;
+use tokio::io::AsyncReadExt as _;
 
 #[tokio::test]
 async fn it_serves_and_keeps_its_files_to_itself() {
@@ -19,6 +20,65 @@ async fn it_serves_and_keeps_its_files_to_itself() {
         assert_eq!(mode(file), 0o600, "{file}");
     }
     assert!(server.process.log().contains("WEAK PASSWORD HASHING"), "{}", server.process.log());
+}
+
+/// Hashes stand behind whatever else the server does, on the system that can tell one thread from another.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn only_hashing_has_a_lower_priority() {
+    let dir = Dir::new();
+    let server = Server::start(&dir).await;
+    let nice = |stat: String| -> (String, i32) {
+        let (before, after) = stat.rsplit_once(") ").unwrap();
+        let name = before.split_once('(').unwrap().1.to_owned();
+        (name, after.split(' ').nth(16).unwrap().parse().unwrap())
+    };
+    let tasks = format!("/proc/{}/task", server.process.id().as_raw_nonzero());
+    let own = nice(std::fs::read_to_string("/proc/self/stat").unwrap()).1;
+    let mut seen = [0, 0];
+    for task in std::fs::read_dir(tasks).unwrap() {
+        // One that has ended meanwhile is no matter.
+        let Ok(stat) = std::fs::read_to_string(task.unwrap().path().join("stat")) else { continue };
+        let (name, nice) = nice(stat);
+        let hashes = name.starts_with("password-");
+        assert_eq!(nice, if hashes { 10.max(own) } else { own }, "{name}");
+        seen[usize::from(hashes)] += 1;
+    }
+    assert!(seen.iter().all(|count| *count > 0), "{seen:?}");
+}
+
+/// Whatever is logged while a request is answered says which one: its id, which the answer has too, its method and its route.
+#[tokio::test]
+async fn a_line_of_the_log_names_its_request() {
+    for format in ["text", "json"] {
+        let dir = Dir::new();
+        let args =
+            ["serve", "--listen", "127.0.0.1:0", "--issuer", ISSUER, "--data-dir", "data", "--log-format", format];
+        let mut process = Running::start(portcullis(&dir.0, &args));
+        let log = process.log.clone();
+        let serving = process.line(&log, &["serving", "address"]).await;
+        let address = serving.split("address").nth(1).unwrap().trim_start_matches(['=', '"', ':']);
+        let address = address.split(['"', ' ']).next().unwrap().parse().unwrap();
+        let mut answer = String::new();
+        open(address, "GET", "/v1/me/sessions", None, None).await.read_to_string(&mut answer).await.unwrap();
+        let id = answer.split("x-request-id: ").nth(1).unwrap().lines().next().unwrap();
+        let line = process.line(&log, &[id]).await;
+        match format {
+            "text" => {
+                let request =
+                    format!(" INFO request{{id={id} method=GET route=/v1/me/sessions}}: answered status=401 took_us=");
+                assert!(line.contains(&request), "{line}");
+                assert!(serving.contains(" INFO serving"), "{serving}");
+            }
+            _ => {
+                let line: Value = serde_json::from_str(&line).unwrap();
+                let span = json!({ "id": id, "method": "GET", "route": "/v1/me/sessions", "name": "request" });
+                assert_eq!((&line["span"], &line["status"], &line["level"]), (&span, &json!(401), &json!("INFO")));
+                let serving: Value = serde_json::from_str(&serving).unwrap();
+                assert_eq!((&serving["message"], &serving["span"]), (&json!("serving"), &Value::Null));
+            }
+        }
+    }
 }
 
 #[tokio::test]
