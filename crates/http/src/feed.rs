@@ -1,5 +1,6 @@
 //! `/v1/feed`: the log as verifiers receive it. The frames are made by `app`; here they become a response that no proxy should
 //! keep or delay. What a relay reads and writes alike is public.
+use crate::accept::Unending;
 use crate::problem::{BASIC_CHALLENGE, Problem};
 use crate::render;
 use crate::request::{self, Basic, Ctx, Json, Params, Shared};
@@ -95,6 +96,7 @@ pub fn events(events: impl Stream<Item = Bytes> + Send + 'static) -> Response {
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     // nginx would collect events otherwise.
     headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+    response.extensions_mut().insert(Unending);
     response
 }
 

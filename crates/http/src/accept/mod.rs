@@ -5,31 +5,28 @@
 //! streams per HTTP/2 connection [refused by the protocol], time during which a socket takes no bytes [dropped, counted], time
 //! for a TLS handshake, and handshakes in progress with one address [dropped, counted]. Bodies are limited in
 //! [`mod@crate::request`].
+//!
+//! What a connection holds while nothing happens counts when there are thousands: `connection` keeps what is large behind
+//! pointers and gives it up when it is over, and `unending` writes feeds without the buffers of requests.
+mod connection;
 mod guarded;
 mod tls;
+mod unending;
 
-use crate::request::Peer;
 use crate::traffic::Traffic;
 use axum::Router;
-use guarded::Guarded;
-use http::Request;
-use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto::Builder;
+use connection::{Connection, Protocols};
 use portcullis_app::hub::Hub;
 use std::future::Future;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
-use tower::Service as _;
 
 pub use tls::Tls;
+pub(crate) use unending::Unending;
 
 /// What is listened on.
 #[derive(Debug)]
@@ -104,7 +101,7 @@ pub async fn serve_any(
     shutdown: impl Future<Output = ()>,
 ) {
     let places = Arc::new(Semaphore::new(limits.connections));
-    let builder = Arc::new(builder(&limits));
+    let protocols = Arc::new(Protocols::new(&limits));
     let (ending, _) = watch::channel(false);
     let mut open = JoinSet::new();
     let mut shutdown = std::pin::pin!(shutdown);
@@ -122,26 +119,12 @@ pub async fn serve_any(
         Traffic::add(&traffic.accepted);
         let connection = Connection {
             router: router.clone(),
-            builder: builder.clone(),
+            protocols: protocols.clone(),
             traffic: traffic.clone(),
             limits,
             ending: ending.subscribe(),
         };
-        open.spawn(async move {
-            connection.traffic.open.fetch_add(1, Ordering::Relaxed);
-            let traffic = connection.traffic.clone();
-            match socket {
-                Socket::Tcp(stream, peer) => connection.run(stream, Some(peer)).await,
-                Socket::Tls(stream, peer, tls) => {
-                    if let Some(stream) = tls.accept(stream, peer, &limits, &traffic).await {
-                        connection.run(stream, Some(peer)).await;
-                    }
-                }
-                Socket::Unix(stream) => connection.run(stream, None).await,
-            }
-            traffic.open.fetch_sub(1, Ordering::Relaxed);
-            drop(place);
-        });
+        open.spawn(connection.serve(socket, place));
     }
     drop(listener);
     goodbye();
@@ -183,58 +166,6 @@ async fn accept(listener: &Listener) -> Option<Socket> {
             tracing::warn!(%error, "a connection could not be accepted");
             tokio::time::sleep(Duration::from_millis(50)).await;
             None
-        }
-    }
-}
-
-fn builder(limits: &Limits) -> Builder<TokioExecutor> {
-    let mut builder = Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(limits.header_time)
-        .max_headers(limits.headers)
-        .max_buf_size(limits.head_bytes.max(8192));
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .max_header_list_size(u32::try_from(limits.head_bytes).unwrap_or(u32::MAX))
-        .max_concurrent_streams(limits.streams)
-        .keep_alive_interval(Duration::from_secs(20))
-        .keep_alive_timeout(Duration::from_secs(10));
-    builder
-}
-
-struct Connection {
-    router: Router,
-    builder: Arc<Builder<TokioExecutor>>,
-    traffic: Arc<Traffic>,
-    limits: Limits,
-    ending: watch::Receiver<bool>,
-}
-
-impl Connection {
-    async fn run(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, peer: Option<IpAddr>) {
-        let Self { router, builder, traffic, limits, mut ending } = self;
-        let served = Arc::new(AtomicBool::new(false));
-        let io = TokioIo::new(Guarded::new(stream, &limits, served.clone(), traffic));
-        let service = service_fn(move |mut request: Request<Incoming>| {
-            served.store(true, Ordering::Release);
-            request.extensions_mut().insert(Peer(peer));
-            router.clone().call(request)
-        });
-        let connection = builder.serve_connection(io, service);
-        let mut connection = std::pin::pin!(connection);
-        let ended = tokio::select! {
-            ended = connection.as_mut() => ended,
-            () = async { drop(ending.wait_for(|ending| *ending).await) } => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
-            }
-        };
-        if let Err(error) = ended {
-            // The other side's doing, nearly always: broken off, too slow, no HTTP.
-            tracing::debug!(%error, "a connection ended early");
         }
     }
 }

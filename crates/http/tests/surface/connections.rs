@@ -141,3 +141,102 @@ async fn requests_in_flight_are_finished_before_the_end() {
     waiting.await.unwrap().expect(200);
     assert!(TcpStream::connect(server.authority()).await.is_err());
 }
+
+/// A request for the feed, as bytes.
+fn feed_request(version: &str, (id, secret): (&str, &str)) -> String {
+    let basic = portcullis_wire::b64::encode(format!("{id}:{secret}").as_bytes());
+    format!("GET /v1/feed HTTP/{version}\r\nhost: x\r\nauthorization: Basic {basic}\r\n\r\n")
+}
+
+/// Reads until this has come, and gives all that has.
+async fn until(stream: &mut TcpStream, what: &str) -> String {
+    let mut all = Vec::new();
+    let read = async {
+        while !String::from_utf8_lossy(&all).contains(what) {
+            assert!(stream.read_buf(&mut all).await.unwrap() > 0, "it ended: {}", String::from_utf8_lossy(&all));
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), read).await.expect("in time");
+    String::from_utf8(all).unwrap()
+}
+
+async fn streams_are(server: &TestServer, count: u64) {
+    for _ in 0..500 {
+        if server.app.hub().stats().streams.load(Ordering::Relaxed) == count {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("{} streams", server.app.hub().stats().streams.load(Ordering::Relaxed));
+}
+
+#[tokio::test]
+async fn a_feed_says_that_its_connection_ends_with_it_and_is_in_chunks() {
+    let mut server = TestServer::usual().await;
+    let (id, secret) = server.new_client("verifier").await;
+    let mut stream = TcpStream::connect(server.authority()).await.unwrap();
+    // In two pieces, and with something behind it that nobody answers.
+    let request = feed_request("1.1", (&id, &secret));
+    stream.write_all(&request.as_bytes()[..10]).await.unwrap();
+    stream.write_all(&request.as_bytes()[10..]).await.unwrap();
+    stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    let answer = until(&mut stream, "event: snapshot").await;
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    let mut lines = head.split("\r\n");
+    assert_eq!(lines.next(), Some("HTTP/1.1 200 OK"));
+    let headers: Vec<(&str, &str)> = lines.map(|line| line.split_once(": ").unwrap()).collect();
+    for header in [
+        ("connection", "close"),
+        ("transfer-encoding", "chunked"),
+        ("content-type", "text/event-stream"),
+        ("cache-control", "no-store"),
+        ("x-content-type-options", "nosniff"),
+    ] {
+        assert_eq!(headers.iter().filter(|(name, _)| *name == header.0).collect::<Vec<_>>(), [&header]);
+    }
+    let date = headers.iter().find(|(name, _)| *name == "date").unwrap().1;
+    assert!(date.len() == 29 && date.ends_with(" GMT"), "{date}");
+    let (size, rest) = body.split_once("\r\n").unwrap();
+    let size = usize::from_str_radix(size, 16).unwrap();
+    assert!(rest.starts_with("event: hello") && &rest[size..size + 2] == "\r\n", "{rest}");
+    streams_are(&server, 1).await;
+    server.stop().await;
+    let mut rest = String::new();
+    stream.read_to_string(&mut rest).await.unwrap();
+    assert!(rest.contains("event: bye") && rest.ends_with("\r\n0\r\n\r\n"), "{rest}");
+}
+
+#[tokio::test]
+async fn a_subscriber_that_hangs_up_or_talks_without_end_is_gone_at_once() {
+    let server = TestServer::usual().await;
+    let (id, secret) = server.new_client("verifier").await;
+    for talks in [false, true] {
+        let mut stream = TcpStream::connect(server.authority()).await.unwrap();
+        stream.write_all(feed_request("1.1", (&id, &secret)).as_bytes()).await.unwrap();
+        until(&mut stream, "event: snapshot").await;
+        streams_are(&server, 1).await;
+        if talks {
+            let _ = stream.write_all(&[b'x'; 100_000]).await;
+        } else {
+            drop(stream);
+        }
+        streams_are(&server, 0).await;
+    }
+}
+
+#[tokio::test]
+async fn a_feed_comes_to_who_asks_otherwise_too() {
+    let server = TestServer::usual().await;
+    let (id, secret) = server.new_client("verifier").await;
+    // Not the first request of its connection.
+    let mut stream = TcpStream::connect(server.authority()).await.unwrap();
+    let before = "GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n";
+    stream.write_all(format!("{before}{}", feed_request("1.1", (&id, &secret))).as_bytes()).await.unwrap();
+    let answer = until(&mut stream, "event: snapshot").await;
+    assert_eq!(answer.matches("HTTP/1.1 200 OK").count(), 2, "{answer}");
+    // HTTP/1.0, which knows no chunks.
+    let mut stream = TcpStream::connect(server.authority()).await.unwrap();
+    stream.write_all(feed_request("1.0", (&id, &secret)).as_bytes()).await.unwrap();
+    let answer = until(&mut stream, "event: snapshot").await;
+    assert!(answer.contains("\r\n\r\nevent: hello") && !answer.contains("chunked"), "{answer}");
+}
