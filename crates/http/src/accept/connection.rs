@@ -33,6 +33,9 @@ impl Protocols {
         let mut http1 = http1::Builder::new();
         http1.timer(TokioTimer::new()).header_read_timeout(limits.header_time);
         http1.max_headers(limits.headers).max_buf_size(limits.head_bytes.max(8192));
+        // Else the socket is read, into a new buffer, while a request is being answered, to see whether the other side has hung
+        // up: a twentieth of a refresh. Who has is noticed when the answer is written; `unending` looks by itself.
+        http1.half_close(true);
         let mut http2 = http2::Builder::new(TokioExecutor::new());
         http2
             .timer(TokioTimer::new())
