@@ -86,7 +86,6 @@ struct Follower<U> {
     stream_number: u64,
     jobs: JoinSet<()>,
     was_fresh: bool,
-    was_connected: bool,
     /// What is known has changed since it was published.
     unpublished: bool,
     /// The server of this stream does not take sightings.
@@ -105,7 +104,7 @@ pub(crate) async fn run<U: Upper>(
     let (bound_ms, log, set_limit) = (config.bound_ms, config.log, config.set_limit);
     let subscriber = Subscriber::new(subscriber::Config { bound_ms, log, set_limit, relays: upper.relays() });
     let (stream, jobs, deaf) = (None, JoinSet::new(), Arc::default());
-    let (stream_number, was_fresh, was_connected, unpublished) = (0, false, false, false);
+    let (stream_number, was_fresh, unpublished) = (0, false, false);
     let mut follower = Follower {
         config,
         feed,
@@ -117,7 +116,6 @@ pub(crate) async fn run<U: Upper>(
         stream_number,
         jobs,
         was_fresh,
-        was_connected,
         unpublished,
         deaf,
     };
@@ -181,14 +179,9 @@ impl<U: Upper> Follower<U> {
             self.act(action);
         }
         if prompted {
-            self.publish();
             self.upper.prompted();
         }
-        if self.subscriber.connected() != self.was_connected {
-            self.publish();
-            self.was_connected = self.subscriber.connected();
-        }
-        self.upper.connected(self.was_connected);
+        self.upper.connected(self.subscriber.connected());
         let fresh = self.subscriber.knowledge().fresh(mono, wall);
         if fresh != self.was_fresh {
             self.was_fresh = fresh;
@@ -222,7 +215,13 @@ impl<U: Upper> Follower<U> {
                 self.open_stream(identity, position);
             }
             Action::Disconnect => self.close_stream(),
-            Action::Publish => self.unpublished = true,
+            Action::Publish => {
+                self.unpublished = true;
+                // Whether a relay may serve is looked at after each thing that it hears.
+                if self.upper.relays() {
+                    self.publish();
+                }
+            }
             Action::Ask(ask) => {
                 metrics.asks.up();
                 self.ask(&ask);
