@@ -5,6 +5,7 @@ use super::memory::{
 };
 use super::{Act, ExternalKind, Origin, RefreshSeen, Seen, Signals, Spot, Step, What, km_between};
 use crate::device::{Build, digest};
+use crate::turned::{Turned, is_other_machine, is_other_system, may_be_update, program, turned};
 use alloc::{borrow::Cow, string::String, vec::Vec};
 
 const MINUTE: i64 = 60;
@@ -47,7 +48,10 @@ pub fn observe(memory: &Memory, seen: &Seen) -> (Signals, Memory) {
         travel(&kept.w, seen, now, &mut say);
     }
     account(&mut kept, seen, now, &mut say);
-    let stays = matches!(seen.act, Act::Refresh(RefreshSeen::Rotated | RefreshSeen::Again)) && !say.moved;
+    let stays = matches!(seen.act, Act::Refresh(RefreshSeen::Rotated | RefreshSeen::Again))
+        && !say.moved
+        && !say.turned
+        && !say.may_have_turned;
     if stays {
         return (say, Memory { kept: as_it_was });
     }
@@ -373,12 +377,19 @@ fn echoed(one: &mut Sess, last: Option<&Move>, here: NetName, now: i64, say: &Si
 }
 
 /// The numbers of a User-Agent, as they are kept: what there is to compare, and of whom. Nothing where nothing is said.
-fn numbers(seen: &Seen) -> [u32; 4] {
+pub(super) fn numbers(seen: &Seen) -> [u32; 4] {
     let build = seen.build;
     match build == Build::default() {
         true => [0; 4],
         false => [digest(&agent_of(seen)), build.browser, build.system, build.model],
     }
+}
+
+/// Whether the same program says a lower version than before, or another phone.
+pub(super) fn is_older(before: &[u32; 4], shown: &[u32; 4]) -> bool {
+    let lower = |n: usize| shown[n] > 0 && shown[n] < before[n];
+    let other = shown[3] > 0 && before[3] > 0 && shown[3] != before[3];
+    shown[0] == before[0] && (lower(1) || lower(2) || other)
 }
 
 /// Whether what was shown is older than what the session showed before. What comes from a country that is new is not taken over: who stole
@@ -397,23 +408,15 @@ fn built(one: &mut Sess, seen: &Seen, now: i64, say: &mut Signals) {
 /// What was made with `made` and is shown by another one.
 fn agents(made: &str, say: &mut Signals) {
     say.other_browser = !say.agent.is_empty() && !made.is_empty() && made != say.agent;
-    say.other_program = say.other_browser && program(made) != program(&say.agent);
-    let (a, b) = (system(made), system(&say.agent));
-    let is = |x: &str, y: &str| (a, b) == (x, y) || (b, a) == (x, y);
-    let asked_as_computer =
-        is("android", "linux") || is("iphone", "macos") || is("ipad", "macos") || is("iphone", "ipad");
-    say.other_system = say.other_browser && a != b && a != "?" && b != "?" && !asked_as_computer;
-    say.other_machine = say.other_system && !is("windows", "linux");
-}
-
-/// Of `firefox/linux` the second; `?` where it is not known.
-fn system(agent: &str) -> &str {
-    agent.split_once('/').map_or("?", |(_, system)| system)
-}
-
-/// Of `firefox/linux` the first.
-fn program(agent: &str) -> &str {
-    agent.split('/').next().unwrap_or("")
+    if !say.other_browser {
+        return;
+    }
+    say.other_program = program(made) != program(&say.agent);
+    say.may_be_update = say.other_program && may_be_update(made, &say.agent);
+    say.other_system = is_other_system(made, &say.agent);
+    say.other_machine = is_other_machine(made, &say.agent);
+    let turned = turned(made, &say.agent);
+    (say.turned, say.may_have_turned) = (turned == Turned::Surely, turned == Turned::Perhaps);
 }
 
 /// Networks that were new to the account, of providers that are each counted once.
