@@ -531,7 +531,7 @@ fn names_of(keys: &[MacKey], account: AccountId, ip: IpAddr) -> impl Iterator<It
 /// What the rows say of how a session was made, or got the grant that has a browser and system of its own.
 pub(crate) fn made(session: &Session, grant: Option<&Grant>) -> Made {
     let agent = grant.and_then(|grant| grant.agent.as_ref()).unwrap_or(&session.agent);
-    Made { at: session.created_at, agent: agent.clone() }
+    Made { at: session.created_at, agent: agent.clone(), token_at: grant.map(|grant| grant.family.made_at) }
 }
 
 /// What was told, in a word.

@@ -39,6 +39,8 @@ fn parts(agent: &str) -> (Option<&str>, Option<&'static str>) {
         ("Macintosh", "macOS"),
         ("Mac OS X", "macOS"),
         ("Darwin", "macOS"),
+        ("macOS", "macOS"),
+        ("iOS", "iPhone"),
         ("Linux", "Linux"),
     ];
     let find =

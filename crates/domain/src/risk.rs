@@ -201,6 +201,8 @@ pub struct Made {
     pub at: Time,
     /// With which browser and system.
     pub agent: String,
+    /// When the grant's current refresh token was made, before whatever is seen; `None` where it is not about a grant.
+    pub token_at: Option<Time>,
 }
 
 /// Something that happened on one account, and from where.

@@ -10,11 +10,13 @@
 pub enum Turned {
     /// Nothing that is worth a word, wherever it is.
     No,
-    /// Something that its owner may have done by hand: what a browser on a computer has, in a script or on another computer; and what a
-    /// phone's has, in the same one on a computer.
+    /// Another program, which may be worth a word by where it is.
+    Other,
+    /// Something that its owner may have done by hand: what a browser on a computer has, in a script or on another computer; what a phone's
+    /// has, in the same one on a computer; and in another browser there.
     Perhaps,
     /// Something that nothing does by itself and hardly anybody by hand: a phone, television or console has become a script, another
-    /// kind of those, or another program on a computer.
+    /// kind of those, or another program on a computer; a browser whose cookies are locked to the system is on another one.
     Surely,
 }
 
@@ -50,6 +52,7 @@ const SCRIPTS: [&str; 27] = [
 ];
 /// Browsers, as [`crate::device::family`] calls them.
 const BROWSERS: [&str; 7] = ["chrome", "edge", "firefox", "opera", "safari", "samsung internet", "vivaldi"];
+const LOCKING: [&str; 4] = ["chrome", "edge", "opera", "vivaldi"];
 const DEVICES: [&str; 6] = ["android", "iphone", "ipad", "tv", "playstation", "nintendo"];
 const COMPUTERS: [&str; 4] = ["windows", "macos", "linux", "chromeos"];
 
@@ -76,14 +79,14 @@ pub fn is_other_machine(made: &str, shown: &str) -> bool {
     is_other_system(made, shown) && !is_pair(&[("windows", "linux")], system(made), system(shown))
 }
 
-/// Whether an app may have become that by an update, which names itself otherwise: neither of them is a browser or a script, and both may be
-/// on one system.
+/// Whether an app may have become that by an update, which names itself otherwise, or has parts that do: neither of them is what scripts are
+/// written with, one of them at most is a browser, on the same kind of phone, and both may be on one system.
 pub fn may_be_update(made: &str, shown: &str) -> bool {
-    let app = |family: &str| {
-        let program = program(family);
-        !BROWSERS.contains(&program) && !SCRIPTS.contains(&program) && !["", "?"].contains(&program)
-    };
-    app(made) && app(shown) && !is_other_system(made, shown)
+    let any = |family: &str| !SCRIPTS.contains(&program(family)) && !["", "?"].contains(&program(family));
+    let app = |family: &str| !BROWSERS.contains(&program(family));
+    let one_phone = system(made) == system(shown) && DEVICES.contains(&system(made));
+    let apps = app(made) && app(shown) || one_phone && (app(made) || app(shown));
+    any(made) && any(shown) && apps && !is_other_system(made, shown)
 }
 
 /// What became of what a session was made with.
@@ -95,12 +98,20 @@ pub fn turned(made: &str, shown: &str) -> Turned {
     let (same_program, other) = (program(made) == program(shown), is_other_machine(made, shown));
     let script = SCRIPTS.contains(&program(shown)) && !SCRIPTS.contains(&program(made));
     let browser = BROWSERS.contains(&program(made));
+    // Browsers of this kind lock what they keep by the system's own means: a copied folder opens on no other system.
+    let locks = LOCKING.contains(&program(made)) && same_program;
     match of_device {
         true if script || other && !(on_computer && same_program) => Turned::Surely,
         true if other => Turned::Perhaps,
+        false if locks && other && on_computer => Turned::Surely,
+        // Some browsers take over what another one on the same computer has.
+        _ if browser && !same_program && BROWSERS.contains(&program(shown)) && system(made) == system(shown) => {
+            Turned::Perhaps
+        }
         // Developers look at their pages as a phone gets them: a computer that says it is one is a computer.
         false if browser && (script || other && on_computer) => Turned::Perhaps,
-        _ => Turned::No,
+        _ if same_program || may_be_update(made, shown) => Turned::No,
+        _ => Turned::Other,
     }
 }
 
@@ -124,6 +135,10 @@ mod tests {
     const MAC: &str = "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/26.1 Safari/605.1.15";
     const PS5: &str = "Mozilla/5.0 (PlayStation; PlayStation 5/9.00) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/17.4 Safari/605.1.15";
 
+    const CHROME_MAC: &str = "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/142.0.0.0 Safari/537.36";
+    const FIREFOX: &str = "Mozilla/5.0 (Windows NT 10.0; Win64; x64; rv:144.0) Gecko/20100101 Firefox/144.0";
+    const FIREFOX_MAC: &str = "Mozilla/5.0 (Macintosh; Intel Mac OS X 10.15; rv:144.0) Gecko/20100101 Firefox/144.0";
+
     fn of(made: &str, shown: &str) -> Turned {
         turned(&family(Some(made)), &family(Some(shown)))
     }
@@ -142,6 +157,7 @@ mod tests {
             ("Kino/6.1 (Android 14; SM-A546B)", CHROME),
             (IPHONE, CHROME),
             (IPHONE, ANDROID),
+            (CHROME, CHROME_MAC),
         ] {
             assert_eq!(of(made, shown), Turned::Surely, "{made} -> {shown}");
         }
@@ -149,8 +165,14 @@ mod tests {
 
     #[test]
     fn what_a_person_at_a_computer_may_do_is_asked() {
-        for (made, shown) in [(CHROME, "curl/8.5.0"), (CHROME, MAC), (ANDROID, CHROME), (MAC, "python-requests/2.32.3")]
-        {
+        let edge = format!("{CHROME} Edg/142.0.0.0");
+        for (made, shown) in [
+            (CHROME, "curl/8.5.0"),
+            (FIREFOX, FIREFOX_MAC),
+            (CHROME, edge.as_str()),
+            (ANDROID, CHROME),
+            (MAC, "python-requests/2.32.3"),
+        ] {
             assert_eq!(of(made, shown), Turned::Perhaps, "{made} -> {shown}");
         }
     }
@@ -163,23 +185,32 @@ mod tests {
             (IPHONE, MAC),
             (WEBOS, ANDROID_DESKTOP),
             (CHROME, ANDROID_DESKTOP),
-            // Developers' tools.
-            (CHROME, IPHONE),
-            (MAC, ANDROID),
             // Updates, and parts of one app.
             ("Kino/6.1 (Android 14; SM-A546B)", "okhttp/5.1.0"),
             ("okhttp/4.12.0", "Kino/7.0 (Android 15; SM-A546B)"),
             ("Kino/6.1 (iPhone; iOS 18.5)", "Kino/7.0 CFNetwork/1568.300.101 Darwin/24.2.0"),
             ("Kino/6.1 (Android 14)", "Dart/3.5 (dart:io)"),
-            // Programs on computers, which have other libraries tomorrow.
-            ("acme-cli/2.3 (linux; amd64)", "Go-http-client/2.0"),
-            ("Backup/1.0 (Windows NT 10.0)", "python-requests/2.32.3"),
-            ("curl/8.5.0", "python-requests/2.32.3"),
-            ("python-requests/2.32.3", CHROME),
             ("", "curl/8.5.0"),
             (CHROME, ""),
         ] {
             assert_eq!(of(made, shown), Turned::No, "{made} -> {shown}");
+        }
+    }
+
+    #[test]
+    fn another_program_is_worth_a_look() {
+        for (made, shown) in [
+            ("acme-cli/2.3 (linux; amd64)", "Go-http-client/2.0"),
+            ("Backup/1.0 (Windows NT 10.0)", "python-requests/2.32.3"),
+            ("NotenDesktop/3.8.1 (macOS 15.6; Electron 37)", "python-httpx/0.27.2"),
+            ("curl/8.5.0", "python-requests/2.32.3"),
+            ("python-requests/2.32.3", CHROME),
+            (CHROME, "okhttp/5.1.0"),
+            // Developers' tools.
+            (CHROME, IPHONE),
+            (MAC, ANDROID),
+        ] {
+            assert_eq!(of(made, shown), Turned::Other, "{made} -> {shown}");
         }
     }
 
@@ -189,11 +220,12 @@ mod tests {
         assert!(
             may("okhttp/4.12.0", "Kino/7.0 (Android 15)") && may("Kino/6 (iPhone; iOS 18)", "Kino/7 Darwin/24.2.0")
         );
+        assert!(may("Kino/6 (Android 14)", ANDROID), "a part of it that is a browser");
         for (made, shown) in [
             (CHROME, "okhttp/5.1.0"),
             ("okhttp/4.12.0", "curl/8.5.0"),
             ("curl/8", "okhttp/4"),
-            ("Kino/6 (Android 14)", ANDROID),
+            ("Kino/6 (Windows NT 10.0)", CHROME),
             ("Kino/6 (Android 14)", "Kino/6 (iPhone; iOS 18)"),
         ] {
             assert!(!may(made, shown), "{made} -> {shown}");

@@ -252,9 +252,6 @@ impl World {
         let is_thief = matches!(op.from, From::Thief(_));
         let since = now.since(view.grant.family.handed_at.max(view.grant.family.made_at));
         let too_late = since >= self.patience(&op.request, view);
-        if op.judged == Some(Move::Skip) && since >= self.settings.rules.late_retry {
-            self.counts.add("later than late retries (skips)");
-        }
         let family = self.truth.families.entry(grant).or_default();
         let text = issued.refresh.expose().to_owned();
         let cookie_again = issued.current.1 == counter;

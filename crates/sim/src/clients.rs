@@ -208,6 +208,9 @@ impl World {
             let request = Request::Refresh { token: presented.clone(), agent: agent.clone(), cookie, by, network };
             self.device_calls(device, Call::Refresh { presented: presented.clone() }, request);
         }
+        if self.rng.chance(20) {
+            return self.closes_the_lid(device);
+        }
         if cookie && self.rng.chance(300) {
             // Another tab wakes up a little later, with the same jar.
             let delay = self.rng.range(0, 2_500);
@@ -247,6 +250,20 @@ impl World {
         }
     }
 
+    /// The answer is never read, and the device wakes later than late: where it was before, that is nothing.
+    fn closes_the_lid(&mut self, device: usize) {
+        let rules = &self.settings.rules;
+        let (late, last) = (rules.late_retry, rules.late_retry_at_home.min(rules.idle_ttl) - 3_000);
+        let asleep = self.rng.range(late, last);
+        let now = self.now;
+        let d = &mut self.devices[device];
+        d.calls.clear();
+        if let Some(held) = &mut d.held {
+            (held.since, held.refresh_at) = (None, now + asleep);
+        }
+        self.device_next(device, asleep);
+    }
+
     pub fn device_timeout(&mut self, device: usize, call: u64) {
         let Some(kind) = self.devices[device].calls.remove(&call) else { return };
         match kind {
@@ -260,12 +277,7 @@ impl World {
         let (now, rules) = (self.now, self.settings.rules.clone());
         let late = self.rng.chance(200);
         let quick = self.rng.range(10, 1_500);
-        // Sometimes until it is later than late: where the device was before, that is nothing.
-        let (longer, last) = (self.rng.chance(150), rules.late_retry_at_home * 9 / 10);
-        let offline = match longer {
-            true => self.rng.range(rules.late_retry / 2, last),
-            false => self.rng.range(rules.retry_window, rules.late_retry / 2),
-        };
+        let offline = self.rng.range(rules.retry_window, rules.late_retry / 2);
         let d = &mut self.devices[device];
         let busy = d.calls.values().any(|call| matches!(call, Call::Refresh { .. }));
         let Some(held) = d.held.as_mut().filter(|held| held.refresh.expose() == presented.expose()) else { return };
@@ -273,8 +285,7 @@ impl World {
             return;
         }
         let since = held.since.take().unwrap_or(now);
-        let most = if longer { last } else { rules.late_retry * 7 / 10 };
-        let delay = if late && now + offline < since + most { offline } else { quick };
+        let delay = if late && now + offline < since + rules.late_retry * 7 / 10 { offline } else { quick };
         held.refresh_at = now + delay;
         self.device_next(device, delay);
         // The exchange goes on: what counts is when it began.

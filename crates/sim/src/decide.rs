@@ -350,6 +350,7 @@ impl World {
             (true, true) => Likeness::AtHome,
         };
         let real = outcome(family, presented.counter(), cookie, likeness, view.stamp.now, &rules);
+        let since = view.stamp.now.since(family.handed_at.max(family.made_at));
         let planted = match self.mutant {
             Some(Mutant::TwoSuccessors) if real == Judged::Again => {
                 rules.retry_window = 0;
@@ -377,6 +378,7 @@ impl World {
         let kind = match (decision.outcome.is_ok(), real) {
             (true, Judged::Again) if cookie && presented.counter() == family_counter(&decision) => "second tabs",
             (true, Judged::Again) => "retries inside the window",
+            (true, Judged::Skip) if since >= rules.late_retry => "later than late retries (skips)",
             (true, Judged::Skip) => "late retries (skips)",
             (false, Judged::OtherDevice) => "thief refused: other device",
             _ => "",

@@ -309,7 +309,11 @@ impl World {
             (Request::Refresh { agent, cookie, by, network, .. }, Facts::Refresh(view, presented)) => {
                 let act = Act::Refresh(self.says(view, presented, agent, *cookie, *by, *network)?);
                 let agent = portcullis_domain::device::family(Some(agent));
-                let made = Some(Made { at: view.session.created_at, agent: view.session.agent.clone() });
+                let made = Some(Made {
+                    at: view.session.created_at,
+                    agent: view.session.agent.clone(),
+                    token_at: Some(view.grant.family.made_at),
+                });
                 let at = At::Session(view.session.id, Some(view.grant.id));
                 let (account, network) = (&view.account, Some(*network));
                 Some(Case { stamp: view.stamp, account, at, act, network, agent, made })

@@ -1,6 +1,6 @@
 //! Whether a token that comes days late comes from where its session was last (decision 0055).
 use portcullis_domain::device;
-use portcullis_domain::risk::{Act, Guesses, Memory, Origin, Place, RefreshSeen, Seen, Spot, observe};
+use portcullis_domain::risk::{Act, Guesses, Made, Memory, Origin, Place, RefreshSeen, Seen, Spot, observe};
 use portcullis_wire::{SessionId, Time};
 
 const DAY: i64 = 86_400_000;
@@ -23,12 +23,15 @@ const STRANGER: Net = Net(6, b"FI", 300, 27);
 struct World {
     memory: Memory,
     at: Time,
+    /// When the current token was made.
+    made_at: Time,
     places: bool,
 }
 
 impl World {
     fn new(places: bool) -> Self {
-        Self { memory: Memory::default(), at: Time(1_800_000_000_000), places }
+        let at = Time(1_800_000_000_000);
+        Self { memory: Memory::default(), at, made_at: at, places }
     }
     fn seen(&self, act: Act, net: Net, agent: &str) -> Seen {
         let Net(name, country, asn, lon) = net;
@@ -38,7 +41,7 @@ impl World {
             at: self.at,
             act,
             session: Some(SessionId::from_bits(7)),
-            made: None,
+            made: Some(Made { at: self.at, agent: device::family(Some(NOTEBOOK)), token_at: Some(self.made_at) }),
             from: Some(Origin { network: [name; 8], place: if self.places { place } else { Place::default() } }),
             agent: device::family(Some(agent)),
             build: device::build(Some(agent)),
@@ -47,6 +50,7 @@ impl World {
     }
     fn does(mut self, after: i64, act: Act, net: Net) -> Self {
         self.at = self.at.plus(after);
+        self.made_at = self.at;
         self.memory = observe(&self.memory, &self.seen(act, net, NOTEBOOK)).1;
         self
     }
@@ -58,7 +62,7 @@ impl World {
     }
     /// Three days after the session was last in `last`.
     fn is_at_home(&self, last: Net, here: Net, agent: &str) -> bool {
-        let late = Self { memory: self.memory.clone(), at: self.at.plus(3 * DAY), places: self.places };
+        let late = Self { at: self.at.plus(3 * DAY), made_at: self.made_at, ..Self::new(self.places) };
         self.memory.is_at_home([last.0; 8], &late.seen(Act::Refresh(RefreshSeen::Theft), here, agent))
     }
 }
@@ -91,9 +95,14 @@ fn who_went_where_the_account_never_was_may_have_been_a_thief() {
         assert!(!world.is_at_home(STRANGER, HOME, NOTEBOOK), "{places}");
         // Who repeats where that was is still the same.
         assert!(world.is_at_home(STRANGER, STRANGER, NOTEBOOK));
-        // In another house of the account's own provider: that is how lines and phones are.
+        // Who was given the token there was there: an afternoon in a train.
+        let later = World { made_at: world.at.plus(300_000), ..world };
+        assert!(later.is_at_home(STRANGER, HOME, NOTEBOOK), "{places}");
+        // In another house of the account's own provider; but a phone is in another one of its carrier's all the time.
         let world = World::new(places).signs_in(HOME).goes_to(DAY, HOME_AGAIN);
-        assert_eq!(world.is_at_home(HOME_AGAIN, HOME, NOTEBOOK), places);
+        assert!(!world.is_at_home(HOME_AGAIN, HOME, NOTEBOOK));
+        let phone = World::new(places).signs_in(HOME).goes_to(DAY, OFFICE).goes_to(900_000, FAR_OFFICE);
+        assert_eq!(phone.is_at_home(FAR_OFFICE, HOME, NOTEBOOK), places);
     }
 }
 

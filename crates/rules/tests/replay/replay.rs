@@ -60,6 +60,8 @@ struct World<'a> {
     rows: BTreeMap<usize, RefreshView>,
     network: BTreeMap<usize, Option<[u8; 8]>>,
     tokens: BTreeMap<usize, SecretString>,
+    /// When the current token was made, before what is seen.
+    token_at: BTreeMap<usize, Time>,
     memories: BTreeMap<String, String>,
     buckets: BTreeMap<BucketKey, Bucket>,
     known: BTreeMap<String, Vec<(BucketKey, Time)>>,
@@ -79,6 +81,7 @@ pub fn run(trace: &Trace, policy: Option<&dyn Judge>, given: Given) -> Run {
         rows: BTreeMap::new(),
         network: BTreeMap::new(),
         tokens: BTreeMap::new(),
+        token_at: BTreeMap::new(),
         memories: BTreeMap::new(),
         buckets: BTreeMap::new(),
         known: BTreeMap::new(),
@@ -296,6 +299,7 @@ impl World<'_> {
             return refused;
         };
         (row.stamp.now, row.stamp.horizon) = (now, now.plus(3_600_000));
+        self.token_at.insert(session, row.grant.family.made_at);
         let at_home = self.is_at_home(n, session);
         let row = self.rows.get_mut(&session).unwrap();
         let how = How {
@@ -356,9 +360,11 @@ impl World<'_> {
             at: self.now(n),
             act,
             session: session.map(|one| SessionId::from_bits(one as u128 + 1)),
-            made: session
-                .and_then(|one| self.rows.get(&one))
-                .map(|row| Made { at: row.session.created_at, agent: row.session.agent.clone() }),
+            made: session.and_then(|one| self.rows.get(&one)).map(|row| Made {
+                at: row.session.created_at,
+                agent: row.session.agent.clone(),
+                token_at: session.and_then(|one| self.token_at.get(&one).copied()),
+            }),
             from: self.from(event, &account),
             agent: self.agent(event).map_or(String::new(), |agent| device::family(Some(agent))),
             build: device::build(self.agent(event)),
