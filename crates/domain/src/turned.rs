@@ -52,6 +52,7 @@ const SCRIPTS: [&str; 27] = [
 ];
 /// Browsers, as [`crate::device::family`] calls them.
 const BROWSERS: [&str; 7] = ["chrome", "edge", "firefox", "opera", "safari", "samsung internet", "vivaldi"];
+/// Those that lock what they keep by the system's own means: a folder that is copied opens on no other system.
 const LOCKING: [&str; 4] = ["chrome", "edge", "opera", "vivaldi"];
 const DEVICES: [&str; 6] = ["android", "iphone", "ipad", "tv", "playstation", "nintendo"];
 const COMPUTERS: [&str; 4] = ["windows", "macos", "linux", "chromeos"];
@@ -79,6 +80,11 @@ pub fn is_other_machine(made: &str, shown: &str) -> bool {
     is_other_system(made, shown) && !is_pair(&[("windows", "linux")], system(made), system(shown))
 }
 
+/// Whether a browser that locks what it keeps to the system is on another one: one computer with two systems has it twice.
+pub fn is_unlocked(made: &str, shown: &str) -> bool {
+    LOCKING.contains(&program(made)) && program(made) == program(shown) && is_other_system(made, shown)
+}
+
 /// Whether an app may have become that by an update, which names itself otherwise, or has parts that do: neither of them is what scripts are
 /// written with, one of them at most is a browser, on the same kind of phone, and both may be on one system.
 pub fn may_be_update(made: &str, shown: &str) -> bool {
@@ -98,12 +104,10 @@ pub fn turned(made: &str, shown: &str) -> Turned {
     let (same_program, other) = (program(made) == program(shown), is_other_machine(made, shown));
     let script = SCRIPTS.contains(&program(shown)) && !SCRIPTS.contains(&program(made));
     let browser = BROWSERS.contains(&program(made));
-    // Browsers of this kind lock what they keep by the system's own means: a copied folder opens on no other system.
-    let locks = LOCKING.contains(&program(made)) && same_program;
     match of_device {
         true if script || other && !(on_computer && same_program) => Turned::Surely,
         true if other => Turned::Perhaps,
-        false if locks && other && on_computer => Turned::Surely,
+        false if is_unlocked(made, shown) && other && on_computer => Turned::Surely,
         // Some browsers take over what another one on the same computer has.
         _ if browser && !same_program && BROWSERS.contains(&program(shown)) && system(made) == system(shown) => {
             Turned::Perhaps

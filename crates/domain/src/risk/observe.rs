@@ -5,7 +5,7 @@ use super::memory::{
 };
 use super::{Act, ExternalKind, Origin, RefreshSeen, Seen, Signals, Spot, Step, What, km_between};
 use crate::device::{Build, digest};
-use crate::turned::{Turned, is_other_machine, is_other_system, may_be_update, program, turned};
+use crate::turned::{Turned, is_other_machine, is_other_system, is_unlocked, may_be_update, program, turned};
 use alloc::{borrow::Cow, string::String, vec::Vec};
 
 const MINUTE: i64 = 60;
@@ -414,7 +414,9 @@ fn built(one: &mut Sess, seen: &Seen, now: i64, say: &mut Signals) {
     let other = shown[3] > 0 && one.u[3] > 0 && shown[3] != one.u[3];
     let app = now - one.l < DAY && (lower(2) || other);
     let (same, soon) = (shown[3] > 0 && shown[3] == one.u[3], now - one.l < DAY);
-    say.older_system = shown[0] == one.u[0] && lower(2) && (same || soon);
+    // Parts of one app say 18 and 18.6 of one system.
+    let goes_back = shown[2] > 0 && shown[2] / 10_000 < one.u[2] / 10_000;
+    say.older_system = shown[0] == one.u[0] && goes_back && (same || soon);
     say.older_browser = shown[0] == one.u[0] && lower(1);
     say.older_build = say.older_browser || shown[0] == one.u[0] && app;
     if shown[0] != 0 && !say.new_country {
@@ -431,6 +433,7 @@ fn agents(made: &str, say: &mut Signals) {
     say.other_program = program(made) != program(&say.agent);
     say.may_be_update = say.other_program && may_be_update(made, &say.agent);
     say.other_system = is_other_system(made, &say.agent);
+    say.unlocked = is_unlocked(made, &say.agent);
     say.other_machine = is_other_machine(made, &say.agent);
     let turned = turned(made, &say.agent);
     (say.turned, say.may_have_turned) = (turned == Turned::Surely, turned == Turned::Perhaps);

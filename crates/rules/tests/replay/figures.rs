@@ -182,11 +182,10 @@ impl Figures {
 /// tells.
 const MISSED: [&str; 1] = ["family-computer-three-jars session 0"];
 /// And those that live on where nothing is known of places.
-const MISSED_WITHOUT_PLACES: [&str; 5] = [
+const MISSED_WITHOUT_PLACES: [&str; 4] = [
     MISSED[0],
     "b-every-night-a-fresh-copy session 0",
     "b-seconds-ahead-of-the-owner session 0",
-    "e-a-translation-extension-with-new-owners session 3",
     "e-a-translation-extension-with-new-owners session 10",
 ];
 /// Where nothing is known of places, who comes back days later from another network is anybody.
