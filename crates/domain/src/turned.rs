@@ -127,6 +127,7 @@ fn is_pair(pairs: &[(&str, &str)], a: &str, b: &str) -> bool {
 mod tests {
     use super::*;
     use crate::device::family;
+    use alloc::format;
 
     const CHROME: &str = "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/142.0.0.0 Safari/537.36";
     const TV: &str = "Mozilla/5.0 (SMART-TV; LINUX; Tizen 7.0) AppleWebKit/537.36 (KHTML, like Gecko) 94.0.4606.31/7.0 TV Safari/537.36";
@@ -194,8 +195,6 @@ mod tests {
             ("okhttp/4.12.0", "Kino/7.0 (Android 15; SM-A546B)"),
             ("Kino/6.1 (iPhone; iOS 18.5)", "Kino/7.0 CFNetwork/1568.300.101 Darwin/24.2.0"),
             ("Kino/6.1 (Android 14)", "Dart/3.5 (dart:io)"),
-            ("", "curl/8.5.0"),
-            (CHROME, ""),
         ] {
             assert_eq!(of(made, shown), Turned::No, "{made} -> {shown}");
         }
@@ -210,6 +209,9 @@ mod tests {
             ("curl/8.5.0", "python-requests/2.32.3"),
             ("python-requests/2.32.3", CHROME),
             (CHROME, "okhttp/5.1.0"),
+            // Who says nothing.
+            ("", "curl/8.5.0"),
+            (CHROME, ""),
             // Developers' tools.
             (CHROME, IPHONE),
             (MAC, ANDROID),
