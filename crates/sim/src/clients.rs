@@ -208,9 +208,6 @@ impl World {
             let request = Request::Refresh { token: presented.clone(), agent: agent.clone(), cookie, by, network };
             self.device_calls(device, Call::Refresh { presented: presented.clone() }, request);
         }
-        if self.rng.chance(20) {
-            return self.closes_the_lid(device);
-        }
         if cookie && self.rng.chance(300) {
             // Another tab wakes up a little later, with the same jar.
             let delay = self.rng.range(0, 2_500);
@@ -248,20 +245,6 @@ impl World {
             let request = Request::AdminEnd { door: Door::AdminEndAccount, scope: Scope::Account(held.account), key };
             self.admin_calls(request, 0);
         }
-    }
-
-    /// The answer is never read, and the device wakes later than late: where it was before, that is nothing.
-    fn closes_the_lid(&mut self, device: usize) {
-        let rules = &self.settings.rules;
-        let (late, last) = (rules.late_retry, rules.late_retry_at_home.min(rules.idle_ttl) - 3_000);
-        let asleep = self.rng.range(late, last);
-        let now = self.now;
-        let d = &mut self.devices[device];
-        d.calls.clear();
-        if let Some(held) = &mut d.held {
-            (held.since, held.refresh_at) = (None, now + asleep);
-        }
-        self.device_next(device, asleep);
     }
 
     pub fn device_timeout(&mut self, device: usize, call: u64) {

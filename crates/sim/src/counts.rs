@@ -22,7 +22,6 @@ pub const KINDS: &[&str] = &[
     "refreshes",
     "retries inside the window",
     "late retries (skips)",
-    "later than late retries (skips)",
     "second tabs",
     "parallel duplicates",
     "thefts caught",
