@@ -254,7 +254,7 @@ impl Settings {
             absolute_ttl: rng.pick(&[100_000, 130_000, 600_000]) * factor,
             retry_window: 4_000,
             late_retry,
-            late_retry_at_home: late_retry + 20_000 * factor,
+            late_retry_at_home: late_retry + 12_000 * factor,
             require_verified_email: false,
         };
         let length = if slow { 900_000 } else { 150_000 };
