@@ -20,6 +20,7 @@ use portcullis_domain::risk::{
 };
 use portcullis_domain::sign_in::Issued;
 use portcullis_domain::throttle::{self, Attempt, Bucket, BucketKey, Name};
+use portcullis_domain::turned::{Turned, turned};
 use portcullis_domain::view::{RefreshView, RiskView, Stamp};
 use portcullis_domain::{Chance, Decision, Refused, device};
 use portcullis_wire::{AccountId, EventId, SessionId, Time};
@@ -309,10 +310,12 @@ impl App {
         let keys = self.keys();
         let known = |network: [u8; 8]| view.grant.network == Some(network);
         let same = own.is_none_or(|ip| names_of(keys.macs(), view.account.id, ip).any(known));
-        if same && presented.counter() == view.grant.family.counter {
+        let made = view.grant.agent.as_deref().unwrap_or(&view.session.agent);
+        let calm = same && (how.proven || turned(made, &device::family(how.user_agent.as_deref())) == Turned::No);
+        if calm && presented.counter() == view.grant.family.counter {
             return None;
         }
-        RefreshSeen::of(refresh::seen(view, presented, how, &self.settings().rules, key).ok()?, same)
+        RefreshSeen::of(refresh::seen(view, presented, how, &self.settings().rules, key).ok()?, calm)
     }
 
     /// A memory as an act is judged by it: with today's name of the network that it comes from, and without what is kept no longer.
@@ -418,6 +421,12 @@ impl App {
 }
 
 impl Look {
+    /// Whether a token that is shown late comes from where its grant was last ([`Memory::is_at_home`]).
+    pub(crate) fn is_at_home(&self, view: &RefreshView) -> bool {
+        let seen = || self.seen(&view.stamp, Some(view.session.id), Act::Refresh(RefreshSeen::Theft));
+        view.grant.network.is_some_and(|last| self.memory.is_at_home(last, &seen()))
+    }
+
     /// What the rules say of this, and what is to be remembered of it, where there is something.
     pub(crate) fn hears(
         &self,
@@ -522,7 +531,7 @@ fn names_of(keys: &[MacKey], account: AccountId, ip: IpAddr) -> impl Iterator<It
 /// What the rows say of how a session was made, or got the grant that has a browser and system of its own.
 pub(crate) fn made(session: &Session, grant: Option<&Grant>) -> Made {
     let agent = grant.and_then(|grant| grant.agent.as_ref()).unwrap_or(&session.agent);
-    Made { at: session.created_at, agent: agent.clone() }
+    Made { at: session.created_at, agent: agent.clone(), token_at: grant.map(|grant| grant.family.made_at) }
 }
 
 /// What was told, in a word.

@@ -13,8 +13,8 @@ use portcullis_domain::kernel::{self, By, Door, Scope};
 use portcullis_domain::mail::{self, Letter, Template};
 use portcullis_domain::model::{Account, Session, SessionKind};
 use portcullis_domain::refresh::{How, refresh};
-use portcullis_domain::risk::Act;
 use portcullis_domain::risk::enforce::At;
+use portcullis_domain::risk::{Act, RefreshSeen};
 use portcullis_domain::sign_in::{Issued, Proving, SignIn, awaits_proof, prove_again, sign_in};
 use portcullis_domain::throttle::{Name, Verdict};
 use portcullis_domain::view::{Dead, SessionView, SignInView};
@@ -460,9 +460,10 @@ impl App {
             // The MAC is ours and the row is not there: its session ended long ago and was forgotten. It may also be that the
             // database is older than the token, so this clears no cookie.
             let view = view.ok_or(Refused::RefreshForgotten)?;
+            let mut how = how.clone();
             let look = match self.tells(&view, &presented, &how, key) {
                 None => None,
-                Some(seen) => {
+                Some(mut seen) => {
                     let who = Who {
                         account: view.account.id,
                         newcomer: None,
@@ -474,21 +475,27 @@ impl App {
                     };
                     let look = self.look(&who).await?;
                     in_time()?;
+                    // What is too late to be anybody's is asked about where it comes from (decision 0055).
+                    how.at_home =
+                        seen == RefreshSeen::Theft && look.as_ref().is_some_and(|look| look.is_at_home(&view));
+                    if how.at_home {
+                        seen = self.tells(&view, &presented, &how, key).unwrap_or(seen);
+                    }
                     look.map(|look| (look, seen))
                 }
             };
-            Ok((view, look))
+            Ok((view, how, look))
         };
         let verdicts = Verdicts::default();
         let rules = &self.settings().rules;
         let acted = self
-            .act("", None, load, |(view, look), chance| {
+            .act("", None, load, |(view, how, look), chance| {
                 verdicts.anew();
                 let narrowed = match narrowed(&view.grant.scope, asked.scope) {
                     Ok(narrowed) => narrowed,
                     Err(refused) => return Decision::refuse(refused),
                 };
-                let mut decision = refresh(view, &presented, &how, rules, key, keys.mac(), chance);
+                let mut decision = refresh(view, &presented, how, rules, key, keys.mac(), chance);
                 if let Ok(issued) = &mut decision.outcome {
                     if let Err(refused) = narrow_audience(&mut issued.claims, asked.resources) {
                         return Decision::refuse(refused);

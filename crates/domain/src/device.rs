@@ -20,6 +20,17 @@ fn parts(agent: &str) -> (Option<&str>, Option<&'static str>) {
         ("Version/", "Safari"),
     ];
     const SYSTEMS: &[(&str, &str)] = &[
+        // What they are made of stands behind it.
+        ("PlayStation", "PlayStation"),
+        ("Nintendo", "Nintendo"),
+        ("Tizen", "TV"),
+        ("Web0S", "TV"),
+        ("webOS", "TV"),
+        ("SMART-TV", "TV"),
+        ("AppleTV", "TV"),
+        ("Apple TV", "TV"),
+        ("tvOS", "TV"),
+        ("Roku", "TV"),
         ("Windows", "Windows"),
         ("Android", "Android"),
         ("iPhone", "iPhone"),
@@ -28,6 +39,8 @@ fn parts(agent: &str) -> (Option<&str>, Option<&'static str>) {
         ("Macintosh", "macOS"),
         ("Mac OS X", "macOS"),
         ("Darwin", "macOS"),
+        ("macOS", "macOS"),
+        ("iOS", "iPhone"),
         ("Linux", "Linux"),
     ];
     let find =

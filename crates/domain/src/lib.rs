@@ -64,6 +64,7 @@ pub mod subject;
 pub mod throttle;
 pub mod ticket;
 pub mod time_rules;
+pub mod turned;
 pub mod upstream;
 pub mod view;
 pub mod webhook;
@@ -127,6 +128,8 @@ pub struct Rules {
     pub retry_window: wire::Millis,
     /// How long a predecessor whose successor was never used may still get a new one; 0 = strict.
     pub late_retry: wire::Millis,
+    /// The same from where the session was last, with nothing that speaks against it, where this is longer.
+    pub late_retry_at_home: wire::Millis,
     /// Whether nobody signs in by password to an account whose address was not proved (see [`email`]).
     pub require_verified_email: bool,
 }

@@ -31,6 +31,9 @@ pub struct How {
     pub proven: bool,
     /// The thumbprint of the key that was proven to be held (RFC 9449 §4.3).
     pub sender: Option<Digest>,
+    /// Whether it comes from where the grant was last, as far as anybody knows, and with nothing that speaks against it
+    /// ([`crate::risk::Memory::is_at_home`]). It is asked of a late one alone.
+    pub at_home: bool,
 }
 
 /// What a presented token of a living family is.
@@ -50,13 +53,23 @@ pub enum Outcome {
     Ahead,
 }
 
-/// The rule. `presented` is a number whose MAC and derivation were right; `same_agent` whether browser and system look like
-/// those that the session was made with.
+/// How much whoever shows a token looks like the one who would have lost an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Likeness {
+    /// Another browser or system than the session was made with.
+    Other,
+    /// The same ones.
+    Same,
+    /// The same ones, where they were last ([`How::at_home`]).
+    AtHome,
+}
+
+/// The rule. `presented` is a number whose MAC and derivation were right.
 pub fn outcome(
     family: &Family,
     presented: u64,
     how_cookie: bool,
-    same_agent: bool,
+    likeness: Likeness,
     now: Time,
     rules: &Rules,
 ) -> Outcome {
@@ -76,10 +89,12 @@ pub fn outcome(
     if shortly {
         return Outcome::Again;
     }
-    if since >= rules.late_retry {
+    let at_home = likeness == Likeness::AtHome;
+    let limit = if at_home { rules.late_retry_at_home.max(rules.late_retry) } else { rules.late_retry };
+    if since >= limit {
         return Outcome::Theft;
     }
-    if same_agent { Outcome::Skip } else { Outcome::OtherDevice }
+    if likeness == Likeness::Other { Outcome::OtherDevice } else { Outcome::Skip }
 }
 
 /// What a presented token is to this view, before anything is decided about it.
@@ -110,11 +125,15 @@ pub fn seen(
     }
     let agent = grant.agent.as_deref().unwrap_or(&session.agent);
     let bound = grant.sender.is_some();
-    let same_agent = how.proven || bound || device::family(how.user_agent.as_deref()) == agent;
+    let likeness = match how.proven || bound || device::family(how.user_agent.as_deref()) == agent {
+        false => Likeness::Other,
+        true if how.at_home => Likeness::AtHome,
+        true => Likeness::Same,
+    };
     // Nobody but the holder of the key comes late: the idle end is the limit.
     let patient = bound.then(|| Rules { late_retry: Millis::MAX, ..rules.clone() });
     let rules = patient.as_ref().unwrap_or(rules);
-    Ok(outcome(family, presented.counter(), how.cookie, same_agent, stamp.now, rules))
+    Ok(outcome(family, presented.counter(), how.cookie, likeness, stamp.now, rules))
 }
 
 /// Decides a refresh. `view` is of the grant that the token names, `key` the MAC key that it names and `current_key` the one

@@ -8,9 +8,11 @@
 //! No address is kept. Where something came from is a [`Origin`]: a MAC of the address's prefix, and what a database of places says
 //! of it, if there is one.
 //!
-//! A refresh in the network of the one before is not observed, so that it costs nothing. What is said here does not rely on having
+//! A refresh in the network of the one before is not observed, so that it costs nothing, unless by what is sent with it the session is
+//! shown by something that what it was made with does not turn into ([`crate::turned`]). What is said here does not rely on having
 //! seen it: how long a session was where it is, is not asked; only where it went. So a refresh that is observed of a session of which
 //! nothing is remembered counts as a move.
+mod at_home;
 pub mod enforce;
 mod memory;
 mod observe;
@@ -97,11 +99,11 @@ pub enum RefreshSeen {
 }
 
 impl RefreshSeen {
-    /// What rules are asked about of a refresh; `None`: it is an everyday one. `same`: it came from the network that its grant was used
-    /// from before.
-    pub fn of(outcome: refresh::Outcome, same: bool) -> Option<Self> {
+    /// What rules are asked about of a refresh; `None`: it is an everyday one. `calm`: it came from the network that its grant was used
+    /// from before, and by what it was made with or turns into ([`crate::turned`]).
+    pub fn of(outcome: refresh::Outcome, calm: bool) -> Option<Self> {
         match outcome {
-            refresh::Outcome::Rotate | refresh::Outcome::Again if same => None,
+            refresh::Outcome::Rotate | refresh::Outcome::Again if calm => None,
             refresh::Outcome::Rotate => Some(Self::Rotated),
             refresh::Outcome::Again => Some(Self::Again),
             refresh::Outcome::Skip => Some(Self::Skipped),
@@ -199,6 +201,8 @@ pub struct Made {
     pub at: Time,
     /// With which browser and system.
     pub agent: String,
+    /// When the grant's current refresh token was made, before whatever is seen; `None` where it is not about a grant.
+    pub token_at: Option<Time>,
 }
 
 /// Something that happened on one account, and from where.

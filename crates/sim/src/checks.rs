@@ -14,6 +14,7 @@ use portcullis_domain::model::UNPROVEN;
 use portcullis_domain::refresh::Outcome as Move;
 use portcullis_domain::refused::Refused;
 use portcullis_domain::sign_in::Issued;
+use portcullis_domain::view::RefreshView;
 use portcullis_feed::set::{RevokedSet, Subject, Verdict};
 use portcullis_verify::Reason;
 use portcullis_wire::frame::Snapshot;
@@ -249,6 +250,8 @@ impl World {
         let (grant, counter) = (issued.current.0, presented.counter());
         let (now, window) = (view.stamp.now, self.settings.rules.retry_window);
         let is_thief = matches!(op.from, From::Thief(_));
+        let since = now.since(view.grant.family.handed_at.max(view.grant.family.made_at));
+        let too_late = since >= self.patience(&op.request, view);
         let family = self.truth.families.entry(grant).or_default();
         let text = issued.refresh.expose().to_owned();
         let cookie_again = issued.current.1 == counter;
@@ -275,6 +278,9 @@ impl World {
                 family.moves.push(is_thief);
             }
             // The same token once more: its answer was lost, and nobody went on by it.
+            Some(Move::Skip) if too_late => {
+                wrong = Some(("I6", format!("{counter} of {grant} came later than that from elsewhere")));
+            }
             Some(Move::Skip) if family.presented[usize::from(is_thief)] == Some(counter) => {}
             Some(Move::Skip) => family.moves.push(is_thief),
             _ => family.moves.clear(),
@@ -375,6 +381,14 @@ impl World {
         }
     }
 
+    /// How late whoever asks may come: longer where the session was last, with the browser that it was made with.
+    fn patience(&self, request: &Request, view: &RefreshView) -> i64 {
+        let rules = &self.settings.rules;
+        let Request::Refresh { agent, network, .. } = request else { return rules.late_retry };
+        let alike = portcullis_domain::device::family(Some(agent)) == view.session.agent;
+        if alike && self.is_at_home(view, *network) { rules.late_retry_at_home } else { rules.late_retry }
+    }
+
     /// I6, and I11 for sessions: nobody loses one for nothing.
     fn check_refresh_refused(&mut self, op: &Op, presented: &Presented, refused: &Refused) {
         let grant = presented.grant();
@@ -390,7 +404,7 @@ impl World {
                     self.counts.add("thefts caught");
                 }
                 let too_late = family.predecessor == Some(presented.counter())
-                    && now.since(family.handed_at.max(family.made_at)) >= rules.late_retry;
+                    && now.since(family.handed_at.max(family.made_at)) >= self.patience(&op.request, view);
                 !stolen && !too_late && !hurried
             }
             Refused::RefreshExpired => {

@@ -260,7 +260,12 @@ impl World {
         let (now, rules) = (self.now, self.settings.rules.clone());
         let late = self.rng.chance(200);
         let quick = self.rng.range(10, 1_500);
-        let offline = self.rng.range(rules.retry_window, rules.late_retry / 2);
+        // Sometimes until it is later than late: where the device was before, that is nothing.
+        let (longer, last) = (self.rng.chance(300), rules.late_retry_at_home - 2_000);
+        let offline = match longer {
+            true => self.rng.range(rules.late_retry, last),
+            false => self.rng.range(rules.retry_window, rules.late_retry / 2),
+        };
         let d = &mut self.devices[device];
         let busy = d.calls.values().any(|call| matches!(call, Call::Refresh { .. }));
         let Some(held) = d.held.as_mut().filter(|held| held.refresh.expose() == presented.expose()) else { return };
@@ -268,7 +273,8 @@ impl World {
             return;
         }
         let since = held.since.take().unwrap_or(now);
-        let delay = if late && now + offline < since + rules.late_retry * 7 / 10 { offline } else { quick };
+        let most = if longer { last } else { rules.late_retry * 7 / 10 };
+        let delay = if late && now + offline < since + most { offline } else { quick };
         held.refresh_at = now + delay;
         self.device_next(device, delay);
         // The exchange goes on: what counts is when it began.

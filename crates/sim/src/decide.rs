@@ -13,7 +13,7 @@ use portcullis_domain::mail::{self, Letter, Template};
 use portcullis_domain::model::{ADMIN, Key, SessionKind};
 use portcullis_domain::proof::Proof;
 use portcullis_domain::recovery::Around;
-use portcullis_domain::refresh::{How, Outcome as Judged, outcome, refresh};
+use portcullis_domain::refresh::{How, Likeness, Outcome as Judged, outcome, refresh};
 use portcullis_domain::refused::Refused;
 use portcullis_domain::sign_in::{Issued, SignIn, sign_in};
 use portcullis_domain::throttle::{Attempt, Verdict};
@@ -179,9 +179,9 @@ impl World {
             (Request::Letter(request), Facts::Letter(facts)) => self.decide_for_letter(request, facts),
             (Request::Signal { .. }, Facts::Account(_)) => Decision::answer(Outcome::Done),
             (Request::Upstream(request), Facts::Upstream(facts)) => self.decide_for_upstream(request, facts),
-            (Request::Refresh { agent, cookie, by, .. }, Facts::Refresh(view, presented)) => {
+            (Request::Refresh { agent, cookie, by, network, .. }, Facts::Refresh(view, presented)) => {
                 let by = if self.has(Mutant::RefreshByAnyClient) { view.grant.client } else { *by };
-                let (decision, judged) = self.decide_refresh(view, presented, agent, *cookie, by);
+                let (decision, judged) = self.decide_refresh(view, presented, agent, *cookie, by, *network);
                 op.judged = Some(judged);
                 decision
             }
@@ -325,11 +325,14 @@ impl World {
         agent: &str,
         cookie: bool,
         by: ClientId,
+        network: u16,
     ) -> (Decision<Outcome>, Judged) {
+        let at_home = self.is_at_home(view, network) || self.has(Mutant::LateFromAnywhere);
         let how = How {
             client: by,
             proven: by != ClientId::FIRST_PARTY,
             sender: None,
+            at_home,
             cookie,
             user_agent: Some(agent.to_owned()),
             ip: None,
@@ -341,14 +344,20 @@ impl World {
         }
         let family = &view.grant.family;
         let same_agent = how.proven || device::family(Some(agent)) == view.session.agent;
-        let real = outcome(family, presented.counter(), cookie, same_agent, view.stamp.now, &rules);
+        let likeness = match (same_agent, at_home) {
+            (false, _) => Likeness::Other,
+            (true, false) => Likeness::Same,
+            (true, true) => Likeness::AtHome,
+        };
+        let real = outcome(family, presented.counter(), cookie, likeness, view.stamp.now, &rules);
+        let since = view.stamp.now.since(family.handed_at.max(family.made_at));
         let planted = match self.mutant {
             Some(Mutant::TwoSuccessors) if real == Judged::Again => {
                 rules.retry_window = 0;
                 true
             }
             Some(Mutant::TheftEager) => {
-                rules.late_retry = 0;
+                (rules.late_retry, rules.late_retry_at_home) = (0, 0);
                 true
             }
             Some(Mutant::TheftIgnored) if real == Judged::Theft => {
@@ -369,6 +378,7 @@ impl World {
         let kind = match (decision.outcome.is_ok(), real) {
             (true, Judged::Again) if cookie && presented.counter() == family_counter(&decision) => "second tabs",
             (true, Judged::Again) => "retries inside the window",
+            (true, Judged::Skip) if since >= rules.late_retry => "later than late retries (skips)",
             (true, Judged::Skip) => "late retries (skips)",
             (false, Judged::OtherDevice) => "thief refused: other device",
             _ => "",

@@ -57,6 +57,8 @@ mutants! {
     TheftIgnored = "theft-ignored" breaks "I5 I6";
     /// A predecessor that comes late is always theft.
     TheftEager = "theft-eager" breaks "I6";
+    /// A predecessor that comes later than late may come from anywhere.
+    LateFromAnywhere = "late-from-anywhere" breaks "I6";
     /// A new password by a link ends every session but the one that asked for it.
     ResetSparesASession = "reset-spares-a-session" breaks "I1 I7";
     /// The spared session is not looked at: a late "end others" revives it.

@@ -309,7 +309,11 @@ impl World {
             (Request::Refresh { agent, cookie, by, network, .. }, Facts::Refresh(view, presented)) => {
                 let act = Act::Refresh(self.says(view, presented, agent, *cookie, *by, *network)?);
                 let agent = portcullis_domain::device::family(Some(agent));
-                let made = Some(Made { at: view.session.created_at, agent: view.session.agent.clone() });
+                let made = Some(Made {
+                    at: view.session.created_at,
+                    agent: view.session.agent.clone(),
+                    token_at: Some(view.grant.family.made_at),
+                });
                 let at = At::Session(view.session.id, Some(view.grant.id));
                 let (account, network) = (&view.account, Some(*network));
                 Some(Case { stamp: view.stamp, account, at, act, network, agent, made })
@@ -339,14 +343,20 @@ impl World {
         by: ClientId,
         network: u16,
     ) -> Option<RefreshSeen> {
+        let at_home = self.is_at_home(view, network);
         let (user_agent, proven) = (Some(agent.to_owned()), by != ClientId::FIRST_PARTY);
         if proven {
             return None;
         }
-        let how = How { cookie, user_agent, ip: None, client: by, proven, sender: None };
+        let how = How { cookie, user_agent, ip: None, client: by, proven, sender: None, at_home };
+        RefreshSeen::of(refresh::seen(view, presented, &how, &self.settings.rules, &self.mac).ok()?, at_home)
+    }
+
+    /// Whether a late one comes from where its grant was last. Here it is the same network or none: what is remembered of an account is asked
+    /// about by the tests of `rules`.
+    pub fn is_at_home(&self, view: &RefreshView, network: u16) -> bool {
         let ip = Whence { network, known: None, right: true }.ip();
-        let same = view.grant.network == Some(Origin::network_of(&self.mac, view.account.id, ip));
-        RefreshSeen::of(refresh::seen(view, presented, &how, &self.settings.rules, &self.mac).ok()?, same)
+        view.grant.network == Some(Origin::network_of(&self.mac, view.account.id, ip))
     }
 
     // ---- what really happened ----

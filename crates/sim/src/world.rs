@@ -244,6 +244,7 @@ impl Settings {
         let slow = rng.chance(60);
         let factor = if slow { 12 } else { 1 };
         let access_ttl = rng.pick(&[15_000, 20_000, 25_000]) * factor;
+        let late_retry = rng.pick(&[45_000, 60_000]) * factor;
         let rules = Rules {
             issuer: "https://id.example".into(),
             audience: "https://api.example".into(),
@@ -252,7 +253,8 @@ impl Settings {
             idle_ttl: rng.pick(&[70_000, 90_000]) * factor,
             absolute_ttl: rng.pick(&[100_000, 130_000, 600_000]) * factor,
             retry_window: 4_000,
-            late_retry: rng.pick(&[45_000, 60_000]) * factor,
+            late_retry,
+            late_retry_at_home: late_retry + 12_000 * factor,
             require_verified_email: false,
         };
         let length = if slow { 900_000 } else { 150_000 };

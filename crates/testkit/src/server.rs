@@ -54,6 +54,7 @@ impl Default for Options {
             absolute_ttl: 90 * 86_400_000,
             retry_window: 10_000,
             late_retry: 86_400_000,
+            late_retry_at_home: 14 * 86_400_000,
             require_verified_email: false,
         };
         let hashing = Hashing { memory_kib: 64, passes: 1, lanes: 1, threads: 2, queue: 256 };

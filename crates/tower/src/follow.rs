@@ -27,6 +27,8 @@ const SILENCE: Duration = Duration::from_secs(45);
 const PAGE_WAIT: Duration = Duration::from_secs(10);
 /// The following task looks at the clocks at least this often, for timers do not count suspension.
 const LOOK: Duration = Duration::from_millis(500);
+/// So many entries that have come already are published in one view, with those of the last event.
+const AT_ONCE: usize = 64;
 
 const INSTANCE: HeaderName = HeaderName::from_static("portcullis-instance");
 const INSTANCE_SECRET: HeaderName = HeaderName::from_static("portcullis-instance-secret");
@@ -84,6 +86,8 @@ struct Follower<U> {
     stream_number: u64,
     jobs: JoinSet<()>,
     was_fresh: bool,
+    /// What is known has changed since it was published.
+    unpublished: bool,
     /// The server of this stream does not take sightings.
     deaf: Arc<AtomicBool>,
 }
@@ -100,32 +104,62 @@ pub(crate) async fn run<U: Upper>(
     let (bound_ms, log, set_limit) = (config.bound_ms, config.log, config.set_limit);
     let subscriber = Subscriber::new(subscriber::Config { bound_ms, log, set_limit, relays: upper.relays() });
     let (stream, jobs, deaf) = (None, JoinSet::new(), Arc::default());
-    let (stream_number, was_fresh) = (0, false);
-    let mut follower =
-        Follower { config, feed, client, upper, subscriber, tell, stream, stream_number, jobs, was_fresh, deaf };
+    let (stream_number, was_fresh, unpublished) = (0, false, false);
+    let mut follower = Follower {
+        config,
+        feed,
+        client,
+        upper,
+        subscriber,
+        tell,
+        stream,
+        stream_number,
+        jobs,
+        was_fresh,
+        unpublished,
+        deaf,
+    };
     follower.take(Input::Tick);
+    follower.publish();
     loop {
         let now = real::mono();
         let wait = follower.subscriber.wake_at().map_or(i64::MAX, |at| at.since(now)).max(0);
         let wait = Duration::from_millis(u64::try_from(wait).unwrap_or(0)).min(LOOK);
         match timeout(wait, hears.recv()).await {
-            Ok(Some(heard)) => follower.heard(heard),
+            Ok(Some(heard)) => {
+                let mut entries = follower.heard(heard);
+                // What has come already is published with it: each view is fetched by every core that judges. A relay judges nothing, and
+                // passes on what came as it came.
+                while entries < AT_ONCE
+                    && !follower.upper.relays()
+                    && let Ok(heard) = hears.try_recv()
+                {
+                    entries += follower.heard(heard);
+                }
+            }
             Ok(None) => return,
             Err(_) => {
                 follower.upper.caught_up();
                 follower.take(Input::Tick);
             }
         }
+        follower.publish();
         while follower.jobs.try_join_next().is_some() {}
     }
 }
 
 impl<U: Upper> Follower<U> {
-    fn heard(&mut self, heard: Heard) {
+    /// Takes it in; says how many entries there were in it, or more than are taken at once, for a view of its own.
+    fn heard(&mut self, heard: Heard) -> usize {
+        let entries = match &heard {
+            Heard::Stream(_, Input::Frame(Frame::Entries(entries), _)) => entries.entries.len().max(1),
+            _ => AT_ONCE,
+        };
         match heard {
             Heard::Stream(number, input) if number == self.stream_number => self.take(input),
             Heard::Stream(..) => {} // of a stream that is closed already
             Heard::Call(input) => {
+                self.publish();
                 self.upper.caught_up();
                 self.take(input);
             }
@@ -135,6 +169,7 @@ impl<U: Upper> Follower<U> {
                 self.take(Input::StreamEnded);
             }
         }
+        entries
     }
 
     fn take(&mut self, input: Input) {
@@ -159,7 +194,18 @@ impl<U: Upper> Follower<U> {
         }
     }
 
+    /// What is known is visible to everybody once this returns.
+    fn publish(&mut self) {
+        if std::mem::take(&mut self.unpublished) {
+            self.upper.publish(&mut self.subscriber);
+        }
+    }
+
     fn act(&mut self, action: Action) {
+        if !matches!(action, Action::Publish) {
+            // What is said to the server must be true here.
+            self.publish();
+        }
         let upper = self.upper.clone();
         let metrics = upper.metrics();
         match action {
@@ -169,7 +215,13 @@ impl<U: Upper> Follower<U> {
                 self.open_stream(identity, position);
             }
             Action::Disconnect => self.close_stream(),
-            Action::Publish => upper.publish(&mut self.subscriber),
+            Action::Publish => {
+                self.unpublished = true;
+                // Whether a relay may serve is looked at after each thing that it hears.
+                if self.upper.relays() {
+                    self.publish();
+                }
+            }
             Action::Ask(ask) => {
                 metrics.asks.up();
                 self.ask(&ask);
@@ -391,4 +443,82 @@ fn decode(event: &sse::Event) -> Result<Option<Frame>, serde_json::Error> {
         "bye" => Frame::Bye,
         _ => return Ok(None),
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use portcullis_feed::publisher::Limits;
+    use portcullis_feed::{Mono, Publisher};
+    use portcullis_wire::frame::Entries;
+    use portcullis_wire::{Entry, LogId, SessionId, Target, Time, Verb};
+    use std::sync::Mutex;
+    use tokio::net::TcpListener;
+
+    /// Writes down what is known whenever that is published.
+    #[derive(Default)]
+    struct Written {
+        metrics: Metrics,
+        views: Mutex<Vec<u64>>,
+    }
+
+    impl Upper for Written {
+        fn metrics(&self) -> &Metrics {
+            &self.metrics
+        }
+        fn policies(&self) -> Policies {
+            Policies::default()
+        }
+        fn publish(&self, subscriber: &mut Subscriber) {
+            self.views.lock().unwrap().push(subscriber.knowledge().applied.0);
+        }
+        fn connected(&self, _: bool) {}
+    }
+
+    #[tokio::test]
+    async fn what_came_together_is_published_together_and_not_too_much_of_it() {
+        let mut publisher = Publisher::empty(LogId::from_bits(1), Limits { recent: 1000, set: 1000 });
+        let frame = |name: &str, data: serde_json::Value, id: Option<String>| {
+            let event = sse::Event { name: name.to_owned(), data: data.to_string(), id };
+            Heard::Stream(1, Input::Frame(decode(&event).unwrap().unwrap(), event.id))
+        };
+        let hello = serde_json::json!({
+            "v": 1, "log": publisher.log(), "instance": portcullis_wire::InstanceId::from_bits(1), "instance_secret": "nobody's",
+            "epoch": publisher.epoch(), "head": 0, "chain": publisher.chain(), "bound_ms": 5000, "max_life_s": 300,
+        });
+        let mut events = vec![frame("hello", hello, None)];
+        let snapshot = serde_json::to_value(&publisher.snapshot(100)[0]).unwrap();
+        events.push(frame("snapshot", snapshot, Some("1.0.x".to_owned())));
+        for n in 1..=100 {
+            let target = Target::Session(SessionId::from_bits(n));
+            let until = Time(4_102_444_800_000);
+            let rev = publisher.head().next().unwrap();
+            let entry = Entry { rev, verb: Verb::End, target, except: None, spread_ms: None, until };
+            let chain = publisher.chain().after(&entry);
+            publisher.append(std::slice::from_ref(&entry), chain, Mono(0)).unwrap();
+            let entries = serde_json::to_value(Entries { entries: vec![entry], ack: false }).unwrap();
+            events.push(frame("entries", entries, Some(format!("1.{n}.x"))));
+        }
+        // Somebody takes the stream's connection, and says nothing.
+        let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = format!("http://{}/v1/feed", silent.local_addr().unwrap());
+        let config = Config::new("http://issuer.example", "api", "cli_x", "nobody's");
+        let client = Arc::new(Client::new("cli_x", &config.client_secret, None).unwrap());
+        let (tell, hears) = mpsc::channel(256);
+        for event in events {
+            tell.send(event).await.unwrap();
+        }
+        let upper = Arc::new(Written::default());
+        let following = tokio::spawn(run(config, address.parse().unwrap(), client, upper.clone(), tell, hears));
+        let views = || upper.views.lock().unwrap().clone();
+        for _ in 0..1000 {
+            if views().last() == Some(&100) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        following.abort();
+        let entries: Vec<u64> = views().into_iter().filter(|applied| *applied > 0).collect();
+        assert_eq!(entries, [64, 100]);
+    }
 }

@@ -169,6 +169,7 @@ fn rules() -> Rules {
         absolute_ttl: 90 * 86_400_000,
         retry_window: 10_000,
         late_retry: 86_400_000,
+        late_retry_at_home: 14 * 86_400_000,
         require_verified_email: false,
     }
 }
@@ -260,6 +261,7 @@ fn refreshed(count: u64) -> Result<(), Fault> {
         client: ClientId::FIRST_PARTY,
         proven: false,
         sender: None,
+        at_home: false,
     };
     for _ in 0..count {
         let presented =

@@ -35,6 +35,7 @@ pub fn settings() -> Settings {
             absolute_ttl: 90 * 86_400_000,
             retry_window: 10_000,
             late_retry: 86_400_000,
+            late_retry_at_home: 14 * 86_400_000,
             require_verified_email: false,
         },
         bound: 5000,
@@ -323,7 +324,15 @@ impl World {
 }
 
 pub fn bearer() -> How {
-    How { cookie: false, user_agent: None, ip: None, client: ClientId::FIRST_PARTY, proven: false, sender: None }
+    How {
+        cookie: false,
+        user_agent: None,
+        ip: None,
+        client: ClientId::FIRST_PARTY,
+        proven: false,
+        sender: None,
+        at_home: false,
+    }
 }
 
 pub async fn sign_in(app: &App, account: &Account, page: bool) -> Result<Tokens, AppError> {

@@ -5,6 +5,7 @@ use super::memory::{
 };
 use super::{Act, ExternalKind, Origin, RefreshSeen, Seen, Signals, Spot, Step, What, km_between};
 use crate::device::{Build, digest};
+use crate::turned::{Turned, is_other_machine, is_other_system, is_unlocked, may_be_update, program, turned};
 use alloc::{borrow::Cow, string::String, vec::Vec};
 
 const MINUTE: i64 = 60;
@@ -29,6 +30,7 @@ pub fn observe(memory: &Memory, seen: &Seen) -> (Signals, Memory) {
         reset_age_s: -1,
         session_age_s: -1,
         echoes_after_s: -1,
+        fork_abroad_s: -1,
         ..Signals::default()
     };
     (say.act, say.what) = names(seen.act);
@@ -47,7 +49,10 @@ pub fn observe(memory: &Memory, seen: &Seen) -> (Signals, Memory) {
         travel(&kept.w, seen, now, &mut say);
     }
     account(&mut kept, seen, now, &mut say);
-    let stays = matches!(seen.act, Act::Refresh(RefreshSeen::Rotated | RefreshSeen::Again)) && !say.moved;
+    let stays = matches!(seen.act, Act::Refresh(RefreshSeen::Rotated | RefreshSeen::Again))
+        && !say.moved
+        && !say.turned
+        && !say.may_have_turned;
     if stays {
         return (say, Memory { kept: as_it_was });
     }
@@ -182,6 +187,7 @@ fn session(kept: &mut Kept, id: NetName, seen: &Seen, now: i64, say: &mut Signal
         let asn = seen.from.as_ref().and_then(|from| from.place.asn).unwrap_or(0);
         push(&mut one.m, Move(network, now, asn, say.new_network), MAX_MOVES);
     }
+    say.away = one.m.last().is_some_and(|step| step.3 && now - step.1 < DAY);
     (say.hops, say.turns) = (hops(&one.m, now), turns(&one, now));
     match seen.act {
         Act::Refresh(RefreshSeen::Rotated) if say.moved => {
@@ -203,7 +209,13 @@ fn session(kept: &mut Kept, id: NetName, seen: &Seen, now: i64, say: &mut Signal
             push(&mut one.k, (now, here), MAX_LATE);
             let there = last.as_ref().and_then(|last| kept.n.iter().find(|net| net.0 == last.0)?.1);
             let abroad = there.is_some_and(|there| !say.country.is_empty() && there.0 != say.country.as_bytes());
-            fork(&mut one, last.as_ref(), here, now, say, abroad);
+            // Who had been given a token there before was there.
+            let went = last.as_ref().filter(|last| last.1 >= token_at(seen));
+            let counted = fork(&mut one, went, here, now, say, abroad);
+            // Where the account had been before it is not abroad.
+            let new =
+                |last: &Move| !kept.n.iter().any(|net| net.0 != last.0 && net.1 == there && kept.knows(net, last.1));
+            say.fork_abroad_s = last.filter(|last| counted && abroad && new(last)).map_or(-1, |last| now - last.1);
             // Whoever repeats that late got no answer. Two who share the answers always have them.
             one.e.clear();
             (one.n, one.np) = (Vec::new(), None);
@@ -330,15 +342,15 @@ fn echo(one: &mut Sess, before: NetName, here: NetName, now: i64, say: &Signals)
 /// A late repetition. It is a fork when what the session got last, in a network that was new to the account, was never used, and nobody
 /// waits for an answer for that long. It counts as long as what comes late comes from the same network, one that the account knows: it goes
 /// on there as if nothing had been elsewhere. Sooner than that it may be an answer that was lost, which neither counts nor breaks the row.
-fn fork(one: &mut Sess, last: Option<&Move>, here: NetName, now: i64, say: &Signals, abroad: bool) {
+fn fork(one: &mut Sess, last: Option<&Move>, here: NetName, now: i64, say: &Signals, abroad: bool) -> bool {
     let pair = |last: &Move| (last.0, here);
     let strange = last.filter(|last| last.3 && now - last.1 < DAY || one.fp == Some(pair(last)));
     let Some(last) = strange.filter(|_| say.moved && !say.new_network) else {
         (one.fk, one.fp) = (Vec::new(), None);
-        return;
+        return false;
     };
     if now - last.1 < 2 * MINUTE {
-        return;
+        return false;
     }
     if one.fp.is_some_and(|(_, to)| to != here) {
         one.fk.clear();
@@ -346,6 +358,7 @@ fn fork(one: &mut Sess, last: Option<&Move>, here: NetName, now: i64, say: &Sign
     one.fa = abroad && (one.fa || one.fk.is_empty());
     one.fp = Some(pair(last));
     push(&mut one.fk, now, MAX_FORKS);
+    true
 }
 
 /// How many of those moments of the last two weeks are eight hours apart from the one counted before.
@@ -372,13 +385,25 @@ fn echoed(one: &mut Sess, last: Option<&Move>, here: NetName, now: i64, say: &Si
     push(&mut one.n, now, MAX_ECHOES);
 }
 
+/// When the session's current token was made: 0 where nobody says.
+pub(super) fn token_at(seen: &Seen) -> i64 {
+    seen.made.as_ref().and_then(|made| made.token_at).map_or(0, secs)
+}
+
 /// The numbers of a User-Agent, as they are kept: what there is to compare, and of whom. Nothing where nothing is said.
-fn numbers(seen: &Seen) -> [u32; 4] {
+pub(super) fn numbers(seen: &Seen) -> [u32; 4] {
     let build = seen.build;
     match build == Build::default() {
         true => [0; 4],
         false => [digest(&agent_of(seen)), build.browser, build.system, build.model],
     }
+}
+
+/// Whether the same program says a lower version than before, or another phone.
+pub(super) fn is_older(before: &[u32; 4], shown: &[u32; 4]) -> bool {
+    let lower = |n: usize| shown[n] > 0 && shown[n] < before[n];
+    let other = shown[3] > 0 && before[3] > 0 && shown[3] != before[3];
+    shown[0] == before[0] && (lower(1) || lower(2) || other)
 }
 
 /// Whether what was shown is older than what the session showed before. What comes from a country that is new is not taken over: who stole
@@ -388,7 +413,12 @@ fn built(one: &mut Sess, seen: &Seen, now: i64, say: &mut Signals) {
     let lower = |n: usize| shown[n] > 0 && shown[n] < one.u[n];
     let other = shown[3] > 0 && one.u[3] > 0 && shown[3] != one.u[3];
     let app = now - one.l < DAY && (lower(2) || other);
-    say.older_build = shown[0] == one.u[0] && (lower(1) || app);
+    let (same, soon) = (shown[3] > 0 && shown[3] == one.u[3], now - one.l < DAY);
+    // Parts of one app say 18 and 18.6 of one system.
+    let goes_back = shown[2] > 0 && shown[2] / 10_000 < one.u[2] / 10_000;
+    say.older_system = shown[0] == one.u[0] && goes_back && (same || soon);
+    say.older_browser = shown[0] == one.u[0] && lower(1);
+    say.older_build = say.older_browser || shown[0] == one.u[0] && app;
     if shown[0] != 0 && !say.new_country {
         one.u = shown;
     }
@@ -397,23 +427,16 @@ fn built(one: &mut Sess, seen: &Seen, now: i64, say: &mut Signals) {
 /// What was made with `made` and is shown by another one.
 fn agents(made: &str, say: &mut Signals) {
     say.other_browser = !say.agent.is_empty() && !made.is_empty() && made != say.agent;
-    say.other_program = say.other_browser && program(made) != program(&say.agent);
-    let (a, b) = (system(made), system(&say.agent));
-    let is = |x: &str, y: &str| (a, b) == (x, y) || (b, a) == (x, y);
-    let asked_as_computer =
-        is("android", "linux") || is("iphone", "macos") || is("ipad", "macos") || is("iphone", "ipad");
-    say.other_system = say.other_browser && a != b && a != "?" && b != "?" && !asked_as_computer;
-    say.other_machine = say.other_system && !is("windows", "linux");
-}
-
-/// Of `firefox/linux` the second; `?` where it is not known.
-fn system(agent: &str) -> &str {
-    agent.split_once('/').map_or("?", |(_, system)| system)
-}
-
-/// Of `firefox/linux` the first.
-fn program(agent: &str) -> &str {
-    agent.split('/').next().unwrap_or("")
+    if !say.other_browser {
+        return;
+    }
+    say.other_program = program(made) != program(&say.agent);
+    say.may_be_update = say.other_program && may_be_update(made, &say.agent);
+    say.other_system = is_other_system(made, &say.agent);
+    say.unlocked = is_unlocked(made, &say.agent);
+    say.other_machine = is_other_machine(made, &say.agent);
+    let turned = turned(made, &say.agent);
+    (say.turned, say.may_have_turned) = (turned == Turned::Surely, turned == Turned::Perhaps);
 }
 
 /// Networks that were new to the account, of providers that are each counted once.

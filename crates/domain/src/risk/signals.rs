@@ -95,14 +95,22 @@ table! {
     other_program Bool "signal.other_program" "The browser, or the program, is not the one that the session was made with, whatever the system."
     other_system Bool "signal.other_system" "The system is not the one that the session was made with, and no page that was asked for as computers get it explains that: Android as Linux, an iPhone or iPad as macOS or as each other."
     other_machine Bool "signal.other_machine" "The same, and one computer with two systems that share what a browser keeps (Windows and Linux) does not explain it either."
+    away Bool "signal.away" "The session is in a network that was new to the account when it went there, less than a day ago."
+    turned Bool "signal.turned" "What the session was made with, a phone, television or console, is a script now, another kind of those, or another program on a computer, in whatever network: nothing becomes that by itself. Or a browser that locks its cookies to the system (all but Firefox and Safari) is on another one."
+    may_have_turned Bool "signal.may_have_turned" "What a browser on a computer had is shown by a script or on another system of computers; what a phone's browser had, by the same one on a computer; or what a browser had, by another one on the same system. Its owner may have done that."
+    may_be_update Bool "signal.may_be_update" "The program is not the one that the session was made with, and an app's update may have named it so, or another part of the app: neither is what scripts are written with, one at most is a browser, on the same kind of phone, and both may be on one system."
+    unlocked Bool "signal.unlocked" "The same browser on another system, as `other_system` says, and one that locks its cookies to the system (Chrome, Edge, Opera, Vivaldi): one computer with two systems has them twice."
     hops Int "signal.hops" "Networks that were new to the account and to which the session moved within the last 30 minutes; where providers are known, one of each counts."
     turns Int "signal.turns" "How often within 10 minutes the session went back to the network that it had been in before."
     echoes Int "signal.echoes" "How often in a row, within an hour, a refresh was repeated within seconds from a network that is new to the account: always the same two networks, in the same order."
     echoes_after_s Int "signal.echoes_after_s" "Seconds from the session's making to its first repetition from another network, new or not; -1: there was none."
     forks Int "signal.forks" "How often in a row, within an hour, a refresh token was used in a network that is new to the account, and what that brought was never used, since two minutes later or more the same token came from one and the same other network."
     fork_days Int "signal.fork_days" "On how many days of two weeks such a thing happened, each time in a country other than that of where it went on, and between those days nothing that came from there was used elsewhere."
+    fork_abroad_s Int "signal.fork_abroad_s" "How long ago the session had gone to a country that was new to the account, when what that brought was never used and the same token comes from another country, where the account is at home; -1: no such thing."
     echoed Int "signal.echoed" "How often in a row, within an hour, a refresh from a network that is new to the account was repeated within seconds from a network that the account knows: always the same two networks, and nothing of the session from a third one, or late, in between."
     older_build Bool "signal.older_build" "The browser's version is lower than the session showed before; or the version of a phone's system that an app says, or another model of phone, when the session was last seen less than a day ago. No update does that."
+    older_browser Bool "signal.older_browser" "The browser's version is lower than the session showed before."
+    older_system Bool "signal.older_system" "The version of the phone's system that an app says is lower, by its first number, than the session showed before, of the same model, or of whichever when the session was last seen less than a day ago."
     late_retries Int "signal.late_retries" "Late repetitions of a refresh in this session within a day."
     late_networks Int "signal.late_networks" "From how many networks those came."
     other_device_tries Int "signal.other_device_tries" "How often within a day a token of this session was refused since another kind of device showed it."
@@ -146,6 +154,7 @@ impl Signals {
             resets_asked: i64::from(what == "asked"),
             resets_done: i64::from(what == "done"),
             echoes_after_s: -1,
+            fork_abroad_s: -1,
             reset_age_s: if what == "done" { 0 } else { -1 },
             ..Self::default()
         }

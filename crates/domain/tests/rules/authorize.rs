@@ -382,7 +382,15 @@ fn a_refresh_token_is_its_clients_and_its_keys() {
         let text = view.grant.family.current_token(&key(), view.grant.id);
         portcullis_domain::family::Presented::parse(&text).unwrap()
     };
-    let how = |client, sender| How { cookie: false, user_agent: None, ip: None, client, proven: true, sender };
+    let how = |client, sender| How {
+        cookie: false,
+        user_agent: None,
+        ip: None,
+        client,
+        proven: true,
+        sender,
+        at_home: false,
+    };
     let ask =
         |view: &RefreshView, how: How| refresh(view, &token(view), &how, &rules(), &key(), &key(), &mut Seeded(1));
     for (client, sender) in [(ClientId::FIRST_PARTY, None), (ClientId::from_bits(1), None)] {

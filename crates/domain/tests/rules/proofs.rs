@@ -80,7 +80,7 @@ impl Browser {
 fn a_refresh(held: &mut RefreshView, chance: &mut Seeded) -> AccessClaims {
     let text = held.grant.family.current_token(&key(), held.grant.id);
     let (presented, client) = (Presented::parse(&text).unwrap(), held.grant.client);
-    let how = How { cookie: false, user_agent: None, ip: None, client, proven: true, sender: None };
+    let how = How { cookie: false, user_agent: None, ip: None, client, proven: true, sender: None, at_home: false };
     let decision = refresh(held, &presented, &how, &rules(), &key(), &key(), chance);
     apply(held, &decision.changes, held.stamp.now);
     decision.outcome.unwrap().claims

@@ -8,7 +8,15 @@ use portcullis_domain::{Expect, Refused};
 use portcullis_wire::{ClientId, Rev, SecretString, Time};
 
 fn how(cookie: bool, agent: &str) -> How {
-    How { cookie, user_agent: Some(agent.into()), ip: None, client: ClientId::FIRST_PARTY, proven: false, sender: None }
+    How {
+        cookie,
+        user_agent: Some(agent.into()),
+        ip: None,
+        client: ClientId::FIRST_PARTY,
+        proven: false,
+        sender: None,
+        at_home: false,
+    }
 }
 
 fn present(
@@ -143,6 +151,69 @@ fn after_the_late_window_a_repetition_is_theft() {
     present(&mut row, &token, START.plus(1000), &how(false, "curl/8"), &mut chance).unwrap();
     let refused = present(&mut row, &token, START.plus(1000 + 86_400_000), &how(false, "curl/8"), &mut chance);
     assert_eq!(refused.unwrap_err(), Refused::RefreshReused);
+}
+
+/// Later than late: only where the session was last, only by what it was made with, and only while the successor was never used.
+#[test]
+fn later_than_late_is_a_retry_at_home_alone() {
+    let day = 86_400_000;
+    let (mut went, mut theft) = (0, 0);
+    for seed in 0..4000 {
+        let mut chance = Seeded(seed);
+        let mut row = view(START);
+        let token = row.grant.family.current_token(&key(), row.grant.id);
+        let issued = present(&mut row, &token, START.plus(1000), &how(false, "curl/8"), &mut chance).unwrap();
+        let used = chance.below(3) == 0;
+        let after = if used {
+            present(&mut row, &issued.refresh, START.plus(2000), &how(false, "curl/8"), &mut chance).unwrap();
+            2000
+        } else {
+            1000
+        };
+        let late = chance.below(20 * day as u64) as i64;
+        let (at_home, agent) = (chance.below(2) == 0, ["curl/8", "curl/9", "wget/1"][chance.below(3) as usize]);
+        let by = How { at_home, ..how(false, agent) };
+        let came = present(&mut row, &token, START.plus(after + late), &by, &mut chance);
+        let (same, limit) = (agent != "wget/1", if at_home { 14 * day } else { day });
+        let expected = match () {
+            () if used => Err(Refused::RefreshReused),
+            () if late < rules().retry_window => Ok(()),
+            // Another program has the shorter patience, wherever it is.
+            () if late >= if same { limit } else { day } => Err(Refused::RefreshReused),
+            () if same => Ok(()),
+            () => Err(Refused::RefreshInvalid),
+        };
+        assert_eq!(came.as_ref().map(|_| ()).map_err(Clone::clone), expected, "seed {seed}: {late} {by:?} {used}");
+        let lives = row.session.ended.is_none();
+        assert_eq!(lives, expected != Err(Refused::RefreshReused), "seed {seed}");
+        if let (Ok(again), true) = (came, late >= day) {
+            went += 1;
+            // What was skipped is dead: whoever had it after all shows a copy, and both are outside.
+            let skipped = present(&mut row, &issued.refresh, START.plus(after + late + 20_000), &by, &mut chance);
+            assert_eq!(skipped.unwrap_err(), Refused::RefreshReused);
+            assert!(present(&mut row, &again.refresh, START.plus(after + late + 21_000), &by, &mut chance).is_err());
+        }
+        theft += u32::from(!lives && late >= day && !used);
+    }
+    assert!(went > 300 && theft > 1000, "{went} {theft}");
+}
+
+/// `late_retry = 0s` is strict at home too, and a longer one elsewhere is no shorter there.
+#[test]
+fn the_second_limit_is_the_operators() {
+    use portcullis_domain::refresh::{Likeness, Outcome, outcome};
+    let family = portcullis_domain::family::Family { counter: 2, predecessor: Some(1), ..view(START).grant.family };
+    let at = |late: i64, home: i64, likeness, after: i64| {
+        let rules = portcullis_domain::Rules { late_retry: late, late_retry_at_home: home, ..rules() };
+        outcome(&family, 1, false, likeness, START.plus(after), &rules)
+    };
+    assert_eq!(at(0, 0, Likeness::AtHome, 20_000), Outcome::Theft);
+    assert_eq!(at(100_000, 0, Likeness::AtHome, 20_000), Outcome::Skip);
+    assert_eq!(at(20_000, 100_000, Likeness::AtHome, 99_999), Outcome::Skip);
+    assert_eq!(at(20_000, 100_000, Likeness::AtHome, 100_000), Outcome::Theft);
+    for likeness in [Likeness::Other, Likeness::Same] {
+        assert_eq!(at(20_000, 100_000, likeness, 20_000), Outcome::Theft);
+    }
 }
 
 /// Tabs that share a cookie: the current token again, sixteen times at most, then it rotates.

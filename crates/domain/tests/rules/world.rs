@@ -40,6 +40,7 @@ pub fn rules() -> Rules {
         absolute_ttl: 90 * 86_400_000,
         retry_window: 10_000,
         late_retry: 86_400_000,
+        late_retry_at_home: 14 * 86_400_000,
         require_verified_email: false,
     }
 }

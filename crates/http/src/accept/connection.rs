@@ -13,7 +13,6 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use std::fmt;
-use std::future::Future;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -185,8 +184,8 @@ impl Connection {
 }
 
 /// When the server ends.
-fn told(mut ending: watch::Receiver<bool>) -> impl Future<Output = ()> {
-    async move { drop(ending.wait_for(|ending| *ending).await) }
+async fn told(mut ending: watch::Receiver<bool>) {
+    drop(ending.wait_for(|ending| *ending).await);
 }
 
 fn fault(error: impl std::error::Error + Send + Sync + 'static) -> Box<dyn std::error::Error + Send + Sync> {

@@ -78,6 +78,7 @@ pub(super) async fn refresh(ctx: Ctx, body: MaybeJson<Refresh>) -> Result<Respon
         client: ClientId::FIRST_PARTY,
         proven: false,
         sender: None,
+        at_home: false,
         cookie,
         user_agent: ctx.user_agent(),
         ip: ctx.ip,

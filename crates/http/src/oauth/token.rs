@@ -62,6 +62,7 @@ async fn by_refresh(ctx: &Ctx, mut form: OAuthForm) -> Result<OAuthTokens, Probl
         client: form.known.client.id,
         proven: form.known.proven,
         sender: form.sender,
+        at_home: false,
     };
     let asked = Less { scope: scope.as_deref(), resources: &form.resources };
     ctx.app().refresh_for(&form.known, &token, asked, how).await.map_err(problem)

@@ -11,6 +11,7 @@ mod email;
 mod faults;
 mod feed;
 mod guessing;
+mod late;
 mod mail;
 mod me;
 mod notices;

@@ -1,6 +1,6 @@
 //! What tells two that hold one session from one whose answers get lost: who repeats whom, since when, how late, and on what.
 use portcullis_domain::device;
-use portcullis_domain::risk::{Act, Guesses, Memory, Origin, Place, RefreshSeen, Seen, Signals, Spot, observe};
+use portcullis_domain::risk::{Act, Guesses, Made, Memory, Origin, Place, RefreshSeen, Seen, Signals, Spot, observe};
 use portcullis_rules::Policy;
 use portcullis_wire::{SessionId, Time};
 
@@ -16,6 +16,8 @@ struct World {
     countries: bool,
     /// What the User-Agent says beside browser and system.
     build: device::Build,
+    /// When the current token was made, where that is said.
+    token_at: Option<Time>,
     policy: Policy,
 }
 
@@ -23,7 +25,7 @@ impl World {
     fn new(far: bool) -> Self {
         let (memory, at) = (Memory::default(), Time(1_800_000_000_000));
         let (countries, build) = (false, device::Build::default());
-        Self { memory, at, far, countries, build, policy: Policy::built_in() }.signed_in()
+        Self { memory, at, far, countries, build, token_at: None, policy: Policy::built_in() }.signed_in()
     }
     fn abroad(user_agent: &str) -> Self {
         let (memory, build) = (Memory::default(), device::build(Some(user_agent)));
@@ -43,7 +45,7 @@ impl World {
             at: self.at,
             act,
             session: Some(SessionId::from_bits(7)),
-            made: None,
+            made: self.token_at.map(|at| Made { at: Time(0), agent: "firefox/windows".into(), token_at: Some(at) }),
             from: Some(Origin { network: [network; 8], place: Place { spot, country, ..Place::default() } }),
             agent: agent.into(),
             build: self.build,
@@ -212,7 +214,9 @@ fn no_update_makes_a_browser_older_or_a_phone_another() {
     {
         assert_eq!(goes_on(phone, other, hour, ELSEWHERE), hit, "{other}");
         // A phone that was moved to another one, long ago or at home.
-        assert!(goes_on(phone, other, month, ELSEWHERE).is_empty() && goes_on(phone, other, hour, HOME).is_empty());
+        let later = goes_on(phone, other, month, ELSEWHERE);
+        assert_eq!(later.is_empty(), other != "Pay/7.2 (Android 13; SM-A546B)", "the same phone does not go back");
+        assert!(goes_on(phone, other, hour, HOME).is_empty());
     }
     for same in ["Pay/7.2 (Android 15; SM-A546B)", "Pay/8.0 (Android 14)", "Pay/7.0 (Android 14; SM-A546B)"] {
         assert!(goes_on(phone, same, hour, ELSEWHERE).is_empty(), "{same}");
@@ -249,4 +253,45 @@ fn systems_that_explain_each_other_are_not_others() {
     }
     assert_eq!(says("curl/?", "curl/linux"), (true, false, false), "not known");
     assert_eq!(says("curl/linux", "curl/linux"), (false, false, false));
+}
+
+/// One look from far away, and hours later the owner's own browser goes on with the same token.
+#[test]
+fn whoever_was_far_away_once_is_found_and_one_who_had_been_there_is_not() {
+    let once = |far: bool, late_s: i64, given_there: bool, before: bool| {
+        let mut world = World { countries: true, far, ..World::new(far) };
+        world.memory = Memory::default();
+        world = world.signed_in();
+        if before {
+            world.refresh(7200, 3, RefreshSeen::Rotated);
+            world.refresh(7200, HOME, RefreshSeen::Rotated);
+        }
+        world.refresh(30_000, ELSEWHERE, RefreshSeen::Rotated);
+        world.token_at = Some(world.at.plus(if given_there { 300_000 } else { 0 }));
+        world.refresh(late_s, HOME, RefreshSeen::Skipped).1
+    };
+    assert_eq!(once(true, 7200, false, false), ["once-far-away"]);
+    for (far, late_s, given_there, before) in
+        [(true, 1800, false, false), (false, 7200, false, false), (true, 7200, true, false), (true, 7200, false, true)]
+    {
+        assert!(once(far, late_s, given_there, before).is_empty(), "{far} {late_s} {given_there} {before}");
+    }
+}
+
+/// Where it is new, or was when the session went there: what an app's update may have named so is another program only abroad.
+#[test]
+fn another_program_ends_where_the_account_never_was() {
+    let shows = |made: &str, shown: &str, countries: bool| {
+        let mut world = World { countries, ..World::new(false) };
+        world.memory = Memory::default();
+        world.sees(0, HOME, Act::SignIn { known_device: true, breached: false }, made);
+        world.sees(30_000, ELSEWHERE, Act::Refresh(RefreshSeen::Rotated), made);
+        let signals = world.sees(7200, ELSEWHERE, Act::Refresh(RefreshSeen::Rotated), shown);
+        use portcullis_domain::risk::Judge as _;
+        world.policy.judge(&signals).hits.into_iter().map(|hit| hit.rule).collect::<Vec<_>>()
+    };
+    let hit = ["browser-became-another"];
+    assert_eq!(shows("noten/macos", "python-httpx/?", true), hit, "hours after it had gone there");
+    assert_eq!(shows("noten/macos", "python-httpx/?", false), hit);
+    assert!(shows("noten/android", "okhttp/?", true).is_empty(), "an update on a journey");
 }

@@ -1,7 +1,7 @@
 //! What the default policy makes of the corpus: figures per rule and kind, and what must be so.
 use crate::replay::{Given, Run, run};
-use crate::trace::{Act, Kind, Trace, Verdict, read};
-use portcullis_domain::risk::Outcome;
+use crate::trace::{Act, BLIND, KNOWN, Kind, Trace, Verdict, read};
+use portcullis_domain::risk::{Judge, Outcome, Signals};
 use portcullis_rules::Policy;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -30,6 +30,8 @@ struct Figures {
     missed_others: Said,
     /// Benign traces in which something was ended or blocked.
     false_ends: Said,
+    /// Sessions that their owners ended by a copy of their own of a token that was replaced long ago (RFC 9700 §4.14.2).
+    own_copies: Said,
     /// Sessions of robbed people that were ended too and were not stolen.
     beside: Said,
     /// Quiet traces in which somebody was asked something.
@@ -92,7 +94,9 @@ impl Figures {
         }
         for (session, at) in &came.ended {
             let by = &came.events[*at].hits;
-            if !hostile {
+            if label.own_copy && by.iter().any(|(rule, _)| rule == "replayed-token") {
+                self.own_copies.push(format!("{} session {session}", trace.name));
+            } else if !hostile {
                 self.false_ends.push(format!("{} session {session} at {at} {by:?}", trace.name));
             } else if !label.stolen.contains(session) {
                 self.beside.push(format!("{} session {session} at {at} {by:?}", trace.name));
@@ -145,6 +149,7 @@ impl Figures {
             ("stolen access tokens missed", &self.missed_access),
             ("others missed", &self.missed_others),
             ("ended falsely", &self.false_ends),
+            ("ended by a copy of the owner's own", &self.own_copies),
             ("ended beside the stolen ones", &self.beside),
             ("quiet, and asked", &self.disturbed),
             ("not told", &self.untold),
@@ -176,50 +181,86 @@ impl Figures {
 /// Stolen refresh tokens of the known traces that live on, as docs/risk.md says: only what happened at other accounts at the same time
 /// tells.
 const MISSED: [&str; 1] = ["family-computer-three-jars session 0"];
+/// And those that live on where nothing is known of places.
+const MISSED_WITHOUT_PLACES: [&str; 4] = [
+    MISSED[0],
+    "b-every-night-a-fresh-copy session 0",
+    "b-seconds-ahead-of-the-owner session 0",
+    "e-a-translation-extension-with-new-owners session 10",
+];
+/// Where nothing is known of places, who comes back days later from another network is anybody.
+const ENDED_WITHOUT_PLACES: [&str; 4] = [
+    "a-answer-lost-before-a-long-weekend session 0",
+    "battery-dead-on-the-coach session 0",
+    "d-lid-closed-on-the-answer session 0",
+    "television-asleep-with-another-address session 0",
+];
 
 #[test]
 fn the_default_policy_over_the_known_traces() {
-    let (traces, policy) = (read("known"), Policy::built_in());
+    let (traces, policy) = (KNOWN.into_iter().flat_map(read).collect::<Vec<_>>(), Policy::built_in());
     for given in ALL {
+        for folder in KNOWN {
+            figures(&read(folder), &policy, given).print(&format!("{folder}, {given:?}"), true);
+        }
         let figures = figures(&traces, &policy, given);
-        figures.print(&format!("known, {given:?}"), true);
-        assert!(figures.false_ends.is_empty(), "ended falsely: {:?}", figures.false_ends);
+        let but = |list: &[String], expected: &[&str]| -> Vec<String> {
+            list.iter().filter(|said| !expected.iter().any(|one| said.starts_with(one))).cloned().collect()
+        };
+        let (missed, ended): (&[&str], &[&str]) =
+            if given.places { (&MISSED, &[]) } else { (&MISSED_WITHOUT_PLACES, &ENDED_WITHOUT_PLACES) };
+        assert_eq!(but(&figures.missed_thefts, missed), [""; 0], "missed");
+        assert_eq!(but(&figures.false_ends, ended), [""; 0], "ended falsely");
+        assert_eq!((figures.missed_thefts.len(), figures.false_ends.len()), (missed.len(), ended.len()));
+        assert_eq!(figures.own_copies.len(), 2, "{:?}", figures.own_copies);
         assert!(figures.disturbed.is_empty(), "quiet, and asked: {:?}", figures.disturbed);
-        assert_eq!(figures.missed_thefts, MISSED);
         // Services tell of these, and their word ends nothing.
         assert_eq!(figures.missed_access.len(), 2);
         assert!(figures.bytes <= portcullis_domain::risk::MAX_BYTES);
     }
 }
 
-/// The final figures; the second set is blind for these rules (corpus/README.md). Nothing of a trace is printed, so that no rule is written after one: counts alone.
+/// The final figures, of traces that are blind for these rules (corpus/README.md). Nothing of a trace is printed, so that no rule is written
+/// after one: counts alone.
 #[test]
 fn the_default_policy_over_the_held_out_traces() {
-    let policy = Policy::built_in();
-    // Not as it should be, and no worse than docs/risk.md says: stolen refresh tokens missed, with places and without; sessions ended falsely.
-    for (set, missed, ends) in [("held-out", [0, 3], 3), ("held-out-2", [1, 2], 1)] {
-        let traces = read(set);
-        for given in ALL {
-            let figures = figures(&traces, &policy, given);
-            figures.print(&format!("{set}, {given:?}"), false);
-            let (thefts, falsely) = (figures.missed_thefts.len(), figures.false_ends.len());
-            let most = missed[usize::from(!given.places)];
-            assert!(thefts <= most && falsely <= ends, "{set}: {thefts} missed, {falsely} sessions ended falsely");
-        }
+    let (traces, policy) = (read(BLIND), Policy::built_in());
+    assert!(traces.len() >= 77, "{} traces", traces.len());
+    for given in ALL {
+        let figures = figures(&traces, &policy, given);
+        figures.print(&format!("{BLIND}, {given:?}"), false);
+        // What was found when they were run for the first time. A change of the rules that breaks it is told how often, not where.
+        assert!(
+            figures.tokens[0].0 >= 37 && figures.missed_thefts.is_empty(),
+            "{} missed",
+            figures.missed_thefts.len()
+        );
+        assert!(figures.false_ends.is_empty(), "{} ended falsely", figures.false_ends.len());
     }
 }
 
-/// The rules for refresh tokens alone end nobody's session that is not stolen (I6), and what they end of the stolen ones is counted. Four of
-/// the held-out traces have an owner who shows a copy of their own of a token that was replaced long ago (docs/risk.md).
+/// Rules that say nothing of anything: what is remembered is, and nothing is done.
+struct Silent;
+
+impl Judge for Silent {
+    fn judge(&self, _: &Signals) -> portcullis_domain::risk::Verdict {
+        portcullis_domain::risk::Verdict::nothing("silent")
+    }
+    fn version(&self) -> &str {
+        "silent"
+    }
+}
+
+/// The rules for refresh tokens alone end nobody's session that is not stolen (I6), and what they end of the stolen ones is counted. Two
+/// owners show a copy of their own of a token that was replaced long ago.
 #[test]
 fn the_rules_for_refresh_tokens_end_no_session_falsely() {
-    let (mut stolen, mut caught, mut own_copies, known) = (0, 0, 0, read("known"));
-    let held_out = ["held-out", "held-out-2"].into_iter().flat_map(read).collect::<Vec<_>>();
-    for (n, trace) in known.iter().chain(&held_out).enumerate() {
-        let ended = run(trace, None, ALL[0]).ended;
+    let (mut stolen, mut caught, mut own_copies) = (0, 0, 0);
+    for trace in KNOWN.into_iter().flat_map(read) {
+        let ended = run(&trace, Some(&Silent), ALL[0]).ended;
         for (session, at) in ended.iter().filter(|(session, _)| !trace.label.stolen.contains(session)) {
             let name = &trace.name;
-            assert!(n >= known.len(), "{name}: session {session} was ended at event {at}, and is not stolen");
+            assert!(trace.label.own_copy, "{name}: session {session} was ended at event {at}, and is not stolen");
             own_copies += 1;
         }
         if trace.label.kind == Kind::TokenTheft {
@@ -228,5 +269,5 @@ fn the_rules_for_refresh_tokens_end_no_session_falsely() {
         }
     }
     println!("of {stolen} sessions with stolen tokens the rules for refresh tokens alone end {caught}");
-    assert!(caught > 0 && own_copies <= 4, "{own_copies}");
+    assert!(caught > 0 && own_copies == 2, "{own_copies}");
 }

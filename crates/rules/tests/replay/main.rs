@@ -7,6 +7,7 @@
     reason = "a test that cannot go on stops, and figures are printed"
 )]
 
+mod at_home;
 mod conditions;
 mod copies;
 mod figures;

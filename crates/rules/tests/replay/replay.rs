@@ -8,6 +8,7 @@ use portcullis_domain::risk::{
     strongest,
 };
 use portcullis_domain::throttle::{self, ACCOUNT, Attempt, Bucket, BucketKey, PREFIX};
+use portcullis_domain::turned::{Turned, turned};
 use portcullis_domain::view::RefreshView;
 use portcullis_domain::{Refused, device};
 use portcullis_wire::{AccountId, ClientId, SecretString, SessionId, Time};
@@ -59,6 +60,8 @@ struct World<'a> {
     rows: BTreeMap<usize, RefreshView>,
     network: BTreeMap<usize, Option<[u8; 8]>>,
     tokens: BTreeMap<usize, SecretString>,
+    /// When the current token was made, before what is seen.
+    token_at: BTreeMap<usize, Time>,
     memories: BTreeMap<String, String>,
     buckets: BTreeMap<BucketKey, Bucket>,
     known: BTreeMap<String, Vec<(BucketKey, Time)>>,
@@ -78,6 +81,7 @@ pub fn run(trace: &Trace, policy: Option<&dyn Judge>, given: Given) -> Run {
         rows: BTreeMap::new(),
         network: BTreeMap::new(),
         tokens: BTreeMap::new(),
+        token_at: BTreeMap::new(),
         memories: BTreeMap::new(),
         buckets: BTreeMap::new(),
         known: BTreeMap::new(),
@@ -291,8 +295,13 @@ impl World<'_> {
         let account = self.account(event);
         let network = self.from(event, &account).map(|from| from.network);
         let ip = event.network.as_ref().map(|name| self.trace.networks[name].ip);
-        let (Some(row), Some(token)) = (self.rows.get_mut(&session), self.tokens.get(&with)) else { return refused };
+        let (Some(row), Some(token)) = (self.rows.get_mut(&session), self.tokens.get(&with).cloned()) else {
+            return refused;
+        };
         (row.stamp.now, row.stamp.horizon) = (now, now.plus(3_600_000));
+        self.token_at.insert(session, row.grant.family.made_at);
+        let at_home = self.is_at_home(n, session);
+        let row = self.rows.get_mut(&session).unwrap();
         let how = How {
             cookie: device.cookie,
             user_agent: Some(device.agent.clone()),
@@ -300,8 +309,10 @@ impl World<'_> {
             client: ClientId::FIRST_PARTY,
             proven: false,
             sender: None,
+            at_home,
         };
-        let presented = Presented::parse(token).unwrap();
+        let presented = Presented::parse(&token).unwrap();
+        let made = row.session.agent.clone();
         let before = (row.grant.family.counter, row.grant.family.predecessor);
         let decision = refresh(row, &presented, &how, &rules(), &key(), &key(), &mut self.chance);
         apply(row, &decision.changes);
@@ -328,7 +339,9 @@ impl World<'_> {
             self.run.ended.entry(session).or_insert(n);
         }
         // As on the hot path: where nothing changed, nothing is looked at.
-        let quiet = matches!(seen, RefreshSeen::Rotated | RefreshSeen::Again) && self.network[&session] == network;
+        let shown = device::family(Some(&device.agent));
+        let calm = self.network[&session] == network && turned(&made, &shown) == Turned::No;
+        let quiet = matches!(seen, RefreshSeen::Rotated | RefreshSeen::Again) && calm;
         if went {
             self.network.insert(session, network);
         }
@@ -339,23 +352,40 @@ impl World<'_> {
         Came { refused: !went, ..came }
     }
 
+    /// What is seen at an event.
+    fn seen(&self, n: usize, act: risk::Act, session: Option<usize>, guesses: Guesses) -> Seen {
+        let event = &self.trace.events[n];
+        let account = self.account(event);
+        Seen {
+            at: self.now(n),
+            act,
+            session: session.map(|one| SessionId::from_bits(one as u128 + 1)),
+            made: session.and_then(|one| self.rows.get(&one)).map(|row| Made {
+                at: row.session.created_at,
+                agent: row.session.agent.clone(),
+                token_at: session.and_then(|one| self.token_at.get(&one).copied()),
+            }),
+            from: self.from(event, &account),
+            agent: self.agent(event).map_or(String::new(), |agent| device::family(Some(agent))),
+            build: device::build(self.agent(event)),
+            guesses,
+        }
+    }
+
+    /// Whether a token comes from where its session was last. Without rules nobody remembers anything.
+    fn is_at_home(&self, n: usize, session: usize) -> bool {
+        let account = self.account(&self.trace.events[n]);
+        let seen = self.seen(n, risk::Act::Refresh(RefreshSeen::Theft), Some(session), Guesses::default());
+        let memory = self.memories.get(&account).map_or_else(Memory::default, |text| Memory::read(text));
+        self.policy.is_some() && self.network[&session].is_some_and(|last| memory.is_at_home(last, &seen))
+    }
+
     /// Observes, judges and carries out.
     fn judge(&mut self, n: usize, act: risk::Act, session: Option<usize>, guesses: Guesses) -> Came {
         let Some(policy) = self.policy else { return Came::default() };
         let event = &self.trace.events[n];
         let (account, now) = (self.account(event), self.now(n));
-        let seen = Seen {
-            at: now,
-            act,
-            session: session.map(|one| SessionId::from_bits(one as u128 + 1)),
-            made: session
-                .and_then(|one| self.rows.get(&one))
-                .map(|row| Made { at: row.session.created_at, agent: row.session.agent.clone() }),
-            from: self.from(event, &account),
-            agent: self.agent(event).map_or(String::new(), |agent| device::family(Some(agent))),
-            build: device::build(self.agent(event)),
-            guesses,
-        };
+        let seen = self.seen(n, act, session, guesses);
         let before = self.memories.get(&account).map_or_else(Memory::default, |text| Memory::read(text));
         let (signals, after) = observe(&before, &seen);
         let verdict = policy.judge(&signals);

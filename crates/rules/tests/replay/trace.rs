@@ -192,6 +192,8 @@ pub struct Label {
     pub notice: Vec<usize>,
     #[serde(default)]
     pub quiet: bool,
+    #[serde(default)]
+    pub own_copy: bool,
 }
 
 impl Trace {
@@ -321,6 +323,7 @@ impl Trace {
         );
         say(hostile || label.stolen.is_empty() && !label.untellable, "nothing is stolen in benign traces".into());
         say(!hostile || !label.quiet, "only a benign trace is quiet".into());
+        say(!hostile && !label.quiet || !label.own_copy, "a copy is the owner's own, and asked about".into());
         say(label.kind != Kind::TokenTheft || !label.stolen.is_empty(), "a theft of tokens has stolen sessions".into());
         for n in &label.stolen {
             let of = self.session(*n);
@@ -342,6 +345,12 @@ impl Trace {
     }
 }
 
+/// The folders that rules were written with, or changed after.
+pub const KNOWN: [&str; 4] = ["known", "held-out", "held-out-2", "practice"];
+
+/// The set that whoever wrote the rules has not seen (corpus/README.md).
+pub const BLIND: &str = "held-out-3";
+
 pub fn read(folder: &str) -> Vec<Trace> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../corpus").join(folder);
     let mut traces = vec![];
@@ -358,7 +367,7 @@ pub fn read(folder: &str) -> Vec<Trace> {
 }
 
 fn every_one() -> Vec<Trace> {
-    ["known", "held-out", "held-out-2"].into_iter().flat_map(read).collect()
+    KNOWN.into_iter().chain([BLIND]).flat_map(read).collect()
 }
 
 #[test]
@@ -372,8 +381,8 @@ fn every_trace_makes_sense() {
 
 #[test]
 fn there_are_enough_of_each_kind() {
-    let (known, held_out, second) = (read("known").len(), read("held-out").len(), read("held-out-2").len());
-    assert!(known >= 290 && held_out >= 150 && second >= 50, "{known} known, {held_out} and {second} held out");
+    let sizes = KNOWN.map(|folder| read(folder).len());
+    assert!(sizes[0] >= 320 && sizes[1] >= 150 && sizes[2] >= 50, "{sizes:?}");
     let traces = every_one();
     let mut kinds: BTreeMap<Kind, u32> = BTreeMap::new();
     for trace in &traces {

@@ -67,6 +67,8 @@ pub struct Settings {
     pub retry_window: Millis,
     /// A new successor for so long.
     pub late_retry: Millis,
+    /// The same where the session was last; `late_retry` where only that is set.
+    pub late_retry_at_home: Millis,
     /// B.
     pub bound: Millis,
     /// Added to B for open streams.
@@ -161,6 +163,13 @@ impl Reader {
                 None
             }
         }
+    }
+
+    /// Who sets `late_retry` alone gets that alone, and `0s` is strict whatever else is set.
+    fn late_retry_at_home(&mut self, late: Millis) -> Millis {
+        let at_home = self.span("late_retry_at_home");
+        let alone = self.found.contains_key("late_retry") && !self.found.contains_key("late_retry_at_home");
+        if alone || late == 0 { late } else { at_home.max(late) }
     }
 
     /// Notes what is wrong with a setting, with its value (unless it is secret) and its place.
@@ -262,6 +271,7 @@ impl Settings {
             r.wrong("issuer", "must be https when tls_cert is set");
         }
         let authorities = r.get("outgoing_ca", values::authorities).unwrap_or_default();
+        let late_retry = r.span("late_retry");
         let settings = Self {
             listen,
             issuer,
@@ -281,7 +291,8 @@ impl Settings {
             idle_ttl: r.span("idle_ttl"),
             absolute_ttl: r.span("absolute_ttl"),
             retry_window: r.span("retry_window"),
-            late_retry: r.span("late_retry"),
+            late_retry,
+            late_retry_at_home: r.late_retry_at_home(late_retry),
             bound: r.span("bound"),
             stream_grace: r.span("stream_grace"),
             allowed_origins: r.list("allowed_origins", values::origin),
@@ -364,6 +375,9 @@ impl Settings {
         if self.retry_window > self.late_retry && self.late_retry != 0 {
             odd.push("late_retry is shorter than retry_window and so has no effect".into());
         }
+        if self.late_retry == 0 && self.is_set("late_retry_at_home") {
+            odd.push("late_retry = 0s is strict, so late_retry_at_home has no effect".into());
+        }
         if self.idle_ttl > self.absolute_ttl {
             odd.push("idle_ttl is longer than absolute_ttl and so has no effect".into());
         }
@@ -387,6 +401,11 @@ impl Settings {
         odd
     }
 
+    /// Whether a setting was given, and is not the default.
+    fn is_set(&self, name: &str) -> bool {
+        self.shown.iter().any(|shown| shown.name == name && shown.source != Source::Default)
+    }
+
     /// Puts what was derived in the place of the words that explain it.
     fn show_derived(&mut self) {
         let issuer = self.issuer_at(self.listen);
@@ -395,6 +414,7 @@ impl Settings {
             ("issuer", issuer),
             ("database_url", format!("sqlite://{}", self.database_name())),
             ("hash_threads", self.hashing.threads.to_string()),
+            ("late_retry_at_home", time::span(self.late_retry_at_home)),
         ];
         for shown in self.shown.iter_mut().filter(|shown| shown.source == Source::Default) {
             if let Some((_, value)) = derived.iter().find(|(name, _)| *name == shown.name) {
@@ -450,6 +470,7 @@ impl Settings {
                 absolute_ttl: self.absolute_ttl,
                 retry_window: self.retry_window,
                 late_retry: self.late_retry,
+                late_retry_at_home: self.late_retry_at_home,
                 require_verified_email: self.require_verified_email,
             },
             bound: self.bound,

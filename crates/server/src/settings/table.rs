@@ -150,6 +150,12 @@ pub const SETTINGS: &[Setting] = &[
         "24h",
         "a predecessor whose successor was never used gets a new one for so long; 0s is strict",
     ),
+    of(
+        "late_retry_at_home",
+        Kind::Span(0, 366 * DAY),
+        "14d",
+        "the same where the session was last, with nothing that speaks against it; late_retry where only that is set",
+    ),
     of("bound", Kind::Span(200, HOUR), "5s", "B: how long a lease of a verifier lasts"),
     of("stream_grace", Kind::Span(0, HOUR), "0s", "how long open streams may outlive a lost lease"),
     of("max_sessions", Kind::Count(0, 1000), "0", "how many sessions an account may have at once; 0 is no limit"),

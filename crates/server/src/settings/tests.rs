@@ -33,6 +33,25 @@ fn source(settings: &Settings, name: &str) -> String {
     settings.shown.iter().find(|shown| shown.name == name).unwrap().source.to_string()
 }
 
+/// Who sets `late_retry` alone gets that alone, and `0s` is strict.
+#[test]
+fn a_late_retry_of_ones_own_is_the_limit_at_home_too() {
+    const DAY: i64 = 86_400_000;
+    for (file, expected) in [
+        ("", (DAY, 14 * DAY)),
+        ("late_retry = \"2h\"\n", (7_200_000, 7_200_000)),
+        ("late_retry = \"2h\"\nlate_retry_at_home = \"3d\"\n", (7_200_000, 3 * DAY)),
+        ("late_retry_at_home = \"3d\"\n", (DAY, 3 * DAY)),
+        ("late_retry_at_home = \"1h\"\n", (DAY, DAY)),
+        ("late_retry = \"0s\"\n", (0, 0)),
+        ("late_retry = \"0s\"\nlate_retry_at_home = \"3d\"\n", (0, 0)),
+    ] {
+        let dir = Dir::new("late", file);
+        let settings = read(&flags(&[]), &env(&[]), &dir.0).unwrap();
+        assert_eq!((settings.late_retry, settings.late_retry_at_home), expected, "{file}");
+    }
+}
+
 #[test]
 fn flag_before_environment_before_file_before_default() {
     let dir = Dir::new("rank", "# ours\naccess_ttl = \"1m\"\nidle_ttl = \"1h\"\nlate_retry = \"2h\"\n");

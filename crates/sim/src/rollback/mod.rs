@@ -161,6 +161,7 @@ impl World {
             absolute_ttl: 7_200_000,
             retry_window: 1_000,
             late_retry: 60_000,
+            late_retry_at_home: 60_000,
             require_verified_email: false,
         };
         let shared = rng.chance(500);

@@ -135,6 +135,7 @@ impl World {
             client: ClientId::FIRST_PARTY,
             proven: false,
             sender: None,
+            at_home: false,
             cookie: false,
             user_agent: None,
             ip: None,

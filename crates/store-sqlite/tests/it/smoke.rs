@@ -29,6 +29,7 @@ async fn sign_up_sign_in_refresh_end_and_open_again() {
         absolute_ttl: 30 * 86_400_000,
         retry_window: 10_000,
         late_retry: 86_400_000,
+        late_retry_at_home: 14 * 86_400_000,
         require_verified_email: false,
     };
     let (directory, mut chance) = (Directory::new(), Counting(100));
@@ -60,8 +61,15 @@ async fn sign_up_sign_in_refresh_end_and_open_again() {
     let view = store.load_refresh(grant).await.unwrap().unwrap();
     assert_eq!(view.session, issued.session);
     let presented = Presented::parse(&issued.refresh).unwrap();
-    let how =
-        How { cookie: false, user_agent: None, ip: None, client: ClientId::FIRST_PARTY, proven: false, sender: None };
+    let how = How {
+        cookie: false,
+        user_agent: None,
+        ip: None,
+        client: ClientId::FIRST_PARTY,
+        proven: false,
+        sender: None,
+        at_home: false,
+    };
     let refreshed = refresh(&view, &presented, &how, &rules, &key, &key, &mut chance);
     store.commit(refreshed.changes).await.unwrap();
     assert_eq!(refreshed.outcome.unwrap().current, (grant, 2));

@@ -27,6 +27,7 @@ fn rules() -> Rules {
         absolute_ttl: 30 * 86_400_000,
         retry_window: 10_000,
         late_retry: 86_400_000,
+        late_retry_at_home: 14 * 86_400_000,
         require_verified_email: false,
     }
 }
