@@ -48,11 +48,15 @@ const QUICK: Extent =
 /// Enough of everything for a p99.9.
 const LONG: &[Fleet] = &[fleet(30, 1_100, 1_100), fleet(1_000, 1_100, 1_100)];
 
-/// Callers of the refresh rounds and of the ends, and clients of pgbench.
+/// Callers of the ends, of the smallest round of refreshes, and clients of pgbench.
 pub const CALLERS: usize = 32;
 const NODES: usize = 3;
-/// As many at each node as the one node has.
-const MANY: usize = CALLERS * NODES;
+/// Callers of the rounds that hold one node against three: few, as many at each of three as the one has of those, and a crowd.
+const CROWDS: [usize; 3] = [CALLERS, CALLERS * NODES, CALLERS * 10];
+/// Clients of pgbench that wait for its commits as a node's connections do.
+pub const FEW_CLIENTS: usize = 8;
+/// Callers of one node beside them: a node's group is only as large as there are people who wait.
+pub const CROWD: usize = CROWDS[2];
 /// 32 bytes for this database only.
 const MASTER_KEY: &str = "YmVuY2ggb25seTogMzIgYnl0ZXMgb2Yga2V5ICAgICA=";
 /// One request of the preparation.
@@ -186,12 +190,18 @@ impl<'a> Cluster<'a> {
         serde_json::from_str(&answer.body).map_err(|error| Failure::Missing(format!("{method} {path}: {error}")))
     }
 
-    /// Refreshes per second of one node and pgbench's bare transactions per second, in alternating rounds.
-    pub fn beside_pgbench(&self, rounds: usize, round_s: u64) -> Result<(Vec<f64>, Vec<f64>), Failure> {
-        let tokens = self.tokens("caller", CALLERS)?;
+    /// Refreshes per second of one node, asked by so many, and pgbench's bare transactions per second with so many clients, in
+    /// alternating rounds.
+    pub fn beside_pgbench(
+        &self,
+        (callers, clients): (usize, usize),
+        rounds: usize,
+        round_s: u64,
+    ) -> Result<(Vec<f64>, Vec<f64>), Failure> {
+        let tokens = self.tokens(&format!("caller-of-{callers}"), callers)?;
         let (mut node, mut bare) = (Vec::new(), Vec::new());
         for round in 0..=rounds {
-            let pair = (self.refresh_round(1, round_s, &tokens)?.per_s, self.bare_round(round_s)?.per_s);
+            let pair = (self.refresh_round(1, round_s, &tokens)?.per_s, self.bare_round(clients, round_s)?.per_s);
             if round > 0 {
                 node.push(pair.0);
                 bare.push(pair.1);
@@ -201,28 +211,38 @@ impl<'a> Cluster<'a> {
     }
 
     fn refreshes(&self, extent: &Extent) -> Result<(), Failure> {
-        let (few, many) = (self.tokens("caller", CALLERS)?, self.tokens("more", MANY)?);
-        let mut rounds = [const { Vec::new() }; 5];
+        let mut names = vec![format!("pgbench, {FEW_CLIENTS}"), format!("pgbench, {CALLERS}")];
+        let mut crowds = Vec::new();
+        for callers in CROWDS {
+            crowds.push(self.tokens(&format!("caller-of-{callers}"), callers)?);
+            names.extend([format!("1 node, {callers}"), format!("{NODES} nodes, {callers}")]);
+        }
+        let mut rounds = vec![Vec::new(); names.len()];
         // The first round of each warms caches and is not counted.
         for round in 0..=extent.rounds {
-            let one = |nodes, tokens| self.refresh_round(nodes, extent.round_s, tokens);
-            let (alone, together) = ([one(1, &few)?, one(1, &many)?], [one(NODES, &few)?, one(NODES, &many)?]);
-            let all = [[self.bare_round(extent.round_s)?].as_slice(), &alone, &together].concat();
+            let mut all =
+                vec![self.bare_round(FEW_CLIENTS, extent.round_s)?, self.bare_round(CALLERS, extent.round_s)?];
+            for tokens in &crowds {
+                all.extend([
+                    self.refresh_round(1, extent.round_s, tokens)?,
+                    self.refresh_round(NODES, extent.round_s, tokens)?,
+                ]);
+            }
             if round > 0 {
                 rounds.iter_mut().zip(all).for_each(|(rounds, one)| rounds.push(one));
             }
         }
         println!(
-            "\nrefresh    {CALLERS} callers, and {MANY}; {} alternating rounds of {} s, medians; processor time and WAL for each",
+            "\nrefresh    by so many clients and callers; {} alternating rounds of {} s, medians; processor time and WAL for each",
             extent.rounds, extent.round_s
         );
         println!(
-            "             per second    p50 ms    p99 ms    nodes us  database us   load us   WAL bytes  a commit"
+            "                per second    p50 ms    p99 ms    nodes us  database us   load us   WAL bytes  a commit"
         );
-        for (name, rounds) in ["pgbench", "1 node", "1, for 96", "3 nodes", "3, for 96"].iter().zip(&rounds) {
+        for (name, rounds) in names.iter().zip(&rounds) {
             let of = |value: fn(&Round) -> f64| median(rounds.iter().map(value).collect());
             println!(
-                "  {name:<9} {:>11.0} {:>9.2} {:>9.2} {:>11.0} {:>12.0} {:>9.0} {:>11.0} {:>9.1}",
+                "  {name:<12} {:>11.0} {:>9.2} {:>9.2} {:>11.0} {:>12.0} {:>9.0} {:>11.0} {:>9.1}",
                 of(|r| r.per_s),
                 of(|r| r.p50_ms),
                 of(|r| r.p99_ms),
@@ -233,22 +253,28 @@ impl<'a> Cluster<'a> {
                 of(|r| r.shared)
             );
         }
-        let [bare, one, one_full, three, full] = &rounds;
         let ratio = |what: &str, a: &[Round], b: &[Round], of: fn(&Round) -> f64| {
             let each = a.iter().zip(b).map(|(a, b)| of(a) / of(b)).collect();
             println!("  {what:<54} {:>5.2}", median(each));
         };
         println!("  ratios, medians of the rounds'");
-        ratio("rate, 1 node / pgbench", one, bare, |r| r.per_s);
-        ratio("database's processor time, the same", one, bare, |r| r.postgres_us);
-        for (callers, three, one) in [(CALLERS, three, one), (MANY, full, one_full)] {
-            ratio(&format!("rate, {callers} callers, 3 nodes / 1 node"), three, one, |r| r.per_s);
-            ratio("nodes' processor time, the same", three, one, |r| r.nodes_us);
-            ratio("database's processor time, the same", three, one, |r| r.postgres_us);
+        let [few, bare, pairs @ ..] = rounds.as_slice() else { return Ok(()) };
+        for (clients, bare, callers, one) in
+            [(FEW_CLIENTS, few, CROWD, &pairs[pairs.len() - 2]), (CALLERS, bare, CALLERS, &pairs[0])]
+        {
+            ratio(&format!("rate, 1 node with {callers} / pgbench with {clients}"), one, bare, |r| r.per_s);
+            ratio("database's processor time, the same", one, bare, |r| r.postgres_us);
         }
-        ratio(&format!("rate, 3 nodes with {MANY} / 1 node with {CALLERS}"), full, one, |r| r.per_s);
-        ratio("nodes' processor time, the same", full, one, |r| r.nodes_us);
-        ratio("database's processor time, the same", full, one, |r| r.postgres_us);
+        let of_all = |what: &str, a: &[Round], b: &[Round]| {
+            ratio(what, a, b, |r| r.per_s);
+            ratio("processor time of nodes and database, the same", a, b, |r| r.nodes_us + r.postgres_us);
+            ratio("of the nodes alone, the same", a, b, |r| r.nodes_us);
+            ratio("of the database alone, the same", a, b, |r| r.postgres_us);
+        };
+        for (callers, pair) in CROWDS.iter().zip(pairs.chunks_exact(2)) {
+            of_all(&format!("rate, {callers} callers, {NODES} nodes / 1 node"), &pair[1], &pair[0]);
+        }
+        of_all(&format!("rate, {NODES} nodes with {} / 1 node with {CALLERS}", CROWDS[1]), &pairs[3], &pairs[0]);
         Ok(())
     }
 
@@ -260,10 +286,10 @@ impl<'a> Cluster<'a> {
         Ok(file)
     }
 
-    fn bare_round(&self, seconds: u64) -> Result<Round, Failure> {
+    fn bare_round(&self, clients: usize, seconds: u64) -> Result<Round, Failure> {
         let (cpu, load, wal) = (self.postgres.cpu_ms()?, ends::children_cpu_ms()?, self.postgres.wal_bytes()?);
         let commits = self.postgres.transactions()?;
-        let bare = self.postgres.bare(CALLERS, seconds, &self.bench.folder)?;
+        let bare = self.postgres.bare(clients, seconds, &self.bench.folder)?;
         let each = |total: f64| total / bare.transactions.max(1.0);
         Ok(Round {
             per_s: bare.per_s,

@@ -1,7 +1,7 @@
 //! Refreshes: ours with every rule and the audit, on SQLite with full sync; the floor program; a provider that keeps everything in
 //! memory. And one node on PostgreSQL beside pgbench.
 use super::asked::{Ours, Rounds, form, refreshes};
-use super::cluster::Cluster;
+use super::cluster::{CROWD, Cluster, FEW_CLIENTS};
 use super::peers::Provider;
 use super::table::{Aim, Ask, Row, Unit};
 use super::{Bench, CALLERS, Running, free_address, path};
@@ -11,16 +11,22 @@ pub fn section(ask: &Ask) -> Result<Vec<Row>, Failure> {
     let bench = Bench::built(&ask.workspace)?;
     let mut rows = on_sqlite(&bench, ask)?;
     let cluster = Cluster::start(&bench, &ask.workspace.root, 1)?;
-    let (node, pgbench) = cluster.beside_pgbench(ask.rounds(5), if ask.quick { 1 } else { 3 })?;
-    let name = format!("pgbench {}, the bare transaction", cluster.postgres.version()?);
-    rows.push(Row::paired(
-        &format!("refresh on PostgreSQL, {CALLERS} at once"),
-        Unit::PerSecond,
-        &node,
-        &name,
-        &pgbench,
-        Aim::RatioAtLeast(0.8),
-    ));
+    let version = cluster.postgres.version()?;
+    // A node has few connections and gathers on them those who wait; pgbench's clients are connections.
+    for (callers, clients, aim) in
+        [(CROWD, FEW_CLIENTS, Aim::RatioAtLeast(0.8)), (CALLERS, FEW_CLIENTS, Aim::None), (CALLERS, CALLERS, Aim::None)]
+    {
+        let seconds = if ask.quick { 1 } else { 3 };
+        let (node, pgbench) = cluster.beside_pgbench((callers, clients), ask.rounds(5), seconds)?;
+        rows.push(Row::paired(
+            &format!("refresh on PostgreSQL, {callers} at once"),
+            Unit::PerSecond,
+            &node,
+            &format!("pgbench {version}, the bare transaction, {clients} connections"),
+            &pgbench,
+            aim,
+        ));
+    }
     cluster.nodes.into_iter().try_for_each(Running::stop)?;
     Ok(rows)
 }
