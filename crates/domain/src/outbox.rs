@@ -160,10 +160,7 @@ pub fn clients_told(notice: &Notice, under: &Under, all: Cut, idle_ttl: Millis) 
         }
         Ending::Client(_) => lived(),
     };
-    // A cut had killed it, and its own end came later: whoever spread the cut may have found it ended by itself already, and left it
-    // to this notice. Time did not end it then.
-    let of_a_cut = matches!(notice.what, Ending::Session(_)) && (earlier(under.account_cut) || earlier(all));
-    if expired && !of_a_cut || !dies {
+    if expired || !dies {
         return vec![];
     }
     let ends = |grant: &&UnderGrant| {
@@ -525,17 +522,16 @@ mod tests {
         }
         let spared = Ending::All { except: Some(SessionId::from_bits(1)) };
         assert!(told(spared, |_, _| {}).is_empty());
-        // What a cut had killed and is ended by itself later is told then, though its time is over by now.
-        let late = |under: &mut Under| under.session.absolute_expires_at = Time(100);
-        assert!(told(ONE, |_, under| late(under)).is_empty());
-        let cut = Cut { rev: Rev(9), except: None };
-        assert_eq!(
-            told(ONE, |_, under| {
-                late(under);
-                under.account_cut = cut
-            }),
-            [APP, OTHER]
-        );
+        // What a cut killed is told with the cut, and by what lived then: whatever ended by itself since, a grant that its client gave
+        // up, too.
+        for what in [OF_ACCOUNT, OF_ALL] {
+            let since = |under: &mut Under| {
+                under.session.ended = Some(Ended { rev: Rev(12), reason: "x".into(), at: Time(2_000) });
+                under.grants.iter_mut().for_each(|grant| grant.ended = Some(Rev(11)));
+                under.account_cut = Cut { rev: Rev(13), except: None };
+            };
+            assert_eq!(told(what, |_, under| since(under)), [APP, OTHER], "{what:?}");
+        }
         // A row that a silent job marked carries an older rev.
         assert_eq!(
             told(ONE, |_, u| u.session.ended = Some(Ended { rev: Rev(3), reason: "x".into(), at: Time(1) })),

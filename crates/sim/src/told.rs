@@ -329,11 +329,8 @@ impl World {
             let will = waiting.iter().any(|one| {
                 one.client == Some(must.client) && one.logout_body().is_some_and(|body| body.session == must.session)
             });
-            // One act may write several entries, each with a notice; and a session that a cut had killed may be ended by itself
-            // before the cut's notice is read, and has a notice of its own then.
-            let noticed = notices.iter().any(|one| {
-                one.rev <= must.rev && one.rev.0 + 40 > must.rev.0 || one.what == outbox::Ending::Session(must.session)
-            });
+            // One act may write several entries, each with a notice.
+            let noticed = notices.iter().any(|one| one.rev <= must.rev && one.rev.0 + 40 > must.rev.0);
             // Nobody is told who was switched off since.
             let off = self.truth.acts.iter().any(|act| {
                 act.door == Door::ClientOff && act.scope == Scope::Client(must.client) && act.rev >= must.rev

@@ -62,11 +62,13 @@ pub(crate) async fn told(db: &Reader, notice: &Notice, look: u32) -> Result<Told
     const ONE: &str = concat!(
         "SELECT ",
         under_columns!(),
-        " FROM meta m, sessions s JOIN accounts a ON a.id = s.account WHERE s.id = $2 AND s.id > $3 LIMIT $4"
+        " FROM meta m, sessions s JOIN accounts a ON a.id = s.account WHERE s.id = $2 AND s.id > $3 \
+          AND $5::bigint IS NOT NULL LIMIT $4"
     );
     // The account's sessions first: never through all sessions in the order of ids.
     const OF_ACCOUNT: &str = concat!(
-        "WITH own AS MATERIALIZED (SELECT * FROM sessions WHERE account = $2 AND ended_rev IS NULL) SELECT ",
+        "WITH own AS MATERIALIZED (SELECT * FROM sessions WHERE account = $2 AND ended_rev IS NULL \
+            UNION ALL SELECT * FROM sessions WHERE account = $2 AND ended_rev > $5) SELECT ",
         under_columns!(),
         " FROM meta m, own s JOIN accounts a ON a.id = s.account WHERE s.id > $3 ORDER BY s.id LIMIT $4"
     );
@@ -74,7 +76,8 @@ pub(crate) async fn told(db: &Reader, notice: &Notice, look: u32) -> Result<Told
         "SELECT ",
         under_columns!(),
         " FROM meta m, (SELECT * FROM sessions t WHERE t.id > $3 ORDER BY t.id LIMIT $4) s \
-          JOIN accounts a ON a.id = s.account WHERE $2::bytea IS NOT NULL ORDER BY s.id"
+          JOIN accounts a ON a.id = s.account WHERE $2::bytea IS NOT NULL \
+          AND $5::bigint IS NOT NULL ORDER BY s.id"
     );
     let (sql, target) = match notice.what {
         Ending::Session(id) | Ending::Grant { session: id, .. } => (ONE, id.blob()),
@@ -90,6 +93,7 @@ pub(crate) async fn told(db: &Reader, notice: &Notice, look: u32) -> Result<Told
             .bind(target)
             .bind(after.clone())
             .bind(i64::from(look).saturating_add(1))
+            .bind(i64::try_from(notice.rev.0).unwrap_or(i64::MAX))
     };
     let rows = db.all(make, |cells| Ok((cells.cut()?, under(cells)?))).await?;
     let all = rows.first().map(|(all, _)| *all).unwrap_or_default();

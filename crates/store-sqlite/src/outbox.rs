@@ -49,11 +49,14 @@ macro_rules! under_columns {
 pub(crate) fn told(db: &Connection, notice: &Notice, look: u32) -> Result<Told, Fault> {
     const ONE: &str =
         concat!(under_columns!(), "CROSS JOIN accounts a ON a.id = s.account WHERE s.id = ?1 AND s.id > ?2");
-    // `+`: by the index of the account's sessions, never through all of them in the order of ids.
+    // `+`: by the two indexes of the account's sessions, never through all of them in the order of ids.
     const OF_ACCOUNT: &str = concat!(
         under_columns!(),
-        "CROSS JOIN accounts a ON a.id = s.account WHERE s.account = ?1 AND s.ended_rev IS NULL AND +s.id > ?2 \
-         ORDER BY +s.id LIMIT ?3"
+        "CROSS JOIN accounts a ON a.id = s.account WHERE s.id IN ( \
+            SELECT t.id FROM sessions t WHERE t.account = ?1 AND t.ended_rev IS NULL AND +t.id > ?2 \
+            UNION ALL SELECT t.id FROM sessions t WHERE t.account = ?1 AND t.ended_rev IS NOT NULL AND t.ended_rev > ?4 \
+                AND +t.id > ?2 \
+            ORDER BY 1 LIMIT ?3) ORDER BY s.id"
     );
     const ALL: &str =
         concat!(under_columns!(), "CROSS JOIN accounts a ON a.id = s.account WHERE s.id > ?1 ORDER BY s.id LIMIT ?2");
@@ -63,7 +66,9 @@ pub(crate) fn told(db: &Connection, notice: &Notice, look: u32) -> Result<Told, 
     snapshot(db, |db| {
         let mut found = match notice.what {
             Ending::Session(id) | Ending::Grant { session: id, .. } => all(db, ONE, params![id.blob(), after], under)?,
-            Ending::Account { account, .. } => all(db, OF_ACCOUNT, params![account.blob(), after, most], under)?,
+            Ending::Account { account, .. } => {
+                all(db, OF_ACCOUNT, params![account.blob(), after, most, crate::cells::rev(notice.rev)], under)?
+            }
             Ending::Client(_) | Ending::All { .. } => all(db, ALL, params![after, most], under)?,
         };
         let more = found.len() > look as usize;

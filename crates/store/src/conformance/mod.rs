@@ -180,6 +180,7 @@ cases! {
         an_end_leaves_a_notice
         a_job_leaves_notices
         who_is_told_is_read_in_pages
+        a_cut_tells_of_what_it_killed
         who_was_allowed_in_a_session_is_read_with_it
         a_message_is_claimed_once
         what_is_on_its_way_outlives_a_process

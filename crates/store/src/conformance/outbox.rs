@@ -7,7 +7,7 @@ use portcullis_domain::kernel::Door;
 use portcullis_domain::mass::{Filter, Job, JobStep, Standing};
 use portcullis_domain::model::{Account, ClientKind, Grant, Session, SessionKind};
 use portcullis_domain::outbox::{
-    Allowed, Ending, Message, MessageKind, MessageState, Notice, NoticeStep, Told, Under, UnderGrant,
+    Allowed, Ending, Message, MessageKind, MessageState, Notice, NoticeStep, Told, Under, UnderGrant, clients_told,
 };
 use portcullis_domain::receivers::Queue;
 use portcullis_wire::{ClientId, GrantId, JobId, MessageId, Rev, SessionId, Target, TokenId, Verb};
@@ -157,14 +157,44 @@ pub(super) fn who_is_told_is_read_in_pages(backend: &dyn Backend) {
         assert_eq!((&found.grants, found.account_cut), (&grants, Cut::default()));
         assert_eq!((found.session.clone(), found.refreshed_at.is_some()), (w.session(session.id), true));
     }
-    // Cuts as they are now; of an account those that ended by themselves are no more.
+    // Cuts as they are now; of an account those that had ended by themselves before are no more.
+    let before = own.iter().find(|other| other.id != session.id).unwrap().id;
+    w.end(Target::Session(before));
     let cut = w.end(Target::Account(account.id)).rev.unwrap();
     w.end(Target::Session(session.id));
     let all = w.ok([end(Target::All, Some(theirs.id))]).rev.unwrap();
-    let now = told(&w, of_account, None, 100);
-    assert_eq!((now.found.len(), now.all), (4, Cut { rev: all, except: Some(theirs.id) }));
+    let at = |rev, cursor, look| {
+        let notice = Notice { seq: 1, what: of_account, rev, before: Cut::default(), at: w.now(), cursor };
+        wait(w.store.read_told(&notice, look)).unwrap()
+    };
+    let now = at(cut, None, 100);
+    let left: Vec<SessionId> = own.iter().map(|row| row.id).filter(|id| *id != before).collect();
+    assert_eq!((ids(&now), now.all), (left.clone(), Cut { rev: all, except: Some(theirs.id) }));
     assert!(now.found.iter().all(|under| under.account_cut == Cut { rev: cut, except: None }));
+    // What is ended by itself while the pages are read moves none of them.
+    let page = at(cut, None, 2);
+    assert_eq!((ids(&page), page.next), (left[..2].to_vec(), Some(left[1])));
+    assert_eq!(ids(&at(cut, page.next, 2)), left[2..]);
+    assert_eq!(at(w.session(session.id).ended.unwrap().rev, None, 100).found.len(), 3);
     assert_eq!(told(&w, Ending::Session(session.id), None, 1).found.len(), 1);
+}
+
+/// A cut tells of what it killed, whatever comes before it is told: a client gives its grant up, a job marks the row when its time is over,
+/// and another cut comes.
+pub(super) fn a_cut_tells_of_what_it_killed(backend: &dyn Backend) {
+    let (w, account, session, _) = World::peopled(backend);
+    let app = w.new_client(ClientKind::Confidential).id;
+    let theirs = granted(&w, &session, app);
+    w.end(Target::Account(account.id));
+    w.end(Target::Grant(theirs.id));
+    w.set(session.absolute_expires_at.plus(1));
+    w.end(Target::Session(session.id));
+    w.end(Target::Account(account.id));
+    let of_cut = notices(&w).remove(0);
+    assert!(matches!(of_cut.what, Ending::Account { .. }));
+    let read = wait(w.store.read_told(&of_cut, 10)).unwrap();
+    let told = |under: &Under| clients_told(&of_cut, under, read.all, 1_000_000);
+    assert_eq!(read.found.iter().flat_map(told).collect::<Vec<_>>(), [(app, session.id)]);
 }
 
 /// Applications' own sessions remember the one in which they were allowed: its end leaves a notice, and is read with them.

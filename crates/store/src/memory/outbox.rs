@@ -22,10 +22,10 @@ impl Memory {
         let after = (notice.cursor.map_or(Unbounded, Excluded), Unbounded);
         let asked = |id: &SessionId| match notice.what {
             Ending::Session(session) | Ending::Grant { session, .. } => session == *id,
-            // Those that were ended by themselves had, or have, a notice of their own.
-            Ending::Account { account, .. } => {
-                self.sessions.get(id).is_some_and(|row| row.account == account && row.ended.is_none())
-            }
+            // Those that had ended by themselves before have, or had, a notice of their own.
+            Ending::Account { account, .. } => self.sessions.get(id).is_some_and(|row| {
+                row.account == account && row.ended.as_ref().is_none_or(|ended| ended.rev > notice.rev)
+            }),
             Ending::Client(_) | Ending::All { .. } => true,
         };
         let mut ids = self.sessions.range(after).map(|(id, _)| *id).filter(|id| asked(id));
