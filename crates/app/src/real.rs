@@ -42,7 +42,7 @@ pub fn fill(out: &mut [u8]) {
 }
 
 /// Random bytes that were fetched at once, for ids and lives: a call of the system for each would cost a hundredth of a refresh.
-/// Keys and salts are filled by [`fill`] alone.
+/// Secrets, keys and salts are filled by [`fill`] alone.
 struct Drawn {
     bytes: [u8; 512],
     left: usize,
@@ -72,6 +72,12 @@ impl Chance for RealChance {
     fn bits(&mut self) -> u128 {
         DRAWN.with_borrow_mut(Drawn::next)
     }
+    /// Secrets are not in memory before they are used.
+    fn secret(&mut self) -> [u8; 32] {
+        let mut out = [0; 32];
+        fill(&mut out);
+        out
+    }
 }
 
 #[cfg(test)]
@@ -88,5 +94,10 @@ mod tests {
         let mut drawn = Drawn { bytes: [0; 512], left: 0 };
         assert!((0..32).all(|_| drawn.next() != 0));
         assert_eq!((drawn.left, drawn.bytes), (0, [0; 512]));
+        let left = || DRAWN.with_borrow(|drawn| drawn.left);
+        RealChance.bits();
+        let before = left();
+        assert_ne!(RealChance.secret(), RealChance.secret());
+        assert_eq!(left(), before, "a secret came from the buffer");
     }
 }

@@ -99,6 +99,8 @@ pub(crate) struct Look {
     guesses: Guesses,
     attempt: Attempt,
     origin: Option<Origin>,
+    /// The names of that network, today's first, then those under earlier keys.
+    names: Vec<[u8; 8]>,
     agent: String,
     build: device::Build,
     made: Option<Made>,
@@ -287,7 +289,8 @@ impl App {
             cap,
             guesses: Guesses { account, prefix },
             attempt,
-            origin: ip.zip(names).map(|(ip, names)| Origin { network: names[0], place: self.place_of(ip) }),
+            origin: ip.zip(names.as_ref()).map(|(ip, names)| Origin { network: names[0], place: self.place_of(ip) }),
+            names: names.unwrap_or_default(),
             agent: if who.own { device::family(who.user_agent) } else { String::new() },
             build: if who.own { device::build(who.user_agent) } else { device::Build::default() },
             made: who.made.clone(),
@@ -424,7 +427,10 @@ impl Look {
     /// Whether a token that is shown late comes from where its grant was last ([`Memory::is_at_home`]).
     pub(crate) fn is_at_home(&self, view: &RefreshView) -> bool {
         let seen = || self.seen(&view.stamp, Some(view.session.id), Act::Refresh(RefreshSeen::Theft));
-        view.grant.network.is_some_and(|last| self.memory.is_at_home(last, &seen()))
+        // A grant keeps the name that its network had when it came there, under the key of then.
+        let renamed = |last| last != Origin::NOWHERE && self.names.contains(&last);
+        let today = |last| if renamed(last) { self.names[0] } else { last };
+        view.grant.network.is_some_and(|last| self.memory.is_at_home(today(last), &seen()))
     }
 
     /// What the rules say of this, and what is to be remembered of it, where there is something.

@@ -71,7 +71,15 @@ pub fn system(family: &str) -> &str {
 pub fn is_other_system(made: &str, shown: &str) -> bool {
     let (a, b) = (system(made), system(shown));
     // Some parts of what runs on a television say what it is made of.
-    let explained = [("android", "linux"), ("iphone", "macos"), ("ipad", "macos"), ("iphone", "ipad"), ("tv", "linux")];
+    let explained = [
+        ("android", "linux"),
+        ("iphone", "macos"),
+        ("ipad", "macos"),
+        ("iphone", "ipad"),
+        ("tv", "linux"),
+        ("tv", "android"),
+        ("tv", "macos"),
+    ];
     a != b && a != "?" && b != "?" && !is_pair(&explained, a, b)
 }
 

@@ -33,7 +33,8 @@ impl Protocols {
         http1.timer(TokioTimer::new()).header_read_timeout(limits.header_time);
         http1.max_headers(limits.headers).max_buf_size(limits.head_bytes.max(8192));
         // Else the socket is read, into a new buffer, while a request is being answered, to see whether the other side has hung
-        // up: a twentieth of a refresh. Who has is noticed when the answer is written; `unending` looks by itself.
+        // up: a twentieth of a refresh. Who has is noticed when the answer is written (an unending one that hyper writes: with its
+        // next comment, within 20 s); `unending` looks by itself.
         http1.half_close(true);
         let mut http2 = http2::Builder::new(TokioExecutor::new());
         http2
@@ -101,7 +102,12 @@ impl Connection {
     async fn run(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, peer: Option<IpAddr>) {
         let left = Arc::new(Left::default());
         let mut io = Guarded::new(stream, &self.limits, left.clone(), self.traffic.clone());
-        let ended = match io.speaks_http2().await {
+        // Who has said nothing yet holds up no end.
+        let protocol = tokio::select! {
+            protocol = io.speaks_http2() => protocol,
+            () = told(self.ending.clone()) => return,
+        };
+        let ended = match protocol {
             Ok(true) => Box::pin(self.http2(io, peer, left)).await.map_err(fault),
             Ok(false) => match Box::pin(self.http1(io, peer, left)).await {
                 Ok(Some((io, response))) => unending::write(io, response).await.map_err(fault),

@@ -124,7 +124,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
         self.written(cx, flushed)
     }
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(cx)
+        let done = Pin::new(&mut self.inner).poll_shutdown(cx);
+        self.written(cx, done)
     }
 }
 

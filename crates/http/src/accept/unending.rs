@@ -41,6 +41,7 @@ where
         io.flush().await?;
     }
     io.write_all(b"0\r\n\r\n").await?;
+    io.flush().await?;
     io.shutdown().await
 }
 

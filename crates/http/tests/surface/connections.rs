@@ -142,6 +142,21 @@ async fn requests_in_flight_are_finished_before_the_end() {
     assert!(TcpStream::connect(server.authority()).await.is_err());
 }
 
+/// A socket that was opened for later, as browsers and pools do, is closed at once when the server ends, and not waited for.
+#[tokio::test]
+async fn a_socket_that_says_nothing_holds_up_no_end() {
+    let mut server = TestServer::usual().await;
+    let mut silent = TcpStream::connect(server.authority()).await.unwrap();
+    let mut begun = TcpStream::connect(server.authority()).await.unwrap();
+    begun.write_all(b"PRI * HTTP").await.unwrap();
+    server.client.get("/healthz").send().await.expect(200);
+    let patience =
+        portcullis_http::Limits::default().header_time.min(portcullis_http::Limits::default().drain_time) / 2;
+    tokio::time::timeout(patience, server.stop()).await.expect("it waited for who says nothing");
+    assert_eq!(silent.read(&mut [0; 8]).await.unwrap_or(0), 0);
+    assert_eq!(begun.read(&mut [0; 8]).await.unwrap_or(0), 0);
+}
+
 /// A request for the feed, as bytes.
 fn feed_request(version: &str, (id, secret): (&str, &str)) -> String {
     let basic = portcullis_wire::b64::encode(format!("{id}:{secret}").as_bytes());

@@ -63,6 +63,19 @@ async fn a_lost_answer_is_repeated_days_later_at_home() {
     refresh(&server, HOME, &newer, &on).await.expect(401);
 }
 
+/// A network has another name under each MAC key, and stays where it is.
+#[tokio::test]
+async fn home_is_home_under_another_key() {
+    let server = world().await;
+    let first = sign_in(&server, FIREFOX).await;
+    refresh(&server, HOME, FIREFOX, &first).await.expect(200);
+    let admin = server.admin().await;
+    let rotate = server.client.post("/v1/admin/keys/rotate").bearer(&admin.access).json(&json!({ "use": "mac" }));
+    rotate.send().await.expect(200);
+    server.advance(4 * DAY);
+    refresh(&server, HOME, FIREFOX, &first).await.expect(200);
+}
+
 /// The same from elsewhere, by an older browser or by another program is a copy that somebody has.
 #[tokio::test]
 async fn a_predecessor_that_leaked_is_worth_nothing_days_later() {
