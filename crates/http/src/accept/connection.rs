@@ -7,7 +7,7 @@ use crate::traffic::Traffic;
 use axum::Router;
 use axum::body::Body;
 use axum::response::Response;
-use http::{Method, Request, Version};
+use http::{HeaderValue, Method, Request, StatusCode, Version, header};
 use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -152,7 +152,7 @@ impl Connection {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let Self { router, protocols, ending, .. } = self;
+        let Self { router, protocols, ending, limits, .. } = self;
         let kept = left.clone();
         let service = service_fn(move |mut request: Request<Incoming>| {
             // Only the first one: of those before it something may still have to be written.
@@ -160,8 +160,15 @@ impl Connection {
             let is_plain = request.method() == Method::GET && request.version() == Version::HTTP_11;
             let may_leave = (is_first && is_plain && request.body().is_end_stream()).then(|| left.clone());
             request.extensions_mut().insert(Peer(peer));
-            let answer = router.clone().call(request);
+            let fits = head_bytes(&request) <= limits.head_bytes;
+            let answer = fits.then(|| router.clone().call(request));
             async move {
+                let Some(answer) = answer else {
+                    let mut refused = Response::new(Body::empty());
+                    *refused.status_mut() = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+                    refused.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+                    return Ok(refused);
+                };
                 let response: Response<Body> = answer.await.unwrap_or_else(|never| match never {});
                 match may_leave {
                     Some(left) if response.extensions().get::<Unending>().is_some() => {
@@ -187,6 +194,12 @@ impl Connection {
             None => ended.map(|()| None),
         }
     }
+}
+
+/// What the head took, nearly. hyper looks at its limit between two reads, and one read may bring as much again.
+fn head_bytes(request: &Request<Incoming>) -> usize {
+    let fields = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 4);
+    request.uri().path_and_query().map_or(0, |path| path.as_str().len()) + fields.sum::<usize>()
 }
 
 /// When the server ends.
