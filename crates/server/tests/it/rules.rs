@@ -14,8 +14,10 @@ fn a_policy_is_checked_with_line_and_column() {
     );
     dir.write("broken.toml", &broken);
     let said = run(&dir.0, &["rules", "check", "broken.toml"]).must(2, "did you mean `signal.other_program`?");
-    let line = broken.lines().position(|line| line.contains("programm")).unwrap() + 1;
-    assert!(said.err.contains(&format!("broken.toml:{line}:9: ")), "{}", said.err);
+    let mut places =
+        broken.lines().zip(1..).filter_map(|(text, line)| Some((line, text.find("signal.other_programm")? + 1)));
+    let (line, column) = places.next().unwrap();
+    assert!(said.err.contains(&format!("broken.toml:{line}:{column}: ")), "{}", said.err);
     assert!(said.err.contains("`end_everything` is no outcome"), "{}", said.err);
     dir.write("all.toml", "version = \"1\"\n[[rule]]\nname = \"all\"\nacts = [\"sign_in\"]\nwhen = \"true\"\nthen = [\"block\"]\nreason = \"Why.\"\n");
     run(&dir.0, &["rules", "check", "all.toml"]).must(2, "all.toml:5:9: the condition holds whatever happens");
