@@ -28,7 +28,7 @@ mutants! {
     /// A refresh reads the head after the facts.
     HeadAfterFacts = "head-after-facts" breaks "I3";
     /// "End all" and "end others" end the sessions that are listed, one commit each, and write no cut.
-    RowByRowEnd = "row-by-row-end" breaks "I1 I7 I13";
+    RowByRowEnd = "row-by-row-end" breaks "I1 I7 I11 I13";
     /// The server drops entries from snapshots by their age.
     ForgetByTtl = "forget-by-ttl" breaks "I4 I16";
     /// A verifier forgets by its wall clock.
