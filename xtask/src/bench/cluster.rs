@@ -198,7 +198,7 @@ impl<'a> Cluster<'a> {
         rounds: usize,
         round_s: u64,
     ) -> Result<(Vec<f64>, Vec<f64>), Failure> {
-        let tokens = self.tokens(&format!("caller-of-{callers}"), callers)?;
+        let tokens = self.tokens(&format!("caller-of-{callers}-beside-{clients}"), callers)?;
         let (mut node, mut bare) = (Vec::new(), Vec::new());
         for round in 0..=rounds {
             let pair = (self.refresh_round(1, round_s, &tokens)?.per_s, self.bare_round(clients, round_s)?.per_s);
