@@ -51,6 +51,8 @@ const IDLE: Duration = Duration::from_secs(2);
 
 /// Names a folder of programs to measure, in place of the ones that would be built: two builds can be held against each other.
 const PROGRAMS_VARIABLE: &str = "PORTCULLIS_BENCH_PROGRAMS";
+/// What the unit and the container of the server set (docs/operating.md, "Faster sign-ins"); whatever is measured has it.
+const LARGE_PAGES: (&str, &str) = ("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1");
 const REFRESH: &str = "/v1/sessions/refresh";
 const ADMIN: &str = "bench-admin@example.org";
 const PASSWORD: &str = "correct horse battery staple of the bench";
@@ -208,7 +210,9 @@ impl Bench {
     }
 
     fn on_first(&self, program: &Path) -> Command {
-        pinned(self.cores.as_ref().map(|(first, _)| first.as_str()), program)
+        let mut command = pinned(self.cores.as_ref().map(|(first, _)| first.as_str()), program);
+        command.env(LARGE_PAGES.0, LARGE_PAGES.1);
+        command
     }
 
     fn load(&self, measured: &Running, tokens: &Path) -> Result<Round, Failure> {

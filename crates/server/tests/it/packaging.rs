@@ -90,11 +90,17 @@ fn the_container_file_names_what_there_is() {
     let (dir, file) = (Dir::new(), read(CONTAINER));
     check(&dir, &file);
     // What is copied is what the named build makes in the named folder.
-    assert!(file.contains("cargo build --profile dist --bin portcullis") && file.contains("-t portcullis target/dist"));
+    assert!(
+        file.contains("cargo build --profile dist --package portcullis-server")
+            && file.contains("-t portcullis target/dist")
+    );
     let copied = file.lines().find(|line| line.starts_with("COPY ")).unwrap();
     assert_eq!(copied.split(' ').rev().nth(1), Some("portcullis"), "{copied}");
     assert!(read("Cargo.toml").contains("[profile.dist]"));
     assert!(read("crates/server/Cargo.toml").contains("name = \"portcullis\"\npath = \"src/main.rs\""));
+    // Both give hashes large pages.
+    let large_pages = "GLIBC_TUNABLES=glibc.malloc.hugetlb=1";
+    assert!(file.contains(&format!("ENV {large_pages}")) && read(UNIT).contains(&format!("Environment={large_pages}")));
     // No root, and its words are commands of this binary.
     let user = file.lines().find_map(|line| line.strip_prefix("USER ")).unwrap();
     assert!(user.parse::<u32>().unwrap() > 0);
