@@ -1,6 +1,7 @@
 //! `/healthz`, `/readyz`, `/metrics`, `/openapi.json`.
 use portcullis_testkit::{Options, TestServer};
 use serde_json::Value;
+use std::collections::BTreeSet;
 
 #[tokio::test]
 async fn health_readiness_and_metrics() {
@@ -53,6 +54,17 @@ async fn the_openapi_document_is_whole() {
     let mut seen = 0;
     check(&document, &document, &mut seen);
     assert!(seen > 100, "{seen}");
+    // It tells of every route, and of nothing else.
+    let served: BTreeSet<(String, String)> = portcullis_http::routes().into_iter().collect();
+    let mut told = BTreeSet::new();
+    for (path, operations) in document["paths"].as_object().unwrap() {
+        for method in operations.as_object().unwrap().keys().filter(|key| *key != "parameters") {
+            told.insert((method.to_uppercase(), path.clone()));
+        }
+    }
+    let missing: Vec<_> = served.difference(&told).collect();
+    let invented: Vec<_> = told.difference(&served).collect();
+    assert!(missing.is_empty() && invented.is_empty(), "not told: {missing:?}; not served: {invented:?}");
 }
 
 /// Every reference leads somewhere; every operation has a summary and answers.

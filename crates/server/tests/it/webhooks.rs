@@ -1,5 +1,5 @@
 //! Webhooks: a server that is killed while it makes messages and sends them tells everybody everything.
-use crate::kept::{lasting_address, serve, turn};
+use crate::kept::{lasting_address, serve};
 use crate::nodes::Node;
 use crate::support::{ADMIN, Dir, Server, call};
 use portcullis_testkit::{Cluster, Receiver};
@@ -22,7 +22,6 @@ async fn start(dir: &Dir, at: SocketAddr) -> Server {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_while_it_sends_loses_nothing() {
-    let _turn = turn().await;
     let (dir, at) = (Dir::new(), lasting_address());
     let receiver = Receiver::start().await;
     let mut server = start(&dir, at).await;
@@ -101,7 +100,6 @@ async fn one_message_each(server: &Server, hook: &Value, made: usize) {
 /// Two nodes on PostgreSQL, of which one or the other is killed: who leads changes, and what one had in hand the other sends.
 #[tokio::test(flavor = "multi_thread")]
 async fn nodes_that_are_killed_in_turn_lose_nothing() {
-    let _turn = turn().await;
     let cluster = Cluster::durable();
     let url = cluster.database(None);
     let receiver = Receiver::start().await;

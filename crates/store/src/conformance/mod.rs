@@ -448,30 +448,3 @@ pub fn wait<T>(mut future: Fut<'_, T>) -> T {
         }
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::memory::MemoryStore;
-
-    struct InMemory;
-    impl Backend for InMemory {
-        fn make(&self, log: LogId, clock: Clock) -> Arc<dyn Store> {
-            Arc::new(MemoryStore::new(log, clock).shared())
-        }
-    }
-
-    #[test]
-    fn the_memory_store_keeps_every_promise() {
-        for case in suite() {
-            println!("{}", case.name);
-            (case.run)(&InMemory);
-        }
-    }
-
-    #[test]
-    fn the_memory_store_is_like_itself() {
-        let counts = histories::compare(&InMemory, &InMemory, 1, 16_000);
-        assert!(counts.is_varied(), "{counts:?}");
-    }
-}
