@@ -16,7 +16,7 @@ const RINGS: &[(&str, &[&str])] = &[
     ("stores", &["store", "store-sqlite", "store-postgres"]),
     ("surface", &["app", "http", "outgoing", "mail", "relay", "server", "tower", "testkit"]),
     ("world", &["sim", "oracle"]),
-    ("house", &["xtask", "floor", "load", "followers", "verifying"]),
+    ("house", &["xtask", "floor", "load", "followers", "verifying", "one-build"]),
 ];
 
 /// One test program is ended after as long.
@@ -34,6 +34,9 @@ const PROGRAMS: [(&str, &str, &str); 6] = [
     ("faketime", "faketime", "the tests of several nodes set wall clocks"),
     ("mount", "mount", "the tests of full disks mount a small file system"),
 ];
+
+/// The library of the package that has the server built with the features of the whole workspace.
+const ONE_BUILD: &str = "portcullis_one_build";
 
 /// The server's program.
 const SERVER: &str = "portcullis";
@@ -79,6 +82,7 @@ pub fn command(wanted: &[&str]) -> Result<(), Failure> {
     };
 
     let mut total = Tally::default();
+    total.add(one_build(&workspace)?);
     for (ring, packages) in RINGS.iter().filter(|(ring, _)| wanted.is_empty() || wanted.contains(ring)) {
         total.add(run_ring(&workspace, ring, packages, &built, browser.as_deref())?);
         if *ring == "house" {
@@ -193,6 +197,28 @@ fn build(workspace: &Workspace) -> Result<Built, Failure> {
     let all = text.lines().filter_map(|line| program(line, &workspace.packages));
     let (tests, programs) = all.partition(|program| program.test);
     Ok(Built { tests, programs })
+}
+
+/// `cargo run --release` finds built what was built for the tests: else whoever ran them waits for nearly all of it once more.
+fn one_build(workspace: &Workspace) -> Result<Tally, Failure> {
+    let arguments = ["build", "--release", "--locked", "--message-format", "json-render-diagnostics"];
+    let text = process::output(process::cargo().args(arguments).current_dir(&workspace.root))?;
+    let anew: BTreeSet<String> = text.lines().filter_map(built_anew).filter(|name| name != ONE_BUILD).collect();
+    if anew.is_empty() {
+        println!("one build: `cargo run --release` has nothing left to build");
+        return Ok(Tally { passed: 1, failed: 0 });
+    }
+    let names: Vec<String> = anew.into_iter().collect();
+    println!("one build: FAILED, `cargo run --release` built anew: {}", names.join(", "));
+    println!("  other features are on there: name those of the whole workspace in crates/one-build/Cargo.toml");
+    Ok(Tally { passed: 0, failed: 1 })
+}
+
+/// The target that one line of cargo's messages says was built now.
+fn built_anew(line: &str) -> Option<String> {
+    let message: Value = serde_json::from_str(line).ok()?;
+    let artifact = message["reason"] == "compiler-artifact" && message["fresh"] == false;
+    artifact.then(|| message["target"]["name"].as_str().unwrap_or_default().to_owned())
 }
 
 /// The program that one line of cargo's messages tells of.

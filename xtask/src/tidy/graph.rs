@@ -14,7 +14,7 @@ const NO_STD: &[&str] = &["wire", "feed", "domain"];
 
 /// Outside libraries that only these crates may name, test-only uses aside.
 const KEPT: &[(&str, &[&str])] = &[
-    ("axum", &["http", "relay", "server", "testkit", "floor"]),
+    ("axum", &["http", "relay", "server", "testkit", "floor", "one-build"]),
     ("axum-core", &["tower", "http", "server", "testkit"]),
     ("rusqlite", &["store-sqlite", "floor"]),
     ("sqlx", &["store-postgres"]),
