@@ -96,7 +96,15 @@ fn the_container_file_names_what_there_is() {
     );
     let copied = file.lines().find(|line| line.starts_with("COPY ")).unwrap();
     assert_eq!(copied.split(' ').rev().nth(1), Some("portcullis"), "{copied}");
-    assert!(read("Cargo.toml").contains("[profile.dist]"));
+    let manifest = read("Cargo.toml");
+    assert!(manifest.contains("[profile.dist]"));
+    // A package that has settings of its own in `release` has those in `dist`, too, and is not stripped, unless they stand there again.
+    let named = |profile: &str| -> Vec<String> {
+        let table = manifest.split_once(&format!("[profile.{profile}.package]\n")).unwrap().1;
+        let lines = table.lines().take_while(|line| !line.is_empty());
+        lines.map(|line| line.split_once(" = ").unwrap().0.to_owned()).collect()
+    };
+    assert_eq!(named("release"), named("dist"));
     assert!(read("crates/server/Cargo.toml").contains("name = \"portcullis\"\npath = \"src/main.rs\""));
     // Both give hashes large pages.
     let large_pages = "GLIBC_TUNABLES=glibc.malloc.hugetlb=1";
