@@ -51,7 +51,8 @@ const IDLE: Duration = Duration::from_secs(2);
 
 /// Names a folder of programs to measure, in place of the ones that would be built: two builds can be held against each other.
 const PROGRAMS_VARIABLE: &str = "PORTCULLIS_BENCH_PROGRAMS";
-/// What the unit and the container of the server set (docs/operating.md, "Faster sign-ins"); whatever is measured has it.
+/// What the unit and the container of the server set (docs/operating.md, "Faster sign-ins"). The server has it here, and so have the limits
+/// and peers that it is held against; not the nodes of `revoke`, `growth` and `cluster`, where nobody hashes while it is measured.
 const LARGE_PAGES: (&str, &str) = ("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1");
 const REFRESH: &str = "/v1/sessions/refresh";
 const ADMIN: &str = "bench-admin@example.org";
