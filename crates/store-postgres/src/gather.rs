@@ -6,12 +6,14 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::yield_now;
 use tokio::time::{sleep, timeout};
 
-/// In a group of so many an act costs next to nothing more than in a larger one.
-const FULL: usize = 16;
+/// In a group of so many an act costs little more than in a larger one.
+const FULL: usize = 64;
 /// Whom the last commit has answered is waited for as long as that commit took, and no longer than this.
-const BACK: i64 = 3_000;
+const BACK: i64 = 5_000;
 /// No shorter than this: with a quick disk a commit takes less time than an answer and the next question.
 const BACK_AT_LEAST: i64 = 500;
+/// Nor than this for each of them: they are answered, and ask again, one after the other.
+const BACK_EACH: i64 = 100;
 /// A commit that takes longer than this is not waited for.
 const LONG: i64 = 10_000;
 
@@ -36,7 +38,10 @@ fn until(waiting: usize, before: usize, beat: Beat, latest: i64) -> Option<i64> 
     let end = match beat.ended {
         None => Some(beat.begun + LONG),
         Some(_) if waiting >= before + beat.acts => None,
-        Some(ended) => Some(ended + (ended - beat.begun).clamp(BACK_AT_LEAST, BACK)),
+        Some(ended) => {
+            let each = i64::try_from(beat.acts).unwrap_or(BACK).saturating_mul(BACK_EACH);
+            Some(ended + (ended - beat.begun).max(each).clamp(BACK_AT_LEAST, BACK))
+        }
     };
     end.map(|end| end.min(latest))
 }
@@ -134,6 +139,10 @@ mod tests {
         assert_eq!(until(3, 3, after(100_000), LATE), Some(begun + 100_000 + BACK));
         // A quick one leaves time enough for an answer and a question.
         assert_eq!(until(3, 3, after(80), LATE), Some(begun + 80 + BACK_AT_LEAST));
+        // Many need more of it, up to a point.
+        let many = |acts| Beat { acts, ..after(1_000) };
+        assert_eq!(until(3, 3, many(30), LATE), Some(begun + 1_000 + 3_000));
+        assert_eq!(until(3, 3, many(usize::MAX - 3), LATE), Some(begun + 1_000 + BACK));
     }
 
     #[tokio::test]

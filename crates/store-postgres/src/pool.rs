@@ -13,6 +13,9 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
+/// As many connections at most have kept plans.
+pub(crate) const KEPT_PLANS: u32 = 4;
+
 /// A statement with its values.
 pub(crate) type Asked<'q> = Query<'q, Postgres, PgArguments>;
 
@@ -45,9 +48,42 @@ pub(crate) fn connect_options(given: PgConnectOptions) -> PgConnectOptions {
     ])
 }
 
+/// Connections, by how PostgreSQL plans what is asked on them.
+struct Pools {
+    /// As it sees fit: anew for the values, as long as it finds that better.
+    own_plans: PgPool,
+    /// Once, and kept. Left to itself it compares a new plan with what the kept one was expected to cost when it was made; when a
+    /// table has become smaller since, it plans each call anew for as long as the connection lives, at several times the call.
+    kept_plans: PgPool,
+}
+
+/// Which of them.
+#[derive(Debug, Clone, Copy)]
+enum Plans {
+    Own,
+    Kept,
+}
+
+impl Pools {
+    fn new(options: &PgConnectOptions, connections: u32, lose_data: bool) -> Self {
+        let kept = options.clone().options([("plan_cache_mode", "force_generic_plan")]);
+        Self {
+            own_plans: pool(options, connections, lose_data),
+            kept_plans: pool(&kept, connections.min(KEPT_PLANS), lose_data),
+        }
+    }
+
+    fn of(&self, plans: Plans) -> &PgPool {
+        match plans {
+            Plans::Own => &self.own_plans,
+            Plans::Kept => &self.kept_plans,
+        }
+    }
+}
+
 /// Reads, each by one statement.
 pub(crate) struct Reader {
-    pool: Mutex<Arc<PgPool>>,
+    pools: Mutex<Arc<Pools>>,
     options: PgConnectOptions,
     lose_data: bool,
     clock: Arc<DatabaseClock>,
@@ -66,9 +102,9 @@ impl Reader {
         told: Arc<Told>,
     ) -> Self {
         let (connections, lose_data) = (given.readers.max(1), given.danger_lose_data_on_crash);
-        let pool = Mutex::new(Arc::new(pool(&options, connections, lose_data)));
+        let pools = Mutex::new(Arc::new(Pools::new(&options, connections, lose_data)));
         let left_behind = Arc::new(Semaphore::new(connections as usize * LEFT_BEHIND));
-        Self { pool, options, lose_data, connections, clock, told, left_behind }
+        Self { pools, options, lose_data, connections, clock, told, left_behind }
     }
 
     pub(crate) fn clock(&self) -> &Arc<DatabaseClock> {
@@ -81,22 +117,22 @@ impl Reader {
     }
 
     /// The connections as they are used now.
-    pub(crate) fn pool(&self) -> Arc<PgPool> {
-        self.locked().clone()
+    pub(crate) fn pool(&self) -> PgPool {
+        self.locked().own_plans.clone()
     }
 
-    fn locked(&self) -> MutexGuard<'_, Arc<PgPool>> {
-        self.pool.lock().unwrap_or_else(PoisonError::into_inner) // each change is one assignment
+    fn locked(&self) -> MutexGuard<'_, Arc<Pools>> {
+        self.pools.lock().unwrap_or_else(PoisonError::into_inner) // each change is one assignment
     }
 
     /// What is read from now on is read on connections that are made from now on: those that there are may lead to where the name
     /// does not lead any more, or nowhere. Those in use are closed when they are given back.
     pub(crate) fn renew(&self) {
-        *self.locked() = Arc::new(pool(&self.options, self.connections, self.lose_data));
+        *self.locked() = Arc::new(Pools::new(&self.options, self.connections, self.lose_data));
     }
 
     /// A connection, made in the background if there is none.
-    async fn acquire(&self, pool: &Arc<PgPool>) -> Result<PoolConnection<Postgres>, sqlx::Error> {
+    async fn acquire(&self, pool: &PgPool) -> Result<PoolConnection<Postgres>, sqlx::Error> {
         if let Some(free) = pool.try_acquire() {
             return Ok(free);
         }
@@ -113,13 +149,13 @@ impl Reader {
         timeout(ACQUIRE, asked).await.map_err(late)?.map_err(|_| sqlx::Error::WorkerCrashed)?
     }
 
-    async fn rows<'q>(&self, make: impl Fn() -> Asked<'q>) -> Result<Vec<PgRow>, Fault> {
+    async fn rows<'q>(&self, plans: Plans, make: impl Fn() -> Asked<'q>) -> Result<Vec<PgRow>, Fault> {
         // As many connections may have died, and one more.
         let mut left = self.connections + 1;
         loop {
             left -= 1;
-            let pool = self.pool();
-            let mut db = self.acquire(&pool).await?;
+            let pools = self.locked().clone();
+            let mut db = self.acquire(pools.of(plans)).await?;
             match timeout(ANSWER, make().fetch_all(&mut *db)).await {
                 Ok(Err(error)) if left > 0 && is_stale(&error) => {}
                 Ok(rows) => return Ok(rows?),
@@ -127,7 +163,7 @@ impl Reader {
                     // Nobody may be there any more to say good-bye to; given back, it would take its place for minutes.
                     drop(db.detach());
                     // Those that are as old may be as dead, and would each be waited for in turn.
-                    if Arc::ptr_eq(&pool, &self.pool()) {
+                    if Arc::ptr_eq(&pools, &self.locked()) {
                         self.renew();
                     }
                     return Err(Fault::Row("PostgreSQL gave no answer to a read in time".into()));
@@ -142,7 +178,7 @@ impl Reader {
         make: impl Fn() -> Asked<'q>,
         read: impl FnOnce(&mut Cells<'_>) -> Result<T, Fault>,
     ) -> Result<Option<T>, Fault> {
-        let rows = self.rows(make).await?;
+        let rows = self.rows(Plans::Own, make).await?;
         rows.first().map(|row| read(&mut Cells::new(row))).transpose()
     }
 
@@ -150,11 +186,23 @@ impl Reader {
     pub(crate) async fn all<'q, T>(
         &self,
         make: impl Fn() -> Asked<'q>,
-        mut read: impl FnMut(&mut Cells<'_>) -> Result<T, Fault>,
+        read: impl FnMut(&mut Cells<'_>) -> Result<T, Fault>,
     ) -> Result<Vec<T>, Fault> {
-        let rows = self.rows(make).await?;
-        rows.iter().map(|row| read(&mut Cells::new(row))).collect()
+        each(&self.rows(Plans::Own, make).await?, read)
     }
+
+    /// The same, by a plan that is made once: for a statement whose best plan does not depend on the values.
+    pub(crate) async fn all_by_kept_plan<'q, T>(
+        &self,
+        make: impl Fn() -> Asked<'q>,
+        read: impl FnMut(&mut Cells<'_>) -> Result<T, Fault>,
+    ) -> Result<Vec<T>, Fault> {
+        each(&self.rows(Plans::Kept, make).await?, read)
+    }
+}
+
+fn each<T>(rows: &[PgRow], mut read: impl FnMut(&mut Cells<'_>) -> Result<T, Fault>) -> Result<Vec<T>, Fault> {
+    rows.iter().map(|row| read(&mut Cells::new(row))).collect()
 }
 
 fn pool(options: &PgConnectOptions, connections: u32, lose_data: bool) -> PgPool {

@@ -124,7 +124,7 @@ pub(crate) async fn refreshes(
         let id = cells.table("grants").id::<GrantId>()?;
         Ok((id, view(cells).map_err(|fault: Fault| StoreError::from(fault))))
     };
-    Ok(db.all(|| query(SQL).bind(ids.clone()), read).await?.into_iter().collect())
+    Ok(db.all_by_kept_plan(|| query(SQL).bind(ids.clone()), read).await?.into_iter().collect())
 }
 
 fn session_view(db: &Reader, cells: &mut Cells<'_>) -> Result<SessionView, Fault> {

@@ -194,6 +194,11 @@ impl Cluster {
         said.trim().to_owned()
     }
 
+    /// What the server has logged so far.
+    pub fn log(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(self.directory.join("server.log")).unwrap()).into_owned()
+    }
+
     /// Where it listens.
     pub fn address(&self) -> std::net::SocketAddr {
         ([127, 0, 0, 1], self.port).into()

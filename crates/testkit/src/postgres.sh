@@ -22,6 +22,7 @@ esac
 start() {
     "$@" env ${CLOCK:+"LD_PRELOAD=$CLOCK"} "$bin/postgres" -D "$dir/data" -c fsync=$fsync -c "listen_addresses=127.0.0.1" -c "port=$port" \
         -c "unix_socket_directories=$dir" -c "max_connections=$most" -c shared_buffers=64MB -c log_lock_waits=on \
+        -c 'log_line_prefix=%m [%p] (%d) ' \
         >>"$dir/server.log" 2>&1 </dev/null &
     server=$!
     until "$bin/pg_isready" -q -h "$dir" -p "$port"; do

@@ -48,6 +48,43 @@ fn each_gets_its_own() {
     });
 }
 
+/// How often the server has planned a lookup in this database, with whatever is planned inside of one.
+fn planned(database: &str) -> usize {
+    // A word of this test's own, for the others share the log.
+    let mine = |line: &&str| line.contains(&format!("({database})")) && line.contains("each_id($1)");
+    Cluster::shared().log().lines().filter(mine).count()
+}
+
+#[test]
+fn a_lookup_is_not_planned_anew_each_time_because_a_table_was_larger_once() {
+    runtime().block_on(async {
+        let (url, cluster) = (database(), Cluster::shared());
+        let name = name_of(&url);
+        cluster.psql(name, &format!("ALTER DATABASE {name} SET log_planner_stats = on"));
+        let store = open(&url).await;
+        store.commit(Changes { steps: vec![rows::account(0)], ..Changes::default() }).await.unwrap();
+        for n in 0..3 {
+            store.commit(rows::sign_in(n)).await.unwrap();
+        }
+        let look = async |times| {
+            for n in 0..times {
+                assert!(store.load_refresh(grant(n % 3)).await.unwrap().is_some());
+            }
+        };
+        look(5).await;
+        // A plan that is made now is thought to cost what this table takes to be read.
+        let grown = "DO $$ BEGIN FOR n IN 1 .. 20000 LOOP UPDATE portcullis.meta SET head = head; END LOOP; END $$";
+        cluster.psql(name, grown);
+        look(3).await;
+        let before = planned(name);
+        assert!(before > 0, "the server logs no plans");
+        cluster.psql(name, "VACUUM FULL portcullis.meta");
+        look(60).await;
+        let again = planned(name) - before;
+        assert!(again < 20, "planned {again} times for 60 lookups");
+    });
+}
+
 #[test]
 fn a_connection_that_gives_no_answer_holds_up_nobody_else() {
     runtime().block_on(async {
