@@ -270,6 +270,7 @@ impl<'a> Cluster<'a> {
             ratio("processor time of nodes and database, the same", a, b, |r| r.nodes_us + r.postgres_us);
             ratio("of the nodes alone, the same", a, b, |r| r.nodes_us);
             ratio("of the database alone, the same", a, b, |r| r.postgres_us);
+            ratio("of all, with whoever asks, the same", a, b, |r| r.nodes_us + r.postgres_us + r.load_us);
         };
         for (callers, pair) in CROWDS.iter().zip(pairs.chunks_exact(2)) {
             of_all(&format!("rate, {callers} callers, {NODES} nodes / 1 node"), &pair[1], &pair[0]);
