@@ -11,13 +11,18 @@ use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::net::TcpStream;
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-static TURN: Mutex<()> = Mutex::const_new(());
+static TURN: RwLock<()> = RwLock::const_new(());
 
-/// These tests load every core, and some of them depend on a short bound: they take turns.
-pub async fn turn() -> MutexGuard<'static, ()> {
-    TURN.lock().await
+/// These tests load every core, or depend on a short bound and on much processor time as well: they take turns.
+pub async fn turn() -> RwLockWriteGuard<'static, ()> {
+    TURN.write().await
+}
+
+/// These depend on a short bound, and do little but wait: beside each other, and beside nobody whose turn it is.
+pub async fn quiet_turn() -> RwLockReadGuard<'static, ()> {
+    TURN.read().await
 }
 
 /// What a call came to.

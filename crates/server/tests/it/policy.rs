@@ -1,6 +1,6 @@
 //! Roles as claims, with the real verifier: new claims reach every service by a refresh, nobody is signed out, and with
 //! `spread_ms` not all are told at once.
-use crate::kept::{Session, insist, refresh, sign_in, sign_up, turn, verifier};
+use crate::kept::{Session, insist, quiet_turn, refresh, sign_in, sign_up, verifier};
 use crate::support::{ADMIN, Dir, PATIENCE, Server};
 use portcullis_tower::wire::Code;
 use portcullis_tower::{Rule, Verifier};
@@ -33,7 +33,7 @@ async fn change(to: SocketAddr, admin: &Session, one: &Verifier, body: serde_jso
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn new_roles_reach_a_service_and_nobody_is_signed_out() {
-    let _turn = turn().await;
+    let _turn = quiet_turn().await;
     let dir = Dir::new();
     // The lease outlives the test's patience: what arrives in time came by the stream, and not by arithmetic.
     let server = Server::start_with(&dir, &["--bound", "60s"]).await;

@@ -1,6 +1,6 @@
 //! `portcullis feed relay`: real relays between a real server and verifiers. What is said to be true everywhere is true below
 //! them; and whether a relay stands still, dies, or is cut off: nobody below accepts after the bound what was ended (I1, I2).
-use crate::kept::{Demo, Session, insist, lasting_address, mono_us, serve, sign_in, sign_up, turn};
+use crate::kept::{Demo, Session, insist, lasting_address, mono_us, quiet_turn, serve, sign_in, sign_up, turn};
 use crate::rollback::copy;
 use crate::support::{
     ADMIN, Dir, ISSUER, PATIENCE, Running, Server, basic, open, portcullis, read_until, read_until_so, run,
@@ -121,7 +121,7 @@ async fn verifiers_of(server: &Server) -> Vec<Value> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_end_is_true_below_relays_in_a_row_when_it_is_said_to_be() {
-    let _turn = turn().await;
+    let _turn = quiet_turn().await;
     let dir = Dir::new();
     let server = Server::start(&dir).await;
     let (relays, services) = (Server::verifier_client(&dir), Server::verifier_client(&dir));
@@ -237,7 +237,7 @@ async fn whatever_becomes_of_a_relay_nobody_below_is_fresh_beyond_the_bound() {
 /// A service below that stands still is waited for until its lease has ended by arithmetic, and by then it accepts nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_does_not_speak_below_a_relay_is_waited_for() {
-    let _turn = turn().await;
+    let _turn = quiet_turn().await;
     let dir = Dir::new();
     let server = Server::start_with(&dir, &BOUND).await;
     let to = server.address;
@@ -270,7 +270,7 @@ async fn who_does_not_speak_below_a_relay_is_waited_for() {
 /// started anew and knows nothing better; and the new epoch comes down by itself.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_proof_of_rollback_is_passed_on_and_the_new_epoch_comes_down() {
-    let _turn = turn().await;
+    let _turn = quiet_turn().await;
     let (dir, at, listen) = (Dir::new(), lasting_address(), lasting_address());
     let mut server = serve(&dir, at, &BOUND).await;
     let (relays, services) = (Server::verifier_client(&dir), Server::verifier_client(&dir));
@@ -320,7 +320,7 @@ async fn a_proof_of_rollback_is_passed_on_and_the_new_epoch_comes_down() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn only_whom_the_server_knows_is_let_in_and_no_more_than_may() {
-    let _turn = turn().await;
+    let _turn = quiet_turn().await;
     let dir = Dir::new();
     let server = Server::start(&dir).await;
     let (relays, services) = (Server::verifier_client(&dir), Server::verifier_client(&dir));
@@ -387,7 +387,7 @@ async fn only_whom_the_server_knows_is_let_in_and_no_more_than_may() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_relay_speaks_tls_and_trusts_whom_it_is_told_to() {
-    let _turn = turn().await;
+    let _turn = quiet_turn().await;
     let dir = Dir::new();
     let server = Server::start(&dir).await;
     let client = Server::verifier_client(&dir);

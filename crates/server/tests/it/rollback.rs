@@ -1,7 +1,7 @@
 //! A database that is older than what it has said already: restored, copied back, forked, or empty. Verifiers that follow
 //! throughout and ones that start anew accept no token that was ended, no superseded refresh token counts again, and the right
 //! database is followed again (I10).
-use crate::kept::{Session, insist, lasting_address, refresh, serve, sign_in, sign_up, turn, verifier};
+use crate::kept::{Session, insist, lasting_address, quiet_turn, refresh, serve, sign_in, sign_up, verifier};
 use crate::support::{ADMIN, Dir, PATIENCE, Server, run};
 use portcullis_tower::{Rule, Verifier};
 use rustix::process::Signal;
@@ -198,7 +198,7 @@ pub fn copy(from: &Path, to: &Path) {
 
 #[tokio::test]
 async fn a_plain_copy_of_an_old_file_is_noticed_at_the_start() {
-    let _turn = turn().await;
+    let _turn = quiet_turn().await;
     let mut story = Story::tell(&[], false).await;
     story.stop().await;
     copy(&story.dir.path("copy"), &story.dir.path("data"));
@@ -221,7 +221,7 @@ async fn a_plain_copy_of_an_old_file_is_noticed_at_the_start() {
 
 #[tokio::test]
 async fn a_verifier_proves_it_where_no_mark_is_left_and_the_right_database_is_followed_again() {
-    let _turn = turn().await;
+    let _turn = quiet_turn().await;
     let mut story = Story::tell(&[], false).await;
     story.stop().await;
     copy(&story.dir.path("data"), &story.dir.path("right"));
@@ -246,7 +246,7 @@ async fn a_verifier_proves_it_where_no_mark_is_left_and_the_right_database_is_fo
 
 #[tokio::test]
 async fn a_backup_is_restored_and_what_it_had_forgotten_stays_dead() {
-    let _turn = turn().await;
+    let _turn = quiet_turn().await;
     let mut story = Story::tell(&[], true).await;
     let dir = story.dir.0.clone();
     let restore = |args: &[&str]| run(&dir, &[&["restore", "--data-dir", "data"], args].concat());
@@ -293,7 +293,7 @@ async fn a_backup_is_restored_and_what_it_had_forgotten_stays_dead() {
 /// Blocks and deletions after the backup are written down apart from it, and done again before anybody is served.
 #[tokio::test]
 async fn what_was_blocked_or_deleted_after_the_backup_is_so_again() {
-    let _turn = turn().await;
+    let _turn = quiet_turn().await;
     let acts = "acts.jsonl"; // beside the data directory, as on another volume
     let with = ["--acts-file", acts];
     let mut story = Story::tell(&with, true).await;
@@ -368,7 +368,7 @@ async fn what_was_blocked_or_deleted_after_the_backup_is_so_again() {
 
 #[tokio::test]
 async fn an_empty_volume_poisons_nobody() {
-    let _turn = turn().await;
+    let _turn = quiet_turn().await;
     let mark = "mark.json"; // beside the data directory, as on another volume
     let mut story = Story::tell(&["--high-water-file", mark], false).await;
     story.stop().await;
@@ -398,7 +398,7 @@ async fn an_empty_volume_poisons_nobody() {
 
 #[tokio::test]
 async fn a_fork_is_followed_by_nobody_who_knew_the_log() {
-    let _turn = turn().await;
+    let _turn = quiet_turn().await;
     let mut story = Story::tell(&[], false).await;
     story.stop().await;
     copy(&story.dir.path("data"), &story.dir.path("right"));
@@ -427,7 +427,7 @@ async fn a_fork_is_followed_by_nobody_who_knew_the_log() {
 
 #[tokio::test]
 async fn a_mark_tells_a_fork_however_far_it_has_come() {
-    let _turn = turn().await;
+    let _turn = quiet_turn().await;
     let mut story = Story::tell(&[], false).await;
     story.stop().await;
     let mark = story.dir.path("data/high-water.json");
@@ -460,7 +460,7 @@ async fn a_mark_tells_a_fork_however_far_it_has_come() {
 /// A refresh writes no entry, so the copy's log is as long as the right one's; F tells that it is older all the same.
 #[tokio::test]
 async fn a_copy_that_lost_nothing_but_refreshes_is_noticed_too() {
-    let _turn = turn().await;
+    let _turn = quiet_turn().await;
     let mut story = Story::tell(&[], false).await;
     story.stop().await;
     copy(&story.dir.path("data"), &story.dir.path("copy"));
@@ -499,7 +499,7 @@ async fn a_copy_that_lost_nothing_but_refreshes_is_noticed_too() {
 /// Nothing but the run tells such a fork: its log is as long as the right one's, and F has moved on there, too.
 #[tokio::test]
 async fn a_fork_that_lost_nothing_but_refreshes_is_noticed_by_its_run() {
-    let _turn = turn().await;
+    let _turn = quiet_turn().await;
     let mut story = Story::tell(&[], false).await;
     story.stop().await;
     copy(&story.dir.path("data"), &story.dir.path("copy"));
@@ -550,7 +550,7 @@ async fn a_fork_that_lost_nothing_but_refreshes_is_noticed_by_its_run() {
 /// SQLite drops what follows the first frame of its log whose checksum is wrong, without a word.
 #[tokio::test]
 async fn a_damaged_write_ahead_log_is_noticed_at_the_start() {
-    let _turn = turn().await;
+    let _turn = quiet_turn().await;
     let mut story = Story::tell(&[], false).await;
     let mut server = story.server.take().unwrap();
     server.process.signal(Signal::KILL);

@@ -1,5 +1,5 @@
 //! Where a service was shown a token reaches the server's rules, with the real verifier, and what they say comes back to it.
-use crate::kept::{feed_url, sign_in, sign_up, turn};
+use crate::kept::{feed_url, quiet_turn, sign_in, sign_up};
 use crate::support::{Dir, ISSUER, PATIENCE, Server};
 use portcullis_tower::wire::Code;
 use portcullis_tower::{Config, Rule, Verifier};
@@ -18,7 +18,7 @@ reason = "Your session's access token was used elsewhere."
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_service_saw_is_judged_and_comes_back_as_an_end() {
-    let _turn = turn().await;
+    let _turn = quiet_turn().await;
     let dir = Dir::new();
     dir.write("rules.toml", RULES);
     let server = Server::start_with(&dir, &["--risk-rules", "rules.toml", "--bound", "1s"]).await;

@@ -1,5 +1,5 @@
 //! The audit trail of a server whose database somebody has written to: it stops, says so, and goes on once somebody has looked.
-use crate::kept::{sign_up, turn};
+use crate::kept::{quiet_turn, sign_up};
 use crate::nodes::Node;
 use crate::support::{ADMIN, Dir, PATIENCE, Ran, run};
 use portcullis_testkit::{Cluster, Receiver};
@@ -31,7 +31,7 @@ fn told(receiver: &Receiver) -> BTreeMap<String, usize> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broken_chain_is_begun_anew_and_everybody_goes_on() {
-    let _turn = turn().await;
+    let _turn = quiet_turn().await;
     let cluster = Cluster::durable();
     let url = cluster.database(None);
     let database = url.rsplit('/').next().unwrap().to_owned();
@@ -111,7 +111,7 @@ async fn a_broken_chain_is_begun_anew_and_everybody_goes_on() {
 /// A failover that has lost the last seals and nothing else, as the database has it then: the chain goes on as the one that it is.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_chain_that_has_lost_its_last_seals_goes_on() {
-    let _turn = turn().await;
+    let _turn = quiet_turn().await;
     let cluster = Cluster::durable();
     let url = cluster.database(None);
     let database = url.rsplit('/').next().unwrap().to_owned();

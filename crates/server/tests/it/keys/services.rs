@@ -1,6 +1,6 @@
 //! Keys as services see them, with the real verifier: a dead key is refused by all from the answer on, and the key after it is
 //! known to all at once; a rotation is seen by nobody.
-use crate::kept::{Session, insist, refresh, sign_in, sign_up, turn, verifier};
+use crate::kept::{Session, insist, quiet_turn, refresh, sign_in, sign_up, turn, verifier};
 use crate::support::{ADMIN, Dir, PATIENCE, Server};
 use portcullis_tower::wire::Code;
 use portcullis_tower::wire::jws::Compact;
@@ -42,7 +42,7 @@ async fn revoke(to: SocketAddr, token: &str, key: &str) -> Value {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dead_key_is_dead_at_every_service_and_the_next_one_is_known() {
-    let _turn = turn().await;
+    let _turn = quiet_turn().await;
     let dir = Dir::new();
     let server = Server::start(&dir).await;
     let to = server.address;

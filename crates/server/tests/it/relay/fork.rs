@@ -1,6 +1,6 @@
 //! For a moment the address of the server leads to another one, which went on from a copy of its database: a fork.
 use super::{BOUND, Relay, all_accept, all_fresh, below, refusal};
-use crate::kept::{insist, lasting_address, serve, sign_in, sign_up, turn};
+use crate::kept::{insist, lasting_address, quiet_turn, serve, sign_in, sign_up};
 use crate::rollback::copy;
 use crate::support::{Dir, PATIENCE, Server};
 use portcullis_testkit::proxy::Proxy;
@@ -13,7 +13,7 @@ use std::time::Duration;
 /// below leave it with the relay, and follow the right log again; nobody is started anew.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn verifiers_leave_a_fork_that_their_relay_handed_on() {
-    let _turn = turn().await;
+    let _turn = quiet_turn().await;
     let (dir, elsewhere) = (Dir::new(), Dir::new());
     let (at, wrong) = (lasting_address(), lasting_address());
     let mut server = serve(&dir, at, &BOUND).await;

@@ -1,6 +1,6 @@
 //! What a relay does at its limits, as verifiers, strangers and operators meet it.
 use super::{Relay, all_fresh, below};
-use crate::kept::turn;
+use crate::kept::{quiet_turn, turn};
 use crate::support::{Dir, PATIENCE, Server, basic, call, open, read_until, read_until_so, run};
 use portcullis_testkit::proxy::{Proxy, Way};
 use serde_json::Value;
@@ -101,7 +101,7 @@ async fn a_flood_of_strangers_keeps_no_known_verifier_out() {
 /// The newest streams of an instance go on, at a relay and at the server.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_the_streams_of_an_instance_the_oldest_gives_way() {
-    let _turn = turn().await;
+    let _turn = quiet_turn().await;
     let dir = Dir::new();
     let server = Server::start(&dir).await;
     let client = Server::verifier_client(&dir);
@@ -135,7 +135,7 @@ async fn of_the_streams_of_an_instance_the_oldest_gives_way() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_takes_no_more_places_than_it_may() {
-    let _turn = turn().await;
+    let _turn = quiet_turn().await;
     let dir = Dir::new();
     let server = Server::start(&dir).await;
     let (one, two) = (Server::verifier_client(&dir), Server::verifier_client(&dir));
@@ -158,7 +158,7 @@ async fn a_client_takes_no_more_places_than_it_may() {
 /// One that may accept until `exp` keeps its own place for so long, and nobody else's.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_open_route_keeps_its_own_place_alone() {
-    let _turn = turn().await;
+    let _turn = quiet_turn().await;
     let dir = Dir::new();
     let server = Server::start_with(&dir, &["--bound", "1s"]).await;
     let client = Server::verifier_client(&dir);
@@ -179,7 +179,7 @@ async fn an_open_route_keeps_its_own_place_alone() {
 /// A policy that comes is told above at once; verifiers that come and go with it do not have the stream opened again each time.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn policies_that_come_and_go_do_not_open_the_stream_again() {
-    let _turn = turn().await;
+    let _turn = quiet_turn().await;
     let dir = Dir::new();
     let server = Server::start(&dir).await;
     let client = Server::verifier_client(&dir);
@@ -209,7 +209,7 @@ async fn policies_that_come_and_go_do_not_open_the_stream_again() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_for_operators_has_an_address_of_its_own() {
-    let _turn = turn().await;
+    let _turn = quiet_turn().await;
     let dir = Dir::new();
     let server = Server::start(&dir).await;
     let client = Server::verifier_client(&dir);

@@ -1,6 +1,6 @@
 //! What services below a relay have seen reaches the server's rules, and what they say comes back.
 use super::{Relay, all_accept, refusal};
-use crate::kept::{sign_in, sign_up, turn};
+use crate::kept::{quiet_turn, sign_in, sign_up};
 use crate::sightings::RULES;
 use crate::support::{Dir, ISSUER, PATIENCE, Server};
 use portcullis_tower::wire::Code;
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_service_below_relays_saw_is_judged_and_comes_back_as_an_end() {
-    let _turn = turn().await;
+    let _turn = quiet_turn().await;
     let dir = Dir::new();
     dir.write("rules.toml", RULES);
     let server = Server::start_with(&dir, &["--risk-rules", "rules.toml", "--bound", "1s"]).await;

@@ -1,7 +1,7 @@
 //! System calls that fail under a running server: syncs and writes (docs/decisions/0019-failed-sync.md).
 use super::acts::{Acts, until};
 use super::place::{Injected, injected, needs_strace, serving};
-use crate::kept::{lasting_address, turn};
+use crate::kept::{lasting_address, quiet_turn};
 use crate::support::{Dir, Ran, Server};
 use rustix::process::Signal;
 use std::fs;
@@ -20,7 +20,7 @@ async fn serve(dir: &Dir, at: std::net::SocketAddr) -> Server {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_failed_sync_claims_nothing_and_is_got_over_without_a_hand() {
-    let _turn = turn().await;
+    let _turn = quiet_turn().await;
     let (dir, at) = (Dir::new(), lasting_address());
     let server = serve(&dir, at).await;
     let mut acts = Acts::begin(at, 20).await;
@@ -51,7 +51,7 @@ async fn a_failed_sync_claims_nothing_and_is_got_over_without_a_hand() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_after_a_failed_sync_the_next_start_decides_and_stays_with_it() {
-    let _turn = turn().await;
+    let _turn = quiet_turn().await;
     let (dir, at) = (Dir::new(), lasting_address());
     let server = serve(&dir, at).await;
     let mut server = server;
@@ -85,7 +85,7 @@ async fn killed_after_a_failed_sync_the_next_start_decides_and_stays_with_it() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn syncs_that_fail_now_and_then_are_told_apart() {
-    let _turn = turn().await;
+    let _turn = quiet_turn().await;
     let (dir, at) = (Dir::new(), lasting_address());
     let mut server = serve(&dir, at).await;
     let mut acts = Acts::begin(at, 30).await;
@@ -110,7 +110,7 @@ async fn syncs_that_fail_now_and_then_are_told_apart() {
 /// Before a recovery relies on the log it is written over itself: else what it finds may be in memory alone.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_start_writes_and_syncs_the_log_before_it_relies_on_it() {
-    let _turn = turn().await;
+    let _turn = quiet_turn().await;
     let (dir, at) = (Dir::new(), lasting_address());
     let server = serve(&dir, at).await;
     let mut acts = Acts::begin(at, 2).await;
@@ -157,7 +157,7 @@ impl Drop for Below<'_> {
 /// remount,ro` is refused by the kernel while files are open for writing.)
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn writes_that_fail_are_not_done_and_reads_go_on() {
-    let _turn = turn().await;
+    let _turn = quiet_turn().await;
     let (dir, at) = (Dir::new(), lasting_address());
     let server = serve(&dir, at).await;
     let mut acts = Acts::begin(at, 30).await;

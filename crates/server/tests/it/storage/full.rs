@@ -1,13 +1,13 @@
 //! A disk that is really full (ENOSPC), and one that is mounted read-only.
 use super::acts::{Acts, until};
 use super::place::{Volume, serving};
-use crate::kept::{lasting_address, turn};
+use crate::kept::{lasting_address, quiet_turn};
 use crate::support::Ran;
 use rustix::process::Signal;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_disk_claims_nothing_and_goes_on_when_there_is_room() {
-    let _turn = turn().await;
+    let _turn = quiet_turn().await;
     let (volume, at) = (Volume::new("6m").await, lasting_address());
     let mut server = volume.serve(at).await;
     let mut acts = Acts::begin(at, 20).await;
@@ -47,7 +47,7 @@ async fn a_full_disk_claims_nothing_and_goes_on_when_there_is_room() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_start_on_a_read_only_file_system_says_so_and_works_when_it_is_writable() {
-    let _turn = turn().await;
+    let _turn = quiet_turn().await;
     let (volume, at) = (Volume::new("16m").await, lasting_address());
     let mut server = volume.serve(at).await;
     let mut acts = Acts::begin(at, 2).await;
