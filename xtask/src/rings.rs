@@ -22,6 +22,9 @@ const RINGS: &[(&str, &[&str])] = &[
 /// One test program is ended after as long.
 pub const PROGRAM_LIMIT: Duration = Duration::from_secs(20 * 60);
 
+/// What begins so in a program's log is part of the result, and shown.
+const TOLD: &str = "told: ";
+
 /// Lines of a failing program's log that are shown.
 const SHOWN_LINES: usize = 120;
 
@@ -332,6 +335,7 @@ pub fn judge(name: &str, log: &Path, logged: process::Logged, always_shown: bool
     for what in &wrong {
         println!("  {name}: {what}");
     }
+    logged.text.lines().filter_map(|line| line.strip_prefix(TOLD)).for_each(|line| println!("    {line}"));
     if tally.failed > 0 || always_shown && tally.passed > 0 {
         let lines: Vec<&str> = logged.text.lines().collect();
         let from = lines.len().saturating_sub(SHOWN_LINES);

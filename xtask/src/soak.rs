@@ -17,7 +17,7 @@ fn kills(words: &[&str]) -> Result<(), Failure> {
     )
 }
 
-/// `soak cluster [--rounds N] [--seed S]`: several nodes, and so many things that go wrong.
+/// `soak cluster [--rounds N] [--seed S]`: several nodes, and so many things that go wrong; and one that stands still for a minute.
 fn cluster(words: &[&str]) -> Result<(), Failure> {
     let (mut rounds, mut seed) = ("200".to_owned(), "1".to_owned());
     let mut rest = words.iter();
@@ -33,7 +33,8 @@ fn cluster(words: &[&str]) -> Result<(), Failure> {
     process::run(
         process::cargo()
             .args(["test", "--release", "--locked", "-p", "portcullis-server", "--test", "it"])
-            .args(["--", "--nocapture", "cluster::every_acknowledged_end"])
+            .args(["--", "--nocapture", "cluster::every_acknowledged_end", "paused::"])
+            .env("PORTCULLIS_TEST_PAUSE_S", "60")
             .env("PORTCULLIS_TEST_CLUSTER_ROUNDS", rounds)
             .env("PORTCULLIS_TEST_CLUSTER_SEED", seed)
             .current_dir(workspace::root()),

@@ -38,7 +38,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(500);
 const GO_ON: Duration = Duration::from_millis(20);
 /// After a fault, and where another node leads.
 const REST: Duration = Duration::from_secs(1);
-/// Who must refuse hears of an end first: to find out whom else to tell would take processor time from the feed just then.
+/// So much later than an end it is asked whom else to tell. Most verifiers have heard of it by then, and the question takes
+/// processor time from the feed.
 const AFTER_THE_FEED: Duration = Duration::from_millis(50);
 
 /// What the tasks share with the rest.
@@ -125,8 +126,9 @@ impl App {
                 Ok(Spread::Worked) => {}
                 Ok(Spread::Held) => tokio::time::sleep(REST).await,
                 Ok(Spread::Idle) => {
-                    let _ = tokio::time::timeout(LOOK_AGAIN, self.inner.outbox.notices.notified()).await;
-                    tokio::time::sleep(AFTER_THE_FEED).await;
+                    if tokio::time::timeout(LOOK_AGAIN, self.inner.outbox.notices.notified()).await.is_ok() {
+                        tokio::time::sleep(AFTER_THE_FEED).await;
+                    }
                 }
                 Err(error) => {
                     tracing::warn!(%error, "messages about what has ended could not be made; tried again");

@@ -7,7 +7,8 @@
 //!   out before the end was asked for; once it was said to be complete everywhere, no verdict that begins later does.
 //! - **Nothing comes back.** A session that was ended is given no token by a refresh that begins after the acknowledgement.
 //! - **The blocked get nothing.** No call that began after a block was acknowledged brings a token before it is asked to be lifted.
-//! - **No collateral.** Nobody is told that a session has ended which nobody asked to end; nor that a token is revoked.
+//! - **No collateral.** Nobody is told that a session has ended which nobody asked to end; nor that a token is revoked. An end that
+//!   was acknowledged before a session began is no excuse.
 //!
 //! What was asked for and not acknowledged may have happened or not: it allows both.
 use portcullis_wire::{AccountId, SessionId};
@@ -141,6 +142,8 @@ pub struct Summary {
     pub within_the_bound: u64,
     /// Verdicts that refused a token that was ended.
     pub revoked: u64,
+    /// Verdicts of a token whose end had been acknowledged for longer than the bound: all of them refusals.
+    pub beyond_the_bound: u64,
     /// Verdicts that were neither.
     pub not_now: u64,
     /// Ends that were acknowledged, and those of them that were complete.
@@ -182,9 +185,20 @@ pub fn check(history: &History, bound: At) -> Result<Summary, Vec<Broken>> {
             .entry(token.session)
             .or_insert_with(|| history.ends.iter().filter(|end| end.is_about(token.account, token.session)).collect());
     }
+    // When the call began that brought a session's first token. What was acknowledged before that was about others.
+    let mut begun: BTreeMap<SessionId, At> = BTreeMap::new();
+    for token in &history.tokens {
+        let at = begun.entry(token.session).or_insert(token.asked);
+        *at = token.asked.min(*at);
+    }
+    let met = |end: &End, session: SessionId| {
+        end.acknowledged.is_none_or(|at| begun.get(&session).is_none_or(|begun| *begun <= at))
+    };
     for verdict in &history.verdicts {
         let Some(token) = history.tokens.get(verdict.token) else { continue };
         let ends = || about[&token.session].iter().filter(|end| end.asked >= token.got);
+        let long_dead = |end: &&End| end.acknowledged.is_some_and(|at| verdict.began > at + bound);
+        sum.beyond_the_bound += u64::from(ends().any(|end| long_dead(end)));
         match verdict.said {
             Said::Accepted => {
                 sum.accepted += 1;
@@ -200,7 +214,8 @@ pub fn check(history: &History, bound: At) -> Result<Summary, Vec<Broken>> {
             Said::Revoked => {
                 sum.revoked += 1;
                 // Whoever was asked about by then, whatever came of it.
-                if !about[&token.session].iter().any(|end| end.asked <= verdict.began + bound) {
+                let asked = |end: &&&End| end.asked <= verdict.began + bound && met(end, token.session);
+                if !about[&token.session].iter().any(|end| asked(&end)) {
                     say("no collateral", format!("{verdict:?} of {token:?}, which nobody has ended"));
                 }
             }
@@ -231,9 +246,10 @@ pub fn check(history: &History, bound: At) -> Result<Summary, Vec<Broken>> {
         }
     }
     for lost in &history.lost {
-        let asked =
-            history.ends.iter().any(|end| end.is_about(lost.account, lost.session) && end.asked <= lost.answered);
-        if !asked {
+        let asked = |end: &&End| {
+            end.is_about(lost.account, lost.session) && end.asked <= lost.answered && met(end, lost.session)
+        };
+        if !history.ends.iter().any(|end| asked(&end)) {
             say("no collateral", format!("{lost:?}, which nobody has ended"));
         }
     }
@@ -301,6 +317,30 @@ mod tests {
         assert!(check(&lost, BOUND).is_err());
         lost.ends.extend(end(Scope::Account(account), None, None));
         assert!(check(&lost, BOUND).is_ok());
+    }
+
+    #[test]
+    fn what_was_acknowledged_before_a_session_began_does_not_excuse_its_loss() {
+        let (account, session) = ids();
+        for (acknowledged, begun, fine) in [(Some(30), 31, false), (Some(30), 30, true), (None, 900, true)] {
+            for said in [Said::Revoked, Said::NotNow] {
+                let mut seen = history(said, 950, end(Scope::Account(account), acknowledged, None));
+                (seen.tokens[0].asked, seen.tokens[0].got) = (begun, begun + 10);
+                if said == Said::NotNow {
+                    seen.lost.push(Lost { account, session, answered: 960 });
+                }
+                assert_eq!(check(&seen, BOUND).is_ok(), fine, "{said:?} {acknowledged:?} {begun}");
+            }
+        }
+    }
+
+    #[test]
+    fn verdicts_beyond_the_bound_are_counted() {
+        let (account, _) = ids();
+        for (began, beyond) in [(130, 0), (131, 1)] {
+            let told = check(&history(Said::Revoked, began, end(Scope::Account(account), Some(30), None)), BOUND);
+            assert_eq!(told.unwrap().beyond_the_bound, beyond, "{began}");
+        }
     }
 
     #[test]

@@ -8,13 +8,11 @@ use sqlx::ConnectOptions as _;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgArguments, PgConnectOptions, PgPool, PgPoolOptions, PgRow, Postgres};
 use sqlx::query::Query;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
-
-/// As many connections at most have kept plans.
-pub(crate) const KEPT_PLANS: u32 = 4;
 
 /// A statement with its values.
 pub(crate) type Asked<'q> = Query<'q, Postgres, PgArguments>;
@@ -26,6 +24,9 @@ const ACQUIRE: Duration = Duration::from_secs(2);
 const MADE: Duration = Duration::from_secs(8);
 /// For each connection of the pool, as many reads at most leave behind what they asked for.
 const LEFT_BEHIND: usize = 4;
+
+/// So long is waited for the connection that keeps its plans.
+const GIVEN_BACK: Duration = Duration::from_millis(20);
 
 /// How long an answer may take. The server gives a statement up before that; later the way to it must be broken.
 const ANSWER: Duration = Duration::from_secs(6);
@@ -54,7 +55,10 @@ struct Pools {
     own_plans: PgPool,
     /// Once, and kept. Left to itself it compares a new plan with what the kept one was expected to cost when it was made; when a
     /// table has become smaller since, it plans each call anew for as long as the connection lives, at several times the call.
+    /// One connection: what finds it in use, or not there, goes by the others.
     kept_plans: PgPool,
+    /// It is being made.
+    making: AtomicBool,
 }
 
 /// Which of them.
@@ -69,15 +73,26 @@ impl Pools {
         let kept = options.clone().options([("plan_cache_mode", "force_generic_plan")]);
         Self {
             own_plans: pool(options, connections, lose_data),
-            kept_plans: pool(&kept, connections.min(KEPT_PLANS), lose_data),
+            kept_plans: pool(&kept, 1, lose_data),
+            making: AtomicBool::new(false),
         }
     }
 
-    fn of(&self, plans: Plans) -> &PgPool {
-        match plans {
-            Plans::Own => &self.own_plans,
-            Plans::Kept => &self.kept_plans,
+    /// The connection that keeps its plans, unless somebody has it for longer. Where there is none it is made meanwhile, for whoever
+    /// comes next.
+    async fn kept(self: &Arc<Self>) -> Option<PoolConnection<Postgres>> {
+        if self.kept_plans.size() > 0 {
+            // Whoever has just been answered is still giving it back.
+            return timeout(GIVEN_BACK, self.kept_plans.acquire()).await.ok()?.ok();
         }
+        if !self.making.swap(true, Relaxed) {
+            let pools = self.clone();
+            tokio::spawn(async move {
+                drop(pools.kept_plans.acquire().await); // whatever is wrong, the other connections meet it, too
+                pools.making.store(false, Relaxed);
+            });
+        }
+        None
     }
 }
 
@@ -150,12 +165,19 @@ impl Reader {
     }
 
     async fn rows<'q>(&self, plans: Plans, make: impl Fn() -> Asked<'q>) -> Result<Vec<PgRow>, Fault> {
-        // As many connections may have died, and one more.
-        let mut left = self.connections + 1;
+        // As many connections may have died, with the one that keeps its plans, and one more.
+        let mut left = self.connections + 2;
         loop {
             left -= 1;
             let pools = self.locked().clone();
-            let mut db = self.acquire(pools.of(plans)).await?;
+            let kept = match plans {
+                Plans::Own => None,
+                Plans::Kept => pools.kept().await,
+            };
+            let mut db = match kept {
+                Some(free) => free,
+                None => self.acquire(&pools.own_plans).await?,
+            };
             match timeout(ANSWER, make().fetch_all(&mut *db)).await {
                 Ok(Err(error)) if left > 0 && is_stale(&error) => {}
                 Ok(rows) => return Ok(rows?),
@@ -191,7 +213,7 @@ impl Reader {
         each(&self.rows(Plans::Own, make).await?, read)
     }
 
-    /// The same, by a plan that is made once: for a statement whose best plan does not depend on the values.
+    /// The same, by a plan that is made once wherever that can be: for a statement whose best plan does not depend on the values.
     pub(crate) async fn all_by_kept_plan<'q, T>(
         &self,
         make: impl Fn() -> Asked<'q>,

@@ -6,7 +6,7 @@
 use crate::cells::Fault;
 use crate::clock::DatabaseClock;
 use crate::gather::{Beat, gather};
-use crate::pool::{KEPT_PLANS, Reader};
+use crate::pool::Reader;
 use crate::reads;
 use portcullis_domain::view::RefreshView;
 use portcullis_store::{FaultKind, StoreError};
@@ -22,8 +22,8 @@ use tokio::time::timeout;
 
 /// As many share one statement at most.
 const AT_ONCE: usize = 64;
-/// As many statements are under way at most: there are no more connections for them.
-const UNDER_WAY: usize = KEPT_PLANS as usize;
+/// As many statements are under way at most.
+const UNDER_WAY: usize = 4;
 /// So long is a statement waited for before another is begun beside it.
 const PATIENCE: Duration = Duration::from_millis(50);
 /// Who waited so long for a statement to begin has tried again, or given up.

@@ -1,5 +1,5 @@
-//! A node that stands still for longer than the others take it for alive (SIGSTOP), and comes back: 13 s at a bound of one second,
-//! and nothing is different after a minute.
+//! A node that stands still for longer than the others take it for alive (SIGSTOP), and comes back: 13 s at a bound of one second, and
+//! `PORTCULLIS_TEST_PAUSE_S` seconds where that is longer.
 use crate::kept::{Kept, Session, insist, mono_us, sign_in, sign_up, turn, verifier};
 use crate::nodes::Node;
 use crate::support::{ADMIN, PATIENCE, Server, run};
@@ -71,6 +71,11 @@ async fn a_node_that_was_stopped_past_the_fence_says_nothing_of_before_and_count
     })
     .await;
     assert!(mono_us() - stopped_us > 12_000_000, "as long as leases under its last beat can live");
+    let whole_us = std::env::var("PORTCULLIS_TEST_PAUSE_S").map_or(0, |s| s.parse::<i64>().unwrap() * 1_000_000);
+    while mono_us() - stopped_us < whole_us {
+        assert!(accepts(&here, &kept).await && !accepts(&there, &kept).await);
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
 
     // What comes while it stands still it answers when it goes on.
     let (at, dead) = (stops.at, other.access.clone());

@@ -1,6 +1,6 @@
 //! A PostgreSQL that is there and does not do what it is asked: one that only reads, and one that has no connection left. Every
 //! call that needs it answers 503 and says when to come again, nobody is signed out, and the node goes on by itself.
-use crate::kept::{Answer, Kept, Session, insist, mono_us, quiet_turn, refresh, sign_in, sign_up};
+use crate::kept::{Answer, Kept, Session, insist, mono_us, refresh, sign_in, sign_up, turn};
 use crate::nodes::Node;
 use portcullis_testkit::proxy::Way;
 use portcullis_testkit::{Cluster, SMALL};
@@ -43,7 +43,7 @@ async fn goes_on(node: &Node, email: &str, session: &Session) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_database_that_only_reads_is_no_end() {
-    let _turn = quiet_turn().await;
+    let _turn = turn().await;
     let cluster = Cluster::durable();
     let url = cluster.database(None);
     let (node, email, session) = node(&cluster, &url).await;
@@ -68,7 +68,7 @@ async fn a_database_that_only_reads_is_no_end() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_database_without_a_free_connection_is_no_end() {
-    let _turn = quiet_turn().await;
+    let _turn = turn().await;
     let cluster = Arc::new(Cluster::small());
     let url = cluster.database(None);
     let (node, email, session) = node(&cluster, &url).await;

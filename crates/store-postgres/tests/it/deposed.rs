@@ -4,7 +4,7 @@ use portcullis_domain::changes::Change;
 use portcullis_store::Store;
 use portcullis_store_postgres::PostgresStore;
 use portcullis_testkit::{Cluster, proxy::Proxy};
-use portcullis_wire::Rev;
+use portcullis_wire::{GrantId, Rev};
 use std::sync::Arc;
 
 /// Many at once, so that several connections are used.
@@ -15,6 +15,11 @@ async fn reads(store: &Arc<PostgresStore>) {
     };
     for asked in (0..12).map(read).collect::<Vec<_>>() {
         asked.await.unwrap().unwrap();
+    }
+    // Lookups have a connection of their own as well, from the second on.
+    for _ in 0..20 {
+        assert!(store.load_refresh(GrantId::from_bits(1)).await.unwrap().is_none());
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     }
 }
 
@@ -41,7 +46,9 @@ fn a_kept_connection_is_no_proof_of_a_loss_and_a_new_one_is() {
         reads(&store).await;
         let readers =
             "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'SELECT m.%'";
+        let lookups = readers.replace("SELECT m.%", "SELECT g.id%");
         assert_ne!(old.psql(&name, readers), "0");
+        assert_ne!(old.psql(&name, &lookups), "0");
         let new = old.follower();
         new.catch_up(&old);
         new.lose_touch();
@@ -57,6 +64,7 @@ fn a_kept_connection_is_no_proof_of_a_loss_and_a_new_one_is() {
         assert_eq!(store.lost(), None);
         assert_eq!(store.commits().unwrap().timeline, 2);
         assert_eq!(old.psql(&name, readers), "0");
+        assert_eq!(old.psql(&name, &lookups), "0");
         // Where the name really leads back, what is missing there is lost.
         proxy.aim_at(old.address());
         proxy.reset();

@@ -6,7 +6,7 @@ use portcullis_testkit::{
     Cluster,
     proxy::{Proxy, Way},
 };
-use portcullis_wire::Rev;
+use portcullis_wire::{GrantId, Rev};
 use std::time::Duration;
 
 /// A connection takes five turns and more; a statement takes one.
@@ -26,6 +26,7 @@ fn what_takes_longer_than_a_caller_waits_is_there_for_the_next_ones() {
         proxy.set(Way { delay: EACH_WAY, ..Way::default() });
         proxy.reset();
 
+        let lookup = || store.load_refresh(GrantId::from_bits(1));
         let mut refused = [0, 0];
         while store.read_log(Rev(0), 10).await.is_err() {
             refused[0] += 1;
@@ -34,6 +35,11 @@ fn what_takes_longer_than_a_caller_waits_is_there_for_the_next_ones() {
         while commit(&store, vec![Change::RaiseHorizon(START)]).await.is_err() {
             refused[1] += 1;
             assert!(refused[1] < TRIES, "no connection for commits is ever made");
+        }
+        let mut lookups_refused = 0;
+        while lookup().await.is_err() {
+            lookups_refused += 1;
+            assert!(lookups_refused < TRIES, "no connection for lookups is ever made");
         }
         assert!(refused.iter().all(|times| *times > 0), "nobody had to wait for long: {refused:?}");
         store.read_log(Rev(0), 10).await.unwrap();

@@ -3,7 +3,8 @@ use crate::support::{database, name_of, open, runtime};
 use portcullis_domain::changes::{Change, Changes};
 use portcullis_store::{FaultKind, Store};
 use portcullis_testkit::Cluster;
-use portcullis_wire::GrantId;
+use portcullis_testkit::postgres::SMALL;
+use portcullis_wire::{GrantId, Rev};
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
@@ -86,6 +87,44 @@ fn a_lookup_is_not_planned_anew_each_time_because_a_table_was_larger_once() {
 }
 
 #[test]
+fn where_there_is_no_room_for_a_connection_that_keeps_its_plans_lookups_go_by_others() {
+    runtime().block_on(async {
+        let cluster = Arc::new(Cluster::small());
+        let store = Arc::new(open(&cluster.database(None)).await);
+        store.commit(Changes { steps: vec![rows::account(0)], ..Changes::default() }).await.unwrap();
+        store.commit(rows::sign_in(0)).await.unwrap();
+        // Connections for reading are there.
+        let reads: Vec<_> = (0..12)
+            .map(|_| {
+                let store = store.clone();
+                tokio::spawn(async move { store.read_log(Rev(0), 1).await })
+            })
+            .collect();
+        for read in reads {
+            read.await.unwrap().unwrap();
+        }
+        let others: Vec<_> = (0..SMALL)
+            .map(|_| {
+                let cluster = cluster.clone();
+                std::thread::spawn(move || cluster.try_psql("postgres", "SELECT pg_sleep(8)"))
+            })
+            .collect();
+        let one_more = || tokio::task::block_in_place(|| cluster.try_psql("postgres", "SELECT 1"));
+        let full = timeout(Duration::from_secs(7), async {
+            while one_more().is_ok() {
+                sleep(Duration::from_millis(20)).await;
+            }
+        });
+        assert!(full.await.is_ok(), "there is room for everybody");
+        for _ in 0..3 {
+            assert!(store.load_refresh(grant(0)).await.unwrap().is_some());
+        }
+        assert!(one_more().is_err(), "there was room again");
+        others.into_iter().for_each(|other| drop(other.join().unwrap()));
+    });
+}
+
+#[test]
 fn a_connection_that_gives_no_answer_holds_up_nobody_else() {
     runtime().block_on(async {
         let url = database();
@@ -96,10 +135,16 @@ fn a_connection_that_gives_no_answer_holds_up_nobody_else() {
             let asked: Vec<_> = (0..many).map(|_| store.clone()).collect();
             asked.into_iter().map(|store| tokio::spawn(async move { store.load_refresh(grant(0)).await }))
         };
+        // Until there is the one that keeps its plans.
+        let mine = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'SELECT g.id%'";
+        while Cluster::shared().psql(name_of(&url), mine) != "2" {
+            store.load_refresh(grant(0)).await.unwrap();
+        }
         store.load_refresh(grant(0)).await.unwrap();
-        // The server's end of the only connection for reading stands still.
+        // The server's end of that stands still: it is the one that was used last.
         let backend =
-            "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'SELECT g.id%'";
+            "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'SELECT g.id%' \
+             ORDER BY query_start DESC LIMIT 1";
         let pid = Cluster::shared().psql(name_of(&url), backend);
         let tell = |what: &str| assert!(Command::new("kill").args([what, &pid]).status().unwrap().success());
         tell("-STOP");

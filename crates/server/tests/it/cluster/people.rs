@@ -193,7 +193,7 @@ async fn unblock(world: &World, account: AccountId, mut token: String) -> Option
     }
 }
 
-/// Judges one token after another, mostly young ones.
+/// Judges one token after another: young ones, and as many of all that there ever were.
 pub async fn service(world: World, verifier: Arc<Verifier>, number: u32, mut dice: Dice) {
     while !world.over.load(Ordering::SeqCst) {
         tokio::time::sleep(Duration::from_millis(5 + dice.below(20))).await;
@@ -203,14 +203,20 @@ pub async fn service(world: World, verifier: Arc<Verifier>, number: u32, mut dic
             if len == 0 {
                 continue;
             }
-            let token = len - 1 - dice.index(len.min(60));
+            let token = match dice.below(2) {
+                0 => len - 1 - dice.index(len.min(60)),
+                _ => dice.index(len),
+            };
             (token, seen.texts[token].clone())
         };
         let began = now();
         let said = match verifier.verify(&text, &Rule::default()).await {
             Ok(_) => Said::Accepted,
             Err(refusal) if refusal.code() == Code::TokenRevoked => Said::Revoked,
-            Err(_) => Said::NotNow,
+            Err(refusal) => match refusal.code() {
+                Code::NotFresh | Code::TokenExpired | Code::TokenStale => Said::NotNow,
+                other => panic!("service {number}: a token is refused as {}: {refusal:?}", other.as_str()),
+            },
         };
         world.seen.lock().unwrap().history.verdicts.push(Verdict { verifier: number, token, began, said });
     }
