@@ -8,7 +8,8 @@
 //! - **Nothing comes back.** A session that was ended is given no token by a refresh that begins after the acknowledgement.
 //! - **The blocked get nothing.** No call that began after a block was acknowledged brings a token before it is asked to be lifted.
 //! - **No collateral.** Nobody is told that a session has ended which nobody asked to end; nor that a token is revoked. An end that
-//!   was acknowledged before a session began is no excuse.
+//!   was acknowledged before a session began is no excuse. A refresh without an answer is one: the message may arrive when its
+//!   client, which asked again, has gone on by two tokens, and is then what a thief's would be.
 //!
 //! What was asked for and not acknowledged may have happened or not: it allows both.
 use portcullis_wire::{AccountId, SessionId};
@@ -92,6 +93,15 @@ pub struct Lost {
     pub answered: At,
 }
 
+/// A refresh that was not answered: whatever became of it may become of it later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unanswered {
+    /// Of which session.
+    pub session: SessionId,
+    /// When it began.
+    pub asked: At,
+}
+
 /// An account that was blocked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Blocked {
@@ -116,6 +126,8 @@ pub struct History {
     pub blocked: Vec<Blocked>,
     /// Sessions whose refresh was refused as ended.
     pub lost: Vec<Lost>,
+    /// Refreshes without an answer.
+    pub unanswered: Vec<Unanswered>,
 }
 
 /// A promise that was not kept.
@@ -194,11 +206,17 @@ pub fn check(history: &History, bound: At) -> Result<Summary, Vec<Broken>> {
     let met = |end: &End, session: SessionId| {
         end.acknowledged.is_none_or(|at| begun.get(&session).is_none_or(|begun| *begun <= at))
     };
+    let mut late: BTreeMap<SessionId, At> = BTreeMap::new();
+    for one in &history.unanswered {
+        let at = late.entry(one.session).or_insert(one.asked);
+        *at = one.asked.min(*at);
+    }
+    let may_be_late = |session: SessionId, by: At| late.get(&session).is_some_and(|asked| *asked <= by);
     for verdict in &history.verdicts {
         let Some(token) = history.tokens.get(verdict.token) else { continue };
         let ends = || about[&token.session].iter().filter(|end| end.asked >= token.got);
         let long_dead = |end: &&End| end.acknowledged.is_some_and(|at| verdict.began > at + bound);
-        sum.beyond_the_bound += u64::from(ends().any(|end| long_dead(end)));
+        sum.beyond_the_bound += u64::from(ends().any(long_dead));
         match verdict.said {
             Said::Accepted => {
                 sum.accepted += 1;
@@ -215,7 +233,8 @@ pub fn check(history: &History, bound: At) -> Result<Summary, Vec<Broken>> {
                 sum.revoked += 1;
                 // Whoever was asked about by then, whatever came of it.
                 let asked = |end: &&&End| end.asked <= verdict.began + bound && met(end, token.session);
-                if !about[&token.session].iter().any(|end| asked(&end)) {
+                let excused = may_be_late(token.session, verdict.began);
+                if !excused && !about[&token.session].iter().any(|end| asked(&end)) {
                     say("no collateral", format!("{verdict:?} of {token:?}, which nobody has ended"));
                 }
             }
@@ -249,7 +268,7 @@ pub fn check(history: &History, bound: At) -> Result<Summary, Vec<Broken>> {
         let asked = |end: &&End| {
             end.is_about(lost.account, lost.session) && end.asked <= lost.answered && met(end, lost.session)
         };
-        if !history.ends.iter().any(|end| asked(&end)) {
+        if !may_be_late(lost.session, lost.answered) && !history.ends.iter().any(|end| asked(&end)) {
             say("no collateral", format!("{lost:?}, which nobody has ended"));
         }
     }
@@ -274,6 +293,7 @@ mod tests {
             verdicts: vec![Verdict { verifier: 0, token: 0, began, said }],
             blocked: Vec::new(),
             lost: Vec::new(),
+            unanswered: Vec::new(),
         }
     }
 
@@ -331,6 +351,20 @@ mod tests {
                 }
                 assert_eq!(check(&seen, BOUND).is_ok(), fine, "{said:?} {acknowledged:?} {begun}");
             }
+        }
+    }
+
+    #[test]
+    fn a_refresh_without_an_answer_may_be_taken_for_a_thiefs_later() {
+        let (account, session) = ids();
+        for (asked, of, fine) in [(50, session, true), (61, session, false), (50, SessionId::from_bits(9), false)] {
+            let mut lost = history(Said::NotNow, 50, None);
+            lost.lost.push(Lost { account, session, answered: 60 });
+            lost.unanswered.push(Unanswered { session: of, asked });
+            assert_eq!(check(&lost, BOUND).is_ok(), fine, "{asked}");
+            let mut revoked = history(Said::Revoked, 60, None);
+            revoked.unanswered.push(Unanswered { session: of, asked });
+            assert_eq!(check(&revoked, BOUND).is_ok(), fine, "{asked}");
         }
     }
 

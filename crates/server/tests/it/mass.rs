@@ -1,12 +1,16 @@
 //! Revocation by filter as an operator meets it: the command, and a job that kill -9 does not stop.
-use crate::support::{ADMIN, Dir, Server, run};
+use crate::kept::{Kept, insist, sign_in, turn};
+use crate::nodes::Node;
+use crate::support::{ADMIN, Dir, PATIENCE, Server, run};
 use portcullis_app::real;
 use portcullis_domain::amr::Amr;
 use portcullis_domain::changes::{Change, Changes};
 use portcullis_domain::model::{Account, Session, SessionKind, Status};
 use portcullis_domain::{Chance as _, Cut};
-use portcullis_store::Store as _;
+use portcullis_store::Store;
+use portcullis_store_postgres::{PostgresStore, TimeSource};
 use portcullis_store_sqlite::{OpenOptions, SqliteStore};
+use portcullis_testkit::Cluster;
 use portcullis_wire::{AccountId, LogId, SessionId};
 use rustix::process::Signal;
 use serde_json::json;
@@ -17,10 +21,8 @@ use std::time::Duration;
 const SESSIONS: u64 = 12_000;
 const ACCOUNTS: u64 = 3_000;
 
-/// Sessions of many accounts, half of them from 10.1.0.0/16, put into the database of a server that is stopped.
-async fn fill(dir: &Dir) {
-    let options = OpenOptions::new(LogId::from_bits(0), Arc::new(real::wall));
-    let store = SqliteStore::open(&dir.path("data/portcullis.db"), options).unwrap();
+/// Sessions of many accounts, half of them from 10.1.0.0/16.
+async fn fill(store: &impl Store) {
     let stamp = store.stamp().await.unwrap();
     let mut chance = real::RealChance;
     let mut accounts = vec![];
@@ -77,7 +79,8 @@ async fn a_job_goes_on_where_kill_9_left_it() {
     let mut server = Server::start(&dir).await;
     server.process.signal(Signal::TERM);
     server.process.ended().await;
-    fill(&dir).await;
+    let options = OpenOptions::new(LogId::from_bits(0), Arc::new(real::wall));
+    fill(&SqliteStore::open(&dir.path("data/portcullis.db"), options).unwrap()).await;
     let mut server = Server::start(&dir).await;
     let admin = server.access_token(ADMIN).await;
     let filter = json!({ "address_range": "10.1.0.0/16" });
@@ -129,6 +132,61 @@ async fn a_job_goes_on_where_kill_9_left_it() {
     // By the rows: each that matched is marked, none else is.
     let options = OpenOptions::new(LogId::from_bits(0), Arc::new(real::wall));
     let store = SqliteStore::open(&dir.path("data/portcullis.db"), options).unwrap();
+    let filter = portcullis_domain::mass::Filter { network: "10.0.0.0/8".parse().ok(), ..Default::default() };
+    assert_eq!(store.count_matching(&filter, None).await.unwrap().sessions, SESSIONS / 2);
+    assert!(store.list_running_jobs().await.unwrap().is_empty());
+}
+
+/// Whichever of two nodes leads, it dies in the middle: both do, one after the other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_goes_on_at_another_node_and_nobody_waits_to_sign_in() {
+    let _turn = turn().await;
+    let cluster = Cluster::durable();
+    let url = cluster.database(None);
+    let mut nodes = vec![];
+    for _ in 0..2 {
+        let mut node = Node::new(&cluster, &url, &["--bound", "2s"]).await;
+        node.start().await;
+        nodes.push(node);
+    }
+    let time = TimeSource::Database(Arc::new(real::mono_us));
+    let options = portcullis_store_postgres::OpenOptions::new(LogId::from_bits(0), time);
+    let store = PostgresStore::open(&url, options).await.unwrap();
+    fill(&store).await;
+    let filter = json!({ "address_range": "10.1.0.0/16" });
+    let body = json!({ "filter": filter, "reason": "a leaked network", "now": true });
+    let path = "/v1/admin/revocations";
+    let admin = sign_in(nodes[0].at, ADMIN.0).await.access;
+    let told = insist(nodes[0].at, "POST", path, Some(&admin), Some(&body)).await.must(202);
+    let job = format!("{path}/{}", told.text("job"));
+    let (mut kills, mut seen, mut dies) = (0, 0, 0);
+    let until = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        let lives = nodes[1 - dies].at;
+        let admin = sign_in(lives, ADMIN.0).await.access;
+        let last = insist(lives, "GET", &job, Some(&admin), None).await.must(200).body;
+        let ended = last["ended"].as_u64().unwrap_or_else(|| panic!("{last}"));
+        assert!(ended >= seen, "{last} after {seen}");
+        if last["state"] == "done" {
+            assert_eq!(ended, SESSIONS / 2, "{last}");
+            break;
+        }
+        if kills < 4 && ended > seen {
+            kills += 1;
+            nodes[dies].end(Signal::KILL).await;
+            // Who has just lost the other one signs people in as before.
+            let body = json!({ "identifier": ADMIN.0, "password": ADMIN.1 });
+            for _ in 0..3 {
+                let mut way = Kept::open(lives).await.unwrap();
+                way.call("POST", "/v1/sessions", None, Some(&body)).await.unwrap().must(201);
+            }
+            nodes[dies].start().await;
+            dies = 1 - dies;
+        }
+        seen = ended;
+        assert!(tokio::time::Instant::now() < until, "{last} {}", nodes[1 - dies].log());
+    }
+    assert!(kills >= 2, "the job was done before both could be killed");
     let filter = portcullis_domain::mass::Filter { network: "10.0.0.0/8".parse().ok(), ..Default::default() };
     assert_eq!(store.count_matching(&filter, None).await.unwrap().sessions, SESSIONS / 2);
     assert!(store.list_running_jobs().await.unwrap().is_empty());

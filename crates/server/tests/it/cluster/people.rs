@@ -1,8 +1,8 @@
 //! People with up to three devices each, an administrator who blocks them for a while, and services that judge their tokens.
-use super::{Dice, PASSWORD, World, now};
+use super::{Dice, No, PASSWORD, World, now};
 use crate::kept::insist;
 use crate::support::ADMIN;
-use portcullis_oracle::{At, Blocked, End, Lost, Said, Scope, Token, Verdict};
+use portcullis_oracle::{At, Blocked, End, Lost, Said, Scope, Token, Unanswered, Verdict};
 use portcullis_tower::wire::{AccountId, Code, SessionId};
 use portcullis_tower::{Rule, Verifier};
 use serde_json::{Value, json};
@@ -78,21 +78,26 @@ pub async fn person(world: World, email: String, mut dice: Dice) -> Vec<Device> 
 async fn refresh(world: &World, dice: &mut Dice, devices: &mut Vec<Device>, which: usize) {
     let asked = now();
     let body = json!({ "refresh_token": devices[which].refresh });
-    match world.call(dice, "POST", "/v1/sessions/refresh", None, Some(&body)).await {
-        Some((200, body)) => {
+    match world.asked(dice, "POST", "/v1/sessions/refresh", None, Some(&body)).await {
+        Ok((200, body)) => {
             world.count("refreshes");
             devices[which] = Device::take(world, asked, &body);
         }
-        Some((401 | 403, body)) => {
+        Ok((401 | 403, body)) => {
             let Device { account, session, .. } = devices.remove(which);
             let mut seen = world.seen.lock().unwrap();
+            seen.refused.push((session, body["code"].to_string()));
             if body["code"] == "refresh_reused" {
                 *seen.counts.entry("taken for theft").or_default() += 1;
             }
             seen.history.lost.push(Lost { account, session, answered: now() });
         }
-        Some(other) => panic!("a refresh: {other:?}"),
-        None => {}
+        Ok(other) => panic!("a refresh: {other:?}"),
+        Err(No::NotNow) => {}
+        Err(No::Answer) => {
+            let session = devices[which].session;
+            world.seen.lock().unwrap().history.unanswered.push(Unanswered { session, asked });
+        }
     }
 }
 

@@ -2,11 +2,12 @@
 use super::{Dice, World, now};
 use crate::kept::insist;
 use crate::nodes::Node;
+use portcullis_app::real;
 use portcullis_testkit::Cluster;
 use portcullis_testkit::proxy::{Happened, Proxy, Way};
 use rustix::process::Signal;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 use tokio::net::TcpStream;
 use tokio::task::block_in_place;
 
@@ -56,13 +57,9 @@ async fn while_it_is(way: &Proxy, bad: Way, length: Duration, met: fn(&Happened)
     met() > before
 }
 
-fn wall_s() -> i64 {
-    i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()).unwrap()
-}
-
 /// Whether a clock that shows this is so many seconds from the true time, more or less.
 fn is_ahead(shows_s: i64, by_s: i64) -> bool {
-    (shows_s - wall_s() - by_s).abs() <= 3
+    (shows_s - real::wall().0 / 1_000 - by_s).abs() <= 3
 }
 
 /// What the clock of a node shows: the `Date` of an answer.
