@@ -85,20 +85,8 @@ impl World {
         *self.seen.lock().unwrap().counts.entry(what).or_default() += 1;
     }
 
-    /// One call to some node; `None` when it was not answered, or with 503.
+    /// One call to some node.
     async fn call(
-        &self,
-        dice: &mut Dice,
-        method: &str,
-        path: &str,
-        token: Option<&str>,
-        body: Option<&Value>,
-    ) -> Option<(u16, Value)> {
-        self.asked(dice, method, path, token, body).await.ok()
-    }
-
-    /// The same, and which of them.
-    async fn asked(
         &self,
         dice: &mut Dice,
         method: &str,

@@ -31,12 +31,7 @@ impl Stage {
         if synchronous {
             primary.must_reach(&standby);
         }
-        let mut nodes = Vec::new();
-        for _ in 0..3 {
-            let mut node = Node::new(&primary, &url, &SETTINGS).await;
-            node.start().await;
-            nodes.push(node);
-        }
+        let nodes = Node::started(&primary, &url, 3, &SETTINGS).await;
         let client = Server::verifier_client(&nodes[0].dir);
         let verifiers: Vec<Verifier> = nodes.iter().map(|node| verifier(node.at, &client, "through")).collect();
         let email = sign_up(nodes[0].at, "ada").await;

@@ -143,12 +143,7 @@ async fn a_job_goes_on_at_another_node_and_nobody_waits_to_sign_in() {
     let _turn = turn().await;
     let cluster = Cluster::durable();
     let url = cluster.database(None);
-    let mut nodes = vec![];
-    for _ in 0..2 {
-        let mut node = Node::new(&cluster, &url, &["--bound", "2s"]).await;
-        node.start().await;
-        nodes.push(node);
-    }
+    let mut nodes = Node::started(&cluster, &url, 2, &["--bound", "2s"]).await;
     let time = TimeSource::Database(Arc::new(real::mono_us));
     let options = portcullis_store_postgres::OpenOptions::new(LogId::from_bits(0), time);
     let store = PostgresStore::open(&url, options).await.unwrap();

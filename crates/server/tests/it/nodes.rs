@@ -31,7 +31,18 @@ impl Node {
         Self { dir: Dir::new(), at: lasting_address(), way, server: None, database, more, settable: false }
     }
 
-    /// The same with a wall clock that [`set_clock`](Self::set_clock) sets.
+    /// So many, one started after the other.
+    pub async fn started(cluster: &Cluster, url: &str, count: usize, more: &[&str]) -> Vec<Self> {
+        let mut nodes = Vec::new();
+        for _ in 0..count {
+            let mut node = Self::new(cluster, url, more).await;
+            node.start().await;
+            nodes.push(node);
+        }
+        nodes
+    }
+
+    /// With a wall clock that [`set_clock`](Self::set_clock) sets.
     pub fn with_clock(mut self) -> Self {
         self.settable = true;
         self.set_clock(0);

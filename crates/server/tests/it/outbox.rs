@@ -66,12 +66,7 @@ async fn sent(at: &Client) -> u64 {
 async fn a_node_that_is_killed_while_it_sends_loses_no_message() {
     let cluster = Cluster::durable();
     let url = cluster.database(None);
-    let mut nodes = vec![];
-    for _ in 0..2 {
-        let mut node = Node::new(&cluster, &url, &["--outgoing-private", "127.0.0.0/8"]).await;
-        node.start().await;
-        nodes.push(node);
-    }
+    let mut nodes = Node::started(&cluster, &url, 2, &["--outgoing-private", "127.0.0.0/8"]).await;
     let at: Vec<Client> = nodes.iter().map(|node| Client::new(format!("http://{}", node.at))).collect();
     let receiver = Receiver::start().await;
     let app = application(&at[0], &receiver).await;

@@ -27,12 +27,7 @@ async fn a_node_that_was_stopped_past_the_fence_says_nothing_of_before_and_count
     let cluster = Cluster::durable();
     let url = cluster.database(None);
     let name = url.rsplit('/').next().unwrap().to_owned();
-    let mut nodes = Vec::new();
-    for _ in 0..2 {
-        let mut node = Node::new(&cluster, &url, &["--bound", "1s", "--access-ttl", "30m"]).await;
-        node.start().await;
-        nodes.push(node);
-    }
+    let nodes = Node::started(&cluster, &url, 2, &["--bound", "1s", "--access-ttl", "30m"]).await;
     let (runs, stops) = (&nodes[0], &nodes[1]);
     let rows = || tokio::task::block_in_place(|| cluster.psql(&name, "SELECT count(*) FROM portcullis.nodes"));
     let client = Server::verifier_client(&runs.dir);

@@ -56,12 +56,7 @@ async fn who_follows_a_node_that_was_killed_is_listed_and_counted() {
     let _turn = turn().await;
     let cluster = Cluster::durable();
     let url = cluster.database(None);
-    let mut nodes = Vec::new();
-    for _ in 0..3 {
-        let mut node = Node::new(&cluster, &url, &["--bound", "3s", "--access-ttl", "30m"]).await;
-        node.start().await;
-        nodes.push(node);
-    }
+    let mut nodes = Node::started(&cluster, &url, 3, &["--bound", "3s", "--access-ttl", "30m"]).await;
     let at: Vec<SocketAddr> = nodes.iter().map(|node| node.at).collect();
     let client = Server::verifier_client(&nodes[0].dir);
     let email = sign_up(at[0], "ada").await;

@@ -37,12 +37,7 @@ async fn a_broken_chain_is_begun_anew_and_everybody_goes_on() {
     let database = url.rsplit('/').next().unwrap().to_owned();
     let psql = |sql: &str| tokio::task::block_in_place(|| cluster.psql(&database, sql));
     let receiver = Receiver::start().await;
-    let mut nodes = Vec::new();
-    for _ in 0..2 {
-        let mut node = Node::new(&cluster, &url, &["--outgoing-private", "127.0.0.0/8"]).await;
-        node.start().await;
-        nodes.push(node);
-    }
+    let nodes = Node::started(&cluster, &url, 2, &["--outgoing-private", "127.0.0.0/8"]).await;
     let server = nodes[0].server.as_ref().unwrap();
     let token = server.access_token(ADMIN).await;
     let waiting = || psql("SELECT count(*) FROM portcullis.events WHERE place IS NULL");

@@ -103,12 +103,7 @@ async fn nodes_that_are_killed_in_turn_lose_nothing() {
     let cluster = Cluster::durable();
     let url = cluster.database(None);
     let receiver = Receiver::start().await;
-    let mut nodes = Vec::new();
-    for _ in 0..2 {
-        let mut node = Node::new(&cluster, &url, &["--outgoing-private", "127.0.0.0/8"]).await;
-        node.start().await;
-        nodes.push(node);
-    }
+    let mut nodes = Node::started(&cluster, &url, 2, &["--outgoing-private", "127.0.0.0/8"]).await;
     let first = nodes[0].server.as_ref().unwrap();
     let token = first.access_token(ADMIN).await;
     while first.call("GET", "/v1/admin/audit", Some(&token), None).await.1["unsealed"]["count"] != 0 {

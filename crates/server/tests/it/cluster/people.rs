@@ -48,20 +48,20 @@ pub async fn person(world: World, email: String, mut dice: Dice) -> Vec<Device> 
             let asked = now();
             let body = json!({ "identifier": email, "password": PASSWORD });
             match world.call(&mut dice, "POST", "/v1/sessions", None, Some(&body)).await {
-                Some((201, body)) => {
+                Ok((201, body)) => {
                     world.count("sign-ins");
                     devices.push(Device::take(&world, asked, &body));
                 }
                 // What was not answered in time counts against the budget for guesses.
-                Some((401, body)) if body["code"] == "invalid_credentials" => world.count("sign-ins throttled"),
-                Some((403, body)) if body["code"] == "account_blocked" => {
+                Ok((401, body)) if body["code"] == "invalid_credentials" => world.count("sign-ins throttled"),
+                Ok((403, body)) if body["code"] == "account_blocked" => {
                     world.count("sign-ins of the blocked");
                     tokio::time::sleep(Duration::from_millis(700)).await;
                 }
                 // A block, or an end of all that was not answered, came between the password and the commit.
-                Some((409, body)) if body["code"] == "conflict" => world.count("sign-ins overtaken by an end"),
-                Some(other) => panic!("a sign-in: {other:?}"),
-                None => {}
+                Ok((409, body)) if body["code"] == "conflict" => world.count("sign-ins overtaken by an end"),
+                Ok(other) => panic!("a sign-in: {other:?}"),
+                Err(_) => {}
             }
             continue;
         }
@@ -78,7 +78,7 @@ pub async fn person(world: World, email: String, mut dice: Dice) -> Vec<Device> 
 async fn refresh(world: &World, dice: &mut Dice, devices: &mut Vec<Device>, which: usize) {
     let asked = now();
     let body = json!({ "refresh_token": devices[which].refresh });
-    match world.asked(dice, "POST", "/v1/sessions/refresh", None, Some(&body)).await {
+    match world.call(dice, "POST", "/v1/sessions/refresh", None, Some(&body)).await {
         Ok((200, body)) => {
             world.count("refreshes");
             devices[which] = Device::take(world, asked, &body);
@@ -115,7 +115,7 @@ async fn end(world: &World, dice: &mut Dice, devices: &mut Vec<Device>, which: u
         seen.history.ends.len() - 1
     };
     let answer = world.call(dice, "DELETE", &path, Some(access), None).await;
-    if let Some((200, body)) = &answer {
+    if let Ok((200, body)) = &answer {
         let mut seen = world.seen.lock().unwrap();
         let end = &mut seen.history.ends[at];
         end.acknowledged = Some(now());
@@ -143,7 +143,7 @@ pub async fn administrator(world: World, accounts: Vec<AccountId>, mut dice: Dic
         let Some(access) = token.clone() else {
             let body = json!({ "identifier": ADMIN.0, "password": ADMIN.1 });
             let answer = world.call(&mut dice, "POST", "/v1/sessions", None, Some(&body)).await;
-            token = answer.and_then(|(_, body)| Some(body["access_token"].as_str()?.to_owned()));
+            token = answer.ok().and_then(|(_, body)| Some(body["access_token"].as_str()?.to_owned()));
             continue;
         };
         let account = accounts[dice.index(accounts.len())];
@@ -156,7 +156,7 @@ pub async fn administrator(world: World, accounts: Vec<AccountId>, mut dice: Dic
         };
         let body = json!({ "reason": "for a while" });
         let blocked = match world.call(&mut dice, "POST", &path, Some(&access), Some(&body)).await {
-            Some((200, body)) => {
+            Ok((200, body)) => {
                 let mut seen = world.seen.lock().unwrap();
                 let end = &mut seen.history.ends[at];
                 end.acknowledged = Some(now());
@@ -165,12 +165,12 @@ pub async fn administrator(world: World, accounts: Vec<AccountId>, mut dice: Dic
                 seen.history.blocked.push(Blocked { account, from: now(), until: None });
                 Some(seen.history.blocked.len() - 1)
             }
-            Some((401, _)) => {
+            Ok((401, _)) => {
                 token = None;
                 None
             }
-            Some(other) => panic!("a block: {other:?}"),
-            None => None,
+            Ok(other) => panic!("a block: {other:?}"),
+            Err(_) => None,
         };
         tokio::time::sleep(Duration::from_millis(300 + dice.below(1_500))).await;
         // Whatever came of it: nobody stays blocked.
