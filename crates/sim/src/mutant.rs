@@ -248,7 +248,7 @@ mutants! {
     /// A planted bug in the world of several nodes.
     Lag:
     /// A lease is given by what the node's reader knows, without a read.
-    LeaseFromTail = "lease-from-tail" breaks "I1 I4";
+    LeaseFromTail = "lease-from-tail" breaks "I1 I4 I11";
     /// Entries are numbered by a sequence, before they are committed.
     Sequence = "sequence" breaks "I1 I4 I11";
     /// A node that was stopped for long gives leases before it has shown that it lives.

@@ -34,6 +34,8 @@ pub struct Follower {
     pub via: Option<usize>,
     /// What it is besides: a relay for others.
     pub relaying: Option<Box<Relaying>>,
+    /// How far its wall clock is ahead of the true time, in milliseconds.
+    ahead_ms: i64,
 }
 
 impl Follower {
@@ -43,12 +45,17 @@ impl Follower {
         let shown = View::new(subscriber.knowledge().clone());
         let identity = Identity { instance: InstanceId::from_bits(rng.bits()), secret: SecretString::new("s") };
         let (ahead, inbox, prompted) = (AheadRecord::default(), VecDeque::new(), Rev::ZERO);
-        Self { subscriber, shown, ahead, inbox, up: None, identity, prompted, via, relaying }
+        Self { subscriber, shown, ahead, inbox, up: None, identity, prompted, via, relaying, ahead_ms: 0 }
     }
 
-    /// Whether it holds a lease.
-    pub fn is_fresh(&self, mono: Mono, wall: Time) -> bool {
-        self.shown.known.fresh(mono, wall)
+    /// Whether it holds a lease at this true time.
+    pub fn is_fresh(&self, mono: Mono, time: Time) -> bool {
+        self.shown.known.fresh(mono, self.wall(time))
+    }
+
+    /// What its wall clock shows then.
+    pub fn wall(&self, time: Time) -> Time {
+        time.plus(self.ahead_ms)
     }
 
     pub fn stream_ends(&mut self, up: Up) {
@@ -67,7 +74,22 @@ impl World {
         tell!(self, "verifier {which} starts anew");
         self.leaves(which);
         self.followers.iter_mut().for_each(|below| below.stream_ends(Up::Relay(which)));
-        self.followers[which] = Follower::new(&mut self.rng, via, relays);
+        let ahead_ms = self.followers[which].ahead_ms;
+        self.followers[which] = Follower { ahead_ms, ..Follower::new(&mut self.rng, via, relays) };
+    }
+
+    /// Somebody sets the wall clock of a verifier, or of a relay, or sets it right.
+    pub fn a_clock_is_set(&mut self) {
+        let which = self.rng.index(self.followers.len());
+        let ahead_ms = self.rng.pick(&[0, -86_400_000, -30_000, -700, 700, 20_000, 3_600_000]);
+        tell!(self, "the clock of verifier {which} is {ahead_ms} ms ahead");
+        self.counts.add("cluster: clocks set");
+        self.followers[which].ahead_ms = ahead_ms;
+    }
+
+    /// What the wall clock of a verifier, or of a relay, shows.
+    pub fn wall_of(&self, which: usize) -> Time {
+        self.followers[which].wall(self.time())
     }
 
     pub fn followers_go_on(&mut self) {
@@ -88,7 +110,7 @@ impl World {
     }
 
     pub fn handle(&mut self, which: usize, input: Input) {
-        let now = Now { mono: Mono(self.now), wall: self.time(), chance: self.rng.word() };
+        let now = Now { mono: Mono(self.now), wall: self.wall_of(which), chance: self.rng.word() };
         let prompted = matches!(&input, Input::Frame(Frame::Entries(entries), _) if entries.ack);
         let actions = self.followers[which].subscriber.handle(input, now);
         self.learns(which, prompted);
@@ -251,7 +273,7 @@ impl World {
     /// What a request with this token comes to, and whether the verifier is fresh.
     pub fn judge(&mut self, which: usize, claims: &AccessClaims) -> (Result<(), Reason>, bool) {
         let expect = Expect { issuer: claims.iss.clone(), audience: "https://api.example".into() };
-        let (mono, wall) = (Mono(self.now), self.time());
+        let (mono, wall) = (Mono(self.now), self.wall_of(which));
         let follower = &mut self.followers[which];
         let fresh = follower.shown.known.fresh(mono, wall);
         let token = Authentic::insecure_without_signature(claims.clone(), Some(KEY));

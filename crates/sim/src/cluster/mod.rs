@@ -3,7 +3,7 @@
 //!
 //! The database is no more than a log and the nodes' rows: the rules over sessions have a world of their own. What runs here is
 //! `feed`: `Publisher`, `Fleet`, `Subscriber`, `Relay` and `cluster`, and `verify`; the loop around them is `app::hub`'s, step by step.
-//! Nodes die, stand still for a minute and come back, and are cut off from the database; relays are restarted, stand still and are cut off from the nodes. Checked is that nothing is accepted
+//! Nodes die, stand still for a minute and come back, and are cut off from the database; relays are restarted, stand still and are cut off from the nodes; wall clocks of verifiers and relays are set (nodes use none: their time is the database's). Checked is that nothing is accepted
 //! that an end has killed which was said to be enforced, or whose bound has passed (I1); that every node tells the same log
 //! (I4); that what lives is accepted (I11); and of what is said about an end (DESIGN §8) that no node takes "complete" back, and
 //! that nobody who held a lease is in no count, also of nodes that died or are silent.
@@ -230,6 +230,7 @@ impl World {
             175..=177 if self.sticky => self.a_node_cannot_write(),
             167..=169 => self.a_relay_is_cut_off(),
             178..=197 => self.somebody_asks(),
+            198..=202 => self.a_clock_is_set(),
             _ => {}
         }
         self.look_at_waits();
@@ -289,8 +290,8 @@ impl World {
         self.db.visible.push(self.now + late);
         self.counts.add("cluster: ends");
         tell!(self, "{session:?} is ended at {rev} by {node:?}");
-        let (mono, wall) = (Mono(self.now), self.time());
-        let leased = self.followers.iter().filter(|one| one.via.is_none() && one.is_fresh(mono, wall));
+        let (mono, time) = (Mono(self.now), self.time());
+        let leased = self.followers.iter().filter(|one| one.via.is_none() && one.is_fresh(mono, time));
         let held = leased.map(|one| one.identity.instance).collect();
         let rows = self.db.rows.keys().copied().collect();
         let end = End { session, rev, committed: self.now + late, enforced: None, held, rows };

@@ -108,7 +108,7 @@ impl World {
     // ---- streams ----
 
     pub fn opens_at_relay(&mut self, which: usize, at: usize, position: Option<String>) -> Option<Vec<Input>> {
-        let (mono, wall) = (Mono(self.now), self.time());
+        let (mono, wall) = (Mono(self.now), self.wall_of(at));
         let me = self.followers[which].identity.clone();
         if !self.is_awake(at) {
             return None;
@@ -145,7 +145,7 @@ impl World {
 
     /// What a relay's stream brings.
     pub fn feed_by_relay(&mut self, which: usize, at: usize) {
-        let (mono, wall, forgets) = (Mono(self.now), self.time(), self.has(Lag::RelayForgets));
+        let (mono, wall, forgets) = (Mono(self.now), self.wall_of(at), self.has(Lag::RelayForgets));
         let breaks = self.rng.chance(3);
         if !self.is_awake(at) {
             return;
@@ -243,7 +243,7 @@ impl World {
     }
 
     fn relay_answers(&mut self, relayed: &Relayed) -> Result<AckAnswer, Refused> {
-        let (mono, wall) = (Mono(self.now), self.time());
+        let (mono, wall) = (Mono(self.now), self.wall_of(relayed.at));
         let leaves_out = self.has(Lag::RelayAge);
         let Ask { identity, epoch, applied, enforced, position, nonce, keys } = relayed.ask.clone();
         let asked = AckRequest {
