@@ -187,14 +187,13 @@ impl App {
             || session_dead(&view.stamp, &view.standing, &view.session, &view.account, used_at, idle_ttl).is_some()
     }
 
-    /// The claims of an access token that lives, by the rows and the log (RFC 7662 §2.2); `None` for anything else, whatever
-    /// the reason.
+    /// An access token that lives, by the rows and the log (RFC 7662 §2.2); `None` for anything else, whatever the reason.
     ///
     /// # Errors
     /// Faults: it is not known whether it lives.
-    pub async fn introspect(&self, token: &str) -> Result<Option<AccessClaims>, AppError> {
-        match self.bearer(Some(token), &Holder::AskedAbout).await {
-            Ok(bearer) => Ok(Some(bearer.claims)),
+    pub async fn introspect(&self, token: &str) -> Result<Option<Arc<Authentic>>, AppError> {
+        match self.bearer_seen(Some(token), &Holder::AskedAbout).await {
+            Ok(bearer) => Ok(Some(bearer.token)),
             Err(error @ (AppError::Fault(_) | AppError::Overloaded)) => Err(error),
             Err(_) => Ok(None),
         }

@@ -7,7 +7,7 @@ use crate::event::{Actor, EventKind, NewEvent};
 use crate::family::{Family, MacKey, Presented};
 use crate::kernel::{self, By, Door, Scope};
 use crate::sign_in::Issued;
-use crate::view::{Dead, RefreshView, session_dead};
+use crate::view::{Dead, RefreshView, Stamp, session_dead};
 use crate::{Chance, Decision, Refused, Rules, device, issue::issue};
 use alloc::{string::String, vec};
 use core::net::IpAddr;
@@ -120,7 +120,7 @@ pub fn seen(
     if grant.client != how.client || grant.sender.is_some_and(|key| how.sender != Some(key)) {
         return Err(Refused::RefreshInvalid);
     }
-    if let Some(refused) = why_dead(view, rules) {
+    if let Some(refused) = why_dead(view, view.stamp.now, rules) {
         return Err(refused);
     }
     let agent = grant.agent.as_deref().unwrap_or(&session.agent);
@@ -222,14 +222,19 @@ pub fn refresh(
 
 /// Whether nothing under this grant lives any more, by its rows.
 pub fn is_dead(view: &RefreshView, rules: &Rules) -> bool {
-    why_dead(view, rules).is_some()
+    is_dead_at(view, view.stamp.now, rules)
+}
+
+/// The same at a time after that of the view.
+pub fn is_dead_at(view: &RefreshView, now: Time, rules: &Rules) -> bool {
+    why_dead(view, now, rules).is_some()
 }
 
 /// Why nothing under this grant lives any more, if so.
-fn why_dead(view: &RefreshView, rules: &Rules) -> Option<Refused> {
-    let (grant, session, stamp) = (&view.grant, &view.session, &view.stamp);
+fn why_dead(view: &RefreshView, now: Time, rules: &Rules) -> Option<Refused> {
+    let (grant, session, stamp) = (&view.grant, &view.session, Stamp { now, ..view.stamp });
     let ended = |reason: &str| Some(Refused::SessionEnded { reason: reason.into() });
-    match session_dead(stamp, &view.standing, session, &view.account, view.used_at(), rules.idle_ttl) {
+    match session_dead(&stamp, &view.standing, session, &view.account, view.used_at(), rules.idle_ttl) {
         Some(Dead::Ended { reason, .. }) => return ended(&reason),
         Some(Dead::Cut { above, .. }) => return ended(above),
         Some(Dead::Standing { .. }) => return ended(Door::Filter.as_str()),

@@ -8,7 +8,8 @@
 //!   When more than [`OpenOptions::queue`] wait, a commit is refused at once with [`CommitError::Failed`].
 //! - **Reading** (`readers`, `reads`): each `load_*` is one statement or one read transaction, so that the stamp and the facts
 //!   are of one snapshot (I3). Point reads run on the calling thread, since a lookup in the page cache is cheaper than a
-//!   hand-over; lists and counts run on blocking threads.
+//!   hand-over; lists and counts run on blocking threads. Who only looks gets rows that were read before (`kept`), as long as no
+//!   commit was answered that says otherwise.
 //! - **Checkpoints** (`checkpoint`) run apart from the writer, so that nobody's answer waits for them.
 //! - **One server per file** (`lock`): the counter's row is cached by the writer, which only a lock on the file makes true.
 //!
@@ -23,6 +24,7 @@ mod checkpoint;
 mod connect;
 mod follow;
 mod jobs;
+mod kept;
 mod lock;
 mod open;
 mod outbox;
@@ -37,6 +39,7 @@ mod writer;
 pub use backup::{Replaced, Restoring};
 pub use open::{OpenError, OpenOptions};
 
+use crate::kept::Kept;
 use crate::lock::Lock;
 use crate::readers::Readers;
 use crate::writer::{Job, Troubles, Writer};
@@ -56,7 +59,7 @@ use portcullis_domain::view::{
 use portcullis_domain::webhook::Webhook;
 use portcullis_store::{
     AttemptCount, ChainRead, CommitError, Due, EventFilter, EventRow, FaultKind, Fut, LiveCount, LogRead, MessageCount,
-    MessageFilter, Page, Prunable, Remembered, RowCount, Store, StoreError,
+    MessageFilter, Page, Peeked, Prunable, Remembered, RowCount, Store, StoreError,
 };
 use portcullis_wire::{
     AccountId, ClientId, Digest, Entry, EventId, GrantId, JobId, MessageId, Rev, RunId, SessionId, Time, WebhookId,
@@ -78,6 +81,7 @@ pub struct SqliteStore {
     clock: Clock,
     connector: connect::Connector,
     readers: Arc<Readers>,
+    kept: Arc<Kept>,
     /// `None` only while closing.
     writer: Option<SyncSender<Job>>,
     threads: Vec<JoinHandle<()>>,
@@ -128,6 +132,7 @@ impl SqliteStore {
         let (sender, waiting) = sync_channel(options.queue.max(1));
         let (checkpointer, checkpoints, checkpointing) = checkpoint::pair(connector.clone());
         let counters = Arc::new(Counters::default());
+        let kept = Arc::new(Kept::new(opened.meta.head));
         let copies = connector.clone();
         let writer = Writer {
             connector,
@@ -136,6 +141,7 @@ impl SqliteStore {
             checkpointer,
             counters: counters.clone(),
             readers: readers.clone(),
+            kept: kept.clone(),
             troubles: Troubles::default(),
         };
         let (db, meta) = (opened.db, opened.meta);
@@ -147,7 +153,7 @@ impl SqliteStore {
         let threads = threads.map_err(|error| OpenError::from_io(&path, &error))?;
         let (writer, clock) = (Some(sender), options.clock);
         let _lock = opened.lock;
-        Ok(Self { clock, connector: copies, readers, writer, threads, checkpointing, counters, _lock })
+        Ok(Self { clock, connector: copies, readers, kept, writer, threads, checkpointing, counters, _lock })
     }
 
     /// What the writer did so far.
@@ -205,6 +211,20 @@ impl Store for SqliteStore {
     }
     fn load_refresh(&self, grant: GrantId) -> Fut<'_, Result<Option<RefreshView>, StoreError>> {
         self.point(move |db, now| reads::refresh(db, grant, now))
+    }
+    fn peek_refresh(&self, grant: GrantId) -> Fut<'_, Result<Option<Peeked>, StoreError>> {
+        Box::pin(async move {
+            let now = (self.clock)();
+            let read = || self.readers.point(|db| reads::refresh(db, grant, now));
+            let view = self.kept.refresh(grant, read)?;
+            Ok(view.map(|view| Peeked { now, head: view.stamp.head.max(self.kept.head()), view }))
+        })
+    }
+    fn peek_client(&self, client: ClientId) -> Fut<'_, Result<Option<Arc<Client>>, StoreError>> {
+        Box::pin(async move {
+            let read = || self.readers.point(|db| reads::client(db, client, (self.clock)()));
+            self.kept.client(client, || Ok(read()?.map(|view| view.client)))
+        })
     }
     fn load_session(&self, session: SessionId) -> Fut<'_, Result<Option<SessionView>, StoreError>> {
         self.point(move |db, now| reads::session(db, session, now))

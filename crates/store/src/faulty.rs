@@ -4,7 +4,7 @@
 //! or all from the n-th on, for an outage.
 use crate::{
     AttemptCount, ChainRead, CommitError, Due, EventFilter, EventRow, Fut, LiveCount, LogRead, MessageCount,
-    MessageFilter, News, NodeRow, Page, Prunable, Remembered, RowCount, Store, StoreError,
+    MessageFilter, News, NodeRow, Page, Peeked, Prunable, Remembered, RowCount, Store, StoreError,
 };
 use portcullis_domain::audit::Unsealed;
 use portcullis_domain::changes::{BoundRow, Changes, Committed};
@@ -26,7 +26,7 @@ use portcullis_wire::{
     Time, WebhookId,
 };
 use std::ops::Deref;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// How an operation fails. For a load all are the same: an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -149,6 +149,12 @@ impl<S: Store> Store for Faulty<S> {
     }
     fn load_refresh(&self, grant: GrantId) -> Fut<'_, Result<Option<RefreshView>, StoreError>> {
         self.load(move |s| s.load_refresh(grant))
+    }
+    fn peek_refresh(&self, grant: GrantId) -> Fut<'_, Result<Option<Peeked>, StoreError>> {
+        self.load(move |s| s.peek_refresh(grant))
+    }
+    fn peek_client(&self, client: ClientId) -> Fut<'_, Result<Option<Arc<Client>>, StoreError>> {
+        self.load(move |s| s.peek_client(client))
     }
     fn load_session(&self, session: SessionId) -> Fut<'_, Result<Option<SessionView>, StoreError>> {
         self.load(move |s| s.load_session(session))

@@ -35,11 +35,12 @@ use portcullis_wire::{
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 
 pub use fault::{FaultKind, Flood};
 pub use rows::{
     AttemptCount, ChainRead, Due, EventFilter, EventRow, LiveCount, LogRead, MessageCount, MessageFilter, NodeRow,
-    Page, Prunable, Remembered, RowCount,
+    Page, Peeked, Prunable, Remembered, RowCount,
 };
 
 /// What a store's calls return.
@@ -105,6 +106,21 @@ pub trait Store: Send + Sync + 'static {
     fn load_sign_in<'a>(&'a self, email: &'a str, client: ClientId) -> Fut<'a, Result<SignInView, StoreError>>;
     /// A grant with everything above it.
     fn load_refresh(&self, grant: GrantId) -> Fut<'_, Result<Option<RefreshView>, StoreError>>;
+    /// A grant with everything above it, for whoever looks and writes nothing: as [`Store::load_refresh`], but perhaps kept from an earlier
+    /// look. Whatever ends something shows from when its commit is answered, and so does every other change but uses: the family,
+    /// `last_seen_at` and `refreshed_at` may be older. So what seems to have idled too long is asked about once more, by
+    /// [`Store::load_refresh`]. The view's stamp is of when it was read; of now are [`Peeked::now`] and [`Peeked::head`].
+    fn peek_refresh(&self, grant: GrantId) -> Fut<'_, Result<Option<Peeked>, StoreError>> {
+        Box::pin(async move {
+            let view = self.load_refresh(grant).await?;
+            Ok(view.map(Peeked::now))
+        })
+    }
+    /// A client, for whoever writes nothing that rests on its version: as [`Store::load_client`], but perhaps kept from an earlier look.
+    /// Every change of it shows from when its commit is answered.
+    fn peek_client(&self, client: ClientId) -> Fut<'_, Result<Option<Arc<Client>>, StoreError>> {
+        Box::pin(async move { Ok(self.load_client(client).await?.map(|view| Arc::new(view.client))) })
+    }
     /// A session with its account.
     fn load_session(&self, session: SessionId) -> Fut<'_, Result<Option<SessionView>, StoreError>>;
     /// An account.

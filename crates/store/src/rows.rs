@@ -2,8 +2,9 @@
 use portcullis_domain::audit::ChainRow;
 pub use portcullis_domain::audit::Record as EventRow;
 use portcullis_domain::outbox::MessageState;
-use portcullis_domain::view::Stamp;
+use portcullis_domain::view::{RefreshView, Stamp};
 use portcullis_wire::{AccountId, ClientId, Digest, Entry, NodeId, Rev, SessionId, Time};
+use std::sync::Arc;
 
 /// A page of a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,6 +13,24 @@ pub struct Page<T> {
     pub rows: Vec<T>,
     /// Whether there are more after the last one.
     pub more: bool,
+}
+
+/// A grant with everything above it, perhaps as of an earlier read.
+#[derive(Debug, Clone)]
+pub struct Peeked {
+    /// The rows, with the stamp of when they were read.
+    pub view: Arc<RefreshView>,
+    /// The database's time now.
+    pub now: Time,
+    /// Position of the newest entry now.
+    pub head: Rev,
+}
+
+impl Peeked {
+    /// What was read just now.
+    pub fn now(view: RefreshView) -> Self {
+        Self { now: view.stamp.now, head: view.stamp.head, view: Arc::new(view) }
+    }
 }
 
 /// How much lives, by the rows alone.

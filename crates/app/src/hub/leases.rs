@@ -4,7 +4,7 @@ use crate::{AppError, real};
 use portcullis_domain::view::Stamp;
 use portcullis_feed::Mono;
 use portcullis_wire::frame::{AckAnswer, AckRequest};
-use portcullis_wire::{ClientId, Code, InstanceId, SecretString};
+use portcullis_wire::{ClientId, Code, Epoch, InstanceId, Rev, SecretString};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -32,12 +32,12 @@ impl Hub {
 
     /// Resolves when tokens are judged here by everything that was committed up to this snapshot; nearly always at once. Who was
     /// told that a token is revoked may ask about it in the same breath, at another node too.
-    pub(crate) async fn caught_up(&self, stamp: &Stamp) -> Result<(), AppError> {
+    pub(crate) async fn caught_up(&self, of: Epoch, head: Rev) -> Result<(), AppError> {
         let (epoch, applied) = {
             let view = self.inner.view.load();
             (view.known.epoch, view.known.applied)
         };
-        if (epoch, applied) >= (stamp.epoch, stamp.head) {
+        if (epoch, applied) >= (of, head) {
             return Ok(());
         }
         self.read_after_now().await.map(drop)

@@ -5,6 +5,7 @@ use portcullis_domain::client::{AuthMethod, GrantType};
 use portcullis_domain::model::{Client, ClientKind};
 use portcullis_domain::refused::OAuthError;
 use portcullis_wire::{ClientId, SecretString, Time};
+use std::sync::Arc;
 
 /// How a client says who it is.
 #[derive(Debug, Clone)]
@@ -37,7 +38,7 @@ pub enum Proof {
 #[derive(Debug, Clone)]
 pub struct Known {
     /// The client.
-    pub client: Client,
+    pub client: Arc<Client>,
     /// Whether it proved to be that.
     pub proven: bool,
 }
@@ -63,10 +64,12 @@ impl App {
             Proof::Named(id) => (id, vec![]),
             Proof::Assertion { client_id, assertion, endpoint } => {
                 let client = self.asserted_client(client_id.as_deref(), assertion.expose(), endpoint).await?;
-                return Ok(Known { client, proven: true });
+                return Ok(Known { client: Arc::new(client), proven: true });
             }
         };
-        let client = self.client_by_text(id).await?.filter(|client| !client.disabled).ok_or_else(refused)?;
+        let id: ClientId = id.parse().map_err(|_| refused())?;
+        let client = self.store().peek_client(id).await.map_err(|e| self.fault(e.into()))?;
+        let client = client.filter(|client| !client.disabled).ok_or_else(refused)?;
         let public = client.kind == ClientKind::Public && client.id != ClientId::FIRST_PARTY;
         // Secrets have 43 characters or more: two readings of one try help nobody to guess.
         if secrets.iter().any(|secret| has_secret(&client, secret, self.now())) && by_secret(&client) {

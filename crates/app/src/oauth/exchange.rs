@@ -6,6 +6,7 @@ use portcullis_domain::exchange::{self, Asked, ExchangeView};
 use portcullis_domain::refused::OAuthError;
 use portcullis_verify::Holder;
 use portcullis_wire::{AccessClaims, Code, SecretString};
+use std::sync::Arc;
 
 impl App {
     /// Exchanges a user's token for one that says who acts.
@@ -31,10 +32,10 @@ impl App {
         let client = client.ok_or_else(gone)?.client;
         let account = client.profile.service_account.ok_or_else(gone)?;
         let account = self.store().load_account(account).await.map_err(|e| self.fault(e.into()))?.ok_or_else(gone)?;
-        let view = ExchangeView { subject: subject.view, client, account: account.account };
+        let view = ExchangeView { subject: Arc::unwrap_or_clone(subject.view), client, account: account.account };
         let (rules, chance) = (&self.settings().rules, &mut real::RealChance);
-        let claims = exchange::exchange(&view, &known.client, &subject.claims, asked, rules, chance)?;
-        if view.subject.session.is_used_by(subject.claims.client_id) {
+        let claims = exchange::exchange(&view, &known.client, subject.token.claims(), asked, rules, chance)?;
+        if view.subject.session.is_used_by(subject.token.claims().client_id) {
             self.saw(claims.sid, self.now());
         }
         self.access_only(claims)

@@ -8,15 +8,17 @@ use portcullis_domain::family::{MacKey, Presented};
 use portcullis_domain::id_token::{self, IdClaims, UserInfo};
 use portcullis_domain::kernel::{self, By, Door, Scope};
 use portcullis_domain::mail::{self, Letter, Template};
-use portcullis_domain::refresh::How;
+use portcullis_domain::refresh::{How, is_dead_at};
 use portcullis_domain::refused::OAuthError;
 use portcullis_domain::sign_in::Issued;
 use portcullis_domain::ticket::{self, Ticket, TicketKind};
 use portcullis_domain::view::{GrantView, RefreshView, Stamp, TicketView};
 use portcullis_domain::{Chance, Decision, Refused};
+use portcullis_store::Peeked;
 use portcullis_verify::{Authentic, Holder};
-use portcullis_wire::{AccessClaims, ClientId, Code, Digest, SecretString};
+use portcullis_wire::{AccessClaims, ClientId, Code, Digest, GrantId, SecretString};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 /// What the token endpoint answers (RFC 6749 §5.1).
 #[derive(Debug)]
@@ -48,9 +50,16 @@ pub enum ToldUser {
 #[derive(Debug)]
 pub struct Bearer {
     /// What it says.
-    pub claims: AccessClaims,
+    pub token: Arc<Authentic>,
     /// Its grant with everything above it.
-    pub view: RefreshView,
+    pub view: Arc<RefreshView>,
+}
+
+impl Bearer {
+    /// What it says.
+    pub fn claims(&self) -> &AccessClaims {
+        self.token.claims()
+    }
 }
 
 impl App {
@@ -191,31 +200,59 @@ impl App {
         })
     }
 
-    /// The token of an application, if it lives by its grant's rows and by the log, and may be shown as it is shown.
+    /// The token of an application, if it lives by its grant's rows and by the log, and may be shown as it is shown. The rows are those
+    /// to write by.
     ///
     /// # Errors
     /// [`AppError::Unauthenticated`]; faults.
     pub async fn bearer(&self, token: Option<&str>, holder: &Holder) -> Result<Bearer, AppError> {
+        let (token, grant) = self.granted(token).await?;
+        let rows = self.rows_of(grant).await?;
+        self.lives(token, rows, holder).await
+    }
+
+    /// The same for whoever looks and writes nothing: the rows may be behind of when they were used.
+    ///
+    /// # Errors
+    /// As [`App::bearer`].
+    pub(crate) async fn bearer_seen(&self, token: Option<&str>, holder: &Holder) -> Result<Bearer, AppError> {
+        let (token, grant) = self.granted(token).await?;
+        let peeked = self.store().peek_refresh(grant).await.map_err(|e| self.fault(e.into()))?.ok_or_else(gone)?;
+        let seems_dead = is_dead_at(&peeked.view, peeked.now, &self.settings().rules);
+        let rows = if seems_dead { self.rows_of(grant).await? } else { peeked };
+        self.lives(token, rows, holder).await
+    }
+
+    /// A token of ours, and the grant that it comes of.
+    async fn granted(&self, token: Option<&str>) -> Result<(Arc<Authentic>, GrantId), AppError> {
         let token = self.authentic(token)?;
         self.not_ahead(token.claims()).await?;
+        let grant = token.claims().gid.ok_or_else(gone)?;
+        Ok((token, grant))
+    }
+
+    async fn rows_of(&self, grant: GrantId) -> Result<Peeked, AppError> {
+        let view = self.store().load_refresh(grant).await.map_err(|e| self.fault(e.into()))?.ok_or_else(gone)?;
+        Ok(Peeked::now(view))
+    }
+
+    async fn lives(
+        &self,
+        token: Arc<Authentic>,
+        Peeked { view, now, head }: Peeked,
+        holder: &Holder,
+    ) -> Result<Bearer, AppError> {
         let claims = token.claims();
-        let gone = || AppError::Unauthenticated(Code::TokenRevoked);
-        let view = match claims.gid {
-            Some(grant) => {
-                self.store().load_refresh(grant).await.map_err(|e| self.fault(e.into()))?.ok_or_else(gone)?
-            }
-            None => return Err(gone()),
-        };
         if view.account.id != claims.sub || view.session.id != claims.sid || view.grant.client != claims.origin() {
             return Err(AppError::Unauthenticated(Code::TokenMalformed));
         }
-        if portcullis_domain::refresh::is_dead(&view, &self.settings().rules) || !self.hands_are_clean(claims).await? {
+        if is_dead_at(&view, now, &self.settings().rules) || !self.hands_are_clean(claims).await? {
             return Err(gone());
         }
         // An access token that was revoked by itself has no row that says so: the log does.
-        self.hub().caught_up(&view.stamp).await.map_err(|error| self.fault(error))?;
+        self.hub().caught_up(view.stamp.epoch, head).await.map_err(|error| self.fault(error))?;
         match self.hub().judge_for_any(&token, holder) {
-            Ok(()) => Ok(Bearer { view, claims: token.claims().clone() }),
+            Ok(()) => Ok(Bearer { token, view }),
             Err(Code::NotFresh) => Err(self.fault(AppError::Fault("this node's view of the log is too old".into()))),
             Err(code) => Err(AppError::Unauthenticated(code)),
         }
@@ -228,18 +265,18 @@ impl App {
     /// # Errors
     /// [`AppError::Unauthenticated`]; 403 without the scope `openid`; overloaded, until the key of the client's algorithm may sign; faults.
     pub async fn userinfo(&self, token: Option<&str>, holder: &Holder) -> Result<ToldUser, AppError> {
-        let bearer = self.bearer(token, holder).await?;
-        if !bearer.claims.aud.contains(&self.settings().rules.audience) {
+        let bearer = self.bearer_seen(token, holder).await?;
+        if !bearer.claims().aud.contains(&self.settings().rules.audience) {
             return Err(AppError::Unauthenticated(Code::TokenMalformed));
         }
-        if !bearer.claims.has_scope(portcullis_domain::client::OPENID) {
+        if !bearer.claims().has_scope(portcullis_domain::client::OPENID) {
             let detail = "userinfo takes a token with the scope openid".into();
             return Err(AppError::NeedsScope { scope: portcullis_domain::client::OPENID, detail });
         }
         let account = &bearer.view.account;
-        let client = self.store().load_client(bearer.claims.client_id).await.map_err(|e| self.fault(e.into()))?;
-        let client = client.ok_or(AppError::Unauthenticated(Code::TokenRevoked))?.client;
-        let (sub, about) = (self.name_at(&client, account.id)?, id_token::about(account, &bearer.claims.scope));
+        let client = self.store().peek_client(bearer.claims().client_id).await.map_err(|e| self.fault(e.into()))?;
+        let client = client.ok_or_else(gone)?;
+        let (sub, about) = (self.name_at(&client, account.id)?, id_token::about(account, &bearer.claims().scope));
         if client.profile.userinfo_signed_response_alg.is_none() {
             return Ok(ToldUser::Plain(UserInfo { iss: None, aud: None, sub, about }));
         }
@@ -335,6 +372,10 @@ impl App {
         };
         self.act("", None, || async { Ok(()) }, decide).await.map(|_| ())
     }
+}
+
+fn gone() -> AppError {
+    AppError::Unauthenticated(Code::TokenRevoked)
 }
 
 fn not_its_holder() -> Refused {

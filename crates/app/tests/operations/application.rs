@@ -44,7 +44,7 @@ impl Application {
 
     /// As who it is once that was proven.
     pub fn itself(&self) -> Known {
-        Known { client: self.client.clone(), proven: true }
+        Known { client: self.client.clone().into(), proven: true }
     }
 
     pub async fn granted(&self, app: &App, caller: &Caller, scope: &str) -> Result<OAuthTokens, AppError> {

@@ -126,6 +126,8 @@ impl<S: Store> Store for Held<S> {
     }
     forward! {
         load_refresh(grant: GrantId) -> Result<Option<RefreshView>, StoreError>;
+        peek_refresh(grant: GrantId) -> Result<Option<Peeked>, StoreError>;
+        peek_client(client: ClientId) -> Result<Option<Arc<Client>>, StoreError>;
         load_session(session: SessionId) -> Result<Option<SessionView>, StoreError>;
         load_account(account: AccountId) -> Result<Option<AccountView>, StoreError>;
         list_sessions(account: AccountId, limit: u32) -> Result<Vec<SessionView>, StoreError>;

@@ -26,16 +26,17 @@ pub(super) async fn introspect(ctx: Ctx, form: FormBytes) -> Result<Response, Pr
         form.params.take("token").ok_or_else(|| super::invalid_request("the parameter \"token\" is missing"))?;
     // Nobody vouches for it: of tokens that are not its own it learns nothing.
     let known = &form.known.client;
-    let may_know = |claims: &AccessClaims| !known.profile.is_stranger() || claims.client_id == known.id;
-    let Some(claims) = ctx.app().introspect(&token).await.map_err(problem)?.filter(may_know) else {
+    let may_know = |claims: &&AccessClaims| !known.profile.is_stranger() || claims.client_id == known.id;
+    let token = ctx.app().introspect(&token).await.map_err(problem)?;
+    let Some(claims) = token.as_ref().map(|token| token.claims()).filter(may_know) else {
         return Ok(render::ok(&Told::<AccessClaims> { claims: None, active: false, token_type: None }));
     };
-    let sub = ctx.app().introspected_name(&form.known.client, &claims).map_err(problem)?;
+    let sub = ctx.app().introspected_name(&form.known.client, claims).map_err(problem)?;
     let token_type = Some(if claims.cnf.is_some() { "DPoP" } else { "Bearer" });
     if sub == claims.sub.to_string() {
-        return Ok(render::ok(&Told { claims: Some(&claims), active: true, token_type }));
+        return Ok(render::ok(&Told { claims: Some(claims), active: true, token_type }));
     }
-    let mut named = serde_json::to_value(&claims).map_err(|_| Problem::new(Code::Unavailable))?;
+    let mut named = serde_json::to_value(claims).map_err(|_| Problem::new(Code::Unavailable))?;
     named["sub"] = sub.into();
     Ok(render::ok(&Told { claims: Some(&named), active: true, token_type }))
 }

@@ -24,6 +24,7 @@ pub(crate) use insert::found;
 use crate::cells::Fault;
 use crate::checkpoint::Checkpointer;
 use crate::connect::Connector;
+use crate::kept::{self, Kept};
 use crate::readers::Readers;
 use crate::reads;
 use crate::rows::Meta;
@@ -99,6 +100,7 @@ pub(crate) struct Writer {
     pub(crate) counters: Arc<Counters>,
     /// Closed when everything is opened anew.
     pub(crate) readers: Arc<Readers>,
+    pub(crate) kept: Arc<Kept>,
     pub(crate) troubles: Troubles,
 }
 
@@ -222,6 +224,7 @@ impl Writer {
     }
 
     fn reopen(&self) -> Result<Open, Fault> {
+        self.kept.unknown(); // a commit of which nobody knows may show now
         let db = self.connector.writer()?;
         let meta = reads::meta(&db)?;
         Ok(Open { db, meta })
@@ -247,8 +250,10 @@ impl Writer {
         if next != *meta {
             insert::write_meta(db, &next).map_err(|error| roll_back(db, error))?;
         }
+        let under_way = self.kept.begin(kept::concerned(jobs.iter().flat_map(|job| &job.changes.steps)));
         let committed = db.prepare_cached("COMMIT").and_then(|mut commit| commit.execute([]));
         committed.map_err(|error| commit_failed(db, error))?;
+        under_way.made(next.head);
         *meta = next;
         Ok(outcomes)
     }

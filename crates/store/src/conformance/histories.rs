@@ -4,7 +4,7 @@
 //! there is always something alive. The seed decides everything, and a difference is told with seed and step.
 mod apps;
 
-use super::show::{KEPT, Known, show};
+use super::show::{KEPT, Known, looks_agree, show};
 use super::{Backend, LOG, START, audit, clock_of, wait};
 use crate::{CommitError, Store};
 use portcullis_domain::audit::Sealing;
@@ -89,6 +89,7 @@ pub fn compare(one: &dyn Backend, two: &dyn Backend, seed: u64, steps: u64) -> C
     let stores = [one, two].map(|backend| backend.make(LOG, clock_of(&clock)));
     let (mut dice, mut counts) = (Dice { state: seed, step: 0 }, Counts::default());
     let mut sealer = Dice { state: !seed, step: 0 };
+    let mut looker = Dice { state: seed.rotate_left(32), step: 0 };
     for step in 0..steps {
         dice.step = step;
         clock.fetch_add(dice.below(40) as i64, SeqCst);
@@ -105,6 +106,11 @@ pub fn compare(one: &dyn Backend, two: &dyn Backend, seed: u64, steps: u64) -> C
             if let ([Change::EraseRecords { .. }], Ok(committed)) = (&changes.steps[..], &a) {
                 counts.erased += committed.pruned;
             }
+        }
+        // Where several processes write, nothing is kept of what was looked at.
+        let (grants, clients) = (dice.known().grants, (0..FEW).map(ClientId::from_bits).collect::<Vec<_>>());
+        for store in stores.iter().filter(|store| looker.one_in(3) && !store.is_shared()) {
+            looks_agree(&**store, &grants, &clients);
         }
         // Each view now and then, all the more often in the beginning.
         if step < 50 || dice.one_in(40) || step + 1 == steps {

@@ -16,6 +16,7 @@ mod follow;
 pub mod histories;
 mod lists;
 mod log;
+mod looks;
 mod mass;
 mod outbox;
 mod parallel;
@@ -30,6 +31,8 @@ mod upstream;
 
 pub use show::show;
 
+use show::looks_agree;
+
 use crate::memory::Clock;
 use crate::{CommitError, Fut, Store};
 use portcullis_domain::amr::Amr;
@@ -42,8 +45,8 @@ use portcullis_domain::{Actor, Cut};
 use portcullis_wire::{
     AccountId, ClientId, Digest, Epoch, EventId, GrantId, KeyId, LogId, Millis, Rev, SessionId, Target, Time, Verb,
 };
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 
@@ -222,6 +225,10 @@ cases! {
         many_who_follow_tell_once
         webhooks_are_counted_with_the_new_one
         a_webhook_comes_back_as_it_was;
+    looks:
+        what_changes_shows_to_whoever_looks
+        who_knows_of_an_end_sees_no_life
+        what_is_gone_is_not_looked_at;
     parallel:
         one_budget_for_many_at_once
         one_of_many_redeems_a_ticket
@@ -245,13 +252,15 @@ pub(crate) struct World<'b> {
     pub(crate) store: Arc<dyn Store>,
     clock: Arc<AtomicI64>,
     next: AtomicU64,
+    /// What came: whoever looks is asked about it after each commit.
+    came: Mutex<(Vec<GrantId>, Vec<ClientId>)>,
 }
 
 impl<'b> World<'b> {
     pub(crate) fn new(backend: &'b dyn Backend) -> Self {
         let clock = Arc::new(AtomicI64::new(START.0));
         let store = backend.make(LOG, clock_of(&clock));
-        Self { backend, store, clock, next: AtomicU64::new(1) }
+        Self { backend, store, clock, next: AtomicU64::new(1), came: Mutex::default() }
     }
     /// With an account, a session and a grant, and the horizon raised.
     pub(crate) fn peopled(backend: &'b dyn Backend) -> (Self, Account, Session, Grant) {
@@ -262,9 +271,9 @@ impl<'b> World<'b> {
         (world, account, session, grant)
     }
     pub(crate) fn reopen(self) -> Option<Self> {
-        let Self { backend, store, clock, next } = self;
+        let Self { backend, store, clock, next, came } = self;
         let store = backend.reopen(store, clock_of(&clock))?;
-        Some(Self { backend, store, clock, next })
+        Some(Self { backend, store, clock, next, came })
     }
     pub(crate) fn now(&self) -> Time {
         Time(self.clock.load(SeqCst))
@@ -277,7 +286,21 @@ impl<'b> World<'b> {
     }
 
     pub(crate) fn commit(&self, changes: Changes) -> Result<Committed, CommitError> {
-        wait(self.store.commit(changes))
+        let mut came = self.came.lock().unwrap();
+        for step in &changes.steps {
+            match step {
+                Change::InsertGrant(row) => came.0.push(row.id),
+                Change::InsertClient(row) => came.1.push(row.id),
+                _ => {}
+            }
+        }
+        let result = wait(self.store.commit(changes));
+        // Where several processes write, nothing is kept of what was looked at.
+        if !self.store.is_shared() {
+            let (grants, clients) = &*came;
+            looks_agree(&*self.store, last(grants), last(clients));
+        }
+        result
     }
     /// Commits these steps, which must work.
     pub(crate) fn ok<const N: usize>(&self, steps: [Change; N]) -> Committed {
@@ -353,6 +376,11 @@ impl<'b> World<'b> {
     pub(crate) fn grant(&self, id: GrantId) -> Grant {
         wait(self.store.load_refresh(id)).unwrap().unwrap().grant
     }
+}
+
+/// The last few.
+fn last<T>(all: &[T]) -> &[T] {
+    &all[all.len().saturating_sub(40)..]
 }
 
 pub(crate) fn clock_of(clock: &Arc<AtomicI64>) -> Clock {

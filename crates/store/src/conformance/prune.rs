@@ -74,6 +74,7 @@ pub(super) fn addresses_are_forgotten(backend: &dyn Backend) {
     let with = |id: u128, at| Session { ip, ..session(SessionId::from_bits(id), ada.id, at, Rev::ZERO) };
     let (old, new) = (with(1, START), with(2, START.plus(900)));
     w.ok([Change::InsertSession(old.clone()), Change::InsertSession(new.clone())]);
+    w.new_grant_of(old.id, ClientId::FIRST_PARTY);
     let event = |n: i64| {
         w.set(START.plus(n));
         let events = vec![w.event(EventKind::SessionStarted).ip(ip)];

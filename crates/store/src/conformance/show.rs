@@ -120,6 +120,30 @@ pub fn show(store: &dyn Store, known: &Known) -> String {
     out
 }
 
+/// That who only looks is shown what the database holds: all but uses, which may be older.
+pub(super) fn looks_agree(store: &dyn Store, grants: &[GrantId], clients: &[ClientId]) {
+    for id in grants {
+        let (peeked, now) = (wait(store.peek_refresh(*id)).unwrap(), wait(store.load_refresh(*id)).unwrap());
+        let peeked = peeked.map(|peeked| {
+            let mut view = RefreshView::clone(&peeked.view);
+            if let Some(now) = &now {
+                assert_eq!((peeked.now, peeked.head), (now.stamp.now, now.stamp.head), "who looks is told the time");
+                assert_eq!((view.stamp.epoch, view.stamp.all), (now.stamp.epoch, now.stamp.all));
+                view.stamp = now.stamp;
+                view.grant.family = now.grant.family.clone();
+                view.session.last_seen_at = now.session.last_seen_at;
+                view.refreshed_at = now.refreshed_at;
+            }
+            show_refresh(&view)
+        });
+        assert_eq!(peeked, now.as_ref().map(show_refresh), "{id}");
+    }
+    for id in clients {
+        let (peeked, now) = (wait(store.peek_client(*id)).unwrap(), wait(store.load_client(*id)).unwrap());
+        assert_eq!(peeked.as_deref().map(show_client), now.map(|view| show_client(&view.client)), "{id}");
+    }
+}
+
 fn show_session(view: &SessionView) -> String {
     let cookie = (view.session.cookie.map(|digest| digest.0), view.session.old_cookie.as_ref().map(|old| old.digest.0));
     format!(

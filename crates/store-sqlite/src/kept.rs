@@ -1,0 +1,351 @@
+//! Rows that were read before, for whoever looks and writes nothing ([`portcullis_store::Store::peek_refresh`]).
+//!
+//! Commits that change what such a row says are counted. Of each session, grant and account (by 1,024 places that they share), and of what
+//! concerns all, the last such commit's number is known, and a row is given away as long as none of those that concern it is younger than
+//! the count was before the row was read. While such a commit is under way its places hold [`UNDER_WAY`], which is younger than
+//! everything, and they get its number after the COMMIT, before anybody is answered. So whoever has been told of a change, or has read it,
+//! never gets a row from before it (docs/decisions/0058-kept-rows.md). After a commit that failed everybody reads until one succeeds: what
+//! became of it is not known before.
+//!
+//! What may not happen: a row with a number that was not read before the row was; a change that shows and has no place in [`shown_by`].
+use arc_swap::ArcSwapOption;
+use portcullis_domain::changes::{Change, Revoke};
+use portcullis_domain::model::Client;
+use portcullis_domain::view::RefreshView;
+use portcullis_store::StoreError;
+use portcullis_wire::{AccountId, ClientId, GrantId, Rev, SessionId, Target, Verb};
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+
+/// Places for grants, each with everything above it: some 8 MB when all are taken.
+const GRANTS: usize = 8_192;
+/// Places for clients.
+const CLIENTS: usize = 512;
+/// Places for when sessions, grants and accounts last changed.
+const CHANGED: usize = 1_024;
+/// Younger than every row.
+const UNDER_WAY: u64 = u64::MAX;
+
+pub(crate) struct Kept {
+    /// How many commits have changed what rows show.
+    count: AtomicU64,
+    /// The number of the last that concerned all.
+    all: AtomicU64,
+    /// The number of the last that concerned whoever has this place.
+    changed: Vec<AtomicU64>,
+    /// Position of the newest entry of the log that was committed.
+    head: AtomicU64,
+    grants: Table<RefreshView>,
+    clients: Table<Client>,
+}
+
+/// Whom a change concerns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Concerns {
+    Session(SessionId),
+    Grant(GrantId),
+    Account(AccountId),
+    All,
+}
+
+impl Kept {
+    /// Nothing yet; `head`: the position of the newest entry of the log.
+    pub(crate) fn new(head: Rev) -> Self {
+        Self {
+            count: AtomicU64::new(0),
+            all: AtomicU64::new(0),
+            changed: (0..CHANGED).map(|_| AtomicU64::new(0)).collect(),
+            head: AtomicU64::new(head.0),
+            grants: Table::new(GRANTS),
+            clients: Table::new(CLIENTS),
+        }
+    }
+
+    /// A grant with everything above it, by `read` where it is not kept.
+    pub(crate) fn refresh(
+        &self,
+        id: GrantId,
+        read: impl FnOnce() -> Result<Option<RefreshView>, StoreError>,
+    ) -> Result<Option<Arc<RefreshView>>, StoreError> {
+        let holds = |row: &RefreshView, number| {
+            let above = [Concerns::Session(row.session.id), Concerns::Grant(id), Concerns::Account(row.account.id)];
+            above.into_iter().chain([Concerns::All]).all(|who| self.last(who).load(SeqCst) <= number)
+        };
+        self.row(&self.grants, id.bits(), holds, read)
+    }
+
+    /// A client, by `read` where it is not kept.
+    pub(crate) fn client(
+        &self,
+        id: ClientId,
+        read: impl FnOnce() -> Result<Option<Client>, StoreError>,
+    ) -> Result<Option<Arc<Client>>, StoreError> {
+        self.row(&self.clients, id.bits(), |_, number| self.all.load(SeqCst) <= number, read)
+    }
+
+    /// Position of the newest entry of the log that somebody may have been told of.
+    pub(crate) fn head(&self) -> Rev {
+        Rev(self.head.load(SeqCst))
+    }
+
+    fn row<T>(
+        &self,
+        table: &Table<T>,
+        id: u128,
+        holds: impl FnOnce(&T, u64) -> bool,
+        read: impl FnOnce() -> Result<Option<T>, StoreError>,
+    ) -> Result<Option<Arc<T>>, StoreError> {
+        if let Some((number, row)) = table.get(id)
+            && holds(&row, number)
+        {
+            return Ok(Some(row));
+        }
+        let number = self.count.load(SeqCst);
+        let row = read()?.map(Arc::new);
+        if let Some(row) = &row {
+            table.put(id, number, row.clone());
+        }
+        Ok(row)
+    }
+
+    fn last(&self, who: Concerns) -> &AtomicU64 {
+        let bits = match who {
+            Concerns::Session(id) => id.bits(),
+            Concerns::Grant(id) => id.bits(),
+            Concerns::Account(id) => id.bits(),
+            Concerns::All => return &self.all,
+        };
+        self.changed.get(place(bits, CHANGED)).unwrap_or(&self.all)
+    }
+
+    /// A commit that concerns these is about to be made. The writer alone calls this, and [`Kept::unknown`].
+    pub(crate) fn begin(&self, whom: Vec<Concerns>) -> UnderWay<'_> {
+        whom.iter().for_each(|who| self.last(*who).store(UNDER_WAY, SeqCst));
+        UnderWay { kept: self, whom, made: false }
+    }
+
+    /// Nobody knows what the database says, until a commit is made.
+    pub(crate) fn unknown(&self) {
+        self.all.store(UNDER_WAY, SeqCst);
+    }
+}
+
+/// A commit that is under way. Without [`UnderWay::made`] nobody knows what became of it.
+pub(crate) struct UnderWay<'a> {
+    kept: &'a Kept,
+    whom: Vec<Concerns>,
+    made: bool,
+}
+
+impl UnderWay<'_> {
+    /// It was made, and nobody was told yet; `head`: the newest entry of the log now.
+    pub(crate) fn made(mut self, head: Rev) {
+        self.made = true;
+        let Self { kept, whom, .. } = &self;
+        kept.head.store(head.0, SeqCst);
+        let unknown = kept.all.load(SeqCst) == UNDER_WAY; // or it is of this one, which concerns all
+        if whom.is_empty() && !unknown {
+            return;
+        }
+        let number = kept.count.load(SeqCst) + 1;
+        if unknown {
+            // All that was read before is older than this; whom the commit that failed concerned nobody remembers.
+            kept.changed.iter().for_each(|last| last.store(0, SeqCst));
+            kept.all.store(number, SeqCst);
+        }
+        whom.iter().for_each(|who| kept.last(*who).store(number, SeqCst));
+        kept.count.store(number, SeqCst);
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        if !self.made {
+            self.kept.unknown();
+        }
+    }
+}
+
+impl fmt::Debug for Kept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Kept").field("count", &self.count).finish_non_exhaustive()
+    }
+}
+
+/// A row, and the count from before it was read.
+struct Place<T> {
+    id: u128,
+    number: u64,
+    row: Arc<T>,
+}
+
+/// One place for each id, which it may share with others: the last one that was read stands there.
+struct Table<T>(Vec<ArcSwapOption<Place<T>>>);
+
+impl<T> Table<T> {
+    fn new(places: usize) -> Self {
+        Self((0..places).map(|_| ArcSwapOption::empty()).collect())
+    }
+
+    fn get(&self, id: u128) -> Option<(u64, Arc<T>)> {
+        let kept = self.0.get(place(id, self.0.len()))?.load();
+        kept.as_ref().filter(|kept| kept.id == id).map(|kept| (kept.number, kept.row.clone()))
+    }
+
+    fn put(&self, id: u128, number: u64, row: Arc<T>) {
+        if let Some(place) = self.0.get(place(id, self.0.len())) {
+            place.store(Some(Arc::new(Place { id, number, row })));
+        }
+    }
+}
+
+/// By both halves: where one is a time, the other is random bits.
+fn place(id: u128, places: usize) -> usize {
+    usize::try_from((id ^ (id >> 64)) % places.max(1) as u128).unwrap_or_default()
+}
+
+/// Whom the changes of a commit concern, of those whose rows may be kept.
+pub(crate) fn concerned<'a>(steps: impl Iterator<Item = &'a Change>) -> Vec<Concerns> {
+    steps.flat_map(shown_by).flatten().collect()
+}
+
+/// By whose rows a change shows: of accounts, sessions, grants and clients that are there. By nobody's: uses, which a kept row may be behind
+/// of; new rows, which nobody has read; rows of other kinds; and entries of the log that mark no row, for the log is looked at besides.
+fn shown_by(change: &Change) -> [Option<Concerns>; 2] {
+    use {Change as C, Concerns as W};
+    let one = |who| [Some(who), None];
+    let (all, nobody) = (one(W::All), [None, None]);
+    match change {
+        C::RenameSession { session, .. } | C::SetAuthTime { session, .. } | C::SetCookie { session, .. } => {
+            one(W::Session(*session))
+        }
+        C::Unprove { session, grant } => [Some(W::Session(*session)), grant.map(W::Grant)],
+        C::SetNetwork { grant, .. } => one(W::Grant(*grant)),
+        C::SetStatus { account, .. }
+        | C::SetProfile { account, .. }
+        | C::SetPassword { account, .. }
+        | C::SetEmail { account, .. } => one(W::Account(*account)),
+        C::Revoke(Revoke { verb: Verb::End, target, .. }) => match target {
+            Target::Session(session) => one(W::Session(*session)),
+            Target::Grant(grant) => one(W::Grant(*grant)),
+            Target::Account(account) => one(W::Account(*account)),
+            Target::Token(_) => nobody,
+            _ => all,
+        },
+        C::Revoke(Revoke { verb: Verb::Stale | Verb::Key, .. }) => nobody,
+        C::Revoke(_) | C::InsertJob(_) | C::StepJob(_) | C::Refound { .. } => all,
+        C::SetClientDisabled { .. } | C::UpdateClient(_) | C::PruneClients { .. } => all,
+        C::ForgetSessionAddresses { .. } | C::PruneSessions { .. } | C::PruneGrants { .. } => all,
+        // Uses.
+        C::SetFamily { .. } | C::HandOut { .. } | C::Seen(_) => nobody,
+        // New ones.
+        C::InsertAccount(_) | C::InsertSession(_) | C::InsertGrant(_) | C::InsertClient(_) => nobody,
+        // Other rows, and of the counter's what no view is judged by.
+        C::RaiseHorizon(_) | C::RaiseFloor(_) | C::SetBound(_) | C::SetRun(_) => nobody,
+        C::InsertInstance(_) | C::UpdateInstance(_) | C::RemoveInstances(_) => nobody,
+        C::InsertKey(_) | C::SetKeyTimes { .. } | C::SetKeySealed { .. } => nobody,
+        C::TakeAttempt(_) | C::GiveBack { .. } | C::KnowNetwork { .. } | C::PruneAttempts { .. } | C::Draw { .. } => {
+            nobody
+        }
+        C::PutConsent(_) | C::WithdrawConsent { .. } | C::PutMemory { .. } | C::SetUnused { .. } => nobody,
+        C::InsertTicket(_) | C::UpdateTicket(_) | C::UseTicket { .. } | C::PruneTickets { .. } => nobody,
+        C::CrowdOutTickets { .. } | C::InsertOrigin(_) => nobody,
+        C::InsertMessage(_) | C::UpdateMessage(_) | C::StepNotice(_) | C::PruneMessages { .. } => nobody,
+        C::InsertLink(_) | C::UseLink { .. } | C::SignOutLink { .. } | C::RemoveLink { .. } => nobody,
+        C::InsertWebhook(_) | C::UpdateWebhook(_) | C::RemoveWebhook(_) | C::StepFollower(_) => nobody,
+        C::BeginChain(_) | C::Seal(_) | C::PruneChain(_) | C::BeginAnew(_) | C::Attest { .. } => nobody,
+        C::SetChainKey { .. } | C::ForgetEventAddresses { .. } | C::EraseRecords { .. } => nobody,
+        C::ForgetJobs(_) | C::ForgetIdempotency(_) => nobody,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use portcullis_domain::Cut;
+    use portcullis_domain::client::Profile;
+    use portcullis_domain::model::ClientKind;
+    use portcullis_wire::Time;
+
+    fn client(n: u128) -> Client {
+        Client {
+            id: ClientId::from_bits(n),
+            name: "a client".into(),
+            kind: ClientKind::Confidential,
+            secret: None,
+            old_secret: None,
+            profile: Profile::default(),
+            version: 1,
+            disabled: false,
+            created_at: Time(0),
+            cut: Cut::default(),
+        }
+    }
+
+    /// Whether that client had to be read.
+    fn reads(kept: &Kept, n: u128) -> bool {
+        let mut read = false;
+        let row = kept.client(ClientId::from_bits(n), || {
+            read = true;
+            Ok(Some(client(n)))
+        });
+        assert_eq!(row.unwrap().unwrap().id, ClientId::from_bits(n));
+        read
+    }
+
+    #[test]
+    fn rows_are_kept_until_a_commit_concerns_them() {
+        let kept = Kept::new(Rev(3));
+        assert!(reads(&kept, 1) && !reads(&kept, 1) && !reads(&kept, 1));
+        kept.begin(vec![]).made(Rev(4));
+        assert!(!reads(&kept, 1) && kept.head() == Rev(4), "a group that concerns nobody");
+        let other = kept.begin(vec![Concerns::Account(AccountId::from_bits(1))]);
+        assert!(!reads(&kept, 1), "one that concerns another");
+        other.made(Rev(5));
+        let all = kept.begin(vec![Concerns::All]);
+        assert!(reads(&kept, 1) && reads(&kept, 1), "while it is under way everybody reads");
+        all.made(Rev(5));
+        assert!(reads(&kept, 1), "what was read before does not count");
+        assert!(!reads(&kept, 1));
+    }
+
+    #[test]
+    fn while_nobody_knows_everybody_reads() {
+        let kept = Kept::new(Rev::ZERO);
+        let whom = Concerns::Session(SessionId::from_bits(5));
+        assert!(reads(&kept, 1));
+        drop(kept.begin(vec![whom]));
+        kept.unknown();
+        assert!(reads(&kept, 1) && reads(&kept, 1));
+        kept.begin(vec![]).made(Rev::ZERO);
+        assert!(reads(&kept, 1) && !reads(&kept, 1));
+        assert_eq!(kept.last(whom).load(SeqCst), 0, "whom the lost one concerned is kept again");
+    }
+
+    #[test]
+    fn a_row_that_was_read_while_one_was_made_is_read_again() {
+        let kept = Kept::new(Rev::ZERO);
+        let row = kept.client(ClientId::from_bits(1), || {
+            kept.begin(vec![Concerns::All]).made(Rev::ZERO);
+            Ok(Some(client(1)))
+        });
+        assert!(row.unwrap().is_some() && reads(&kept, 1));
+        // The row may be from before the commit.
+        let all = kept.begin(vec![Concerns::All]);
+        assert!(reads(&kept, 1));
+        all.made(Rev::ZERO);
+        assert!(reads(&kept, 1) && !reads(&kept, 1));
+    }
+
+    #[test]
+    fn what_is_not_there_is_not_kept_and_places_are_shared() {
+        let kept = Kept::new(Rev::ZERO);
+        assert!(kept.client(ClientId::from_bits(1), || Ok(None)).unwrap().is_none());
+        assert!(reads(&kept, 1));
+        let neighbour = 1 + CLIENTS as u128;
+        assert!(reads(&kept, neighbour) && reads(&kept, 1), "one place, the last one stands there");
+        assert!(kept.client(ClientId::from_bits(2), || Err(StoreError::new("no disk"))).is_err());
+        assert!(reads(&kept, 2));
+    }
+}
