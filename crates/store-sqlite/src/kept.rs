@@ -3,20 +3,21 @@
 //! Commits that change what such a row says are counted. Of each session, grant and account (by 1,024 places that they share), and of what
 //! concerns all, the last such commit's number is known, and a row is given away as long as none of those that concern it is younger than
 //! the count was before the row was read. While such a commit is under way its places hold [`UNDER_WAY`], which is younger than
-//! everything, and they get its number after the COMMIT, before anybody is answered. So whoever has been told of a change, or has read it,
-//! never gets a row from before it (docs/decisions/0058-kept-rows.md). After a commit that failed everybody reads until one succeeds: what
-//! became of it is not known before.
+//! everything, and they get its number after the COMMIT, before anybody is answered; the log's head is told before the COMMIT. So whoever
+//! has been told of a change, or has read it, never gets a row from before it (docs/decisions/0058-kept-rows.md). After a commit that failed
+//! everybody reads until one succeeds: what became of it is not known before.
 //!
-//! What may not happen: a row with a number that was not read before the row was; a change that shows and has no place in [`shown_by`].
+//! What may not happen: a row with a number that was not read before the row was; a change that shows and has no place in [`shown_by`]; a
+//! secret in a row that is kept.
 use arc_swap::ArcSwapOption;
 use portcullis_domain::changes::{Change, Revoke};
 use portcullis_domain::model::Client;
 use portcullis_domain::view::RefreshView;
-use portcullis_store::StoreError;
+use portcullis_store::{Peeked, StoreError};
 use portcullis_wire::{AccountId, ClientId, GrantId, Rev, SessionId, Target, Verb};
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
 
 /// Places for grants, each with everything above it: some 8 MB when all are taken.
 const GRANTS: usize = 8_192;
@@ -24,6 +25,8 @@ const GRANTS: usize = 8_192;
 const CLIENTS: usize = 512;
 /// Places for when sessions, grants and accounts last changed.
 const CHANGED: usize = 1_024;
+/// Places that are looked at after each commit, for what does not hold any more.
+const SWEPT: usize = 16;
 /// Younger than every row.
 const UNDER_WAY: u64 = u64::MAX;
 
@@ -36,6 +39,8 @@ pub(crate) struct Kept {
     changed: Vec<AtomicU64>,
     /// Position of the newest entry of the log that was committed.
     head: AtomicU64,
+    /// How many places have been looked at for what does not hold.
+    swept: AtomicUsize,
     grants: Table<RefreshView>,
     clients: Table<Client>,
 }
@@ -57,6 +62,7 @@ impl Kept {
             all: AtomicU64::new(0),
             changed: (0..CHANGED).map(|_| AtomicU64::new(0)).collect(),
             head: AtomicU64::new(head.0),
+            swept: AtomicUsize::new(0),
             grants: Table::new(GRANTS),
             clients: Table::new(CLIENTS),
         }
@@ -68,11 +74,11 @@ impl Kept {
         id: GrantId,
         read: impl FnOnce() -> Result<Option<RefreshView>, StoreError>,
     ) -> Result<Option<Arc<RefreshView>>, StoreError> {
-        let holds = |row: &RefreshView, number| {
-            let above = [Concerns::Session(row.session.id), Concerns::Grant(id), Concerns::Account(row.account.id)];
-            above.into_iter().chain([Concerns::All]).all(|who| self.last(who).load(SeqCst) <= number)
+        let keep = |table: &Table<RefreshView>, number, row: &Arc<RefreshView>| {
+            // Rules that stand are many words, and are gone soon.
+            table.put(id.bits(), row.standing.is_none().then(|| (number, row.clone())));
         };
-        self.row(&self.grants, id.bits(), holds, read)
+        self.row(&self.grants, id.bits(), |row, number| self.holds(row, number), || Ok(read()?.map(Peeked::lean)), keep)
     }
 
     /// A client, by `read` where it is not kept.
@@ -81,7 +87,8 @@ impl Kept {
         id: ClientId,
         read: impl FnOnce() -> Result<Option<Client>, StoreError>,
     ) -> Result<Option<Arc<Client>>, StoreError> {
-        self.row(&self.clients, id.bits(), |_, number| self.all.load(SeqCst) <= number, read)
+        let keep = |table: &Table<Client>, number, row: &Arc<Client>| table.put(id.bits(), Some((number, row.clone())));
+        self.row(&self.clients, id.bits(), |_, number| self.all.load(SeqCst) <= number, read, keep)
     }
 
     /// Position of the newest entry of the log that somebody may have been told of.
@@ -95,6 +102,7 @@ impl Kept {
         id: u128,
         holds: impl FnOnce(&T, u64) -> bool,
         read: impl FnOnce() -> Result<Option<T>, StoreError>,
+        keep: impl FnOnce(&Table<T>, u64, &Arc<T>),
     ) -> Result<Option<Arc<T>>, StoreError> {
         if let Some((number, row)) = table.get(id)
             && holds(&row, number)
@@ -103,10 +111,30 @@ impl Kept {
         }
         let number = self.count.load(SeqCst);
         let row = read()?.map(Arc::new);
-        if let Some(row) = &row {
-            table.put(id, number, row.clone());
+        match &row {
+            Some(row) => keep(table, number, row),
+            None => table.put(id, None),
         }
         Ok(row)
+    }
+
+    /// Whether the row is what the database says. What concerns all is looked at last: its number rises before places are emptied, so that
+    /// a row from before a commit of which nobody knew is seen to be one.
+    fn holds(&self, row: &RefreshView, number: u64) -> bool {
+        let above = [
+            Concerns::Session(row.session.id),
+            Concerns::Grant(row.grant.id),
+            Concerns::Account(row.account.id),
+            Concerns::All,
+        ];
+        above.into_iter().all(|who| self.last(who).load(SeqCst) <= number)
+    }
+
+    /// Gives up what does not hold any more, in a few places after each commit: nobody may ask about it again.
+    fn sweep(&self) {
+        let from = self.swept.fetch_add(SWEPT, SeqCst);
+        self.grants.sweep(from, |row, number| self.holds(row, number));
+        self.clients.sweep(from, |_, number| self.all.load(SeqCst) <= number);
     }
 
     fn last(&self, who: Concerns) -> &AtomicU64 {
@@ -119,10 +147,21 @@ impl Kept {
         self.changed.get(place(bits, CHANGED)).unwrap_or(&self.all)
     }
 
-    /// A commit that concerns these is about to be made. The writer alone calls this, and [`Kept::unknown`].
-    pub(crate) fn begin(&self, whom: Vec<Concerns>) -> UnderWay<'_> {
+    /// Makes a commit that concerns these, after which the newest entry of the log has this position. The writer alone calls this, and
+    /// [`Kept::unknown`].
+    pub(crate) fn around<T, E>(
+        &self,
+        whom: Vec<Concerns>,
+        head: Rev,
+        commit: impl FnOnce() -> Result<T, E>,
+    ) -> Result<T, E> {
+        let before = self.head.swap(head.0, SeqCst);
         whom.iter().for_each(|who| self.last(*who).store(UNDER_WAY, SeqCst));
-        UnderWay { kept: self, whom, made: false }
+        let under_way = UnderWay { kept: self, whom, before, made: false };
+        let made = commit()?;
+        under_way.made();
+        self.sweep();
+        Ok(made)
     }
 
     /// Nobody knows what the database says, until a commit is made.
@@ -132,29 +171,30 @@ impl Kept {
 }
 
 /// A commit that is under way. Without [`UnderWay::made`] nobody knows what became of it.
-pub(crate) struct UnderWay<'a> {
+struct UnderWay<'a> {
     kept: &'a Kept,
     whom: Vec<Concerns>,
+    /// The head before it.
+    before: u64,
     made: bool,
 }
 
 impl UnderWay<'_> {
-    /// It was made, and nobody was told yet; `head`: the newest entry of the log now.
-    pub(crate) fn made(mut self, head: Rev) {
+    /// It was made, and nobody was told yet.
+    fn made(mut self) {
         self.made = true;
         let Self { kept, whom, .. } = &self;
-        kept.head.store(head.0, SeqCst);
-        let unknown = kept.all.load(SeqCst) == UNDER_WAY; // or it is of this one, which concerns all
-        if whom.is_empty() && !unknown {
+        let all = kept.all.load(SeqCst) == UNDER_WAY; // this one concerns all, or what went before is not known
+        if whom.is_empty() && !all {
             return;
         }
         let number = kept.count.load(SeqCst) + 1;
-        if unknown {
-            // All that was read before is older than this; whom the commit that failed concerned nobody remembers.
-            kept.changed.iter().for_each(|last| last.store(0, SeqCst));
+        if all {
+            // All that was read before is older than this; whom a commit that failed concerned nobody remembers.
             kept.all.store(number, SeqCst);
+            kept.changed.iter().for_each(|last| last.store(0, SeqCst));
         }
-        whom.iter().for_each(|who| kept.last(*who).store(number, SeqCst));
+        whom.iter().filter(|who| **who != Concerns::All).for_each(|who| kept.last(*who).store(number, SeqCst));
         kept.count.store(number, SeqCst);
     }
 }
@@ -163,6 +203,7 @@ impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
         if !self.made {
             self.kept.unknown();
+            self.kept.head.store(self.before, SeqCst); // rows that are read bring the one that they are of
         }
     }
 }
@@ -193,9 +234,19 @@ impl<T> Table<T> {
         kept.as_ref().filter(|kept| kept.id == id).map(|kept| (kept.number, kept.row.clone()))
     }
 
-    fn put(&self, id: u128, number: u64, row: Arc<T>) {
+    /// Empties the next few places of what does not hold.
+    fn sweep(&self, from: usize, holds: impl Fn(&T, u64) -> bool) {
+        for place in (from..from + SWEPT).filter_map(|at| self.0.get(at % self.0.len().max(1))) {
+            if place.load().as_ref().is_some_and(|kept| !holds(&kept.row, kept.number)) {
+                place.store(None);
+            }
+        }
+    }
+
+    /// Puts a row in its place, or nothing.
+    fn put(&self, id: u128, row: Option<(u64, Arc<T>)>) {
         if let Some(place) = self.0.get(place(id, self.0.len())) {
-            place.store(Some(Arc::new(Place { id, number, row })));
+            place.store(row.map(|(number, row)| Arc::new(Place { id, number, row })));
         }
     }
 }
@@ -294,47 +345,83 @@ mod tests {
         read
     }
 
+    fn made(kept: &Kept, whom: &[Concerns], head: Rev, meanwhile: impl FnOnce()) {
+        let done: Result<(), ()> = kept.around(whom.to_vec(), head, || {
+            meanwhile();
+            Ok(())
+        });
+        done.unwrap();
+    }
+
     #[test]
     fn rows_are_kept_until_a_commit_concerns_them() {
         let kept = Kept::new(Rev(3));
         assert!(reads(&kept, 1) && !reads(&kept, 1) && !reads(&kept, 1));
-        kept.begin(vec![]).made(Rev(4));
-        assert!(!reads(&kept, 1) && kept.head() == Rev(4), "a group that concerns nobody");
-        let other = kept.begin(vec![Concerns::Account(AccountId::from_bits(1))]);
-        assert!(!reads(&kept, 1), "one that concerns another");
-        other.made(Rev(5));
-        let all = kept.begin(vec![Concerns::All]);
-        assert!(reads(&kept, 1) && reads(&kept, 1), "while it is under way everybody reads");
-        all.made(Rev(5));
+        let other = Concerns::Account(AccountId::from_bits(1));
+        made(&kept, &[], Rev(4), || assert!(!reads(&kept, 1), "a group that concerns nobody"));
+        made(&kept, &[other], Rev(5), || assert!(!reads(&kept, 1), "one that concerns another"));
+        assert!(!reads(&kept, 1));
+        made(&kept, &[Concerns::All], Rev(5), || {
+            assert!(reads(&kept, 1) && reads(&kept, 1), "while it is under way everybody reads");
+        });
         assert!(reads(&kept, 1), "what was read before does not count");
         assert!(!reads(&kept, 1));
+    }
+
+    #[test]
+    fn the_head_is_told_before_anybody_can_read_it() {
+        let kept = Kept::new(Rev(3));
+        made(&kept, &[], Rev(4), || assert_eq!(kept.head(), Rev(4)));
+        assert_eq!(kept.head(), Rev(4));
+        assert_eq!(kept.around(vec![], Rev(5), || Err::<(), _>(kept.head())), Err(Rev(5)));
+        assert_eq!(kept.head(), Rev(4));
+    }
+
+    #[test]
+    fn what_does_not_hold_is_given_up_though_nobody_asks_again() {
+        let kept = Kept::new(Rev::ZERO);
+        let places = || kept.clients.0.iter().filter(|place| place.load().is_some()).count();
+        (0..40).for_each(|n| assert!(reads(&kept, n)));
+        (0..CLIENTS).for_each(|_| made(&kept, &[], Rev::ZERO, || {}));
+        assert_eq!(places(), 40, "what holds stays");
+        made(&kept, &[Concerns::All], Rev::ZERO, || {});
+        (0..CLIENTS / SWEPT).for_each(|_| made(&kept, &[], Rev::ZERO, || {}));
+        assert_eq!(places(), 0);
     }
 
     #[test]
     fn while_nobody_knows_everybody_reads() {
         let kept = Kept::new(Rev::ZERO);
         let whom = Concerns::Session(SessionId::from_bits(5));
-        assert!(reads(&kept, 1));
-        drop(kept.begin(vec![whom]));
-        kept.unknown();
-        assert!(reads(&kept, 1) && reads(&kept, 1));
-        kept.begin(vec![]).made(Rev::ZERO);
-        assert!(reads(&kept, 1) && !reads(&kept, 1));
-        assert_eq!(kept.last(whom).load(SeqCst), 0, "whom the lost one concerned is kept again");
+        let fails: [&dyn Fn(); 3] = [
+            &|| assert!(kept.around(vec![whom], Rev(1), || Err::<(), ()>(())).is_err()),
+            &|| {
+                let panics = || kept.around(vec![whom], Rev(1), || -> Result<(), ()> { panic!("as the test wants") });
+                assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(panics)).is_err());
+            },
+            &|| kept.unknown(),
+        ];
+        for fail in fails {
+            reads(&kept, 1);
+            assert!(!reads(&kept, 1));
+            fail();
+            assert!(reads(&kept, 1) && reads(&kept, 1));
+            made(&kept, &[], Rev::ZERO, || assert!(reads(&kept, 1)));
+            assert!(reads(&kept, 1) && !reads(&kept, 1));
+            assert_eq!(kept.last(whom).load(SeqCst), 0, "whom the lost one concerned is kept again");
+        }
     }
 
     #[test]
     fn a_row_that_was_read_while_one_was_made_is_read_again() {
         let kept = Kept::new(Rev::ZERO);
         let row = kept.client(ClientId::from_bits(1), || {
-            kept.begin(vec![Concerns::All]).made(Rev::ZERO);
+            made(&kept, &[Concerns::All], Rev::ZERO, || {});
             Ok(Some(client(1)))
         });
         assert!(row.unwrap().is_some() && reads(&kept, 1));
         // The row may be from before the commit.
-        let all = kept.begin(vec![Concerns::All]);
-        assert!(reads(&kept, 1));
-        all.made(Rev::ZERO);
+        made(&kept, &[Concerns::All], Rev::ZERO, || assert!(reads(&kept, 1)));
         assert!(reads(&kept, 1) && !reads(&kept, 1));
     }
 

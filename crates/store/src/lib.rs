@@ -109,11 +109,12 @@ pub trait Store: Send + Sync + 'static {
     /// A grant with everything above it, for whoever looks and writes nothing: as [`Store::load_refresh`], but perhaps kept from an earlier
     /// look. Whatever ends something shows from when its commit is answered, and so does every other change but uses: the family,
     /// `last_seen_at` and `refreshed_at` may be older. So what seems to have idled too long is asked about once more, by
-    /// [`Store::load_refresh`]. The view's stamp is of when it was read; of now are [`Peeked::now`] and [`Peeked::head`].
+    /// [`Store::load_refresh`]. The view's stamp is of when it was read; of now are [`Peeked::now`] and [`Peeked::head`], which may
+    /// be that of a commit that is just being made. Secrets are left out ([`Peeked::lean`]).
     fn peek_refresh(&self, grant: GrantId) -> Fut<'_, Result<Option<Peeked>, StoreError>> {
         Box::pin(async move {
             let view = self.load_refresh(grant).await?;
-            Ok(view.map(Peeked::now))
+            Ok(view.map(|view| Peeked::now(Peeked::lean(view))))
         })
     }
     /// A client, for whoever writes nothing that rests on its version: as [`Store::load_client`], but perhaps kept from an earlier look.

@@ -31,6 +31,14 @@ impl Peeked {
     pub fn now(view: RefreshView) -> Self {
         Self { now: view.stamp.now, head: view.stamp.head, view: Arc::new(view) }
     }
+
+    /// Without what only acts need and nobody else is to have: the family's secret, the password's hash, cookies.
+    pub fn lean(mut view: RefreshView) -> RefreshView {
+        view.grant.family.secret = [0; 32];
+        view.account.password_hash = None;
+        (view.session.cookie, view.session.old_cookie) = (None, None);
+        view
+    }
 }
 
 /// How much lives, by the rows alone.

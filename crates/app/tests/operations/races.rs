@@ -60,3 +60,16 @@ async fn a_refresh_that_was_held_up_is_repeated() {
     assert_eq!(again.session.id, start.session.id);
     assert!(world.refresh(&again.refresh_token).await.is_ok());
 }
+
+/// A row that was kept may be behind of uses: before a token is called dead for want of use, the database is asked.
+#[tokio::test]
+async fn nobody_idles_too_long_by_what_was_looked_at_before() {
+    let world = World::start().await;
+    let tokens = world.sign_in(&world.ada, false).await.unwrap();
+    let lives = async || world.app.introspect(tokens.access_token.expose()).await.unwrap().is_some();
+    assert!(lives().await);
+    world.held.old_looks.store(true, Ordering::SeqCst);
+    assert!(lives().await, "it was used, as the database knows");
+    world.app.admin_end_account(&world.admin, world.ada.id, None).await.unwrap();
+    assert!(!lives().await);
+}

@@ -70,6 +70,8 @@ pub struct Held<S> {
     pub writes_meanwhile: AtomicBool,
     /// Whether the others' counts cannot be looked at.
     pub fail_looks: AtomicBool,
+    /// Whether who looks sees no use of the last hundred days.
+    pub old_looks: AtomicBool,
     /// The database's timeline; 0: it has none.
     pub timeline: AtomicU32,
     pub reached: Notify,
@@ -88,6 +90,7 @@ impl<S> Held<S> {
             fail_status: std::sync::Mutex::default(),
             writes_meanwhile: AtomicBool::new(false),
             fail_looks: AtomicBool::new(false),
+            old_looks: AtomicBool::new(false),
             timeline: AtomicU32::new(0),
             reached: Notify::new(),
             release: Notify::new(),
@@ -126,7 +129,6 @@ impl<S: Store> Store for Held<S> {
     }
     forward! {
         load_refresh(grant: GrantId) -> Result<Option<RefreshView>, StoreError>;
-        peek_refresh(grant: GrantId) -> Result<Option<Peeked>, StoreError>;
         peek_client(client: ClientId) -> Result<Option<Arc<Client>>, StoreError>;
         load_session(session: SessionId) -> Result<Option<SessionView>, StoreError>;
         load_account(account: AccountId) -> Result<Option<AccountView>, StoreError>;
@@ -173,6 +175,17 @@ impl<S: Store> Store for Held<S> {
         list_nodes() -> Result<Vec<NodeRow>, StoreError>;
         remove_node(id: NodeId, beat: u64) -> Result<bool, StoreError>;
         load_instance(id: InstanceId) -> Result<Option<Instance>, StoreError>;
+    }
+    fn peek_refresh(&self, grant: GrantId) -> Fut<'_, Result<Option<Peeked>, StoreError>> {
+        Box::pin(async move {
+            let mut peeked = self.store.peek_refresh(grant).await?;
+            if let Some(peeked) = peeked.as_mut().filter(|_| self.old_looks.load(Ordering::SeqCst)) {
+                let (view, long_ago) = (Arc::make_mut(&mut peeked.view), peeked.now.minus(100 * 86_400_000));
+                (view.grant.family.made_at, view.grant.family.handed_at) = (long_ago, long_ago);
+                (view.session.last_seen_at, view.refreshed_at) = (long_ago, None);
+            }
+            Ok(peeked)
+        })
     }
     fn put_node(&self, row: NodeRow) -> Fut<'_, Result<(), StoreError>> {
         if self.fail_rows.load(Ordering::SeqCst) {

@@ -250,10 +250,10 @@ impl Writer {
         if next != *meta {
             insert::write_meta(db, &next).map_err(|error| roll_back(db, error))?;
         }
-        let under_way = self.kept.begin(kept::concerned(jobs.iter().flat_map(|job| &job.changes.steps)));
-        let committed = db.prepare_cached("COMMIT").and_then(|mut commit| commit.execute([]));
+        let whom = kept::concerned(jobs.iter().flat_map(|job| &job.changes.steps));
+        let committed =
+            self.kept.around(whom, next.head, || db.prepare_cached("COMMIT").and_then(|mut commit| commit.execute([])));
         committed.map_err(|error| commit_failed(db, error))?;
-        under_way.made(next.head);
         *meta = next;
         Ok(outcomes)
     }

@@ -1,10 +1,13 @@
 //! When the disk, the clock or the load are not as they should be: what is said then, and that it works again by itself.
 use crate::support::{Directory, LOG, START, child_by_shell, is_child, open, options};
+use portcullis_domain::Cut;
 use portcullis_domain::changes::{Change, Changes, Committed, Idempotency};
+use portcullis_domain::client::Profile;
+use portcullis_domain::model::{Client, ClientKind};
 use portcullis_store::conformance::wait;
 use portcullis_store::{CommitError, Store};
 use portcullis_store_sqlite::{OpenOptions, SqliteStore};
-use portcullis_wire::{Digest, Time};
+use portcullis_wire::{ClientId, Digest, Time};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
@@ -99,6 +102,63 @@ fn a_clock_that_panics_does_not_silence_the_writer() {
         broken.store(true, SeqCst);
         assert!(matches!(wait(store.commit(raise(n * 2 + 1))), Err(CommitError::Unknown(_))));
         assert_eq!(wait(store.stamp()).unwrap().horizon, Time(n * 2), "what it began was taken back");
+    }
+}
+
+/// Whether who looks and who reads are told the same of a client, and what: whether it is off.
+fn is_off(store: &SqliteStore) -> bool {
+    let id = ClientId::from_bits(9);
+    let looks = || wait(store.peek_client(id)).unwrap().unwrap().disabled;
+    let (first, read, second) = (looks(), wait(store.load_client(id)).unwrap().unwrap().client.disabled, looks());
+    assert_eq!((first, second), (read, read));
+    read
+}
+
+/// Commits that fail, by a panic and for want of room: whoever looks is shown what the database holds, before and after.
+#[test]
+fn who_looks_is_told_the_truth_whatever_became_of_commits() {
+    let directory = Directory::new();
+    let broken = Arc::new(AtomicBool::new(false));
+    let clock = {
+        let broken = broken.clone();
+        move || {
+            let here = std::thread::current().name() == Some("db-writer");
+            assert!(!here || !broken.swap(false, SeqCst), "a broken clock");
+            START
+        }
+    };
+    let mut options = OpenOptions::new(LOG, Arc::new(clock));
+    options.max_pages = Some(200);
+    let store = SqliteStore::open(&directory.file(), options).unwrap();
+    let row = Client {
+        id: ClientId::from_bits(9),
+        name: "a service".into(),
+        kind: ClientKind::Confidential,
+        secret: None,
+        old_secret: None,
+        profile: Profile::default(),
+        version: 1,
+        disabled: false,
+        created_at: START,
+        cut: Cut::default(),
+    };
+    wait(store.commit(Changes { steps: vec![Change::InsertClient(row)], ..Changes::default() })).unwrap();
+    let switch = |disabled| {
+        let steps = vec![Change::SetClientDisabled { client: ClientId::from_bits(9), disabled }];
+        wait(store.commit(Changes { steps, ..Changes::default() }))
+    };
+    assert!(!is_off(&store));
+    for round in 0..3 {
+        broken.store(true, SeqCst);
+        assert!(matches!(switch(true), Err(CommitError::Unknown(_))));
+        assert!(!is_off(&store), "what it began was taken back");
+        switch(true).unwrap();
+        assert!(is_off(&store));
+        let full = (0..1000).find_map(|n| wait(store.commit(fill(round * 1000 + n, 9000))).err());
+        assert!(matches!(full, Some(CommitError::Failed(_))), "{full:?}");
+        assert!(is_off(&store));
+        switch(false).unwrap();
+        assert!(!is_off(&store));
     }
 }
 

@@ -286,6 +286,20 @@ impl<'b> World<'b> {
     }
 
     pub(crate) fn commit(&self, changes: Changes) -> Result<Committed, CommitError> {
+        // Where several processes write, nothing is kept of what was looked at.
+        let looks = !self.store.is_shared();
+        if looks {
+            self.note(&changes);
+        }
+        let result = wait(self.store.commit(changes));
+        if looks {
+            let (grants, clients) = self.came.lock().unwrap().clone();
+            looks_agree(&*self.store, last(&grants), last(&clients));
+        }
+        result
+    }
+    /// Whoever looks is asked about these from now on.
+    fn note(&self, changes: &Changes) {
         let mut came = self.came.lock().unwrap();
         for step in &changes.steps {
             match step {
@@ -294,13 +308,6 @@ impl<'b> World<'b> {
                 _ => {}
             }
         }
-        let result = wait(self.store.commit(changes));
-        // Where several processes write, nothing is kept of what was looked at.
-        if !self.store.is_shared() {
-            let (grants, clients) = &*came;
-            looks_agree(&*self.store, last(grants), last(clients));
-        }
-        result
     }
     /// Commits these steps, which must work.
     pub(crate) fn ok<const N: usize>(&self, steps: [Change; N]) -> Committed {

@@ -1,6 +1,6 @@
 //! Everything that a store shows, as text: two stores with the same content show the same.
 use super::{audit, wait};
-use crate::{ChainRead, EventFilter, Store};
+use crate::{ChainRead, EventFilter, Peeked, Store};
 use portcullis_domain::model::{Client, Grant, Instance, Key};
 use portcullis_domain::retention::Retention;
 use portcullis_domain::view::{AppView, RefreshView, SessionView, TicketView};
@@ -120,10 +120,11 @@ pub fn show(store: &dyn Store, known: &Known) -> String {
     out
 }
 
-/// That who only looks is shown what the database holds: all but uses, which may be older.
+/// That who only looks is shown what the database holds: all but uses, which may be older, and secrets.
 pub(super) fn looks_agree(store: &dyn Store, grants: &[GrantId], clients: &[ClientId]) {
     for id in grants {
         let (peeked, now) = (wait(store.peek_refresh(*id)).unwrap(), wait(store.load_refresh(*id)).unwrap());
+        let now = now.map(Peeked::lean);
         let peeked = peeked.map(|peeked| {
             let mut view = RefreshView::clone(&peeked.view);
             if let Some(now) = &now {
