@@ -49,7 +49,7 @@ pub enum ToldUser {
 /// An access token that lives, with the rows behind it.
 #[derive(Debug)]
 pub struct Bearer {
-    /// What it says.
+    /// The token.
     pub token: Arc<Authentic>,
     /// Its grant with everything above it.
     pub view: Arc<RefreshView>,
@@ -231,11 +231,13 @@ impl App {
         Ok((token, grant))
     }
 
+    /// The grant with everything above it, as the database has it now.
     async fn rows_of(&self, grant: GrantId) -> Result<Peeked, AppError> {
         let view = self.store().load_refresh(grant).await.map_err(|e| self.fault(e.into()))?.ok_or_else(gone)?;
         Ok(Peeked::now(view))
     }
 
+    /// The token, if it lives by these rows and by the log.
     async fn lives(
         &self,
         token: Arc<Authentic>,

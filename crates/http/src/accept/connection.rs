@@ -1,6 +1,7 @@
 //! One connection from its first byte to its last.
 use super::guarded::Guarded;
 use super::unending::{self, Unending};
+use super::unread;
 use super::{Limits, Socket};
 use crate::request::Peer;
 use crate::traffic::Traffic;
@@ -161,15 +162,21 @@ impl Connection {
             let may_leave = (is_first && is_plain && request.body().is_end_stream()).then(|| left.clone());
             request.extensions_mut().insert(Peer(peer));
             let fits = head_bytes(&request) <= limits.head_bytes;
-            let answer = fits.then(|| router.clone().call(request));
+            let answer = fits.then(|| {
+                let (request, rest) = unread::watched(request);
+                (router.clone().call(request), rest)
+            });
             async move {
-                let Some(answer) = answer else {
+                let Some((answer, rest)) = answer else {
                     let mut refused = Response::new(Body::empty());
                     *refused.status_mut() = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
                     refused.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
                     return Ok(refused);
                 };
-                let response: Response<Body> = answer.await.unwrap_or_else(|never| match never {});
+                let mut response: Response<Body> = answer.await.unwrap_or_else(|never| match never {});
+                if let Some(rest) = rest {
+                    rest.settle(&mut response, limits.header_time);
+                }
                 match may_leave {
                     Some(left) if response.extensions().get::<Unending>().is_some() => {
                         *left.unending.lock().unwrap_or_else(PoisonError::into_inner) = Some(response);

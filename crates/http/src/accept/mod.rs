@@ -12,6 +12,7 @@ mod connection;
 mod guarded;
 mod tls;
 mod unending;
+mod unread;
 
 use crate::traffic::Traffic;
 use axum::Router;

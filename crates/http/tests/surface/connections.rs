@@ -94,6 +94,70 @@ async fn a_body_that_does_not_come_is_not_waited_for() {
     assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("did not arrive"), "{answer}");
 }
 
+/// Sends a head, waits for the answer, sends what follows; the answer's head.
+async fn answered_before(stream: &mut TcpStream, head: &str, then: &[u8]) -> String {
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = until(stream, "\r\n\r\n").await;
+    let body = answer.split_off(answer.find("\r\n\r\n").unwrap() + 4);
+    let length: usize = answer.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap().parse().unwrap();
+    stream.read_exact(&mut vec![0; length - body.len()]).await.unwrap();
+    stream.write_all(then).await.unwrap();
+    answer
+}
+
+/// An answer may come before the body was read: the connection is as good as before, or the answer says that it is not.
+#[tokio::test]
+async fn a_body_that_nobody_reads_breaks_no_connection() {
+    let server = TestServer::usual().await;
+    let mut stream = TcpStream::connect(server.authority()).await.unwrap();
+    let post = |path: &str, more: &str| {
+        format!("POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n{more}\r\n\r\n")
+    };
+    let large = [b' '; 60_000];
+    for _ in 0..3 {
+        // Nothing is there; nobody is known by that token; nobody may do that.
+        for (path, status) in
+            [("/v1/nothing", 404), ("/v1/me/password", 401), ("/oauth2/userinfo", 401), ("/healthz", 405)]
+        {
+            let head = post(path, "content-length: 2");
+            let answer = answered_before(&mut stream, &head, b"{}").await;
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{path}: {answer}");
+            assert!(!answer.contains("connection: close"), "{answer}");
+            let head = post(path, "transfer-encoding: chunked");
+            answered_before(&mut stream, &head, b"2\r\n{}\r\n0\r\n\r\n").await;
+        }
+        let head = post("/v1/nothing", "content-length: 60000");
+        answered_before(&mut stream, &head, &large).await;
+    }
+    let get = "GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n";
+    assert!(answered_before(&mut stream, get, b"").await.starts_with("HTTP/1.1 200"));
+    // What is too much to throw away, and what waits to be asked for.
+    for more in ["content-length: 70000", "content-length: 2\r\nexpect: 100-continue"] {
+        let mut stream = TcpStream::connect(server.authority()).await.unwrap();
+        let answer = answered_before(&mut stream, &post("/v1/nothing", more), b"").await;
+        assert!(answer.starts_with("HTTP/1.1 404") && answer.contains("connection: close"), "{answer}");
+        closes(&mut stream).await;
+    }
+    // Without a length nobody knows until it comes.
+    let mut stream = TcpStream::connect(server.authority()).await.unwrap();
+    let chunked = post("/v1/nothing", "transfer-encoding: chunked");
+    answered_before(&mut stream, &chunked, b"11170\r\n").await;
+    let _ = stream.write_all(&[b' '; 70_000]).await;
+    closes(&mut stream).await;
+    server.client.get("/healthz").send().await.expect(200);
+}
+
+/// A rest that does not come is waited for no longer than a next request.
+#[tokio::test]
+async fn a_rest_that_does_not_come_is_not_waited_for() {
+    let server = impatient().await;
+    let mut stream = TcpStream::connect(server.authority()).await.unwrap();
+    let head = "POST /v1/nothing HTTP/1.1\r\nhost: x\r\ncontent-length: 50\r\n\r\n";
+    let answer = answered_before(&mut stream, head, b"{").await;
+    assert!(answer.starts_with("HTTP/1.1 404"), "{answer}");
+    closes(&mut stream).await;
+}
+
 #[tokio::test]
 async fn a_full_house_lets_the_next_in_when_one_has_left() {
     let mut options = Options::default();
