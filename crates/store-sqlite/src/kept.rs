@@ -19,7 +19,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
 
-/// Places for grants, each with everything above it: some 8 MB when all are taken.
+/// Places for grants, each with everything above it: some 13 MB when all are taken.
 const GRANTS: usize = 8_192;
 /// Places for clients.
 const CLIENTS: usize = 512;
