@@ -4,6 +4,7 @@
 //! answer is written, without having said so, and the next request of a client or a proxy that keeps its connections meets a reset where
 //! an answer should be. So what is left of a body that is not large is read and thrown away, while the answer is written; of one that is,
 //! or that waits to be asked for (`Expect: 100-continue`), the answer says that the connection ends (RFC 9112 §9.3, §9.6).
+use crate::config::MAX_BODY;
 use axum::response::Response;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, header};
@@ -14,8 +15,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-/// As much is thrown away; the largest body that is taken anywhere is as large.
-const MOST: u64 = 64 * 1024;
+/// As much is thrown away as is taken.
+const MOST: u64 = MAX_BODY as u64;
 
 /// What is left of a request's body, once nobody has it any more.
 #[derive(Default)]
