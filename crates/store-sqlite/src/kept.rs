@@ -54,6 +54,33 @@ pub(crate) enum Concerns {
     All,
 }
 
+/// What is kept.
+trait Row {
+    /// Whom it is of, besides all: it holds until a commit concerns one of them.
+    fn is_of(&self) -> [Option<Concerns>; 3];
+    /// Whether it is kept at all.
+    fn may_be_kept(&self) -> bool {
+        true
+    }
+}
+
+impl Row for RefreshView {
+    fn is_of(&self) -> [Option<Concerns>; 3] {
+        [Concerns::Session(self.session.id), Concerns::Grant(self.grant.id), Concerns::Account(self.account.id)]
+            .map(Some)
+    }
+    /// Rules that stand are many words, and are gone soon.
+    fn may_be_kept(&self) -> bool {
+        self.standing.is_none()
+    }
+}
+
+impl Row for Client {
+    fn is_of(&self) -> [Option<Concerns>; 3] {
+        [None; 3]
+    }
+}
+
 impl Kept {
     /// Nothing yet; `head`: the position of the newest entry of the log.
     pub(crate) fn new(head: Rev) -> Self {
@@ -74,11 +101,7 @@ impl Kept {
         id: GrantId,
         read: impl FnOnce() -> Result<Option<RefreshView>, StoreError>,
     ) -> Result<Option<Arc<RefreshView>>, StoreError> {
-        let keep = |table: &Table<RefreshView>, number, row: &Arc<RefreshView>| {
-            // Rules that stand are many words, and are gone soon.
-            table.put(id.bits(), row.standing.is_none().then(|| (number, row.clone())));
-        };
-        self.row(&self.grants, id.bits(), |row, number| self.holds(row, number), || Ok(read()?.map(Peeked::lean)), keep)
+        self.row(&self.grants, id.bits(), || Ok(read()?.map(Peeked::lean)))
     }
 
     /// A client, by `read` where it is not kept.
@@ -87,8 +110,7 @@ impl Kept {
         id: ClientId,
         read: impl FnOnce() -> Result<Option<Client>, StoreError>,
     ) -> Result<Option<Arc<Client>>, StoreError> {
-        let keep = |table: &Table<Client>, number, row: &Arc<Client>| table.put(id.bits(), Some((number, row.clone())));
-        self.row(&self.clients, id.bits(), |_, number| self.all.load(SeqCst) <= number, read, keep)
+        self.row(&self.clients, id.bits(), read)
     }
 
     /// Position of the newest entry of the log that somebody may have been told of.
@@ -96,45 +118,35 @@ impl Kept {
         Rev(self.head.load(SeqCst))
     }
 
-    fn row<T>(
+    fn row<T: Row>(
         &self,
         table: &Table<T>,
         id: u128,
-        holds: impl FnOnce(&T, u64) -> bool,
         read: impl FnOnce() -> Result<Option<T>, StoreError>,
-        keep: impl FnOnce(&Table<T>, u64, &Arc<T>),
     ) -> Result<Option<Arc<T>>, StoreError> {
         if let Some((number, row)) = table.get(id)
-            && holds(&row, number)
+            && self.holds(&*row, number)
         {
             return Ok(Some(row));
         }
         let number = self.count.load(SeqCst);
         let row = read()?.map(Arc::new);
-        match &row {
-            Some(row) => keep(table, number, row),
-            None => table.put(id, None),
-        }
+        table.put(id, row.clone().filter(|row| row.may_be_kept()).map(|row| (number, row)));
         Ok(row)
     }
 
     /// Whether the row is what the database says. What concerns all is looked at last: its number rises before places are emptied, so that
     /// a row from before a commit of which nobody knew is seen to be one.
-    fn holds(&self, row: &RefreshView, number: u64) -> bool {
-        let above = [
-            Concerns::Session(row.session.id),
-            Concerns::Grant(row.grant.id),
-            Concerns::Account(row.account.id),
-            Concerns::All,
-        ];
-        above.into_iter().all(|who| self.last(who).load(SeqCst) <= number)
+    fn holds(&self, row: &impl Row, number: u64) -> bool {
+        let mut whom = row.is_of().into_iter().flatten().chain([Concerns::All]);
+        whom.all(|who| self.last(who).load(SeqCst) <= number)
     }
 
     /// Gives up what does not hold any more, in a few places after each commit: nobody may ask about it again.
     fn sweep(&self) {
         let from = self.swept.fetch_add(SWEPT, SeqCst);
         self.grants.sweep(from, |row, number| self.holds(row, number));
-        self.clients.sweep(from, |_, number| self.all.load(SeqCst) <= number);
+        self.clients.sweep(from, |row, number| self.holds(row, number));
     }
 
     fn last(&self, who: Concerns) -> &AtomicU64 {
@@ -314,32 +326,14 @@ fn shown_by(change: &Change) -> [Option<Concerns>; 2] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use portcullis_domain::Cut;
-    use portcullis_domain::client::Profile;
-    use portcullis_domain::model::ClientKind;
-    use portcullis_wire::Time;
-
-    fn client(n: u128) -> Client {
-        Client {
-            id: ClientId::from_bits(n),
-            name: "a client".into(),
-            kind: ClientKind::Confidential,
-            secret: None,
-            old_secret: None,
-            profile: Profile::default(),
-            version: 1,
-            disabled: false,
-            created_at: Time(0),
-            cut: Cut::default(),
-        }
-    }
+    use portcullis_store::conformance::client;
 
     /// Whether that client had to be read.
     fn reads(kept: &Kept, n: u128) -> bool {
         let mut read = false;
         let row = kept.client(ClientId::from_bits(n), || {
             read = true;
-            Ok(Some(client(n)))
+            Ok(Some(client(ClientId::from_bits(n))))
         });
         assert_eq!(row.unwrap().unwrap().id, ClientId::from_bits(n));
         read
@@ -417,12 +411,38 @@ mod tests {
         let kept = Kept::new(Rev::ZERO);
         let row = kept.client(ClientId::from_bits(1), || {
             made(&kept, &[Concerns::All], Rev::ZERO, || {});
-            Ok(Some(client(1)))
+            Ok(Some(client(ClientId::from_bits(1))))
         });
         assert!(row.unwrap().is_some() && reads(&kept, 1));
         // The row may be from before the commit.
         made(&kept, &[Concerns::All], Rev::ZERO, || assert!(reads(&kept, 1)));
         assert!(reads(&kept, 1) && !reads(&kept, 1));
+    }
+
+    #[test]
+    fn what_may_not_be_kept_is_read_each_time_and_puts_nothing_in_its_place() {
+        struct Long(bool);
+        impl Row for Long {
+            fn is_of(&self) -> [Option<Concerns>; 3] {
+                [None; 3]
+            }
+            fn may_be_kept(&self) -> bool {
+                !self.0
+            }
+        }
+        let (kept, table) = (Kept::new(Rev::ZERO), Table::new(1));
+        let reads = |long| {
+            let mut read = false;
+            let row = kept.row(&table, 7, || {
+                read = true;
+                Ok(Some(Long(long)))
+            });
+            assert!(row.unwrap().is_some());
+            read
+        };
+        assert!(reads(true) && reads(true) && reads(false) && !reads(true));
+        made(&kept, &[Concerns::All], Rev::ZERO, || {});
+        assert!(reads(true) && table.get(7).is_none());
     }
 
     #[test]

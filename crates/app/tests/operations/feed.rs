@@ -4,11 +4,9 @@ use portcullis_app::App;
 use portcullis_app::hub::subscription::{Opening, Subscription};
 use portcullis_app::hub::{Hub, HubSettings};
 use portcullis_app::keys::{KeyRing, MasterKey, Material};
-use portcullis_domain::Cut;
-use portcullis_domain::client::Profile;
 use portcullis_domain::keys::Make;
 use portcullis_domain::model::{Client, ClientKind, KeyPurpose};
-use portcullis_store::Store;
+use portcullis_store::{Store, conformance};
 use portcullis_verify::Expect;
 use portcullis_wire::frame::AckRequest;
 use portcullis_wire::{ClientId, Code, Epoch, InstanceId, KeyId, LogId, Rev, SecretString, Time};
@@ -198,18 +196,7 @@ async fn instances_have_a_limit_that_no_row_passes_and_no_start_fails_at() {
     };
     let hub = start(2).await.unwrap();
     let following = tokio::spawn(hub.clone().follow());
-    let client = Client {
-        id: ClientId::FIRST_PARTY,
-        name: "orders".into(),
-        kind: ClientKind::Verifier,
-        secret: None,
-        old_secret: None,
-        profile: Profile::default(),
-        version: 1,
-        disabled: false,
-        created_at: Time(0),
-        cut: Cut::default(),
-    };
+    let client = Client { kind: ClientKind::Verifier, ..conformance::client(ClientId::FIRST_PARTY) };
     let (first, second) = (hub.open(&client, opening(None)).await, hub.open(&client, opening(None)).await);
     assert!(first.is_ok() && second.is_ok());
     assert_eq!(hub.open(&client, opening(None)).await.unwrap_err().code(), Code::Overloaded);

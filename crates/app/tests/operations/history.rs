@@ -3,14 +3,12 @@ use crate::feed::opening;
 use crate::world::memory;
 use portcullis_app::hub::{Hub, HubSettings};
 use portcullis_app::keys::{KeyRing, MasterKey, Material};
-use portcullis_domain::Cut;
 use portcullis_domain::changes::{Change, Changes, Revoke};
-use portcullis_domain::client::Profile;
 use portcullis_domain::keys::Make;
 use portcullis_domain::model::{Client, ClientKind, Key, KeyPurpose};
-use portcullis_store::Store;
 use portcullis_store::faulty::Faulty;
 use portcullis_store::memory::MemoryStore;
+use portcullis_store::{Store, conformance};
 use portcullis_verify::Expect;
 use portcullis_wire::{ClientId, KeyId, LogId, Target, Time, TokenId, Verb};
 use std::sync::Arc;
@@ -28,19 +26,7 @@ struct Node {
 }
 
 fn client() -> Client {
-    let (name, cut) = ("orders".into(), Cut::default());
-    Client {
-        id: ClientId::from_bits(5),
-        name,
-        kind: ClientKind::Verifier,
-        secret: None,
-        old_secret: None,
-        profile: Profile::default(),
-        version: 1,
-        disabled: false,
-        created_at: Time(0),
-        cut,
-    }
+    Client { name: "orders".into(), kind: ClientKind::Verifier, ..conformance::client(ClientId::from_bits(5)) }
 }
 
 impl Node {

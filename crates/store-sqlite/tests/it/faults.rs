@@ -1,12 +1,9 @@
 //! When the disk, the clock or the load are not as they should be: what is said then, and that it works again by itself.
 use crate::support::{Directory, LOG, START, child_by_shell, is_child, open, options};
-use portcullis_domain::Cut;
 use portcullis_domain::changes::{Change, Changes, Committed, Idempotency};
-use portcullis_domain::client::Profile;
-use portcullis_domain::model::{Client, ClientKind};
-use portcullis_store::conformance::wait;
+use portcullis_store::conformance::{client, wait};
 use portcullis_store::{CommitError, Store};
-use portcullis_store_sqlite::{OpenOptions, SqliteStore};
+use portcullis_store_sqlite::{Clock, OpenOptions, SqliteStore};
 use portcullis_wire::{ClientId, Digest, Time};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
@@ -85,18 +82,21 @@ fn closing_serves_those_that_were_sent() {
     assert_eq!(wait(store.stamp()).unwrap().horizon, Time(200));
 }
 
+/// A clock that panics in the writer, once, when it is told to.
+fn breaking(broken: &Arc<AtomicBool>) -> Clock {
+    let broken = broken.clone();
+    Arc::new(move || {
+        let writes = std::thread::current().name() == Some("db-writer");
+        assert!(!writes || !broken.swap(false, SeqCst), "a broken clock");
+        START
+    })
+}
+
 #[test]
 fn a_clock_that_panics_does_not_silence_the_writer() {
     let directory = Directory::new();
     let broken = Arc::new(AtomicBool::new(false));
-    let clock = {
-        let broken = broken.clone();
-        move || {
-            assert!(!broken.swap(false, SeqCst), "a broken clock");
-            START
-        }
-    };
-    let store = SqliteStore::open(&directory.file(), OpenOptions::new(LOG, Arc::new(clock))).unwrap();
+    let store = SqliteStore::open(&directory.file(), OpenOptions::new(LOG, breaking(&broken))).unwrap();
     for n in 1..5 {
         wait(store.commit(raise(n * 2))).unwrap();
         broken.store(true, SeqCst);
@@ -119,29 +119,10 @@ fn is_off(store: &SqliteStore) -> bool {
 fn who_looks_is_told_the_truth_whatever_became_of_commits() {
     let directory = Directory::new();
     let broken = Arc::new(AtomicBool::new(false));
-    let clock = {
-        let broken = broken.clone();
-        move || {
-            let here = std::thread::current().name() == Some("db-writer");
-            assert!(!here || !broken.swap(false, SeqCst), "a broken clock");
-            START
-        }
-    };
-    let mut options = OpenOptions::new(LOG, Arc::new(clock));
+    let mut options = OpenOptions::new(LOG, breaking(&broken));
     options.max_pages = Some(200);
     let store = SqliteStore::open(&directory.file(), options).unwrap();
-    let row = Client {
-        id: ClientId::from_bits(9),
-        name: "a service".into(),
-        kind: ClientKind::Confidential,
-        secret: None,
-        old_secret: None,
-        profile: Profile::default(),
-        version: 1,
-        disabled: false,
-        created_at: START,
-        cut: Cut::default(),
-    };
+    let row = client(ClientId::from_bits(9));
     wait(store.commit(Changes { steps: vec![Change::InsertClient(row)], ..Changes::default() })).unwrap();
     let switch = |disabled| {
         let steps = vec![Change::SetClientDisabled { client: ClientId::from_bits(9), disabled }];

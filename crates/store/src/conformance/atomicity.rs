@@ -5,10 +5,9 @@ use super::{Backend, HORIZON, START, World, account, conflict, end, wait};
 use crate::CommitError;
 use portcullis_domain::amr::Amr;
 use portcullis_domain::changes::{BoundRow, Change, Changes, Committed, Conflict, Expect, Idempotency};
-use portcullis_domain::client::Profile;
 use portcullis_domain::event::EventKind;
 use portcullis_domain::family::Family;
-use portcullis_domain::model::{ClientKind, Consent, Status};
+use portcullis_domain::model::{Consent, Status};
 use portcullis_domain::ticket::Ticket;
 use portcullis_wire::{AccountId, ClientId, Digest, GrantId, KeyId, Rev, SessionId, Target, Time};
 
@@ -23,18 +22,7 @@ fn everything(w: &World<'_>, known: &mut Known) -> Changes {
     known.grants.push(gra.id);
     known.emails.extend(eve.email.clone());
     known.calls.push(call.clone());
-    let client = portcullis_domain::model::Client {
-        id: ClientId::from_bits(w.bits()),
-        name: "c".into(),
-        kind: ClientKind::Verifier,
-        secret: None,
-        old_secret: None,
-        profile: Profile::default(),
-        version: 1,
-        disabled: false,
-        created_at: w.now(),
-        cut: Default::default(),
-    };
+    let client = super::client(ClientId::from_bits(w.bits()));
     let instance = portcullis_domain::model::Instance {
         id: portcullis_wire::InstanceId::from_bits(w.bits()),
         client: client.id,

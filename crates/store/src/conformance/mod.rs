@@ -352,18 +352,8 @@ impl<'b> World<'b> {
         grant.id
     }
     pub(crate) fn new_client(&self, kind: ClientKind) -> Client {
-        let client = Client {
-            id: ClientId::from_bits(self.bits()),
-            name: "a service".into(),
-            kind,
-            secret: Some(Digest::of(b"secret")),
-            old_secret: None,
-            profile: Profile::default(),
-            version: 1,
-            disabled: false,
-            created_at: self.now(),
-            cut: Cut::default(),
-        };
+        let row = client(ClientId::from_bits(self.bits()));
+        let client = Client { kind, secret: Some(Digest::of(b"secret")), created_at: self.now(), ..row };
         self.ok([Change::InsertClient(client.clone())]);
         client
     }
@@ -393,6 +383,22 @@ fn last<T>(all: &[T]) -> &[T] {
 pub(crate) fn clock_of(clock: &Arc<AtomicI64>) -> Clock {
     let clock = clock.clone();
     Arc::new(move || Time(clock.load(SeqCst)))
+}
+
+/// A client of this id, without a secret and with nothing else that is special.
+pub fn client(id: ClientId) -> Client {
+    Client {
+        id,
+        name: "a service".into(),
+        kind: ClientKind::Confidential,
+        secret: None,
+        old_secret: None,
+        profile: Profile::default(),
+        version: 1,
+        disabled: false,
+        created_at: START,
+        cut: Cut::default(),
+    }
 }
 
 pub(crate) fn account(id: AccountId, email: &str) -> Account {
