@@ -83,6 +83,12 @@ pub(super) fn who_knows_of_an_end_sees_no_life(backend: &dyn Backend) {
         }
         let ending = || {
             for (number, (session, _)) in all.iter().enumerate() {
+                // Somebody looks between two ends, however fast they are; who does not any more has failed, and says so.
+                let before = looks.load(SeqCst);
+                (0..1_000_000).find(|_| {
+                    thread::yield_now();
+                    looks.load(SeqCst) > before
+                });
                 w.end(Target::Session(session.id));
                 told.store(number as u64 + 1, SeqCst);
             }
