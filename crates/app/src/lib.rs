@@ -346,8 +346,8 @@ impl App {
             {
                 return Ok(Some(Acted::Before(before)));
             }
-            let view = load().await?;
-            let Decision { outcome, mut changes } = decide(&view, &mut real::RealChance);
+            // What was decided on is given up before the commit: it would be most of what waits for one.
+            let Decision { outcome, mut changes } = decide(&load().await?, &mut real::RealChance);
             if changes.is_empty() {
                 return outcome.map(|value| Some(Acted::Answered(value))).map_err(AppError::from);
             }
@@ -404,8 +404,7 @@ impl App {
         F: Future<Output = Result<V, AppError>>,
         D: Fn(&V, &mut dyn Chance) -> Decision<T>,
     {
-        let view = load().await?;
-        let Decision { outcome, mut changes } = decide(&view, &mut real::RealChance);
+        let Decision { outcome, mut changes } = decide(&load().await?, &mut real::RealChance);
         if changes.is_empty() {
             return outcome.map(Some).map_err(AppError::from);
         }

@@ -473,7 +473,8 @@ impl App {
                         made: Some(risk::made(&view.session, Some(&view.grant))),
                         counted: None,
                     };
-                    let look = self.look(&who).await?;
+                    // Few are looked at: what it takes is not part of every refresh.
+                    let look = Box::pin(self.look(&who)).await?.map(Box::new);
                     in_time()?;
                     // What is too late to be anybody's is asked about where it comes from (decision 0055).
                     how.at_home =

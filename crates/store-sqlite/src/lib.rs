@@ -83,7 +83,7 @@ pub struct SqliteStore {
     readers: Arc<Readers>,
     kept: Arc<Kept>,
     /// `None` only while closing.
-    writer: Option<SyncSender<Job>>,
+    writer: Option<SyncSender<Box<Job>>>,
     threads: Vec<JoinHandle<()>>,
     checkpointing: Arc<checkpoint::Shared>,
     counters: Arc<Counters>,
@@ -428,7 +428,7 @@ impl Store for SqliteStore {
         Box::pin(async move {
             let closed = || CommitError::Failed(StoreError::new("the database is being closed"));
             let (done, outcome) = oneshot::channel();
-            match self.writer.as_ref().ok_or_else(closed)?.try_send(Job { changes, done }) {
+            match self.writer.as_ref().ok_or_else(closed)?.try_send(Box::new(Job { changes, done })) {
                 Ok(()) => {}
                 Err(TrySendError::Full(_)) => {
                     self.counters.refused.fetch_add(1, Relaxed);

@@ -46,7 +46,8 @@ const RENEW_EVERY: Millis = 1_000;
 
 type Outcome = Result<Committed, CommitError>;
 
-/// An act that waits for the writer, and whom to answer.
+/// An act that waits for the writer, and whom to answer. It waits in a box: the places of the queue are used in turn, and larger
+/// ones would never be in the processor's cache.
 pub(crate) struct Job {
     pub(crate) changes: Changes,
     pub(crate) done: oneshot::Sender<Outcome>,
@@ -116,10 +117,10 @@ pub(crate) struct Troubles {
 
 impl Writer {
     /// Until the last sender is gone. `db` is the first connection.
-    pub(crate) fn run(mut self, db: Connection, meta: Meta, waiting: &Receiver<Job>) {
+    pub(crate) fn run(mut self, db: Connection, meta: Meta, waiting: &Receiver<Box<Job>>) {
         let mut open = Some(Open { db, meta });
         while let Ok(first) = waiting.recv() {
-            let jobs = self.gather(first, waiting);
+            let jobs = self.gather(*first, waiting);
             self.counters.groups.fetch_add(1, Relaxed);
             self.counters.acts.fetch_add(jobs.len() as u64, Relaxed);
             let before = open.take();
@@ -134,16 +135,16 @@ impl Writer {
     /// Those who wait now, and those who are about to: as long as stepping back brings somebody, it is done again. With a core
     /// to itself that costs a microsecond; where the callers' thread wants the same core, a group without it would be whoever
     /// came first alone, and the rest would pay for another sync.
-    fn gather(&self, first: Job, waiting: &Receiver<Job>) -> Vec<Job> {
+    fn gather(&self, first: Job, waiting: &Receiver<Box<Job>>) -> Vec<Job> {
         let mut jobs = vec![first];
         loop {
             let before = jobs.len();
-            jobs.extend(waiting.try_iter().take(self.group - before));
+            jobs.extend(waiting.try_iter().map(|job| *job).take(self.group - before));
             if jobs.len() >= self.group {
                 return jobs;
             }
             std::thread::yield_now();
-            jobs.extend(waiting.try_iter().take(self.group - jobs.len()));
+            jobs.extend(waiting.try_iter().map(|job| *job).take(self.group - jobs.len()));
             if jobs.len() == before {
                 return jobs;
             }
