@@ -22,10 +22,11 @@ pub mod table;
 pub mod trips;
 mod verify;
 
+use crate::ports::lasting_address;
 use crate::workspace::Workspace;
 use crate::{Failure, mini_http, process, tidy, workspace};
 use serde_json::{Value, json};
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -162,7 +163,7 @@ impl Bench {
     }
 
     fn run(&self) -> Result<Report, Failure> {
-        let server_address = free_address()?;
+        let server_address = lasting_address();
         let (server, first_start) = self.start_server(server_address)?;
         server.stop()?;
         let (server, start) = self.start_server(server_address)?;
@@ -171,7 +172,7 @@ impl Bench {
         let server_tokens = self.folder.join("server.tokens");
         std::fs::write(&server_tokens, sign_in_all(server_address)?)?;
 
-        let floor_address = free_address()?;
+        let floor_address = lasting_address();
         let mut floor = self.on_first(&self.programs.join("portcullis-floor"));
         floor.args([&floor_address.to_string(), &path(&self.folder.join("floor.db")), &CALLERS.to_string()]);
         let (floor, _) = Running::start(floor, floor_address, &self.folder.join("floor.log"))?;
@@ -433,11 +434,6 @@ fn pinned(cores: Option<&str>, program: &Path) -> Command {
             command
         }
     }
-}
-
-/// A port of the loopback that was free a moment ago.
-fn free_address() -> Result<SocketAddr, Failure> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }
 
 fn path(path: &Path) -> String {

@@ -13,6 +13,8 @@
 mod bench;
 mod interop;
 mod mini_http;
+#[path = "../../crates/testkit/src/ports.rs"]
+mod ports;
 mod process;
 mod rings;
 mod rust_text;

@@ -2,8 +2,8 @@
 //!
 //! It listens on 127.0.0.1 and a Unix socket, and runs as somebody other than root. A shell that reads from this process starts
 //! it, and ends it and deletes its files when there is nothing more to read: after the last test, after a panic, after `kill -9`.
-use crate::clock;
-use std::io::{BufRead as _, BufReader, Write as _};
+use crate::{clock, lasting_address};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
@@ -101,7 +101,7 @@ impl Cluster {
         let directory = std::env::temp_dir().join(name);
         std::fs::create_dir_all(&directory).unwrap();
         let runner = runner(&directory);
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = lasting_address().port();
         let mut command = Command::new("sh");
         if settable {
             let file = directory.join("clock");
@@ -124,12 +124,16 @@ impl Cluster {
             .process_group(0)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
             .spawn()
             .unwrap();
         let (mut said, mut out) = (String::new(), BufReader::new(shell.stdout.take().unwrap()));
         out.read_line(&mut said).unwrap();
         let server = said.strip_prefix("ready ").and_then(|pid| pid.trim().parse().ok());
-        let server = server.unwrap_or_else(|| panic!("PostgreSQL of {} does not start: {said:?}", bin.display()));
+        let server = server.unwrap_or_else(|| {
+            shell.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+            panic!("PostgreSQL of {} does not start: {said}", bin.display())
+        });
         Self { bin, directory, port, server, shell: Mutex::new((shell, out)), databases: AtomicU64::new(0), settable }
     }
 

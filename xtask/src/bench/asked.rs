@@ -1,5 +1,6 @@
 //! What the sections share: the server with people signed in, requests that a description says, and what a core allows.
-use super::{Bench, CALLERS, REFRESH, Running, free_address, path, pinned, sign_in_all};
+use super::{Bench, CALLERS, REFRESH, Running, path, pinned, sign_in_all};
+use crate::ports::lasting_address;
 use crate::{Failure, process};
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -48,7 +49,7 @@ pub struct Ours {
 
 impl Ours {
     pub fn start(bench: &Bench) -> Result<Self, Failure> {
-        let address = free_address()?;
+        let address = lasting_address();
         let (running, _) = bench.start_server(address)?;
         let tokens = bench.folder.join("server.tokens");
         std::fs::write(&tokens, sign_in_all(address)?)?;

@@ -5,7 +5,8 @@
 //! share its cores; so processor time stands beside every rate.
 use super::ends::{self, Ends};
 use super::postgres::Postgres;
-use super::{ADMIN, Bench, PASSWORD, REFRESH, Running, free_address, median, path, post};
+use super::{ADMIN, Bench, PASSWORD, REFRESH, Running, median, path, post};
+use crate::ports::lasting_address;
 use crate::{Failure, mini_http, process, workspace};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
@@ -107,7 +108,7 @@ impl<'a> Cluster<'a> {
         let postgres = Postgres::start(root)?;
         println!("PostgreSQL {} with fsync, nodes: {nodes}, one machine for all", postgres.version()?);
         let mut cluster = Self { bench, postgres, nodes: Vec::new() };
-        let addresses: Vec<SocketAddr> = (0..nodes).map(|_| free_address()).collect::<Result<_, _>>()?;
+        let addresses: Vec<SocketAddr> = (0..nodes).map(|_| lasting_address()).collect();
         let issuer = format!("http://{}", addresses[0]);
         for (n, address) in addresses.iter().enumerate() {
             let mut command = Command::new(bench.programs.join("portcullis"));

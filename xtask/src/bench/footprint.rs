@@ -2,7 +2,8 @@
 use super::asked::{emails, sign_ins};
 use super::peers::{BetterAuth, Provider};
 use super::table::{Aim, Ask, Figure, Row, Unit};
-use super::{Bench, CALLERS, IDLE, free_address, mega, sign_in_all};
+use super::{Bench, CALLERS, IDLE, mega, sign_in_all};
+use crate::ports::lasting_address;
 use crate::{Failure, process};
 use std::path::PathBuf;
 use std::process::Command;
@@ -15,7 +16,7 @@ const AFTER: Duration = Duration::from_secs(60);
 
 pub fn section(ask: &Ask) -> Result<Vec<Row>, Failure> {
     let bench = Bench::built(&ask.workspace)?;
-    let address = free_address()?;
+    let address = lasting_address();
     let (first, _) = bench.start_server(address)?;
     sign_in_all(address)?;
     std::thread::sleep(IDLE);

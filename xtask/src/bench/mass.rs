@@ -2,7 +2,8 @@
 //!
 //! What is printed in milliseconds belongs to one machine on one day; how refreshes fare meanwhile is told against the same load
 //! in the same run right before.
-use super::{ADMIN, Bench, PASSWORD, REFRESH, Running, free_address, mega, path, pinned, post, sign_in_all};
+use super::{ADMIN, Bench, PASSWORD, REFRESH, Running, mega, path, pinned, post, sign_in_all};
+use crate::ports::lasting_address;
 use crate::{Failure, mini_http, process, workspace};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
@@ -41,7 +42,7 @@ pub fn command(words: &[&str]) -> Result<(), Failure> {
 }
 
 fn run(bench: &Bench, sessions: u64) -> Result<(), Failure> {
-    let address = free_address()?;
+    let address = lasting_address();
     bench.start_server(address)?.0.stop()?;
     let begun = Instant::now();
     let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
@@ -143,7 +144,7 @@ fn rounds(
 fn demo(bench: &Bench, server: SocketAddr) -> Result<(Running, SocketAddr), Failure> {
     let body = json!({ "name": "bench", "kind": "verifier" });
     let client = call(server, "POST", "/v1/admin/clients", &admin(server)?, Some(&body))?;
-    let address = free_address()?;
+    let address = lasting_address();
     let mut command = bench.on_first(&bench.programs.join("portcullis"));
     let text = |member: &str| client[member].as_str().unwrap_or_default().to_owned();
     command.args(["demo-api", "--issuer", &format!("http://{server}"), "--listen", &address.to_string()]);

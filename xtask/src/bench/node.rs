@@ -2,7 +2,8 @@
 //! callers on the other half need.
 use super::ends::{Ended, Followers};
 use super::table::{Aim, Figure, Row, Unit};
-use super::{ADMIN, Bench, PASSWORD, REFRESH, Running, free_address, path, pinned, post};
+use super::{ADMIN, Bench, PASSWORD, REFRESH, Running, path, pinned, post};
+use crate::ports::lasting_address;
 use crate::{Failure, mini_http, process};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
@@ -62,7 +63,7 @@ impl Sheet {
 impl<'a> Node<'a> {
     /// Starts one with a folder of this name, whose data may be there already.
     pub fn start(bench: &'a Bench, programs: &Path, name: &str, settings: &[(&str, &str)]) -> Result<Self, Failure> {
-        let address = free_address()?;
+        let address = lasting_address();
         let cores = bench.cores.as_ref().map(|(first, _)| first.as_str());
         let mut command = with_files(pinned(cores, &programs.join("portcullis")));
         let (issuer, data) = (format!("http://{address}"), path(&bench.folder.join(name)));

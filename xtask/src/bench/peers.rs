@@ -1,6 +1,7 @@
 //! Servers of others' making: installed from their registry by their lock files in `bench/peers`, which say why they are fair.
 use super::asked::basic;
-use super::{Bench, CALLERS, PASSWORD, Running, free_address, path};
+use super::{Bench, CALLERS, PASSWORD, Running, path};
+use crate::ports::lasting_address;
 use crate::workspace::Workspace;
 use crate::{Failure, interop, process};
 use std::path::{Path, PathBuf};
@@ -62,7 +63,7 @@ fn start(
     let folder = bench.folder.join(name);
     std::fs::create_dir_all(&folder)?;
     let node = process::find("node").ok_or_else(|| Failure::Missing("Node.js is needed".into()))?;
-    let address = free_address()?;
+    let address = lasting_address();
     let mut command = bench.on_first(&node);
     command.arg(script).args([address.port().to_string(), path(&folder)]).args(words);
     command.current_dir(workspace.root.join(&of)).env("NODE_ENV", "production");

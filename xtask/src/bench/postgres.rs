@@ -2,7 +2,6 @@
 //! deletes its files when this process ends in whatever way.
 use crate::{Failure, process};
 use std::io::{BufRead as _, BufReader};
-use std::net::TcpListener;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
@@ -37,7 +36,7 @@ impl Postgres {
         let bin = programs()?;
         let directory = std::env::temp_dir().join(format!("portcullis-bench-pg-{}", std::process::id()));
         std::fs::create_dir_all(&directory)?;
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let port = crate::ports::lasting_address().port();
         let mut shell = Command::new("sh");
         shell.arg("-c").arg(std::fs::read_to_string(root.join(SCRIPT))?).arg("postgres.sh").arg(&bin).arg(&directory);
         shell.arg(port.to_string()).args(runner(&directory)?).env("KIND", "Durable").current_dir("/").process_group(0);

@@ -4,8 +4,9 @@ use super::asked::{Ours, Rounds, form, refreshes};
 use super::cluster::{CROWD, Cluster, FEW_CLIENTS};
 use super::peers::Provider;
 use super::table::{Aim, Ask, Row, Unit};
-use super::{Bench, CALLERS, Running, free_address, path};
+use super::{Bench, CALLERS, Running, path};
 use crate::Failure;
+use crate::ports::lasting_address;
 
 pub fn section(ask: &Ask) -> Result<Vec<Row>, Failure> {
     let bench = Bench::built(&ask.workspace)?;
@@ -73,7 +74,7 @@ fn on_sqlite(bench: &Bench, ask: &Ask) -> Result<Vec<Row>, Failure> {
 }
 
 fn floor(bench: &Bench) -> Result<(Running, std::path::PathBuf), Failure> {
-    let address = free_address()?;
+    let address = lasting_address();
     let mut command = bench.on_first(&bench.programs.join("portcullis-floor"));
     command.args([&address.to_string(), &path(&bench.folder.join("floor.db")), &CALLERS.to_string()]);
     let (floor, _) = Running::start(command, address, &bench.folder.join("floor.log"))?;

@@ -4,7 +4,8 @@
 //! shown in another network. Each is tripped by HTTP, many times, one after the other. What is told is when each verifier has
 //! applied the end that the rule wrote, which is when it begins to refuse: from when the call was sent, and from when it was answered.
 use super::ends::Followers;
-use super::{ADMIN, Bench, PASSWORD, Running, free_address, path, post};
+use super::{ADMIN, Bench, PASSWORD, Running, path, post};
+use crate::ports::lasting_address;
 use crate::{Failure, mini_http, process, workspace};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
@@ -58,7 +59,7 @@ pub fn command(words: &[&str]) -> Result<(), Failure> {
 }
 
 fn run(bench: &Bench, calls: usize) -> Result<(), Failure> {
-    let address = free_address()?;
+    let address = lasting_address();
     let server = start(bench, address)?;
     let admin = sign_in(address, ADMIN)?;
     let admin = admin["access_token"].as_str().unwrap_or_default();

@@ -1,11 +1,12 @@
 //! A server for one script: `portcullis dev` with data of its own, and the applications of `interop/clients.json` registered.
 //! Clients may register themselves, and people may come from another provider, which the script starts that is about it.
+use crate::ports::lasting_address;
 use crate::workspace::Workspace;
 use crate::{Failure, mini_http};
 use serde_json::{Value, json};
 use std::fs::File;
 use std::io::{BufRead as _, BufReader};
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -88,7 +89,7 @@ impl Place {
     }
 
     fn register(&mut self, file: &Path) -> Result<(), Failure> {
-        let port = free_port()?;
+        let port = lasting_address().port();
         let text = std::fs::read_to_string(file)?.replace("{port}", &port.to_string());
         let wanted: Value =
             serde_json::from_str(&text).map_err(|error| Failure::Missing(format!("{}: {error}", file.display())))?;
@@ -104,15 +105,10 @@ impl Place {
     }
 }
 
-/// Free now; nobody else here asks for one by number.
-fn free_port() -> Result<u16, Failure> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
-}
-
 /// Names another provider in the settings of this data directory; what the script must know to be it. Nobody calls it before
 /// somebody wants to come from there.
 fn upstream(data: &Path) -> Result<Value, Failure> {
-    let port = free_port()?;
+    let port = lasting_address().port();
     let (issuer, secret) = (format!("http://127.0.0.1:{port}"), "only-for-these-scripts");
     let table = format!(
         "[[upstream]]\nid = \"elsewhere\"\nname = \"Elsewhere\"\nissuer = \"{issuer}\"\nclient_id = \"portcullis\"\n\

@@ -2,9 +2,8 @@
 use portcullis_app::MessageFilter;
 use portcullis_domain::outbox::{Message, MessageState};
 use portcullis_testkit::mails::{mailer, path_of};
-use portcullis_testkit::{Options, PostOffice, Receiver, TestServer};
+use portcullis_testkit::{Options, PostOffice, Receiver, TestServer, lasting_address};
 use serde_json::json;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 const ADA: &str = "ada@example.test";
@@ -25,13 +24,9 @@ async fn message(server: &TestServer, fits: impl Fn(&Message) -> bool) -> Messag
     panic!("no such message");
 }
 
-async fn free_address() -> SocketAddr {
-    tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
-}
-
 #[tokio::test]
 async fn a_mail_server_that_is_down_loses_nothing_and_holds_up_nobody() {
-    let at = free_address().await;
+    let at = lasting_address();
     let mut options = Options::default();
     options.settings.mail = Some(mailer(at));
     let server = TestServer::start(options).await;
@@ -89,7 +84,7 @@ async fn later_is_tried_again_and_never_is_given_up() {
 
 #[tokio::test]
 async fn a_mail_whose_link_has_ended_is_not_sent() {
-    let at = free_address().await;
+    let at = lasting_address();
     let mut options = Options::default();
     options.settings.mail = Some(mailer(at));
     let server = TestServer::start(options).await;

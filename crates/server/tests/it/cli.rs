@@ -91,7 +91,7 @@ async fn by_url_and_token() {
 fn nobody_there_is_exit_code_3() {
     let dir = Dir::new();
     on(&dir, &["accounts", "list"]).must(3, "data/admin.sock");
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let free = portcullis_testkit::lasting_address();
     run(&dir.0, &["clients", "list", "--server", &format!("http://{free}"), "--token", "x"]).must(3, "refused");
 }
 

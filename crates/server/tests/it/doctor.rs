@@ -1,5 +1,6 @@
 //! `sessions`, `feed`, `audit` and `doctor`: what an operator sees of a server.
 use crate::support::{ADMIN, Dir, Ran, Server, basic, open, portcullis, read_until, read_until_so, run};
+use portcullis_testkit::lasting_address;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -168,7 +169,7 @@ async fn a_proxy_that_hands_on_what_callers_write_is_named() {
         (says, false, "failed", "trusted_proxies does not have it"),
         (hands_on, false, "ok", "whatever it writes"),
     ] {
-        let (dir, at) = (Dir::new(), crate::kept::lasting_address());
+        let (dir, at) = (Dir::new(), lasting_address());
         let outside = proxy(at, rewrite).await;
         let (issuer, at) = (format!("http://{outside}"), at.to_string());
         let mut settings = vec!["--issuer", &issuer, "--listen", &at];

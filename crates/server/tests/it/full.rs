@@ -1,8 +1,9 @@
 //! Files that cannot grow any more under a server that serves: every write answers 503 and is not done, reads and verifiers go
 //! on, and with space again the server goes on without a hand. The limit is one on the size of files, set on the running
 //! process: writes fail with EFBIG. That SQLite's own word for a full disk is taken in the same way is tested in `store-sqlite`.
-use crate::kept::{Answer, Kept, insist, lasting_address, sign_in, sign_up, turn, verifier};
+use crate::kept::{Answer, Kept, insist, sign_in, sign_up, turn, verifier};
 use crate::support::{ADMIN, Dir, ISSUER, Server, portcullis};
+use portcullis_testkit::lasting_address;
 use portcullis_tower::wire::Code;
 use portcullis_tower::{Rule, Verifier};
 use rustix::process::{Resource, Rlimit, prlimit};

@@ -1,8 +1,9 @@
 //! A flood of guesses from everywhere, over kill and restart: no more are looked at than the budget allows, and the owner gets
 //! in from a known device all the while.
-use crate::kept::{Answer, Kept, lasting_address, mono_us, serve, sign_up, turn};
+use crate::kept::{Answer, Kept, mono_us, serve, sign_up, turn};
 use crate::support::{Dir, Server};
 use portcullis_domain::throttle::ACCOUNT;
+use portcullis_testkit::lasting_address;
 use rustix::process::Signal;
 use serde_json::json;
 use std::net::SocketAddr;

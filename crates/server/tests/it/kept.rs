@@ -208,18 +208,6 @@ impl Demo {
     }
 }
 
-/// A port that nobody gets by chance: below those that the system gives out, so that a server can come back to it.
-pub fn lasting_address() -> SocketAddr {
-    use portcullis_domain::Chance as _;
-    loop {
-        let port = 20_000 + u16::try_from(portcullis_app::real::RealChance.bits() % 12_000).unwrap();
-        let address = SocketAddr::from(([127, 0, 0, 1], port));
-        if std::net::TcpListener::bind(address).is_ok() {
-            return address;
-        }
-    }
-}
-
 /// A server at this address, whose data are in `DIR/data`. The same again after it was killed.
 pub async fn serve(dir: &Dir, at: SocketAddr, more: &[&str]) -> Server {
     let at = at.to_string();

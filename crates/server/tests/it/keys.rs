@@ -151,7 +151,8 @@ async fn killed_while_the_master_key_is_replaced() {
 /// not dead and that the verifier knows, and what was said to be dead is dead.
 #[tokio::test]
 async fn killed_while_keys_are_revoked() {
-    use crate::kept::{insist, lasting_address, serve, sign_in, turn, verifier};
+    use crate::kept::{insist, serve, sign_in, turn, verifier};
+    use portcullis_testkit::lasting_address;
     let _turn = turn().await;
     let dir = Dir::new();
     let to = lasting_address();

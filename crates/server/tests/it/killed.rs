@@ -3,7 +3,7 @@
 mod deeds;
 mod journal;
 
-use crate::kept::{Kept, Session, insist, lasting_address, refresh, serve, sign_in, sign_up, turn, verifier};
+use crate::kept::{Kept, Session, insist, refresh, serve, sign_in, sign_up, turn, verifier};
 use crate::support::{ADMIN, Dir, PATIENCE, Server};
 use deeds::Deeds;
 use journal::{Doomed, Ended, Journal, Life, judge};
@@ -14,6 +14,7 @@ use portcullis_domain::audit::{self, Place};
 use portcullis_domain::family::Presented;
 use portcullis_store::{ChainRead, Store as _};
 use portcullis_store_sqlite::{OpenOptions, SqliteStore};
+use portcullis_testkit::lasting_address;
 use portcullis_tower::wire::{Code, LogId, Rev, SecretString};
 use portcullis_tower::{Rule, Verifier};
 use rustix::process::Signal;

@@ -1,8 +1,7 @@
 //! Nodes that share a PostgreSQL, each behind a proxy of its own, with a wall clock that can be set.
-use crate::kept::lasting_address;
 use crate::support::{ADMIN, Dir, ISSUER, Server, portcullis};
 use portcullis_testkit::proxy::Proxy;
-use portcullis_testkit::{Cluster, clock};
+use portcullis_testkit::{Cluster, clock, lasting_address};
 use std::net::SocketAddr;
 
 /// A master key of 32 bytes, in base64.

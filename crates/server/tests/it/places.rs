@@ -1,6 +1,7 @@
 //! `geo_file` and `risk_rules` while the server runs: missing, there, cut off, no such format, swapped, gone; and told by SIGHUP.
-use crate::kept::{lasting_address, serve};
+use crate::kept::serve;
 use crate::support::{ADMIN, Dir, PATIENCE, Server};
+use portcullis_testkit::lasting_address;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use std::time::Duration;

@@ -1,10 +1,11 @@
 //! `portcullis feed relay`: real relays between a real server and verifiers. What is said to be true everywhere is true below
 //! them; and whether a relay stands still, dies, or is cut off: nobody below accepts after the bound what was ended (I1, I2).
-use crate::kept::{Demo, Session, insist, lasting_address, mono_us, quiet_turn, serve, sign_in, sign_up, turn};
+use crate::kept::{Demo, Session, insist, mono_us, quiet_turn, serve, sign_in, sign_up, turn};
 use crate::rollback::copy;
 use crate::support::{
     ADMIN, Dir, ISSUER, PATIENCE, Running, Server, basic, open, portcullis, read_until, read_until_so, run,
 };
+use portcullis_testkit::lasting_address;
 use portcullis_testkit::proxy::{Proxy, Way};
 use portcullis_tower::wire::Code;
 use portcullis_tower::{Config, Policy, Rule, Verifier};

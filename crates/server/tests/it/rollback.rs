@@ -1,8 +1,9 @@
 //! A database that is older than what it has said already: restored, copied back, forked, or empty. Verifiers that follow
 //! throughout and ones that start anew accept no token that was ended, no superseded refresh token counts again, and the right
 //! database is followed again (I10).
-use crate::kept::{Session, insist, lasting_address, quiet_turn, refresh, serve, sign_in, sign_up, verifier};
+use crate::kept::{Session, insist, quiet_turn, refresh, serve, sign_in, sign_up, verifier};
 use crate::support::{ADMIN, Dir, PATIENCE, Server, run};
+use portcullis_testkit::lasting_address;
 use portcullis_tower::{Rule, Verifier};
 use rustix::process::Signal;
 use serde_json::json;

@@ -174,7 +174,7 @@ async fn told_twice_it_ends_at_once() {
 #[tokio::test]
 async fn operations_move_to_their_own_listener() {
     let dir = Dir::new();
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let free = portcullis_testkit::lasting_address();
     let server = Server::start_with(&dir, &["--ops-listen", &free.to_string()]).await;
     for path in ["/healthz", "/readyz", "/metrics"] {
         assert_eq!(crate::support::call(free, "GET", path, None, None).await.0, 200, "{path}");

@@ -1,5 +1,6 @@
 //! `import` and `export`: files of every kind of wrong, runs that are killed and go on, and a round trip.
 use crate::support::{ADMIN, Dir, PATIENCE, Ran, Running, Server, portcullis, run, run_with_input};
+use portcullis_testkit::lasting_address;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
@@ -201,7 +202,7 @@ async fn a_killed_import_goes_on() {
     const LINES: usize = 12_000;
     let _turn = crate::kept::turn().await;
     let dir = Dir::new();
-    let at = crate::kept::lasting_address();
+    let at = lasting_address();
     let mut server = crate::kept::serve(&dir, at, &[]).await;
     let mut lines = String::new();
     for n in 0..LINES {

@@ -1,8 +1,8 @@
 //! Webhooks: a server that is killed while it makes messages and sends them tells everybody everything.
-use crate::kept::{lasting_address, serve};
+use crate::kept::serve;
 use crate::nodes::Node;
 use crate::support::{ADMIN, Dir, Server, call};
-use portcullis_testkit::{Cluster, Receiver};
+use portcullis_testkit::{Cluster, Receiver, lasting_address};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};

@@ -106,11 +106,11 @@ fn where_there_is_no_room_for_a_connection_that_keeps_its_plans_lookups_go_by_ot
         let others: Vec<_> = (0..SMALL)
             .map(|_| {
                 let cluster = cluster.clone();
-                std::thread::spawn(move || cluster.try_psql("postgres", "SELECT pg_sleep(8)"))
+                std::thread::spawn(move || cluster.try_psql("postgres", "SELECT pg_sleep(100)"))
             })
             .collect();
         let one_more = || tokio::task::block_in_place(|| cluster.try_psql("postgres", "SELECT 1"));
-        let full = timeout(Duration::from_secs(7), async {
+        let full = timeout(Duration::from_secs(60), async {
             while one_more().is_ok() {
                 sleep(Duration::from_millis(20)).await;
             }
@@ -120,6 +120,7 @@ fn where_there_is_no_room_for_a_connection_that_keeps_its_plans_lookups_go_by_ot
             assert!(store.load_refresh(grant(0)).await.unwrap().is_some());
         }
         assert!(one_more().is_err(), "there was room again");
+        cluster.end();
         others.into_iter().for_each(|other| drop(other.join().unwrap()));
     });
 }

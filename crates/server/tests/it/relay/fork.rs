@@ -1,8 +1,9 @@
 //! For a moment the address of the server leads to another one, which went on from a copy of its database: a fork.
 use super::{BOUND, Relay, all_accept, all_fresh, below, refusal};
-use crate::kept::{insist, lasting_address, quiet_turn, serve, sign_in, sign_up};
+use crate::kept::{insist, quiet_turn, serve, sign_in, sign_up};
 use crate::rollback::copy;
 use crate::support::{Dir, PATIENCE, Server};
+use portcullis_testkit::lasting_address;
 use portcullis_testkit::proxy::Proxy;
 use portcullis_tower::Policy;
 use portcullis_tower::wire::Code;

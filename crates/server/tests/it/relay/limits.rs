@@ -2,6 +2,7 @@
 use super::{Relay, all_fresh, below};
 use crate::kept::{quiet_turn, turn};
 use crate::support::{Dir, PATIENCE, Server, basic, call, open, read_until, read_until_so, run};
+use portcullis_testkit::lasting_address;
 use portcullis_testkit::proxy::{Proxy, Way};
 use serde_json::Value;
 use std::net::SocketAddr;
@@ -213,7 +214,7 @@ async fn what_is_for_operators_has_an_address_of_its_own() {
     let dir = Dir::new();
     let server = Server::start(&dir).await;
     let client = Server::verifier_client(&dir);
-    let ops = crate::kept::lasting_address();
+    let ops = lasting_address();
     let more = ["--ops-listen", &ops.to_string()];
     let mut command = super::command(&dir, server.address, &client, "127.0.0.1:0", &more);
     command.env("RUST_BACKTRACE", "0");

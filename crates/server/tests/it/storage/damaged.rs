@@ -2,8 +2,9 @@
 //! changes nothing.
 use super::acts::once;
 use super::place::serving;
-use crate::kept::{Session, insist, lasting_address, sign_in, sign_up, turn};
+use crate::kept::{Session, insist, sign_in, sign_up, turn};
 use crate::support::{Dir, Ran, Running, Server, run};
+use portcullis_testkit::lasting_address;
 use rustix::process::Signal;
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,8 +1,9 @@
 //! System calls that fail under a running server: syncs and writes (docs/decisions/0019-failed-sync.md).
 use super::acts::{Acts, until};
 use super::place::{Injected, injected, needs_strace, serving};
-use crate::kept::{lasting_address, quiet_turn};
+use crate::kept::quiet_turn;
 use crate::support::{Dir, Ran, Server};
+use portcullis_testkit::lasting_address;
 use rustix::process::Signal;
 use std::fs;
 use std::path::Path;

@@ -1,8 +1,9 @@
 //! A disk that is really full (ENOSPC), and one that is mounted read-only.
 use super::acts::{Acts, until};
 use super::place::{Volume, serving};
-use crate::kept::{lasting_address, quiet_turn};
+use crate::kept::quiet_turn;
 use crate::support::Ran;
+use portcullis_testkit::lasting_address;
 use rustix::process::Signal;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

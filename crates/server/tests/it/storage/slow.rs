@@ -1,8 +1,9 @@
 //! A disk that takes its time: callers wait for the truth, and verifiers do not wait for the disk.
 use super::acts::{Acts, once};
 use super::place::{Injected, serving};
-use crate::kept::{Session, lasting_address, sign_in, turn};
+use crate::kept::{Session, sign_in, turn};
 use crate::support::{Dir, Server};
+use portcullis_testkit::lasting_address;
 use portcullis_tower::Rule;
 use portcullis_tower::wire::Code;
 use rustix::process::Signal;
