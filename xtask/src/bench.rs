@@ -162,6 +162,23 @@ impl Bench {
         Self::new(workspace)
     }
 
+    /// The same with the programs as they are shipped: the profile `dist`, which takes minutes to build; so a quick run and one of
+    /// given programs take what is there. `None` when nothing is.
+    pub fn shipped(&self, ask: &table::Ask) -> Result<Option<Self>, Failure> {
+        if !ask.quick && std::env::var_os(PROGRAMS_VARIABLE).is_none() {
+            let build = ["build", "--profile", "dist", "--locked", "-p", "portcullis-server", "-p", "portcullis-floor"];
+            process::run(process::cargo().args(build).current_dir(&ask.workspace.root))?;
+        }
+        let beside = self.programs.parent().map(|folder| folder.join("dist"));
+        let programs = beside.into_iter().chain([ask.workspace.target.join("dist")]);
+        let complete =
+            |folder: &PathBuf| ["portcullis", "portcullis-floor"].iter().all(|name| folder.join(name).exists());
+        let Some(programs) = programs.into_iter().find(complete) else { return Ok(None) };
+        let folder = self.folder.join("shipped");
+        std::fs::create_dir_all(&folder)?;
+        Ok(Some(Self { programs, folder, cores: self.cores.clone() }))
+    }
+
     fn run(&self) -> Result<Report, Failure> {
         let server_address = lasting_address();
         let (server, first_start) = self.start_server(server_address)?;

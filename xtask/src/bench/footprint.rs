@@ -5,7 +5,6 @@ use super::table::{Aim, Ask, Figure, Row, Unit};
 use super::{Bench, CALLERS, IDLE, mega, sign_in_all};
 use crate::ports::lasting_address;
 use crate::{Failure, process};
-use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -80,18 +79,9 @@ fn beside(ours: Figure, name: &str, kb: u64) -> Row {
     }
 }
 
-/// What is shipped: the profile `dist`, which takes minutes to build; so a quick run and one of given programs take what is there.
 fn binary(bench: &Bench, ask: &Ask) -> Result<Row, Failure> {
-    let dist: PathBuf = match bench.programs.parent() {
-        Some(folder) if folder.join("dist/portcullis").exists() => folder.join("dist/portcullis"),
-        _ => ask.workspace.target.join("dist/portcullis"),
-    };
-    if !ask.quick && std::env::var_os(super::PROGRAMS_VARIABLE).is_none() {
-        let build = ["build", "--profile", "dist", "--locked", "-p", "portcullis-server"];
-        process::run(process::cargo().args(build).current_dir(&ask.workspace.root))?;
-    }
-    if dist.exists() {
-        let size = Figure::once(Unit::Mb, mega(std::fs::metadata(dist)?.len()));
+    if let Some(shipped) = bench.shipped(ask)? {
+        let size = Figure::once(Unit::Mb, mega(std::fs::metadata(shipped.programs.join("portcullis"))?.len()));
         return Ok(Row::alone("size of the program as it is shipped", size, Aim::AtMost(30.0)));
     }
     let bare = bench.folder.join("stripped");

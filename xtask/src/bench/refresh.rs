@@ -34,46 +34,62 @@ pub fn section(ask: &Ask) -> Result<Vec<Row>, Failure> {
 
 fn on_sqlite(bench: &Bench, ask: &Ask) -> Result<Vec<Row>, Failure> {
     let ours = Ours::start(bench)?;
-    let (floor, floor_tokens) = floor(bench)?;
+    let under = start_floor(bench)?;
     let provider = Provider::start(bench, &ask.workspace)?;
     let mut form = form("/token", &provider.basic, "grant_type=refresh_token&refresh_token", &provider.refresh);
     form["next"] = "refresh_token".into();
     let seconds = if ask.quick { 0.5 } else { 2.0 };
-    let mut rounds = [Rounds::default(), Rounds::default(), Rounds::default()];
+    let shipped = bench.shipped(ask)?;
+    let shipped =
+        shipped.as_ref().map(|shipped| Ok::<_, Failure>((Ours::start(shipped)?, start_floor(shipped)?))).transpose()?;
+    let mut asked =
+        vec![(&ours.running, refreshes(&ours.tokens)), (&under.0, refreshes(&under.1)), (&provider.running, form)];
+    if let Some((ours, (floor, floor_tokens))) = &shipped {
+        asked.extend([(&ours.running, refreshes(&ours.tokens)), (floor, refreshes(floor_tokens))]);
+    }
+    let mut rounds: Vec<Rounds> = asked.iter().map(|_| Rounds::default()).collect();
     // The first round of each warms and is not counted.
     for round in 0..=ask.rounds(11) {
-        let all = [
-            bench.ask(&ours.running, &refreshes(&ours.tokens), seconds)?,
-            bench.ask(&floor, &refreshes(&floor_tokens), seconds)?,
-            bench.ask(&provider.running, &form, seconds)?,
-        ];
-        if round > 0 {
-            rounds.iter_mut().zip(all).for_each(|(rounds, one)| rounds.push(one));
+        for (rounds, (program, description)) in rounds.iter_mut().zip(&asked) {
+            let one = bench.ask(program, description, seconds)?;
+            if round > 0 {
+                rounds.push(one);
+            }
         }
     }
-    let [us, under, them] = rounds;
     let what = format!("refresh on SQLite, {CALLERS} at once");
     let floor_name = "the floor program";
     let them_name = format!("{}, in memory", provider.name);
-    let rate =
-        |theirs: &Rounds, name: &str, aim| Row::paired(&what, Unit::PerSecond, &us.per_s(), name, &theirs.per_s(), aim);
-    let p99 = |theirs: &Rounds, name: &str, aim| {
-        Row::paired(&format!("{what}, p99"), Unit::Ms, &us.p99_ms(), name, &theirs.p99_ms(), aim)
-    };
-    let cpu = |theirs: &Rounds, name: &str| {
-        Row::paired("processor time of a refresh", Unit::Us, &us.cpu_us(), name, &theirs.cpu_us(), Aim::None)
-    };
-    Ok(vec![
-        rate(&under, floor_name, Aim::RatioAtLeast(0.7)),
-        rate(&them, &them_name, Aim::RatioAtLeast(8.0)),
-        p99(&under, floor_name, Aim::AtMost(10.0)),
-        p99(&them, &them_name, Aim::None),
-        cpu(&under, floor_name),
-        cpu(&them, &them_name),
-    ])
+    let mut rows = Vec::new();
+    if let [us, under, them, ..] = &rounds[..] {
+        rows.extend(compared((&what, us), (floor_name, under), [Aim::RatioAtLeast(0.7), Aim::AtMost(10.0)]));
+        rows.extend(compared((&what, us), (&them_name, them), [Aim::RatioAtLeast(8.0), Aim::None]));
+    }
+    match &rounds[..] {
+        [.., them, us, under] if shipped.is_some() => {
+            let what = format!("{what}, as it is shipped");
+            rows.extend(compared(
+                (&what, us),
+                ("the floor program, so built", under),
+                [Aim::RatioAtLeast(0.7), Aim::None],
+            ));
+            rows.extend(compared((&what, us), (&them_name, them), [Aim::RatioAtLeast(8.0), Aim::None]));
+        }
+        _ => println!("  what is shipped is not built, and not measured"),
+    }
+    Ok(rows)
 }
 
-fn floor(bench: &Bench) -> Result<(Running, std::path::PathBuf), Failure> {
+/// How many, how late and how dear ours are beside others'. The aims are of the rate and of the p99.
+fn compared((what, us): (&str, &Rounds), (name, them): (&str, &Rounds), [rate, p99]: [Aim; 2]) -> [Row; 3] {
+    [
+        Row::paired(what, Unit::PerSecond, &us.per_s(), name, &them.per_s(), rate),
+        Row::paired(&format!("{what}, p99"), Unit::Ms, &us.p99_ms(), name, &them.p99_ms(), p99),
+        Row::paired(&format!("{what}, processor time"), Unit::Us, &us.cpu_us(), name, &them.cpu_us(), Aim::None),
+    ]
+}
+
+fn start_floor(bench: &Bench) -> Result<(Running, std::path::PathBuf), Failure> {
     let address = lasting_address();
     let mut command = bench.on_first(&bench.programs.join("portcullis-floor"));
     command.args([&address.to_string(), &path(&bench.folder.join("floor.db")), &CALLERS.to_string()]);

@@ -1,5 +1,6 @@
 //! Computing hashes: one for a new password, and one to compare with a stored one, of whatever scheme it is.
 use crate::real;
+use allocator_api2::vec::Vec as VecIn;
 use argon2::password_hash::{Output, ParamsString, SaltString};
 use argon2::{Algorithm, Argon2, Block, Params, PasswordHash, Version};
 use aws_lc_rs::cipher::{AES_256, DecryptingKey, DecryptionContext, UnboundCipherKey};
@@ -7,10 +8,20 @@ use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::iv::FixedLength;
 use portcullis_domain::stored_hash::{self, Function, Scheme, Stored};
 use portcullis_wire::SecretString;
+use std::alloc::System;
 use zeroize::Zeroizing;
 
+/// What Argon2 works in, 19 MiB as a rule. It comes from the C library's allocator, whatever the program's is: that gives it back
+/// to the system when it is dropped, and large pages while it is there, if it is told to (`glibc.malloc.hugetlb`).
+pub(super) type Memory = VecIn<Block, System>;
+
+/// Before the first hash.
+pub(super) fn no_memory() -> Memory {
+    Memory::new_in(System)
+}
+
 /// The PHC string of a new password. `memory` is the thread's: what is allocated anew for each would stay with the allocator.
-pub(super) fn hash(password: &SecretString, params: &Params, memory: &mut Vec<Block>) -> Option<String> {
+pub(super) fn hash(password: &SecretString, params: &Params, memory: &mut Memory) -> Option<String> {
     let mut salt = [0; 16];
     real::fill(&mut salt);
     let (algorithm, version) = (Algorithm::Argon2id, Version::V0x13);
@@ -36,7 +47,7 @@ pub(super) fn check(
     stored: Option<&str>,
     compare: bool,
     params: &Params,
-    memory: &mut Vec<Block>,
+    memory: &mut Memory,
 ) -> bool {
     let Some(stored) = stored.and_then(|text| stored_hash::parse(text).ok()) else {
         argon2(password, &[0; 16], &mut [0; 32], (Algorithm::Argon2id, Version::V0x13, params.clone()), memory);
@@ -48,7 +59,7 @@ pub(super) fn check(
     compare && computed && verify_slices_are_equal(&out, expected).is_ok()
 }
 
-fn compute(password: &SecretString, stored: &Stored, out: &mut [u8], memory: &mut Vec<Block>) -> bool {
+fn compute(password: &SecretString, stored: &Stored, out: &mut [u8], memory: &mut Memory) -> bool {
     let (bytes, salt) = (password.expose().as_bytes(), &stored.salt[..]);
     match &stored.scheme {
         Scheme::Argon2 { variant, current, memory_kib, passes, lanes } => {
@@ -86,7 +97,7 @@ fn argon2(
     salt: &[u8],
     out: &mut [u8],
     (algorithm, version, params): (Algorithm, Version, Params),
-    memory: &mut Vec<Block>,
+    memory: &mut Memory,
 ) -> bool {
     memory.resize(params.block_count(), Block::default());
     let argon = Argon2::new(algorithm, version, params);
@@ -125,7 +136,7 @@ mod tests {
 
     fn right(password: &str, stored: &str) -> bool {
         let params = Params::new(64, 1, 1, Some(32)).unwrap();
-        let mut memory = Vec::new();
+        let mut memory = no_memory();
         let mut check =
             |password: &str, compare| check(&SecretString::new(password), Some(stored), compare, &params, &mut memory);
         let others = [format!("{password}x"), format!(" {password}"), String::new(), password.to_uppercase()];
@@ -139,7 +150,8 @@ mod tests {
     #[test]
     fn a_new_hash_is_right_for_its_password_whatever_the_memory_was_used_for() {
         let params = Params::new(64, 2, 1, Some(32)).unwrap();
-        let mut memory = vec![Block::default(); 200];
+        let mut memory = no_memory();
+        memory.resize(200, Block::default());
         let password = SecretString::new("correct horse");
         let first = hash(&password, &params, &mut memory).unwrap();
         let second = hash(&password, &params, &mut memory).unwrap();

@@ -10,7 +10,7 @@
 mod compute;
 
 use crate::settings::Hashing;
-use argon2::{Block, Params};
+use argon2::Params;
 use portcullis_wire::SecretString;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -244,7 +244,7 @@ fn step_behind() {
 /// A thread's life: one job after the other, its memory kept while there is work.
 fn work(shared: &Shared, params: &Params) {
     step_behind();
-    let mut memory: Vec<Block> = Vec::new();
+    let mut memory = compute::no_memory();
     loop {
         let mut waiting = shared.lock();
         let job = loop {
@@ -259,7 +259,7 @@ fn work(shared: &Shared, params: &Params) {
                 shared.more.wait_timeout(waiting, KEEP_MEMORY).unwrap_or_else(PoisonError::into_inner);
             waiting = again;
             if timeout.timed_out() {
-                memory = Vec::new();
+                memory = compute::no_memory();
             }
         };
         drop(waiting);
