@@ -1,32 +1,35 @@
 //! The task that follows the feed: does what the [`Subscriber`] says, and tells it what came of it.
 use crate::config::Config;
-use crate::http1::{Client, Failed, percent};
+use crate::http1::{Client, Failed, Flow, percent};
 use crate::metrics::Metrics;
 use crate::{real, sse};
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Request, StatusCode, Uri, header};
-use http_body_util::{BodyExt as _, Full};
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode, Uri, header};
+use http_body_util::Full;
 use portcullis_feed::subscriber::{self, Action, Ask, Frame, Identity, Input, Now};
-use portcullis_feed::{Policies, Subscriber};
+use portcullis_feed::{Mono, Policies, Subscriber};
 use portcullis_wire::frame::{AckAnswer, Sighting, Snapshot};
-use portcullis_wire::{Code, Rev};
+use portcullis_wire::{Code, Millis, Rev};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::sync::mpsc;
-use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::timeout;
+use tokio::task::JoinSet;
+use tokio::time::sleep;
 
 /// The largest event or answer: a snapshot part of 5,000 entries has about a tenth of it.
 const FRAME_LIMIT: usize = 16 * 1024 * 1024;
 /// How long the stream may take to begin, and how long it may then be silent (servers send comments more often).
 const OPEN_WAIT: Duration = Duration::from_secs(10);
-const SILENCE: Duration = Duration::from_secs(45);
+const SILENCE_MS: Millis = 45_000;
 const PAGE_WAIT: Duration = Duration::from_secs(10);
 /// The following task looks at the clocks at least this often, for timers do not count suspension.
-const LOOK: Duration = Duration::from_millis(500);
+const LOOK_MS: Millis = 500;
 /// So many entries that have come already are published in one view, with those of the last event.
 const AT_ONCE: usize = 64;
 
@@ -34,11 +37,9 @@ const INSTANCE: HeaderName = HeaderName::from_static("portcullis-instance");
 const INSTANCE_SECRET: HeaderName = HeaderName::from_static("portcullis-instance-secret");
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
-/// What the following task hears.
+/// What the following task hears, beside the stream.
 #[derive(Debug)]
 pub(crate) enum Heard {
-    /// From the stream of this number.
-    Stream(u64, Input),
     /// From a call.
     Call(Input),
     /// A request met what is not known yet.
@@ -82,8 +83,7 @@ struct Follower<U> {
     upper: Arc<U>,
     subscriber: Subscriber,
     tell: mpsc::Sender<Heard>,
-    stream: Option<AbortHandle>,
-    stream_number: u64,
+    stream: Stream,
     jobs: JoinSet<()>,
     was_fresh: bool,
     /// What is known has changed since it was published.
@@ -103,61 +103,87 @@ pub(crate) async fn run<U: Upper>(
 ) {
     let (bound_ms, log, set_limit) = (config.bound_ms, config.log, config.set_limit);
     let subscriber = Subscriber::new(subscriber::Config { bound_ms, log, set_limit, relays: upper.relays() });
-    let (stream, jobs, deaf) = (None, JoinSet::new(), Arc::default());
-    let (stream_number, was_fresh, unpublished) = (0, false, false);
-    let mut follower = Follower {
-        config,
-        feed,
-        client,
-        upper,
-        subscriber,
-        tell,
-        stream,
-        stream_number,
-        jobs,
-        was_fresh,
-        unpublished,
-        deaf,
-    };
+    let (stream, jobs, deaf) = (Stream::Closed, JoinSet::new(), Arc::default());
+    let (was_fresh, unpublished) = (false, false);
+    let mut follower =
+        Follower { config, feed, client, upper, subscriber, tell, stream, jobs, was_fresh, unpublished, deaf };
     follower.take(Input::Tick);
     follower.publish();
+    let (mut timer, mut due, mut entries) = (pin!(sleep(Duration::ZERO)), real::mono(), 0);
     loop {
         let now = real::mono();
-        let wait = follower.subscriber.wake_at().map_or(i64::MAX, |at| at.since(now)).max(0);
-        let wait = Duration::from_millis(u64::try_from(wait).unwrap_or(0)).min(LOOK);
-        match timeout(wait, hears.recv()).await {
-            Ok(Some(heard)) => {
-                let mut entries = follower.heard(heard);
-                // What has come already is published with it: each view is fetched by every core that judges. A relay judges nothing, and
-                // passes on what came as it came.
-                while entries < AT_ONCE
-                    && !follower.upper.relays()
-                    && let Ok(heard) = hears.try_recv()
-                {
-                    entries += follower.heard(heard);
-                }
-            }
-            Ok(None) => return,
-            Err(_) => {
-                follower.upper.caught_up();
-                follower.take(Input::Tick);
-            }
+        let wait = follower.subscriber.wake_at().map_or(LOOK_MS, |at| at.since(now).clamp(0, LOOK_MS));
+        // One that goes off too early costs a look; one that is set anew at each event costs each of them.
+        if timer.is_elapsed() || now.plus(wait) < due {
+            due = now.plus(wait);
+            timer.set(sleep(Duration::from_millis(u64::try_from(wait).unwrap_or(0))));
         }
-        follower.publish();
+        let next = poll_fn(|cx| match follower.poll_next(&mut hears, cx) {
+            Poll::Pending => {
+                follower.publish();
+                entries = 0;
+                timer.as_mut().poll(cx).map(|()| Next::Time)
+            }
+            next => next,
+        });
+        // What has come already is published with it: each view is fetched by every core that judges. A relay judges nothing, and
+        // passes on what came as it came.
+        entries += match next.await {
+            Next::Heard(heard) => follower.heard(heard),
+            Next::Stream(input) => follower.came(input),
+            Next::Time => follower.look(),
+            Next::Nobody => return,
+        };
+        if entries >= AT_ONCE || follower.upper.relays() {
+            entries = 0;
+            follower.publish();
+        }
         while follower.jobs.try_join_next().is_some() {}
     }
 }
 
+/// What the following task goes on with.
+enum Next {
+    Heard(Heard),
+    Stream(Input),
+    /// It is time to look at the clocks.
+    Time,
+    /// Nobody is there any more who could say something.
+    Nobody,
+}
+
 impl<U: Upper> Follower<U> {
-    /// Takes it in; says how many entries there were in it, or more than are taken at once, for a view of its own.
-    fn heard(&mut self, heard: Heard) -> usize {
-        let entries = match &heard {
-            Heard::Stream(_, Input::Frame(Frame::Entries(entries), _)) => entries.entries.len().max(1),
+    /// Answers of calls come first: they are few, and leases hang on them.
+    fn poll_next(&mut self, hears: &mut mpsc::Receiver<Heard>, cx: &mut Context<'_>) -> Poll<Next> {
+        match hears.poll_recv(cx) {
+            Poll::Ready(heard) => Poll::Ready(heard.map_or(Next::Nobody, Next::Heard)),
+            Poll::Pending => self.stream.poll_next(cx).map(Next::Stream),
+        }
+    }
+
+    /// This and those below say how many entries there were in it, or more than are published at once, for a view of its own.
+    fn look(&mut self) -> usize {
+        if self.stream.silent_ms(real::mono()) > SILENCE_MS {
+            tracing::warn!("the feed's stream was silent for too long; trying again");
+            self.close_stream();
+            self.take(Input::StreamEnded);
+        }
+        self.upper.caught_up();
+        self.take(Input::Tick);
+        AT_ONCE
+    }
+
+    fn came(&mut self, input: Input) -> usize {
+        let entries = match &input {
+            Input::Frame(Frame::Entries(entries), _) => entries.entries.len().max(1),
             _ => AT_ONCE,
         };
+        self.take(input);
+        entries
+    }
+
+    fn heard(&mut self, heard: Heard) -> usize {
         match heard {
-            Heard::Stream(number, input) if number == self.stream_number => self.take(input),
-            Heard::Stream(..) => {} // of a stream that is closed already
             Heard::Call(input) => {
                 self.publish();
                 self.upper.caught_up();
@@ -169,7 +195,7 @@ impl<U: Upper> Follower<U> {
                 self.take(Input::StreamEnded);
             }
         }
-        entries
+        AT_ONCE
     }
 
     fn take(&mut self, input: Input) {
@@ -241,10 +267,7 @@ impl<U: Upper> Follower<U> {
     // ---- the stream ----
 
     fn close_stream(&mut self) {
-        self.stream_number += 1;
-        if let Some(stream) = self.stream.take() {
-            stream.abort();
-        }
+        self.stream = Stream::Closed;
     }
 
     fn open_stream(&mut self, identity: Option<Identity>, position: Option<String>) {
@@ -269,17 +292,11 @@ impl<U: Upper> Follower<U> {
             .header(header::ACCEPT, HeaderValue::from_static("text/event-stream"))
             .header(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"))
             .body(Full::new(Bytes::new()));
-        let (client, tell, number) = (self.client.clone(), self.tell.clone(), self.stream_number);
-        self.stream = Some(self.jobs.spawn(async move {
-            let ended = match request {
-                Ok(request) => read_stream(&client, request, number, &tell).await,
-                Err(error) => Err(error.to_string()),
-            };
-            match ended {
-                Ok(()) => tracing::debug!("the feed's stream ended"),
-                Err(error) => tracing::warn!(%error, "the feed's stream failed; trying again"),
-            }
-            let _ = tell.send(Heard::Stream(number, Input::StreamEnded)).await;
+        let client = self.client.clone();
+        self.stream = Stream::Opening(Box::pin(async move {
+            let request = request.map_err(|error| error.to_string())?;
+            let response = client.open(request, OPEN_WAIT).await.map_err(|failed| failed.to_string())?;
+            Reading::of(response)
         }));
     }
 
@@ -400,35 +417,80 @@ fn is_code(failed: &Failed, code: Code) -> bool {
     serde_json::from_slice::<Problem>(body).is_ok_and(|problem| problem.code == code.as_str())
 }
 
-async fn read_stream(
-    client: &Client,
-    request: Request<Full<Bytes>>,
-    number: u64,
-    tell: &mpsc::Sender<Heard>,
-) -> Result<(), String> {
-    let response = client.open(request, OPEN_WAIT).await.map_err(|failed| failed.to_string())?;
-    let events =
-        response.headers().get(header::CONTENT_TYPE).is_some_and(|t| t.as_bytes().starts_with(b"text/event-stream"));
-    if response.status() != 200 || !events {
-        return Err(format!("the server answered {} to the feed's request", response.status()));
-    }
-    let mut body = response.into_body();
-    let mut reader = sse::Reader::new(FRAME_LIMIT);
-    loop {
-        let Some(piece) = timeout(SILENCE, body.frame()).await.map_err(|_| "silent for too long")? else {
-            return Ok(());
-        };
-        let Ok(data) = piece.map_err(|error| error.to_string())?.into_data() else { continue };
-        let events = reader.push(&data).map_err(|_| "not a stream of events, or an event is too long")?;
-        for event in events {
-            let frame = match decode(&event) {
-                Ok(Some(frame)) => frame,
-                Ok(None) => continue,
-                Err(error) => return Err(format!("event {}: {error}", event.name)),
-            };
-            if tell.send(Heard::Stream(number, Input::Frame(frame, event.id))).await.is_err() {
-                return Ok(());
+/// The feed's stream. It is read by the following task itself: an entry that comes wakes one task, and no other.
+enum Stream {
+    Closed,
+    Opening(Pin<Box<dyn Future<Output = Result<Reading, String>> + Send>>),
+    Open(Box<Reading>),
+}
+
+impl Stream {
+    /// What came, [`Input::StreamEnded`] once at its end. Nothing from a stream that is closed.
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Input> {
+        let ended = loop {
+            match self {
+                Self::Closed => return Poll::Pending,
+                Self::Opening(opening) => match ready!(opening.as_mut().poll(cx)) {
+                    Ok(reading) => *self = Self::Open(Box::new(reading)),
+                    Err(error) => break Err(error),
+                },
+                Self::Open(reading) => match ready!(reading.poll_next(cx)) {
+                    Ok(Some(input)) => return Poll::Ready(input),
+                    ended => break ended.map(drop),
+                },
             }
+        };
+        *self = Self::Closed;
+        match ended {
+            Ok(()) => tracing::debug!("the feed's stream ended"),
+            Err(error) => tracing::warn!(%error, "the feed's stream failed; trying again"),
+        }
+        Poll::Ready(Input::StreamEnded)
+    }
+
+    /// How long an open stream has brought nothing, not even a comment.
+    fn silent_ms(&self, now: Mono) -> Millis {
+        match self {
+            Self::Open(reading) => now.since(reading.heard_at),
+            Self::Closed | Self::Opening(_) => 0,
+        }
+    }
+}
+
+/// A stream that is open.
+struct Reading {
+    flow: Flow,
+    reader: sse::Reader,
+    /// What came, and was not given out yet.
+    events: std::vec::IntoIter<sse::Event>,
+    heard_at: Mono,
+}
+
+impl Reading {
+    fn of(response: Response<Flow>) -> Result<Self, String> {
+        let kind = response.headers().get(header::CONTENT_TYPE);
+        if response.status() != 200 || !kind.is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream")) {
+            return Err(format!("the server answered {} to the feed's request", response.status()));
+        }
+        let (flow, reader) = (response.into_body(), sse::Reader::new(FRAME_LIMIT));
+        Ok(Self { flow, reader, events: Vec::new().into_iter(), heard_at: real::mono() })
+    }
+
+    /// The next frame that is known; `None` at the end.
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Input>, String>> {
+        loop {
+            if let Some(event) = self.events.next() {
+                match decode(&event) {
+                    Ok(Some(frame)) => return Poll::Ready(Ok(Some(Input::Frame(frame, event.id)))),
+                    Ok(None) => continue,
+                    Err(error) => return Poll::Ready(Err(format!("event {}: {error}", event.name))),
+                }
+            }
+            let Some(bytes) = ready!(self.flow.poll_bytes(cx)) else { return Poll::Ready(Ok(None)) };
+            self.heard_at = real::mono();
+            let events = self.reader.push(&bytes.map_err(|failed| failed.to_string())?);
+            let events = events.map_err(|_| "not a stream of events, or an event is too long")?;
+            self.events = events.into_iter();
         }
     }
 }
@@ -453,6 +515,7 @@ mod tests {
     use portcullis_wire::frame::Entries;
     use portcullis_wire::{Entry, LogId, SessionId, Target, Time, Verb};
     use std::sync::Mutex;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpListener;
 
     /// Writes down what is known whenever that is published.
@@ -478,17 +541,14 @@ mod tests {
     #[tokio::test]
     async fn what_came_together_is_published_together_and_not_too_much_of_it() {
         let mut publisher = Publisher::empty(LogId::from_bits(1), Limits { recent: 1000, set: 1000 });
-        let frame = |name: &str, data: serde_json::Value, id: Option<String>| {
-            let event = sse::Event { name: name.to_owned(), data: data.to_string(), id };
-            Heard::Stream(1, Input::Frame(decode(&event).unwrap().unwrap(), event.id))
-        };
+        let event =
+            |name: &str, data: serde_json::Value, id: &str| format!("event: {name}\nid: {id}\ndata: {data}\n\n");
         let hello = serde_json::json!({
             "v": 1, "log": publisher.log(), "instance": portcullis_wire::InstanceId::from_bits(1), "instance_secret": "nobody's",
             "epoch": publisher.epoch(), "head": 0, "chain": publisher.chain(), "bound_ms": 5000, "max_life_s": 300,
         });
-        let mut events = vec![frame("hello", hello, None)];
-        let snapshot = serde_json::to_value(&publisher.snapshot(100)[0]).unwrap();
-        events.push(frame("snapshot", snapshot, Some("1.0.x".to_owned())));
+        let mut events = format!("event: hello\ndata: {hello}\n\n");
+        events += &event("snapshot", serde_json::to_value(&publisher.snapshot(100)[0]).unwrap(), "1.0.x");
         for n in 1..=100 {
             let target = Target::Session(SessionId::from_bits(n));
             let until = Time(4_102_444_800_000);
@@ -497,17 +557,24 @@ mod tests {
             let chain = publisher.chain().after(&entry);
             publisher.append(std::slice::from_ref(&entry), chain, Mono(0)).unwrap();
             let entries = serde_json::to_value(Entries { entries: vec![entry], ack: false }).unwrap();
-            events.push(frame("entries", entries, Some(format!("1.{n}.x"))));
+            events += &event("entries", entries, &format!("1.{n}.x"));
         }
-        // Somebody takes the stream's connection, and says nothing.
-        let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = format!("http://{}/v1/feed", silent.local_addr().unwrap());
+        // Somebody says all that at once, and nothing more.
+        let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = format!("http://{}/v1/feed", server.local_addr().unwrap());
+        let answer = format!(
+            "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n{:x}\r\n{events}\r\n",
+            events.len()
+        );
+        tokio::spawn(async move {
+            let (mut stream, _) = server.accept().await.unwrap();
+            let _request = stream.read(&mut [0; 4096]).await.unwrap();
+            stream.write_all(answer.as_bytes()).await.unwrap();
+            std::future::pending::<()>().await;
+        });
         let config = Config::new("http://issuer.example", "api", "cli_x", "nobody's");
         let client = Arc::new(Client::new("cli_x", &config.client_secret, None).unwrap());
         let (tell, hears) = mpsc::channel(256);
-        for event in events {
-            tell.send(event).await.unwrap();
-        }
         let upper = Arc::new(Written::default());
         let following = tokio::spawn(run(config, address.parse().unwrap(), client, upper.clone(), tell, hears));
         let views = || upper.views.lock().unwrap().clone();

@@ -5,12 +5,13 @@ use base64::Engine as _;
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, Uri, header};
 use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::client::conn::http1::{SendRequest, handshake};
 use portcullis_wire::SecretString;
 use rustls::pki_types::ServerName;
 use std::fmt;
-use std::pin::Pin;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -72,16 +73,19 @@ impl Client {
         Ok(Self { basic, tls: TlsConnector::from(tls), idle: Mutex::default() })
     }
 
-    /// Opens a connection of its own and sends the request; the body comes as it comes.
-    pub(crate) async fn open(
-        &self,
-        request: Request<Full<Bytes>>,
-        wait: Duration,
-    ) -> Result<Response<Incoming>, Failed> {
+    /// Opens a connection of its own and sends the request; the body comes as it comes, to whoever polls for it.
+    pub(crate) async fn open(&self, request: Request<Full<Bytes>>, wait: Duration) -> Result<Response<Flow>, Failed> {
         let uri = request.uri().clone();
         let call = async {
-            let mut sender = self.connect(&uri).await?;
-            sender.send_request(self.dress(request)?).await.map_err(transport)
+            let (mut sender, mut connection) = self.connect(&uri).await?;
+            let mut answer = pin!(sender.send_request(self.dress(request)?));
+            let response = poll_fn(|cx| {
+                // How it ended shows in the answer.
+                let _ = connection.drive(cx);
+                answer.as_mut().poll(cx)
+            });
+            let response = response.await.map_err(transport)?;
+            Ok(response.map(|body| Flow { connection, body }))
         };
         timeout(wait, call).await.map_err(|_| transport("no answer in time"))?
     }
@@ -111,7 +115,8 @@ impl Client {
         let (sender, response) = match answered {
             Some(answered) => answered,
             None => {
-                let mut sender = self.connect(&uri).await?;
+                let (mut sender, mut connection) = self.connect(&uri).await?;
+                tokio::spawn(poll_fn(move |cx| connection.drive(cx)));
                 let response = sender.send_request(request).await.map_err(transport)?;
                 (sender, response)
             }
@@ -148,7 +153,7 @@ impl Client {
         Ok(Request::from_parts(parts, body))
     }
 
-    async fn connect(&self, uri: &Uri) -> Result<SendRequest<Full<Bytes>>, Failed> {
+    async fn connect(&self, uri: &Uri) -> Result<(SendRequest<Full<Bytes>>, Connection), Failed> {
         let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']').to_owned();
         let secure = uri.scheme() == Some(&http::uri::Scheme::HTTPS);
         let port = uri.port_u16().unwrap_or(if secure { 443 } else { 80 });
@@ -175,18 +180,52 @@ pub(crate) fn basic(client_id: &str, secret: &SecretString) -> Result<HeaderValu
     Ok(basic)
 }
 
-async fn speak<T>(io: T) -> Result<SendRequest<Full<Bytes>>, Failed>
+async fn speak<T>(io: T) -> Result<(SendRequest<Full<Bytes>>, Connection), Failed>
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let (sender, connection) = handshake(Io(io)).await.map_err(transport)?;
-    // Ends when the sender and the answer's body are dropped, or the server closes.
-    tokio::spawn(async move {
-        if let Err(error) = connection.await {
-            tracing::debug!(%error, "a connection to the server ended");
+    Ok((sender, Connection(Some(Box::pin(connection)))))
+}
+
+/// What moves bytes; nothing comes and goes unless it is driven. `None` when it has ended.
+struct Connection(Option<Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>>);
+
+impl Connection {
+    /// Moves what can be moved now. Ready when it has ended: its sender and the answer's body were dropped, or the server closed it.
+    fn drive(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(connection) = &mut self.0 {
+            if let Err(error) = ready!(connection.as_mut().poll(cx)) {
+                tracing::debug!(%error, "a connection to the server ended");
+            }
+            self.0 = None;
         }
-    });
-    Ok(sender)
+        Poll::Ready(())
+    }
+}
+
+/// A body that comes as it comes. Who polls for it drives its connection, in one task.
+pub(crate) struct Flow {
+    connection: Connection,
+    body: Incoming,
+}
+
+impl Flow {
+    /// The next bytes; `None` after the last.
+    pub(crate) fn poll_bytes(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Failed>>> {
+        loop {
+            // How it ended shows in the body.
+            let _ = self.connection.drive(cx);
+            return Poll::Ready(match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(bytes) => Some(Ok(bytes)),
+                    Err(_) => continue, // trailers
+                },
+                Some(Err(error)) => Some(Err(transport(error))),
+                None => None,
+            });
+        }
+    }
 }
 
 fn origin(uri: &Uri) -> Uri {
