@@ -624,7 +624,10 @@ impl Subscriber {
     }
 
     fn ask(&mut self, now: Now) {
-        let Some(identity) = self.identity.clone() else { return };
+        let Some(identity) = self.identity.clone() else {
+            self.ask_at = None; // the next hello says when
+            return;
+        };
         let nonce = format!("{:016x}{:08x}", now.chance, now.mono.0 as u32);
         if self.asks.len() >= ASKS_IN_FLIGHT {
             self.asks.remove(0);

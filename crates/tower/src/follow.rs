@@ -20,6 +20,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio::task::coop::poll_proceed;
 use tokio::time::sleep;
 
 /// The largest event or answer: a snapshot part of 5,000 entries has about a tenth of it.
@@ -427,6 +428,11 @@ enum Stream {
 impl Stream {
     /// What came, [`Input::StreamEnded`] once at its end. Nothing from a stream that is closed.
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Input> {
+        if matches!(self, Self::Closed) {
+            return Poll::Pending;
+        }
+        // After a backlog others of this thread have their turn, too: only reads of the socket would count, with a hundred entries each.
+        let turn = ready!(poll_proceed(cx));
         let ended = loop {
             match self {
                 Self::Closed => return Poll::Pending,
@@ -435,7 +441,10 @@ impl Stream {
                     Err(error) => break Err(error),
                 },
                 Self::Open(reading) => match ready!(reading.poll_next(cx)) {
-                    Ok(Some(input)) => return Poll::Ready(input),
+                    Ok(Some(input)) => {
+                        turn.made_progress();
+                        return Poll::Ready(input);
+                    }
                     ended => break ended.map(drop),
                 },
             }
@@ -549,7 +558,7 @@ mod tests {
         });
         let mut events = format!("event: hello\ndata: {hello}\n\n");
         events += &event("snapshot", serde_json::to_value(&publisher.snapshot(100)[0]).unwrap(), "1.0.x");
-        for n in 1..=100 {
+        for n in 1..=80 {
             let target = Target::Session(SessionId::from_bits(n));
             let until = Time(4_102_444_800_000);
             let rev = publisher.head().next().unwrap();
@@ -579,13 +588,16 @@ mod tests {
         let following = tokio::spawn(run(config, address.parse().unwrap(), client, upper.clone(), tell, hears));
         let views = || upper.views.lock().unwrap().clone();
         for _ in 0..1000 {
-            if views().last() == Some(&100) {
+            if views().last() == Some(&80) {
                 break;
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         following.abort();
         let entries: Vec<u64> = views().into_iter().filter(|applied| *applied > 0).collect();
-        assert_eq!(entries, [64, 100]);
+        // Two, if all of it was there when the first was read.
+        assert!((2..=4).contains(&entries.len()) && entries.last() == Some(&80), "{entries:?}");
+        let steps = entries.iter().zip([0].iter().chain(&entries)).map(|(now, before)| now - before);
+        assert!(steps.max() <= Some(64), "{entries:?}");
     }
 }

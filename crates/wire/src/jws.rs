@@ -258,8 +258,7 @@ pub fn signing_input_as(
     /// Room for the usual token with its signature: nothing is moved while it is made.
     const USUAL: usize = 1024;
     let header = format!(r#"{{"typ":"{typ}","alg":"{alg}","kid":"{kid}"}}"#);
-    let mut payload = Vec::with_capacity(USUAL / 2);
-    serde_json::to_writer(&mut payload, claims)?;
+    let payload = serde_json::to_vec(claims)?;
     let mut out = String::with_capacity(USUAL);
     b64::append(header.as_bytes(), &mut out);
     out.push('.');

@@ -360,6 +360,10 @@ fn an_instance_that_is_gone_begins_anew_and_keeps_what_it_knows() {
         matches!(&actions[..], [Action::Disconnect, Action::Connect { identity: None, position: Some(at) }] if at == "at 3")
     );
     assert!(fresh(&s, 2100));
+    // A request that wants to know more asks nobody before there is an instance again, and does not make us look all the time.
+    s.handle(Input::CatchUp, now(2101));
+    assert!(asked(&s.handle(Input::Tick, now(2110))).is_none());
+    assert!(s.wake_at().is_none_or(|at| at > Mono(2110)), "{:?}", s.wake_at());
 }
 
 #[test]
