@@ -15,9 +15,19 @@ use zeroize::Zeroizing;
 /// to the system when it is dropped, and large pages while it is there, if it is told to (`glibc.malloc.hugetlb`).
 pub(super) type Memory = VecIn<Block, System>;
 
+/// Room for 33 MiB, of which no more is used than is touched. What the GNU C library maps for itself, it gives back, and it gives it
+/// large pages; but once that many bytes were given back it keeps as many for the next who asks, in small pages, for up to 32 MiB
+/// (`mallopt`(3), `M_MMAP_THRESHOLD`).
+const ROOM: usize = 33 * 1024 * 1024 / Block::SIZE;
+
 /// Before the first hash.
 pub(super) fn no_memory() -> Memory {
     Memory::new_in(System)
+}
+
+fn make_room(memory: &mut Memory, blocks: usize) {
+    memory.reserve_exact(ROOM.saturating_sub(memory.len()));
+    memory.resize(blocks, Block::default());
 }
 
 /// The PHC string of a new password. `memory` is the thread's: what is allocated anew for each would stay with the allocator.
@@ -99,7 +109,7 @@ fn argon2(
     (algorithm, version, params): (Algorithm, Version, Params),
     memory: &mut Memory,
 ) -> bool {
-    memory.resize(params.block_count(), Block::default());
+    make_room(memory, params.block_count());
     let argon = Argon2::new(algorithm, version, params);
     argon.hash_password_into_with_memory(password.expose().as_bytes(), salt, out, &mut memory[..]).is_ok()
 }
@@ -157,6 +167,26 @@ mod tests {
         let second = hash(&password, &params, &mut memory).unwrap();
         assert!(first.starts_with("$argon2id$v=19$m=64,t=2,p=1$") && first != second);
         assert!(right("correct horse", &first) && right("correct horse", &second));
+    }
+
+    /// In the first place and in later ones.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn memory_is_given_back_whenever_it_is_dropped() {
+        let mine_kib = || -> i64 {
+            let status = std::fs::read_to_string("/proc/self/status").unwrap();
+            let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+            line.split_whitespace().next().unwrap().parse().unwrap()
+        };
+        for round in 0..4 {
+            let mut memory = no_memory();
+            make_room(&mut memory, 19 * 1024);
+            memory.iter_mut().for_each(|block| block.as_mut()[0] = 1);
+            let before = mine_kib();
+            drop(memory);
+            let given_back = before - mine_kib();
+            assert!(given_back > 15 * 1024, "round {round}: {given_back} KiB of 19 MiB");
+        }
     }
 
     /// Vectors that others published, or computed by other implementations.
