@@ -34,8 +34,12 @@ pub fn section(ask: &Ask) -> Result<Vec<Row>, Failure> {
     let (server, _) = bench.start_server(address)?;
     let burst = sign_ins("/v1/sessions", "identifier", BURST, &emails(&bench, CALLERS)?);
     let (burst_s, wait) = if ask.quick { (1.0, IDLE) } else { (BURST_S, AFTER) };
-    let rate = bench.ask(&server, &burst, burst_s)?.per_s;
-    std::thread::sleep(wait);
+    let mut rate = 0.0;
+    // What is given back after the first may be kept after the second.
+    for _ in 0..2 {
+        rate = bench.ask(&server, &burst, burst_s)?.per_s;
+        std::thread::sleep(wait);
+    }
     let (after, peak) = (server.memory_kb()? as f64 / 1024.0, server.peak_kb()? as f64 / 1024.0);
     server.stop()?;
     println!("  {BURST} signed in for {burst_s} s, {rate:.0} per second");
@@ -43,11 +47,11 @@ pub fn section(ask: &Ask) -> Result<Vec<Row>, Failure> {
     let mut rows = vec![
         Row::alone("memory, idle, before the first sign-in", Figure::of(Unit::Mib, &idle), Aim::AtMost(30.0)),
         Row::alone(
-            &format!("memory {} s after a burst of sign-ins", wait.as_secs()),
+            &format!("memory {} s after a second burst of sign-ins", wait.as_secs()),
             Figure::once(Unit::Mib, after),
             Aim::AtMost(60.0),
         ),
-        Row::alone("memory in that burst, the most", Figure::once(Unit::Mib, peak), Aim::None),
+        Row::alone("memory in those bursts, the most", Figure::once(Unit::Mib, peak), Aim::None),
         Row::alone(
             &format!("memory after {CALLERS} sign-ups and as many sign-ins"),
             Figure::once(Unit::Mib, signed_up),
