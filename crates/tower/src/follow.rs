@@ -428,11 +428,6 @@ enum Stream {
 impl Stream {
     /// What came, [`Input::StreamEnded`] once at its end. Nothing from a stream that is closed.
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Input> {
-        if matches!(self, Self::Closed) {
-            return Poll::Pending;
-        }
-        // After a backlog others of this thread have their turn, too: only reads of the socket would count, with a hundred entries each.
-        let turn = ready!(poll_proceed(cx));
         let ended = loop {
             match self {
                 Self::Closed => return Poll::Pending,
@@ -440,13 +435,18 @@ impl Stream {
                     Ok(reading) => *self = Self::Open(Box::new(reading)),
                     Err(error) => break Err(error),
                 },
-                Self::Open(reading) => match ready!(reading.poll_next(cx)) {
-                    Ok(Some(input)) => {
-                        turn.made_progress();
-                        return Poll::Ready(input);
+                Self::Open(reading) => {
+                    // After a backlog others of this thread have their turn, too: else only reads of the socket count, and one brings a
+                    // hundred entries.
+                    let turn = ready!(poll_proceed(cx));
+                    match ready!(reading.poll_next(cx)) {
+                        Ok(Some(input)) => {
+                            turn.made_progress();
+                            return Poll::Ready(input);
+                        }
+                        ended => break ended.map(drop),
                     }
-                    ended => break ended.map(drop),
-                },
+                }
             }
         };
         *self = Self::Closed;

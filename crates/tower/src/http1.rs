@@ -216,14 +216,12 @@ impl Flow {
         loop {
             // How it ended shows in the body.
             let _ = self.connection.drive(cx);
-            return Poll::Ready(match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
-                Some(Ok(frame)) => match frame.into_data() {
-                    Ok(bytes) => Some(Ok(bytes)),
-                    Err(_) => continue, // trailers
-                },
-                Some(Err(error)) => Some(Err(transport(error))),
-                None => None,
-            });
+            let Some(frame) = ready!(Pin::new(&mut self.body).poll_frame(cx)) else { return Poll::Ready(None) };
+            match frame.map(|frame| frame.into_data()) {
+                Ok(Ok(bytes)) => return Poll::Ready(Some(Ok(bytes))),
+                Ok(Err(_trailers)) => {}
+                Err(error) => return Poll::Ready(Some(Err(transport(error)))),
+            }
         }
     }
 }
