@@ -126,6 +126,10 @@ impl<'r, 's> Cells<'r, 's> {
             self.wrong(format_args!("column {name}: {error}"))
         })
     }
+    /// The next columns are nobody's business.
+    pub(crate) fn pass(&mut self, columns: usize) {
+        self.next += columns;
+    }
     pub(crate) fn id<T: Id>(&mut self) -> Result<T, Fault> {
         self.get().map(T::from_blob)
     }

@@ -8,6 +8,7 @@
 //! keep up, the writer moves everything itself at [`LIMIT`], and its callers wait: the log has a limit. When nothing was
 //! written for a while, the log file is cut to nothing.
 use crate::connect::{BUSY, BUSY_CHECKPOINT, Connector};
+use crate::readers::Readers;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed, Ordering::SeqCst};
@@ -66,6 +67,7 @@ impl Shared {
 pub(crate) struct Checkpointer {
     ask: SyncSender<()>,
     shared: Arc<Shared>,
+    readers: Arc<Readers>,
     /// How long the log was when a checkpoint was asked for last.
     asked_at: i64,
 }
@@ -74,15 +76,16 @@ pub(crate) struct Checkpointer {
 pub(crate) struct Checkpoints {
     asked: Receiver<()>,
     shared: Arc<Shared>,
+    readers: Arc<Readers>,
     connector: Connector,
 }
 
 /// Both sides, and what they share.
-pub(crate) fn pair(connector: Connector) -> (Checkpointer, Checkpoints, Arc<Shared>) {
+pub(crate) fn pair(connector: Connector, readers: Arc<Readers>) -> (Checkpointer, Checkpoints, Arc<Shared>) {
     let (ask, asked) = sync_channel(1);
     let shared = Arc::new(Shared::default());
-    let checkpoints = Checkpoints { asked, shared: shared.clone(), connector };
-    (Checkpointer { ask, shared: shared.clone(), asked_at: 0 }, checkpoints, shared)
+    let checkpoints = Checkpoints { asked, shared: shared.clone(), readers: readers.clone(), connector };
+    (Checkpointer { ask, shared: shared.clone(), readers, asked_at: 0 }, checkpoints, shared)
 }
 
 impl Checkpointer {
@@ -117,7 +120,7 @@ impl Checkpointer {
         let wanted = self.shared.help.swap(false, Relaxed) || grown && pages >= LIMIT;
         if wanted
             && !self.is_suspect()
-            && let Err(error) = restart(db)
+            && let Err(error) = restart(db, &self.readers)
         {
             self.shared.failed(&error);
             tracing::warn!(%error, "the write-ahead log could not be started anew; tried again after the next checkpoint");
@@ -144,6 +147,9 @@ impl Checkpoints {
                 Err(RecvTimeoutError::Timeout) => false,
                 Err(RecvTimeoutError::Disconnected) => return,
             };
+            // A pass moves nothing that is newer than a snapshot that was held when it began. Who begins one later reads what is there by
+            // then, which keeps nothing from being moved, and the log from being cut only until the next pass.
+            drop(self.readers.release());
             let pages = self.once("PRAGMA wal_checkpoint(PASSIVE)").unwrap_or_default();
             if pages > RESTART_AT {
                 self.shared.help.store(true, Relaxed);
@@ -194,7 +200,8 @@ pub(crate) fn at_the_end(connector: &Connector) {
 
 /// Moves what the passive pass left over, and waits a moment for readers, so that the log starts anew. Where a long read stands
 /// in the way it is tried again after the next pass.
-fn restart(db: &Connection) -> rusqlite::Result<()> {
+fn restart(db: &Connection, readers: &Readers) -> rusqlite::Result<()> {
+    let _released = readers.release();
     let moved = db.busy_timeout(BUSY_CHECKPOINT).and_then(|()| pass(db, "PRAGMA wal_checkpoint(RESTART)"));
     db.busy_timeout(BUSY).and(moved.map(|_| ()))
 }

@@ -31,6 +31,8 @@ const SWEPT: usize = 16;
 const UNDER_WAY: u64 = u64::MAX;
 
 pub(crate) struct Kept {
+    /// Twice the commits that were made; odd while one is under way, and while nobody knows what became of the last one.
+    generation: AtomicU64,
     /// How many commits have changed what rows show.
     count: AtomicU64,
     /// The number of the last that concerned all.
@@ -85,6 +87,7 @@ impl Kept {
     /// Nothing yet; `head`: the position of the newest entry of the log.
     pub(crate) fn new(head: Rev) -> Self {
         Self {
+            generation: AtomicU64::new(0),
             count: AtomicU64::new(0),
             all: AtomicU64::new(0),
             changed: (0..CHANGED).map(|_| AtomicU64::new(0)).collect(),
@@ -111,6 +114,12 @@ impl Kept {
         read: impl FnOnce() -> Result<Option<Client>, StoreError>,
     ) -> Result<Option<Arc<Client>>, StoreError> {
         self.row(&self.clients, id.bits(), read)
+    }
+
+    /// The generation of the database: as long as it is the same, what is read is the same. `None` while a commit is under way, and while
+    /// nobody knows what became of the last one.
+    pub(crate) fn quiet(&self) -> Option<u64> {
+        Some(self.generation.load(SeqCst)).filter(|generation| generation % 2 == 0)
     }
 
     /// Position of the newest entry of the log that somebody may have been told of.
@@ -167,17 +176,20 @@ impl Kept {
         head: Rev,
         commit: impl FnOnce() -> Result<T, E>,
     ) -> Result<T, E> {
+        self.generation.fetch_or(1, SeqCst);
         let before = self.head.swap(head.0, SeqCst);
         whom.iter().for_each(|who| self.last(*who).store(UNDER_WAY, SeqCst));
         let under_way = UnderWay { kept: self, whom, before, made: false };
         let made = commit()?;
         under_way.made();
+        self.generation.fetch_add(1, SeqCst);
         self.sweep();
         Ok(made)
     }
 
     /// Nobody knows what the database says, until a commit is made.
     pub(crate) fn unknown(&self) {
+        self.generation.fetch_or(1, SeqCst);
         self.all.store(UNDER_WAY, SeqCst);
     }
 }

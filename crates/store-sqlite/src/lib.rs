@@ -7,7 +7,7 @@
 //!   (WAL, `synchronous=FULL`). It never waits for more to come: alone, a commit costs one fsync; under load many share one.
 //!   When more than [`OpenOptions::queue`] wait, a commit is refused at once with [`CommitError::Failed`].
 //! - **Reading** (`readers`, `reads`): each `load_*` is one statement or one read transaction, so that the stamp and the facts
-//!   are of one snapshot (I3). Point reads run on the calling thread, since a lookup in the page cache is cheaper than a
+//!   are of one snapshot (I3), which refreshes hold until a commit begins (`snapshot`). Point reads run on the calling thread, since a lookup in the page cache is cheaper than a
 //!   hand-over; lists and counts run on blocking threads. Who only looks gets rows that were read before (`kept`), as long as no
 //!   commit was answered that says otherwise.
 //! - **Checkpoints** (`checkpoint`) run apart from the writer, so that nobody's answer waits for them.
@@ -33,6 +33,7 @@ mod readers;
 mod reads;
 mod rows;
 mod settle;
+mod snapshot;
 mod upstream;
 mod writer;
 
@@ -130,7 +131,7 @@ impl SqliteStore {
         let readers = Readers::open(&connector, options.readers);
         let readers = Arc::new(readers.map_err(|fault| OpenError::from_fault(&path, &fault))?);
         let (sender, waiting) = sync_channel(options.queue.max(1));
-        let (checkpointer, checkpoints, checkpointing) = checkpoint::pair(connector.clone());
+        let (checkpointer, checkpoints, checkpointing) = checkpoint::pair(connector.clone(), readers.clone());
         let counters = Arc::new(Counters::default());
         let kept = Arc::new(Kept::new(opened.meta.head));
         let copies = connector.clone();
@@ -177,6 +178,10 @@ impl SqliteStore {
         })
     }
 
+    fn refresh(&self, grant: GrantId, now: Time) -> Result<Option<RefreshView>, StoreError> {
+        self.readers.snapshot(|| self.kept.quiet(), |shot| reads::refresh(shot, grant, now))
+    }
+
     fn long<T: Send + 'static>(
         &self,
         read: impl FnOnce(&Connection, Time) -> Result<T, cells::Fault> + Send + 'static,
@@ -210,13 +215,12 @@ impl Store for SqliteStore {
         self.point(move |db, now| reads::sign_in(db, email, client, now))
     }
     fn load_refresh(&self, grant: GrantId) -> Fut<'_, Result<Option<RefreshView>, StoreError>> {
-        self.point(move |db, now| reads::refresh(db, grant, now))
+        Box::pin(async move { self.refresh(grant, (self.clock)()) })
     }
     fn peek_refresh(&self, grant: GrantId) -> Fut<'_, Result<Option<Peeked>, StoreError>> {
         Box::pin(async move {
             let now = (self.clock)();
-            let read = || self.readers.point(|db| reads::refresh(db, grant, now));
-            let view = self.kept.refresh(grant, read)?;
+            let view = self.kept.refresh(grant, || self.refresh(grant, now))?;
             Ok(view.map(|view| Peeked { now, head: view.stamp.head.max(self.kept.head()), view }))
         })
     }

@@ -1,39 +1,62 @@
 //! Connections for reading.
 //!
 //! Point reads (a handful of lookups by key, some microseconds from the page cache) run on the calling thread: a hand-over to
-//! another thread and back costs more than they do. What may read many rows runs on a blocking thread of the runtime, on
-//! connections of its own, so that a long list neither stalls other tasks nor keeps a point read waiting; a semaphore lets as
-//! many in as there are such connections, and the others wait without a thread.
+//! another thread and back costs more than they do. Each thread has one of those connections that it asks first, whose page cache
+//! is then its own. What may read many rows runs on a blocking thread of the runtime, on connections of its own, so that a long
+//! list neither stalls other tasks nor keeps a point read waiting; a semaphore lets as many in as there are such connections, and
+//! the others wait without a thread.
 use crate::cells::Fault;
 use crate::connect::Connector;
+use crate::snapshot::{Reader, Snapshot};
 use portcullis_store::StoreError;
 use rusqlite::Connection;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicUsize,
+    Ordering::{Relaxed, SeqCst},
+};
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use tokio::sync::Semaphore;
 
 /// Connections for long reads.
 const LONG: usize = 2;
 
+/// Threads that have read so far, of all databases of this process.
+static THREADS: AtomicUsize = AtomicUsize::new(0);
+
+thread_local! {
+    /// Which connection this thread asks first.
+    static FIRST: usize = THREADS.fetch_add(1, Relaxed);
+}
+
 /// A connection that is opened anew after a fault that it may be the reason of.
-type Slot = Mutex<Option<Connection>>;
+type Slot = Mutex<Option<Reader>>;
 
 pub(crate) struct Readers {
     connector: Connector,
     points: Vec<Slot>,
-    turn: AtomicUsize,
+    /// How many want no snapshot to be held.
+    in_the_way: AtomicUsize,
     long: Vec<Slot>,
     places: Semaphore,
+}
+
+/// As long as this lives, no point read holds its snapshot for the next one.
+pub(crate) struct Released<'a>(&'a Readers);
+
+impl Drop for Released<'_> {
+    fn drop(&mut self) {
+        self.0.in_the_way.fetch_sub(1, SeqCst);
+    }
 }
 
 impl Readers {
     /// Opens `points` connections, at least one, and those for long reads.
     pub(crate) fn open(connector: &Connector, points: usize) -> Result<Self, Fault> {
-        let open = |_| Ok(Mutex::new(Some(connector.reader()?)));
+        let open = |_| Ok(Mutex::new(Some(Reader::new(connector.reader()?))));
         Ok(Self {
             connector: connector.clone(),
             points: (0..points.max(1)).map(open).collect::<Result<_, Fault>>()?,
-            turn: AtomicUsize::new(0),
+            in_the_way: AtomicUsize::new(0),
             long: (0..LONG).map(open).collect::<Result<_, Fault>>()?,
             places: Semaphore::new(LONG),
         })
@@ -41,8 +64,38 @@ impl Readers {
 
     /// Reads on this thread.
     pub(crate) fn point<T>(&self, read: impl FnOnce(&Connection) -> Result<T, Fault>) -> Result<T, StoreError> {
-        let first = self.turn.fetch_add(1, Relaxed) % self.points.len();
-        self.on(&mut free(&self.points, first), read)
+        self.on(&mut self.free_point(), |reader| read(reader.alone()?))
+    }
+
+    /// Reads on this thread, on the snapshot that was read last where no commit has begun since.
+    ///
+    /// `quiet`: the generation of the database ([`crate::kept::Kept::quiet`]).
+    pub(crate) fn snapshot<T>(
+        &self,
+        quiet: impl FnOnce() -> Option<u64>,
+        read: impl FnOnce(&mut Snapshot<'_>) -> Result<T, Fault>,
+    ) -> Result<T, StoreError> {
+        self.on(&mut self.free_point(), |reader| {
+            let out = read(&mut reader.snapshot(quiet())?)?;
+            // Asked while the slot is taken: who asks for release afterwards finds the snapshot in it.
+            if self.in_the_way.load(SeqCst) > 0 {
+                reader.alone()?;
+            }
+            Ok(out)
+        })
+    }
+
+    /// Ends every snapshot that is held, and lets none be held as long as the result lives: the log can be moved as a whole, and be
+    /// started anew.
+    pub(crate) fn release(&self) -> Released<'_> {
+        self.in_the_way.fetch_add(1, SeqCst);
+        for slot in &self.points {
+            let mut slot = slot.lock().unwrap_or_else(|poisoned| emptied(poisoned.into_inner()));
+            if slot.as_mut().is_some_and(|reader| reader.alone().is_err()) {
+                *slot = None;
+            }
+        }
+        Released(self)
     }
 
     /// Reads on a blocking thread; without a runtime, on this one.
@@ -52,39 +105,44 @@ impl Readers {
     ) -> Result<T, StoreError> {
         let _place = self.places.acquire().await.map_err(|_| StoreError::new("the database is being closed"))?;
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
-            return self.on(&mut free(&self.long, 0), read);
+            return self.on(&mut free(&self.long, 0), |reader| read(reader.alone()?));
         };
         let readers = self.clone();
-        let done = runtime.spawn_blocking(move || readers.on(&mut free(&readers.long, 0), read)).await;
+        let read = move || readers.on(&mut free(&readers.long, 0), |reader| read(reader.alone()?));
+        let done = runtime.spawn_blocking(read).await;
         done.unwrap_or_else(|error| Err(StoreError::new(format_args!("a read was cut off: {error}"))))
     }
 
     /// Closes every connection that waits for the next read, and keeps others from being opened as long as the result lives.
     /// Waits for reads that are under way: first for the long ones, so that point reads do not wait for those.
-    pub(crate) fn closed(&self) -> Vec<MutexGuard<'_, Option<Connection>>> {
+    pub(crate) fn closed(&self) -> Vec<MutexGuard<'_, Option<Reader>>> {
         self.long.iter().chain(&self.points).map(close).collect()
+    }
+
+    fn free_point(&self) -> MutexGuard<'_, Option<Reader>> {
+        free(&self.points, FIRST.with(|first| *first))
     }
 
     fn on<T>(
         &self,
-        slot: &mut MutexGuard<'_, Option<Connection>>,
-        read: impl FnOnce(&Connection) -> Result<T, Fault>,
+        slot: &mut MutexGuard<'_, Option<Reader>>,
+        read: impl FnOnce(&mut Reader) -> Result<T, Fault>,
     ) -> Result<T, StoreError> {
-        let connection = match slot.take() {
-            Some(connection) => connection,
-            None => self.connector.reader()?,
+        let reader = match &mut **slot {
+            Some(reader) => reader,
+            closed => closed.insert(Reader::new(self.connector.reader()?)),
         };
-        let out = read(&connection);
+        let out = read(reader);
         // A fault of SQLite may lie in the connection; a row that does not read does not.
-        if !matches!(out, Err(Fault::Sqlite(_))) {
-            **slot = Some(connection);
+        if matches!(out, Err(Fault::Sqlite(_))) {
+            **slot = None;
         }
         Ok(out?)
     }
 }
 
 /// A slot that is free now, or else the first one that was looked at, when it is.
-fn free(slots: &[Slot], first: usize) -> MutexGuard<'_, Option<Connection>> {
+fn free(slots: &[Slot], first: usize) -> MutexGuard<'_, Option<Reader>> {
     for at in 0..slots.len() {
         match slots[(first + at) % slots.len()].try_lock() {
             Ok(slot) => return slot,
@@ -95,14 +153,14 @@ fn free(slots: &[Slot], first: usize) -> MutexGuard<'_, Option<Connection>> {
     slots[first % slots.len()].lock().unwrap_or_else(|poisoned| emptied(poisoned.into_inner()))
 }
 
-fn close(slot: &Slot) -> MutexGuard<'_, Option<Connection>> {
+fn close(slot: &Slot) -> MutexGuard<'_, Option<Reader>> {
     let mut slot = slot.lock().unwrap_or_else(|poisoned| emptied(poisoned.into_inner()));
     *slot = None;
     slot
 }
 
 /// A thread panicked while it read: its connection is not trusted any more.
-fn emptied(mut slot: MutexGuard<'_, Option<Connection>>) -> MutexGuard<'_, Option<Connection>> {
+fn emptied(mut slot: MutexGuard<'_, Option<Reader>>) -> MutexGuard<'_, Option<Reader>> {
     *slot = None;
     slot
 }

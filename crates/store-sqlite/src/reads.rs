@@ -5,6 +5,7 @@ use crate::rows::{
     self, Meta, account_columns, client_columns, entry_columns, event_columns, grant_columns, instance_columns,
     key_columns, meta_columns, session_columns,
 };
+use crate::snapshot::Snapshot;
 use portcullis_domain::Cut;
 use portcullis_domain::changes::BoundRow;
 use portcullis_domain::mass;
@@ -58,7 +59,7 @@ pub(crate) fn sign_in(db: &Connection, email: &str, client: ClientId, now: Time)
     one(db, SQL, params![email, client.blob()], read)?.ok_or_else(no_meta)
 }
 
-pub(crate) fn refresh(db: &Connection, grant: GrantId, now: Time) -> Result<Option<RefreshView>, Fault> {
+pub(crate) fn refresh(shot: &mut Snapshot<'_>, grant: GrantId, now: Time) -> Result<Option<RefreshView>, Fault> {
     const SQL: &str = concat!(
         "SELECT ",
         grant_columns!(),
@@ -66,27 +67,28 @@ pub(crate) fn refresh(db: &Connection, grant: GrantId, now: Time) -> Result<Opti
         session_columns!(),
         ", ",
         account_columns!(),
-        ", c.id, c.cut_rev, c.cut_except, c.disabled, c.access_ttl, ",
-        "CASE WHEN g.client <> coalesce(s.client, x'00000000000000000000000000000000') THEN ",
+        ", CASE WHEN g.client <> coalesce(s.client, x'00000000000000000000000000000000') THEN ",
         refreshed_at!(),
-        " END, ",
-        meta_columns!(),
-        " FROM grants g CROSS JOIN sessions s ON s.id = g.session CROSS JOIN accounts a ON a.id = s.account \
-          CROSS JOIN clients c ON c.id = g.client CROSS JOIN meta m ON m.one = 1 WHERE g.id = ?1"
+        " END FROM grants g CROSS JOIN sessions s ON s.id = g.session CROSS JOIN accounts a ON a.id = s.account WHERE g.id = ?1"
     );
-    with_rules(db, |db, standing| one(db, SQL, [grant.blob()], |cells| refresh_view(cells, standing, now)))
-}
-
-fn refresh_view(cells: &mut Cells<'_, '_>, standing: &mass::Rules, now: Time) -> Result<(RefreshView, u32), Fault> {
-    let (grant, session, account) = (rows::grant(cells)?, rows::session(cells)?, rows::account(cells)?);
-    cells.table("clients").id::<ClientId>()?;
-    let (client_cut, client_disabled, access_ttl) = (cells.cut()?, cells.get()?, cells.get()?);
-    let refreshed_at = cells.time_if()?;
-    let meta = Meta::read(cells)?;
-    let (stamp, standing) = (meta.stamp(now), standing.clone());
-    let view =
-        RefreshView { stamp, grant, session, account, client_cut, client_disabled, access_ttl, refreshed_at, standing };
-    Ok((view, meta.standing))
+    let read = |cells: &mut Cells<'_, '_>| {
+        Ok((rows::grant(cells)?, rows::session(cells)?, rows::account(cells)?, cells.time_if()?))
+    };
+    let Some((grant, session, account, refreshed_at)) = one(shot.db, SQL, [grant.blob()], read)? else {
+        return Ok(None);
+    };
+    let Some(limits) = shot.limits(grant.client)? else { return Ok(None) };
+    Ok(Some(RefreshView {
+        stamp: shot.meta().stamp(now),
+        grant,
+        session,
+        account,
+        client_cut: limits.cut,
+        client_disabled: limits.disabled,
+        access_ttl: limits.access_ttl,
+        refreshed_at,
+        standing: shot.standing(),
+    }))
 }
 
 pub(crate) fn session(db: &Connection, session: SessionId, now: Time) -> Result<Option<SessionView>, Fault> {

@@ -89,10 +89,13 @@ pub(crate) fn account(cells: &mut Cells<'_, '_>) -> Result<Account, Fault> {
 
 fn status(cells: &mut Cells<'_, '_>) -> Result<Status, Fault> {
     let word = cells.text()?;
+    if word == "active" {
+        cells.pass(5);
+        return Ok(Status::Active);
+    }
     let (reason, actor) = (cells.get::<Option<String>>()?, cells.get::<Option<String>>()?);
     let (at, until, rev) = (cells.time_if()?, cells.time_if()?, cells.rev_if()?);
     match (word, reason, actor, at, until, rev) {
-        ("active", ..) => Ok(Status::Active),
         ("blocked", Some(reason), Some(actor), Some(at), until, _) => {
             Ok(Status::Blocked(Block { reason, actor, at, until }))
         }

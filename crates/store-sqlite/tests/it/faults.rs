@@ -4,7 +4,7 @@ use portcullis_domain::changes::{Change, Changes, Committed, Idempotency};
 use portcullis_store::conformance::{client, wait};
 use portcullis_store::{CommitError, Store};
 use portcullis_store_sqlite::{Clock, OpenOptions, SqliteStore};
-use portcullis_wire::{ClientId, Digest, Time};
+use portcullis_wire::{ClientId, Digest, GrantId, Time};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
@@ -265,6 +265,13 @@ fn the_log_file_stays_small_under_steady_writing() {
                 }
             });
         }
+        // Somebody who reads now and then holds a snapshot in between.
+        scope.spawn(|| {
+            while !over.load(SeqCst) {
+                assert!(wait(store.load_refresh(GrantId::from_bits(1))).unwrap().is_none());
+                std::thread::park_timeout(std::time::Duration::from_millis(1));
+            }
+        });
         let watch = scope.spawn(|| {
             let mut largest = 0;
             while !over.load(SeqCst) {
@@ -282,4 +289,19 @@ fn the_log_file_stays_small_under_steady_writing() {
     println!("{} MiB at most", largest >> 20);
     assert!(largest < 120 << 20, "{largest}");
     assert!(directory.file().metadata().unwrap().len() > 100 << 20, "checkpoints went on meanwhile");
+}
+
+#[test]
+fn the_log_is_cut_when_nobody_writes_though_somebody_reads() {
+    let directory = Directory::new();
+    let store = open(&directory.file()).unwrap();
+    let wal = directory.path().join("portcullis.db-wal");
+    wait(store.commit(fill(1, 20_000))).unwrap();
+    let mut reads = 0;
+    while wal.metadata().unwrap().len() > 0 {
+        assert!(wait(store.load_refresh(GrantId::from_bits(1))).unwrap().is_none());
+        reads += 1;
+        assert!(reads < 40_000, "a snapshot that is held keeps it");
+        std::thread::park_timeout(std::time::Duration::from_millis(1));
+    }
 }
