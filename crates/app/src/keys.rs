@@ -274,7 +274,7 @@ impl KeyRing {
         for row in rows.iter().filter(|row| keys::state(row, floor).is_listed() && !row.sealed.expose().is_empty()) {
             let plain = master.open(row, log)?;
             let Some(algorithm) = row.purpose.algorithm() else {
-                let key = MacKey { id: row.id, bytes: plain };
+                let key = MacKey::new(row.id, &plain);
                 match row.purpose {
                     // Should there ever be two, the first one named users already.
                     KeyPurpose::Pairwise => pairwise = pairwise.or(Some(key)),

@@ -61,22 +61,33 @@ impl Family {
 }
 
 /// A MAC key of the server.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct MacKey {
     /// Its number.
     pub id: KeyId,
-    /// 32 random bytes.
-    pub bytes: SecretBytes,
+    /// What HMAC makes of the key before it reads anything (RFC 2104 §4): half of the work for texts as short as these.
+    keyed: Hmac<Sha256>,
+}
+
+impl fmt::Debug for MacKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MacKey").field("id", &self.id).finish_non_exhaustive()
+    }
 }
 
 impl MacKey {
+    /// `bytes`: 32 random ones.
+    pub fn new(id: KeyId, bytes: &SecretBytes) -> Self {
+        // A key of any length is accepted by HMAC (RFC 2104 §2), so this cannot fail.
+        match <Hmac<Sha256> as hmac::Mac>::new_from_slice(bytes.expose()) {
+            Ok(keyed) => Self { id, keyed },
+            Err(_) => unreachable!("HMAC takes keys of any length"),
+        }
+    }
+
     /// HMAC-SHA256 over `label` and the parts, cut to 16 bytes. Labels keep the uses of one key apart.
     pub fn tag(&self, label: &[u8], parts: &[&[u8]]) -> [u8; TAG] {
-        // A key of any length is accepted by HMAC (RFC 2104 §2), so this cannot fail.
-        let mut mac = match <Hmac<Sha256> as hmac::Mac>::new_from_slice(self.bytes.expose()) {
-            Ok(mac) => mac,
-            Err(_) => unreachable!("HMAC takes keys of any length"),
-        };
+        let mut mac = self.keyed.clone();
         mac.update(&(label.len() as u64).to_be_bytes());
         mac.update(label);
         for part in parts {
@@ -161,7 +172,7 @@ mod tests {
     use alloc::string::ToString;
 
     fn key(n: u32) -> MacKey {
-        MacKey { id: KeyId(n), bytes: SecretBytes::new([n as u8; 32]) }
+        MacKey::new(KeyId(n), &SecretBytes::new([n as u8; 32]))
     }
 
     #[test]

@@ -288,7 +288,7 @@ mod tests {
 
     #[test]
     fn a_link_is_of_one_message_one_purpose_and_one_key() {
-        let keys = [1u8, 2].map(|n| MacKey { id: KeyId(n.into()), bytes: SecretBytes::new([n; 32]) });
+        let keys = [1u8, 2].map(|n| MacKey::new(KeyId(n.into()), &SecretBytes::new([n; 32])));
         let mut seen = BTreeSet::new();
         for key in &keys {
             for kind in [TicketKind::ResetPassword, TicketKind::NotMe, TicketKind::VerifyEmail] {

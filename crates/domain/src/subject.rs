@@ -154,7 +154,7 @@ mod tests {
     use portcullis_wire::{KeyId, SecretBytes, Time};
 
     fn key(n: u8) -> MacKey {
-        MacKey { id: KeyId(1), bytes: SecretBytes::new([n; 32]) }
+        MacKey::new(KeyId(1), &SecretBytes::new([n; 32]))
     }
 
     fn client(id: u128, uris: &[&str], sector: Option<&str>) -> Client {

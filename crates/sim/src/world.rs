@@ -327,7 +327,7 @@ impl World {
         database.step(rng.range(-500, 500), 0);
         let log = LogId::from_bits(portcullis_domain::Chance::bits(&mut rng));
         let disk = Disk::new(log, database.now(0));
-        let mac = MacKey { id: KeyId(1), bytes: SecretBytes::new(portcullis_domain::Chance::secret(&mut rng)) };
+        let mac = MacKey::new(KeyId(1), &SecretBytes::new(portcullis_domain::Chance::secret(&mut rng)));
         let node = Node::new(&settings, &mut rng);
         let mut world = Self {
             now: 0,

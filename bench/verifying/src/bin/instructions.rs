@@ -251,7 +251,7 @@ fn view() -> RefreshView {
 
 /// The whole decision of a refresh: the token's derivation, the outcome, the claims, the successor, the changes.
 fn refreshed(count: u64) -> Result<(), Fault> {
-    let key = MacKey { id: KeyId(3), bytes: SecretBytes::new([9u8; 32]) };
+    let key = MacKey::new(KeyId(3), &SecretBytes::new([9u8; 32]));
     let (view, rules, mut chance) = (view(), rules(), Dice(Seeded(4)));
     let token = view.grant.family.current_token(&key, view.grant.id);
     let how = refresh::How {

@@ -80,7 +80,7 @@ fn nothing_else_opens_a_page() {
         let mut other = Session { kind, ..row.clone() };
         assert_eq!(page(&mut other, &[1; 32], START), None, "{kind:?}");
     }
-    let other = portcullis_domain::family::MacKey { id: key().id, bytes: portcullis_wire::SecretBytes::new([8u8; 32]) };
+    let other = portcullis_domain::family::MacKey::new(key().id, &portcullis_wire::SecretBytes::new([8u8; 32]));
     assert_ne!(
         next_secret(&key(), row.id, &[1; 32]),
         next_secret(&other, row.id, &[1; 32]),

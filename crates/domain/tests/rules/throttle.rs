@@ -242,7 +242,7 @@ fn a_mark_is_of_one_device_one_account_and_one_server() {
     assert_eq!(mark.device(&key(), "ada@example.org", START.minus(99)), Some(7), "a clock that was set back");
     assert_eq!(mark.device(&key(), "ada@example.org", START.plus(known_device::LIFE)), None);
     assert_eq!(mark.device(&key(), "bob@example.org", START), None);
-    let other = portcullis_domain::family::MacKey { id: KeyId(3), bytes: portcullis_wire::SecretBytes::new([8u8; 32]) };
+    let other = portcullis_domain::family::MacKey::new(KeyId(3), &portcullis_wire::SecretBytes::new([8u8; 32]));
     assert_eq!(mark.device(&other, "ada@example.org", START), None);
     for n in 4..text.expose().len() {
         let mut changed = text.expose().to_owned().into_bytes();

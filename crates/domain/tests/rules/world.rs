@@ -46,7 +46,7 @@ pub fn rules() -> Rules {
 }
 
 pub fn key() -> MacKey {
-    MacKey { id: KeyId(3), bytes: SecretBytes::new([9u8; 32]) }
+    MacKey::new(KeyId(3), &SecretBytes::new([9u8; 32]))
 }
 
 pub fn stamp(now: Time) -> Stamp {

@@ -576,7 +576,7 @@ impl World {
     fn make(&mut self, plan: &keys::Plan, now: Time) -> Vec<portcullis_domain::model::Key> {
         for make in plan.make.iter().filter(|make| make.purpose == KeyPurpose::Mac) {
             let bytes = portcullis_wire::SecretBytes::new(portcullis_domain::Chance::secret(&mut self.rng));
-            self.macs.insert(make.id, MacKey { id: make.id, bytes });
+            self.macs.insert(make.id, MacKey::new(make.id, &bytes));
         }
         crate::rota::rows_of(plan, now)
     }

@@ -33,7 +33,7 @@ async fn sign_up_sign_in_refresh_end_and_open_again() {
         require_verified_email: false,
     };
     let (directory, mut chance) = (Directory::new(), Counting(100));
-    let key = MacKey { id: KeyId(1), bytes: SecretBytes::new([1; 32]) };
+    let key = MacKey::new(KeyId(1), &SecretBytes::new([1; 32]));
     let store = open(&directory.file()).unwrap();
     let horizon = Changes { steps: vec![Change::RaiseHorizon(START.plus(400_000))], ..Changes::default() };
     store.commit(horizon).await.unwrap();

@@ -72,7 +72,7 @@ impl World {
     }
     fn sign_in_by(&mut self, view: &SignInView) -> Result<SessionId, Conflict> {
         let how = SignIn { kind: SessionKind::App, device_name: None, user_agent: None, ip: None, cookie: None };
-        let key = MacKey { id: KeyId(1), bytes: SecretBytes::new([1; 32]) };
+        let key = MacKey::new(KeyId(1), &SecretBytes::new([1; 32]));
         let made = sign_in(view, true, &how, &rules(), &key, &mut self.chance);
         self.commit(made.changes)?;
         Ok(made.outcome.unwrap().session.id)
