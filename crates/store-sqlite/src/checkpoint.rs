@@ -147,19 +147,23 @@ impl Checkpoints {
                 Err(RecvTimeoutError::Timeout) => false,
                 Err(RecvTimeoutError::Disconnected) => return,
             };
-            // A pass moves nothing that is newer than a snapshot that was held when it began. Who begins one later reads what is there by
-            // then, which keeps nothing from being moved, and the log from being cut only until the next pass.
-            drop(self.readers.release());
-            let pages = self.once("PRAGMA wal_checkpoint(PASSIVE)").unwrap_or_default();
-            if pages > RESTART_AT {
-                self.shared.help.store(true, Relaxed);
-            }
-            // Nothing was written since the last time: now nobody is in the way.
-            if !asked && pages > 0 && pages == pages_before {
-                self.once("PRAGMA wal_checkpoint(TRUNCATE)");
-            }
-            pages_before = pages;
+            pages_before = self.turn(asked, pages_before);
         }
+    }
+
+    /// One pass, and what follows from it. How many pages the log has; `pages_before`: how many it had by the turn before.
+    pub(crate) fn turn(&self, asked: bool, pages_before: i64) -> i64 {
+        // As long as a snapshot is held, a pass moves nothing that is newer, and the next commit cannot start the log anew.
+        let _released = self.readers.release();
+        let pages = self.once("PRAGMA wal_checkpoint(PASSIVE)").unwrap_or_default();
+        if pages > RESTART_AT {
+            self.shared.help.store(true, Relaxed);
+        }
+        // Nothing was written since the last time: now nobody is in the way.
+        if !asked && pages > 0 && pages == pages_before {
+            self.once("PRAGMA wal_checkpoint(TRUNCATE)");
+        }
+        pages
     }
 
     /// How many pages the log has now; `None` when it could not be done.
@@ -200,7 +204,7 @@ pub(crate) fn at_the_end(connector: &Connector) {
 
 /// Moves what the passive pass left over, and waits a moment for readers, so that the log starts anew. Where a long read stands
 /// in the way it is tried again after the next pass.
-fn restart(db: &Connection, readers: &Readers) -> rusqlite::Result<()> {
+pub(crate) fn restart(db: &Connection, readers: &Readers) -> rusqlite::Result<()> {
     let _released = readers.release();
     let moved = db.busy_timeout(BUSY_CHECKPOINT).and_then(|()| pass(db, "PRAGMA wal_checkpoint(RESTART)"));
     db.busy_timeout(BUSY).and(moved.map(|_| ()))

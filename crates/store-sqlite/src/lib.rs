@@ -43,6 +43,7 @@ pub use open::{OpenError, OpenOptions};
 use crate::kept::Kept;
 use crate::lock::Lock;
 use crate::readers::Readers;
+use crate::snapshot::Snapshot;
 use crate::writer::{Job, Troubles, Writer};
 use portcullis_domain::audit::Unsealed;
 use portcullis_domain::changes::{BoundRow, Changes, Committed};
@@ -179,7 +180,8 @@ impl SqliteStore {
     }
 
     fn refresh(&self, grant: GrantId, now: Time) -> Result<Option<RefreshView>, StoreError> {
-        self.readers.snapshot(|| self.kept.quiet(), |shot| reads::refresh(shot, grant, now))
+        let held = |shot: &mut Snapshot<'_>| reads::refresh_of(shot, grant, now);
+        self.readers.snapshot(|| self.kept.quiet(), held, |db| reads::refresh(db, grant, now))
     }
 
     fn long<T: Send + 'static>(

@@ -67,32 +67,37 @@ impl Readers {
         self.on(&mut self.free_point(), |reader| read(reader.alone()?))
     }
 
-    /// Reads on this thread, on the snapshot that was read last where no commit has begun since.
+    /// Reads on this thread: by `held`, on the snapshot of the read before, where no commit has begun since; by `alone`, in one
+    /// statement, where one has.
     ///
     /// `quiet`: the generation of the database ([`crate::kept::Kept::quiet`]).
     pub(crate) fn snapshot<T>(
         &self,
         quiet: impl FnOnce() -> Option<u64>,
-        read: impl FnOnce(&mut Snapshot<'_>) -> Result<T, Fault>,
+        held: impl FnOnce(&mut Snapshot<'_>) -> Result<T, Fault>,
+        alone: impl FnOnce(&Connection) -> Result<T, Fault>,
     ) -> Result<T, StoreError> {
         self.on(&mut self.free_point(), |reader| {
-            let out = read(&mut reader.snapshot(quiet())?)?;
-            // Asked while the slot is taken: who asks for release afterwards finds the snapshot in it.
-            if self.in_the_way.load(SeqCst) > 0 {
-                reader.alone()?;
+            let generation = if self.in_the_way.load(SeqCst) == 0 { quiet() } else { None };
+            match reader.snapshot(generation)? {
+                Some(mut shot) => held(&mut shot),
+                None => alone(reader.alone()?),
             }
-            Ok(out)
         })
     }
 
     /// Ends every snapshot that is held, and lets none be held as long as the result lives: the log can be moved as a whole, and be
-    /// started anew.
+    /// started anew. Waits for nobody: who is reading ends his own.
     pub(crate) fn release(&self) -> Released<'_> {
         self.in_the_way.fetch_add(1, SeqCst);
         for slot in &self.points {
-            let mut slot = slot.lock().unwrap_or_else(|poisoned| emptied(poisoned.into_inner()));
-            if slot.as_mut().is_some_and(|reader| reader.alone().is_err()) {
-                *slot = None;
+            let mut free = match slot.try_lock() {
+                Ok(free) => free,
+                Err(TryLockError::Poisoned(poisoned)) => emptied(slot, poisoned.into_inner()),
+                Err(TryLockError::WouldBlock) => continue,
+            };
+            if free.as_mut().is_some_and(|reader| reader.alone().is_err()) {
+                *free = None;
             }
         }
         Released(self)
@@ -133,8 +138,10 @@ impl Readers {
             closed => closed.insert(Reader::new(self.connector.reader()?)),
         };
         let out = read(reader);
+        // Asked while the slot is taken: who asks for release afterwards finds the snapshot in it.
+        let left_open = self.in_the_way.load(SeqCst) > 0 && reader.alone().is_err();
         // A fault of SQLite may lie in the connection; a row that does not read does not.
-        if matches!(out, Err(Fault::Sqlite(_))) {
+        if left_open || matches!(out, Err(Fault::Sqlite(_))) {
             **slot = None;
         }
         Ok(out?)
@@ -146,21 +153,25 @@ fn free(slots: &[Slot], first: usize) -> MutexGuard<'_, Option<Reader>> {
     for at in 0..slots.len() {
         match slots[(first + at) % slots.len()].try_lock() {
             Ok(slot) => return slot,
-            Err(TryLockError::Poisoned(poisoned)) => return emptied(poisoned.into_inner()),
+            Err(TryLockError::Poisoned(poisoned)) => {
+                return emptied(&slots[(first + at) % slots.len()], poisoned.into_inner());
+            }
             Err(TryLockError::WouldBlock) => {}
         }
     }
-    slots[first % slots.len()].lock().unwrap_or_else(|poisoned| emptied(poisoned.into_inner()))
+    let slot = &slots[first % slots.len()];
+    slot.lock().unwrap_or_else(|poisoned| emptied(slot, poisoned.into_inner()))
 }
 
 fn close(slot: &Slot) -> MutexGuard<'_, Option<Reader>> {
-    let mut slot = slot.lock().unwrap_or_else(|poisoned| emptied(poisoned.into_inner()));
-    *slot = None;
-    slot
+    let mut closed = slot.lock().unwrap_or_else(|poisoned| emptied(slot, poisoned.into_inner()));
+    *closed = None;
+    closed
 }
 
-/// A thread panicked while it read: its connection is not trusted any more.
-fn emptied(mut slot: MutexGuard<'_, Option<Reader>>) -> MutexGuard<'_, Option<Reader>> {
-    *slot = None;
-    slot
+/// A thread panicked while it read: its connection is not trusted any more, and the next one is.
+fn emptied<'a>(slot: &'a Slot, mut taken: MutexGuard<'a, Option<Reader>>) -> MutexGuard<'a, Option<Reader>> {
+    *taken = None;
+    slot.clear_poison();
+    taken
 }

@@ -5,11 +5,11 @@ use crate::rows::{
     self, Meta, account_columns, client_columns, entry_columns, event_columns, grant_columns, instance_columns,
     key_columns, meta_columns, session_columns,
 };
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Limits, Snapshot, limits_columns};
 use portcullis_domain::Cut;
 use portcullis_domain::changes::BoundRow;
 use portcullis_domain::mass;
-use portcullis_domain::model::{Account, Client, Instance, Key, Session};
+use portcullis_domain::model::{Account, Client, Grant, Instance, Key, Session};
 use portcullis_domain::view::{AccountView, ClientView, RefreshView, SessionView, SignInView, Stamp};
 use portcullis_store::{EventFilter, EventRow, LiveCount, LogRead, Page, Remembered};
 use portcullis_wire::{AccountId, ClientId, Entry, EventId, GrantId, Rev, RunId, SessionId, Time};
@@ -59,36 +59,68 @@ pub(crate) fn sign_in(db: &Connection, email: &str, client: ClientId, now: Time)
     one(db, SQL, params![email, client.blob()], read)?.ok_or_else(no_meta)
 }
 
-pub(crate) fn refresh(shot: &mut Snapshot<'_>, grant: GrantId, now: Time) -> Result<Option<RefreshView>, Fault> {
+/// What is of one grant alone.
+macro_rules! above_columns {
+    () => {
+        concat!(
+            grant_columns!(),
+            ", ",
+            session_columns!(),
+            ", ",
+            account_columns!(),
+            ", CASE WHEN g.client <> coalesce(s.client, x'00000000000000000000000000000000') THEN ",
+            refreshed_at!(),
+            " END"
+        )
+    };
+}
+
+type Above = (Grant, Session, Account, Option<Time>);
+
+fn above(cells: &mut Cells<'_, '_>) -> Result<Above, Fault> {
+    Ok((rows::grant(cells)?, rows::session(cells)?, rows::account(cells)?, cells.time_if()?))
+}
+
+fn refresh_view(
+    (grant, session, account, refreshed_at): Above,
+    limits: Limits,
+    stamp: Stamp,
+    standing: mass::Rules,
+) -> RefreshView {
+    let Limits { cut: client_cut, disabled: client_disabled, access_ttl } = limits;
+    RefreshView { stamp, grant, session, account, client_cut, client_disabled, access_ttl, refreshed_at, standing }
+}
+
+/// A grant with everything above it.
+pub(crate) fn refresh(db: &Connection, grant: GrantId, now: Time) -> Result<Option<RefreshView>, Fault> {
     const SQL: &str = concat!(
         "SELECT ",
-        grant_columns!(),
+        above_columns!(),
         ", ",
-        session_columns!(),
+        limits_columns!(),
         ", ",
-        account_columns!(),
-        ", CASE WHEN g.client <> coalesce(s.client, x'00000000000000000000000000000000') THEN ",
-        refreshed_at!(),
-        " END FROM grants g CROSS JOIN sessions s ON s.id = g.session CROSS JOIN accounts a ON a.id = s.account WHERE g.id = ?1"
+        meta_columns!(),
+        " FROM grants g CROSS JOIN sessions s ON s.id = g.session CROSS JOIN accounts a ON a.id = s.account \
+          CROSS JOIN clients c ON c.id = g.client CROSS JOIN meta m ON m.one = 1 WHERE g.id = ?1"
     );
-    let read = |cells: &mut Cells<'_, '_>| {
-        Ok((rows::grant(cells)?, rows::session(cells)?, rows::account(cells)?, cells.time_if()?))
-    };
-    let Some((grant, session, account, refreshed_at)) = one(shot.db, SQL, [grant.blob()], read)? else {
-        return Ok(None);
-    };
-    let Some(limits) = shot.limits(grant.client)? else { return Ok(None) };
-    Ok(Some(RefreshView {
-        stamp: shot.meta().stamp(now),
-        grant,
-        session,
-        account,
-        client_cut: limits.cut,
-        client_disabled: limits.disabled,
-        access_ttl: limits.access_ttl,
-        refreshed_at,
-        standing: shot.standing(),
-    }))
+    with_rules(db, |db, standing| {
+        one(db, SQL, [grant.blob()], |cells| {
+            let (above, limits, meta) = (above(cells)?, Limits::read(cells)?, Meta::read(cells)?);
+            Ok((refresh_view(above, limits, meta.stamp(now), standing.clone()), meta.standing))
+        })
+    })
+}
+
+/// The same, of a snapshot.
+pub(crate) fn refresh_of(shot: &mut Snapshot<'_>, grant: GrantId, now: Time) -> Result<Option<RefreshView>, Fault> {
+    const SQL: &str = concat!(
+        "SELECT ",
+        above_columns!(),
+        " FROM grants g CROSS JOIN sessions s ON s.id = g.session CROSS JOIN accounts a ON a.id = s.account WHERE g.id = ?1"
+    );
+    let Some(above) = one(shot.db, SQL, [grant.blob()], above)? else { return Ok(None) };
+    let limits = shot.limits(above.0.client)?;
+    Ok(limits.map(|limits| refresh_view(above, limits, shot.meta().stamp(now), shot.standing())))
 }
 
 pub(crate) fn session(db: &Connection, session: SessionId, now: Time) -> Result<Option<SessionView>, Fault> {
