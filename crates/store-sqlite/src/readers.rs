@@ -87,7 +87,8 @@ impl Readers {
     }
 
     /// Ends every snapshot that is held, and lets none be held as long as the result lives: the log can be moved as a whole, and be
-    /// started anew. Waits for nobody: who is reading ends his own.
+    /// started anew. Waits for nobody: who is reading ends his own when he is done. One who has just looked whether he should keeps it,
+    /// as a read that takes long would: that costs the pass, and the next one is made without.
     pub(crate) fn release(&self) -> Released<'_> {
         self.in_the_way.fetch_add(1, SeqCst);
         for slot in &self.points {
