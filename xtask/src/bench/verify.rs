@@ -40,7 +40,50 @@ pub fn section(ask: &Ask) -> Result<Vec<Row>, Failure> {
     if SIZES.iter().all(|name| dist.join(name).exists()) {
         rows.push(size(ask, &dist, "dist")?);
     }
+    rows.extend(small(ask, &programs)?);
     Ok(rows)
+}
+
+/// What makes AWS-LC smaller where it is compiled: nothing that is written for AVX-512 alone, and C for size. What is in assembler, which
+/// does most of a signature, stays (docs/performance/verifying.md, "A smaller verifier").
+const SMALL: (&str, &str) = ("AWS_LC_SYS_CFLAGS", "-DMY_ASSEMBLER_IS_TOO_OLD_FOR_512AVX=1 -Os");
+
+/// The same with a cryptographic library that was compiled for size: how large, and how fast beside the usual build, in turns. It takes
+/// minutes to build, so a quick run takes what is there.
+fn small(ask: &Ask, usual: &Path) -> Result<Vec<Row>, Failure> {
+    let target = ask.workspace.target.join("small");
+    if !ask.quick {
+        let mut building = process::cargo();
+        building.args(["build", "--release", "--locked", "-p", "portcullis-verifying", "--bins"]);
+        building.env(SMALL.0, SMALL.1).env("CARGO_TARGET_DIR", &target).current_dir(&ask.workspace.root);
+        process::run(&mut building)?;
+    }
+    let programs = target.join("release");
+    if !SIZES.iter().all(|name| programs.join(name).exists()) {
+        println!("  nothing is built for size, and nothing of it measured");
+        return Ok(Vec::new());
+    }
+    let bare = |programs: &Path| -> Result<f64, Failure> {
+        let mut measuring = Command::new(programs.join("portcullis-verifying"));
+        let text = process::output(measuring.args(["measure", "1", &(LIVE / 100).to_string()]))?;
+        let round = text.lines().find_map(|line| serde_json::from_str::<Round>(line).ok());
+        let bare = round.and_then(|round| round.get("bare").copied());
+        bare.map(|s| s * 1e6).ok_or_else(|| Failure::Missing(format!("no figure `bare` in `{text}`")))
+    };
+    let (mut so_built, mut as_usual) = (Vec::new(), Vec::new());
+    for _ in 0..ask.rounds(5) {
+        so_built.push(bare(&programs)?);
+        as_usual.push(bare(usual)?);
+    }
+    let speed = Row::paired(
+        "verify: the bare signature, ES256, by a library compiled for size",
+        Unit::Us,
+        &so_built,
+        "as it is usually compiled",
+        &as_usual,
+        Aim::None,
+    );
+    Ok(vec![size(ask, &programs, "release, the library compiled for size")?, speed])
 }
 
 fn build(ask: &Ask) -> Result<PathBuf, Failure> {
