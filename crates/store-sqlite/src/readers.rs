@@ -92,11 +92,7 @@ impl Readers {
     pub(crate) fn release(&self) -> Released<'_> {
         self.in_the_way.fetch_add(1, SeqCst);
         for slot in &self.points {
-            let mut free = match slot.try_lock() {
-                Ok(free) => free,
-                Err(TryLockError::Poisoned(poisoned)) => emptied(slot, poisoned.into_inner()),
-                Err(TryLockError::WouldBlock) => continue,
-            };
+            let Some(mut free) = try_take(slot) else { continue };
             if free.as_mut().is_some_and(|reader| reader.alone().is_err()) {
                 *free = None;
             }
@@ -151,23 +147,28 @@ impl Readers {
 
 /// A slot that is free now, or else the first one that was looked at, when it is.
 fn free(slots: &[Slot], first: usize) -> MutexGuard<'_, Option<Reader>> {
-    for at in 0..slots.len() {
-        match slots[(first + at) % slots.len()].try_lock() {
-            Ok(slot) => return slot,
-            Err(TryLockError::Poisoned(poisoned)) => {
-                return emptied(&slots[(first + at) % slots.len()], poisoned.into_inner());
-            }
-            Err(TryLockError::WouldBlock) => {}
-        }
-    }
-    let slot = &slots[first % slots.len()];
-    slot.lock().unwrap_or_else(|poisoned| emptied(slot, poisoned.into_inner()))
+    let (before, from) = slots.split_at(first % slots.len());
+    from.iter().chain(before).find_map(try_take).unwrap_or_else(|| take(&from[0]))
 }
 
 fn close(slot: &Slot) -> MutexGuard<'_, Option<Reader>> {
-    let mut closed = slot.lock().unwrap_or_else(|poisoned| emptied(slot, poisoned.into_inner()));
+    let mut closed = take(slot);
     *closed = None;
     closed
+}
+
+/// The slot, when it is free.
+fn take(slot: &Slot) -> MutexGuard<'_, Option<Reader>> {
+    slot.lock().unwrap_or_else(|poisoned| emptied(slot, poisoned.into_inner()))
+}
+
+/// The slot, if it is free now.
+fn try_take(slot: &Slot) -> Option<MutexGuard<'_, Option<Reader>>> {
+    match slot.try_lock() {
+        Ok(taken) => Some(taken),
+        Err(TryLockError::Poisoned(poisoned)) => Some(emptied(slot, poisoned.into_inner())),
+        Err(TryLockError::WouldBlock) => None,
+    }
 }
 
 /// A thread panicked while it read: its connection is not trusted any more, and the next one is.
