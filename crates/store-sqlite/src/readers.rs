@@ -35,7 +35,7 @@ pub(crate) struct Readers {
     connector: Connector,
     points: Vec<Slot>,
     /// How many want no snapshot to be held.
-    in_the_way: AtomicUsize,
+    pub(crate) in_the_way: AtomicUsize,
     long: Vec<Slot>,
     places: Semaphore,
 }
